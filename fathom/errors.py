@@ -1,0 +1,33 @@
+"""Errors for the reader: what was found, what was expected, what to do.
+
+Every mistake a user can make ends in one `FathomError`; the command line prints its one line and exits with code 2.
+Does not know who raises it or who shows it.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FathomError(Exception):
+    """A wrong call or a wrong input. `str(error)` is one line: found, expected, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class OutsideVocabulary(FathomError):
+    """A token id or a character that the model's vocabulary does not hold."""
+
+
+class ContextOverflow(FathomError):
+    """More tokens than the positions or the cache can hold."""
+
+
+class Diverged(FathomError):
+    """A loss or gradient that is not a finite number. The step is not applied and no checkpoint is touched."""
+
+
+def near(word: str, known: Iterable[str], count: int = 3) -> str:
+    """`'; did you mean a, b?'` with the nearest known words, or an empty string."""
+    matches = difflib.get_close_matches(word, list(known), count, 0.5)
+    return f"; did you mean {', '.join(matches)}?" if matches else ""

@@ -1,0 +1,88 @@
+"""Dataclasses from plain values: the one way YAML, JSON and the command line become options.
+
+Unknown fields, wrong types and wrong choices end in one line with near matches. Knows no particular dataclass.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fathom.errors import FathomError, near
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An instance of the dataclass `cls`; `where` names the source of the values in errors (a file, an option)."""
+    hints = get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    given = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in names:
+            raise FathomError(f"{where}: unknown field {key!r}{near(name, names)} Fields are {', '.join(names)}")
+        given[name] = convert(hints[name], value, f"{where}: {name}")
+    required = {f.name for f in dataclasses.fields(cls) if _required(f)}  # type: ignore[arg-type]
+    if missing := required - set(given):
+        raise FathomError(f"{where}: missing {', '.join(sorted(missing))}")
+    return cls(**given)
+
+
+def _required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """`value`, possibly text from a command line, as the type `hint` asks for; FathomError when it cannot be."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or str(value).lower() in ("none", "null"):
+            return None
+        return convert(next(p for p in parts if p is not type(None)), value, where)
+    if origin is Literal:
+        if value not in parts:
+            raise FathomError(
+                f"{where} is {value!r}{near(str(value), map(str, parts))} Choose one of {', '.join(map(str, parts))}"
+            )
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(convert(parts[0], item, where) for item in items)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else build(hint, _mapping(value, where), where)  # type: ignore[arg-type]
+    return _scalar(hint, value, where)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise FathomError(f"{where} is {value!r}; expected fields with values")
+    return value
+
+
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    problem = FathomError(f"{where} is {value!r}; expected {KIND.get(hint, str(hint))}")
+    if hint is bool:
+        if str(value).lower() not in BOOLEANS:
+            raise problem
+        return BOOLEANS[str(value).lower()]
+    if isinstance(value, bool) or (hint is not str and not isinstance(value, int | float | str)):
+        raise problem
+    try:
+        number = hint(value)
+    except (ValueError, OverflowError):
+        raise problem from None
+    if hint is int and isinstance(value, float) and value != number:
+        raise problem
+    return number
+
+
+KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as the plain values that `build` reads back: what is written to YAML and JSON."""
+    return dataclasses.asdict(value)

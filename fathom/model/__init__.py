@@ -1,0 +1,14 @@
+"""The model: one Transformer of chosen parts.
+
+transformer  the whole model on a page: embed, blocks, unembed
+attention    attend (the equation) and attend_fused (one kernel), held equal by tests
+position     none, learned, rotary: how a token knows where it stands
+norm         none, LayerNorm, RMSNorm, written out and fused
+mlp          none, GELU, squared ReLU, SwiGLU
+cache        KVCache: keys and values of the past, owned by the caller
+config       ModelConfig: every choice as one value
+presets      bigram, GPT-2, LLaMA 2 as values
+init         weights at the start, by role
+cost         parameters, FLOPs and bytes as arithmetic on the config
+tap          the one line by which rotated q and k can be seen
+"""

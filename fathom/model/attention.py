@@ -1,0 +1,78 @@
+"""Each position gathers from itself and the positions before it.
+
+Attention(Q, K, V) = softmax(Q K^T / sqrt(c)) V  (Vaswani et al. 2017, eq. 1), with g <= h heads of keys and values
+shared by the h query heads (Ainslie et al. 2023): g = h is multi-head, g = 1 multi-query. Does not know positions:
+they come in as `rotate`, and the past comes in as `cache`.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fathom.model.cache import NoCache
+from fathom.model.config import ResolvedConfig
+from fathom.model.norm import RMSNorm
+from fathom.model.tap import tap
+
+Rotate = Callable[[Tensor], Tensor]
+Note = Callable[[str, Tensor], Tensor]
+
+
+def unnoted(name: str, x: Tensor) -> Tensor:
+    return x
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, note: Note = unnoted) -> Tensor:
+    """softmax(q k^T / sqrt(c) + mask) v, each step a line.
+
+    q (b, h, t, c), k and v (b, g, s, c) -> (b, h, t, c). `visible` (t, s) or (b, 1, t, s) is true where a query may
+    look; None: the last t of s positions, each seeing itself and all before it. `note` is shown scores and pattern.
+    """
+    visible = causal(q.shape[2], k.shape[2], q.device) if visible is None else visible
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = note("scores", (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~visible, float("-inf")))  # (b, h, t, s)
+    pattern = note("pattern", scores.softmax(-1))  # (b, h, t, s)
+    return F.dropout(pattern, dropout) @ v
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+    """The same function in one kernel, without ever holding the (t, s) pattern."""
+    t, s = q.shape[2], k.shape[2]
+    mask = causal(t, s, q.device) if visible is None and 1 < t < s else visible
+    whole = mask is None and t == s  # the kernel's own causal mask, which need not be built
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=whole, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def causal(t: int, s: int, device: torch.device) -> Tensor:
+    """(t, s), true where query i of the last t of s positions may look: at keys 0 to s - t + i."""
+    return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
+
+
+class Attention(nn.Module):
+    """q asks, k is what each position can be found by, v is what it has to say; `out` writes back to the stream."""
+
+    def __init__(self, config: ResolvedConfig, layer: int) -> None:
+        super().__init__()
+        d, c = config.d_model, config.head_dim
+        self.layer, self.path = layer, f"blocks.{layer}.attn"
+        self.head_dim, self.dropout = c, config.dropout
+        self.q = nn.Linear(d, config.n_head * c, bias=config.bias)
+        self.k = nn.Linear(d, config.n_kv_head * c, bias=config.bias)
+        self.v = nn.Linear(d, config.n_kv_head * c, bias=config.bias)
+        self.out = nn.Linear(config.n_head * c, d, bias=config.bias)
+        self.q_norm = RMSNorm(c, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(c, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.attend: Callable[..., Tensor] = attend_fused
+
+    def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
+        q, k, v = self.heads(self.q(x)), self.heads(self.k(x)), self.heads(self.v(x))  # (b, h, t, c)
+        q = tap(self, "q_rot", rotate(self.q_norm(q)))  # (b, h, t, c)
+        k = tap(self, "k_rot", rotate(self.k_norm(k)))  # (b, g, t, c)
+        k, v = cache.append(self.layer, k, v)  # (b, g, s, c)
+        z = self.attend(q, k, v, visible, self.dropout if self.training else 0.0)  # (b, h, t, c)
+        return self.out(z.transpose(1, 2).flatten(2))  # (b, t, d)
+
+    def heads(self, x: Tensor) -> Tensor:  # (b, t, h * c) -> (b, h, t, c)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

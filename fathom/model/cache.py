@@ -1,0 +1,80 @@
+"""Keys and values of the tokens seen so far, so that each new token costs one step and not a whole pass.
+
+One clock (`length`), moved once per pass by the model. Rows of different length are padded on the left; which rows
+are padded, at which positions their tokens stand and which keys they may see is known here and nowhere else.
+"""
+
+import torch
+from torch import Tensor
+
+from fathom.errors import ContextOverflow
+from fathom.model.config import ModelConfig
+
+
+class NoCache:
+    """What a pass that starts at the first token and keeps nothing has for a past."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.length = device, 0
+
+    def positions(self, t: int) -> Tensor:  # (t,)
+        return torch.arange(t, device=self.device)
+
+    def visible(self, t: int) -> Tensor | None:
+        return None
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k, v
+
+
+class KVCache(NoCache):
+    """The past of `batch` sequences of up to `length` tokens. The caller makes it, owns it and passes it in.
+
+    padding: (b,) how many tokens at the left of each row are filling and must never be seen; None: none are.
+    Bytes: 2 * n_layer * n_kv_head * head_dim * length * batch * itemsize.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch: int,
+        length: int,
+        padding: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(torch.device(device))
+        config = config.resolved()
+        shape = (config.n_layer, 2, batch, config.n_kv_head, length, config.head_dim)
+        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        self.padding = padding if padding is None else padding.to(device).view(batch, 1)  # (b, 1)
+        self.capacity = length
+
+    @property
+    def nbytes(self) -> int:
+        return self.store.nbytes
+
+    def positions(self, t: int) -> Tensor:
+        """(t,), or (b, t) where rows are padded: the places of the next t tokens, counted from a row's first real one."""
+        clock = torch.arange(self.length, self.length + t, device=self.device)
+        return clock if self.padding is None else (clock - self.padding).clamp(min=0)
+
+    def visible(self, t: int) -> Tensor | None:
+        """(b, 1, t, s) where rows are padded: a query sees itself and the real tokens before it. None: plain causal."""
+        if self.padding is None:
+            return None
+        key = torch.arange(self.length + t, device=self.device)
+        query = key[self.length :, None]
+        real = key >= self.padding[:, None]  # (b, 1, s)
+        return (((key < query) & real) | (key == query))[:, None]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k and v (b, g, t, c) of the next t tokens; returns those of all tokens so far (b, g, s, c)."""
+        end = self.length + k.shape[2]
+        if end > self.capacity:
+            raise ContextOverflow(
+                f"the cache holds {self.capacity} tokens and {end} are needed; make it longer or shorten the text"
+            )
+        self.store[layer, 0, :, :, self.length : end] = k.detach()  # the past is for inference: no gradient goes there
+        self.store[layer, 1, :, :, self.length : end] = v.detach()
+        return self.store[layer, 0, :, :, :end], self.store[layer, 1, :, :, :end]

@@ -1,0 +1,115 @@
+"""Every choice that decides what a model is, as one value.
+
+A config stores what was said; `resolved()` is what is built. `None` means: follows from the others, so that changing
+one field (`replace(config, n_head=4)`) never leaves a stale consequence behind. Does not import torch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fathom.errors import FathomError
+
+Position = Literal["none", "learned", "rope"]
+Norm = Literal["none", "layer", "rms"]
+MLP = Literal["none", "gelu", "relu2", "swiglu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for contexts longer than those trained on.
+
+    `linear`: all by `factor` (Chen et al. 2023). `llama3`: by wavelength, with a ramp between two bands (Llama 3.1).
+    `yarn`: a ramp over the number of turns within the original context, and a temperature (Peng et al. 2023).
+    """
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    original_context_length: int | None = None  # None: the config's context_length
+    low_freq_factor: float = 1.0  # llama3: fewer turns than this in the original context are stretched fully
+    high_freq_factor: float = 4.0  # llama3: more turns than this are left alone
+    beta_fast: float = 32.0  # yarn: more turns than this are left alone
+    beta_slow: float = 1.0  # yarn: fewer turns than this are stretched fully
+    attention_factor: float | None = None  # yarn: None means 0.1 ln(factor) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides the shape of a model. `None` means: follows from the others."""
+
+    vocab_size: int
+    context_length: int
+    d_model: int
+    n_layer: int  # 0 is a bigram model: nothing stands between embed and unembed
+    n_head: int = 1
+    n_kv_head: int | None = None  # None: one per query head; 1: multi-query; between: grouped-query
+    head_dim: int | None = None  # None: d_model / n_head
+    d_ff: int | None = None  # None: 4 d_model, for swiglu 8/3 d_model, so that both have the same size
+    position: Position = "none"
+    norm: Norm = "none"
+    mlp: MLP = "none"
+    residual: bool = True
+    bias: bool = False
+    tie_embeddings: bool = False
+    qk_norm: bool = False  # RMS-normalise each query and key head before it is rotated
+    dropout: float = 0.0
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+
+    def resolved(self) -> "ResolvedConfig":
+        """The config with every None filled in. Raises FathomError when the choices contradict each other."""
+        n_kv_head = self.n_kv_head or self.n_head
+        head_dim = self.head_dim or self.d_model // max(self.n_head, 1)
+        width = 8 * self.d_model / 3 if self.mlp == "swiglu" else 4 * self.d_model
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values |= {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": self.d_ff or max(1, round(width))}
+        resolved = ResolvedConfig(**values)
+        for problem in problems(self, resolved):
+            raise FathomError(problem)
+        return resolved
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(ModelConfig):
+    """A config in which nothing is left open: what a model is built from and what is saved."""
+
+    n_kv_head: int
+    head_dim: int
+    d_ff: int
+
+    def resolved(self) -> "ResolvedConfig":
+        return self
+
+
+def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
+    """What is wrong with these choices, each one line: found, expected, what to do."""
+    found = []
+    for name in ("vocab_size", "context_length", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff"):
+        if getattr(config, name) < 1:
+            found.append(f"{name} is {getattr(config, name)}; it must be at least 1")
+    if config.n_layer < 0:
+        found.append(f"n_layer is {config.n_layer}; it must be 0 (a bigram model) or more")
+    if found:
+        return found
+    if declared.head_dim is None and config.d_model % config.n_head:
+        found.append(
+            f"d_model={config.d_model} is not a multiple of n_head={config.n_head}; change one or give head_dim"
+        )
+    if config.n_head % config.n_kv_head:
+        found.append(f"n_head={config.n_head} is not a multiple of n_kv_head={config.n_kv_head}; use a divisor")
+    if config.position == "rope" and config.head_dim % 2:
+        found.append(f"head_dim={config.head_dim} is odd; rope turns pairs of channels and needs it even")
+    if not 0 <= config.dropout < 1:
+        found.append(f"dropout={config.dropout}; it is a probability from 0 to below 1")
+    if config.norm_eps <= 0 or config.rope_theta <= 0:
+        found.append(f"norm_eps={config.norm_eps}, rope_theta={config.rope_theta}; both must be above 0")
+    if config.rope_scaling is not None and config.position != "rope":
+        found.append(f"rope_scaling is given but position={config.position!r}; it needs position='rope'")
+    return found + [
+        f"{name}={getattr(config, name)!r}; choose one of {', '.join(values)}"
+        for name, values in CHOICES.items()
+        if getattr(config, name) not in values
+    ]
+
+
+CHOICES: dict[str, tuple[str, ...]] = {"position": get_args(Position), "norm": get_args(Norm), "mlp": get_args(MLP)}

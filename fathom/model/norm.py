@@ -1,0 +1,60 @@
+"""Bring every vector of the stream to one scale before it is read.
+
+LayerNorm (Ba et al. 2016, eq. 3-4) subtracts the mean and divides by the deviation; RMSNorm (Zhang & Sennrich 2019,
+eq. 4) only divides by the root mean square. Each is written out as its equation; the module runs torch's fused form
+of the same function, and tests hold the two equal in value and gradient.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fathom.model.config import ResolvedConfig
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, over the last dimension of x (..., d)."""
+    centred = x - x.mean(-1, keepdim=True)
+    normed = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
+    return normed * weight + (0 if bias is None else bias)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight, over the last dimension of x (..., d)."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+class LayerNorm(nn.Module):
+    """`layer_norm` with learned weight (d,) and, where the config has biases, bias (d,)."""
+
+    def __init__(self, width: int, eps: float, bias: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` with learned weight (d,)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def make_norm(config: ResolvedConfig) -> nn.Module:
+    """The norm that stands before attention, before the MLP and before unembedding."""
+    match config.norm:
+        case "none":
+            return nn.Identity()
+        case "layer":
+            return LayerNorm(config.d_model, config.norm_eps, config.bias)
+        case "rms":
+            return RMSNorm(config.d_model, config.norm_eps)

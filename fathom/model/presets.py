@@ -1,0 +1,34 @@
+"""Known models as values. GPT-2 and LLaMA 2 are the same Transformer with five words changed."""
+
+from dataclasses import replace
+
+from fathom.model.config import ModelConfig
+
+GPT2 = ModelConfig(
+    vocab_size=50257,
+    context_length=1024,
+    d_model=768,
+    n_layer=12,
+    n_head=12,
+    position="learned",
+    norm="layer",
+    mlp="gelu",
+    bias=True,
+    tie_embeddings=True,
+)
+
+LLAMA2_7B = ModelConfig(
+    vocab_size=32000,
+    context_length=4096,
+    d_model=4096,
+    n_layer=32,
+    n_head=32,
+    d_ff=11008,
+    position="rope",
+    norm="rms",
+    mlp="swiglu",
+)
+LLAMA2_13B = replace(LLAMA2_7B, d_model=5120, n_layer=40, n_head=40, d_ff=13824)
+LLAMA2_70B = replace(LLAMA2_7B, d_model=8192, n_layer=80, n_head=64, n_kv_head=8, d_ff=28672)
+
+BIGRAM = ModelConfig(vocab_size=65, context_length=64, d_model=128, n_layer=0, residual=False)
