@@ -55,7 +55,7 @@ class KVCache(NoCache):
         return self.store.nbytes
 
     def positions(self, t: int) -> Tensor:
-        """(t,), or (b, t) where rows are padded: the places of the next t tokens, counted from a row's first real one."""
+        """Places of the next t tokens: (t,), or (b, t) where rows are padded, counted from the first real token."""
         clock = torch.arange(self.length, self.length + t, device=self.device)
         return clock if self.padding is None else (clock - self.padding).clamp(min=0)
 

@@ -37,5 +37,5 @@ def zero_outputs(model: Transformer) -> None:
 
 def outputs(model: Transformer) -> list[nn.Linear]:
     """The layers that write to the residual stream: attn.out and mlp.down of every block."""
-    paths = ("attn.out", "mlp.down")
-    return [m for path, m in model.named_modules() if path.endswith(paths) and isinstance(m, nn.Linear)]
+    writers = [block.attn.out for block in model.blocks]
+    return writers + [block.mlp.down for block in model.blocks if block.mlp is not None]

@@ -71,7 +71,7 @@ class Rope(NoPosition):
         return rotate
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
-        super()._apply(fn, recurse)  # follows the model to its device, but never to its dtype: angles stay fp32
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # follows the model to its device, but never to its dtype: angles stay fp32
         self.frequency = frequencies(self.config).to(self.frequency.device)
         return self
 

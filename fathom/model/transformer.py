@@ -5,6 +5,8 @@ one ModelConfig; with n_layer = 0 this is the bigram model unembed(embed(ids)). 
 Does not know text, files, losses or optimizers.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from fathom.model.attention import Attention, Rotate
@@ -19,13 +21,15 @@ from fathom.model.position import make_position
 class Transformer(nn.Module):
     """Token ids (b, t) in, logits of the next token (b, t, V) out."""
 
+    blocks: "Sequence[Block]"
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config = config.resolved()
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.position = make_position(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
         self.final_norm = make_norm(config)
         self.unembed = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
@@ -51,6 +55,8 @@ class Transformer(nn.Module):
 
 class Block(nn.Module):
     """Two questions to the residual stream: what do earlier tokens say (attn), what follows from it (mlp)."""
+
+    mlp: nn.Module | None
 
     def __init__(self, config: ResolvedConfig, layer: int) -> None:
         super().__init__()
