@@ -41,13 +41,14 @@ def convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return convert(next(p for p in parts if p is not type(None)), value, where)
     if origin is Literal:
+        value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off so
         if value not in parts:
             raise FathomError(
                 f"{where} is {value!r}{near(str(value), map(str, parts))} Choose one of {', '.join(map(str, parts))}"
             )
         return value
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         return tuple(convert(parts[0], item, where) for item in items)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build(hint, _mapping(value, where), where)  # type: ignore[arg-type]

@@ -1,0 +1,149 @@
+"""Every choice that decides how a model is trained, as one value.
+
+The model's own choices are in ModelConfig. `None` means off or, where a comment says so, follows from the others.
+Contradictions end here, before any data is read. Does not import torch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from fathom.errors import FathomError, near
+
+Optimizer = Literal["adamw", "muon"]
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+Init = Literal["scaled", "zero-output"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a model is trained. Every field is `--train.NAME` on the command line and a line under `train:` in YAML."""
+
+    # data
+    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
+    tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
+    val_fraction: float = 0.1  # the end of the text, never trained on
+    seed: int = 1337  # weights, order of the data, dropout
+
+    # how long, in steps (one step is one update of the weights)
+    max_iters: int = 2000
+    max_minutes: float | None = None  # stop earlier when this much time has passed
+    batch_size: int = 12  # sequences per step, over all devices
+    micro_batch_size: int | None = None  # sequences per forward pass; None: the whole batch at once
+    init: Init = "scaled"  # zero-output: every block begins as the identity
+
+    # optimizer
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 1e-3  # AdamW's: all parameters, or those that are not Muon's
+    weight_decay: float = 0.1  # of matrices; norms, biases and embeddings are not decayed
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    muon_learning_rate: float = 0.02
+    muon_weight_decay: float = 0.0
+    momentum: float = 0.95  # Muon's
+    clip: float | None = 1.0  # largest norm of the gradient
+
+    # learning rate over time, as a fraction of its peak
+    schedule: Schedule = "cosine"
+    warmup_steps: int | None = None  # None: a twentieth of all steps, at most 100
+    decay_fraction: float = 0.2  # wsd: the last part of all steps, in which the rate falls
+    final_fraction: float = 0.1  # where linear, cosine and wsd end
+
+    # looking and keeping
+    eval_interval: int = 250
+    eval_windows: int | None = 200  # validation windows per evaluation; None: all
+    sample_interval: int | None = None
+    sample_prompt: str = "\n"
+    sample_tokens: int = 200
+    checkpoint_interval: int | None = None  # None: with every evaluation
+    keep: int = 2  # newest checkpoints that stay
+    tensorboard: bool = False
+
+    # machine
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    compile: Compile = "auto"
+
+    def __post_init__(self) -> None:
+        for problem in problems(self):
+            raise FathomError(problem)
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per step."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    @property
+    def warmup(self) -> int:
+        """Steps over which the learning rate rises."""
+        return min(100, self.max_iters // 20) if self.warmup_steps is None else self.warmup_steps
+
+
+def problems(options: TrainOptions) -> list[str]:
+    """What is wrong with these options, each one line: found, expected, what to do."""
+    return _ranges(options) or _choices(options) + _contradictions(options)
+
+
+AT_LEAST: dict[str, float] = {
+    "seed": 0,
+    "max_iters": 1,
+    "batch_size": 1,
+    "micro_batch_size": 1,
+    "weight_decay": 0,
+    "muon_weight_decay": 0,
+    "warmup_steps": 0,
+    "eval_interval": 1,
+    "eval_windows": 1,
+    "sample_interval": 1,
+    "sample_tokens": 1,
+    "checkpoint_interval": 1,
+    "keep": 2,
+}
+ABOVE_ZERO = ("max_minutes", "learning_rate", "muon_learning_rate", "eps", "clip")
+FRACTIONS = ("decay_fraction", "final_fraction")
+BELOW_ONE = ("momentum",)
+
+
+def _ranges(options: TrainOptions) -> list[str]:
+    given: dict[str, Any] = {name: value for name, value in vars(options).items() if value is not None}
+    found = [f"{n}={v}; it must be a finite number" for n, v in given.items() if _wild(v)]
+    found += [f"{n}={given[n]}; it must be at least {low}" for n, low in AT_LEAST.items() if given.get(n, low) < low]
+    found += [f"{n}={given[n]}; it must be above 0" for n in ABOVE_ZERO if given.get(n, 1) <= 0]
+    found += [f"{n}={given[n]}; it is a fraction from 0 to 1" for n in FRACTIONS if not 0 <= given[n] <= 1]
+    found += [f"{n}={given[n]}; it must be from 0 to below 1" for n in BELOW_ONE if not 0 <= given[n] < 1]
+    if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
+        found.append(f"betas={options.betas}; expected two numbers from 0 to below 1, as in 0.9,0.99")
+    if options.seed >= 2**63:
+        found.append(f"seed={options.seed}; it must be below 2^63")
+    if not 0 < options.val_fraction < 1:
+        found.append(f"val_fraction={options.val_fraction}; it must be above 0 and below 1, such as 0.1")
+    return found
+
+
+def _wild(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _choices(options: TrainOptions) -> list[str]:
+    found = []
+    for name, hint in get_type_hints(TrainOptions).items():
+        value, known = getattr(options, name), get_args(hint)
+        if known and isinstance(known[0], str) and value not in known:  # a Literal of words
+            found.append(f"{name}={value!r}{near(str(value), known)} Choose one of {', '.join(known)}")
+    return found
+
+
+def _contradictions(options: TrainOptions) -> list[str]:
+    found, steps, micro = [], options.max_iters, options.micro_batch_size
+    if micro is not None and options.batch_size % micro:
+        found.append(f"batch_size={options.batch_size} is not a multiple of micro_batch_size={micro}; change one")
+    if options.warmup > steps:
+        found.append(f"warmup_steps={options.warmup} is more than max_iters={steps}; shorten it or train longer")
+    if options.schedule == "wsd" and options.warmup + options.decay_fraction * steps > steps:
+        found.append(
+            f"warmup_steps={options.warmup} and decay_fraction={options.decay_fraction} leave no room in "
+            f"max_iters={steps}; shorten one"
+        )
+    return found
