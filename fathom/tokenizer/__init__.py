@@ -1,0 +1,8 @@
+"""Text to numbers and back.
+
+protocol   what every tokenizer can do, and the checks they share
+character  one token per character of the training text
+byte       one token per byte
+bpe        one token per frequent run of bytes (byte pair encoding)
+load       tokenizers as one JSON file, and from a word on the command line
+"""

@@ -1,0 +1,133 @@
+"""One token per frequent run of bytes: byte pair encoding as in GPT-2 (Sennrich et al. 2016, Radford et al. 2019).
+
+A text is split into words by a pattern, each word's bytes are joined pair by pair in the order in which the pairs
+were learned. Learning and joining is done by the `tokenizers` library; here is what it does not say: exact bytes,
+where a text can be cut, and that text never becomes a special token.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from fathom.errors import FathomError
+from fathom.tokenizer.protocol import TokenArray, id_dtype, known, utf8, whole_pieces
+
+END = "<|endoftext|>"
+SMALLEST = 256 + 1  # every byte, and END
+SAMPLE = 100_000_000  # characters from which merges are learned: more would change few merges and cost much memory
+PIECE = 1 << 16  # characters: what one thread encodes at a time
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+WORD_ENDS = re.compile(r"(?<=\S)\s")  # a space belongs to the word after it: before a run of them no word is open
+WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # later patterns let line ends belong to the mark before them
+
+
+class BPETokenizer:
+    """A byte-level BPE of the `tokenizers` library; `eos` names the token that ends a document."""
+
+    kind = "bpe"
+
+    def __init__(self, hf: tokenizers.Tokenizer, bos: int | None = None, eos: int | None = None) -> None:
+        parts = json.loads(hf.to_str())
+        if parts["model"].get("type") != "BPE" or "ByteLevel" not in json.dumps(parts["pre_tokenizer"]):
+            raise FathomError(f"a {parts['model'].get('type')} tokenizer; expected a byte-level BPE as GPT-2's")
+        hf.encode_special_tokens = True  # text that spells a special token stays text
+        hf.no_truncation()
+        hf.no_padding()
+        self.hf, self.bos, self.eos = hf, bos, eos
+        self._word_ends = WORD_ENDS if parts["pre_tokenizer"] == GPT2 else WORD_ENDS_AT_SPACE
+        self._bytes = token_bytes(hf)
+        self.vocab_size = len(self._bytes)
+        for special in (bos, eos):
+            known([] if special is None else [special], self.vocab_size)
+
+    @classmethod
+    def train(cls, chunks: Iterable[str], vocab_size: int) -> "BPETokenizer":
+        """Learn merges until there are `vocab_size` tokens, or until no pair of tokens occurs twice."""
+        if vocab_size < SMALLEST:
+            raise FathomError(f"a BPE vocabulary of {vocab_size}; expected at least {SMALLEST}: 256 bytes and {END}")
+        hf = tokenizers.Tokenizer(models.BPE())
+        hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        hf.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[END],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        words = whole_pieces(first(chunks, SAMPLE), lambda text: last_match(WORD_ENDS, text))
+        hf.train_from_iterator((piece for piece in words if utf8(piece)), trainer)
+        return cls(hf, eos=hf.token_to_id(END))
+
+    def encode(self, text: str) -> list[int]:
+        return list(chain.from_iterable(self._encode(text)))
+
+    def encode_array(self, text: str) -> TokenArray:
+        dtype = id_dtype(self.vocab_size)
+        return np.concatenate([np.zeros(0, dtype), *(np.array(ids, dtype) for ids in self._encode(text))])
+
+    def _encode(self, text: str) -> Iterator[list[int]]:
+        """The ids of pieces of the text, encoded side by side."""
+        utf8(text)
+        pieces = whole_pieces((text[i : i + PIECE] for i in range(0, len(text), PIECE)), self.cut)
+        return (found.ids for found in self.hf.encode_batch_fast(list(pieces), add_special_tokens=False))
+
+    def cut(self, text: str) -> int:
+        return last_match(self._word_ends, text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join([self._bytes[i] for i in known(ids, self.vocab_size)])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "bos": self.bos, "eos": self.eos, "tokenizer": json.loads(self.hf.to_str())}
+
+
+def first(chunks: Iterable[str], count: int) -> Iterator[str]:
+    """The chunks up to the one that holds character number `count`."""
+    for chunk in chunks:
+        yield chunk
+        count -= len(chunk)
+        if count <= 0:
+            return
+
+
+def last_match(pattern: re.Pattern[str], text: str, look_back: int = 1 << 10) -> int:
+    """Where the last match of `pattern` starts; 0: nowhere. Looks at ever longer ends of the text."""
+    while True:
+        start = max(0, len(text) - look_back)
+        found = [match.start() for match in pattern.finditer(text, start)]
+        if found or not start:
+            return found[-1] if found else 0
+        look_back *= 8
+
+
+def byte_letters() -> dict[str, int]:
+    """GPT-2 writes every byte as a letter that can be seen: itself where it can, else the next one from U+0100 on."""
+    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+
+
+def token_bytes(hf: tokenizers.Tokenizer) -> list[bytes]:
+    """The bytes of every token by id; an id that no token has stands for no bytes."""
+    vocabulary = hf.get_vocab(with_added_tokens=True)
+    size = max(vocabulary.values(), default=-1) + 1
+    if not vocabulary or size > 2 * len(vocabulary):
+        raise FathomError(f"token ids run up to {size - 1} with {len(vocabulary)} tokens; expected ids without gaps")
+    added = {token.content for token in hf.get_added_tokens_decoder().values()}
+    letters = byte_letters()
+    table = [b""] * size
+    for token, id in vocabulary.items():
+        if token not in added and not letters.keys() >= set(token):
+            raise FathomError(f"token {id} is {token!r}; expected byte-level BPE, whose tokens spell bytes")
+        table[id] = token.encode("utf-8") if token in added else bytes(letters[letter] for letter in token)
+    return table
