@@ -1,0 +1,115 @@
+"""The arithmetic of cost.py against what torch really allocates, multiplies and keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fathom.model import cost
+from fathom.model.attention import attend
+from fathom.model.cache import KVCache
+from fathom.model.config import ModelConfig
+from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
+from fathom.model.transformer import Transformer
+
+TINY = ModelConfig(vocab_size=37, context_length=17, d_model=12, n_layer=3, n_head=6, head_dim=4)
+CONFIGS = {
+    "bigram": replace(TINY, n_layer=0),
+    "bigram tied": replace(TINY, n_layer=0, tie_embeddings=True, position="learned"),
+    "attention": TINY,
+    "gpt": replace(TINY, position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True),
+    "gpt no bias": replace(TINY, position="learned", norm="layer", mlp="relu2"),
+    "llama": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=2, d_ff=19),
+    "qk_norm": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=1, qk_norm=True, bias=True),
+    "no stream": replace(TINY, mlp="gelu", residual=False),
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+
+
+def explicit(config: ModelConfig) -> Transformer:
+    model = Transformer(config)
+    for block in model.blocks:
+        block.attn.attend = attend  # torch's counter sees nothing inside the fused kernel on CPU
+    return model
+
+
+@every_config
+def test_parameters_are_those_of_the_model(config: ModelConfig) -> None:
+    model = Transformer(config)
+    assert cost.n_parameters(config) == sum(p.numel() for p in model.parameters())
+    parts = cost.parameters(config)
+    assert parts["attn"] == sum(
+        p.numel() for b in model.blocks for m in "qkv" for p in getattr(b.attn, m).parameters()
+    ) + sum(p.numel() for b in model.blocks for p in b.attn.out.parameters())
+    assert parts["embed"] == model.embed.weight.numel()
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [
+        (GPT2, 124_439_808),
+        (LLAMA2_7B, 6_738_415_616),
+        (LLAMA2_13B, 13_015_864_320),
+        (LLAMA2_70B, 68_976_648_192),
+    ],
+)
+def test_published_sizes(config: ModelConfig, published: int) -> None:
+    assert cost.n_parameters(config) == published
+
+
+@every_config
+@pytest.mark.parametrize(("batch", "t"), [(1, 1), (3, 11)])
+def test_flops_are_those_torch_counts(config: ModelConfig, batch: int, t: int) -> None:
+    model, ids = explicit(config), torch.randint(config.vocab_size, (batch, t))
+    with FlopCounterMode(display=False) as counter:
+        logits = model(ids)
+    assert sum(cost.flops(config, t, batch).values()) == counter.get_total_flops()
+    with FlopCounterMode(display=False) as backward:
+        logits.sum().backward()
+    assert cost.training_flops(config, t, batch) == counter.get_total_flops() + backward.get_total_flops()
+
+
+@every_config
+def test_flops_after_a_cache(config: ModelConfig) -> None:
+    model, ids = explicit(config), torch.randint(config.vocab_size, (2, 9))
+    cache = KVCache(config, batch=2, length=9)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(ids[:, :5], cache)
+        model(ids[:, 5:], cache)
+    expected = sum(cost.flops(config, 5, 2).values()) + sum(cost.flops(config, 4, 2, past=5).values())
+    assert counter.get_total_flops() == expected
+    assert cost.cache_bytes(config, 2, 9) == cache.nbytes
+
+
+def test_flops_split() -> None:
+    split = cost.flops(CONFIGS["llama"], t=7, batch=2)
+    assert split["attn.k"] == split["attn.v"] == 3 * 2 * 14 * 12 * 8
+    assert split["attn.scores"] == split["attn.z"] == 3 * 2 * 2 * 6 * 7 * 7 * 4
+    assert split["mlp.gate"] == split["mlp.up"] == split["mlp.down"] == 3 * 2 * 14 * 12 * 19
+    assert split["unembed"] == 2 * 14 * 12 * 37
+
+
+@pytest.mark.parametrize("name", ["gpt", "gpt no bias", "llama", "qk_norm"])
+def test_activations_are_about_what_autograd_keeps(name: str) -> None:
+    config = replace(CONFIGS[name], d_model=48, d_ff=None, context_length=64)
+    model, ids, kept = Transformer(config), torch.randint(config.vocab_size, (4, 64)), {}
+    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = (storage.nbytes(), x)  # holding x keeps its address from being reused
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model.hidden(ids).sum()
+    measured = sum(size for address, (size, _) in kept.items() if address not in known)
+    assert cost.training_bytes(config, 64, 4)["activations"] == pytest.approx(measured, rel=0.1)
+
+
+def test_training_bytes() -> None:
+    found = cost.training_bytes(GPT2, t=1024, batch=2)
+    assert found["weights"] == found["gradients"] == 4 * 124_439_808
+    assert found["optimizer"] == 8 * 124_439_808
+    assert cost.training_bytes(GPT2, t=1024, batch=4)["activations"] == 2 * found["activations"]
+    assert cost.training_bytes(GPT2, t=1024, batch=2, itemsize=2)["activations"] * 2 == found["activations"]
