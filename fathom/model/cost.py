@@ -94,10 +94,11 @@ def training_bytes(
 def kept_per_token(config: ModelConfig) -> int:
     """Numbers that the backward pass of one block needs of each token."""
     config = config.resolved()
-    d, f, norm = config.d_model, config.d_ff, config.norm != "none"
+    d, f = config.d_model, config.d_ff
+    norm = d * {"none": 0, "layer": 1, "rms": 2}[config.norm]  # rms: once more before its weight
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
-    turned = 0 if not config.qk_norm else q + kv  # q and k as they were before they were normalised
-    attn = d + norm * d + turned + 2 * q + 2 * kv + config.n_head  # stream, its norm, q k v z, one log-sum per head
+    turned = 2 * (q + kv) if config.qk_norm else 0  # q and k as they were, and normalised before their weight
+    attn = d + norm + turned + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
     hidden = {"none": 0, "gelu": 2, "relu2": 2, "swiglu": 4}[config.mlp]  # up, act; gate, silu(gate), up, act
-    mlp = (d + norm * d + hidden * f) * (config.mlp != "none")
+    mlp = (d + norm + hidden * f) * (config.mlp != "none")
     return attn + mlp
