@@ -56,8 +56,7 @@ class Attention(nn.Module):
     def __init__(self, config: ResolvedConfig, layer: int) -> None:
         super().__init__()
         d, c = config.d_model, config.head_dim
-        self.layer, self.path = layer, f"blocks.{layer}.attn"
-        self.head_dim, self.dropout = c, config.dropout
+        self.layer, self.head_dim, self.dropout = layer, c, config.dropout
         self.q = nn.Linear(d, config.n_head * c, bias=config.bias)
         self.k = nn.Linear(d, config.n_kv_head * c, bias=config.bias)
         self.v = nn.Linear(d, config.n_kv_head * c, bias=config.bias)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-Listener = Callable[[str, str, Tensor], Tensor]
-listener: Listener | None = None  # set by fathom.inspect while somebody looks; called with (path, name, tensor)
+Listener = Callable[[nn.Module, str, Tensor], Tensor]
+listener: Listener | None = None  # set by fathom.inspect while somebody looks; called with (owner, name, tensor)
 
 
 def tap(owner: nn.Module, name: str, x: Tensor) -> Tensor:
-    """`x` itself, or what the listener makes of it. `owner.path` is the module's place, such as "blocks.3.attn"."""
-    return x if listener is None else listener(str(owner.path), name, x)
+    """`x` itself, or what the listener makes of it. The listener tells models apart by `owner`."""
+    return x if listener is None else listener(owner, name, x)
