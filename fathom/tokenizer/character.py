@@ -76,7 +76,8 @@ class CharacterTokenizer:
         plain = unicodedata.normalize("NFKD", character)[0]
         alike = [c for c in (plain, plain.swapcase(), " " if plain.isspace() else "") if c and c in self.characters]
         names = {name(c): c for c in self.characters}
-        alike += [names[match] for match in difflib.get_close_matches(name(character), names, count, cutoff=0)]
+        alike += [names[match] for match in difflib.get_close_matches(name(character), names, count, 0.75)]
+        alike = alike or [names[match] for match in difflib.get_close_matches(name(character), names, count, 0.0)]
         return list(dict.fromkeys(alike))[:count]
 
 

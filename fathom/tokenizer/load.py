@@ -65,7 +65,7 @@ def from_json(values: Any) -> Tokenizer:
         return _hugging_face(values)
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise FathomError(f"tokenizer kind is {kind!r}{near(str(kind), KINDS)} This version knows {', '.join(KINDS)}")
+        raise FathomError(f"tokenizer kind is {kind!r}; this version knows {', '.join(KINDS)}{near(str(kind), KINDS)}")
     return KINDS[kind](values)
 
 

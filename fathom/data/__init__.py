@@ -1,0 +1,9 @@
+"""Text on its way to a model.
+
+corpus      a name, file or folder as a stream of documents
+text        reading .txt and .jsonl strictly and in bounded memory
+download    a named text from the network: once, checked, cached
+prepare     a corpus as two token files, train and validation
+token_file  ids on disk, memory-mapped, never wrapped
+batches     which windows of the tokens make up which step
+"""

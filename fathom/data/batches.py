@@ -1,0 +1,81 @@
+"""Which windows of the tokens make up which step: a pure function of seed and step.
+
+Every epoch shifts the grid of windows by a fresh phase and visits each window once, in a fresh order. To resume is to
+ask for the next step; two models with the same seed see the same data. Knows no text.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.tokenizer.protocol import TokenArray
+
+
+class Batches:
+    """Windows of context_length + 1 tokens: inputs and, one further, targets."""
+
+    def __init__(self, tokens: TokenArray, context_length: int, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise FathomError(f"batch_size is {batch_size}; it must be at least 1")
+        refuse_short(tokens, context_length, "the training text")
+        self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
+        self.n_windows = max(1, len(tokens) // context_length - 1)  # as many as fit at every phase
+        slack = len(tokens) - 1 - self.n_windows * context_length
+        self.n_phases = min(context_length, slack + 1)
+        self._starts: dict[int, NDArray[np.int64]] = {}
+
+    def epoch(self, step: int) -> int:
+        """The epoch in which the step's first window lies."""
+        return step * self.batch_size // self.n_windows
+
+    def at(self, step: int) -> Tensor:
+        """(b, t + 1) the windows of a step; a batch at the end of an epoch is filled from the next."""
+        first = step * self.batch_size
+        starts = [self._start(*divmod(place, self.n_windows)) for place in range(first, first + self.batch_size)]
+        return windows(self.tokens, np.array(starts), self.context_length)
+
+    def _start(self, epoch: int, place: int) -> int:
+        """Where the window stands that is visited as number `place` of its epoch."""
+        if epoch not in self._starts:
+            self._starts = {e: s for e, s in self._starts.items() if e == epoch - 1}
+            self._starts[epoch] = self._order(epoch)
+        return int(self._starts[epoch][place])
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """(n_windows,) the first tokens of the epoch's windows in the order of their visits."""
+        random = np.random.default_rng([self.seed, epoch])
+        phase = random.integers(self.n_phases)
+        return phase + random.permutation(self.n_windows) * self.context_length
+
+
+def eval_windows(
+    tokens: TokenArray, context_length: int, count: int | None = None, batch_size: int = 32
+) -> Iterator[Tensor]:
+    """(b, t + 1) chunks of the same windows every time: all, side by side, or `count` spread evenly over the text."""
+    refuse_short(tokens, context_length, "the validation text")
+    n_windows = (len(tokens) - 1) // context_length
+    chosen = np.arange(n_windows)
+    if count is not None and count < n_windows:
+        chosen = np.arange(count) * n_windows // count
+    for i in range(0, len(chosen), batch_size):
+        yield windows(tokens, chosen[i : i + batch_size] * context_length, context_length)
+
+
+def windows(tokens: TokenArray, starts: NDArray[np.int64], context_length: int) -> Tensor:
+    """(b, t + 1) the windows that start at these places."""
+    places = starts[:, None] + np.arange(context_length + 1)
+    return torch.from_numpy(tokens[places].astype(np.int64))
+
+
+def refuse_short(tokens: TokenArray, context_length: int, what: str) -> None:
+    if context_length < 1:
+        raise FathomError(f"context_length is {context_length}; it must be at least 1")
+    if len(tokens) < context_length + 1:
+        raise FathomError(
+            f"{what} has {len(tokens)} tokens; a context of {context_length} needs at least {context_length + 1}; use"
+            " a longer text or a smaller --block-size"
+        )

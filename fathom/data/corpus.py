@@ -1,0 +1,128 @@
+"""A corpus is a stream of documents: a named one, a file, or a folder of files.
+
+Any size: nobody holds more than `max_chars` of it at a time. Knows no tokenizer.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fathom.data.download import SHAKESPEARE, fetch
+from fathom.data.text import JSONLines, TextFile
+from fathom.errors import FathomError, near
+
+CHUNK = 1 << 20  # characters
+JSON_LINES = (".jsonl", ".ndjson", ".json-lines")
+TEXTS = (".txt", ".text", ".md", *JSON_LINES)  # what is read from a folder
+
+
+class Source(Protocol):
+    """Where documents come from; each document is an iterator over its chunks, to be used up before the next."""
+
+    @property
+    def size(self) -> int: ...
+
+    def documents(self, max_chars: int) -> Iterator[Iterator[str]]: ...
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in a fixed order."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes to read, for progress."""
+        return sum(source.size for source in self.sources)
+
+    def documents(self, max_chars: int = CHUNK) -> Iterator[Iterator[str]]:
+        """Each document as an iterator over its chunks of at most `max_chars`."""
+        for source in self.sources:
+            yield from source.documents(max_chars)
+
+    def chunks(self, max_chars: int = CHUNK) -> Iterator[str]:
+        """The text in pieces of at most `max_chars`, a newline between documents."""
+        for number, document in enumerate(self.documents(max_chars)):
+            if number:
+                yield "\n"
+            yield from document
+
+    def fingerprint(self) -> str:
+        """The sha256 of the text: equal exactly when two corpora say the same."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            digest.update(chunk.encode("utf-8"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class PythonDocs:
+    """The language reference that every CPython carries (`help('if')`): text that is always at hand."""
+
+    def texts(self) -> list[str]:
+        """One text per topic in the order of their names; two names of one text give it once."""
+        try:
+            from pydoc_data.topics import topics  # here: 0.5 MB that only this corpus needs
+        except ImportError:
+            raise FathomError(
+                "python-docs: this Python comes without pydoc_data; pass a text file with --data FILE"
+            ) from None
+        return list(dict.fromkeys(topics[name] for name in sorted(topics)))
+
+    @property
+    def size(self) -> int:
+        return sum(len(text.encode("utf-8")) for text in self.texts())
+
+    def documents(self, max_chars: int) -> Iterator[Iterator[str]]:
+        for text in self.texts():
+            yield (text[i : i + max_chars] for i in range(0, len(text), max_chars))
+
+
+NAMED: dict[str, Callable[[], Source]] = {
+    "python-docs": PythonDocs,
+    "shakespeare": lambda: TextFile(fetch(SHAKESPEARE)),
+}
+
+
+def resolve(name_or_path: str) -> Corpus:
+    """The corpus of a name in NAMED, of a .txt or .jsonl file, or of all texts in a folder."""
+    if name_or_path in NAMED:
+        return Corpus(name_or_path, (NAMED[name_or_path](),))
+    if not name_or_path:
+        raise FathomError(f"the name of the data is empty; expected a file, a folder or one of {', '.join(NAMED)}")
+    path = Path(name_or_path)
+    try:
+        files = _files(path)
+    except OSError as problem:
+        raise FathomError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
+    corpus = Corpus(name_or_path, tuple(map(_source, files)))
+    if next(corpus.chunks(CHUNK), None) is None:
+        raise FathomError(f"{path}: is empty; expected text to learn from")
+    return corpus
+
+
+def _source(path: Path) -> Source:
+    return JSONLines(path) if path.suffix.lower() in JSON_LINES else TextFile(path)
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that `path` stands for."""
+    if path.is_dir():
+        inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in TEXTS and f.is_file() and f.stat().st_size)
+        found = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts)]
+        if not found:
+            raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")
+        return found
+    if path.is_file():
+        return [path]
+    if path.exists():
+        raise FathomError(f"{path}: neither a file nor a folder; expected text to read")
+    siblings = [f.name for f in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise FathomError(
+        f"no file, folder or corpus {str(path)!r}; the corpora are {', '.join(NAMED)}"
+        f"{near(path.name, [*siblings, *NAMED])}"
+    )

@@ -1,0 +1,77 @@
+"""Token ids on disk: a plain one-dimensional .npy of the narrowest unsigned type, read through a memory map.
+
+Written as a stream, complete or not at all. An id never wraps: what does not fit is refused with its place.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fathom.errors import FathomError, OutsideVocabulary
+from fathom.files import replacing
+from fathom.tokenizer.protocol import TokenArray
+
+BLOCK = 1 << 20  # ids
+
+
+def write_tokens(path: Path, arrays: Iterable[TokenArray], dtype: np.dtype[Any]) -> int:
+    """Write the ids of all arrays one after another; returns how many."""
+    dtype, count = np.dtype(dtype), 0
+    with replacing(path) as file:
+        _write_header(file, dtype, 0)
+        for array in arrays:
+            _refuse_above(int(np.iinfo(dtype).max), array, path, count, f"the type {dtype}")
+            file.write(array.astype(dtype, copy=False).tobytes())
+            count += len(array)
+        file.seek(0)
+        _write_header(file, dtype, count)  # as long as the first: the format leaves room for the count to grow
+    return count
+
+
+def open_tokens(path: Path, vocab_size: int) -> TokenArray:
+    """The ids of a token file as a memory map, after every one was seen to be below `vocab_size`."""
+    try:
+        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as problem:
+        raise FathomError(f"{path}: cannot be read ({problem.strerror or problem}); expected a token file") from None
+    except (ValueError, EOFError) as problem:
+        raise FathomError(f"{path}: not a token file or a damaged one ({problem}); prepare the data again") from None
+    if not isinstance(tokens, np.memmap) or tokens.ndim != 1 or tokens.dtype.kind != "u":
+        found = f"{tokens.dtype} with shape {tokens.shape}" if isinstance(tokens, np.ndarray) else "an archive"
+        raise FathomError(f"{path}: holds {found}; expected one row of unsigned ids; prepare the data again")
+    place = 0
+    for block in blocks(path):
+        _refuse_above(vocab_size - 1, block, path, place, f"a vocabulary of {vocab_size}")
+        place += len(block)
+    return tokens
+
+
+def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[TokenArray]:
+    """The ids from `start` to `stop` in order, read and not mapped, so that memory holds one block at a time."""
+    with path.open("rb") as file:
+        npy.read_magic(file)
+        (length,), _, dtype = npy.read_array_header_1_0(file)
+        stop = length if stop is None else min(stop, length)
+        file.seek(start * dtype.itemsize, 1)
+        while start < stop:
+            block = np.frombuffer(file.read(min(BLOCK, stop - start) * dtype.itemsize), dtype)
+            if not len(block):
+                raise FathomError(f"{path}: ends after {start} of {length} ids; prepare the data again")
+            yield block
+            start += len(block)
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
+    npy.write_array_header_1_0(file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
+
+
+def _refuse_above(largest: int, ids: TokenArray, path: Path, place: int, limit: str) -> None:
+    if len(ids) and int(ids.max()) > largest:
+        inside = int((ids > largest).argmax())
+        raise OutsideVocabulary(
+            f"{path}: id {int(ids[inside])} at index {place + inside} does not fit {limit}; the tokens were made with"
+            " another tokenizer: prepare the data again"
+        )
