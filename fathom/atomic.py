@@ -1,0 +1,40 @@
+"""A file is there whole or not at all: write beside it, sync, rename over it.
+
+After a crash, a full disk or a kill at any moment the name holds the old bytes or the new ones, never a part
+(Pillai et al. 2014, OSDI, on what rename and fsync promise). Does not know what is written.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """`with atomic_write(path) as temporary: ...` fills `temporary`, which then becomes `path`; an error changes nothing.
+
+    The folder must exist. Several writers of one path do not disturb each other: the last one wins. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C too: nothing half-written stays
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Force the bytes of a file, or the names in a folder, onto the disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows cannot open a folder and writes names through
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,198 @@
+"""Checkpoints: folders of named files that are there whole or not at all.
+
+A save fills `step-N.partial`, syncs every file, writes the manifest (size and sha256 of each) last and renames. A kill,
+a full disk or a broken one at any moment leaves the earlier checkpoints as they were, and a reader trusts only what its
+manifest confirms. Knows names and bytes, and nothing of models, optimizers or runs.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fathom.atomic import sync
+from fathom.errors import FathomError
+
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 1 << 20  # bytes; a damaged or foreign manifest is not worth more memory
+PARTIAL = ".partial"  # being filled, or being removed: never a checkpoint
+REPLACED = ".replaced"  # a checkpoint about to give its name to a newer one of the same step
+NAME = re.compile(rf"step-(\d{{8,}})({re.escape(REPLACED)})?")
+
+Content = bytes | Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that holds; `skipped` are the newer ones that do not, with the reason."""
+
+    path: Path
+    step: int
+    skipped: tuple[tuple[Path, str], ...]
+
+
+def save(folder: Path, step: int, files: Mapping[str, Content], keep: int = 2, protect: Collection[int] = ()) -> Path:
+    """Write `files` as the checkpoint of `step`, then remove all but the newest `keep` and the steps in `protect`.
+
+    A file is its bytes, or a function that writes to the path it is given. FathomError when it could not be saved:
+    what was saved before is untouched then. An older one that cannot be removed is left for the next save.
+    """
+    if keep < 2:
+        raise FathomError(f"keep is {keep}; expected 2 or more, so that there is one to fall back to")
+    final = folder / f"step-{step:08d}"
+    partial = final.with_suffix(PARTIAL)
+    try:
+        _make_room(folder)
+        _fill(partial, files)
+        _publish(partial, final)
+    except (OSError, FathomError) as error:
+        raise FathomError(
+            f"no checkpoint of step {step} in {folder}: {error}; earlier ones are untouched; "
+            "make room or mend the disk, then resume"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):  # the new one is safe; what could not be removed now goes with the next save
+        _prune(final, keep, protect)
+    return final
+
+
+def latest(folder: Path) -> Found:
+    """The newest checkpoint in `folder` whose manifest holds; FathomError when there is none."""
+    skipped = []
+    for path in _newest_first(folder):
+        try:
+            verify(path)
+        except FathomError as error:
+            skipped.append((path, str(error)))
+        else:
+            return Found(path, _step(path), tuple(skipped))
+    if skipped:
+        raise FathomError(
+            f"none of {len(skipped)} checkpoints in {folder} holds; the newest: {skipped[0][1]}; train anew"
+        )
+    raise FathomError(f"no checkpoint in {folder}; expected folders like step-00000500; train first, without resuming")
+
+
+def verify(path: Path) -> None:
+    """FathomError naming file and reason unless every file is what the manifest of the checkpoint `path` says."""
+    try:
+        for name, (size, digest) in _read_manifest(path / MANIFEST).items():
+            _verify_file(path / name, size, digest)
+    except OSError as error:
+        raise FathomError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+
+
+def _verify_file(file: Path, size: int, digest: str) -> None:
+    if not file.is_file():
+        raise FathomError(f"{file} is missing; expected {size} bytes")
+    if file.stat().st_size != size:
+        raise FathomError(f"{file} has {file.stat().st_size} bytes; expected {size}")
+    if _sha256(file) != digest:
+        raise FathomError(f"{file} is damaged: its sha256 is not the one in {MANIFEST}")
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of which there is a checkpoint, ascending; whether each holds is for `verify` to say."""
+    return [_step(path) for path in reversed(_newest_first(folder))]
+
+
+def _make_room(folder: Path) -> None:
+    """The folder, without what a killed save left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sync(folder.parent)
+    for partial in folder.glob(f"step-*{PARTIAL}"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for replaced in folder.glob(f"step-*{REPLACED}"):
+        if replaced.with_suffix("").exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(replaced.with_suffix(""))
+
+
+def _fill(partial: Path, files: Mapping[str, Content]) -> None:
+    partial.mkdir()
+    entries = {}
+    for name, content in files.items():
+        _require_plain(name, "a file of a checkpoint")
+        file = partial / name
+        if callable(content):
+            content(file)
+        else:
+            file.write_bytes(content)
+        sync(file)
+        entries[name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+    manifest = partial / MANIFEST
+    manifest.write_text(json.dumps({"files": entries}, indent=1), encoding="utf-8")
+    sync(manifest)
+    sync(partial)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Give a filled checkpoint its name. One that has it steps aside first and goes when the new one is safe."""
+    replaced = final.with_suffix(REPLACED)
+    if final.exists():
+        final.rename(replaced)
+    partial.rename(final)
+    sync(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _prune(newest: Path, keep: int, protect: Collection[int]) -> None:
+    """Remove what is older than the newest `keep` that hold. Renamed first: a half-removed one is not a checkpoint."""
+    held = 0
+    for path in _newest_first(newest.parent):
+        if held < keep:
+            held += path == newest or _holds(path)
+        elif _step(path) not in protect:
+            with suppress(OSError):
+                shutil.rmtree(path.rename(path.with_suffix(PARTIAL)))
+
+
+def _holds(path: Path) -> bool:
+    try:
+        verify(path)
+    except FathomError:
+        return False
+    return True
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*") if _is_checkpoint(path)), key=_step, reverse=True)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """By its name. One that stepped aside is one again where the kill came before another took the name."""
+    named = NAME.fullmatch(path.name) is not None
+    return named and (path.suffix != REPLACED or not path.with_suffix("").exists())
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removesuffix(REPLACED).removeprefix("step-"))
+
+
+def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
+    if not path.is_file():
+        raise FathomError(f"{path} is missing; the checkpoint is incomplete")
+    try:
+        with path.open("rb") as file:
+            entries = json.loads(file.read(MANIFEST_LIMIT))["files"]
+        for name in entries:
+            _require_plain(name, path)
+        return {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FathomError(f"{path} is damaged: it does not list files with size and sha256") from error
+
+
+def _require_plain(name: str, where: object) -> None:
+    if not name or name in (".", "..", MANIFEST) or re.search(r"[/\\:\0]", name):
+        raise FathomError(f"{where} is named {name!r}; expected a plain file name other than {MANIFEST}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
