@@ -78,3 +78,9 @@ class KVCache(NoCache):
         self.store[layer, 0, :, :, self.length : end] = k.detach()  # the past is for inference: no gradient goes there
         self.store[layer, 1, :, :, self.length : end] = v.detach()
         return self.store[layer, 0, :, :, :end], self.store[layer, 1, :, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows in this order; a row may come several times (samples of one prompt) or not (it has ended)."""
+        rows = rows.to(self.device)
+        self.store = self.store[:, :, rows]
+        self.padding = self.padding if self.padding is None else self.padding[rows]

@@ -1,0 +1,10 @@
+"""Writing text with a model: one token after another.
+
+generate  stream and generate: the loop
+pieces    what comes out: pieces, completions, what was measured
+tell      a stream shown to a reader, rows in order
+context   which tokens the model reads for the next one: with the cache, without it, past the context's end
+sampling  from logits to a token: temperature, top-k, top-p, min-p, repetition penalty, draw
+stops     from tokens to text: no broken characters, no leaked stop strings
+options   everything that can be chosen, checked before anything runs; without torch
+"""

@@ -1,0 +1,142 @@
+"""Which tokens the model reads to say the next one, and how: with a cache of what it has read, or all anew.
+
+Once `room` tokens are in view the older half is forgotten and the rest is read anew from position 0, as in training,
+so that each token follows from at least half a context. Does not know text or sampling.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fathom.errors import ContextOverflow, FathomError
+from fathom.generate.options import GenerateOptions, PastContext
+from fathom.machine import free_memory
+from fathom.model.cache import KVCache
+from fathom.model.config import ModelConfig
+from fathom.model.cost import cache_bytes
+from fathom.model.transformer import Transformer
+
+
+class Window:
+    """The tokens of one row that are in view. `room` None: all of them, however many."""
+
+    def __init__(self, ids: Sequence[int], room: int | None, slides: bool) -> None:
+        self.ids, self.room, self.slides = list(ids), room, slides
+        self.forgotten = 0
+
+    def append(self, token: int) -> None:
+        self.ids.append(token)
+        if self.full and self.slides:
+            keep = max(1, len(self.ids) // 2)
+            self.forgotten += len(self.ids) - keep
+            self.ids = self.ids[-keep:]
+
+    @property
+    def full(self) -> bool:
+        """More is in view than can be read: nothing can follow."""
+        return self.room is not None and len(self.ids) > self.room
+
+
+def room_for(config: ModelConfig, past_context: PastContext, longest: int) -> int | None:
+    """How many tokens may be in view at once; ContextOverflow when the longest prompt alone is more than that."""
+    learned = config.position == "learned"
+    if past_context == "extend" and learned:
+        raise FathomError(
+            f"past_context is 'extend', but this model has learned positions for {config.context_length} tokens and"
+            " none beyond; use slide or stop"
+        )
+    if past_context == "extend":
+        return None
+    if longest > config.context_length:
+        raise ContextOverflow(
+            f"the prompt has {longest} tokens and the model reads {config.context_length}; shorten it"
+            + ("" if learned else ", or let it read on beyond what it was trained on with past_context='extend'")
+        )
+    return config.context_length
+
+
+class Reader(Protocol):
+    """The model's answer to what is in view."""
+
+    nbytes: int  # of the cache
+
+    def logits(self, windows: Sequence[Window]) -> Tensor:
+        """(b, V) logits of the token after each window."""
+
+
+class Recompute:
+    """Each window through the whole model for every token: slow, plain, and what the cache must agree with."""
+
+    nbytes = 0
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+
+    def logits(self, windows: Sequence[Window]) -> Tensor:
+        device = self.model.embed.weight.device
+        last = [self.model.hidden(torch.tensor([window.ids], device=device))[:, -1] for window in windows]
+        return self.model.unembed(torch.cat(last))  # (b, d) -> (b, V)
+
+
+class Cached:
+    """Every token goes through the model once, all rows side by side; shorter ones are padded on the left.
+
+    capacity: the most tokens that will be in view. chunk: how many tokens of a prompt are read at a time.
+    """
+
+    def __init__(self, model: Transformer, capacity: int, chunk: int) -> None:
+        self.model, self.capacity, self.chunk = model, capacity, chunk
+        self.device, self.dtype = model.embed.weight.device, model.embed.weight.dtype
+        self.rows: list[Window] = []  # what the rows of the cache stand for
+        self.cache = KVCache(model.config, 0, 0)
+        self.nbytes = 0
+
+    def logits(self, windows: Sequence[Window]) -> Tensor:
+        full = self.cache.length == self.cache.capacity  # at the start, and whenever a window has slid
+        return self.model.unembed(self.prefill(windows) if full else self.step(windows))  # (b, d) -> (b, V)
+
+    def step(self, windows: Sequence[Window]) -> Tensor:  # -> (b, d)
+        """Read the one new token of each row."""
+        if len(windows) < len(self.rows):  # some have ended
+            self.cache.select(torch.tensor([self.rows.index(window) for window in windows]))
+            self.rows = list(windows)
+        ids = torch.tensor([window.ids[-1:] for window in windows], device=self.device)  # (b, 1)
+        return self.model.hidden(ids, self.cache)[:, -1]
+
+    def prefill(self, windows: Sequence[Window]) -> Tensor:  # -> (b, d)
+        """Read all of each row into a new cache, samples of one prompt once, a bounded number of tokens at a time."""
+        texts = list(dict.fromkeys(tuple(window.ids) for window in windows))
+        longest = max(map(len, texts))
+        padding = [longest - len(text) for text in texts]
+        ids = torch.tensor([[0] * pad + list(text) for pad, text in zip(padding, texts)], device=self.device)  # (b, t)
+        self.cache = self.make_cache(len(texts), len(windows), torch.tensor(padding) if any(padding) else None)
+        for chunk in ids.split(self.chunk, dim=1):
+            hidden = self.model.hidden(chunk, self.cache)[:, -1]  # (b, d)
+        rows = torch.tensor([texts.index(tuple(window.ids)) for window in windows])
+        if len(texts) < len(windows):
+            self.cache.select(rows)
+        self.rows, self.nbytes = list(windows), max(self.nbytes, self.cache.nbytes)
+        return hidden[rows.to(self.device)]
+
+    def make_cache(self, batch: int, rows: int, padding: Tensor | None) -> KVCache:
+        """An empty cache for `batch` texts, if there is memory for the `rows` that will follow from them."""
+        config = self.model.config
+        needed = cache_bytes(config, rows, self.capacity, self.dtype.itemsize)
+        free = free_memory(self.device)
+        if free is not None and needed > free:
+            raise FathomError(
+                f"the cache of {rows} x {self.capacity} tokens needs {needed / 2**20:,.0f} MiB and"
+                f" {free / 2**20:,.0f} MiB are free; write fewer tokens or fewer samples"
+            )
+        self.cache = KVCache(config, 0, 0)  # the old one goes before the new one comes
+        return KVCache(config, batch, self.capacity, padding, self.dtype, self.device)
+
+
+def make_reader(model: Transformer, options: GenerateOptions, longest: int, room: int | None) -> Reader:
+    """With `use_cache` a cache that holds all that will be in view at once: the last new token is never read."""
+    wanted = longest + options.max_new_tokens - 1
+    if not options.use_cache:
+        return Recompute(model)
+    return Cached(model, wanted if room is None else min(wanted, room), options.prefill_chunk)

@@ -1,0 +1,104 @@
+"""What can be chosen when text is generated, checked before anything runs.
+
+`None` is off for every sampler; temperature 0 is greedy. The order in which samplers act is itself a choice, because
+it changes the result. Does not import torch, so that a command line can read it at once.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from fathom.errors import FathomError, near
+
+PastContext = Literal["slide", "stop", "extend"]
+ORDER = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")  # the order of Hugging Face transformers
+NEUTRAL: dict[str, float] = {"repetition_penalty": 1, "temperature": 1, "top_p": 1, "min_p": 0}  # the same as off
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How the next token is chosen from the logits."""
+
+    temperature: float | None = 1.0  # below 1 sharper, above 1 flatter, 0 always the likeliest token
+    top_k: int | None = None  # only the k likeliest
+    top_p: float | None = None  # only the fewest that hold this much probability together
+    min_p: float | None = None  # only those at least this probable, as a share of the likeliest
+    repetition_penalty: float | None = None  # above 1: tokens already in the text become less likely
+    samplers: tuple[str, ...] = ORDER
+
+    def __post_init__(self) -> None:
+        names = tuple(name.strip().replace("-", "_") for name in self.samplers)
+        object.__setattr__(self, "samplers", names)
+        for problem in _sampling_problems(self):
+            raise FathomError(problem)
+
+    def steps(self) -> tuple[tuple[str, float], ...]:
+        """The samplers that do something, in their order, each with its value."""
+        values = ((name, getattr(self, name)) for name in self.samplers)
+        return tuple((name, value) for name, value in values if value is not None and value != NEUTRAL.get(name))
+
+    def describe(self) -> str:
+        """One line, such as `temperature 0.8 -> top_k 40 -> draw`."""
+        return " -> ".join([*(f"{name} {value:g}" for name, value in self.steps()), "draw"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(SamplingOptions):
+    """How the next token is chosen, how much is written and where it ends."""
+
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()  # texts before which a sample ends
+    num_samples: int = 1  # of each prompt, in one batch
+    seed: int | None = None  # sample i of seed s is the first sample of seed s + i; None: a new one each time
+    use_cache: bool = True
+    past_context: PastContext = "slide"  # when context_length is full: forget the older half, stop, or read on (rope)
+    prefill_chunk: int = 512  # tokens of a prompt that are read at a time; bounds the memory
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for problem in _length_problems(self):
+            raise FathomError(problem)
+
+
+def _sampling_problems(o: SamplingOptions) -> list[str]:
+    found = []
+    if o.temperature is not None and not 0 <= o.temperature < math.inf:
+        found.append(f"temperature is {o.temperature}; expected 0 (always the likeliest token) or more")
+    if o.top_k is not None and not o.top_k >= 1:
+        found.append(f"top_k is {o.top_k}; expected at least 1; leave it out to keep all tokens")
+    if o.top_p is not None and not 0 < o.top_p <= 1:
+        found.append(f"top_p is {o.top_p}; expected a probability above 0 and up to 1; 1 keeps all tokens")
+    if o.min_p is not None and not 0 <= o.min_p <= 1:
+        found.append(f"min_p is {o.min_p}; expected a share from 0 to 1; 0 keeps all tokens")
+    if o.repetition_penalty is not None and not 0 < o.repetition_penalty < math.inf:
+        found.append(f"repetition_penalty is {o.repetition_penalty}; expected a number above 0; 1 is off")
+    return found or _order_problems(o)
+
+
+def _order_problems(o: SamplingOptions) -> list[str]:
+    for name in o.samplers:
+        if name not in ORDER:
+            return [f"unknown sampler {name!r}{near(name, ORDER) or ';'} Samplers are {', '.join(ORDER)}"]
+        if o.samplers.count(name) > 1:
+            return [f"samplers names {name} {o.samplers.count(name)} times; expected each at most once"]
+    values = {name: getattr(o, name) for name in ORDER if name not in o.samplers}
+    return [
+        f"{name} is {value:g} but samplers is {','.join(o.samplers)!r}; add {name} to it or leave the value out"
+        for name, value in values.items()
+        if value is not None and value != NEUTRAL.get(name)
+    ]
+
+
+def _length_problems(o: GenerateOptions) -> list[str]:
+    found = [
+        f"{name} is {getattr(o, name)}; expected at least 1"
+        for name in ("max_new_tokens", "num_samples", "prefill_chunk")
+        if getattr(o, name) < 1
+    ]
+    if "" in o.stop:
+        found.append("a stop string is empty; expected at least one character")
+    if o.seed is not None and not 0 <= o.seed < 2**62:
+        found.append(f"seed is {o.seed}; expected a whole number from 0 to below 2**62")
+    if o.past_context not in ("slide", "stop", "extend"):
+        found.append(f"past_context is {o.past_context!r}; choose one of slide, stop, extend")
+    return found

@@ -1,0 +1,80 @@
+"""From the logits of the next token to the token.
+
+Each sampler is a function logits (b, V) -> logits (b, V), float32, that moves logits or sets those it leaves out to
+-inf; nothing is renormalised until `draw`, whose softmax then spreads the probability over the kept set alone. Does
+not know models or text.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.generate.options import SamplingOptions
+
+OUT = float("-inf")
+
+
+def temperature(logits: Tensor, value: float) -> Tensor:
+    """Differences of logits divided by `value`; 0 leaves only the likeliest token (of equals, the first)."""
+    if value == 0:
+        return torch.full_like(logits, OUT).scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
+    return (logits - logits.amax(-1, keepdim=True)) / max(value, 1e-30)  # at most 0: nothing overflows
+
+
+def top_k(logits: Tensor, k: float) -> Tensor:
+    """Only the k likeliest, with all that tie with the k-th (Fan et al. 2018)."""
+    least = logits.topk(min(int(k), logits.shape[-1])).values[:, -1:]
+    return logits.masked_fill(logits < least, OUT)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """The nucleus: the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020, eq. 2)."""
+    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    chances = ordered.softmax(-1)
+    beyond = chances.cumsum(-1) - chances >= p  # those before it suffice
+    return logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), OUT)
+
+
+def min_p(logits: Tensor, p: float) -> Tensor:
+    """Only tokens at least p times as probable as the likeliest (Nguyen et al. 2024, eq. 1)."""
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), OUT)
+
+
+def repetition_penalty(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
+    """Positive logits of tokens in `seen` (b, V) divided by `penalty`, negative ones times it (Keskar et al. 2019)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+FILTERS = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """Samplers in an explicit order, as a function of the logits and of the tokens `seen` (b, V) in each row."""
+
+    options: SamplingOptions
+
+    def __call__(self, logits: Tensor, seen: Tensor) -> Tensor:  # (b, V), (b, V) -> (b, V)
+        for name, value in self.options.steps():
+            if name == "repetition_penalty":
+                logits = repetition_penalty(logits, value, seen)
+            else:
+                logits = FILTERS[name](logits, value)
+        return logits
+
+    def describe(self) -> str:
+        return self.options.describe()
+
+
+def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
+    """One token for each row from softmax(logits), by the inverse of the cumulative distribution.
+
+    One uniform number for each row, from its own CPU generator: a row's draws do not hang on the rows beside it.
+    """
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    up_to = logits.to(wide).softmax(-1).cumsum(-1)  # (b, V)
+    mark = 1 - torch.stack([torch.rand(1, generator=g, dtype=wide) for g in generators])  # (b, 1) in (0, 1]
+    return torch.searchsorted(up_to, mark.to(logits.device) * up_to[:, -1:]).squeeze(-1)
