@@ -1,0 +1,57 @@
+"""A module imports only from floors below its own; rooms on one floor do not know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.house.source import MODULES, PACKAGE, name, tree
+
+FLOORS = """
+__version__ errors
+atomic fields files machine
+model
+tokenizer quant report
+formats data
+inspect
+generate
+adapters
+train
+verify
+ladder lab
+bench
+serve
+cli
+__init__
+"""
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.strip().splitlines()) for room in rooms.split()}
+STRANGERS = {  # floors would allow it, the plan does not: this room must not know those
+    **{room: {"model"} for room in ("tokenizer", "quant", "report")},
+    "inspect": {"tokenizer", "formats", "data"},
+    "generate": {"formats", "data"},
+    "serve": {"train"},
+}
+
+
+def imports(node: ast.AST) -> list[str]:
+    """Modules of this package that a node names; a string like one is a lazy import."""
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names if alias.name.startswith("fathom.")]
+        case ast.ImportFrom(level=0, module="fathom"):
+            return [f"fathom.{alias.name}" for alias in node.names]
+        case ast.ImportFrom(level=0, module=str(module)) if module.startswith("fathom."):
+            return [module]
+        case ast.ImportFrom(level=1 | 2 | 3):
+            return ["fathom.(a relative import)"]
+        case ast.Constant(value=str(text)) if text.startswith("fathom.") and text.replace(".", "").isidentifier():
+            return [text]
+    return []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_only_from_lower_floors(path: Path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    known = {(other.split(".")[1], node.lineno) for node in ast.walk(tree(path)) for other in imports(node)}
+    barred = {other for other, _ in known if FLOOR.get(other, 99) >= FLOOR[own]} | STRANGERS.get(own, set())
+    assert not [f"{name(path)}:{line} knows {other}" for other, line in known if other != own and other in barred]

@@ -1,0 +1,54 @@
+"""Models of distinct sizes, so that no wrong shape can pass for a right one, and that together use the whole room."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fathom.model.attention import attend, attend_fused
+from fathom.model.cache import KVCache
+from fathom.model.config import ModelConfig
+from fathom.model.transformer import Transformer
+
+SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "f": 23, "V": 31}
+PADDING = [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@dataclass
+class World:
+    """One model, and the passes that are made through it: without a cache, or twice with one."""
+
+    choices: dict[str, Any]
+    cached: bool = False
+    padded: bool = False
+    explicit: bool = False
+    sizes: dict[str, int] = field(default_factory=lambda: dict(SIZES))  # of the pass that is running
+
+    def model(self) -> Transformer:
+        z = self.sizes
+        config = ModelConfig(
+            vocab_size=z["V"], context_length=40, d_model=z["d"], n_layer=2, n_head=z["h"], n_kv_head=z["g"],
+            head_dim=z["c"], d_ff=z["f"], **self.choices,
+        )  # fmt: skip
+        model = Transformer(config)
+        for block in model.blocks:
+            block.attn.attend = attend if self.explicit else attend_fused
+        return model
+
+    def passes(self, model: Transformer) -> None:
+        if not self.cached:
+            model(torch.zeros(self.sizes["b"], self.sizes["t"], dtype=torch.long))
+            return
+        padding = torch.tensor(PADDING) if self.padded else None
+        cache = KVCache(model.config, self.sizes["b"], 20, padding)
+        for t in (4, 5):  # the second pass has a past: s and t differ
+            self.sizes |= {"t": t, "s": cache.length + t}
+            model(torch.zeros(self.sizes["b"], t, dtype=torch.long), cache)
+
+
+WORLDS = [
+    World({"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}, explicit=True),
+    World({"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True}, cached=True, padded=True),
+    World({"position": "learned", "norm": "none", "mlp": "relu2", "residual": False}, cached=True, explicit=True),
+    World({"position": "none", "norm": "rms", "mlp": "none"}, cached=True),
+]
