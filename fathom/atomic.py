@@ -12,9 +12,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """`with atomic_write(path) as temporary: ...` fills `temporary`, which then becomes `path`; an error changes nothing.
+    """`with atomic_write(path) as temporary: ...` fills `temporary`, then it becomes `path`; an error changes nothing.
 
-    The folder must exist. Several writers of one path do not disturb each other: the last one wins. Raises OSError.
+    The folder must exist. Writers of one path do not disturb each other: the last one wins. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
