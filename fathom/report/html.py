@@ -1,0 +1,111 @@
+"""One page in one file: tags, tables, code and figures, with nothing to fetch and everything escaped.
+
+What is not made by a function of this file is text and is escaped; what is, is `Html`. Follows the reader's light or
+dark and fits a phone. Does not know what it reports.
+"""
+
+import base64
+import html
+import io
+import keyword
+import tokenize
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from fathom.report.plot import png
+from fathom.report.theme import DARK, LIGHT, Theme
+
+
+class Html(str):
+    """Text that is HTML already and must not be escaped again."""
+
+
+def escaped(text: str) -> Html:
+    """The text as HTML; `Html` as it is."""
+    return text if isinstance(text, Html) else Html(html.escape(text))
+
+
+def join(*parts: str) -> Html:
+    """Parts one after the other."""
+    return Html("".join(escaped(part) for part in parts))
+
+
+def tag(name: str, *children: str, **attributes: str) -> Html:
+    """`<name attribute="value">children</name>`; `class_` is `class`."""
+    given = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
+    return Html(f"<{name}{given}>{join(*children)}</{name}>")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> Html:
+    """A table that scrolls sideways within itself; the columns `numbers` are aligned right."""
+
+    def cells(name: str, row: Sequence[str]) -> Html:
+        kinds = ("number" if column in numbers else "text" for column in range(len(row)))
+        return tag("tr", *(tag(name, cell, class_=kind) for cell, kind in zip(row, kinds)))
+
+    body = join(*(cells("td", row) for row in rows))
+    return tag("div", tag("table", tag("thead", cells("th", heads)), tag("tbody", body)), class_="scroll")
+
+
+def figure(draw: Callable[[Theme], Figure], says: str) -> Html:
+    """The figure in the reader's colours; `says` is what it shows, for those who cannot see it."""
+    light, dark = (f"data:image/png;base64,{base64.b64encode(png(draw(theme))).decode()}" for theme in (LIGHT, DARK))
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+    image = f'<img src="{light}" alt="{html.escape(says)}">'
+    return Html(f"<figure><picture>{source}{image}</picture><figcaption>{escaped(says)}</figcaption></figure>")
+
+
+def code(source: str) -> Html:
+    """Python source with its words coloured; as plain text where it is not complete Python."""
+    try:
+        inside = Html("".join(_coloured(source)))
+    except (tokenize.TokenError, SyntaxError):
+        inside = escaped(source)
+    return tag("pre", tag("code", inside))
+
+
+def _coloured(source: str) -> Iterable[str]:
+    lines, row, column = [*io.StringIO(source), ""], 1, 0
+
+    def until(end_row: int, end_column: int) -> str:
+        nonlocal row, column
+        covered = [*lines[row - 1 : end_row - 1], lines[end_row - 1][:end_column]]
+        covered[0], row, column = covered[0][column:], end_row, end_column
+        return html.escape("".join(covered))
+
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        yield until(*token.start)
+        text, kind = until(*token.end), _kind(token)
+        yield f'<span class="{kind}">{text}</span>' if kind else text
+    yield until(len(lines), 0)
+
+
+def _kind(token: tokenize.TokenInfo) -> str:
+    if token.type == tokenize.NAME:
+        return "keyword" if keyword.iskeyword(token.string) else ""
+    return {tokenize.COMMENT: "comment", tokenize.STRING: "string"}.get(token.type, "")
+
+
+def page(title: str, *body: str) -> str:
+    """A whole HTML document."""
+    head = join(
+        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Html('<meta name="color-scheme" content="light dark">'),
+        tag("title", title),
+        Html(f"<style>{style()}</style>"),
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>{join(*body)}</main></body></html>\n'
+
+
+def style() -> str:
+    """The one style sheet: the theme's colours, then page.css."""
+
+    def colours(theme: Theme) -> str:
+        named = {name: value for name, value in vars(theme).items() if name != "series"}
+        named |= {f"series-{i}": colour for i, colour in enumerate(theme.series)}
+        return ":root{" + "".join(f"--{name}:{value};" for name, value in named.items()) + "}"
+
+    sheet = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return f"{colours(LIGHT)}@media (prefers-color-scheme: dark){{{colours(DARK)}}}\n{sheet}"

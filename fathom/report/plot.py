@@ -1,0 +1,215 @@
+"""Figures: a loss curve, and rows of dots or bars with their uncertainty. The same values always give the same bytes.
+
+Made of Figure objects alone: no pyplot, no window, no global state. Does not know what was measured.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fathom.atomic import atomic_write
+from fathom.report.theme import LIGHT, Theme
+
+DPI = 160
+DASHES = (0, (4, 3))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points, in the theme's series colour of this number; `raw` is drawn faint, behind the others."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: int = 0
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a row chart: a value, half the width of its interval (None: unknown), and what it is the mean of."""
+
+    name: str
+    value: float
+    error: float | None = None
+    parts: Sequence[float] = ()
+    faint: bool = False
+
+
+def axes(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
+    """An empty figure of this size in inches, in the theme's colours, with as little ink as reads well."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
+    FigureCanvasAgg(figure)
+    ax = figure.add_subplot(facecolor=theme.paper)
+    ax.grid(color=theme.line, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=theme.faint, length=0, labelsize=9)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.line)
+    return figure, ax
+
+
+def curves(
+    drawn: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    references: Mapping[str, float] | None = None,
+    theme: Theme = LIGHT,
+    size: tuple[float, float] = (6.8, 4.2),
+) -> Figure:
+    """Lines over a common x, each named at its end, with named horizontal reference lines."""
+    figure, ax = axes(*size, theme)
+    names = []  # (height, text, colour)
+    for curve in (c for c in drawn if c.x):
+        colour = theme.series[curve.colour % len(theme.series)]
+        width, alpha = (0.8, 0.3) if curve.raw else (1.9, 1.0)
+        dot = "o" if len(curve.x) == 1 else None
+        ax.plot(curve.x, curve.y, color=colour, linewidth=width, alpha=alpha, marker=dot, zorder=2 if curve.raw else 3)
+        names += [] if curve.raw else [(curve.y[-1], f"{curve.name}  {curve.y[-1]:.3f}", colour)]
+    for name, level in (references or {}).items():
+        ax.axhline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
+        names.append((level, f"{name}  {level:.3f}", theme.faint))
+    ax.set_xlabel(x_label, color=theme.faint, fontsize=9)
+    ax.set_ylabel(y_label, color=theme.faint, fontsize=9)
+    ax.margins(x=0.01)
+    low, high = ax.get_ylim()
+    places = spread([height for height, _, _ in sorted(names)], (high - low) * 0.045, high)
+    for place, (_, name, colour) in zip(places, sorted(names)):
+        ax.text(1.015, place, name, transform=ax.get_yaxis_transform(), color=colour, fontsize=8.5, va="center")
+    ax.set_ylim(low, high)
+    return figure
+
+
+def spread(heights: Sequence[float], gap: float, top: float) -> list[float]:
+    """Ascending heights moved, as little as need be, to be at least `gap` apart and no higher than `top`."""
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], top)
+        top = places[i] - gap
+    return places
+
+
+def loss_curve(
+    train: Sequence[tuple[float, float]],
+    validation: Sequence[tuple[float, float]],
+    references: Mapping[str, float] | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Loss in nats per token against step: training faint as measured and strong as smoothed, validation, references.
+
+    `train` and `validation` hold (step, loss).
+    """
+    steps, losses = [step for step, _ in train], [loss for _, loss in train]
+    drawn = [
+        Curve("train", steps, losses, raw=True),
+        Curve("train", steps, smooth(losses)),
+        Curve("validation", [step for step, _ in validation], [loss for _, loss in validation], colour=1),
+    ]
+    return curves(drawn, "step", "loss, nats per token", references, theme)
+
+
+def smooth(values: Sequence[float], span: float = 0.02) -> list[float]:
+    """A running mean over about this fraction of the values, without the bias of its start (Adam, section 3)."""
+    keep = 1 - 1 / max(1.0, span * len(values))
+    total, weight, out = 0.0, 0.0, []
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1
+        out.append(total / weight)
+    return out
+
+
+def dots(
+    rows: Sequence[Row], x_label: str, references: Mapping[str, float] | None = None, theme: Theme = LIGHT
+) -> Figure:
+    """Rows from top to bottom, each a mean with its interval and, small, the values it is the mean of."""
+    figure, ax = _rows(rows, x_label, theme)
+    for y, row in enumerate(rows):
+        colour = theme.faint if row.faint else theme.series[0]
+        ax.plot(row.parts, [y] * len(row.parts), "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0)
+        ax.errorbar(row.value, y, xerr=row.error, fmt="o", color=colour, markersize=6.5, elinewidth=1.6, capsize=3)
+        ax.annotate(
+            f"{row.value:.3f}",
+            (row.value, y),
+            (0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=colour,
+        )
+    for name, level in (references or {}).items():
+        ax.axvline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
+        at = ax.get_xaxis_transform()
+        ax.text(level, 1.01, f"{name} {level:.3f}", transform=at, ha="center", fontsize=8, color=theme.faint)
+    return figure
+
+
+def bars(rows: Sequence[Row], x_label: str, theme: Theme = LIGHT) -> Figure:
+    """Bars from zero, one row each, with intervals; faint rows are those that say nothing."""
+    figure, ax = _rows(rows, x_label, theme)
+    for y, row in enumerate(rows):
+        colour = theme.series[4] if row.faint else theme.series[0] if row.value >= 0 else theme.series[1]
+        ax.barh(y, row.value, height=0.62, color=colour, alpha=0.4 if row.faint else 0.9)
+        ax.errorbar(row.value, y, xerr=row.error, fmt="none", ecolor=theme.ink, elinewidth=1.2, capsize=3)
+        reach = abs(row.value) + (row.error or 0)
+        side = 1 if row.value >= 0 else -1
+        ax.annotate(
+            signed(row.value),
+            (side * reach, y),
+            (6 * side, 0),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=8.5,
+            color=theme.faint if row.faint else theme.ink,
+        )
+    ax.axvline(0, color=theme.faint, linewidth=1)
+    ax.margins(x=0.14)
+    return figure
+
+
+def signed(value: float) -> str:
+    """+0.123 or −0.123, with the minus that is as wide as the plus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _rows(rows: Sequence[Row], x_label: str, theme: Theme) -> tuple[Figure, Axes]:
+    figure, ax = axes(6.8, 0.9 + 0.4 * len(rows), theme)
+    ax.set_yticks(range(len(rows)), [row.name for row in rows], color=theme.ink, fontsize=9.5)
+    ax.set_ylim(len(rows) - 0.4, -0.7)
+    ax.grid(visible=False, axis="y")
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(x_label, color=theme.faint, fontsize=9)
+    return figure, ax
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _drawn(figure, "png", {"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file; letters are paths, so that it looks the same everywhere."""
+    return _drawn(figure, "svg", {"Date": None, "Creator": None})
+
+
+def _drawn(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fathom", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a .png or .svg, whole or not at all."""
+    drawn = {".png": png, ".svg": svg}[path.suffix](figure)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(drawn)
