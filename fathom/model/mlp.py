@@ -44,7 +44,7 @@ class SwigluMLP(nn.Module):
         return self.down(act)
 
 
-def make_mlp(config: ResolvedConfig) -> nn.Module | None:
+def make_mlp(config: ResolvedConfig) -> GeluMLP | SwigluMLP | None:
     """The MLP of one block, or None where a block is attention alone."""
     match config.mlp:
         case "none":

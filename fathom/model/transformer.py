@@ -13,7 +13,7 @@ from fathom.model.attention import Attention, Rotate
 from fathom.model.cache import NoCache
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.init import init_weights
-from fathom.model.mlp import make_mlp
+from fathom.model.mlp import GeluMLP, SwigluMLP, make_mlp
 from fathom.model.norm import make_norm
 from fathom.model.position import make_position
 
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Two questions to the residual stream: what do earlier tokens say (attn), what follows from it (mlp)."""
 
-    mlp: nn.Module | None
+    mlp: GeluMLP | SwigluMLP | None
 
     def __init__(self, config: ResolvedConfig, layer: int) -> None:
         super().__init__()

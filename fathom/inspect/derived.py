@@ -1,0 +1,105 @@
+"""What follows from recorded tensors: who looks where, what the model would say now, who wrote which part of a logit.
+
+Logit lens: nostalgebraist 2020. The residual stream as a sum of what every head and MLP wrote: Elhage et al. 2021.
+Does not run the model and does not know how tensors were recorded; `seen` is any mapping from names to tensors.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fathom.model.attention import Attention, attend
+from fathom.model.norm import LayerNorm, RMSNorm
+from fathom.model.transformer import Transformer
+
+Tensors = Mapping[str, Tensor]
+
+
+def scores_and_pattern(q: Tensor, k: Tensor, visible: Tensor | None = None) -> dict[str, Tensor]:
+    """What `attend` notes on its way, given rotated q (b, h, t, c) and all keys k (b, g, s, c).
+
+    scores (b, h, t, s) before the softmax, -inf where a query may not look; pattern (b, h, t, s) after it.
+    """
+    noted: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor) -> Tensor:
+        noted[name] = x
+        return x
+
+    attend(q, k, k, visible, 0.0, note)
+    return noted
+
+
+def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
+    """By how much this norm stretches each vector of x (..., d) before its weight: (..., 1)."""
+    if isinstance(norm, LayerNorm):
+        return torch.rsqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
+    if isinstance(norm, RMSNorm):
+        return torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
+    return torch.ones_like(x[..., :1])
+
+
+def through_norm(norm: nn.Module, part: Tensor, scale: Tensor) -> Tensor:
+    """What a part (..., d) of the stream becomes behind the norm when the scale (..., 1) is that of the whole stream.
+
+    Linear in `part`: the norm's result is the sum over the parts, and the norm's bias.
+    """
+    if isinstance(norm, LayerNorm):
+        return (part - part.mean(-1, keepdim=True)) * scale * norm.weight
+    return part * scale * norm.weight if isinstance(norm, RMSNorm) else part
+
+
+def lens(model: Transformer, stream: Tensor) -> Tensor:
+    """The logits (b, t, V) if the stream (b, t, d) were read now: unembed(final_norm(stream))."""
+    return model.unembed(model.final_norm(stream))
+
+
+def last_stream(model: Transformer, seen: Tensors) -> Tensor:
+    """What final_norm reads (b, t, d)."""
+    if len(model.blocks):
+        return seen[f"blocks.{len(model.blocks) - 1}"]
+    return seen["embed"] + seen["position"] if model.config.position == "learned" else seen["embed"]
+
+
+def head_result(attn: Attention, z: Tensor, head: int) -> Tensor:
+    """z_h W_out,h (..., d): what one head writes to the stream, given z (..., h, c)."""
+    columns = slice(head * attn.head_dim, (head + 1) * attn.head_dim)
+    return z[..., head, :] @ attn.out.weight[:, columns].mT
+
+
+def written(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor]:
+    """All that was written to the stream that final_norm reads, at position `at`, by writer: (b, d) each.
+
+    Needs embed, position, blocks.*.attn.z and blocks.*.mlp. Without a residual stream only the last writer remains.
+    """
+    parts = {name: seen[name][:, at] for name in ("embed", "position") if name in seen}
+    for layer, block in enumerate(model.blocks):
+        path, out = f"blocks.{layer}", block.attn.out
+        parts = parts if model.config.residual else {}
+        z = seen[f"{path}.attn.z"][:, at]
+        parts |= {f"{path}.attn.head.{h}": head_result(block.attn, z, h) for h in range(model.config.n_head)}
+        if out.bias is not None:
+            parts[f"{path}.attn.bias"] = out.bias.expand(len(z), -1)
+        if block.mlp is not None:
+            parts = parts if model.config.residual else {}
+            bias = block.mlp.down.bias
+            parts[f"{path}.mlp"] = seen[f"{path}.mlp"][:, at] - (0 if bias is None else bias)
+            if bias is not None:
+                parts[f"{path}.mlp.bias"] = bias.expand(len(z), -1)
+    return parts
+
+
+def contributions(model: Transformer, seen: Tensors, token: Tensor, at: int = -1) -> dict[str, Tensor]:
+    """What each writer adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit.
+
+    Needs embed, position, blocks.*.attn.z, blocks.*.mlp and the last stream. The norm's scale is that of the sum.
+    """
+    norm, direction = model.final_norm, model.unembed.weight[token]  # (b, d)
+    scale = norm_scale(norm, last_stream(model, seen)[:, at])
+    parts = {
+        name: (through_norm(norm, part, scale) * direction).sum(-1) for name, part in written(model, seen, at).items()
+    }
+    if isinstance(norm, LayerNorm) and norm.bias is not None:
+        parts["final_norm.bias"] = (norm.bias * direction).sum(-1)
+    return parts

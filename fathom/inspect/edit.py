@@ -1,0 +1,110 @@
+"""Change what a model computes while it runs, to see what depends on it.
+
+An edit is a name and a function from the tensor of that name to another of the same shape, dtype and device. It lives
+as long as its `with`. An edit of scores or pattern sends that layer, and only it, down the explicit attention path.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.inspect.look import plain
+from fathom.inspect.names import names, select
+from fathom.inspect.wire import Watcher, watching
+from fathom.model.transformer import Transformer
+
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What to do to the tensors whose names match a pattern; with `head`, to that head alone."""
+
+    pattern: str
+    function: Function
+    head: int | None = None
+
+
+def replace(pattern: str, function: Function, head: int | None = None) -> Edit:
+    """Go on with function(x) in place of x; `lambda x: seen["blocks.1"]` patches in what was recorded elsewhere."""
+    return Edit(pattern, function, head)
+
+
+def scale(pattern: str, factor: float, head: int | None = None) -> Edit:
+    """Go on with factor * x."""
+    return Edit(pattern, lambda x: x * factor, head)
+
+
+def zero(pattern: str, head: int | None = None) -> Edit:
+    """Go on with zeros."""
+    return Edit(pattern, torch.zeros_like, head)
+
+
+@contextmanager
+def edit(model: Transformer, *edits: Edit) -> Iterator[None]:
+    """Apply `edits`, in this order, to every pass of `model` in this thread while inside. No weight is changed.
+
+    FathomError for a name that the model lacks, for a result of another shape, dtype or device, and on leaving when an
+    edit never took place. What a query may not see stays unseen, whatever an edit makes of the scores.
+    """
+    watcher = Editing(plain(model), edits)
+    with watching(model, watcher):
+        yield
+    if idle := [name for name in watcher.chosen if name not in watcher.fired]:
+        raise FathomError(f"the edit of {', '.join(idle)} never took place; run the model inside the `with`")
+
+
+class Editing(Watcher):
+    """What `edit` puts behind the glass."""
+
+    reads = False
+
+    def __init__(self, model: Transformer, edits: tuple[Edit, ...]) -> None:
+        letters = names(model.config)
+        self.edits: dict[str, list[Function]] = {}
+        for one in edits:
+            for name in select(model.config, [one.pattern]):
+                act = one.function if one.head is None else on_head(one, name, letters[name], model)
+                self.edits.setdefault(name, []).append(act)
+        self.fired: set[str] = set()
+        super().__init__(self.edits)
+
+    def see(self, name: str, x: Tensor) -> Tensor:
+        self.fired.add(name)
+        new = x
+        for function in self.edits[name]:
+            new = checked(name, x, function(new.clone()))  # a copy, so that x stays what it was
+        if name.endswith(".scores"):
+            new = new.masked_fill(x == float("-inf"), float("-inf"))
+        return new
+
+
+def on_head(one: Edit, name: str, letters: str, model: Transformer) -> Function:
+    """The edit's function applied to one head of the tensor of this name."""
+    dim = next((letters.index(letter) for letter in "hg" if letter in letters), None)
+    if dim is None:
+        raise FathomError(f"{name} has no heads; leave out head={one.head}, or edit {name}.z")
+    count, head = (model.config.n_head if letters[dim] == "h" else model.config.n_kv_head), one.head or 0
+    if not -count <= head < count:
+        raise FathomError(f"head={head}, but {name} has heads 0 to {count - 1}")
+
+    def act(x: Tensor) -> Tensor:
+        part = x.select(dim, head)
+        part.copy_(checked(name, part, one.function(part.clone())))
+        return x
+
+    return act
+
+
+def checked(name: str, old: Tensor, new: Tensor) -> Tensor:
+    """`new`, if the model can go on with it in place of `old`."""
+    if not isinstance(new, Tensor):
+        raise FathomError(f"the edit of {name} gave {type(new).__name__}; expected a tensor")
+    for what in ("shape", "dtype", "device"):
+        if (found := getattr(new, what)) != (expected := getattr(old, what)):
+            raise FathomError(f"the edit of {name} gave {what} {found}; expected {expected}: keep shape, dtype, device")
+    return new

@@ -1,0 +1,130 @@
+"""Look at what a model computes while it runs.
+
+Looking never changes a bit of the logits: hooks record references, and attention's scores and pattern, which the
+fused kernel never holds, are worked out from the recorded rotated q and k. Does not know how names are found.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fathom.errors import FathomError, near
+from fathom.inspect.derived import scores_and_pattern
+from fathom.inspect.names import Size, canonical, check_budget, readable, select, to_bytes
+from fathom.inspect.wire import Watcher, watching
+from fathom.model.transformer import Transformer
+
+
+@contextmanager
+def look(model: Transformer, *patterns: str, max_bytes: str | int = "2GiB") -> Iterator["Seen"]:
+    """Record the tensors whose names match `patterns` ("blocks.*.attn.pattern"; `**` is everything) while inside.
+
+    What is seen is the last pass of this thread, with its graph where gradients are on. A pass that would record more
+    than `max_bytes` is refused before it runs. A compiled model runs uncompiled meanwhile; `model` is the Transformer.
+    """
+    seen = Seen(plain(model), select(model.config, patterns), to_bytes(max_bytes))
+    with watching(model, seen.recording):
+        yield seen
+
+
+def plain(model: object) -> Transformer:
+    """`model`, if it can be watched."""
+    if not isinstance(model, Transformer):
+        kind = type(model).__name__
+        raise FathomError(f"found {kind}; expected a Transformer; of a wrapped model give the one inside")
+    return model
+
+
+class NotSeen(FathomError, KeyError):
+    """A name that was not recorded."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `Seen.rows()`: what a recorded tensor is, and its mean and root mean square where finite."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    n_bytes: int
+    mean: float
+    rms: float
+
+
+class Seen(Mapping[str, Tensor]):
+    """The recorded tensors by name, in the order of computation."""
+
+    def __init__(self, model: Transformer, chosen: list[str], max_bytes: int) -> None:
+        self.recording = Recording(model, chosen, max_bytes)
+
+    def __getitem__(self, name: str) -> Tensor:
+        recording, name = self.recording, canonical(name)
+        if name not in recording:
+            raise NotSeen(recording.missing(name))
+        return recording.tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.recording.chosen if name in self.recording)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def rows(self) -> list[Row]:
+        return [row(name, x) for name, x in self.items()]
+
+    def table(self) -> str:
+        """Name, shape, dtype, bytes, mean and root mean square of everything recorded, as text to print."""
+        lines = [("name", "shape", "dtype", "bytes", "mean", "rms")]
+        for r in self.rows():
+            shape = " ".join(map(str, r.shape))
+            lines.append((r.name, shape, r.dtype, readable(r.n_bytes), f"{r.mean:.4g}", f"{r.rms:.4g}"))
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines)
+
+
+class Recording(Watcher):
+    """What `look` puts behind the glass: keeps what it sees, changes nothing."""
+
+    def __init__(self, model: Transformer, chosen: list[str], max_bytes: int) -> None:
+        super().__init__(chosen)
+        self.config, self.max_bytes = model.config, max_bytes
+        self.tensors: dict[str, Tensor] = {}
+        self.attentions: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}  # path -> q, k, visible
+
+    def begin(self, size: Size, itemsize: int) -> None:
+        check_budget(self.config, self.chosen, size, itemsize, self.max_bytes)
+        self.tensors.clear()
+        self.attentions.clear()
+
+    def see(self, name: str, x: Tensor) -> Tensor:
+        self.tensors[name] = x
+        return x
+
+    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None) -> None:
+        self.attentions[path] = q, k.clone(), visible  # a cache may write over its keys later
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors or (name in self.chosen and name.rpartition(".")[0] in self.attentions)
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            path, _, last = name.rpartition(".")
+            self.tensors[name] = scores_and_pattern(*self.attentions[path])[last]
+        return self.tensors[name]
+
+    def missing(self, name: str) -> str:
+        if not self.tensors and not self.attentions:
+            return "nothing was seen; run the model in this thread inside the `with`: model(ids)"
+        return f"{name!r} was not recorded{near(name, self.chosen)}; recorded are {', '.join(list(self.chosen)[:6])}"
+
+
+def row(name: str, x: Tensor) -> Row:
+    finite = x.detach().float()
+    finite = finite[finite.isfinite()]  # scores of keys that may not be seen are -inf
+    mean, rms = finite.mean().item(), finite.square().mean().sqrt().item()
+    return Row(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), x.nbytes, mean, rms)

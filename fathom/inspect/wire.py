@@ -1,0 +1,242 @@
+"""Where each name is found in a running model, and hooks that are there only while somebody watches.
+
+Nearly every name is the output of the module of that name; PLACES lists the others. Edits act before a recording
+reads. Passes of another thread or another model are neither seen nor changed. Knows nothing of what is done with it.
+"""
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fathom.errors import FathomError
+from fathom.inspect.names import Size, names
+from fathom.model import tap
+from fathom.model.attention import Attention, attend
+from fathom.model.cache import NoCache
+from fathom.model.transformer import Transformer
+
+PLACES = {  # name (in a block: what follows blocks.L): its module, and whether it is what that module reads
+    "position": ("position.table", False),
+    "logits": ("unembed", False),
+    ".resid_pre": ("", True),
+    ".attn.z": (".attn.out", True),
+    ".resid_mid": (".join", False),  # what the first of its two calls gives
+    ".mlp.act": (".mlp.down", True),
+}
+TAPPED = (".attn.q_rot", ".attn.k_rot")
+DERIVED = (".attn.scores", ".attn.pattern")
+
+
+class Watcher:
+    """Somebody who is shown the tensors of the chosen names. The model goes on with what `see` returns."""
+
+    reads = True  # False: changes what it sees, and so comes before those who read
+
+    def __init__(self, chosen: Collection[str]) -> None:
+        self.chosen = dict.fromkeys(chosen)  # a set that keeps its order
+
+    def begin(self, size: Size, itemsize: int) -> None:
+        """A pass of this size begins, in numbers of `itemsize` bytes."""
+
+    def see(self, name: str, x: Tensor) -> Tensor:
+        return x
+
+    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None) -> None:
+        """The attention at `path` compares rotated q (b, h, t, c) with all keys so far, k (b, g, s, c)."""
+
+
+@contextmanager
+def watching(model: Transformer, watcher: Watcher) -> Iterator[None]:
+    """Show `watcher` every pass of `model` in this thread. Afterwards the model is as it was before."""
+    wire = Wire.with_watcher(model, watcher)
+    try:
+        wire.connect()
+        yield
+    finally:
+        wire.dismiss(watcher)
+
+
+class Wire:
+    """The hooks in the one model that is watched, on behalf of all who watch it."""
+
+    lock = threading.Lock()
+    current: "Wire | None" = None  # one per process
+
+    def __init__(self, model: Transformer) -> None:
+        self.model, self.thread, self.size = model, threading.get_ident(), Size(1, 1, 1)
+        self.watchers: list[Watcher] = []
+        self.undo = ExitStack()
+
+    @classmethod
+    def with_watcher(cls, model: Transformer, watcher: Watcher) -> "Wire":
+        """The wire in use, or a new one, with one more watcher. One model, one thread and one recording at a time."""
+        with cls.lock:
+            wire = cls.current or cls(model)
+            if wire.model is not model or not wire.here() or any(w.reads and watcher.reads for w in wire.watchers):
+                where = "" if wire.here() else " in another thread"
+                what = "" if wire.model is model else " with another model"
+                raise FathomError(
+                    f"somebody is already looking{where}{what}; one at a time: leave that `with` first, "
+                    "or give all patterns to one look"
+                )
+            wire.watchers = sorted([*wire.watchers, watcher], key=lambda w: w.reads)
+            cls.current = wire
+            return wire
+
+    def dismiss(self, watcher: Watcher) -> None:
+        self.watchers = [w for w in self.watchers if w is not watcher]
+        self.connect()
+        if not self.watchers:
+            Wire.current = None
+
+    def connect(self) -> None:
+        """Take all hooks out, and put in those that the present watchers need."""
+        self.undo.close()
+        if not self.watchers:
+            return
+        if "torch._dynamo" in sys.modules:  # somebody may have compiled the model: its plain modules run meanwhile
+            self.undo.enter_context(torch.compiler.set_stance("force_eager"))
+        self._watch_hidden()
+        chosen = {split(name) for watcher in self.watchers for name in watcher.chosen}
+        if any(name in TAPPED for _, name in chosen):
+            self._watch_taps()
+        for block in {block for block, name in chosen if name in DERIVED}:
+            self._watch_attend(f"{block}.attn")
+        for block, name in chosen:
+            if name not in TAPPED + DERIVED:
+                self._watch_module(block, name)
+
+    def here(self) -> bool:
+        return threading.get_ident() == self.thread
+
+    def see(self, name: str, x: Tensor) -> Tensor:
+        """What all who chose `name` make of x, one after another."""
+        if not self.here():
+            return x
+        for watcher in self.watchers:
+            if name in watcher.chosen:
+                x = watcher.see(name, x)
+        return x
+
+    def _watch_hidden(self) -> None:
+        """Tell every watcher when a pass begins and how large it is."""
+        plain = self.model.hidden
+
+        def hidden(ids: Tensor, cache: NoCache | None = None) -> Tensor:
+            if self.here():
+                past = 0 if cache is None else cache.length
+                self.size = Size(ids.shape[0], ids.shape[1], past + ids.shape[1])
+                for watcher in self.watchers:
+                    watcher.begin(self.size, self.model.embed.weight.element_size())
+            return plain(ids, cache)
+
+        self._replace(self.model, "hidden", hidden)
+
+    def _watch_taps(self) -> None:
+        """Listen to the rotated q and k, which are no module's output."""
+        paths = {block.attn: f"blocks.{layer}.attn" for layer, block in enumerate(self.model.blocks)}
+
+        def listen(owner: nn.Module, name: str, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
+            return self._show(f"{paths[owner]}.{name}", x, turn, turn) if owner in paths else x
+
+        tap.listener = listen
+        self.undo.callback(setattr, tap, "listener", None)
+
+    def _watch_attend(self, path: str) -> None:
+        """Show scores and pattern. Who only reads is told q and k, and the kernel in use runs; an edit is what sends
+        the layer down the explicit path."""
+        attn = self.model.get_submodule(path)
+        assert isinstance(attn, Attention)
+        plain = attn.attend
+        derived = {f"{path}.scores", f"{path}.pattern"}
+        edited = any(not w.reads and derived & set(w.chosen) for w in self.watchers)
+
+        def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+            if not self.here():
+                return plain(q, k, v, visible, dropout)
+            if edited:
+                return attend(q, k, v, visible, dropout, lambda name, x: self.see(f"{path}.{name}", x))
+            for watcher in self.watchers:
+                if derived & set(watcher.chosen):
+                    watcher.attended(path, q, k, visible)
+            return plain(q, k, v, visible, dropout)
+
+        self._replace(attn, "attend", attention)
+
+    def _watch_module(self, block: str, name: str) -> None:
+        """Show the output of the module of this name, or the input or output of the one in PLACES."""
+        path, reads = PLACES.get(name, (name, False))
+        module = self.model.get_submodule(block + path)
+        view, back = self._views(block + name)
+        if reads:
+            self._undo_later(
+                module.register_forward_pre_hook(
+                    lambda _, args: (self._show(block + name, args[0], view, back), *args[1:])
+                )
+            )
+        elif name == ".resid_mid":
+            self._watch_first_join(block, module)
+        else:
+            self._undo_later(
+                module.register_forward_hook(lambda _, args, out: self._show(block + name, out, view, back))
+            )
+
+    def _watch_first_join(self, block: str, join: nn.Module) -> None:
+        """A block joins twice, after attn and after mlp; the first gives resid_mid."""
+        next_is_first = threading.local()
+
+        def enter(*_: object) -> None:
+            next_is_first.value = True
+
+        def joined(_: nn.Module, args: object, out: Tensor) -> Tensor:
+            first, next_is_first.value = getattr(next_is_first, "value", False), False
+            return self.see(f"{block}.resid_mid", out) if first else out
+
+        self._undo_later(self.model.get_submodule(block).register_forward_pre_hook(enter))
+        self._undo_later(join.register_forward_hook(joined))
+
+    def _show(self, name: str, x: Tensor, view: "View", back: "View") -> Tensor:
+        """Show x in the shape that its name promises; x itself where nobody changed it."""
+        shown = view(x)
+        seen = self.see(name, shown)
+        return x if seen is shown else back(seen)
+
+    def _views(self, name: str) -> tuple["View", "View"]:
+        """From a module's shape to that of the name, and back."""
+        letters, c = names(self.model.config)[name], self.model.config.head_dim
+        if letters[-1] == "c":  # (b, t, h * c) <-> (b, t, h, c)
+            return (lambda x: x.unflatten(-1, (-1, c))), (lambda x: x.flatten(-2))
+        if name == "position":  # (t, d) or (b, t, d) -> (b, t, d)
+            return (lambda x: x.expand(self.size.batch, -1, -1)), itself
+        return itself, itself
+
+    def _replace(self, owner: nn.Module, name: str, function: Callable[..., Tensor]) -> None:
+        """Set owner.name, and later make it what it was: the owner's own attribute or its class's."""
+        own = vars(owner)
+        self.undo.callback(own.update, {name: own[name]}) if name in own else self.undo.callback(own.pop, name)
+        own[name] = function
+
+    def _undo_later(self, handle: torch.utils.hooks.RemovableHandle) -> None:
+        self.undo.callback(handle.remove)
+
+
+View = Callable[[Tensor], Tensor]
+
+
+def itself(x: Tensor) -> Tensor:
+    return x
+
+
+def turn(x: Tensor) -> Tensor:  # (b, h, t, c) <-> (b, t, h, c)
+    return x.transpose(1, 2)
+
+
+def split(name: str) -> tuple[str, str]:
+    """("blocks.3", ".attn.z") of "blocks.3.attn.z"; ("", name) outside the blocks."""
+    match = re.fullmatch(r"(blocks\.\d+)?(.*)", name)
+    return ("", name) if match is None else (match[1] or "", match[2])

@@ -1,0 +1,141 @@
+"""GPT-2 and LLaMA written from their papers in NumPy float64: a second opinion on every activation of the model.
+
+Knows nothing of fathom's code but the names of weights and activations. Loops where the model has tensors, complex
+numbers where it has pairs of channels, one head at a time.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+def forward(config: Any, weights: Arrays, ids: np.ndarray, interleaved: bool = False) -> Arrays:
+    """All activations by name, for ids (b, t). `interleaved`: channels 2i and 2i + 1 are a pair, as in Meta's files."""
+    w = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
+    seen: Arrays = {}
+    x = seen["embed"] = w["embed.weight"][ids]
+    if config.position == "learned":
+        seen["position"] = np.broadcast_to(w["position.table.weight"][: ids.shape[1]], x.shape)
+        x = x + seen["position"]
+    for layer in range(config.n_layer):
+        x = block(config, w, seen, f"blocks.{layer}", x, interleaved)
+    seen["final_norm"] = norm(config, w, "final_norm", x)
+    seen["logits"] = seen["final_norm"] @ w["embed.weight" if config.tie_embeddings else "unembed.weight"].T
+    return seen
+
+
+def block(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, interleaved: bool) -> np.ndarray:
+    seen[f"{name}.resid_pre"] = x
+    normed = seen[f"{name}.attn_norm"] = norm(config, w, f"{name}.attn_norm", x)
+    said = seen[f"{name}.attn"] = attention(config, w, seen, f"{name}.attn", normed, interleaved)
+    x = x + said if config.residual else said
+    if config.mlp != "none":
+        seen[f"{name}.resid_mid"] = x
+        normed = seen[f"{name}.mlp_norm"] = norm(config, w, f"{name}.mlp_norm", x)
+        said = seen[f"{name}.mlp"] = mlp(config, w, seen, f"{name}.mlp", normed)
+        x = x + said if config.residual else said
+    seen[name] = x
+    return x
+
+
+def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, interleaved: bool) -> np.ndarray:
+    batch, t, _ = x.shape
+    q, k, v = (linear(w, f"{name}.{n}", x).reshape(batch, t, -1, config.head_dim) for n in "qkv")
+    seen |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
+    if config.qk_norm:
+        q = rms(q, config.norm_eps) * w[f"{name}.q_norm.weight"]
+        k = rms(k, config.norm_eps) * w[f"{name}.k_norm.weight"]
+    if config.position == "rope":
+        q, k = rotated(config, q, interleaved), rotated(config, k, interleaved)
+    seen |= {f"{name}.q_rot": q, f"{name}.k_rot": k}
+    scores = np.full((batch, config.n_head, t, t), -np.inf)
+    pattern, z = np.zeros_like(scores), np.zeros((batch, t, config.n_head, config.head_dim))
+    for b in range(batch):
+        for head in range(config.n_head):
+            group = head // (config.n_head // config.n_kv_head)
+            for i in range(t):
+                row = k[b, : i + 1, group] @ q[b, i, head] / math.sqrt(config.head_dim)
+                e = np.exp(row - row.max())
+                scores[b, head, i, : i + 1], pattern[b, head, i, : i + 1] = row, e / e.sum()
+                z[b, i, head] = pattern[b, head, i, : i + 1] @ v[b, : i + 1, group]
+    seen |= {f"{name}.scores": scores, f"{name}.pattern": pattern, f"{name}.z": z}
+    return linear(w, f"{name}.out", z.reshape(batch, t, -1))
+
+
+def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    up = seen[f"{name}.up"] = linear(w, f"{name}.up", x)
+    match config.mlp:
+        case "gelu":
+            act = 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
+        case "relu2":
+            act = np.where(up > 0, up, 0.0) ** 2
+        case "swiglu":
+            gate = seen[f"{name}.gate"] = linear(w, f"{name}.gate", x)
+            act = gate / (1 + np.exp(-gate)) * up
+    seen[f"{name}.act"] = act
+    return linear(w, f"{name}.down", act)
+
+
+def linear(w: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    return np.einsum("...i,oi->...o", x, w[f"{name}.weight"]) + w.get(f"{name}.bias", 0.0)
+
+
+def rms(x: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
+
+
+def norm(config: Any, w: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    if config.norm == "none":
+        return x
+    if config.norm == "layer":
+        x = x - x.mean(-1, keepdims=True)  # what remains has mean 0, so its mean square is the variance
+    return rms(x, config.norm_eps) * w[f"{name}.weight"] + w.get(f"{name}.bias", 0.0)
+
+
+def rotated(config: Any, x: np.ndarray, interleaved: bool) -> np.ndarray:
+    """x (b, t, h, c): each pair of channels a complex number, multiplied by exp(i position frequency)."""
+    c = x.shape[-1]
+    real, imaginary = (x[..., ::2], x[..., 1::2]) if interleaved else (x[..., : c // 2], x[..., c // 2 :])
+    turn = np.exp(1j * np.outer(np.arange(x.shape[1]), [stretched(config, i) for i in range(c // 2)]))
+    pairs = (real + 1j * imaginary) * turn[:, None] * temperature(config)
+    out = np.empty_like(x)
+    if interleaved:
+        out[..., ::2], out[..., 1::2] = pairs.real, pairs.imag
+    else:
+        out[..., : c // 2], out[..., c // 2 :] = pairs.real, pairs.imag
+    return out
+
+
+def stretched(config: Any, i: int) -> float:
+    """Radians per position of pair i, one pair at a time."""
+    c, s, base = config.head_dim, config.rope_scaling, config.rope_theta
+    frequency = 1 / base ** (2 * i / c)
+    if s is None:
+        return frequency
+    original = s.original_context_length or config.context_length
+    if s.kind == "linear":  # Chen et al. 2023, eq. 4: position m becomes m / factor
+        return frequency / s.factor
+    if s.kind == "llama3":  # by wavelength; Llama 3.1's published rule
+        wavelength = 2 * math.pi / frequency
+        if wavelength < original / s.high_freq_factor:
+            return frequency
+        if wavelength > original / s.low_freq_factor:
+            return frequency / s.factor
+        smooth = (original / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
+        return (1 - smooth) * frequency / s.factor + smooth * frequency
+
+    def pair_with(turns: float) -> float:  # the i at which original * theta^(-2i/c) = 2 pi turns
+        return c / 2 * math.log(original / (2 * math.pi * turns), base)
+
+    first, last = max(math.floor(pair_with(s.beta_fast)), 0), min(math.ceil(pair_with(s.beta_slow)), c - 1)
+    stretch = min(max((i - first) / max(last - first, 0.001), 0.0), 1.0)
+    return frequency * (1 - stretch) + frequency / s.factor * stretch
+
+
+def temperature(config: Any) -> float:
+    """YaRN: sqrt(1/t) = 0.1 ln(factor) + 1 (Peng et al. 2023, eq. 22), on q and on k."""
+    s = config.rope_scaling
+    return 1.0 if s is None or s.kind != "yarn" else s.attention_factor or 0.1 * math.log(s.factor) + 1
