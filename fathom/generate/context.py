@@ -127,7 +127,7 @@ class Cached:
         free = free_memory(self.device)
         if free is not None and needed > free:
             raise FathomError(
-                f"the cache of {rows} x {self.capacity} tokens needs {needed / 2**20:,.0f} MiB and"
+                f"the cache of {rows:,} x {self.capacity:,} tokens needs {needed / 2**20:,.0f} MiB and"
                 f" {free / 2**20:,.0f} MiB are free; write fewer tokens or fewer samples"
             )
         self.cache = KVCache(config, 0, 0)  # the old one goes before the new one comes
