@@ -73,8 +73,8 @@ def matches(pattern: str, name: str) -> bool:
 
 def _hint(pattern: str, known: Iterable[str]) -> str:
     """Near matches; with a wildcard for the layer where the pattern has one."""
-    names = {re.sub(r"\.\d+", ".*", name) if "*" in pattern else name for name in known}
-    return near(pattern, sorted(names)) or f"; names are such as {', '.join(sorted(names)[:4])}"
+    some = dict.fromkeys(re.sub(r"\.\d+", ".*", name) if "*" in pattern else name for name in known)
+    return near(pattern, some) or f"; names are such as {', '.join(list(some)[:4])}"
 
 
 def shapes(config: ModelConfig, size: Size) -> dict[str, tuple[int, ...]]:
