@@ -1,0 +1,65 @@
+"""How wrong the model is about each next token: cross entropy in nats, summed, and exact when a batch comes in parts.
+
+Logits of all tokens need tokens * V numbers, often more than the model. Where that is much they are computed in
+pieces and once more in the backward pass, so that they never exist at once. Does not know optimizers or text.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.utils.checkpoint import checkpoint
+
+from fathom.model.transformer import Transformer
+from fathom.train.precision import Precision
+
+IGNORED = -100  # a target that is not trained on
+AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
+
+Pair = tuple[Tensor, Tensor]
+
+
+def next_token_loss(model: Transformer, ids: Tensor, targets: Tensor, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
+    """(sum of -ln p(target), number of targets that are not IGNORED) for ids and targets (b, t)."""
+    x = model.hidden(ids).flatten(0, 1)  # (b * t, d)
+    wanted = targets.flatten()  # (b * t,)
+    rows = max(1, at_once // model.config.vocab_size)
+    if len(x) <= rows:
+        loss = summed(model.unembed, x, wanted)
+    else:
+        pieces = zip(x.split(rows), wanted.split(rows))
+        losses = [recomputed(model.unembed, piece, target) for piece, target in pieces]
+        loss = torch.stack(losses).sum()
+    return loss, (wanted != IGNORED).sum()
+
+
+def summed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n, d), (n,) -> ()
+    return F.cross_entropy(unembed(x).float(), targets, ignore_index=IGNORED, reduction="sum")
+
+
+def recomputed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n, d), (n,) -> ()
+    """`summed`, whose logits are forgotten and computed again when the gradient is wanted."""
+    return checkpoint(summed, unembed, x, targets, use_reentrant=False, preserve_rng_state=False)
+
+
+def pairs(windows: Tensor, size: int | None = None) -> list[Pair]:
+    """Windows (b, t + 1) as micro-batches of `size` rows: what is read and what should follow, each (size, t)."""
+    return [(part[:, :-1], part[:, 1:]) for part in windows.split(size or len(windows))]
+
+
+def accumulate(model: Transformer, micro_batches: Sequence[Pair], precision: Precision, scaler: GradScaler) -> Tensor:
+    """Add the gradient of the mean loss over all micro-batches to `.grad`; returns that loss.
+
+    Exact: every trained token weighs the same, whichever part it comes in. A mean of the parts' means would favour
+    tokens in parts that have few.
+    """
+    count = torch.stack([(targets != IGNORED).sum() for _, targets in micro_batches]).sum().clamp(min=1)
+    losses = []
+    for ids, targets in micro_batches:
+        with precision.autocast():
+            loss = next_token_loss(model, ids, targets)[0] / count
+        scaler.scale(loss).backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()

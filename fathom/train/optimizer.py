@@ -1,0 +1,137 @@
+"""Which parameter goes to which optimizer, what is decayed, and one step for all of them.
+
+Matrices inside blocks go to Muon or are decayed by AdamW. Embeddings, norms and biases go to AdamW undecayed: decay
+would shrink rare tokens that get no gradient, and norms away from 1. Does not know losses or files.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.utils import clip_grad_norm_
+
+from fathom.model.transformer import Block
+from fathom.train.muon import Muon
+from fathom.train.options import TrainOptions
+from fathom.train.precision import muon_dtype
+
+Role = Literal["matrices", "embeddings", "norms and biases"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are treated alike."""
+
+    role: Role
+    optimizer: Literal["adamw", "muon"]
+    parameters: dict[str, nn.Parameter]
+    learning_rate: float  # at its peak
+    weight_decay: float
+
+    @property
+    def count(self) -> int:
+        return sum(p.numel() for p in self.parameters.values())
+
+
+def assign(model: nn.Module, options: TrainOptions) -> list[Group]:
+    """Every trainable parameter, a tied one once, in exactly one group; roles that nothing has are left out."""
+    muon = options.optimizer == "muon"
+    rate = options.muon_learning_rate if muon else options.learning_rate
+    decay = options.muon_weight_decay if muon else options.weight_decay
+    groups = [
+        Group("matrices", options.optimizer, {}, rate, decay),
+        Group("embeddings", "adamw", {}, options.learning_rate, 0.0),
+        Group("norms and biases", "adamw", {}, options.learning_rate, 0.0),
+    ]
+    inside = {id(p) for module in model.modules() if isinstance(module, Block) for p in module.parameters()}
+    by_role = {group.role: group for group in groups}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            by_role[role(p, id(p) in inside)].parameters[name] = p
+    return [group for group in groups if group.parameters]
+
+
+def role(p: nn.Parameter, in_block: bool) -> Role:
+    if p.ndim < 2:
+        return "norms and biases"
+    return "matrices" if in_block else "embeddings"
+
+
+def describe(groups: list[Group]) -> list[tuple[str, str, int, int, float, float]]:
+    """Rows under COLUMNS: what is decayed and what goes to which optimizer."""
+    return [(g.role, g.optimizer, len(g.parameters), g.count, g.learning_rate, g.weight_decay) for g in groups]
+
+
+COLUMNS = ("group", "optimizer", "tensors", "parameters", "learning rate", "weight decay")
+
+
+class Optimizers:
+    """AdamW and Muon as one. Rates come from the schedule at every step, so only `parts` have state worth saving."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        self.peaks = [group["lr"] for group in self.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Every learning rate at this fraction of its peak."""
+        for group, peak in zip(self.param_groups, self.peaks):
+            group["lr"] = peak * factor
+
+    def unscale(self, scaler: GradScaler) -> None:
+        """Divide gradients by what the loss was multiplied by; nothing to do but in fp16."""
+        for part in self.parts:
+            scaler.unscale_(part)
+
+    def step(self, scaler: GradScaler) -> None:
+        for part in self.parts:
+            scaler.step(part)
+        scaler.update()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+
+def build_optimizers(model: nn.Module, options: TrainOptions) -> Optimizers:
+    """The optimizers of `assign`'s groups. The model must be on its device already, in fp32."""
+    groups = assign(model, options)
+    check_complete(model, groups)
+    device = next(model.parameters()).device
+    parts: list[torch.optim.Optimizer] = []
+    if adamw := [entry(g) for g in groups if g.optimizer == "adamw"]:
+        fused = device.type in FUSED
+        parts.append(torch.optim.AdamW(adamw, betas=options.betas, eps=options.eps, fused=fused))
+    if muon := [entry(g) for g in groups if g.optimizer == "muon"]:
+        dtype = muon_dtype(options, device)
+        parts.append(Muon(muon, options.muon_learning_rate, options.momentum, dtype=dtype))
+    return Optimizers(parts)
+
+
+FUSED = ("cpu", "cuda", "mps")  # devices on which one kernel updates all parameters of a group
+
+
+def entry(group: Group) -> dict[str, Any]:
+    """A group as torch's optimizers take it."""
+    parameters = list(group.parameters.values())
+    return {"params": parameters, "lr": group.learning_rate, "weight_decay": group.weight_decay}
+
+
+def check_complete(model: nn.Module, groups: list[Group]) -> None:
+    """Every trainable parameter in exactly one group: one left out would silently never learn."""
+    given = sorted(name for group in groups for name in group.parameters)
+    expected = sorted(name for name, p in model.named_parameters() if p.requires_grad)
+    assert given == expected, f"parameters given to optimizers {given}, trainable {expected}"
+
+
+def clip(model: nn.Module, limit: float | None) -> Tensor:
+    """Scale all gradients down together so that their norm is at most `limit`; returns the norm they had."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    at_once = True if parameters[0].device.type == "cpu" else None  # torch would go one by one on a CPU
+    return clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=at_once)

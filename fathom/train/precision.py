@@ -1,0 +1,96 @@
+"""Which number format the forward pass computes in, and whether it is compiled.
+
+Weights and optimizer state stay fp32. bf16 has fp32's range and needs nothing else; fp16 has not, so its loss is
+multiplied by a large number that the gradients are divided by again (Micikevicius et al. 2018, section 3.2).
+Does not know the loop.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.amp import GradScaler
+
+from fathom.errors import FathomError
+from fathom.model.config import ModelConfig
+from fathom.train.options import TrainOptions
+
+NARROW = 512  # below this width a CPU spends its time elsewhere than in matrix products, and converting costs more
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What was chosen, for which device and why."""
+
+    dtype: torch.dtype
+    device: torch.device
+    reason: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of the forward pass and the loss."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def scaler(self) -> GradScaler:
+        """Scales losses in fp16; anywhere else it is disabled and passes everything through."""
+        return GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def describe(self) -> str:
+        """One line for the user."""
+        return f"precision {NAMES[self.dtype]}: {self.reason}"
+
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
+
+
+def choose(options: TrainOptions, config: ModelConfig, device: torch.device) -> Precision:
+    """The format asked for, or the best one this device has for a model of this width."""
+    requested, width = options.dtype, config.d_model
+    if requested == "fp16" and device.type == "cpu":
+        raise FathomError("dtype=fp16 on a CPU; expected a GPU for it; use bf16, fp32 or auto")
+    if requested != "auto":
+        return Precision(DTYPES[requested], device, "as asked for")
+    if not has_bf16(device):
+        if device.type == "cuda":
+            return Precision(torch.float16, device, "this GPU has no bf16; the loss is scaled")
+        return Precision(torch.float32, device, f"this {device.type} has no fast bf16")
+    if bf16_pays(device, width):
+        return Precision(torch.bfloat16, device, f"this {device.type} has it")
+    return Precision(torch.float32, device, f"bf16 does not pay at width {width} on a {device.type}")
+
+
+def bf16_pays(device: torch.device, width: int) -> bool:
+    """Whether the time saved in matrix products is more than what conversions cost."""
+    return device.type != "cpu" or width >= NARROW
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether this device multiplies bf16 matrices in hardware and not by emulation."""
+    match device.type:
+        case "cuda":
+            return torch.cuda.get_device_capability(device) >= (8, 0) if torch.version.hip is None else True
+        case "cpu":
+            return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        case _:
+            return False
+
+
+def muon_dtype(options: TrainOptions, device: torch.device) -> torch.dtype:
+    """What Muon orthogonalizes in: all its work is matrix products, so bf16 pays at any width."""
+    return torch.bfloat16 if options.dtype != "fp32" and has_bf16(device) else torch.float32
+
+
+LONG = 1000  # steps from which on compiling, about a minute, is earned back
+
+
+def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
+    """Whether to torch.compile, and why, in one line for the user."""
+    if options.compile != "auto":
+        return options.compile == "on", f"compile {options.compile}: as asked for"
+    if device.type != "cuda":
+        return False, f"compile off: it does not pay on a {device.type}"
+    if options.max_iters < LONG:
+        return False, f"compile off: {options.max_iters} steps are over before it pays"
+    return True, f"compile on: it pays on a {device.type} over {options.max_iters} steps"

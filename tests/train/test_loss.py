@@ -1,0 +1,109 @@
+"""The loss in pieces is the loss at once, in value and gradient; parts of a batch add up to the batch."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fathom.model.config import ModelConfig
+from fathom.model.transformer import Transformer
+from fathom.train.loss import IGNORED, accumulate, next_token_loss, pairs
+from fathom.train.options import TrainOptions
+from fathom.train.precision import choose
+
+CONFIG = ModelConfig(
+    vocab_size=23, context_length=10, d_model=16, n_layer=2, n_head=2, position="rope", norm="rms", mlp="swiglu"
+)
+CPU = torch.device("cpu")
+FP32 = choose(TrainOptions(dtype="fp32"), CONFIG, CPU)
+
+
+def gradients(model: Transformer) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def batch(rows: int) -> tuple[Tensor, Tensor]:
+    """Rows of very different trained lengths; the first trains on nothing."""
+    ids, targets = torch.randint(23, (2, rows, 10))
+    for row in range(rows):
+        targets[row, (row * 3) % 11 :] = IGNORED
+    return ids, targets
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("at_once", [1, 23, 100, 23 * 40, 10**9])
+def test_pieces_are_the_whole(at_once: int, tie: bool) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = Transformer(ModelConfig(**{**vars(CONFIG), "tie_embeddings": tie}))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    ids, targets = batch(4)
+    plain = F.cross_entropy(model(ids).float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+    plain.backward()
+    expected = gradients(model)
+    model.zero_grad()
+    loss, count = next_token_loss(model, ids, targets, at_once)
+    loss.backward()
+    assert count == (targets != -100).sum() == 0 + 3 + 6 + 9
+    torch.testing.assert_close(loss, plain)
+    assert (gradients(model) - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_never_all_logits_at_once() -> None:
+    model, seen = Transformer(CONFIG), []
+    model.unembed.register_forward_hook(lambda module, args, out: seen.append(out.numel()))
+    ids, targets = batch(4)
+    next_token_loss(model, ids, targets, at_once=230)[0].backward()
+    assert max(seen) <= 230 and sum(seen) == 2 * 40 * 23  # once forward, once more backward
+
+
+def test_an_even_guess_costs_ln_v() -> None:
+    model = Transformer(CONFIG)
+    torch.nn.init.zeros_(model.unembed.weight)
+    ids, targets = batch(4)
+    loss, count = next_token_loss(model, ids, targets)
+    assert (loss / count).item() == pytest.approx(math.log(23))
+
+
+def accumulated(model: Transformer, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    model.zero_grad()
+    loss = accumulate(model, parts, FP32, FP32.scaler())
+    return loss, gradients(model)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4, 8])
+def test_accumulation_is_exact_with_uneven_lengths(passes: int) -> None:
+    model, (ids, targets) = Transformer(CONFIG), batch(8)
+    F.cross_entropy(model(ids).flatten(0, 1), targets.flatten()).backward()
+    expected = gradients(model)
+    size = 8 // passes
+    loss, found = accumulated(model, list(zip(ids.split(size), targets.split(size))))
+    assert (found - expected).norm() <= 1e-6 * expected.norm()
+    whole = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(loss, whole.detach(), rtol=1e-6, atol=0)
+
+
+def test_a_batch_with_nothing_to_train_on_has_no_gradient() -> None:
+    ids, targets = batch(1)
+    loss, found = accumulated(Transformer(CONFIG), [(ids, targets)])
+    assert loss == 0 and not found.any()
+
+
+def test_pairs_are_one_apart() -> None:
+    windows = torch.arange(24).view(4, 6)
+    parts = pairs(windows, 2)
+    assert len(parts) == 2 and len(pairs(windows)) == 1
+    for ids, targets in parts:
+        assert ids.shape == (2, 5) and (targets == ids + 1).all()
+
+
+def test_bf16_is_near_fp32() -> None:
+    model, (ids, targets) = Transformer(CONFIG), batch(8)
+    bf16 = choose(TrainOptions(dtype="bf16"), CONFIG, CPU)
+    near = accumulate(model, [(ids, targets)], bf16, bf16.scaler())
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, accumulated(model, [(ids, targets)])[0], rtol=0.01, atol=0)

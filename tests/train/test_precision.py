@@ -1,0 +1,86 @@
+"""The number format follows the request, then the hardware, then whether it pays."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fathom.errors import FathomError
+from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B
+from fathom.train import precision
+from fathom.train.options import TrainOptions
+from fathom.train.precision import choose, compiles, has_bf16, muon_dtype
+
+CPUINFO = Path("/proc/cpuinfo")
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+
+
+def hardware(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: bf16)
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16", "config", "dtype"),
+    [
+        (CPU, False, LLAMA2_7B, torch.float32),
+        (CPU, True, LLAMA2_7B, torch.bfloat16),
+        (CPU, True, BIGRAM, torch.float32),
+        (CUDA, True, BIGRAM, torch.bfloat16),
+        (CUDA, False, GPT2, torch.float16),
+        (MPS, False, GPT2, torch.float32),
+    ],
+)
+def test_auto(monkeypatch: pytest.MonkeyPatch, device: Any, bf16: bool, config: Any, dtype: torch.dtype) -> None:
+    hardware(monkeypatch, bf16)
+    chosen = choose(TrainOptions(), config, device)
+    assert chosen.dtype == dtype
+    assert "\n" not in chosen.describe() and device.type in chosen.describe() + "GPU cuda"
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_request_is_followed(name: Any, dtype: torch.dtype) -> None:
+    chosen = choose(TrainOptions(dtype=name), BIGRAM, CPU)
+    assert chosen.describe() == f"precision {name}: as asked for"
+    with chosen.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_fp16_on_a_cpu_is_one_line() -> None:
+    with pytest.raises(FathomError, match="dtype=fp16 on a CPU"):
+        choose(TrainOptions(dtype="fp16"), GPT2, CPU)
+
+
+def test_only_fp16_scales_its_loss() -> None:
+    one = torch.ones(())
+    assert choose(TrainOptions(dtype="bf16"), GPT2, CPU).scaler().scale(one) is one
+    assert precision.Precision(torch.float16, CPU, "").scaler().scale(one) > 1
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="this system has no /proc/cpuinfo to compare with")
+def test_a_cpu_has_bf16_where_the_kernel_says_so() -> None:
+    flags = CPUINFO.read_text().split()
+    assert has_bf16(CPU) == ("avx512_bf16" in flags or "amx_tile" in flags)
+
+
+def test_muon_orthogonalizes_in_bf16_unless_fp32_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware(monkeypatch, True)
+    assert muon_dtype(TrainOptions(), CPU) == torch.bfloat16
+    assert muon_dtype(TrainOptions(dtype="fp32"), CPU) == torch.float32
+    hardware(monkeypatch, False)
+    assert muon_dtype(TrainOptions(), CPU) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "on"),
+    [
+        (TrainOptions(), CPU, False),
+        (TrainOptions(compile="on"), CPU, True),
+        (TrainOptions(), CUDA, True),
+        (TrainOptions(compile="off"), CUDA, False),
+        (TrainOptions(max_iters=10), CUDA, False),
+    ],
+)
+def test_compile_where_it_pays(options: TrainOptions, device: torch.device, on: bool) -> None:
+    chosen, line = compiles(options, device)
+    assert chosen is on and line.startswith(f"compile {'on' if on else 'off'}: ")
