@@ -42,11 +42,12 @@ def promises(path: Path) -> dict[int, Promise]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if type(node) in KINDS:
             end = node.body[0].lineno - 1 if isinstance(node, ast.FunctionDef) else node.end_lineno
-            for line in said.keys() & set(range(node.lineno, end + 1)):
+            start = min(n.lineno for n in (node, *getattr(node, "decorator_list", [])))
+            for line in said.keys() & set(range(start, end + 1)):
                 targets = getattr(node, "targets", [getattr(node, "target", None)])[0]
                 names = tuple(ast.unparse(name) for name in getattr(targets, "elts", [targets]) if name is not None)
                 promise = Promise(
-                    f"{path}:{node.lineno}", range(node.lineno, end + 1), KINDS[type(node)], names, said.pop(line)
+                    f"{path}:{node.lineno}", range(start, end + 1), KINDS[type(node)], names, said.pop(line)
                 )
                 found |= dict.fromkeys(promise.lines, promise)
     assert not said, f"{path}: a shape comment must stand behind an assignment, a return or a def: {said}"

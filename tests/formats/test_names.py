@@ -1,0 +1,88 @@
+"""The table: our column is what the models have; every name finds its way there and back; a wrong one is told so."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fathom.errors import FathomError
+from fathom.formats.names import FAMILIES, family, places, rename
+from fathom.model.config import ModelConfig
+from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B
+from fathom.model.transformer import Transformer
+
+COLUMNS = [(name, kind) for name, columns in FAMILIES.items() for kind in columns]
+PRESETS = {"gpt2": GPT2, "llama": LLAMA2_7B}
+
+
+def tensors(config: ModelConfig) -> set[str]:
+    with torch.device("meta"):
+        return set(Transformer(config).state_dict())
+
+
+@pytest.mark.parametrize("config", [GPT2, LLAMA2_7B, replace(LLAMA2_7B, bias=True, qk_norm=True, n_kv_head=4)])
+def test_our_column_is_the_state_dict(config: ModelConfig) -> None:
+    tied = {"unembed.weight"} if config.tie_embeddings else set()
+    assert set(places(config, "ours")) | tied == tensors(config)
+    assert all(place.name == ours for ours, place in places(config, "ours").items())
+
+
+@pytest.mark.parametrize("name, kind", COLUMNS)
+def test_every_tensor_finds_its_way_there_and_back(name: str, kind: str) -> None:
+    for ours in tensors(PRESETS[name]):
+        [there] = rename(ours, "ours", kind, name)
+        assert ours in rename(there, kind, "ours", name)
+        assert len(rename(there, kind, "ours", name)) == (3 if "attn_qkv" in there or "c_attn" in there else 1)
+
+
+@pytest.mark.parametrize("name, kind", COLUMNS)
+def test_no_two_tensors_share_a_place(name: str, kind: str) -> None:
+    found = list(places(PRESETS[name], kind).values())
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    "name, source, target, kind, expected",
+    [
+        ("blocks.31.attn.out.weight", "ours", "hf", "llama", ["model.layers.31.self_attn.o_proj.weight"]),
+        ("model.layers.0.mlp.up_proj.weight", "hf", "meta", "llama", ["layers.0.feed_forward.w3.weight"]),
+        ("layers.10.feed_forward.w2.weight", "meta", "gguf", "llama", ["blk.10.ffn_down.weight"]),
+        ("model.layers.3.self_attn.q_proj", "hf", "ours", "llama", ["blocks.3.attn.q"]),
+        ("blk.7.attn_norm.bias", "gguf", "hf", "gpt2", ["transformer.h.7.ln_1.bias"]),
+        ("transformer.h.2.attn.c_attn.bias", "hf", "ours", "gpt2", [f"blocks.2.attn.{x}.bias" for x in "qkv"]),
+        ("transformer.h.2.attn.c_attn.weight", "hf", "gguf", "gpt2", ["blk.2.attn_qkv.weight"]),
+        ("blocks.N.attn.v", "ours", "hf", "llama", ["model.layers.N.self_attn.v_proj"]),
+        ("blocks.11.attn.k.weight", "ours", "hf", "gpt2", ["transformer.h.11.attn.c_attn.weight"]),
+    ],
+)
+def test_known_names(name: str, source: str, target: str, kind: str, expected: list[str]) -> None:
+    assert rename(name, source, target, kind) == expected
+
+
+@pytest.mark.parametrize(
+    "name, source, target, says",
+    [
+        ("model.layers.3.self_attn.qproj.weight", "hf", "ours", "did you mean model.layers.3.self_attn.q_proj.weight"),
+        ("blocks.0.attn.q_norm.weight", "ours", "gguf", "gguf has no name for 'blocks.0.attn.q_norm.weight'"),
+        ("embed.weight", "ours", "hff", "no format 'hff' of llama models; did you mean hf?"),
+        ("", "ours", "hf", "'' is no part"),
+        ("blocks.x.attn.q.weight", "ours", "hf", "is no part"),
+        ("blocks.0.attn.q.weight.weight", "ours", "hf", "is no part"),
+    ],
+)
+def test_wrong_names_are_told(name: str, source: str, target: str, says: str) -> None:
+    with pytest.raises(FathomError, match=says.replace("?", r"\?")):
+        rename(name, source, target, "llama")
+
+
+def test_families_follow_from_the_choices() -> None:
+    assert family(GPT2) == "gpt2" and family(replace(GPT2, tie_embeddings=False)) == "gpt2"
+    assert family(LLAMA2_7B) == "llama" and family(replace(LLAMA2_7B, n_kv_head=8, bias=True)) == "llama"
+
+
+@pytest.mark.parametrize(
+    "config", [BIGRAM, replace(GPT2, norm="rms"), replace(LLAMA2_7B, residual=False), replace(GPT2, n_kv_head=4)]
+)
+def test_other_models_belong_to_no_family(config: ModelConfig) -> None:
+    with pytest.raises(FathomError, match="neither GPT-2 nor LLaMA"):
+        places(config, "hf")
