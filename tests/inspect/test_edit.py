@@ -25,7 +25,7 @@ def test_an_edit_of_every_name_reaches_the_logits(config: ModelConfig) -> None:
     model, ids = model_of(config), ids_for(config)
     without = model(ids)
     for name in names(config):
-        with edit(model, replace(name, lambda x: x + torch.linspace(0, 1, x.shape[-1]))), look(model, "**") as seen:
+        with edit(model, replace(name, lambda x: x + torch.linspace(0, 1, x.shape[-1]))), look(model, "logits") as seen:
             logits = model(ids)
         read_later = config.residual or not name.endswith(("embed", "resid_pre", "resid_mid")) or config.n_layer == 0
         if read_later and not (name.endswith(("k", "k_rot")) and config.position == "none"):
