@@ -1,0 +1,9 @@
+"""The ladder: from a bigram to LLaMA, one idea at a time, and what each idea is worth on your text.
+
+rungs       every rung as the one below with one field changed
+references  what counting alone predicts: no model, single tokens, pairs
+experiment  the same data, order and budget for every rung, over several seeds
+result      what a ladder has measured, as one JSON file
+statistics  a difference between rungs and how sure it is
+report      the result as a table and as a page
+"""

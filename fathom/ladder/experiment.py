@@ -1,0 +1,169 @@
+"""Every rung on the same data, in the same order, for the same number of steps, over several seeds.
+
+The minutes bound the whole. Seeds are climbed one after the other, so that a ladder cut short has fewer seeds and not
+fewer rungs; ladder.json is whole after every run.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from fathom.data.batches import Batches, eval_windows
+from fathom.errors import Diverged
+from fathom.fields import plain
+from fathom.formats.native import CONFIG, TOKENIZER, WEIGHTS, write_config, write_weights
+from fathom.generate.generate import generate
+from fathom.generate.options import GenerateOptions
+from fathom.ladder.budget import REPORT_SECONDS, Cost, Pace, measure, plan
+from fathom.ladder.options import LadderOptions
+from fathom.ladder.references import references
+from fathom.ladder.result import LadderResult, Text, Trained, folder_of, read, write
+from fathom.ladder.rungs import Rung, find, rungs
+from fathom.machine import describe, pick_device
+from fathom.tokenizer import load as tokenizers
+from fathom.train.events import Evaluated, Event, Note, Prepared, Report, silent
+from fathom.train.loop import Session, fit
+from fathom.train.recipes import Recipe
+from fathom.train.run import Run, create, open_run, recipe_of
+
+SAMPLE_TOKENS = 200
+Stop = Callable[[], bool]
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all runs of a ladder stand on."""
+
+    folder: Path
+    run: Run  # the text as tokens, and its tokenizer
+    validation: list[Tensor]  # chunks of windows (b, t + 1)
+    report: Report
+    stop: Stop
+
+    def batches(self, options: LadderOptions, seed: int) -> Batches:
+        return Batches(self.run.tokens("train"), options.context_length, options.batch_size, seed)
+
+
+def climb(
+    options: LadderOptions, folder: Path, overwrite: bool = False, report: Report = silent, stop: Stop = never
+) -> LadderResult:
+    """Train every rung with every seed. Ends early, with what was measured until then, when `stop()` says so or the
+    minutes are over."""
+    end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
+    find(options.rungs, rungs(1))
+    ground = stand(create(recipe(options), folder, overwrite, report), options, report, until(end, stop))
+    result = begin(options, ground)
+    costs = measured(result, ground)
+    steps = options.steps or plan(costs, options, end - time.monotonic())
+    return go_on(replace(result, steps=steps), ground, costs)
+
+
+def resume(folder: Path, minutes: float, report: Report = silent, stop: Stop = never) -> LadderResult:
+    """Train what the ladder in `folder` still lacks, as it was begun: the same text, settings and steps."""
+    end = time.monotonic() + 60 * minutes - REPORT_SECONDS
+    result = read(folder)
+    ground = stand(open_run(folder), result.options, report, until(end, stop))
+    return go_on(result, ground, measured(result, ground))
+
+
+def until(end: float, stop: Stop) -> Stop:
+    return lambda: stop() or time.monotonic() > end
+
+
+def recipe(options: LadderOptions) -> Recipe:
+    """The folder of a ladder is the run folder of its top rung, without checkpoints."""
+    top = rungs(1, options.context_length, options.d_model)[-1].config
+    made = recipe_of(top, options.training(options.seed, options.steps or 1))
+    return Recipe(model={name: value for name, value in made.model.items() if name != "vocab_size"}, train=made.train)
+
+
+def stand(run: Run, options: LadderOptions, report: Report, stop: Stop) -> Ground:
+    windows = eval_windows(run.tokens("val"), options.context_length, options.eval_windows)
+    return Ground(run.folder, run, list(windows), report, stop)
+
+
+def begin(options: LadderOptions, ground: Ground) -> LadderResult:
+    """A ladder without runs: the text, the machine, and what counting predicts."""
+    facts, vocab_size = ground.run.facts, ground.run.tokenizer.vocab_size
+    text = Text(facts.corpus, facts.fingerprint, vocab_size, facts.n_train, facts.n_val, facts.val_characters)
+    counted = references(ground.run.tokens("train"), ground.validation, vocab_size)
+    return LadderResult(options, text, describe(pick_device(options.device)), 0, counted)
+
+
+def measured(result: LadderResult, ground: Ground) -> dict[str, Cost]:
+    """What each rung costs on this machine."""
+    batches, costs = ground.batches(result.options, result.options.seed), {}
+    for rung in result.ladder:
+        costs[rung.key] = measure(rung, result.options, batches, ground.validation)
+        ground.report(Prepared("rungs timed", len(costs), len(result.ladder)))
+    return costs
+
+
+def go_on(result: LadderResult, ground: Ground, costs: Mapping[str, Cost]) -> LadderResult:
+    """Train what is missing, seed by seed, each from the bottom."""
+    write(result, ground.folder)
+    missing = [
+        (seed, rung)
+        for seed in result.options.all_seeds
+        for rung in result.ladder
+        if seed not in result.losses(rung.key)
+    ]
+    seconds = [costs[rung.key].run(result.steps, result.options.evaluations) for _, rung in missing]
+    pace = Pace(sum(seconds), ground.report)
+    for (seed, rung), planned in zip(missing, seconds):
+        trained = train(rung, seed, result, ground, pace.part(planned))
+        if ground.stop() and trained is None:
+            break
+        if trained is not None:
+            result = result.with_run(trained)
+            write(result, ground.folder)
+    return result
+
+
+def train(
+    rung: Rung, seed: int, result: LadderResult, ground: Ground, moved: Callable[[float], None]
+) -> Trained | None:
+    """One run; `moved` is told the part that is done. None where it was stopped or diverged."""
+    session = Session.start(rung.config, result.options.training(seed, result.steps))
+    points: dict[int, float] = {}
+
+    def listen(event: Event) -> None:
+        moved(session.progress)
+        if isinstance(event, Evaluated):
+            points[event.step] = event.loss
+
+    try:
+        fit(session, ground.batches(result.options, seed), ground.validation, listen, stop=ground.stop)
+    except Diverged as problem:
+        ground.report(Note(f"{rung.idea.title}, seed {seed}: {problem}", warning=True))
+    if not session.finished:
+        return None
+    ground.report(Note(f"{rung.idea.title}, seed {seed}: validation loss {session.validation_loss:.4f}"))
+    keep(session, rung, seed, ground)
+    written = sample(session, seed, ground) if seed == result.options.seed else None
+    folder = folder_of(rung.key, seed)
+    return Trained(rung.key, seed, tuple(points), tuple(points.values()), session.seconds, folder, written)
+
+
+def keep(session: Session, rung: Rung, seed: int, ground: Ground) -> None:
+    """The trained model as a folder that `fathom generate` reads."""
+    folder = ground.folder / folder_of(rung.key, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / CONFIG, {"model": plain(session.model.config), "train": plain(session.options)})
+    tokenizers.save(ground.run.tokenizer, folder / TOKENIZER)
+    write_weights(session.model, folder / WEIGHTS)
+
+
+def sample(session: Session, seed: int, ground: Ground) -> str:
+    """What the model writes after the first token of the validation text."""
+    first = [int(ground.validation[0][0, 0])]
+    options = GenerateOptions(max_new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=seed)
+    session.model.eval()
+    return generate(session.model, ground.run.tokenizer, [first], options)[0].text

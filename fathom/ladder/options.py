@@ -1,0 +1,73 @@
+"""Everything that decides what a ladder is: its text, its rungs, its seeds and how each rung is trained.
+
+The training settings are the same for every rung: they were chosen so that the trained bigram reaches the counted one
+and the deepest rung still learns well. Does not import torch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fathom.errors import FathomError
+from fathom.train.options import Dtype, TrainOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderOptions:
+    """What `fathom ladder` can be told."""
+
+    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
+    tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
+    rungs: tuple[str, ...] = ()  # their keys; none: all
+    seed: int = 1337  # the first; the others follow it
+    seeds: int = 3
+    minutes: float = 5.0  # for the whole ladder; decides the steps
+    steps: int | None = None  # of every rung; None: as many as the minutes allow
+
+    context_length: int = 64
+    d_model: int = 64
+    batch_size: int = 16
+    learning_rate: float = 1e-2  # AdamW's, for embeddings and norms
+    muon_learning_rate: float = 0.02  # for the matrices inside blocks
+    eval_windows: int = 512  # validation windows, the same for every rung
+    evaluations: int = 8  # points of each validation curve
+    device: str = "auto"
+    dtype: Dtype = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "batch_size", "context_length", "d_model", "eval_windows", "evaluations"):
+            if getattr(self, name) < 1:
+                raise FathomError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.minutes < math.inf:
+            raise FathomError(f"minutes is {self.minutes}; it must be above 0, such as 5")
+        self.training(self.seed, self.steps if self.steps is not None else 1)  # its own checks
+
+    @property
+    def all_seeds(self) -> range:
+        return range(self.seed, self.seed + self.seeds)
+
+    def training(self, seed: int, steps: int) -> TrainOptions:
+        """How a rung is trained with this seed for this many steps."""
+        return TrainOptions(
+            **self.recipe(),
+            data=self.data,
+            tokenizer=self.tokenizer,
+            seed=seed,
+            max_iters=steps,
+            eval_interval=max(1, steps // self.evaluations),
+            eval_windows=self.eval_windows,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        """Fields of TrainOptions that make up the one way in which every rung is trained."""
+        return {
+            "batch_size": self.batch_size,
+            "optimizer": "muon",
+            "learning_rate": self.learning_rate,
+            "muon_learning_rate": self.muon_learning_rate,
+            "schedule": "linear",
+            "final_fraction": 0.0,
+            "compile": "off",  # models of a few seconds each
+        }

@@ -1,0 +1,202 @@
+"""A ladder as one page with nothing to fetch: charts, a table, and for each rung its idea, change, source and sample.
+
+Every number comes from ladder.json, and every rung names its runs there. Does not train.
+"""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from fathom.atomic import atomic_write
+from fathom.fields import plain
+from fathom.ladder.report import HEADS, NUMBERS, difference, rounded, rows, spread, summary
+from fathom.ladder.result import FILE, LadderResult
+from fathom.ladder.rungs import Rung
+from fathom.ladder.rungs import difference as changed
+from fathom.ladder.source import source
+from fathom.model.cost import flops_per_token, n_parameters
+from fathom.report import html, plot
+from fathom.report.html import Html, tag
+from fathom.report.plot import Curve, Row
+from fathom.report.theme import Theme
+
+PAGE = "index.html"
+CLASSES = {"better": "good", "worse": "bad"}
+MEANINGS = (
+    "Validation loss is the mean of -ln p over the same validation tokens for every rung, at the last step. Bits per "
+    "character divide it by ln 2 and by characters per token.",
+    "± is half the width of a 95 % t-interval over seeds; what an idea bought is paired by seed. A seed decides the "
+    "first weights and the order of the data. With eleven differences, every second ladder or so has one whose "
+    "interval misses the truth. And it is the truth about this text, size and budget: an idea that helps large models or "
+    "long training may buy nothing here, and a rung with more FLOPs took more time for the same tokens.",
+    "References are counted on the training text and measured on the same validation tokens. ln V knows nothing, the "
+    "unigram entropy knows how often each token is, the count bigram how often each follows each, with additive "
+    "smoothing chosen by leaving one out of the training text.",
+    "FLOPs are the matrix products of forward and backward for one token of a full context.",
+)
+
+
+def write_page(result: LadderResult, folder: Path) -> Path:
+    """index.html in the folder of the ladder."""
+    path = folder / PAGE
+    with atomic_write(path) as temporary:
+        temporary.write_text(page(result), encoding="utf-8")
+    return path
+
+
+def page(result: LadderResult) -> str:
+    """The whole page."""
+    title = f"From a bigram to LLaMA on {Path(result.text.name).name}"
+    climbed = [section(place, rung, result) for place, rung in enumerate(result.ladder)]
+    return html.page(title, tag("h1", title), *head(result), *overview(result), *climbed, *provenance(result))
+
+
+def head(result: LadderResult) -> list[Html]:
+    """What was done, what came out, and what is missing."""
+    o = result.options
+    facts = {
+        "tokens to learn from": f"{result.text.n_train:,}",
+        "vocabulary": f"{result.text.vocab_size:,}",
+        "steps of every run": f"{result.steps:,}",
+        "tokens each run reads": f"{result.tokens:,}",
+        "seeds": f"{o.seeds}",
+        "width": f"{o.d_model}",
+        "context": f"{o.context_length}",
+    }
+    lead = (
+        "Each rung is the model below it with one field of its config changed. All see the same data in the same order "
+        "for the same number of steps, with the same optimizer settings."
+    )
+    wanted = len(result.ladder) * o.seeds
+    cut = f"This ladder was cut short: {len(result.trained)} of {wanted} runs are finished, and only those count here."
+    return [
+        tag("p", lead, class_="lead"),
+        tag("ul", *(tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()), class_="facts"),
+        *([] if result.complete else [tag("p", cut, class_="bad")]),
+        *(tag("p", sentence) for sentence in summary(result)),
+    ]
+
+
+def overview(result: LadderResult) -> list[Html]:
+    """Charts and table."""
+    seed = result.options.seed
+    return [
+        html.figure(
+            lambda theme: losses(result, theme),
+            "Validation loss of each rung: mean over seeds with its 95 % interval; small dots are the seeds.",
+        ),
+        html.figure(
+            lambda theme: gains(result, theme),
+            "What each idea bought: by how much the loss fell from the rung below, paired by seed, with its 95 % "
+            "interval. Grey: within noise.",
+        ),
+        html.figure(lambda theme: learning(result, theme), f"Validation loss while learning, seed {seed}."),
+        html.table(HEADS, rows(result), NUMBERS),
+    ]
+
+
+def losses(result: LadderResult, theme: Theme) -> Figure:
+    shown = []
+    for rung in result.ladder:
+        if loss := result.loss(rung.key):
+            shown.append(Row(rung.idea.title, loss.mean, loss.half_width, list(result.losses(rung.key).values())))
+    counted = result.references.named()
+    del counted["ln V"]  # far to the right of everything that has learned anything
+    return plot.dots(shown, "validation loss, nats per token", counted, theme)
+
+
+def gains(result: LadderResult, theme: Theme) -> Figure:
+    shown = []
+    for rung in result.ladder[1:]:
+        if bought := result.bought(rung.key):
+            unsure = bought.verdict not in CLASSES
+            shown.append(Row(rung.idea.title, bought.mean, bought.half_width, faint=unsure))
+    return plot.bars(shown, "fall of the validation loss, nats per token", theme)
+
+
+def learning(result: LadderResult, theme: Theme) -> Figure:
+    drawn = [
+        Curve(rung.idea.title, run.steps, run.losses, colour=place)
+        for place, rung in enumerate(result.ladder)
+        for run in result.runs(rung.key)
+        if run.seed == result.options.seed
+    ]
+    return plot.curves(drawn, "step", "validation loss, nats per token", result.references.named(), theme, (6.8, 5.4))
+
+
+def section(place: int, rung: Rung, result: LadderResult) -> Html:
+    """One rung: idea, numbers, change, source, sample, runs."""
+    idea, below = rung.idea, result.ladder[place - 1] if place else None
+    path, _, name = idea.source.partition(":")
+    more = [tag("p", "More: ", tag("code", f"docs/{idea.page}"))] if idea.page else []
+    samples = [run for run in result.runs(rung.key) if run.sample is not None]
+    return html.join(
+        tag("h2", f"{place + 1}. {idea.title}", id=idea.key),
+        tag("p", idea.about),
+        tag("ul", *numbers(rung, below, result), class_="facts"),
+        *([tag("h3", "The change"), change(below, rung)] if below else []),
+        tag("h3", "The lines that do it: ", tag("code", f"{name} in {path}")),
+        html.code(source(idea.source)),
+        *more,
+        *(tag("h3", f"What it writes (seed {run.seed})") for run in samples),
+        *(tag("pre", run.sample or "", class_="sample") for run in samples),
+        runs(rung, result),
+    )
+
+
+def numbers(rung: Rung, below: Rung | None, result: LadderResult) -> list[Html]:
+    """The facts of one rung."""
+    loss, bought = result.loss(rung.key), result.bought(rung.key)
+    more = f" ({n_parameters(rung.config) - n_parameters(below.config):+,})" if below else ""
+    facts = {
+        "parameters": f"{n_parameters(rung.config):,}{more}",
+        "FLOPs per token of training": rounded(flops_per_token(rung.config, rung.config.context_length)),
+    }
+    if loss:
+        facts["validation loss, nats per token"] = spread(loss)
+        facts["bits per character"] = f"{result.bits_per_character(loss.mean):.3f}"
+    found = [tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()]
+    if bought:
+        kind = CLASSES.get(bought.verdict, "noise")
+        said = tag("b", f"{difference(bought)}, {bought.verdict}", class_=kind)
+        found.append(tag("li", said, tag("span", "what it bought, nats per token")))
+    return found
+
+
+def change(below: Rung, rung: Rung) -> Html:
+    """The changed fields, old and new."""
+    fields = changed(below.config, rung.config).items()
+    return html.code("\n".join(f"{name} = {new!r}  # was {old!r}" for name, (old, new) in fields) + "\n")
+
+
+def runs(rung: Rung, result: LadderResult) -> Html:
+    """Where the numbers of a rung come from."""
+    places = {(run.rung, run.seed): place for place, run in enumerate(result.trained)}
+    said = [
+        f"seed {run.seed}: {run.loss:.4f} ({run.folder}, {FILE} trained[{places[run.rung, run.seed]}])"
+        for run in result.runs(rung.key)
+    ]
+    return tag("p", tag("small", "Runs: " + "; ".join(said) + "." if said else "No run of this rung was finished."))
+
+
+def provenance(result: LadderResult) -> list[Html]:
+    """What the words mean, and where every number comes from."""
+    text, o = result.text, result.options
+    facts = (
+        f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} tokens to learn from and {text.n_val:,} to "
+        f"validate on, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where there are "
+        f"fewer) were used. Trained on {result.machine}. All numbers are in {FILE} beside this page, all models in models/."
+    )
+    table = [
+        (run.rung, f"{run.seed}", f"{run.steps[-1]:,}", f"{run.loss:.4f}", f"{run.seconds:.1f}", run.folder)
+        for run in result.trained
+    ]
+    heads = ("rung", "seed", "steps", "loss", "seconds", "model")
+    return [
+        tag("h2", "What the numbers mean, and where they come from", id="provenance"),
+        *(tag("p", meaning) for meaning in MEANINGS),
+        tag("p", facts),
+        tag("details", tag("summary", "Settings"), html.code(json.dumps(plain(o), indent=1) + "\n")),
+        tag("details", tag("summary", f"All {len(table)} runs"), html.table(heads, table, (1, 2, 3, 4))),
+    ]

@@ -1,0 +1,180 @@
+"""From a bigram to LLaMA in twelve rungs. Each is the rung below with exactly one field of its config changed.
+
+The first says next to nothing: unembed(embed(ids)). What the others add is what a bigram lacks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fathom.errors import FathomError, near
+from fathom.ladder.options import LadderOptions
+from fathom.model.config import ModelConfig
+from fathom.train.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Idea:
+    """What one rung adds: in words, as a changed field, as lines of source and as a page of docs/."""
+
+    key: str
+    title: str
+    about: str
+    change: dict[str, Any]
+    source: str  # path:name
+    page: str  # of docs/, or "" where there is none
+
+
+MODEL = "fathom/model"
+IDEAS = (
+    Idea(
+        "bigram",
+        "bigram",
+        "The next token from this token alone: a table of V rows, written as embed times unembed.",
+        {},
+        f"{MODEL}/transformer.py:Transformer.forward",
+        "",
+    ),
+    Idea(
+        "attention",
+        "one attention head",
+        "Each position reads a weighted mean of itself and all before it. Order is invisible, and what it reads "
+        "replaces what it was.",
+        {"n_layer": 1},
+        f"{MODEL}/attention.py:attend",
+        "self-attention.md",
+    ),
+    Idea(
+        "positions",
+        "learned positions",
+        "A vector for each place is added to the token, so that attention can tell near from far.",
+        {"position": "learned"},
+        f"{MODEL}/position.py:LearnedPosition",
+        "rope.md",
+    ),
+    Idea(
+        "heads",
+        "many heads",
+        "Four narrow heads in place of a wide one: four places can be read at once, for the same parameters.",
+        {"n_head": 4},
+        f"{MODEL}/attention.py:Attention.heads",
+        "multi-head.md",
+    ),
+    Idea(
+        "mlp",
+        "MLP",
+        "After reading, each position computes: widened, bent by GELU, narrowed again.",
+        {"mlp": "gelu"},
+        f"{MODEL}/mlp.py:GeluMLP",
+        "swiglu.md",
+    ),
+    Idea(
+        "residual",
+        "residual stream",
+        "What a layer says is added to what was there, in place of replacing it.",
+        {"residual": True},
+        f"{MODEL}/transformer.py:Add",
+        "layer-norm.md",
+    ),
+    Idea(
+        "layernorm",
+        "LayerNorm",
+        "Every vector is brought to mean 0 and deviation 1 before it is read.",
+        {"norm": "layer"},
+        f"{MODEL}/norm.py:layer_norm",
+        "layer-norm.md",
+    ),
+    Idea(
+        "depth",
+        "depth (now GPT)",
+        "Three blocks in place of one: later blocks read what earlier ones found.",
+        {"n_layer": 3},
+        f"{MODEL}/transformer.py:Block",
+        "layer-norm.md",
+    ),
+    Idea(
+        "rmsnorm",
+        "RMSNorm",
+        "The mean is no longer subtracted: dividing by the root mean square is enough.",
+        {"norm": "rms"},
+        f"{MODEL}/norm.py:rms_norm",
+        "rms-norm.md",
+    ),
+    Idea(
+        "rope",
+        "RoPE",
+        "In place of a vector for each place, queries and keys are turned by it: a score depends on distance alone.",
+        {"position": "rope"},
+        f"{MODEL}/position.py:Rope",
+        "rope.md",
+    ),
+    Idea(
+        "swiglu",
+        "SwiGLU",
+        "The MLP gets a gate that multiplies, at the same number of parameters.",
+        {"mlp": "swiglu"},
+        f"{MODEL}/mlp.py:SwigluMLP",
+        "swiglu.md",
+    ),
+    Idea(
+        "gqa",
+        "grouped queries (now LLaMA)",
+        "Two query heads share each head of keys and values: half the cache, fewer parameters.",
+        {"n_kv_head": 2},
+        f"{MODEL}/attention.py:attend",
+        "grouped-query-attention.md",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """An idea and the model that has it and all before it."""
+
+    idea: Idea
+    config: ModelConfig
+
+    @property
+    def key(self) -> str:
+        return self.idea.key
+
+
+def rungs(vocab_size: int, context_length: int = 64, d_model: int = 64) -> list[Rung]:
+    """The whole ladder for a vocabulary, from the bottom."""
+    sizes: dict[str, Any] = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model}
+    return [Rung(idea, ModelConfig(**sizes, **choices)) for idea, choices in zip(IDEAS, climbed())]
+
+
+def climbed() -> list[dict[str, Any]]:
+    """What each rung says about its model: the start, and every change up to its own."""
+    choices: dict[str, Any] = {"n_layer": 0, "residual": False}
+    return [choices := choices | idea.change for idea in IDEAS]
+
+
+def find(keys: Sequence[str], ladder: Sequence[Rung]) -> list[Rung]:
+    """The rungs with these keys in the order of the ladder; all where there are no keys."""
+    known = [rung.key for rung in ladder]
+    for key in keys:
+        if key not in known:
+            raise FathomError(f"no rung {key!r}{near(key, known)} Rungs are {', '.join(known)}")
+    return [rung for rung in ladder if not keys or rung.key in keys]
+
+
+def difference(below: ModelConfig, above: ModelConfig) -> dict[str, tuple[Any, Any]]:
+    """The declared fields in which two configs differ, each with both values."""
+    pairs = {field.name: (getattr(below, field.name), getattr(above, field.name)) for field in fields(ModelConfig)}
+    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
+
+
+def recipes() -> dict[str, Recipe]:
+    """All presets of `fathom train`: the recipes of training, and `rung-KEY` for every rung, trained as in a ladder."""
+    from fathom.train.recipes import RECIPES
+
+    options = LadderOptions()
+    sizes = {"context_length": options.context_length, "d_model": options.d_model}
+    train = options.recipe() | {"max_iters": 1000}
+    made = {
+        f"rung-{idea.key}": Recipe(f"the ladder's rung {idea.title}", sizes | choices, train)
+        for idea, choices in zip(IDEAS, climbed())
+    }
+    return RECIPES | made
