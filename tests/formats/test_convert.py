@@ -17,7 +17,7 @@ from tests.formats.reference import reference
 
 SMALL = {"vocab_size": 31, "context_length": 16, "d_model": 12, "n_layer": 2, "n_head": 6, "d_ff": 20}
 TINY_GPT2 = replace(GPT2, **SMALL)
-TINY_LLAMA = replace(LLAMA2_7B, **SMALL, n_kv_head=2, head_dim=4)
+TINY_LLAMA = replace(LLAMA2_7B, **SMALL, n_kv_head=2, head_dim=8)  # with 4, pairs would be their own inverse
 CONFIGS = [
     TINY_GPT2,
     replace(TINY_GPT2, tie_embeddings=False),
@@ -77,16 +77,16 @@ def test_pairs_turn_in_meta_layout_as_meta_turns_them() -> None:
     config, x = TINY_LLAMA.resolved(), torch.randn(1, 5, 12)
     ours = state(TINY_LLAMA)
     meta = from_ours(TINY_LLAMA, ours, "meta")
-    angle = torch.outer(torch.arange(5.0), 10_000.0 ** -(torch.arange(0, 4, 2) / 4))
+    angle = torch.outer(torch.arange(5.0), 10_000.0 ** -(torch.arange(0, 8, 2) / 8))
     turn = torch.polar(torch.ones_like(angle), angle)[:, None]
     rotate = Rope(config).rotation(torch.arange(5))
 
     def theirs(name: str) -> Tensor:
-        z = (x @ meta[f"layers.0.attention.{name}.weight"].T).unflatten(-1, (-1, 4))
+        z = (x @ meta[f"layers.0.attention.{name}.weight"].T).unflatten(-1, (-1, 8))
         return torch.view_as_real(torch.view_as_complex(z.unflatten(-1, (-1, 2))) * turn).flatten(-2).transpose(1, 2)
 
     def halves(name: str) -> Tensor:
-        return rotate((x @ ours[f"blocks.0.attn.{name}.weight"].T).unflatten(-1, (-1, 4)).transpose(1, 2))
+        return rotate((x @ ours[f"blocks.0.attn.{name}.weight"].T).unflatten(-1, (-1, 8)).transpose(1, 2))
 
     for head in range(6):
         expected = halves("q")[:, head] @ halves("k")[:, head // 3].mT
@@ -113,8 +113,8 @@ def test_what_files_carry_besides_is_left_out() -> None:
             {"layers.0.attention.wx.weight": torch.ones(1)},
             "no place in this model, one is 'layers.0.attention.wx.weight'",
         ),
-        ({"layers.2.attention.wq.weight": torch.ones(24, 12)}, "no place in this model"),
-        ({"layers.1.attention.wk.weight": torch.ones(24, 12)}, r"is \(24, 12\); the config expects \(8, 12\)"),
+        ({"layers.2.attention.wq.weight": torch.ones(48, 12)}, "no place in this model"),
+        ({"layers.1.attention.wk.weight": torch.ones(48, 12)}, r"is \(48, 12\); the config expects \(16, 12\)"),
     ],
 )
 def test_every_tensor_is_accounted_for(change: dict[str, Tensor | None], says: str) -> None:
