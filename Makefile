@@ -1,0 +1,42 @@
+# make demo        set up, train a small model on the embedded text for about a minute, and let it write
+# make test        set up, then all tests; test-full: the larger runs as well
+# make lint        ruff and mypy
+# make docs        figures and quoted source of docs/, made anew
+# make clean       remove what these made
+
+# The first of these that is there and runs; make PYTHON=... names another.
+FOUND := $(shell for p in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+SETUP := .venv/set-up
+
+.PHONY: demo test test-full lint docs clean
+
+demo: $(SETUP)
+	$(BIN)/fathom train demo --out-dir runs/demo --overwrite
+	$(BIN)/fathom generate runs/demo -p "The " -n 400 --seed 1
+
+test: $(SETUP)
+	$(BIN)/pytest -m "not slow"
+
+test-full: $(SETUP)
+	$(BIN)/pytest
+
+lint: $(SETUP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: $(SETUP)
+	$(BIN)/python docs/refresh.py
+
+# Done once, and again when a dependency changes. Nothing is compiled.
+$(SETUP): pyproject.toml constraints.txt
+	$(if $(FOUND),,$(error fathom needs Python 3.11 or newer and found none; install it, or say make PYTHON=/path/to/it))
+	@echo "Setting up .venv with $(FOUND); the first time this takes a few minutes."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(FOUND) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers,tensorboard]'
+	@touch $(SETUP)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
