@@ -58,11 +58,12 @@ class ModelConfig:
 
     def resolved(self) -> "ResolvedConfig":
         """The config with every None filled in. Raises FathomError when the choices contradict each other."""
-        n_kv_head = self.n_kv_head or self.n_head
-        head_dim = self.head_dim or self.d_model // max(self.n_head, 1)
+        n_kv_head = self.n_head if self.n_kv_head is None else self.n_kv_head
+        head_dim = self.d_model // max(self.n_head, 1) if self.head_dim is None else self.head_dim
         width = 8 * self.d_model / 3 if self.mlp == "swiglu" else 4 * self.d_model
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values |= {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": self.d_ff or max(1, round(width))}
+        d_ff = max(1, round(width)) if self.d_ff is None else self.d_ff
+        values |= {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff}
         resolved = ResolvedConfig(**values)
         for problem in problems(self, resolved):
             raise FathomError(problem)

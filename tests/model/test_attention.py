@@ -1,0 +1,84 @@
+"""The equation and the kernel are one function, in value and in gradient."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fathom.model.attention import attend, attend_fused, causal
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[int, ...]:
+    """b, h, g, t, s, c with g a divisor of h and s at least t."""
+    g, t = draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    b, per_group, past, c = (draw(st.integers(low, high)) for low, high in ((1, 3), (1, 4), (0, 8), (1, 9)))
+    return b, g * per_group, g, t, t + past, c
+
+
+def some_mask(kind: str, b: int, t: int, s: int) -> Tensor | None:
+    """Random, but every query sees itself."""
+    itself = torch.eye(s, dtype=torch.bool)[s - t :]
+    shape = {"rows": (b, 1, t, s), "one": (t, s)}.get(kind)
+    return None if shape is None else (torch.rand(shape) < 0.5) | itself
+
+
+def both(shape: tuple[int, ...], kind: str, scale: float) -> list[tuple[Tensor, ...]]:
+    """Output and gradients of q, k and v, written out and fused, in float64."""
+    b, h, g, t, s, c = shape
+    inputs = [scale * torch.randn(b, n, length, c, dtype=torch.float64) for n, length in ((h, t), (g, s), (g, s))]
+    mask, weight = some_mask(kind, b, t, s), torch.randn(b, h, t, c, dtype=torch.float64)
+    found = []
+    for function in (attend, attend_fused):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = function(*leaves, mask, 0.0)
+        found.append((out, *torch.autograd.grad((out * weight).sum(), leaves)))
+    return found
+
+
+@given(shape=shapes(), kind=st.sampled_from(["causal", "one", "rows"]), scale=st.sampled_from([0.1, 1.0, 10.0]))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_written_out_is_fused_in_value_and_gradient(shape: tuple[int, ...], kind: str, scale: float) -> None:
+    for plain, fused in zip(*both(shape, kind, scale)):
+        torch.testing.assert_close(plain, fused, atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 2, 33, 33, 16), (1, 4, 4, 17, 65, 8), (3, 8, 1, 1, 70, 32)])
+def test_in_float32_at_larger_sizes(shape: tuple[int, ...]) -> None:
+    b, h, g, t, s, c = shape
+    q, k, v = torch.randn(b, h, t, c), torch.randn(b, g, s, c), torch.randn(b, g, s, c)
+    torch.testing.assert_close(attend(q, k, v, None, 0.0), attend_fused(q, k, v, None, 0.0), atol=1e-5, rtol=1e-5)
+
+
+def test_causal_by_hand() -> None:
+    assert causal(2, 4, torch.device("cpu")).tolist() == [[True, True, True, False], [True, True, True, True]]
+
+
+def test_a_single_query_sees_all_keys_and_none_is_causal() -> None:
+    q, k, v = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
+    for function in (attend, attend_fused):
+        whole = function(q, k, v, None, 0.0)
+        for i in range(3):  # row by row: the first i + 1 keys alone
+            row = function(q[:, :, i : i + 1], k[:, :, : i + 1], v[:, :, : i + 1], None, 0.0)
+            torch.testing.assert_close(whole[:, :, i : i + 1], row)
+        torch.testing.assert_close(whole[:, :, 0], v[:, :, 0])
+
+
+def test_note_is_shown_scores_and_pattern_and_may_change_them() -> None:
+    q, k, v = torch.randn(1, 2, 3, 4), torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
+    shown: list[str] = []
+
+    def note(name: str, x: Tensor) -> Tensor:
+        shown.append(name)
+        return x * 0 if name == "pattern" else x
+
+    assert (attend(q, k, v, None, 0.0, note) == 0).all()
+    assert shown == ["scores", "pattern"]
+
+
+def test_dropout_leaves_the_mean() -> None:
+    q, k, v = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 4, 8), torch.randn(1, 1, 4, 8)
+    for function in (attend, attend_fused):
+        many = function(*(x.expand(4000, -1, -1, -1) for x in (q, k, v)), None, 0.25).mean(0)
+        torch.testing.assert_close(many, attend(q, k, v, None, 0.0)[0], atol=0.12, rtol=0.0)

@@ -1,0 +1,133 @@
+"""What a cache gives is what computing everything again gives, up to its last place, and an error past it."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fathom.errors import ContextOverflow
+from fathom.model.cache import KVCache
+from fathom.model.config import ModelConfig
+from fathom.model.presets import LLAMA2_7B
+from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
+
+CACHED = {name: config for name, config in ARCHITECTURES.items() if config.norm != "none"}
+every_cached = pytest.mark.parametrize("config", CACHED.values(), ids=CACHED.keys())
+
+
+@given(
+    name=st.sampled_from(sorted(CACHED)),
+    cuts=st.sets(st.integers(1, 22), max_size=6),
+    batch=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@torch.no_grad()
+def test_any_chunks_up_to_the_limit_equal_full_recompute(name: str, cuts: set[int], batch: int) -> None:
+    config = CACHED[name]
+    model, ids = model_of(config, std=0.1), ids_for(config, batch, t=config.context_length)
+    cache, edges = KVCache(config, batch, config.context_length), [0, *sorted(cuts), config.context_length]
+    parts = [model(ids[:, begin:end], cache) for begin, end in pairwise(edges)]
+    assert cache.length == config.context_length
+    assert (torch.cat(parts, dim=1) - model(ids)).abs().max() <= 5e-6
+
+
+@every_cached
+@torch.no_grad()
+def test_a_token_at_a_time(config: ModelConfig) -> None:
+    model, ids = model_of(config, std=0.1), ids_for(config, t=config.context_length)
+    cache = KVCache(config, 2, config.context_length)
+    parts = [model(ids[:, i : i + 1], cache) for i in range(config.context_length)]
+    assert (torch.cat(parts, dim=1) - model(ids)).abs().max() <= 5e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bytes(dtype: torch.dtype) -> None:
+    cache = KVCache(LLAMA, batch=5, length=13, dtype=dtype)
+    assert cache.nbytes == 2 * 3 * 2 * 4 * 13 * 5 * dtype.itemsize
+    assert KVCache(LLAMA2_7B, 1, 4096, dtype=torch.float16, device="meta").nbytes == 2 * 2**30
+
+
+@every_cached
+@torch.no_grad()
+def test_left_padded_rows_are_their_singles(config: ModelConfig) -> None:
+    """Rows of 11, 6 and 1 tokens in one batch, then 9 more greedy tokens each: as if each were alone."""
+    model = model_of(config, std=0.1)
+    rows = [ids_for(config, 1, t) for t in (11, 6, 1)]
+    padding = torch.tensor([11 - row.shape[1] for row in rows])
+    batch = torch.cat([torch.nn.functional.pad(row, (11 - row.shape[1], 0), value=7) for row in rows])
+    cache, singles = KVCache(config, 3, 20, padding=padding), [KVCache(config, 1, 20) for _ in rows]
+    together = torch.cat((model(batch[:, :4], cache), model(batch[:, 4:], cache)), dim=1)
+    alone = [model(row, single) for row, single in zip(rows, singles)]
+    for i, logits in enumerate(alone):
+        torch.testing.assert_close(together[i, padding[i] :], logits[0], atol=1e-5, rtol=1e-5)
+    for _ in range(9):
+        together, alone = (
+            model(together[:, -1:].argmax(-1), cache),
+            [model(logits[:, -1:].argmax(-1), single) for logits, single in zip(alone, singles)],
+        )
+        torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+        assert torch.equal(together.argmax(-1), torch.cat(alone).argmax(-1))
+
+
+@torch.no_grad()
+def test_padding_is_never_seen() -> None:
+    """Whatever stands in the padding, the real tokens' logits keep every bit."""
+    for config in (GPT, LLAMA):
+        model, ids, padding = model_of(config), ids_for(config), torch.tensor([3, 0])
+        first = model(ids, KVCache(config, 2, 11, padding=padding))
+        ids[0, :3] = (ids[0, :3] + 1) % config.vocab_size
+        second = model(ids, KVCache(config, 2, 11, padding=padding))
+        assert torch.equal(first[0, 3:], second[0, 3:]) and torch.equal(first[1], second[1])
+        assert first.isfinite().all()
+
+
+@torch.no_grad()
+def test_past_the_end_of_the_cache() -> None:
+    model, ids = model_of(LLAMA), ids_for(LLAMA)
+    cache = KVCache(LLAMA, 2, 10)
+    model(ids[:, :8], cache)
+    with pytest.raises(ContextOverflow, match="holds 10 tokens and 11 are needed"):
+        model(ids[:, 8:], cache)
+    assert cache.length == 8  # the clock has not moved: what fits can still follow
+    expected = model(ids[:, :10])[:, 8:]
+    torch.testing.assert_close(model(ids[:, 8:10], cache), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_past_the_context_learned_positions_end_and_rope_goes_on() -> None:
+    longer = {name: ids_for(config, 1, t=24) for name, config in (("gpt", GPT), ("llama", LLAMA))}
+    gpt, llama = model_of(GPT), model_of(LLAMA)
+    with pytest.raises(ContextOverflow, match="24 tokens, but this model has learned positions for 23"):
+        gpt(longer["gpt"])
+    cache = KVCache(GPT, 1, 30)
+    gpt(longer["gpt"][:, :23], cache)
+    with pytest.raises(ContextOverflow, match="learned positions for 23"):
+        gpt(longer["gpt"][:, 23:], cache)
+    cache = KVCache(LLAMA, 1, 24)
+    parts = torch.cat((llama(longer["llama"][:, :20], cache), llama(longer["llama"][:, 20:], cache)), dim=1)
+    torch.testing.assert_close(parts, llama(longer["llama"]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_past_carries_no_gradient() -> None:
+    """Without no_grad a cached pass gives the same logits, and the cache holds on to no graph."""
+    model, ids, cache = model_of(LLAMA), ids_for(LLAMA), KVCache(LLAMA, 2, 11)
+    parts = torch.cat((model(ids[:, :6], cache), model(ids[:, 6:], cache)), dim=1)
+    torch.testing.assert_close(parts, model(ids), atol=1e-4, rtol=1e-4)
+    assert cache.store.grad_fn is None and not cache.store.requires_grad
+
+
+@torch.no_grad()
+def test_a_cache_of_the_models_dtype() -> None:
+    model, ids = model_of(LLAMA, std=0.1).bfloat16(), ids_for(LLAMA)
+    cache = KVCache(LLAMA, 2, 11, dtype=torch.bfloat16)
+    parts = torch.cat((model(ids[:, :6], cache), model(ids[:, 6:], cache)), dim=1)
+    torch.testing.assert_close(parts, model(ids), atol=0.05, rtol=0.05)
+
+
+def test_no_layers_no_bytes() -> None:
+    config = replace(LLAMA, n_layer=0)
+    cache, model, ids = KVCache(config, 2, 11), model_of(config), ids_for(config)
+    assert torch.equal(model(ids, cache), model(ids)) and cache.nbytes == 0 and cache.length == 11
