@@ -20,10 +20,10 @@ from fathom.tokenizer.protocol import TokenArray, id_dtype, known, utf8, whole_p
 
 END = "<|endoftext|>"
 SMALLEST = 256 + 1  # every byte, and END
-SAMPLE = 100_000_000  # characters from which merges are learned: more would change few merges and cost much memory
+NOVEL = 4_000_000  # characters of distinct words from which merges are learned: each costs about 150 bytes
 PIECE = 1 << 16  # characters: what one thread encodes at a time
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-WORD_ENDS = re.compile(r"(?<=\S)\s")  # a space belongs to the word after it: before a run of them no word is open
+WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # spaces belong to the word after them: before their run none is open
 WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # later patterns let line ends belong to the mark before them
 
 
@@ -33,6 +33,8 @@ class BPETokenizer:
     kind = "bpe"
 
     def __init__(self, hf: tokenizers.Tokenizer, bos: int | None = None, eos: int | None = None) -> None:
+        self._bytes = token_bytes(hf)  # before to_str, which would fill every gap between ids
+        self.vocab_size = len(self._bytes)
         parts = json.loads(hf.to_str())
         if parts["model"].get("type") != "BPE" or "ByteLevel" not in json.dumps(parts["pre_tokenizer"]):
             raise FathomError(f"a {parts['model'].get('type')} tokenizer; expected a byte-level BPE as GPT-2's")
@@ -41,8 +43,6 @@ class BPETokenizer:
         hf.no_padding()
         self.hf, self.bos, self.eos = hf, bos, eos
         self._word_ends = WORD_ENDS if parts["pre_tokenizer"] == GPT2 else WORD_ENDS_AT_SPACE
-        self._bytes = token_bytes(hf)
-        self.vocab_size = len(self._bytes)
         for special in (bos, eos):
             known([] if special is None else [special], self.vocab_size)
 
@@ -61,8 +61,8 @@ class BPETokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        words = whole_pieces(first(chunks, SAMPLE), lambda text: last_match(WORD_ENDS, text))
-        hf.train_from_iterator((piece for piece in words if utf8(piece)), trainer)
+        pieces = whole_pieces(slices(until_known(chunks, NOVEL)), lambda text: last_match(WORD_ENDS, text))
+        hf.train_from_iterator((piece for piece in pieces if utf8(piece)), trainer)  # it holds 256 of them at a time
         return cls(hf, eos=hf.token_to_id(END))
 
     def encode(self, text: str) -> list[int]:
@@ -75,7 +75,7 @@ class BPETokenizer:
     def _encode(self, text: str) -> Iterator[list[int]]:
         """The ids of pieces of the text, encoded side by side."""
         utf8(text)
-        pieces = whole_pieces((text[i : i + PIECE] for i in range(0, len(text), PIECE)), self.cut)
+        pieces = whole_pieces(slices([text]), self.cut)
         return (found.ids for found in self.hf.encode_batch_fast(list(pieces), add_special_tokens=False))
 
     def cut(self, text: str) -> int:
@@ -91,13 +91,21 @@ class BPETokenizer:
         return {"kind": self.kind, "bos": self.bos, "eos": self.eos, "tokenizer": json.loads(self.hf.to_str())}
 
 
-def first(chunks: Iterable[str], count: int) -> Iterator[str]:
-    """The chunks up to the one that holds character number `count`."""
+def until_known(chunks: Iterable[str], novel: int) -> Iterator[str]:
+    """The chunks until their distinct words hold `novel` characters: after that more text changes few merges."""
+    words: set[str] = set()
     for chunk in chunks:
         yield chunk
-        count -= len(chunk)
-        if count <= 0:
+        new = set(chunk.split()) - words
+        words |= new
+        novel -= sum(map(len, new))
+        if novel <= 0:
             return
+
+
+def slices(chunks: Iterable[str]) -> Iterator[str]:
+    """The same text in slices of at most PIECE characters."""
+    return (chunk[i : i + PIECE] for chunk in chunks for i in range(0, len(chunk), PIECE))
 
 
 def last_match(pattern: re.Pattern[str], text: str, look_back: int = 1 << 10) -> int:

@@ -30,7 +30,7 @@ def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
         return CharacterTokenizer.train(chunks)
     if spec == "byte":
         return ByteTokenizer()
-    if Path(spec).exists():
+    if spec and Path(spec).exists():
         return load(Path(spec))
     wanted = "char, byte, bpe:SIZE (such as bpe:4096) or a file"
     raise FathomError(f"tokenizer {spec!r}: expected {wanted}{near(kind, ('char', 'byte', 'bpe:4096'))}")
