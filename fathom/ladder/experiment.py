@@ -14,7 +14,8 @@ from torch import Tensor
 from fathom.data.batches import Batches, eval_windows
 from fathom.errors import Diverged
 from fathom.fields import plain
-from fathom.formats.native import CONFIG, TOKENIZER, WEIGHTS, write_config, write_weights
+from fathom.formats.config_file import CONFIG, write_config
+from fathom.formats.native import WEIGHTS, write_weights
 from fathom.generate.generate import generate
 from fathom.generate.options import GenerateOptions
 from fathom.ladder.budget import REPORT_SECONDS, Cost, Pace, measure, plan
@@ -157,7 +158,7 @@ def keep(session: Session, rung: Rung, seed: int, ground: Ground) -> None:
     folder = ground.folder / folder_of(rung.key, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / CONFIG, {"model": plain(session.model.config), "train": plain(session.options)})
-    tokenizers.save(ground.run.tokenizer, folder / TOKENIZER)
+    tokenizers.save(ground.run.tokenizer, folder / tokenizers.FILE)
     write_weights(session.model, folder / WEIGHTS)
 
 

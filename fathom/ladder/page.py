@@ -28,8 +28,8 @@ MEANINGS = (
     "character divide it by ln 2 and by characters per token.",
     "± is half the width of a 95 % t-interval over seeds; what an idea bought is paired by seed. A seed decides the "
     "first weights and the order of the data. With eleven differences, every second ladder or so has one whose "
-    "interval misses the truth. And it is the truth about this text, size and budget: an idea that helps large models or "
-    "long training may buy nothing here, and a rung with more FLOPs took more time for the same tokens.",
+    "interval misses the truth. And it is the truth about this text, size and budget: an idea that helps large models "
+    "or long training may buy nothing here, and a rung with more FLOPs took more time for the same tokens.",
     "References are counted on the training text and measured on the same validation tokens. ln V knows nothing, the "
     "unigram entropy knows how often each token is, the count bigram how often each follows each, with additive "
     "smoothing chosen by leaving one out of the training text.",
@@ -186,7 +186,7 @@ def provenance(result: LadderResult) -> list[Html]:
     facts = (
         f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} tokens to learn from and {text.n_val:,} to "
         f"validate on, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where there are "
-        f"fewer) were used. Trained on {result.machine}. All numbers are in {FILE} beside this page, all models in models/."
+        f"fewer) were used. Trained on {result.machine}. All numbers are in {FILE} here, all models in models/."
     )
     table = [
         (run.rung, f"{run.seed}", f"{run.steps[-1]:,}", f"{run.loss:.4f}", f"{run.seconds:.1f}", run.folder)

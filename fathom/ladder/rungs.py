@@ -10,6 +10,7 @@ from typing import Any
 from fathom.errors import FathomError, near
 from fathom.ladder.options import LadderOptions
 from fathom.model.config import ModelConfig
+from fathom.train.presets import PRESETS
 from fathom.train.recipes import Recipe
 
 
@@ -168,8 +169,6 @@ def difference(below: ModelConfig, above: ModelConfig) -> dict[str, tuple[Any, A
 
 def recipes() -> dict[str, Recipe]:
     """All presets of `fathom train`: the recipes of training, and `rung-KEY` for every rung, trained as in a ladder."""
-    from fathom.train.recipes import RECIPES
-
     options = LadderOptions()
     sizes = {"context_length": options.context_length, "d_model": options.d_model}
     train = options.recipe() | {"max_iters": 1000}
@@ -177,4 +176,4 @@ def recipes() -> dict[str, Recipe]:
         f"rung-{idea.key}": Recipe(f"the ladder's rung {idea.title}", sizes | choices, train)
         for idea, choices in zip(IDEAS, climbed())
     }
-    return RECIPES | made
+    return PRESETS | made

@@ -4,7 +4,7 @@ Made of Figure objects alone: no pyplot, no window, no global state. Does not kn
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,9 @@ def curves(
     references: Mapping[str, float] | None = None,
     theme: Theme = LIGHT,
     size: tuple[float, float] = (6.8, 4.2),
+    number: str = "  {:.3f}",
 ) -> Figure:
-    """Lines over a common x, each named at its end, with named horizontal reference lines."""
+    """Lines over a common x, each named at its end with its last value, and named horizontal reference lines."""
     figure, ax = axes(*size, theme)
     names = []  # (height, text, colour)
     for curve in (c for c in drawn if c.x):
@@ -72,10 +73,10 @@ def curves(
         width, alpha = (0.8, 0.3) if curve.raw else (1.9, 1.0)
         dot = "o" if len(curve.x) == 1 else None
         ax.plot(curve.x, curve.y, color=colour, linewidth=width, alpha=alpha, marker=dot, zorder=2 if curve.raw else 3)
-        names += [] if curve.raw else [(curve.y[-1], f"{curve.name}  {curve.y[-1]:.3f}", colour)]
+        names += [] if curve.raw else [(curve.y[-1], curve.name + number.format(curve.y[-1]), colour)]
     for name, level in (references or {}).items():
         ax.axhline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
-        names.append((level, f"{name}  {level:.3f}", theme.faint))
+        names.append((level, name + number.format(level), theme.faint))
     ax.set_xlabel(x_label, color=theme.faint, fontsize=9)
     ax.set_ylabel(y_label, color=theme.faint, fontsize=9)
     ax.margins(x=0.01)
@@ -152,7 +153,9 @@ def dots(
     return figure
 
 
-def bars(rows: Sequence[Row], x_label: str, theme: Theme = LIGHT) -> Figure:
+def bars(
+    rows: Sequence[Row], x_label: str, theme: Theme = LIGHT, number: Callable[[float], str] | None = None
+) -> Figure:
     """Bars from zero, one row each, with intervals; faint rows are those that say nothing."""
     figure, ax = _rows(rows, x_label, theme)
     for y, row in enumerate(rows):
@@ -162,7 +165,7 @@ def bars(rows: Sequence[Row], x_label: str, theme: Theme = LIGHT) -> Figure:
         reach = abs(row.value) + (row.error or 0)
         side = 1 if row.value >= 0 else -1
         ax.annotate(
-            signed(row.value),
+            (number or signed)(row.value),
             (side * reach, y),
             (6 * side, 0),
             textcoords="offset points",

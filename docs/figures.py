@@ -1,0 +1,195 @@
+"""Draw the figures of the concept pages: `python docs/figures.py [FOLDER]`.
+
+Everything drawn is computed by the rooms of the package that the pages quote; nothing is drawn from a copy.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fathom.inspect.look import look
+from fathom.model.attention import attend
+from fathom.model.config import ModelConfig
+from fathom.model.cost import cache_bytes, flops
+from fathom.model.mlp import make_mlp
+from fathom.model.norm import layer_norm, rms_norm
+from fathom.model.position import make_position
+from fathom.model.presets import GPT2, LLAMA2_70B
+from fathom.model.transformer import Transformer
+from fathom.report.plot import Curve, Row, bars, curves, save
+from fathom.report.theme import LIGHT
+
+T = 10  # tokens in the pictures of attention
+
+
+def pattern(q: Tensor, k: Tensor) -> Tensor:
+    """Where each query looks: the pattern (h, t, s) inside `attend`, for q and k (h, t, c)."""
+    seen = {}
+
+    def note(name: str, x: Tensor) -> Tensor:
+        seen[name] = x
+        return x
+
+    attend(q[None], k[None], k[None], None, 0.0, note)
+    return seen["pattern"][0]
+
+
+def looks(*back: int) -> Tensor:
+    """(t, c) queries that ask for the keys this many places back, where keys are one-hot places."""
+    places = torch.arange(T)
+    return 40.0 * sum(torch.eye(T)[(places - b).clamp(min=0)] for b in back)
+
+
+def heatmaps(patterns: Sequence[tuple[str, Tensor]]) -> Figure:
+    """Patterns (t, s) side by side; the darker, the more of it is read."""
+    figure = Figure(figsize=(3.1 * len(patterns), 3.3), layout="constrained", facecolor=LIGHT.paper)
+    for ax, (title, shown) in zip(figure.subplots(1, len(patterns), squeeze=False)[0], patterns):
+        ax.imshow(shown.numpy(), cmap="Blues", vmin=0, vmax=1)
+        ax.set_title(title, fontsize=10, color=LIGHT.ink)
+        ax.set_xlabel("key: what is read", fontsize=9, color=LIGHT.faint)
+        ax.set_ylabel("query: who reads", fontsize=9, color=LIGHT.faint)
+        ax.set_xticks([]), ax.set_yticks([])
+        ax.spines[:].set_color(LIGHT.line)
+    return figure
+
+
+def self_attention() -> Figure:
+    k = torch.eye(T)
+    shown = torch.stack([torch.zeros(T, T), looks(1), looks(0, 1, 2)])
+    titles = ("asks nothing: a mean of the past", "asks for the token before", "asks for the last three")
+    return heatmaps(list(zip(titles, (pattern(q[None], k[None])[0] for q in shown))))
+
+
+def multi_head() -> Figure:
+    k = torch.eye(T)
+    one = pattern(looks(1, 3)[None], k[None])
+    two = pattern(torch.stack([looks(1), looks(3)]), torch.stack([k, k]))
+    titles = ("one head, two questions: mixed", "two heads: the first", "and the second, kept apart")
+    return heatmaps(list(zip(titles, (one[0], *two))))
+
+
+def scaled_dot_product() -> Figure:
+    widths = [1, 2, 4, 8, 16, 32, 64, 128]
+    random = torch.Generator().manual_seed(0)
+    draws = [torch.randn(2, 64, 64, c, generator=random) for c in widths]
+
+    def largest(q: Tensor, k: Tensor) -> float:
+        """The mean weight of the key that is read most, among all 64."""
+        return float(pattern(q, k)[:, -1].amax(-1).mean())
+
+    scaled = [largest(q, k) for q, k in draws]
+    unscaled = [largest(q * q.shape[-1] ** 0.5, k) for q, k in draws]  # takes the division back
+    drawn = [Curve("without", widths, unscaled, colour=1), Curve("divided by √c", widths, scaled)]
+    return curves(drawn, "head_dim c", "weight of the strongest of 64 random keys", number="  {:.2f}")
+
+
+def layer_norm_figure() -> Figure:
+    def lengths(norm: str) -> list[float]:
+        """Root mean square of the stream before each block and after the last, at a start with large weights."""
+        torch.manual_seed(0)
+        config = ModelConfig(vocab_size=64, context_length=32, d_model=64, n_layer=16, norm=norm, mlp="gelu")
+        model = Transformer(config)
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim == 2:
+                    p.normal_(std=p.shape[1] ** -0.5)
+            with look(model, "blocks.*.resid_pre", "blocks.15") as seen:
+                model(torch.arange(32)[None])
+        return [float(seen[name].square().mean().sqrt()) for name in seen]
+
+    depth = list(range(17))
+    drawn = [Curve("without norms", depth, lengths("none"), colour=1), Curve("with LayerNorm", depth, lengths("layer"))]
+    figure = curves(drawn, "blocks passed", "root mean square of the stream", number="  {:.1f}")
+    figure.axes[0].set(yscale="log", ylim=(0.07, 700))
+    return figure
+
+
+def rms_norm_figure() -> Figure:
+    torch.manual_seed(0)
+    x, ones = torch.randn(1000, 64), torch.ones(64)
+    x = x - x.mean(-1, keepdim=True)
+    offsets = [i / 10 for i in range(11)]
+
+    def apart(offset: float) -> float:
+        """How far the two results are apart, as a part of their length, for vectors whose mean is this offset."""
+        a, b = layer_norm(x + offset, ones, None, 1e-5), rms_norm(x + offset, ones, 1e-5)
+        return float((a - b).norm() / a.norm())
+
+    drawn = [Curve("difference", offsets, [apart(offset) for offset in offsets])]
+    return curves(drawn, "mean of the vector, in deviations", "LayerNorm against RMSNorm", number="")
+
+
+def rope() -> Figure:
+    config = ModelConfig(vocab_size=1, context_length=128, d_model=64, n_layer=1, position="rope").resolved()
+    position, x = make_position(config), torch.ones(1, 1, 1, 64) / 8
+
+    def score(query: int, key: int) -> float:
+        q, k = (position.rotation(torch.tensor([place]))(x) for place in (query, key))
+        return float((q * k).sum())
+
+    distances = list(range(0, 65))
+    drawn = [
+        Curve("query at 64", distances, [score(64, 64 - distance) for distance in distances], raw=True, colour=1),
+        Curve("any place", distances, [score(127, 127 - distance) for distance in distances]),
+    ]
+    return curves(drawn, "distance between query and key", "q · k of two equal vectors, turned", number="")
+
+
+def swiglu() -> Figure:
+    inputs = torch.linspace(-4, 4, 81)
+    drawn = []
+    for colour, mlp in enumerate(("gelu", "relu2", "swiglu")):
+        config = ModelConfig(vocab_size=1, context_length=1, d_model=1, n_layer=1, d_ff=1, mlp=mlp).resolved()
+        made = make_mlp(config)
+        with torch.no_grad():
+            for p in made.parameters():
+                p.fill_(1.0)
+            out = made(inputs[:, None])[:, 0]
+        inside = [(x, y) for x, y in zip(inputs.tolist(), out.tolist()) if y <= 6]
+        drawn.append(Curve(mlp, *zip(*inside), colour=colour))
+    return curves(drawn, "input", "one hidden channel, all weights 1", number="")
+
+
+def grouped_query_attention() -> Figure:
+    def gigabytes(groups: int) -> float:
+        return cache_bytes(replace(LLAMA2_70B, n_kv_head=groups), 1, 4096, itemsize=2) / 2**30
+
+    names = {64: "64: multi-head", 8: "8: grouped, as LLaMA 2 70B", 1: "1: multi-query"}
+    rows = [Row(name, gigabytes(groups)) for groups, name in names.items()]
+    return bars(rows, "GiB of cache for 4,096 tokens in 16 bit", number="{:.2f}".format)
+
+
+def kv_cache() -> Figure:
+    lengths = list(range(32, 1025, 32))
+    giga = [1e-9 * sum(flops(GPT2, t).values()) for t in lengths]
+    cached = [1e-9 * sum(flops(GPT2, 1, past=t - 1).values()) for t in lengths]
+    drawn = [Curve("recompute", lengths, giga, colour=1), Curve("with the cache", lengths, cached)]
+    return curves(drawn, "tokens so far", "GFLOPs for the next token of GPT-2", number="  {:.3g}")
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "self-attention": self_attention,
+    "scaled-dot-product": scaled_dot_product,
+    "multi-head": multi_head,
+    "layer-norm": layer_norm_figure,
+    "rms-norm": rms_norm_figure,
+    "rope": rope,
+    "swiglu": swiglu,
+    "grouped-query-attention": grouped_query_attention,
+    "kv-cache": kv_cache,
+}
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in FIGURES.items():
+        save(draw(), folder / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "figures")
