@@ -69,6 +69,7 @@ class Wire:
 
     def __init__(self, model: Transformer) -> None:
         self.model, self.thread, self.size = model, threading.get_ident(), Size(1, 1, 1)
+        self.letters = names(model.config)
         self.watchers: list[Watcher] = []
         self.undo = ExitStack()
 
@@ -208,8 +209,8 @@ class Wire:
 
     def _views(self, name: str) -> tuple["View", "View"]:
         """From a module's shape to that of the name, and back."""
-        letters, c = names(self.model.config)[name], self.model.config.head_dim
-        if letters[-1] == "c":  # (b, t, h * c) <-> (b, t, h, c)
+        c = self.model.config.head_dim
+        if self.letters[name][-1] == "c":  # (b, t, h * c) <-> (b, t, h, c)
             return (lambda x: x.unflatten(-1, (-1, c))), (lambda x: x.flatten(-2))
         if name == "position":  # (t, d) or (b, t, d) -> (b, t, d)
             return (lambda x: x.expand(self.size.batch, -1, -1)), itself

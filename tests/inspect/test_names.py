@@ -1,5 +1,8 @@
 """Names, shapes and bytes from the config are those of the recorded tensors."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +11,8 @@ from fathom.inspect.look import look
 from fathom.inspect.names import Size, check_budget, matches, n_bytes, names, select, shapes, to_bytes
 from fathom.model.config import ModelConfig
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
@@ -85,3 +90,14 @@ def test_bytes_as_text(text: str | int, expected: int) -> None:
 def test_bytes_that_are_none(text: str) -> None:
     with pytest.raises(FathomError, match="max_bytes"):
         to_bytes(text)
+
+
+def test_the_page_lists_every_name_with_its_shape() -> None:
+    page = (ROOT / "docs" / "taps.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| ([\w ]+) \|", page, re.MULTILINE)
+    known = {
+        re.sub(r"\.\d+", ".L", name): " ".join(letters)
+        for config in ARCHITECTURES.values()
+        for name, letters in names(config).items()
+    }
+    assert dict(rows) == known
