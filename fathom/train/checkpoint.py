@@ -180,7 +180,8 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
         raise FathomError(f"{path} is missing; the checkpoint is incomplete")
     try:
         with path.open("rb") as file:
-            entries = json.loads(file.read(MANIFEST_LIMIT))["files"]
+            text = file.read(MANIFEST_LIMIT + 1)
+        entries = json.loads(text if len(text) <= MANIFEST_LIMIT else b"")["files"]
         for name in entries:
             _require_plain(name, path)
         return {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
