@@ -4,6 +4,7 @@ The names below are what most programs need; each is imported when first used, s
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -16,15 +17,24 @@ PUBLIC = {
     "look": "fathom.inspect.look",
     "edit": "fathom.inspect.edit",
     "zero": "fathom.inspect.edit",
-    "generate": "fathom.generate.generate",
     "stream": "fathom.generate.generate",
-    "load": "fathom.formats.native",
-    "train": "fathom.train.train",
+    "load": "fathom.formats.load",
 }
-__all__ = list(PUBLIC)  # noqa: PLE0605
+ROOMS = ("generate", "train")  # rooms named after their main function: `fathom.train(...)`
+__all__ = [*PUBLIC, *ROOMS]
+
+
+class Room(ModuleType):
+    """A room that can be called."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        word = self.__name__.rpartition(".")[2]
+        return getattr(import_module(f"{self.__name__}.{word}"), word)(*arguments, **named)
 
 
 def __getattr__(name: str) -> Any:
+    if name in ROOMS:
+        return import_module(f"fathom.{name}")
     if name not in PUBLIC:
         raise AttributeError(f"module 'fathom' has no attribute {name!r}")
     return getattr(import_module(PUBLIC[name]), name)

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 class FathomError(Exception):
     """A wrong call or a wrong input. `str(error)` is one line: found, expected, what to do."""
 
+    exit_code = 2
+
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
@@ -25,6 +27,8 @@ class ContextOverflow(FathomError):
 
 class Diverged(FathomError):
     """A loss or gradient that is not a finite number. The step is not applied and no checkpoint is touched."""
+
+    exit_code = 1
 
 
 def near(word: str, known: Iterable[str], count: int = 3) -> str:

@@ -8,3 +8,9 @@ sampling  from logits to a token: temperature, top-k, top-p, min-p, repetition p
 stops     from tokens to text: no broken characters, no leaked stop strings
 options   everything that can be chosen, checked before anything runs; without torch
 """
+
+import sys
+
+from fathom import Room
+
+sys.modules[__name__].__class__ = Room  # `fathom.generate(...)`

@@ -1,0 +1,6 @@
+"""The command line: the only room that prints and exits.
+
+main      the table of verbs, one-line errors, exit codes
+options   options every verb has, and options made from the fields of a dataclass
+train, presets, generate, ladder   one file per verb, imported when the verb is called
+"""

@@ -1,0 +1,100 @@
+"""`fathom VERB [MODEL] [options]`: the table of verbs, and how every call ends.
+
+Exit codes: 0 done, 1 a check failed, 2 the call or an input is wrong (one line on stderr), 130 and 143 interrupted.
+A verb's file, and with it torch, is imported only when that verb is called.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+import fathom
+from fathom.errors import FathomError, near
+
+VERBS = {  # verb: (the module that holds `command`, what it does)
+    "train": ("fathom.cli.train", "train a model from random weights"),
+    "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
+    "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
+    "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
+}
+
+HELP = """Understand language models by building, training and running them.
+
+\b
+  fathom train shakespeare-cpu --data FILE.txt   learn to write like FILE.txt
+  fathom generate runs/shakespeare-cpu           write
+  fathom ladder --data FILE.txt                  see what each idea is worth
+"""
+
+
+class Verbs(click.Group):
+    """Verbs by name; each is imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS)} Verbs are {', '.join(VERBS)}")
+        command: click.Command = import_module(VERBS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs (fathom VERB --help says more)"):
+            formatter.write_dl([(name, about) for name, (_, about) in VERBS.items()])
+
+
+@click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(fathom.__version__, prog_name="fathom")
+def verbs() -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one call and return its exit code; every mistake ends in one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        arguments = ["--help"]
+    try:
+        outcome = verbs.main(arguments, prog_name="fathom", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except BrokenPipeError:  # the reader of our output has gone, as in `fathom generate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        return _end("stopped", 130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        return _end(*explain(error))
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line for the reader, and the exit code."""
+    match error:
+        case FathomError():
+            return str(error), error.exit_code
+        case click.NoSuchOption():
+            known = [name for p in (error.ctx.command.params if error.ctx else []) for name in p.opts]
+            return f"no option {error.option_name}{near(error.option_name, known)} See --help", 2
+        case click.ClickException():
+            return " ".join(error.format_message().split()), 2
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {(error.strerror or str(error)).lower()}; nothing was changed there", 2
+        case OSError():
+            return f"the system refused: {error}", 2
+        case MemoryError():
+            return "not enough memory; use a smaller batch or model", 2
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug; --debug shows where)", 2
+
+
+def _end(line: str, code: int) -> int:
+    click.echo(f"fathom: {line}", err=True)
+    return code
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""config.yaml: what a model and a run were told, as plain values. Does not import torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fathom.errors import FathomError
+
+CONFIG = "config.yaml"
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Plain values as YAML: `model:` holds ModelConfig's fields; other keys belong to whoever wrote them."""
+    path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; FathomError with file and line where it is not one."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FathomError(f"{path} does not exist; give a YAML file such as `fathom presets NAME` prints") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FathomError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise FathomError(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})") from None
+    if not isinstance(values, dict):
+        raise FathomError(f"{path} holds {type(values).__name__}; expected fields such as model: and train:")
+    return values

@@ -1,0 +1,56 @@
+"""What machine this is: device, threads, free memory; and what `auto` stands for here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fathom.errors import FathomError, near
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises FathomError for a device that is not there."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    kind = name.split(":")[0]
+    if kind not in there:
+        raise FathomError(f"device is {name!r}{near(name, DEVICES)} Choose one of {', '.join(DEVICES)}")
+    if not there[kind]:
+        raise FathomError(f"device {name!r} was asked for, but torch sees no {kind} here; use auto or cpu")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, such as "cpu (2 threads, x86_64)" or "cuda (NVIDIA H100)"."""
+    import torch
+
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads, {platform.machine()})"
+
+
+def free_memory(device: torch.device | None = None) -> int | None:
+    """Bytes that can still be allocated on the device, or None where the system does not say."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

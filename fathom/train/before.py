@@ -1,0 +1,108 @@
+"""What is said before step 1: what this run is, and what looks wrong about it while it costs nothing to stop.
+
+Does not change anything; every figure is arithmetic on the config or measured on the data at hand.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from fathom.machine import describe as describe_device
+from fathom.machine import free_memory
+from fathom.model.cost import n_parameters, training_bytes
+from fathom.tokenizer.protocol import TokenArray
+from fathom.train.events import Note
+from fathom.train.loop import Session, evaluate
+from fathom.train.optimizer import assign
+from fathom.train.run import Run
+
+OFF = 0.5  # nats between the first loss and ln V: a new model should know nothing, and know that
+SPARSE = 20  # a text of fewer windows than this is learned by heart
+PROBES, SEARCHED = 64, 1 << 24  # validation snippets that are looked for, in so many tokens of training text
+
+
+def notes(run: Run, session: Session, validation: Sequence[Tensor]) -> Iterator[Note]:
+    """Everything worth knowing before the first step."""
+    yield from facts(run, session)
+    yield from text_warnings(run)
+    yield from memory_warnings(session)
+    yield from first_loss(session, validation)
+
+
+def facts(run: Run, session: Session) -> Iterator[Note]:
+    options, text = session.options, run.facts
+    yield Note(f"text: {text.corpus}, {text.n_train:,} tokens to learn from, {text.n_val:,} to validate on")
+    needed = sum(memory(session).values())
+    yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {needed / 2**20:,.0f} MiB to train")
+    yield Note(f"machine: {describe_device(session.device)}; {session.precision.describe()}")
+    for group in assign(session.model, options):
+        yield Note(
+            f"{group.role}: {group.optimizer}, {group.count:,} parameters in {len(group.parameters)} tensors, "
+            f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"
+        )
+    per_step = options.batch_size * session.model.config.context_length
+    epochs = options.max_iters * per_step / text.n_train
+    yield Note(f"plan: {options.max_iters:,} steps of {per_step:,} tokens, {epochs:.1f} times the text")
+
+
+def memory(session: Session) -> dict[str, int]:
+    """Bytes by kind that a step needs, with the micro-batch as it is."""
+    options, config = session.options, session.model.config
+    rows, itemsize = options.micro_batch_size or options.batch_size, session.precision.dtype.itemsize
+    return training_bytes(config, config.context_length, rows, itemsize)
+
+
+def text_warnings(run: Run) -> Iterator[Note]:
+    """A text that is too short to learn from, or validation text that stands in the training text too."""
+    windows = run.facts.n_train // run.config.context_length
+    if windows < SPARSE:
+        yield Note(
+            f"the text is {windows} windows of {run.config.context_length} tokens: the model will learn it by heart; "
+            "use a longer text or a smaller --block-size",
+            warning=True,
+        )
+    share = overlap(run.tokens("train"), run.tokens("val"), run.config.context_length)
+    if share > 0.2:
+        yield Note(
+            f"{share:.0%} of the validation text also stands in the training text: the validation loss will look "
+            "better than it is; remove repeated documents",
+            warning=True,
+        )
+
+
+def overlap(train: TokenArray, val: TokenArray, context_length: int) -> float:
+    """The share of snippets of the validation tokens that the training tokens (the first SEARCHED) hold too."""
+    length = min(context_length, 48, len(val))
+    hay, itemsize = train[:SEARCHED].tobytes(), train.dtype.itemsize
+    starts = sorted({i * (len(val) - length) // PROBES for i in range(PROBES)})
+    found = 0
+    for start in starts:
+        needle = val[start : start + length].tobytes()
+        place = hay.find(needle)
+        while place % itemsize > 0:  # a match between two tokens is none
+            place = hay.find(needle, place + 1)
+        found += place >= 0
+    return found / len(starts)
+
+
+def memory_warnings(session: Session) -> Iterator[Note]:
+    needed, free = sum(memory(session).values()), free_memory(session.device)
+    if free is not None and needed > free:
+        yield Note(
+            f"training needs about {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; "
+            "set --train.micro-batch-size or a smaller model",
+            warning=True,
+        )
+
+
+def first_loss(session: Session, validation: Sequence[Tensor]) -> Iterator[Note]:
+    """The loss of the model that knows nothing should be that of guessing: ln V."""
+    loss = evaluate(session.model, validation, session.precision)
+    guess = math.log(session.model.config.vocab_size)
+    off = abs(loss - guess) > OFF
+    yield Note(
+        f"loss before step 1: {loss:.4f}; guessing among {session.model.config.vocab_size:,} tokens is {guess:.4f}"
+        + (": far off, so the weights at the start or the targets are not what they should be" * off),
+        warning=off,
+    )

@@ -1,0 +1,149 @@
+"""The training loop: batch -> loss -> backward -> clip -> step -> report -> maybe save.
+
+A Session is everything that moves while a model learns; `fit` moves it. Works on anything that gives logits for
+token ids. Does not know files, text or which architecture it trains.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fathom.errors import Diverged
+from fathom.machine import pick_device
+from fathom.model.config import ModelConfig
+from fathom.model.init import zero_outputs
+from fathom.model.transformer import Transformer
+from fathom.train.events import Evaluated, Progress, Report, silent
+from fathom.train.loss import accumulate, next_token_loss, pairs
+from fathom.train.optimizer import build_optimizers, clip
+from fathom.train.options import TrainOptions
+from fathom.train.precision import Precision, choose
+from fathom.train.schedule import factor
+
+
+class Batches(Protocol):
+    """The training batch of every step: a pure function of the step, so that resuming needs no position."""
+
+    def at(self, step: int) -> Tensor:  # (b, t + 1) token ids
+        ...
+
+
+class Session:
+    """A model, its optimizers and how far they have come. `seconds` and `tokens` count over all resumes."""
+
+    def __init__(self, model: Transformer, options: TrainOptions, device: torch.device) -> None:
+        self.model, self.options, self.device = model.to(device).train(), options, device
+        self.precision = choose(options, model.config, device)
+        self.optimizers, self.scaler = build_optimizers(self.model, options), self.precision.scaler()
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.validation_loss: float | None = None  # where it was measured at this very step
+        self.began = time.perf_counter()
+
+    @classmethod
+    def start(cls, config: ModelConfig, options: TrainOptions) -> "Session":
+        """A new model with weights drawn from the seed."""
+        torch.manual_seed(options.seed)
+        model = Transformer(config)
+        if options.init == "zero-output":
+            zero_outputs(model)
+        return cls(model, options, pick_device(options.device))
+
+    @property
+    def progress(self) -> float:
+        """The part of the run that is done, 0 to 1, by steps or by minutes, whichever comes first."""
+        minutes = self.options.max_minutes
+        return max(self.step / self.options.max_iters, self.seconds / (60 * minutes) if minutes else 0.0)
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1
+
+    def due(self, interval: int) -> bool:
+        """Whether what is done every so many steps, and at the end, is to be done now."""
+        return self.step % interval == 0 or self.finished
+
+    def tick(self) -> float:
+        """Count the time that has passed; returns the seconds of the whole run."""
+        now = time.perf_counter()
+        self.seconds, self.began = self.seconds + now - self.began, now
+        return self.seconds
+
+
+def fit(
+    session: Session,
+    batches: Batches,
+    validation: Sequence[Tensor],
+    report: Report = silent,
+    save: Callable[[Session], None] = lambda session: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train until the run is done or `stop()` asks for the end.
+
+    batches.at(step) and the chunks of `validation` are (b, t + 1) token ids. `save` is called where a checkpoint is
+    due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
+    """
+    options, session.began = session.options, time.perf_counter()
+    while not session.finished and not stop():
+        report(update(session, batches.at(session.step)))
+        if session.due(options.eval_interval):
+            session.validation_loss = evaluate(session.model, validation, session.precision)
+            report(Evaluated(session.step, session.validation_loss, None, session.tick()))
+        if session.due(options.checkpoint_interval or options.eval_interval) or stop():
+            save(session)
+
+
+def update(session: Session, batch: Tensor) -> Progress:
+    """One step: loss -> backward -> clip -> step."""
+    options, model, optimizers = session.options, session.model, session.optimizers
+    rate = factor(session.progress * options.max_iters, options)
+    optimizers.set_learning_rates(rate)
+    micro_batches = pairs(batch.to(session.device), options.micro_batch_size)
+    loss = accumulate(model, micro_batches, session.precision, session.scaler)
+    optimizers.unscale(session.scaler)
+    norm = clip(model, options.clip).item()
+    refuse_divergence(session, loss.item(), norm)
+    optimizers.step(session.scaler)
+    optimizers.zero_grad()
+    session.step, session.tokens, session.validation_loss = (
+        session.step + 1,
+        session.tokens + batch[:, 1:].numel(),
+        None,
+    )
+    peak = options.learning_rate * rate
+    return Progress(session.step, options.max_iters, loss.item(), session.tokens, session.tick(), peak, norm)
+
+
+LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite
+
+
+def refuse_divergence(session: Session, loss: float, norm: float) -> None:
+    """Raise Diverged before anything is updated. In fp16 an overflow of the gradient only lowers the scaler's scale."""
+    overflow = session.scaler.is_enabled() and session.scaler.get_scale() > LEAST_SCALE
+    if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+        return
+    session.optimizers.zero_grad()
+    first = session.step * session.options.batch_size
+    raise Diverged(
+        f"step {session.step + 1}: loss is {loss}, gradient norm {norm} (batch of windows {first} to "
+        f"{first + session.options.batch_size - 1}); nothing was updated and no checkpoint touched; "
+        "lower --lr or raise --train.warmup-steps"
+    )
+
+
+@torch.no_grad()
+def evaluate(model: Transformer, validation: Sequence[Tensor], precision: Precision) -> float:
+    """Mean loss in nats per token over windows (b, t + 1), without dropout."""
+    device, training = model.embed.weight.device, model.training
+    model.eval()
+    total, count = 0.0, 0
+    for windows in validation:
+        (ids, targets), *_ = pairs(windows.to(device))
+        with precision.autocast():
+            loss, n = next_token_loss(model, ids, targets)
+        total, count = total + loss.item(), count + int(n)
+    model.train(training)
+    return total / count

@@ -1,0 +1,73 @@
+"""Presets of `fathom train`. What a preset does not say is the default of ModelConfig and TrainOptions.
+
+The strongest small recipe: Muon for the matrices (Jordan 2024), rotary positions, normalised queries and keys, squared
+ReLU (So et al. 2021), blocks that begin as the identity, and a learning rate that falls along a line to 0.
+"""
+
+from typing import Any
+
+from fathom.train.recipes import Recipe
+
+STRONG_MODEL: dict[str, Any] = {"position": "rope", "norm": "rms", "qk_norm": True, "mlp": "relu2"}
+STRONG_TRAIN: dict[str, Any] = {
+    "optimizer": "muon",
+    "init": "zero-output",
+    "schedule": "linear",
+    "final_fraction": 0.0,
+    "learning_rate": 5e-3,
+    "muon_learning_rate": 0.02,
+}
+GPT2_MODEL: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
+
+SHAKESPEARE_CPU = Recipe(
+    "0.8M parameters, context 64: learns to write in half a minute on two CPU cores",
+    {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | STRONG_MODEL,
+    {"batch_size": 24, "max_iters": 1000, "eval_interval": 100} | STRONG_TRAIN,
+)
+
+DEFAULT = "shakespeare-cpu"
+
+PRESETS = {
+    "shakespeare-cpu": SHAKESPEARE_CPU,
+    "demo": SHAKESPEARE_CPU.changed({}, {"max_iters": 2000, "eval_interval": 250, "sample_interval": 500}),
+    "shakespeare": Recipe(
+        "10.7M parameters, 6 layers of width 384, context 256: for a GPU, minutes",
+        {"d_model": 384, "n_layer": 6, "n_head": 6, "context_length": 256, "dropout": 0.2} | STRONG_MODEL,
+        {"batch_size": 64, "max_iters": 2500, "eval_interval": 100} | STRONG_TRAIN,
+    ),
+    "gpt2": Recipe(
+        "124M parameters, GPT-2's smallest: for a GPU, days (or a tokenizer.json of your own)",
+        {"d_model": 768, "n_layer": 12, "n_head": 12, "context_length": 1024, "vocab_size": 50257}
+        | GPT2_MODEL
+        | {"tie_embeddings": True},
+        {
+            "tokenizer": "bpe:50257",
+            "batch_size": 480,
+            "micro_batch_size": 16,
+            "max_iters": 19000,
+            "learning_rate": 6e-4,
+            "betas": [0.9, 0.95],
+            "warmup_steps": 700,
+            "eval_interval": 500,
+        },
+    ),
+    "gpt-cpu": Recipe(
+        "the plain GPT of the same size as shakespeare-cpu: learned positions, LayerNorm, GELU, AdamW",
+        {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | GPT2_MODEL,
+        {"batch_size": 12, "max_iters": 2000, "warmup_steps": 100},
+    ),
+    "llama-tiny": Recipe(
+        "1.1M parameters in LLaMA's form: RoPE, RMSNorm, SwiGLU, grouped queries, byte-level BPE of 1,024 tokens",
+        {
+            "d_model": 128,
+            "n_layer": 4,
+            "n_head": 4,
+            "n_kv_head": 2,
+            "context_length": 128,
+            "position": "rope",
+            "norm": "rms",
+            "mlp": "swiglu",
+        },
+        {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100},
+    ),
+}

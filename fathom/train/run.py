@@ -1,0 +1,158 @@
+"""The folder of a run: what it was told, the text as tokens, what it measured, and its checkpoints.
+
+    config.yaml  tokenizer.json  data/{train,val}.npy  facts.json  metrics.jsonl  loss.png  loss.svg  checkpoints/
+
+A folder is filled beside its place and renamed into it, so that a bad input leaves nothing behind. Does not train.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fathom.data.corpus import resolve
+from fathom.data.prepare import text_size, tokenize
+from fathom.data.token_file import open_tokens
+from fathom.errors import FathomError
+from fathom.fields import build
+from fathom.formats.config_file import CONFIG, read_config, write_config
+from fathom.model.config import ModelConfig
+from fathom.tokenizer import load as tokenizers
+from fathom.tokenizer.protocol import TokenArray, Tokenizer
+from fathom.train.events import Prepared, Report
+from fathom.train.options import TrainOptions
+from fathom.train.recipes import Recipe
+
+FACTS, METRICS, CHECKPOINTS = "facts.json", "metrics.jsonl", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the text is: measured once, when the run is made."""
+
+    corpus: str
+    fingerprint: str
+    n_train: int
+    n_val: int
+    val_characters: int
+    val_bytes: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder."""
+
+    folder: Path
+    config: ModelConfig
+    options: TrainOptions
+    tokenizer: Tokenizer
+    facts: Facts
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+    def tokens(self, part: str) -> TokenArray:
+        """The token ids of "train" or "val", memory-mapped."""
+        return open_tokens(self.folder / "data" / f"{part}.npy", self.tokenizer.vocab_size)
+
+    def plain(self) -> dict[str, Any]:
+        """What config.yaml holds."""
+        return recipe_of(self.config, self.options).plain()
+
+
+def recipe_of(config: ModelConfig, options: TrainOptions) -> Recipe:
+    """A model and how it is trained as the plain values that YAML holds."""
+    return Recipe(model=_changed(asdict(config)), train=_changed(asdict(options)))
+
+
+def _changed(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def create(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> Run:
+    """A new run folder with its text tokenised. FathomError, with nothing changed on disk, where that cannot be."""
+    refuse_existing(folder, overwrite)
+    options = recipe.options()
+    corpus = resolve(options.data)
+    with placed(folder) as new:
+        (new / "data").mkdir()
+        tokenizer = tokenizers.make(options.tokenizer, corpus.chunks())
+        config = recipe.config(tokenizer.vocab_size)
+        done = tokenize(
+            corpus,
+            tokenizer,
+            new / "data",
+            options.val_fraction,
+            lambda done, total: report(Prepared("bytes tokenised", done, total)),
+        )
+        characters, n_bytes = text_size(open_tokens(done.val, tokenizer.vocab_size), tokenizer)
+        facts = Facts(corpus.name, corpus.fingerprint(), done.n_train, done.n_val, characters, n_bytes)
+        refuse_short(facts, config.context_length)
+        tokenizers.save(tokenizer, new / tokenizers.FILE)
+        write_config(new / CONFIG, recipe_of(config, options).plain())
+        (new / FACTS).write_text(json.dumps(asdict(facts), indent=1))
+    return Run(folder, config, options, tokenizer, facts)
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder. FathomError where it is none or something in it is damaged."""
+    if not (folder / CONFIG).is_file():
+        raise FathomError(
+            f"{folder} holds no run: it has no {CONFIG}; train one with `fathom train --out-dir {folder}`"
+        )
+    values = read_config(folder / CONFIG)
+    recipe = Recipe(model=values.get("model") or {}, train=values.get("train") or {})
+    tokenizer = tokenizers.load(folder / tokenizers.FILE)
+    try:
+        facts = build(Facts, json.loads((folder / FACTS).read_text()), str(folder / FACTS))
+    except (OSError, ValueError) as error:
+        raise FathomError(f"{folder / FACTS} cannot be read: {error}; the run is incomplete, train it anew") from None
+    config = recipe.config(tokenizer.vocab_size, f"{folder / CONFIG}: model")
+    return Run(folder, config, recipe.options(f"{folder / CONFIG}: train"), tokenizer, facts)
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """FathomError where something stands in the way of a new run."""
+    if folder.exists() and not folder.is_dir():
+        raise FathomError(f"{folder} is a file; give --out-dir a folder that does not exist yet")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise FathomError(
+            f"{folder} exists; go on with --resume, replace it with --overwrite, or choose another --out-dir"
+        )
+    if not (folder / CONFIG).is_file():
+        raise FathomError(
+            f"{folder} holds no run ({CONFIG} is missing), so it is not overwritten; choose another --out-dir"
+        )
+
+
+def refuse_short(facts: Facts, context_length: int) -> None:
+    for part, count in (("training", facts.n_train), ("validation", facts.n_val)):
+        if count <= context_length:
+            raise FathomError(
+                f"the {part} part of {facts.corpus} has {count} tokens; a context of {context_length} needs at least "
+                f"{context_length + 1}; use a longer text or a smaller --block-size"
+            )
+
+
+@contextmanager
+def placed(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block has succeeded, and is gone when it has not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (folder.with_name(f".{folder.name}.{word}-{os.getpid()}") for word in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

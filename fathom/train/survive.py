@@ -1,0 +1,68 @@
+"""What of a run survives its end: one checkpoint holds everything that must go on bit for bit.
+
+model.safetensors  optimizer.safetensors  state.json (step, counts, optimizer settings, random states, losses)
+config.yaml  tokenizer.json: enough to go on, and enough to load the model from this folder alone. No pickle.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from fathom.errors import FathomError
+from fathom.formats import checkpoint
+from fathom.formats.config_file import CONFIG
+from fathom.formats.load import STATE, best_step
+from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
+from fathom.tokenizer import load as tokenizers
+from fathom.train.events import Report, Saved
+from fathom.train.loop import Session
+from fathom.train.run import Run
+from fathom.train.state import load_optimizer_state, optimizer_state, random_states, restore_random_states
+
+OPTIMIZER = "optimizer.safetensors"
+
+
+def save_checkpoint(run: Run, session: Session, report: Report) -> None:
+    """Save where the session stands; the newest `keep` and the best so far stay."""
+    tensors, optimizer = optimizer_state(session.optimizers.parts, session.model.named_parameters())
+    values = {
+        "step": session.step,
+        "tokens": session.tokens,
+        "seconds": session.seconds,
+        "validation_loss": session.validation_loss,
+        "optimizer": optimizer,
+        "scaler": session.scaler.state_dict(),
+        "random": random_states(),
+    }
+    files: dict[str, checkpoint.Content] = {
+        WEIGHTS: lambda path: write_weights(session.model, path),
+        OPTIMIZER: lambda path: save_file({name: t.contiguous() for name, t in tensors.items()}, path),
+        STATE: json.dumps(values).encode(),
+        CONFIG: (run.folder / CONFIG).read_bytes(),
+        tokenizers.FILE: (run.folder / tokenizers.FILE).read_bytes(),
+    }
+    path = checkpoint.save(run.checkpoints, session.step, files, run.options.keep, best_step(run.checkpoints))
+    report(Saved(session.step, path))
+
+
+def restore(run: Run, session: Session) -> checkpoint.Found:
+    """Put the session where the newest checkpoint that holds was made."""
+    found = checkpoint.latest(run.checkpoints)
+    values = read_state(found.path / STATE)
+    place(session.model, read_weights(found.path / WEIGHTS), str(found.path / WEIGHTS))
+    tensors = read_weights(found.path / OPTIMIZER)
+    load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
+    session.scaler.load_state_dict(values["scaler"])
+    restore_random_states(values["random"])
+    session.step, session.tokens, session.seconds = values["step"], values["tokens"], values["seconds"]
+    return found
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FathomError(f"{path} cannot be read: {error}; remove this checkpoint to use the one before it") from None
+    return values

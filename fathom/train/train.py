@@ -1,0 +1,184 @@
+"""`fathom.train`: from a recipe to a run folder with a trained model in it, or on from where a run stopped.
+
+Ties the rooms together: run (folder, data), loop (steps), checkpoints (what survives), events (what is said). Every
+number that is reported was measured here.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fathom.data.batches import Batches, eval_windows
+from fathom.errors import FathomError
+from fathom.fields import build
+from fathom.generate.generate import generate
+from fathom.report.plot import loss_curve, save
+from fathom.train import metrics
+from fathom.train.before import notes
+from fathom.train.events import Evaluated, Event, Note, Progress, Report, Sample, silent, together
+from fathom.train.loop import Session, fit
+from fathom.train.metrics import Metrics
+from fathom.train.options import TrainOptions
+from fathom.train.presets import DEFAULT, PRESETS
+from fathom.train.recipes import Recipe, find
+from fathom.train.run import METRICS, Run, create, open_run
+from fathom.train.signals import Stop, stop_on_signal
+from fathom.train.survive import restore, save_checkpoint
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. Losses in nats per token; seconds are those of training and validating."""
+
+    folder: Path
+    step: int
+    steps: int
+    loss: float | None
+    validation_loss: float | None
+    bits_per_character: float | None
+    tokens: int
+    seconds: float
+    exit_code: int  # 0 done, 130 or 143 stopped by Ctrl-C or SIGTERM
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train(
+    recipe: str | Recipe = DEFAULT,
+    out_dir: str | Path | None = None,
+    *,
+    model: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    mode: str = "new",
+    report: Report = silent,
+) -> Result:
+    """Train a model in a run folder (default runs/NAME).
+
+    recipe: a preset's name or a Recipe; model, options: fields of ModelConfig and TrainOptions said otherwise.
+    mode: new (the folder must not exist), overwrite, or resume (what is said may change
+    nothing but how long and how often; a preset's name is not looked at). Raises FathomError, with nothing lost.
+    """
+    if mode not in ("new", "overwrite", "resume"):
+        raise FathomError(f"mode is {mode!r}; choose one of new, overwrite, resume")
+    named = isinstance(recipe, str)
+    folder = Path(out_dir or Path("runs") / (recipe if named else "run"))
+    chosen = find(recipe, PRESETS) if named else recipe
+    if mode == "resume":
+        said = Recipe() if named else chosen
+        return go_on(*resumed(folder, said.changed(model or {}, options or {}), report), report)
+    run = create(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report)
+    return go_on(run, Session.start(run.config, run.options), report)
+
+
+def go_on(run: Run, session: Session, report: Report) -> Result:
+    """Train from where the session stands to the end of the run, or to a signal."""
+    options, length = run.options, run.config.context_length
+    batches = Batches(run.tokens("train"), length, options.batch_size, options.seed)
+    validation = list(eval_windows(run.tokens("val"), length, options.eval_windows))
+    if session.step == 0:
+        for note in notes(run, session, validation):
+            report(note)
+    with stop_on_signal() as stop, recording(run, session, report) as told:
+        fit(session, batches, validation, told, lambda s: save_checkpoint(run, s, told), lambda: bool(stop.requested))
+    return finish(run, session, stop)
+
+
+@contextmanager
+def recording(run: Run, session: Session, report: Report) -> Iterator[Report]:
+    """A listener that adds what the loop does not know, tells `report`, and keeps the figures in the run folder."""
+    written = Metrics(run.folder / METRICS, session.step)
+    listeners: list[Report] = [written, report]
+    if run.options.tensorboard:
+        listeners.append(metrics.tensorboard(run.folder / "tensorboard"))
+    tell = together(listeners)
+
+    def listen(event: Event) -> None:
+        tell(replace(event, bits_per_character=bits(run, event.loss)) if isinstance(event, Evaluated) else event)
+        if isinstance(event, Progress) and sample_due(run.options, event.step):
+            tell(Sample(event.step, write_sample(run, session)))
+
+    try:
+        yield listen
+    finally:
+        written.close()
+
+
+def bits(run: Run, loss: float) -> float:
+    """Nats per token as bits per character: a figure that models with different tokenizers share."""
+    return loss / math.log(2) * run.facts.n_val / run.facts.val_characters
+
+
+def sample_due(options: TrainOptions, step: int) -> bool:
+    return options.sample_interval is not None and step % options.sample_interval == 0
+
+
+def write_sample(run: Run, session: Session) -> str:
+    """A few lines by the model as it is; draws from a generator of its own, so that training does not notice."""
+    options = run.options
+    (text,) = generate(
+        session.model,
+        run.tokenizer,
+        options.sample_prompt,
+        max_new_tokens=options.sample_tokens,
+        temperature=0.8,
+        seed=options.seed,
+    )
+    return text.text
+
+
+def finish(run: Run, session: Session, stop: Stop) -> Result:
+    """Draw the plot and say how it ended."""
+    lines = metrics.read(run.folder / METRICS)
+    training, validation = metrics.curves(lines)
+    for kind in ("png", "svg"):
+        figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
+        save(figure, run.folder / f"loss.{kind}")
+    last = validation[-1][1] if validation else None
+    return Result(
+        folder=run.folder,
+        step=session.step,
+        steps=run.options.max_iters,
+        loss=training[-1][1] if training else None,
+        validation_loss=last,
+        bits_per_character=None if last is None else bits(run, last),
+        tokens=session.tokens,
+        seconds=session.seconds,
+        exit_code=128 + stop.requested if stop.requested else 0,
+    )
+
+
+LATER: tuple[str, ...] = (
+    "max_iters",
+    "max_minutes",
+    "eval_interval",
+    "sample_interval",
+    "sample_tokens",
+    "sample_prompt",
+)
+LATER += ("checkpoint_interval", "keep", "tensorboard", "device", "compile")  # may be said otherwise when resuming
+
+
+def resumed(folder: Path, said: Recipe, report: Report) -> tuple[Run, Session]:
+    """The run in `folder` and a session that stands where its newest good checkpoint was made."""
+    run = open_run(folder)
+    for section, values, now in (("model", said.model, run.config), ("train", said.train, run.options)):
+        wanted = build(type(now), {**asdict(now), **values}, section)
+        for name in values:
+            name = name.replace("-", "_")
+            if name not in LATER and getattr(wanted, name) != getattr(now, name):
+                raise FathomError(
+                    f"{folder} was made with {name}={getattr(now, name)!r}, not {getattr(wanted, name)!r}; a resumed "
+                    f"run keeps its choices: leave it out, or train anew in another --out-dir"
+                )
+    options = build(TrainOptions, {**asdict(run.options), **said.train}, "train")
+    run = replace(run, options=options)
+    session = Session.start(run.config, options)
+    found = restore(run, session)
+    for path, why in found.skipped:
+        report(Note(f"{path} is damaged and was passed over: {why}", warning=True))
+    report(Note(f"resuming {folder} at step {session.step:,}"))
+    return run, session
