@@ -1,0 +1,43 @@
+"""Bits in, bits out, judged by safetensors' own reader."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fathom.errors import FathomError
+from fathom.formats.tensors import write_tensors
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
+
+
+def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    tensors = {f"{dtype}/{n}": (torch.randn(n, 3) * 100).to(dtype) for dtype in DTYPES for n in (0, 1, 5)}
+    tensors |= {
+        "scalar": torch.tensor(float("nan")),
+        "turned": torch.randn(4, 3).T,
+        "negative zero": torch.tensor([-0.0]),
+    }
+    write_tensors(tmp_path / "a.safetensors", tensors)
+    found = load_file(tmp_path / "a.safetensors")
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
+        assert (
+            found[name].numpy(force=True).tobytes() == tensor.contiguous().numpy().tobytes()
+            if tensor.dtype != (torch.bfloat16)
+            else found[name].view(torch.int16).equal(tensor.view(torch.int16))
+        )
+
+
+def test_the_file_is_as_readable_as_any(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("place", ["no/folder/a.safetensors", "."])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
+    with pytest.raises(FathomError, match="cannot be written"):
+        write_tensors(tmp_path / place, {"a": torch.zeros(3)})
