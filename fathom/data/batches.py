@@ -24,8 +24,7 @@ class Batches:
         refuse_short(tokens, context_length, "the training text")
         self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
         self.n_windows = max(1, len(tokens) // context_length - 1)  # as many as fit at every phase
-        slack = len(tokens) - 1 - self.n_windows * context_length
-        self.n_phases = min(context_length, slack + 1)
+        self.n_phases = len(tokens) - self.n_windows * context_length  # places where the first window may start
         self._starts: dict[int, NDArray[np.int64]] = {}
 
     def epoch(self, step: int) -> int:

@@ -34,13 +34,13 @@ def write_tokens(path: Path, arrays: Iterable[TokenArray], dtype: np.dtype[Any])
 def open_tokens(path: Path, vocab_size: int) -> TokenArray:
     """The ids of a token file as a memory map, after every one was seen to be below `vocab_size`."""
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        tokens = npy.open_memmap(path, mode="r")
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror or problem}); expected a token file") from None
-    except (ValueError, EOFError) as problem:
+    except ValueError as problem:
         raise FathomError(f"{path}: not a token file or a damaged one ({problem}); prepare the data again") from None
-    if not isinstance(tokens, np.memmap) or tokens.ndim != 1 or tokens.dtype.kind != "u":
-        found = f"{tokens.dtype} with shape {tokens.shape}" if isinstance(tokens, np.ndarray) else "an archive"
+    if tokens.ndim != 1 or tokens.dtype.kind != "u":
+        found = f"{tokens.dtype} with shape {tokens.shape}"
         raise FathomError(f"{path}: holds {found}; expected one row of unsigned ids; prepare the data again")
     place = 0
     for block in blocks(path):
@@ -51,15 +51,14 @@ def open_tokens(path: Path, vocab_size: int) -> TokenArray:
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[TokenArray]:
     """The ids from `start` to `stop` in order, read and not mapped, so that memory holds one block at a time."""
+    tokens = npy.open_memmap(path, mode="r")  # for its header alone: pages of a map that are read count as memory used
+    stop = min(len(tokens), len(tokens) if stop is None else stop)
     with path.open("rb") as file:
-        npy.read_magic(file)
-        (length,), _, dtype = npy.read_array_header_1_0(file)
-        stop = length if stop is None else min(stop, length)
-        file.seek(start * dtype.itemsize, 1)
+        file.seek(tokens.offset + start * tokens.itemsize)
         while start < stop:
-            block = np.frombuffer(file.read(min(BLOCK, stop - start) * dtype.itemsize), dtype)
+            block = np.frombuffer(file.read(min(BLOCK, stop - start) * tokens.itemsize), tokens.dtype)
             if not len(block):
-                raise FathomError(f"{path}: ends after {start} of {length} ids; prepare the data again")
+                raise FathomError(f"{path}: ends after {start} of {len(tokens)} ids; prepare the data again")
             yield block
             start += len(block)
 
