@@ -55,7 +55,7 @@ def save(folder: Path, step: int, files: Mapping[str, Content], keep: int = 2, p
             "make room or mend the disk, then resume"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _discard(partial)
     with suppress(OSError):  # the new one is safe; what could not be removed now goes with the next save
         _prune(final, keep, protect)
     return final
@@ -106,10 +106,10 @@ def _make_room(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sync(folder.parent)
     for partial in folder.glob(f"step-*{PARTIAL}"):
-        shutil.rmtree(partial, ignore_errors=True)
+        _discard(partial)
     for replaced in folder.glob(f"step-*{REPLACED}"):
         if replaced.with_suffix("").exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+            _discard(replaced)
         else:
             replaced.rename(replaced.with_suffix(""))
 
@@ -139,7 +139,7 @@ def _publish(partial: Path, final: Path) -> None:
         final.rename(replaced)
     partial.rename(final)
     sync(final.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _discard(replaced)
 
 
 def _prune(newest: Path, keep: int, protect: Collection[int]) -> None:
@@ -150,7 +150,13 @@ def _prune(newest: Path, keep: int, protect: Collection[int]) -> None:
             held += path == newest or _holds(path)
         elif _step(path) not in protect:
             with suppress(OSError):
-                shutil.rmtree(path.rename(path.with_suffix(PARTIAL)))
+                _discard(path.rename(path.with_suffix(PARTIAL)))
+
+
+def _discard(folder: Path) -> None:
+    """Remove what can be removed; the next save tries the rest again."""
+    with suppress(OSError):  # rmtree ignores every error but that of a close
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _holds(path: Path) -> bool:
