@@ -19,7 +19,7 @@ from fathom.train.run import Run
 
 OFF = 0.5  # nats between the first loss and ln V: a new model should know nothing, and know that
 SPARSE = 20  # a text of fewer windows than this is learned by heart
-PROBES, SEARCHED = 64, 1 << 24  # validation snippets that are looked for, in so many tokens of training text
+PROBES, SNIPPET, SEARCHED = 64, 48, 1 << 24  # snippets of validation text, their tokens, and in how many to look
 
 
 def notes(run: Run, session: Session, validation: Sequence[Tensor]) -> Iterator[Note]:
@@ -62,7 +62,7 @@ def text_warnings(run: Run) -> Iterator[Note]:
             "use a longer text or a smaller --block-size",
             warning=True,
         )
-    share = overlap(run.tokens("train"), run.tokens("val"), run.config.context_length)
+    share = overlap(run.tokens("train"), run.tokens("val"))
     if share > 0.2:
         yield Note(
             f"{share:.0%} of the validation text also stands in the training text: the validation loss will look "
@@ -71,9 +71,9 @@ def text_warnings(run: Run) -> Iterator[Note]:
         )
 
 
-def overlap(train: TokenArray, val: TokenArray, context_length: int) -> float:
+def overlap(train: TokenArray, val: TokenArray) -> float:
     """The share of snippets of the validation tokens that the training tokens (the first SEARCHED) hold too."""
-    length = min(context_length, 48, len(val))
+    length = min(SNIPPET, len(val))
     hay, itemsize = train[:SEARCHED].tobytes(), train.dtype.itemsize
     starts = sorted({i * (len(val) - length) // PROBES for i in range(PROBES)})
     found = 0

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fathom.errors import Diverged
+from fathom.errors import Diverged, FathomError
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.init import zero_outputs
@@ -46,6 +46,8 @@ class Session:
     @classmethod
     def start(cls, config: ModelConfig, options: TrainOptions) -> "Session":
         """A new model with weights drawn from the seed."""
+        if options.init == "zero-output" and not config.residual:
+            raise FathomError("init='zero-output' without a residual stream can never learn; use init='scaled'")
         torch.manual_seed(options.seed)
         model = Transformer(config)
         if options.init == "zero-output":

@@ -64,11 +64,10 @@ def train(
     """
     if mode not in ("new", "overwrite", "resume"):
         raise FathomError(f"mode is {mode!r}; choose one of new, overwrite, resume")
-    named = isinstance(recipe, str)
-    folder = Path(out_dir or Path("runs") / (recipe if named else "run"))
-    chosen = find(recipe, PRESETS) if named else recipe
+    name, chosen = (recipe, find(recipe, PRESETS)) if isinstance(recipe, str) else ("run", recipe)
+    folder = Path(out_dir or Path("runs") / name)
     if mode == "resume":
-        said = Recipe() if named else chosen
+        said = Recipe() if isinstance(recipe, str) else chosen
         return go_on(*resumed(folder, said.changed(model or {}, options or {}), report), report)
     run = create(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report)
     return go_on(run, Session.start(run.config, run.options), report)
