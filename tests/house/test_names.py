@@ -1,0 +1,26 @@
+"""Foreign names live in one table: its column `ours` is what the models have, and all renamings come back."""
+
+import pytest
+import torch
+
+from fathom.formats.names import FAMILIES, family, places, rename
+from fathom.model.config import ModelConfig
+from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_70B
+from fathom.model.transformer import Transformer
+
+
+@pytest.mark.parametrize("config", [GPT2, LLAMA2_7B, LLAMA2_70B], ids=["GPT-2", "LLaMA 2 7B", "LLaMA 2 70B"])
+def test_the_table_is_the_state_dict(config: ModelConfig) -> None:
+    with torch.device("meta"):
+        tensors = set(Transformer(config).state_dict())
+    tied = {"unembed.weight"} if config.tie_embeddings else set()
+    assert set(places(config, "ours")) == tensors - tied
+    for kind in FAMILIES[family(config)]:
+        for ours in tensors:
+            [there] = rename(ours, "ours", kind, family(config))
+            assert ours in rename(there, kind, "ours", family(config))
+
+
+def test_weight_names_hold_no_digits_but_the_layer() -> None:
+    rows = [ours for columns in FAMILIES.values() for ours in columns["ours"]]
+    assert not [ours for ours in rows if any(letter.isdigit() for letter in ours)]

@@ -1,0 +1,38 @@
+"""The project speaks of itself alone: no tracked file names a machine it was made on, or how it was written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.house.source import name, tracked
+
+MACHINE = {
+    "an absolute path of some machine": r"(?<![\w.~$}])/(?:wor[k]|roo[t]|home|Users|opt|mnt)/[\w.]",
+    "a folder of temporary files by name": r"/tm[p]/\w",
+    "how it was written": r"\b(?:(?:this|another|earlier) sessio[n]|helpe[r] [A-Z]|sub-?agen[t]|the brie[f])\b",
+    "a private address": r"\b(?:10|192\.168|172\.16)\.\d+\.\d+\b(?!\.\d*\w)|\.interna[l]\b|\.exampl[e]\b(?!\.com)",
+}
+HOSTS = {"github.com", "arxiv.org", "www.apache.org", "huggingface.co", "raw.githubusercontent.com", "pypi.org"}
+HOSTS |= {"download.pytorch.org", "localhost", "127.0.0.1", "example.com", "www.w3.org", "doi.org", "aclanthology.org"}
+HOSTS |= {
+    "keepachangelog.com",
+    "semver.org",
+    "docs.python.org",
+    "pytorch.org",
+    "matplotlib.org",
+    "purl.org",
+    "creativecommons.org",
+}
+
+
+def wrong(text: str) -> list[str]:
+    """What a text says that it should not."""
+    found = [f"{what}: {hit[0]}" for what, pattern in MACHINE.items() for hit in re.finditer(pattern, text)]
+    hosts = {host.lower() for host in re.findall(r"https?://([\w.-]*\w)", text)}
+    return found + [f"an address nobody has allowed: {host}" for host in sorted(hosts - HOSTS)]
+
+
+@pytest.mark.parametrize("path", tracked(), ids=name)
+def test_the_project_speaks_of_itself_alone(path: Path) -> None:
+    assert not wrong(path.read_text(encoding="utf-8"))
