@@ -35,7 +35,8 @@ class Cost:
 
 def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]) -> Cost:
     """What a step and an evaluation of this rung take, from a few steps of a model that is then forgotten."""
-    training = replace(options.training(options.seed, PROBE), eval_interval=PROBE + 1)
+    still = replace(options, learning_rate=1e-9, muon_learning_rate=1e-9)  # what is timed cannot diverge
+    training = replace(still.training(options.seed, PROBE), eval_interval=PROBE + 1)
     session, moments = Session.start(rung.config, training), [time.perf_counter()]
     fit(session, batches, validation[:1], lambda event: moments.append(time.perf_counter()))
     some, start = validation[:2], time.perf_counter()

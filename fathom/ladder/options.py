@@ -26,11 +26,11 @@ class LadderOptions:
 
     context_length: int = 64
     d_model: int = 64
-    batch_size: int = 16
+    batch_size: int = 8
     learning_rate: float = 1e-2  # AdamW's, for embeddings and norms
-    muon_learning_rate: float = 0.02  # for the matrices inside blocks
+    muon_learning_rate: float = 0.05  # for the matrices inside blocks
     eval_windows: int = 512  # validation windows, the same for every rung
-    evaluations: int = 8  # points of each validation curve
+    evaluations: int = 6  # points of each validation curve
     device: str = "auto"
     dtype: Dtype = "auto"
 
