@@ -11,6 +11,7 @@ from fathom.data import text as text_module
 from fathom.data.text import JSONLines, TextFile
 from fathom.errors import FathomError
 
+Temp = pytest.TempPathFactory
 UNICODE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("\r\n"))
 
 
@@ -19,9 +20,7 @@ def read(source: TextFile | JSONLines, max_chars: int = 7) -> list[str]:
 
 
 @given(content=UNICODE, max_chars=st.integers(1, 9))
-def test_a_text_file_equals_pythons_own_reading(
-    content: str, max_chars: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_text_file_equals_pythons_own_reading(content: str, max_chars: int, tmp_path_factory: Temp) -> None:
     path = tmp_path_factory.getbasetemp() / "text.txt"
     path.write_bytes(content.encode())
     with path.open(encoding="utf-8-sig") as file:  # universal newlines, no byte order mark
@@ -63,7 +62,7 @@ def test_what_is_no_utf8_is_named_with_its_byte(content: bytes, said: str, max_c
 
 
 @given(texts=st.lists(UNICODE))
-def test_json_lines_give_their_texts(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_json_lines_give_their_texts(texts: list[str], tmp_path_factory: Temp) -> None:
     path = tmp_path_factory.getbasetemp() / "texts.jsonl"
     path.write_text("".join(json.dumps({"id": 1, "text": text}) + "\n\n" for text in texts))
     universal = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]

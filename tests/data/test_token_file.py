@@ -14,15 +14,14 @@ from fathom.data import token_file
 from fathom.data.token_file import blocks, open_tokens, write_tokens
 from fathom.errors import FathomError, OutsideVocabulary
 
+Temp = pytest.TempPathFactory
 U16 = np.dtype(np.uint16)
 
 
 @given(
     arrays=st.lists(st.lists(st.integers(0, 299), max_size=20), max_size=8), dtype=st.sampled_from(["uint16", "uint32"])
 )
-def test_numpy_reads_what_was_written(
-    arrays: list[list[int]], dtype: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_numpy_reads_what_was_written(arrays: list[list[int]], dtype: str, tmp_path_factory: Temp) -> None:
     path = tmp_path_factory.getbasetemp() / "tokens.npy"
     flat = [id for array in arrays for id in array]
     assert write_tokens(path, (np.array(a, np.uint32) for a in arrays), np.dtype(dtype)) == len(flat)
@@ -41,7 +40,7 @@ def test_opened_as_a_memory_map_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @given(start=st.integers(0, 25), stop=st.integers(0, 25) | st.none())
-def test_blocks_are_a_slice(start: int, stop: int | None, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_blocks_are_a_slice(start: int, stop: int | None, tmp_path_factory: Temp) -> None:
     path = tmp_path_factory.getbasetemp() / "blocks.npy"
     write_tokens(path, [np.arange(20, dtype=U16)], U16)
     whole = token_file.BLOCK
