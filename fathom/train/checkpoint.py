@@ -19,7 +19,7 @@ from fathom.errors import FathomError
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20  # bytes; a damaged or foreign manifest is not worth more memory
-PARTIAL = ".partial"  # being filled, or being removed: never a checkpoint
+PARTIAL = ".partial"  # being filled: never a checkpoint
 REPLACED = ".replaced"  # a checkpoint about to give its name to a newer one of the same step
 NAME = re.compile(rf"step-(\d{{8,}})({re.escape(REPLACED)})?")
 
@@ -143,14 +143,13 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def _prune(newest: Path, keep: int, protect: Collection[int]) -> None:
-    """Remove what is older than the newest `keep` that hold. Renamed first: a half-removed one is not a checkpoint."""
+    """Remove what is older than the newest `keep` that hold; a half-removed one does not hold."""
     held = 0
     for path in _newest_first(newest.parent):
         if held < keep:
             held += path == newest or _holds(path)
         elif _step(path) not in protect:
-            with suppress(OSError):
-                _discard(path.rename(path.with_suffix(PARTIAL)))
+            _discard(path)
 
 
 def _discard(folder: Path) -> None:

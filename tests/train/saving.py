@@ -78,5 +78,6 @@ def check(folder: Path, before: dict[int, Contents], new: dict[int, Contents], w
     assert (newest.step, contents(newest.path)) == (max(found), found[max(found)]), where
     checkpoint.save(folder, 900, files(900))
     assert checkpoint.latest(folder).step == 900, where
+    assert good(folder).items() >= {max(found): found[max(found)]}.items(), f"{where}: lost by the next save"
     left = sorted(path.name for path in folder.iterdir())
     assert len(left) == 2 and all(re.fullmatch(r"step-\d{8}", name) for name in left), f"{where}: {left}"
