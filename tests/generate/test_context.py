@@ -8,7 +8,8 @@ import torch
 
 from fathom.errors import ContextOverflow, FathomError
 from fathom.generate import context
-from fathom.generate.context import Cached, Recompute, Window, room_for
+from fathom.generate.context import Cached, Recompute, Window, make_reader, room_for
+from fathom.generate.options import GenerateOptions
 from fathom.model.transformer import Transformer
 from tests.generate.models import CONTEXT, KINDS, random_model
 
@@ -78,6 +79,12 @@ def _noting(shapes: list[tuple[int, ...]], forward: Any) -> Any:
         return forward(ids)
 
     return noted
+
+
+@pytest.mark.parametrize("room, capacity", [(None, 12), (40, 12), (8, 8)])
+def test_the_cache_is_as_long_as_what_will_be_read_and_no_longer(room: int | None, capacity: int) -> None:
+    reader = make_reader(random_model("llama"), GenerateOptions(max_new_tokens=10), 3, room)
+    assert isinstance(reader, Cached) and reader.capacity == capacity
 
 
 def test_bytes_of_the_cache_are_the_formula() -> None:
