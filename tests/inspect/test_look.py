@@ -108,6 +108,17 @@ def test_what_was_seen_outlives_the_cache() -> None:
     torch.testing.assert_close(seen["blocks.0.attn.pattern"], expected["blocks.0.attn.pattern"])
 
 
+def test_the_last_pass_is_what_is_seen() -> None:
+    """Nothing of an earlier pass remains, not even what was read of it."""
+    model, first, second = model_of(LLAMA), ids_for(LLAMA), ids_for(LLAMA, 1, 5)
+    with look(model, "**.pattern", "logits") as seen:
+        model(first)
+        assert seen["blocks.0.attn.pattern"].shape == (2, 6, 11, 11)
+        model.hidden(second)
+        assert seen["blocks.0.attn.pattern"].shape == (1, 6, 5, 5)
+        assert "logits" not in seen
+
+
 def test_hidden_alone_is_a_pass_too() -> None:
     model, ids = model_of(GPT), ids_for(GPT)
     with look(model, "final_norm", "logits") as seen:
