@@ -5,7 +5,7 @@
 # make clean       remove what these made
 
 # The first of these that is there and runs; make PYTHON=... names another.
-FOUND := $(shell for p in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+FOUND := $(shell for p in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 SETUP := .venv/set-up

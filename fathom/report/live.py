@@ -55,7 +55,7 @@ class LiveView:
         with contextlib.suppress(OSError):
             if self.live:
                 self.live.stop()
-            elif self.shown.done and self.silent_until:
+            elif kind is None and self.shown.done and self.silent_until:
                 self.say(self.line())
 
     def note(self, text: str, warning: bool = False) -> None:
@@ -65,8 +65,10 @@ class LiveView:
     def prepared(self, what: str, done: int, total: int) -> None:
         """How far preparing has come, in units of `what`."""
         shown = self.shown
+        if what != shown.what and self.interval:
+            self.silent_until = time.monotonic() + self.interval  # what is over by then needs no line
         shown.what, shown.done, shown.total = what, done, total
-        self.moved(at_once=done >= total)
+        self.moved(at_once=False)
 
     def progress(
         self, step: int, steps: int, loss: float, tokens: int, seconds: float, learning_rate: float | None = None
@@ -74,6 +76,8 @@ class LiveView:
         """After a step. `tokens` and `seconds` since the run began; loss in nats per token."""
         rates = self.speed.measured(step, tokens, seconds)
         shown = self.shown
+        if shown.what != "step":
+            self.silent_until = 0.0
         shown.what, shown.done, shown.total = "step", step, steps
         shown.facts |= {"loss": f"{loss:.4f}", "time": clock(seconds)}
         if learning_rate is not None:

@@ -35,7 +35,7 @@ def facts(run: Run, session: Session) -> Iterator[Note]:
     yield Note(f"text: {text.corpus}, {text.n_train:,} tokens to learn from, {text.n_val:,} to validate on")
     needed = sum(memory(session).values())
     yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {needed / 2**20:,.0f} MiB to train")
-    yield Note(f"machine: {describe_device(session.device)}; {session.precision.describe()}")
+    yield Note(f"machine: {describe_device(session.device)}; {session.precision.describe()}; {session.compilation}")
     for group in assign(session.model, options):
         yield Note(
             f"{group.role}: {group.optimizer}, {group.count:,} parameters in {len(group.parameters)} tensors, "

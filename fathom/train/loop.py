@@ -21,7 +21,7 @@ from fathom.train.events import Evaluated, Progress, Report, silent
 from fathom.train.loss import accumulate, next_token_loss, pairs
 from fathom.train.optimizer import build_optimizers, clip
 from fathom.train.options import TrainOptions
-from fathom.train.precision import Precision, choose
+from fathom.train.precision import Precision, choose, compiles
 from fathom.train.schedule import factor
 
 
@@ -39,6 +39,10 @@ class Session:
         self.model, self.options, self.device = model.to(device).train(), options, device
         self.precision = choose(options, model.config, device)
         self.optimizers, self.scaler = build_optimizers(self.model, options), self.precision.scaler()
+        compiled, self.compilation = compiles(options, device)
+        if compiled:
+            for block in self.model.blocks:  # alike, so that one is compiled and all are served
+                block.compile()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.validation_loss: float | None = None  # where it was measured at this very step
         self.began = time.perf_counter()

@@ -5,6 +5,8 @@ multiplied by a large number that the gradients are divided by again (Micikevici
 Does not know the loop.
 """
 
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -82,11 +84,16 @@ def muon_dtype(options: TrainOptions, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if options.dtype != "fp32" and has_bf16(device) else torch.float32
 
 
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 LONG = 1000  # steps from which on compiling, about a minute, is earned back
 
 
 def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
     """Whether to torch.compile, and why, in one line for the user."""
+    if options.compile == "on" and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise FathomError(
+            "compile=on, but there is no C++ compiler; install one or leave it off"
+        )
     if options.compile != "auto":
         return options.compile == "on", f"compile {options.compile}: as asked for"
     if device.type != "cuda":

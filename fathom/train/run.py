@@ -20,6 +20,7 @@ from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config, write_config
+from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
@@ -78,6 +79,7 @@ def create(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> Run
     """A new run folder with its text tokenised. FathomError, with nothing changed on disk, where that cannot be."""
     refuse_existing(folder, overwrite)
     options = recipe.options()
+    pick_device(options.device)  # one that is not here is refused before anything is made
     corpus = resolve(options.data)
     with placed(folder) as new:
         (new / "data").mkdir()

@@ -43,7 +43,7 @@ def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         "section.yaml": "modle:\n  n_layer: 3\n",
     }
     texts |= {
-        "type.yaml": "train:\n  max_iters: many\n",
+        "type.yaml": "train:\n  momentum: many\n",
         "lines.jsonl": '{"text": "a"}\nnot json\n',
         "notext.jsonl": '{"body": "a"}\n',
     }
@@ -73,7 +73,7 @@ def train(*rest: str, data: str = "text.txt") -> list[str]:
 CALLS = [
     # data
     (train(data="empty.txt"), "empty"),
-    (train(data="tiny.txt"), "2"),
+    (train(data="tiny.txt"), "tiny.txt"),
     (train(data="blank.txt"), "blank.txt"),
     (train(data="binary.txt"), "binary.txt"),
     (train(data="latin.txt"), "UTF-8"),
@@ -100,7 +100,7 @@ CALLS = [
     (train("-c", "list.yaml"), "list.yaml"),
     (train("-c", "field.yaml"), "n_layer"),
     (train("-c", "section.yaml"), "model"),
-    (train("-c", "type.yaml"), "max_iters"),
+    (train("-c", "type.yaml"), "momentum"),
     (train("--max-iters", "ten"), "max_iters"),
     (train("--max-iters", "0"), "max_iters"),
     (train("--batch-size", "-4"), "batch_size"),
@@ -144,7 +144,7 @@ CALLS = [
     (["generate", "nomodel"], "checkpoint"),
     (["generate", "cut"], "model.safetensors"),
     (["generate", "flipped"], "model.safetensors"),
-    (["generate", "run", "-p", "zebra%"], "%"),
+    (["generate", "run", "-p", "to be%"], "%"),
     (["generate", "run", "-n", "0"], "max_new_tokens"),
     (["generate", "run", "-t", "-1"], "temperature"),
     (["generate", "run", "--top-p", "1.5"], "top_p"),
