@@ -122,4 +122,5 @@ def test_evaluation_on_some_windows_spreads_them(count: int) -> None:
     assert len(set(starts)) == len(starts) == min(count, 100)
     gaps = {following - start for start, following in pairwise(starts)}
     assert max(gaps, default=0) - min(gaps, default=0) <= 10
+    assert starts[-1] + 1000 / len(starts) > 980  # up to the end of the text
     assert starts == torch.cat(list(eval_windows(tokens(1001), 10, count)))[:, 0].tolist()
