@@ -46,7 +46,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)  # one kernel needs one dtype
 
 
 def make_norm(config: ResolvedConfig) -> nn.Module:

@@ -38,6 +38,7 @@ class Session:
     def __init__(self, model: Transformer, options: TrainOptions, device: torch.device) -> None:
         self.model, self.options, self.device = model.to(device).train(), options, device
         self.precision = choose(options, model.config, device)
+        self.precision.adapt(model)
         self.optimizers, self.scaler = build_optimizers(self.model, options), self.precision.scaler()
         compiled, self.compilation = compiles(options, device)
         if compiled:

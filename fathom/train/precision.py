@@ -11,13 +11,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.amp import GradScaler
 
 from fathom.errors import FathomError
+from fathom.model.attention import attend_fused
 from fathom.model.config import ModelConfig
+from fathom.model.transformer import Transformer
 from fathom.train.options import TrainOptions
 
-NARROW = 512  # below this width a CPU spends its time elsewhere than in matrix products, and converting costs more
+NARROW = 128  # below this width a CPU spends its time elsewhere than in matrix products, and converting costs more
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
+    def adapt(self, model: Transformer) -> None:
+        """On a CPU let attention itself stay fp32 in bf16: its fused backward is many times slower in bf16 there."""
+        if self.device.type == "cpu" and self.dtype != torch.float32:
+            for block in model.blocks:
+                block.attn.attend = attend_fp32
+
     def scaler(self) -> GradScaler:
         """Scales losses in fp16; anywhere else it is disabled and passes everything through."""
         return GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -41,6 +50,12 @@ class Precision:
     def describe(self) -> str:
         """One line for the user."""
         return f"precision {NAMES[self.dtype]}: {self.reason}"
+
+
+def attend_fp32(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+    """`attend_fused` in fp32, whatever the format around it."""
+    with torch.autocast(q.device.type, enabled=False):
+        return attend_fused(q.float(), k.float(), v.float(), visible, dropout)
 
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -91,9 +106,7 @@ LONG = 1000  # steps from which on compiling, about a minute, is earned back
 def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
     """Whether to torch.compile, and why, in one line for the user."""
     if options.compile == "on" and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise FathomError(
-            "compile=on, but there is no C++ compiler; install one or leave it off"
-        )
+        raise FathomError("compile=on, but there is no C++ compiler; install one or leave it off")
     if options.compile != "auto":
         return options.compile == "on", f"compile {options.compile}: as asked for"
     if device.type != "cuda":
