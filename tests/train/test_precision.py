@@ -1,5 +1,6 @@
 """The number format follows the request, then the hardware, then whether it pays."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B
+from fathom.model.transformer import Transformer
 from fathom.train import precision
+from fathom.train.loss import next_token_loss
 from fathom.train.options import TrainOptions
-from fathom.train.precision import choose, compiles, has_bf16, muon_dtype
+from fathom.train.precision import Precision, choose, compiles, has_bf16, muon_dtype
 
 CPUINFO = Path("/proc/cpuinfo")
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -25,7 +28,7 @@ def hardware(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
     [
         (CPU, False, LLAMA2_7B, torch.float32),
         (CPU, True, LLAMA2_7B, torch.bfloat16),
-        (CPU, True, BIGRAM, torch.float32),
+        (CPU, True, replace(BIGRAM, d_model=64), torch.float32),
         (CUDA, True, BIGRAM, torch.bfloat16),
         (CUDA, False, GPT2, torch.float16),
         (MPS, False, GPT2, torch.float32),
@@ -84,3 +87,26 @@ def test_muon_orthogonalizes_in_bf16_unless_fp32_was_asked_for(monkeypatch: pyte
 def test_compile_where_it_pays(options: TrainOptions, device: torch.device, on: bool) -> None:
     chosen, line = compiles(options, device)
     assert chosen is on and line.startswith(f"compile {'on' if on else 'off'}: ")
+
+
+def test_bf16_on_a_cpu_stays_near_fp32_and_keeps_attention_out() -> None:
+    """Loss and gradients as in fp32 but for bf16's eight bits; attention sees fp32 alone."""
+    config = replace(GPT2, vocab_size=50, d_model=32, n_layer=2, n_head=2, context_length=16)
+    model, ids = Transformer(config), torch.randint(0, 50, (4, 17))
+    exact = torch.autograd.grad(next_token_loss(model, ids[:, :-1], ids[:, 1:])[0], model.embed.weight)[0]
+    bf16 = Precision(torch.bfloat16, CPU, "")
+    bf16.adapt(model)
+    seen: list[torch.dtype] = []
+    inner = model.blocks[0].attn.attend
+
+    def watched(q: torch.Tensor, *rest: Any) -> torch.Tensor:
+        z = inner(q, *rest)
+        seen.append(z.dtype)
+        return z
+
+    model.blocks[0].attn.attend = watched
+    with bf16.autocast():
+        loss = next_token_loss(model, ids[:, :-1], ids[:, 1:])[0]
+    near = torch.autograd.grad(loss, model.embed.weight)[0]
+    assert seen == [torch.float32]
+    assert 0 < (near - exact).norm() / exact.norm() < 0.03
