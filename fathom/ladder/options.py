@@ -27,10 +27,10 @@ class LadderOptions:
     context_length: int = 64
     d_model: int = 64
     batch_size: int = 8
-    learning_rate: float = 1e-2  # AdamW's, for embeddings and norms
+    learning_rate: float = 2e-2  # AdamW's, for embeddings and norms
     muon_learning_rate: float = 0.05  # for the matrices inside blocks
-    eval_windows: int = 512  # validation windows, the same for every rung
-    evaluations: int = 6  # points of each validation curve
+    eval_windows: int = 320  # validation windows, the same for every rung
+    evaluations: int = 5  # points of each validation curve
     device: str = "auto"
     dtype: Dtype = "auto"
 
