@@ -87,7 +87,7 @@ def test_no_fault_at_any_call_harms_what_was_saved(act: Any, lasting: bool, step
                 error = caught
         where = f"call {when} ({fault.name})"
         if saved:
-            assert contents(saved) == new[step], where
+            assert contents(saved) == new[step] and fault.name != "fsync", where  # unsynced is not saved
             assert checkpoint.latest(place).step == step, where
         else:
             assert isinstance(error, Dead | KeyboardInterrupt) or "untouched" in str(error), where

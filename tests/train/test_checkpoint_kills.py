@@ -105,7 +105,7 @@ def inject_everywhere(saver: Saver, folder: Path, step: int, calls: str, fault: 
             assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, where
         else:
             assert "(INJECTED)" in log and os.WIFEXITED(status) and os.WEXITSTATUS(status) in (SAVED, REFUSED), where
-            assert status or good(place)[step] == new[step], where
+            assert status or (good(place)[step] == new[step] and call != "fsync"), where  # unsynced is not saved
         check(place, before, new, where)
         shutil.rmtree(place)
     return counts
