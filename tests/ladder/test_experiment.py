@@ -162,3 +162,12 @@ def test_the_file_is_plain_json(climbed: Climbed) -> None:
     values = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))
     assert values["trained"][3]["losses"][-1] == result.trained[3].loss
     assert read(folder) == result
+
+
+def test_the_trained_bigram_becomes_the_counted_one(shared_data: Path, tmp_path: Path) -> None:
+    """With the settings of every ladder and fewer steps than a quick one has."""
+    options = LadderOptions(data=str(shared_data / "tinyshakespeare.txt"), rungs=("bigram",), seeds=1, steps=400)
+    result = climb(options, tmp_path / "run")
+    loss = result.loss("bigram")
+    assert loss and abs(loss.mean - result.references.bigram) < 0.02
+    assert result.references.bigram < result.references.unigram < result.references.uniform
