@@ -191,6 +191,15 @@ def test_loaded_state_is_a_copy() -> None:
     assert comparable(kept) == comparable(tensors)
 
 
+def test_a_state_of_before_the_first_step_empties_a_used_optimizer() -> None:
+    net = model()
+    saved = optimizer_state([AdamW(net.parameters())], net.named_parameters())
+    used = AdamW(net.parameters())
+    train(net, [used], 1)
+    load_optimizer_state([used], net.named_parameters(), *saved)
+    assert not used.state
+
+
 def test_how_a_step_is_computed_stays_this_machines_choice() -> None:
     net = model()
     optimizer = AdamW(net.parameters(), lr=0.5, fused=True)
