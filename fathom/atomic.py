@@ -8,6 +8,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from fathom.errors import FathomError
 
 
 @contextlib.contextmanager
@@ -38,3 +41,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_write` as an open binary file, in a folder that is made; what the disk refuses is one FathomError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            yield file
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem

@@ -15,8 +15,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from fathom.atomic import replacing
 from fathom.errors import FathomError
-from fathom.files import replacing
 
 Open = Callable[..., AbstractContextManager[Any]]
 

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
+from fathom.atomic import replacing
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.files import replacing
 from fathom.tokenizer.protocol import TokenArray
 
 BLOCK = 1 << 20  # ids

@@ -10,8 +10,8 @@ from typing import Any
 
 import tokenizers
 
+from fathom.atomic import replacing
 from fathom.errors import FathomError, near
-from fathom.files import replacing
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.character import CharacterTokenizer
