@@ -1,6 +1,7 @@
 """The command line: the only room that prints and exits.
 
 main      the table of verbs, one-line errors, exit codes
+watch     training and other long work, shown as it happens
 options   options every verb has, and options made from the fields of a dataclass
 train, presets, generate, ladder   one file per verb, imported when the verb is called
 """
