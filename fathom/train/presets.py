@@ -14,8 +14,10 @@ STRONG_TRAIN: dict[str, Any] = {
     "init": "zero-output",
     "schedule": "linear",
     "final_fraction": 0.0,
-    "learning_rate": 5e-3,
-    "muon_learning_rate": 0.02,
+    "learning_rate": 0.03,
+    "betas": [0.9, 0.95],
+    "muon_learning_rate": 0.03,
+    "momentum": 0.9,
 }
 GPT2_MODEL: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
 
@@ -33,7 +35,7 @@ PRESETS = {
     "shakespeare": Recipe(
         "10.7M parameters, 6 layers of width 384, context 256: for a GPU, minutes",
         {"d_model": 384, "n_layer": 6, "n_head": 6, "context_length": 256, "dropout": 0.2} | STRONG_MODEL,
-        {"batch_size": 64, "max_iters": 2500, "eval_interval": 100} | STRONG_TRAIN,
+        {"batch_size": 64, "max_iters": 2500, "eval_interval": 100} | STRONG_TRAIN | {"learning_rate": 0.01},
     ),
     "gpt2": Recipe(
         "124M parameters, GPT-2's smallest: for a GPU, days (or a tokenizer.json of your own)",
