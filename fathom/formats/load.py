@@ -52,7 +52,7 @@ def find(path: Path) -> Path:
 
 def best(folder: Path) -> Path:
     """The checkpoint with the lowest validation loss that holds, the newest of equals."""
-    ordered = sorted(checkpoint._newest_first(folder), key=validation_loss)
+    ordered = sorted(checkpoint.newest_first(folder), key=validation_loss)
     problems = []
     for path in ordered:
         try:
@@ -72,8 +72,8 @@ def best(folder: Path) -> Path:
 
 def best_step(folder: Path) -> list[int]:
     """The step of the checkpoint with the lowest validation loss, where one was measured."""
-    measured = [(validation_loss(path), path) for path in checkpoint._newest_first(folder)]
-    known = [(loss, checkpoint._step(path)) for loss, path in measured if loss < float("inf")]
+    measured = [(validation_loss(path), path) for path in checkpoint.newest_first(folder)]
+    known = [(loss, checkpoint.step_of(path)) for loss, path in measured if loss < float("inf")]
     return [min(known)[1]] if known else []
 
 

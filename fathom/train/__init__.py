@@ -1,17 +1,22 @@
 """Training: batch -> loss -> backward -> clip -> step -> report -> maybe save.
 
-train        a run directory from a recipe: data, tokenizer, model, loop, checkpoints, plot
+train        a run folder from a recipe, or on from where a run stopped
 loop         the loop itself, on anything that has a model, an optimizer and batches
-recipes      presets of training as values; YAML and overrides on top of them
+run          the folder of a run: what it was told, its text as tokens, its checkpoints
+recipes      a recipe as values: presets, YAML and overrides on top of each other
+presets      the recipes that have names
 options      TrainOptions: every choice of training as one value
+before       what is said before step 1, and what looks wrong
 loss         next-token loss in chunks; exact gradient accumulation
 optimizer    which parameter goes to which optimizer, and what is decayed
 muon         Muon: orthogonalised momentum for matrices
 schedule     the learning rate over time
 precision    number format and compilation, chosen for the machine
-checkpoint   atomic checkpoints with a manifest; state: everything that must resume bitwise
+survive      a checkpoint of a run, and back
+state        optimizer and random states without pickle
 signals      Ctrl-C and SIGTERM end a run with a good checkpoint
-events       what the loop has to say, as values
+metrics      what was measured, as lines and as a plot
+events       what training has to say, as values
 """
 
 import sys

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from fathom.train.recipes import Recipe
 
-TEXT = "".join(f"{i} green bottles hanging on the wall, and if {i % 7} should fall, there'd be {i - 1}.\n" for i in range(200))
+TEXT = "".join(
+    f"{i} green bottles hanging on the wall, and if {i % 7} should fall, there'd be {i - 1}.\n" for i in range(200)
+)
 
 
 def recipe(folder: Path, **train: object) -> Recipe:

@@ -51,7 +51,10 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def figures(run: Path) -> list[tuple[object, ...]]:
     """metrics.jsonl without its times."""
-    return [tuple(line.get(key) for key in ("step", "loss", "val_loss", "grad_norm")) for line in read(run / "metrics.jsonl")]
+    return [
+        tuple(line.get(key) for key in ("step", "loss", "val_loss", "grad_norm"))
+        for line in read(run / "metrics.jsonl")
+    ]
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -113,7 +116,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path) -> None:
     whole = weights(tmp_path / "run", 12)
     damage(tmp_path / "run", 12)
     notes: list[str] = []
-    train(EMPTY, tmp_path / "run", mode="resume", report=lambda e: notes.append(e.text) if isinstance(e, Note) else None)
+    train(
+        EMPTY, tmp_path / "run", mode="resume", report=lambda e: notes.append(e.text) if isinstance(e, Note) else None
+    )
     assert "step-00000012" in notes[0]
     assert "damaged" in notes[0]
     assert "step 8" in notes[1]
@@ -158,7 +163,10 @@ def test_a_signal_leaves_a_good_checkpoint(tmp_path: Path, number: signal.Signal
     call += ["--model.d-model", "16", "--model.n-layer", "1", "--model.n-head", "2", "--block-size", "16"]
     call += ["--eval-interval", "900000", "--device", "cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE, *call], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-c", CODE, *call],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stderr is not None
     for line in process.stderr:  # until it has trained

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fathom.train import checkpoint
+from fathom.formats import checkpoint
 from fathom.train.signals import Stop, stop_on_signal
 from tests.conftest import ROOT
 
@@ -88,7 +88,7 @@ def test_outside_the_main_thread_it_is_an_empty_wish() -> None:
 LOOP = """
 import sys
 from pathlib import Path
-from fathom.train import checkpoint
+from fathom.formats import checkpoint
 from fathom.train.signals import stop_on_signal
 with stop_on_signal() as stop:
     for step in range(1, 10**9):

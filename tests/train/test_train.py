@@ -24,9 +24,22 @@ def test_a_run_leaves_everything_that_is_promised(tmp_path: Path) -> None:
     events: list[Event] = []
     result = train(recipe(tmp_path, sample_interval=6), tmp_path / "run", report=events.append)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.yaml", "tokenizer.json", "data", "facts.json", "metrics.jsonl", "loss.png", "loss.svg", "checkpoints"}
+    assert names == {
+        "config.yaml",
+        "tokenizer.json",
+        "data",
+        "facts.json",
+        "metrics.jsonl",
+        "loss.png",
+        "loss.svg",
+        "checkpoints",
+    }
     assert steps(tmp_path / "run" / "checkpoints") == [8, 12]
-    assert [e.step for e in events if isinstance(e, Evaluated)] == [4, 8, 12] == [e.step for e in events if isinstance(e, Saved)]
+    assert (
+        [e.step for e in events if isinstance(e, Evaluated)]
+        == [4, 8, 12]
+        == [e.step for e in events if isinstance(e, Saved)]
+    )
     assert [e.step for e in events if isinstance(e, Sample)] == [6, 12]
     assert [e.step for e in events if isinstance(e, Progress)] == list(range(1, 13))
     assert (result.step, result.tokens, result.exit_code) == (12, 12 * 8 * 16, 0)
@@ -77,7 +90,9 @@ def warnings_of(tmp_path: Path, text: str, **train_options: object) -> str:
     (tmp_path / "text.txt").write_text(text)
     notes: list[str] = []
     chosen = recipe(tmp_path, **train_options)
-    train(chosen, tmp_path / "run", report=lambda e: notes.append(e.text) if isinstance(e, Note) and e.warning else None)
+    train(
+        chosen, tmp_path / "run", report=lambda e: notes.append(e.text) if isinstance(e, Note) and e.warning else None
+    )
     return "\n".join(notes)
 
 
@@ -97,7 +112,9 @@ def test_a_warning_where_the_first_loss_is_off(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_divergence_updates_nothing_and_names_the_step(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_updates_nothing_and_names_the_step(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(recipe(tmp_path), tmp_path / "run")
     run = open_run(tmp_path / "run")
     session = Session.start(run.config, run.options)

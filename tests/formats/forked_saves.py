@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from fathom.errors import FathomError
+from fathom.formats import checkpoint
 from fathom.formats.tensors import write_tensors
-from fathom.train import checkpoint
-from tests.train.saving import files, quick_directory
+from tests.formats.saving import files, quick_directory
 
 torch.set_num_threads(1)  # a forked child has none of its parent's threads and would wait for them forever
 WEIGHTS = {f"w{i}": torch.full((700, 700), float(i)) for i in range(2)}  # safetensors needs several writes for them

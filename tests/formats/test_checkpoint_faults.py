@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fathom.errors import FathomError
-from fathom.train import checkpoint
-from tests.train.saving import SAVES, check, contents, files, good, prepare, quick_directory
+from fathom.formats import checkpoint
+from tests.formats.saving import SAVES, check, contents, files, good, prepare, quick_directory
 
 CALLS = [(os, "mkdir"), (os, "open"), (os, "write"), (os, "fsync"), (os, "close"), (os, "rename"), (os, "unlink")]
 CALLS += [(os, "rmdir"), (os, "scandir"), (io, "open")]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fathom.errors import FathomError
-from fathom.train import checkpoint
+from fathom.formats import checkpoint
 
 Contents = dict[str, bytes]
 SAVES = {"a further step": 300, "the same step again": 200}
@@ -55,12 +55,12 @@ def contents(path: Path) -> Contents:
 def good(folder: Path) -> dict[int, Contents]:
     """Every checkpoint of the folder that holds, by step."""
     found = {}
-    for path in checkpoint._newest_first(folder):
+    for path in checkpoint.newest_first(folder):
         try:
             checkpoint.verify(path)
         except FathomError:
             continue
-        found[checkpoint._step(path)] = contents(path)
+        found[checkpoint.step_of(path)] = contents(path)
     return found
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.train.forked_saves import REFUSED, SAVED
-from tests.train.saving import SAVES, check, contents, good, prepare, quick_directory
+from tests.formats.forked_saves import REFUSED, SAVED
+from tests.formats.saving import SAVES, check, contents, good, prepare, quick_directory
 
 CHANGING = "openat,mkdir,mkdirat,write,pwrite64,writev,ftruncate,fallocate,fsync,fdatasync,chmod,fchmod,fchmodat"
 CHANGING += ",rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir"
@@ -32,7 +32,7 @@ class Saver:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.train.forked_saves"],
+            [sys.executable, "-m", "tests.formats.forked_saves"],
             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT},
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )

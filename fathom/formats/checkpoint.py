@@ -64,13 +64,13 @@ def save(folder: Path, step: int, files: Mapping[str, Content], keep: int = 2, p
 def latest(folder: Path) -> Found:
     """The newest checkpoint in `folder` whose manifest holds; FathomError when there is none."""
     skipped = []
-    for path in _newest_first(folder):
+    for path in newest_first(folder):
         try:
             verify(path)
         except FathomError as error:
             skipped.append((path, str(error)))
         else:
-            return Found(path, _step(path), tuple(skipped))
+            return Found(path, step_of(path), tuple(skipped))
     if skipped:
         raise FathomError(
             f"none of {len(skipped)} checkpoints in {folder} holds; the newest: {skipped[0][1]}; train anew"
@@ -98,7 +98,7 @@ def _verify_file(file: Path, size: int, digest: str) -> None:
 
 def steps(folder: Path) -> list[int]:
     """The steps of which there is a checkpoint, ascending; whether each holds is for `verify` to say."""
-    return [_step(path) for path in reversed(_newest_first(folder))]
+    return [step_of(path) for path in reversed(newest_first(folder))]
 
 
 def _make_room(folder: Path) -> None:
@@ -145,10 +145,10 @@ def _publish(partial: Path, final: Path) -> None:
 def _prune(newest: Path, keep: int, protect: Collection[int]) -> None:
     """Remove what is older than the newest `keep` that hold; a half-removed one does not hold."""
     held = 0
-    for path in _newest_first(newest.parent):
+    for path in newest_first(newest.parent):
         if held < keep:
             held += path == newest or _holds(path)
-        elif _step(path) not in protect:
+        elif step_of(path) not in protect:
             _discard(path)
 
 
@@ -166,8 +166,9 @@ def _holds(path: Path) -> bool:
     return True
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("step-*") if _is_checkpoint(path)), key=_step, reverse=True)
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`; whether each holds is for `verify` to say."""
+    return sorted((path for path in folder.glob("step-*") if _is_checkpoint(path)), key=step_of, reverse=True)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -176,7 +177,8 @@ def _is_checkpoint(path: Path) -> bool:
     return named and (path.suffix != REPLACED or not path.with_suffix("").exists())
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, from its name."""
     return int(path.name.removesuffix(REPLACED).removeprefix("step-"))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fathom.errors import FathomError
-from fathom.train import checkpoint
-from tests.train.saving import check, contents, files, good, prepare
+from fathom.formats import checkpoint
+from tests.formats.saving import check, contents, files, good, prepare
 
 
 @pytest.fixture
