@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config
+from fathom.formats.tensors import write_tensors
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 
@@ -31,7 +32,7 @@ def weights(model: Transformer) -> dict[str, Tensor]:
 
 def write_weights(model: Transformer, path: Path) -> None:
     """model.safetensors with our names."""
-    save_file(weights(model), path, metadata={"format": "pt"})
+    write_tensors(path, weights(model))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -8,13 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from fathom.errors import FathomError
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG
 from fathom.formats.load import STATE, best_step
 from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
+from fathom.formats.tensors import write_tensors
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Report, Saved
 from fathom.train.loop import Session
@@ -38,7 +37,7 @@ def save_checkpoint(run: Run, session: Session, report: Report) -> None:
     }
     files: dict[str, checkpoint.Content] = {
         WEIGHTS: lambda path: write_weights(session.model, path),
-        OPTIMIZER: lambda path: save_file({name: t.contiguous() for name, t in tensors.items()}, path),
+        OPTIMIZER: lambda path: write_tensors(path, tensors),
         STATE: json.dumps(values).encode(),
         CONFIG: (run.folder / CONFIG).read_bytes(),
         tokenizers.FILE: (run.folder / tokenizers.FILE).read_bytes(),

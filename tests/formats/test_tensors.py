@@ -1,5 +1,6 @@
 """Bits in, bits out, judged by safetensors' own reader."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,13 @@ def test_the_file_is_as_readable_as_any(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
     with pytest.raises(FathomError, match="cannot be written"):
         write_tensors(tmp_path / place, {"a": torch.zeros(3)})
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(FathomError, match=r"a\.safetensors cannot be written: .*too large"):
+            write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
