@@ -26,9 +26,9 @@ class LadderOptions:
 
     context_length: int = 64
     d_model: int = 64
-    batch_size: int = 8
+    batch_size: int = 16
     learning_rate: float = 2e-2  # AdamW's, for embeddings and norms
-    muon_learning_rate: float = 0.05  # for the matrices inside blocks
+    muon_learning_rate: float = 0.04  # for the matrices inside blocks
     eval_windows: int = 320  # validation windows, the same for every rung
     evaluations: int = 5  # points of each validation curve
     device: str = "auto"
