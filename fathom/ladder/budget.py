@@ -1,11 +1,13 @@
 """How many steps fit into the minutes: a few steps of each rung are timed, and all rungs get the same number."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
+import torch
 from torch import Tensor
 
 from fathom.data.batches import Batches
@@ -15,7 +17,7 @@ from fathom.ladder.rungs import Rung
 from fathom.train.events import Prepared, Report
 from fathom.train.loop import Session, evaluate, fit
 
-PROBE = 8  # steps that are timed; the first half warms up
+PROBE = 6  # steps that are timed; the first half warms up
 FEWEST = 20  # steps below which a ladder says nothing
 REPORT_SECONDS = 12.0  # kept for the report
 SLACK = 0.88  # of the time left that is planned for; machines are not even
@@ -43,6 +45,25 @@ def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Se
     evaluate(session.model, some, session.precision)
     evaluation = (time.perf_counter() - start) * len(validation) / len(some)
     return Cost(median(after - before for before, after in pairwise(moments[PROBE // 2 :])), evaluation)
+
+
+@contextmanager
+def fastest_threads(
+    rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]
+) -> Iterator[int]:
+    """Within it torch uses one thread where that trains this rung faster than all of them, as with small models."""
+    before = torch.get_num_threads()
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return measure(rung, options, batches, validation).step
+
+    try:
+        choices = sorted({1, before})
+        torch.set_num_threads(min(choices, key=seconds) if len(choices) > 1 else before)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def plan(costs: Mapping[str, Cost], options: LadderOptions, seconds: float) -> int:

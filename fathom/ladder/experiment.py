@@ -6,6 +6,7 @@ fewer rungs; ladder.json is whole after every run.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.native import WEIGHTS, write_weights
 from fathom.generate.generate import generate
 from fathom.generate.options import GenerateOptions
-from fathom.ladder.budget import REPORT_SECONDS, Cost, Pace, measure, plan
+from fathom.ladder.budget import REPORT_SECONDS, Cost, Pace, fastest_threads, measure, plan
 from fathom.ladder.options import LadderOptions
 from fathom.ladder.references import references
 from fathom.ladder.result import LadderResult, Text, Trained, folder_of, read, write
@@ -51,6 +52,11 @@ class Ground:
     def batches(self, options: LadderOptions, seed: int) -> Batches:
         return Batches(self.run.tokens("train"), options.context_length, options.batch_size, seed)
 
+    def fastest_threads(self, options: LadderOptions) -> AbstractContextManager[int]:
+        """Judged by the top rung, which takes most of the time."""
+        top = rungs(self.run.tokenizer.vocab_size, options.context_length, options.d_model)[-1]
+        return fastest_threads(top, options, self.batches(options, options.seed), self.validation)
+
 
 def climb(
     options: LadderOptions, folder: Path, overwrite: bool = False, report: Report = silent, stop: Stop = never
@@ -60,10 +66,11 @@ def climb(
     end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
     find(options.rungs, rungs(1))
     ground = stand(create(recipe(options), folder, overwrite, report), options, report, until(end, stop))
-    result = begin(options, ground)
-    costs = measured(result, ground)
-    steps = options.steps or plan(costs, options, end - time.monotonic())
-    return go_on(replace(result, steps=steps), ground, costs)
+    with ground.fastest_threads(options):
+        result = begin(options, ground)
+        costs = measured(result, ground)
+        steps = options.steps or plan(costs, options, end - time.monotonic())
+        return go_on(replace(result, steps=steps), ground, costs)
 
 
 def resume(folder: Path, minutes: float, report: Report = silent, stop: Stop = never) -> LadderResult:
@@ -71,7 +78,8 @@ def resume(folder: Path, minutes: float, report: Report = silent, stop: Stop = n
     end = time.monotonic() + 60 * minutes - REPORT_SECONDS
     result = read(folder)
     ground = stand(open_run(folder), result.options, report, until(end, stop))
-    return go_on(result, ground, measured(result, ground))
+    with ground.fastest_threads(result.options):
+        return go_on(result, ground, measured(result, ground))
 
 
 def until(end: float, stop: Stop) -> Stop:

@@ -17,7 +17,7 @@ from fathom.ladder.budget import Cost, Pace, plan
 from fathom.ladder.experiment import climb, resume
 from fathom.ladder.options import LadderOptions
 from fathom.ladder.result import LadderResult, read
-from fathom.ladder.rungs import IDEAS
+from fathom.ladder.rungs import IDEAS, rungs
 from fathom.model.transformer import Transformer
 from fathom.train.events import Event, Note, Prepared
 from tests.ladder.conftest import SMALL
@@ -120,6 +120,22 @@ def test_the_plan_fits_the_minutes() -> None:
     assert 0.8 * 280 < total <= budget.SLACK * 280
     with pytest.raises(FathomError, match=r"minutes=0.1 is too short for 2 rungs with 3 seeds.* give more minutes"):
         plan(costs, replace(options, minutes=0.1), seconds=1)
+
+
+@pytest.mark.parametrize("one, all_of_them, chosen", [(1.0, 2.0, 1), (2.0, 1.0, 3)])
+def test_the_faster_number_of_threads(
+    one: float, all_of_them: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {1: one, 3: all_of_them}
+    monkeypatch.setattr(budget, "measure", lambda *_: Cost(seconds[torch.get_num_threads()], 0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with budget.fastest_threads(rungs(5)[-1], LadderOptions(), None, []) as threads:  # type: ignore[arg-type]
+            assert threads == torch.get_num_threads() == chosen
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_pace_counts_deep_rungs_for_more() -> None:
