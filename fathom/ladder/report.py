@@ -10,7 +10,7 @@ from fathom.model.cost import flops_per_token, n_parameters
 from fathom.report.plot import signed
 from fathom.report.table import table
 
-HEADS = ("rung", "parameters", "FLOPs/token", "validation loss", "bits/char", "what it bought", "")
+HEADS = ("rung", "parameters", "FLOPs/token", "val loss", "bits/char", "what it bought", "")
 NUMBERS = (1, 2, 3, 4, 5)
 
 

@@ -87,7 +87,7 @@ IDEAS = (
     ),
     Idea(
         "depth",
-        "depth (now GPT)",
+        "depth (GPT)",
         "Three blocks in place of one: later blocks read what earlier ones found.",
         {"n_layer": 3},
         f"{MODEL}/transformer.py:Block",
@@ -119,7 +119,7 @@ IDEAS = (
     ),
     Idea(
         "gqa",
-        "grouped queries (now LLaMA)",
+        "grouped queries (LLaMA)",
         "Two query heads share each head of keys and values: half the cache, fewer parameters.",
         {"n_kv_head": 2},
         f"{MODEL}/attention.py:attend",

@@ -20,7 +20,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence
     return made
 
 
-def plain(shown: RenderableType, width: int = 100) -> str:
+def plain(shown: RenderableType, width: int = 112) -> str:
     """What a terminal of this width would show, without colours and without spaces at the ends of lines."""
     buffer = io.StringIO()
     Console(file=buffer, width=width, color_system=None, force_terminal=False).print(shown)
