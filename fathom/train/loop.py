@@ -6,7 +6,8 @@ token ids. Does not know files, text or which architecture it trains.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -97,8 +98,10 @@ def fit(
     while not session.finished and not stop():
         report(update(session, batches.at(session.step)))
         if session.due(options.eval_interval):
-            session.validation_loss = evaluate(session.model, validation, session.precision)
-            report(Evaluated(session.step, session.validation_loss, None, session.tick()))
+            loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
+            if not stop():  # else it was cut short
+                session.validation_loss = loss
+                report(Evaluated(session.step, loss, None, session.tick()))
         if session.due(options.checkpoint_interval or options.eval_interval) or stop():
             save(session)
 
@@ -142,7 +145,7 @@ def refuse_divergence(session: Session, loss: float, norm: float) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: Transformer, validation: Sequence[Tensor], precision: Precision) -> float:
+def evaluate(model: Transformer, validation: Iterable[Tensor], precision: Precision) -> float:
     """Mean loss in nats per token over windows (b, t + 1), without dropout."""
     device, training = model.embed.weight.device, model.training
     model.eval()
@@ -153,4 +156,4 @@ def evaluate(model: Transformer, validation: Sequence[Tensor], precision: Precis
             loss, n = next_token_loss(model, ids, targets)
         total, count = total + loss.item(), count + int(n)
     model.train(training)
-    return total / count
+    return total / max(count, 1)

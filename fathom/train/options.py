@@ -47,7 +47,7 @@ class TrainOptions:
 
     # learning rate over time, as a fraction of its peak
     schedule: Schedule = "cosine"
-    warmup_steps: int | None = None  # None: a twentieth of all steps, at most 100
+    warmup_steps: int | None = None  # None: a sixth of all steps, at most 100
     decay_fraction: float = 0.2  # wsd: the last part of all steps, in which the rate falls
     final_fraction: float = 0.1  # where linear, cosine and wsd end
 
@@ -78,7 +78,7 @@ class TrainOptions:
     @property
     def warmup(self) -> int:
         """Steps over which the learning rate rises."""
-        return min(100, self.max_iters // 20) if self.warmup_steps is None else self.warmup_steps
+        return min(100, self.max_iters // 6) if self.warmup_steps is None else self.warmup_steps
 
 
 def problems(options: TrainOptions) -> list[str]:

@@ -15,7 +15,7 @@ from fathom.formats.load import STATE, best_step
 from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
 from fathom.formats.tensors import write_tensors
 from fathom.tokenizer import load as tokenizers
-from fathom.train.events import Report, Saved
+from fathom.train.events import Note, Report, Saved
 from fathom.train.loop import Session
 from fathom.train.run import Run
 from fathom.train.state import load_optimizer_state, optimizer_state, random_states, restore_random_states
@@ -46,7 +46,7 @@ def save_checkpoint(run: Run, session: Session, report: Report) -> None:
     report(Saved(session.step, path))
 
 
-def restore(run: Run, session: Session) -> checkpoint.Found:
+def restore(run: Run, session: Session, report: Report) -> checkpoint.Found:
     """Put the session where the newest checkpoint that holds was made."""
     found = checkpoint.latest(run.checkpoints)
     values = read_state(found.path / STATE)
@@ -54,7 +54,8 @@ def restore(run: Run, session: Session) -> checkpoint.Found:
     tensors = read_weights(found.path / OPTIMIZER)
     load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
     session.scaler.load_state_dict(values["scaler"])
-    restore_random_states(values["random"])
+    if restore_random_states(values["random"]):
+        report(Note("this machine has other GPUs than the run had: what is random on them starts anew", warning=True))
     session.step, session.tokens, session.seconds = values["step"], values["tokens"], values["seconds"]
     return found
 

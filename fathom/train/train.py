@@ -176,7 +176,7 @@ def resumed(folder: Path, said: Recipe, report: Report) -> tuple[Run, Session]:
     options = build(TrainOptions, {**asdict(run.options), **said.train}, "train")
     run = replace(run, options=options)
     session = Session.start(run.config, options)
-    found = restore(run, session)
+    found = restore(run, session, report)
     for path, why in found.skipped:
         report(Note(f"{path} is damaged and was passed over: {why}", warning=True))
     report(Note(f"resuming {folder} at step {session.step:,}"))

@@ -13,8 +13,8 @@ MACHINE = {
     "how it was written": r"\b(?:(?:this|another|earlier) sessio[n]|helpe[r] [A-Z]|sub-?agen[t]|the brie[f])\b",
     "a private address": r"\b(?:10|192\.168|172\.16)\.\d+\.\d+\b(?!\.\d*\w)|\.interna[l]\b|\.exampl[e]\b(?!\.com)",
 }
-HOSTS = {"github.com", "arxiv.org", "www.apache.org", "huggingface.co", "raw.githubusercontent.com", "pypi.org"}
-HOSTS |= {"download.pytorch.org", "localhost", "127.0.0.1", "example.com", "www.w3.org", "doi.org", "aclanthology.org"}
+HOSTS = {"github.com", "arxiv.org", "www.apache.org", "huggingface.co", "raw.githubusercontent.com"}
+HOSTS |= {"localhost", "127.0.0.1", "example.com", "www.w3.org", "doi.org", "aclanthology.org"}
 HOSTS |= {
     "keepachangelog.com",
     "semver.org",

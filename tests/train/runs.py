@@ -4,9 +4,9 @@ from pathlib import Path
 
 from fathom.train.recipes import Recipe
 
-TEXT = "".join(
-    f"{i} green bottles hanging on the wall, and if {i % 7} should fall, there'd be {i - 1}.\n" for i in range(200)
-)
+WORDS = "green bottles hanging on a wall and if one should fall there would be another that nobody had ever seen".split()
+PLACES = [(i * i * 31 + i // 3 * 17) % 1009 % len(WORDS) for i in range(3000)]  # no two stretches of it alike
+TEXT = " ".join(WORDS[place] + "\n" * (i % 9 == 0) for i, place in enumerate(PLACES))
 
 
 def recipe(folder: Path, **train: object) -> Recipe:

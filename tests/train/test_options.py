@@ -39,7 +39,7 @@ def test_accumulation_is_derived(batch: int, micro: int | None, passes: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("iters", "given", "warmup"), [(2000, None, 100), (300, None, 15), (10, None, 0), (300, 7, 7), (300, 0, 0)]
+    ("iters", "given", "warmup"), [(2000, None, 100), (300, None, 50), (10, None, 1), (300, 7, 7), (300, 0, 0)]
 )
 def test_warmup_follows_from_the_steps(iters: int, given: int | None, warmup: int) -> None:
     assert TrainOptions(max_iters=iters, warmup_steps=given).warmup == warmup
