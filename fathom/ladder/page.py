@@ -27,9 +27,9 @@ MEANINGS = (
     "Validation loss is the mean of -ln p over the same validation tokens for every rung, at the last step. Bits per "
     "character divide it by ln 2 and by characters per token.",
     "± is half the width of a 95 % t-interval over seeds; what an idea bought is paired by seed. A seed decides the "
-    "first weights and the order of the data. Of twenty such "
-    "intervals one misses the truth, on average. And it is the truth about this text, size and budget: an idea that helps large models "
-    "or long training may buy nothing here, and a rung with more FLOPs took more time for the same tokens.",
+    "first weights and the order of the data. Of twenty such intervals one misses the truth, on average. And it is the "
+    "truth about this text, size and budget: an idea that helps large models or long training may buy nothing here, and "
+    "a rung with more FLOPs took more time for the same tokens.",
     "References are counted on the training text and measured on the same validation tokens. ln V knows nothing, the "
     "unigram entropy knows how often each token is, the count bigram how often each follows each, with additive "
     "smoothing chosen by leaving one out of the training text.",
@@ -65,8 +65,8 @@ def head(result: LadderResult) -> list[Html]:
         "context": f"{o.context_length}",
     }
     lead = (
-        f"Each rung is the model below it with {'some fields' if o.rungs else 'one field'} of its config changed. All see "
-        "the same data in the same order for the same number of steps, with the same optimizer settings."
+        f"Each rung is the model below it with {'some fields' if o.rungs else 'one field'} of its config changed. "
+        "All see the same data in the same order for the same number of steps, with the same optimizer settings."
     )
     wanted = len(result.ladder) * o.seeds
     cut = f"This ladder was cut short: {len(result.trained)} of {wanted} runs are finished, and only those count here."
