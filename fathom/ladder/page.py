@@ -28,8 +28,8 @@ MEANINGS = (
     "character divide it by ln 2 and by characters per token.",
     "± is half the width of a 95 % t-interval over seeds; what an idea bought is paired by seed. A seed decides the "
     "first weights and the order of the data. Of twenty such intervals one misses the truth, on average. And it is the "
-    "truth about this text, size and budget: an idea that helps large models or long training may buy nothing here, and "
-    "a rung with more FLOPs took more time for the same tokens.",
+    "truth about this text, size and budget: an idea that helps large models or long training may buy nothing here, "
+    "and a rung with more FLOPs took more time for the same tokens.",
     "References are counted on the training text and measured on the same validation tokens. ln V knows nothing, the "
     "unigram entropy knows how often each token is, the count bigram how often each follows each, with additive "
     "smoothing chosen by leaving one out of the training text.",
