@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fathom.errors import Diverged, FathomError
-from fathom.machine import pick_device
+from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
@@ -37,6 +37,7 @@ class Session:
     """A model, its optimizers and how far they have come. `seconds` and `tokens` count over all resumes."""
 
     def __init__(self, model: Transformer, options: TrainOptions, device: torch.device) -> None:
+        keep_freed_memory()
         self.model, self.options, self.device = model.to(device).train(), options, device
         self.precision = choose(options, model.config, device)
         self.precision.adapt(model)
