@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def fathom(text: str, *options: str) -> tuple[dict[str, Any], list[dict[str, Any
 def per_step(lines: list[dict[str, Any]]) -> float:
     """Median milliseconds between two steps."""
     times = [line["seconds"] for line in lines if "loss" in line]
-    return 1e3 * statistics.median(b - a for a, b in zip(times, times[1:]))
+    return 1e3 * statistics.median(b - a for a, b in pairwise(times))
 
 
 def once(text: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fathom.data.batches import Batches, eval_windows
-from fathom.errors import Diverged
+from fathom.errors import Diverged, FathomError
 from fathom.fields import plain
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.native import WEIGHTS, write_weights
@@ -110,6 +110,8 @@ def measured(result: LadderResult, ground: Ground) -> dict[str, Cost]:
     """What each rung costs on this machine."""
     batches, costs = ground.batches(result.options, result.options.seed), {}
     for rung in result.ladder:
+        if ground.stop():
+            raise FathomError(f"stopped, or out of minutes, after timing {len(costs)} rungs; nothing was trained")
         costs[rung.key] = measure(rung, result.options, batches, ground.validation)
         ground.report(Prepared("rungs timed", len(costs), len(result.ladder)))
     return costs

@@ -30,6 +30,9 @@ MEANINGS = (
     "first weights and the order of the data. Of twenty such intervals one misses the truth, on average. And it is the "
     "truth about this text, size and budget: an idea that helps large models or long training may buy nothing here, "
     "and a rung with more FLOPs took more time for the same tokens.",
+    "All rungs share one batch size and one set of learning rates. The defaults were chosen by validation loss on tiny "
+    "Shakespeare, from about ten tries; with other settings the smaller differences (depth above all) came out "
+    "otherwise.",
     "References are counted on the training text and measured on the same validation tokens. ln V knows nothing, the "
     "unigram entropy knows how often each token is, the count bigram how often each follows each, with additive "
     "smoothing chosen by leaving one out of the training text.",
