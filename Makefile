@@ -9,12 +9,19 @@ FOUND := $(shell for p in $(or $(PYTHON),python3.11 python3.12 python3.13 python
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 SETUP := .venv/set-up
+LEAN := .venv/set-up-lean
 
 .PHONY: demo test test-full lint docs clean
 
-demo: $(SETUP)
+demo: $(LEAN)
 	$(BIN)/fathom train demo --out-dir runs/demo --overwrite
-	$(BIN)/fathom generate runs/demo -p "The " -n 400 --seed 1
+	@echo
+	$(BIN)/fathom generate runs/demo -p "The " -n 400 -t 0.8 --seed 1
+	@echo
+	@echo "The run is in runs/demo, its loss in runs/demo/loss.png. What next:"
+	@echo "  $(BIN)/fathom generate runs/demo -p 'The class '        let it write on"
+	@echo "  $(BIN)/fathom train shakespeare-cpu --data FILE.txt     teach it your own text"
+	@echo "  $(BIN)/fathom ladder --data FILE.txt                    from a bigram to LLaMA, what each idea buys"
 
 test: $(SETUP)
 	$(BIN)/pytest -m "not slow"
@@ -30,13 +37,16 @@ lint: $(SETUP)
 docs: $(SETUP)
 	$(BIN)/python docs/refresh.py
 
-# Done once, and again when a dependency changes. Nothing is compiled.
-$(SETUP): pyproject.toml constraints.txt
+# Done once, and again when a dependency changes. Nothing is compiled. The lean one holds what runs, the other also what
+# checks it.
+$(LEAN): WANTED := .
+$(SETUP): WANTED := .[dev,peers,tensorboard]
+$(LEAN) $(SETUP): pyproject.toml constraints.txt
 	$(if $(FOUND),,$(error fathom needs Python 3.11 or newer and found none; install it, or say make PYTHON=/path/to/it))
 	@echo "Setting up .venv with $(FOUND); the first time this takes a few minutes."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(FOUND) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers,tensorboard]'
-	@touch $(SETUP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(WANTED)'
+	@touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo

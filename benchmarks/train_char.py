@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def once(text: str) -> dict[str, float]:
     }
 
 
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text")
@@ -79,7 +87,7 @@ def main() -> None:
     call = parser.parse_args()
     rounds = [once(call.text) for _ in range(call.repeat)]
     medians = {key: round(statistics.median(r[key] for r in rounds), 4) for key in rounds[0]}
-    machine = f"{platform.machine()}, {platform.processor() or 'unknown processor'}, 2 threads"
+    machine = f"{processor()}, {platform.machine()}, 2 threads, torch {version('torch')}"
     (HERE / "train_char.json").write_text(
         json.dumps({"machine": machine, "medians": medians, "rounds": rounds}, indent=1)
     )

@@ -36,6 +36,7 @@ def command(model: str, prompt: str, echo: bool, cache: bool, verbose: bool, as_
     from fathom.formats.load import load
     from fathom.generate.generate import stream
     from fathom.generate.tell import tell
+    from fathom.machine import describe
 
     given = {key: value for key, value in call.items() if key in GenerateOptions.__dataclass_fields__}
     given = {key: value for key, value in given.items() if value not in (None, ())} | {"use_cache": cache}
@@ -43,6 +44,7 @@ def command(model: str, prompt: str, echo: bool, cache: bool, verbose: bool, as_
     text = read_prompt(prompt)
     network, tokenizer = load(model, dtype=call["dtype"] or "auto", device=call["device"] or "auto")
     running = stream(network, tokenizer, text, options)
+    click.echo(f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}", err=True)
     out = sys.stderr if as_json else sys.stdout
 
     def write(piece: str) -> None:
@@ -60,12 +62,12 @@ def command(model: str, prompt: str, echo: bool, cache: bool, verbose: bool, as_
 
 def read_prompt(prompt: str) -> str:
     """The prompt itself, all of stdin for `-`, or a file's text for FILE:path."""
-    if prompt == "-":
-        return sys.stdin.read()
-    if not prompt.startswith("FILE:"):
+    if prompt != "-" and not prompt.startswith("FILE:"):
         return prompt
     path = Path(prompt.removeprefix("FILE:"))
+    text = sys.stdin.buffer.read() if prompt == "-" else path.read_bytes()
     try:
-        return path.read_text(encoding="utf-8")
+        return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FathomError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        where = "stdin" if prompt == "-" else path
+        raise FathomError(f"{where} is not UTF-8 at byte {error.start}; save it as UTF-8") from None

@@ -39,6 +39,8 @@ def command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, **call:
     given = {
         key: value for key, value in call.items() if key in LadderOptions.__dataclass_fields__ and value is not None
     }
+    if resume and (other := sorted(given.keys() - {"minutes"})):
+        raise FathomError(f"{other[0]} was given with --resume; a resumed ladder keeps its choices: leave it out")
     options = build(LadderOptions, given, "ladder")
     with watching(out_dir) as report, stop_on_signal() as stop:
 

@@ -5,7 +5,9 @@ A verb's file, and with it torch, is imported only when that verb is called.
 """
 
 import os
+import re
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -27,6 +29,9 @@ HELP = """Understand language models by building, training and running them.
   fathom generate runs/shakespeare-cpu           write
   fathom ladder --data FILE.txt                  see what each idea is worth
 """
+
+
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # how torch says it, whatever the class
 
 
 class Verbs(click.Group):
@@ -60,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         outcome = verbs.main(arguments, prog_name="fathom", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
-    except BrokenPipeError:  # the reader of our output has gone, as in `fathom generate ... | head`
+    except (BrokenPipeError, SystemExit):  # the reader has gone, as in `fathom generate ... | head`: click exits then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.Abort):
@@ -82,11 +87,11 @@ def explain(error: Exception) -> tuple[str, int]:
         case click.ClickException():
             return " ".join(error.format_message().split()), 2
         case OSError() if error.filename is not None:
-            return f"{error.filename}: {(error.strerror or str(error)).lower()}; nothing was changed there", 2
+            return f"{error.filename}: {(error.strerror or str(error)).lower()}", 2
         case OSError():
             return f"the system refused: {error}", 2
-        case MemoryError():
-            return "not enough memory; use a smaller batch or model", 2
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+            return "not enough memory; use a smaller model, batch or --train.micro-batch-size", 2
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug; --debug shows where)", 2
 
 
@@ -102,4 +107,5 @@ def run() -> None:
     spinning for as long as GNU's OpenMP does by default makes a training step many times slower.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    warnings.formatwarning = lambda message, *_, **__: f"fathom: {message}\n"
     sys.exit(main())

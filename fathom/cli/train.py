@@ -57,18 +57,27 @@ def read_call(preset: str | None, call: Mapping[str, Any]) -> tuple[Recipe, Path
     """Recipe, folder and mode. A resumed run is asked only for what was said in this call."""
     if call["resume"] and call["overwrite"]:
         raise FathomError("--resume and --overwrite were both given; a run is gone on with or replaced, choose one")
-    name = preset or DEFAULT
-    recipe = find(name, recipes())
-    if call["resume"]:
-        recipe = Recipe()
+    named = preset or (None if call["files"] else DEFAULT)
+    recipe = find(named, recipes()) if named and not call["resume"] else Recipe()
     for file in call["files"]:
         recipe = read(file, recipe)
     machine = {key: call[key] for key in ("seed", "device", "dtype") if call[key] is not None}
     recipe = recipe.changed(said("model", call), said("train", call) | machine)
     if call["grad_accumulation"]:
-        recipe = recipe.changed({}, {"micro_batch_size": recipe.options().batch_size // call["grad_accumulation"]})
+        recipe = recipe.changed({}, {"micro_batch_size": micro_batch(recipe, call)})
+    name = named or call["files"][-1].stem
     mode = "resume" if call["resume"] else "overwrite" if call["overwrite"] else "new"
     return recipe, call["out_dir"] or Path("runs") / name, mode
+
+
+def micro_batch(recipe: Recipe, call: Mapping[str, Any]) -> int:
+    """Sequences per forward pass, so that there are as many passes per step as was said."""
+    passes, batch = call["grad_accumulation"], recipe.options().batch_size
+    if call["resume"]:
+        raise FathomError("--grad-accumulation was given with --resume; a resumed run keeps its own: leave it out")
+    if batch % passes:
+        raise FathomError(f"--grad-accumulation {passes} does not divide the batch size {batch}; change one")
+    return int(batch // passes)
 
 
 def summary(result: "Result") -> str:

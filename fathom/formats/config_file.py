@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from fathom.atomic import atomic_write
 from fathom.errors import FathomError
 
 CONFIG = "config.yaml"
@@ -13,7 +14,8 @@ CONFIG = "config.yaml"
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Plain values as YAML: `model:` holds ModelConfig's fields; other keys belong to whoever wrote them."""
-    path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    with atomic_write(path) as new:
+        new.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
 
 
 def read_config(path: Path) -> dict[str, Any]:

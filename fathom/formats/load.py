@@ -5,6 +5,7 @@ says. Does not know how a model was trained.
 """
 
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -83,4 +84,4 @@ def validation_loss(path: Path) -> float:
         loss = json.loads((path / STATE).read_text())["validation_loss"]
     except (OSError, ValueError, KeyError, TypeError):
         return float("inf")
-    return float("inf") if loss is None else float(loss)
+    return float(loss) if isinstance(loss, float) and math.isfinite(loss) else float("inf")

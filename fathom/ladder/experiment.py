@@ -6,14 +6,14 @@ fewer rungs; ladder.json is whole after every run.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from fathom.data.batches import Batches, eval_windows
-from fathom.errors import Diverged, FathomError
+from fathom.errors import Diverged
 from fathom.fields import plain
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.native import WEIGHTS, write_weights
@@ -29,7 +29,7 @@ from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Evaluated, Event, Note, Prepared, Report, silent
 from fathom.train.loop import Session, fit
 from fathom.train.recipes import Recipe
-from fathom.train.run import Run, create, open_run, recipe_of
+from fathom.train.run import Run, created, open_run, recipe_of
 
 SAMPLE_TOKENS = 200
 Stop = Callable[[], bool]
@@ -65,11 +65,14 @@ def climb(
     minutes are over."""
     end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
     find(options.rungs, rungs(1))
-    ground = stand(create(recipe(options), folder, overwrite, report), options, report, until(end, stop))
-    with ground.fastest_threads(options):
-        result = begin(options, ground)
-        costs = measured(result, ground)
-        steps = options.steps or plan(costs, options, end - time.monotonic())
+    with ExitStack() as stack:
+        with created(recipe(options), folder, overwrite, report) as run:
+            ground = stand(run, options, report, until(end, stop))
+            stack.enter_context(ground.fastest_threads(options))
+            result = begin(options, ground)
+            costs = measured(result, ground)
+            steps = options.steps or plan(costs, options, end - time.monotonic())
+        ground = replace(ground, folder=folder, run=replace(run, folder=folder))
         return go_on(replace(result, steps=steps), ground, costs)
 
 
@@ -108,10 +111,9 @@ def begin(options: LadderOptions, ground: Ground) -> LadderResult:
 
 def measured(result: LadderResult, ground: Ground) -> dict[str, Cost]:
     """What each rung costs on this machine."""
-    batches, costs = ground.batches(result.options, result.options.seed), {}
+    costs: dict[str, Cost] = {}
+    batches = ground.batches(result.options, result.options.seed)
     for rung in result.ladder:
-        if ground.stop():
-            raise FathomError(f"stopped, or out of minutes, after timing {len(costs)} rungs; nothing was trained")
         costs[rung.key] = measure(rung, result.options, batches, ground.validation)
         ground.report(Prepared("rungs timed", len(costs), len(result.ladder)))
     return costs

@@ -75,7 +75,7 @@ IDEAS = (
         "What a layer says is added to what was there, in place of replacing it.",
         {"residual": True},
         f"{MODEL}/transformer.py:Add",
-        "layer-norm.md",
+        "",
     ),
     Idea(
         "layernorm",
@@ -91,7 +91,7 @@ IDEAS = (
         "Three blocks in place of one: later blocks read what earlier ones found.",
         {"n_layer": 3},
         f"{MODEL}/transformer.py:Block",
-        "layer-norm.md",
+        "",
     ),
     Idea(
         "rmsnorm",

@@ -14,6 +14,7 @@ from fathom.model.cost import n_parameters, training_bytes
 from fathom.tokenizer.protocol import TokenArray
 from fathom.train.events import Note
 from fathom.train.loop import Session, evaluate
+from fathom.train.loss import AT_ONCE
 from fathom.train.optimizer import assign
 from fathom.train.run import Run
 
@@ -41,6 +42,9 @@ def facts(run: Run, session: Session) -> Iterator[Note]:
             f"{group.role}: {group.optimizer}, {group.count:,} parameters in {len(group.parameters)} tensors, "
             f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"
         )
+    unused = session.model.config.vocab_size - run.tokenizer.vocab_size
+    if unused:
+        yield Note(f"vocabulary: {run.tokenizer.vocab_size:,} tokens; {unused:,} more rows of the model are never used")
     per_step = options.batch_size * session.model.config.context_length
     epochs = options.max_iters * per_step / text.n_train
     yield Note(f"plan: {options.max_iters:,} steps of {per_step:,} tokens, {epochs:.1f} times the text")
@@ -50,7 +54,8 @@ def memory(session: Session) -> dict[str, int]:
     """Bytes by kind that a step needs, with the micro-batch as it is."""
     options, config = session.options, session.model.config
     rows, itemsize = options.micro_batch_size or options.batch_size, session.precision.dtype.itemsize
-    return training_bytes(config, config.context_length, rows, itemsize)
+    kinds = training_bytes(config, config.context_length, rows, itemsize)
+    return kinds | {"logits": min(kinds["logits"], 3 * AT_ONCE * itemsize)}  # more come in pieces
 
 
 def text_warnings(run: Run) -> Iterator[Note]:

@@ -24,7 +24,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step: training loss in nats per token, tokens and seconds since the run began (over all resumes)."""
+    """After a step: training loss in nats per token, tokens and seconds since the run began (over all resumes).
+
+    `steps` is where the run will end: max_iters, or earlier where the minutes end it.
+    """
 
     step: int
     steps: int
@@ -37,12 +40,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Validation loss in nats per token, and in bits per character where the data says how long it is."""
+    """Validation loss in nats per token, and in bits where the text says how long it is."""
 
     step: int
     loss: float
-    bits_per_character: float | None
-    seconds: float
+    bits_per_character: float | None = None
+    bits_per_byte: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,11 @@ class Session:
         return max(self.step / self.options.max_iters, self.seconds / (60 * minutes) if minutes else 0.0)
 
     @property
+    def steps(self) -> int:
+        """Where the run will end, as far as can be told."""
+        return self.step if self.finished else max(self.step + 1, round(self.step / self.progress))
+
+    @property
     def finished(self) -> bool:
         return self.progress >= 1
 
@@ -95,16 +100,19 @@ def fit(
     batches.at(step) and the chunks of `validation` are (b, t + 1) token ids. `save` is called where a checkpoint is
     due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
     """
-    options, session.began = session.options, time.perf_counter()
+    options, session.began, saved = session.options, time.perf_counter(), session.step
     while not session.finished and not stop():
         report(update(session, batches.at(session.step)))
         if session.due(options.eval_interval):
             loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
             if not stop():  # else it was cut short
                 session.validation_loss = loss
-                report(Evaluated(session.step, loss, None, session.tick()))
-        if session.due(options.checkpoint_interval or options.eval_interval) or stop():
+                report(Evaluated(session.step, loss, seconds=session.tick()))
+        if session.due(options.checkpoint_interval or options.eval_interval):
             save(session)
+            saved = session.step
+    if saved != session.step:
+        save(session)
 
 
 def update(session: Session, batch: Tensor) -> Progress:
@@ -117,15 +125,17 @@ def update(session: Session, batch: Tensor) -> Progress:
     optimizers.unscale(session.scaler)
     norm = clip(model, options.clip).item()
     refuse_divergence(session, loss.item(), norm)
-    optimizers.step(session.scaler)
+    if math.isfinite(norm):
+        optimizers.step(session.scaler)
+    session.scaler.update()  # in fp16 an overflow only lowers the scale: this step is left out
     optimizers.zero_grad()
     session.step, session.tokens, session.validation_loss = (
         session.step + 1,
         session.tokens + batch[:, 1:].numel(),
         None,
     )
-    peak = options.learning_rate * rate
-    return Progress(session.step, options.max_iters, loss.item(), session.tokens, session.tick(), peak, norm)
+    seconds, peak = session.tick(), options.learning_rate * rate
+    return Progress(session.step, session.steps, loss.item(), session.tokens, seconds, peak, norm)
 
 
 LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite

@@ -9,7 +9,7 @@ from typing import Any
 
 from fathom.atomic import atomic_write
 from fathom.errors import FathomError
-from fathom.train.events import Evaluated, Event, Progress, Report
+from fathom.train.events import Evaluated, Event, Progress
 
 LINES = 5000  # about as many lines of training loss as a run of any length writes
 
@@ -30,7 +30,7 @@ class Metrics:
                 counts = {"tokens": event.tokens, "seconds": round(event.seconds, 4)}
                 self.write({"step": event.step, "loss": event.loss, **rates, **counts})
             case Evaluated():
-                bits = {"val_bits_per_character": event.bits_per_character}
+                bits = {"bits_per_character": event.bits_per_character, "bits_per_byte": event.bits_per_byte}
                 self.write({"step": event.step, "val_loss": event.loss, **bits, "seconds": round(event.seconds, 4)})
 
     def write(self, line: dict[str, Any]) -> None:
@@ -60,24 +60,31 @@ def curves(lines: list[dict[str, Any]]) -> tuple[list[tuple[int, float]], list[t
     )
 
 
-def tensorboard(folder: Path) -> Report:
-    """A listener that writes the same numbers for TensorBoard."""
+def require_tensorboard() -> Any:
+    """TensorBoard's writer; FathomError where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise FathomError(
             "tensorboard is not installed; pip install 'fathom-lm[tensorboard]', or leave it off"
         ) from None
-    writer: Any = SummaryWriter(str(folder))
+    return SummaryWriter
 
-    def listen(event: Event) -> None:
+
+class TensorBoard:
+    """A listener that writes the same numbers for TensorBoard; what a lost part had written after `step` is hidden."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.writer = require_tensorboard()(str(folder), purge_step=step + 1)
+
+    def __call__(self, event: Event) -> None:
         match event:
             case Progress():
-                writer.add_scalar("loss/train", event.loss, event.step)
-                writer.add_scalar("learning_rate", event.learning_rate, event.step)
-                writer.add_scalar("grad_norm", event.grad_norm, event.step)
+                self.writer.add_scalar("loss/train", event.loss, event.step)
+                self.writer.add_scalar("learning_rate", event.learning_rate, event.step)
+                self.writer.add_scalar("grad_norm", event.grad_norm, event.step)
             case Evaluated():
-                writer.add_scalar("loss/val", event.loss, event.step)
-                writer.flush()
+                self.writer.add_scalar("loss/val", event.loss, event.step)
 
-    return listen
+    def close(self) -> None:
+        self.writer.close()

@@ -60,14 +60,6 @@ def role(p: nn.Parameter, in_block: bool) -> Role:
     return "matrices" if in_block else "embeddings"
 
 
-def describe(groups: list[Group]) -> list[tuple[str, str, int, int, float, float]]:
-    """Rows under COLUMNS: what is decayed and what goes to which optimizer."""
-    return [(g.role, g.optimizer, len(g.parameters), g.count, g.learning_rate, g.weight_decay) for g in groups]
-
-
-COLUMNS = ("group", "optimizer", "tensors", "parameters", "learning rate", "weight decay")
-
-
 class Optimizers:
     """AdamW and Muon as one. Rates come from the schedule at every step, so only `parts` have state worth saving."""
 
@@ -92,7 +84,6 @@ class Optimizers:
     def step(self, scaler: GradScaler) -> None:
         for part in self.parts:
             scaler.step(part)
-        scaler.update()
 
     def zero_grad(self) -> None:
         for part in self.parts:

@@ -55,7 +55,7 @@ class TrainOptions:
     eval_interval: int = 250
     eval_windows: int | None = 200  # validation windows per evaluation; None: all
     sample_interval: int | None = None
-    sample_prompt: str = "\n"
+    sample_prompt: str = ""
     sample_tokens: int = 200
     checkpoint_interval: int | None = None  # None: with every evaluation
     keep: int = 2  # newest checkpoints that stay

@@ -5,6 +5,7 @@ multiplied by a large number that the gradients are divided by again (Micikevici
 Does not know the loop.
 """
 
+import importlib.util
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
@@ -111,6 +112,8 @@ def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
         return options.compile == "on", f"compile {options.compile}: as asked for"
     if device.type != "cuda":
         return False, f"compile off: it does not pay on a {device.type}"
+    if importlib.util.find_spec("triton") is None or not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return False, "compile off: there is no triton or no C compiler"
     if options.max_iters < LONG:
         return False, f"compile off: {options.max_iters} steps are over before it pays"
     return True, f"compile on: it pays on a {device.type} over {options.max_iters} steps"

@@ -22,23 +22,29 @@ STRONG_TRAIN: dict[str, Any] = {
 GPT2_MODEL: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
 
 SHAKESPEARE_CPU = Recipe(
-    "0.8M parameters, context 64: learns to write in half a minute on two CPU cores",
+    "0.8M parameters, context 64: learns to write in a minute or two on two CPU cores",
     {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | STRONG_MODEL,
-    {"batch_size": 24, "max_iters": 1000, "eval_interval": 100} | STRONG_TRAIN,
+    {"batch_size": 24, "max_iters": 1000, "eval_interval": 100, "sample_interval": 250} | STRONG_TRAIN,
 )
 
 DEFAULT = "shakespeare-cpu"
 
 PRESETS = {
     "shakespeare-cpu": SHAKESPEARE_CPU,
-    "demo": SHAKESPEARE_CPU.changed({}, {"max_iters": 2000, "eval_interval": 250, "sample_interval": 500}),
+    "demo": Recipe(
+        "shakespeare-cpu on the embedded text, for about a minute",
+        SHAKESPEARE_CPU.model,
+        {**SHAKESPEARE_CPU.train, "max_iters": 700, "sample_interval": 175},
+    ),
     "shakespeare": Recipe(
         "10.7M parameters, 6 layers of width 384, context 256: for a GPU, minutes",
         {"d_model": 384, "n_layer": 6, "n_head": 6, "context_length": 256, "dropout": 0.2} | STRONG_MODEL,
-        {"batch_size": 64, "max_iters": 2500, "eval_interval": 100} | STRONG_TRAIN | {"learning_rate": 0.01},
+        {"batch_size": 64, "max_iters": 2500, "eval_interval": 100, "sample_interval": 500}
+        | STRONG_TRAIN
+        | {"learning_rate": 0.01},
     ),
     "gpt2": Recipe(
-        "124M parameters, GPT-2's smallest: for a GPU, days (or a tokenizer.json of your own)",
+        "124M parameters, the smallest GPT-2, with a BPE learned from the text: for a GPU and days",
         {"d_model": 768, "n_layer": 12, "n_head": 12, "context_length": 1024, "vocab_size": 50257}
         | GPT2_MODEL
         | {"tie_embeddings": True},
@@ -70,6 +76,7 @@ PRESETS = {
             "norm": "rms",
             "mlp": "swiglu",
         },
-        {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100},
+        {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100}
+        | {"sample_interval": 250},
     ),
 }

@@ -6,7 +6,6 @@ A folder is filled beside its place and renamed into it, so that a bad input lea
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fathom.data.corpus import resolve
+from fathom.atomic import sync
+from fathom.data.batches import refuse_short
+from fathom.data.corpus import Corpus, resolve
 from fathom.data.prepare import text_size, tokenize
 from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
@@ -75,8 +76,12 @@ def _changed(values: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def create(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> Run:
-    """A new run folder with its text tokenised. FathomError, with nothing changed on disk, where that cannot be."""
+@contextmanager
+def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> Iterator[Run]:
+    """A new run with its text tokenised, beside its place. It moves to `folder` when the block has succeeded.
+
+    FathomError, with nothing changed on disk, where that cannot be; an error in the block changes nothing either.
+    """
     refuse_existing(folder, overwrite)
     options = recipe.options()
     pick_device(options.device)  # one that is not here is refused before anything is made
@@ -84,21 +89,27 @@ def create(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> Run
     with placed(folder) as new:
         (new / "data").mkdir()
         tokenizer = tokenizers.make(options.tokenizer, corpus.chunks())
-        config = recipe.config(tokenizer.vocab_size)
-        done = tokenize(
-            corpus,
-            tokenizer,
-            new / "data",
-            options.val_fraction,
-            lambda done, total: report(Prepared("bytes tokenised", done, total)),
-        )
-        characters, n_bytes = text_size(open_tokens(done.val, tokenizer.vocab_size), tokenizer)
-        facts = Facts(corpus.name, corpus.fingerprint(), done.n_train, done.n_val, characters, n_bytes)
-        refuse_short(facts, config.context_length)
+        config = recipe.config(tokenizer.vocab_size).resolved()
+        tokenizer.encode(options.sample_prompt)
+        facts = write_tokens(corpus, tokenizer, new / "data", options.val_fraction, report)
         tokenizers.save(tokenizer, new / tokenizers.FILE)
-        write_config(new / CONFIG, recipe_of(config, options).plain())
         (new / FACTS).write_text(json.dumps(asdict(facts), indent=1))
-    return Run(folder, config, options, tokenizer, facts)
+        run = Run(new, config, options, tokenizer, facts)
+        for part, what in (("train", "training"), ("val", "validation")):
+            refuse_short(run.tokens(part), config.context_length, f"the {what} part of {corpus.name}")
+        write_config(new / CONFIG, run.plain())
+        yield run
+
+
+def write_tokens(corpus: Corpus, tokenizer: Tokenizer, folder: Path, val_fraction: float, report: Report) -> Facts:
+    """The corpus as train.npy and val.npy, and what it is."""
+
+    def told(done: int, total: int) -> None:
+        report(Prepared("bytes tokenised", done, total))
+
+    done = tokenize(corpus, tokenizer, folder, val_fraction, told)
+    characters, n_bytes = text_size(open_tokens(done.val, tokenizer.vocab_size), tokenizer)
+    return Facts(corpus.name, corpus.fingerprint(), done.n_train, done.n_val, characters, n_bytes)
 
 
 def open_run(folder: Path) -> Run:
@@ -134,27 +145,27 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
         )
 
 
-def refuse_short(facts: Facts, context_length: int) -> None:
-    for part, count in (("training", facts.n_train), ("validation", facts.n_val)):
-        if count <= context_length:
-            raise FathomError(
-                f"the {part} part of {facts.corpus} has {count} tokens; a context of {context_length} needs at least "
-                f"{context_length + 1}; use a longer text or a smaller --block-size"
-            )
-
-
 @contextmanager
 def placed(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` when the block has succeeded, and is gone when it has not."""
+    folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{word}-{os.getpid()}") for word in ("new", "old"))
-    shutil.rmtree(new, ignore_errors=True)
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not folder.exists():  # a kill came between the two renames below
+        old.rename(folder)
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
     new.mkdir()
     try:
         yield new
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        sync(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

@@ -16,6 +16,10 @@ class Stop:
 
     requested: signal.Signals | None = None
 
+    def asked(self) -> bool:
+        """Whether the run is to end."""
+        return self.requested is not None
+
     def ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -32,6 +32,7 @@ def save_checkpoint(run: Run, session: Session, report: Report) -> None:
         "seconds": session.seconds,
         "validation_loss": session.validation_loss,
         "optimizer": optimizer,
+        "dtype": str(session.precision.dtype),
         "scaler": session.scaler.state_dict(),
         "random": random_states(),
     }
@@ -53,7 +54,11 @@ def restore(run: Run, session: Session, report: Report) -> checkpoint.Found:
     place(session.model, read_weights(found.path / WEIGHTS), str(found.path / WEIGHTS))
     tensors = read_weights(found.path / OPTIMIZER)
     load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
-    session.scaler.load_state_dict(values["scaler"])
+    if values["scaler"] and session.scaler.is_enabled():
+        session.scaler.load_state_dict(values["scaler"])
+    if values["dtype"] != str(session.precision.dtype):
+        now = f"this machine computes in {session.precision.dtype}, the run did in {values['dtype']}"
+        report(Note(f"{now}: it goes on, but not bit for bit", warning=True))
     if restore_random_states(values["random"]):
         report(Note("this machine has other GPUs than the run had: what is random on them starts anew", warning=True))
     session.step, session.tokens, session.seconds = values["step"], values["tokens"], values["seconds"]

@@ -6,15 +6,20 @@ number that is reported was measured here.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fathom.data.batches import Batches, eval_windows
 from fathom.errors import FathomError
 from fathom.fields import build
+from fathom.formats import checkpoint
+from fathom.formats.config_file import CONFIG, write_config
 from fathom.generate.generate import generate
+from fathom.generate.options import GenerateOptions
 from fathom.report.plot import loss_curve, save
 from fathom.train import metrics
 from fathom.train.before import notes
@@ -24,14 +29,14 @@ from fathom.train.metrics import Metrics
 from fathom.train.options import TrainOptions
 from fathom.train.presets import DEFAULT, PRESETS
 from fathom.train.recipes import Recipe, find
-from fathom.train.run import METRICS, Run, create, open_run
+from fathom.train.run import METRICS, Run, created, open_run
 from fathom.train.signals import Stop, stop_on_signal
 from fathom.train.survive import restore, save_checkpoint
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. Losses in nats per token; seconds are those of training and validating."""
+    """How a run ended. Losses in nats per token; seconds count everything since step 1, saves and samples too."""
 
     folder: Path
     step: int
@@ -39,6 +44,7 @@ class Result:
     loss: float | None
     validation_loss: float | None
     bits_per_character: float | None
+    bits_per_byte: float | None
     tokens: int
     seconds: float
     exit_code: int  # 0 done, 130 or 143 stopped by Ctrl-C or SIGTERM
@@ -69,8 +75,11 @@ def train(
     if mode == "resume":
         said = Recipe() if isinstance(recipe, str) else chosen
         return go_on(*resumed(folder, said.changed(model or {}, options or {}), report), report)
-    run = create(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report)
-    return go_on(run, Session.start(run.config, run.options), report)
+    with created(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report) as run:
+        if run.options.tensorboard:
+            metrics.require_tensorboard()
+        session = Session.start(run.config, run.options)  # what it refuses is refused while nothing is in place
+    return go_on(replace(run, folder=folder), session, report)
 
 
 def go_on(run: Run, session: Session, report: Report) -> Result:
@@ -78,37 +87,47 @@ def go_on(run: Run, session: Session, report: Report) -> Result:
     options, length = run.options, run.config.context_length
     batches = Batches(run.tokens("train"), length, options.batch_size, options.seed)
     validation = list(eval_windows(run.tokens("val"), length, options.eval_windows))
-    if session.step == 0:
-        for note in notes(run, session, validation):
-            report(note)
-    with stop_on_signal() as stop, recording(run, session, report) as told:
-        fit(session, batches, validation, told, lambda s: save_checkpoint(run, s, told), lambda: bool(stop.requested))
-    return finish(run, session, stop)
+    with stop_on_signal() as stop:
+        if session.step == 0:
+            for note in notes(run, session, validation):
+                report(note)
+        try:
+            with recording(run, session, report) as told:
+                fit(session, batches, validation, told, lambda s: save_checkpoint(run, s, told), stop.asked)
+        finally:
+            draw(run)
+    return result(run, session, stop)
 
 
 @contextmanager
 def recording(run: Run, session: Session, report: Report) -> Iterator[Report]:
     """A listener that adds what the loop does not know, tells `report`, and keeps the figures in the run folder."""
-    written = Metrics(run.folder / METRICS, session.step)
-    listeners: list[Report] = [written, report]
-    if run.options.tensorboard:
-        listeners.append(metrics.tensorboard(run.folder / "tensorboard"))
-    tell = together(listeners)
+    with ExitStack() as stack:
+        listeners: list[Report] = [stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))), report]
+        if run.options.tensorboard:
+            board = metrics.TensorBoard(run.folder / "tensorboard", session.step)
+            listeners.append(stack.enter_context(closing(board)))
+        tell = together(listeners)
 
-    def listen(event: Event) -> None:
-        tell(replace(event, bits_per_character=bits(run, event.loss)) if isinstance(event, Evaluated) else event)
-        if isinstance(event, Progress) and sample_due(run.options, event.step):
-            tell(Sample(event.step, write_sample(run, session)))
+        def listen(event: Event) -> None:
+            tell(in_bits(run, event) if isinstance(event, Evaluated) else event)
+            if isinstance(event, Progress) and sample_due(run.options, event.step):
+                tell(Sample(event.step, write_sample(run, session)))
 
-    try:
         yield listen
-    finally:
-        written.close()
 
 
-def bits(run: Run, loss: float) -> float:
-    """Nats per token as bits per character: a figure that models with different tokenizers share."""
-    return loss / math.log(2) * run.facts.n_val / run.facts.val_characters
+def in_bits(run: Run, event: Evaluated) -> Evaluated:
+    return Evaluated(event.step, event.loss, seconds=event.seconds, **bits(run, event.loss))
+
+
+def bits(run: Run, loss: float) -> dict[str, float]:
+    """Nats per token as bits per character and per byte: figures that models with different tokenizers share."""
+    total = loss / math.log(2) * run.facts.n_val
+    return {
+        "bits_per_character": total / run.facts.val_characters,
+        "bits_per_byte": total / run.facts.val_bytes,
+    }
 
 
 def sample_due(options: TrainOptions, step: int) -> bool:
@@ -118,24 +137,23 @@ def sample_due(options: TrainOptions, step: int) -> bool:
 def write_sample(run: Run, session: Session) -> str:
     """A few lines by the model as it is; draws from a generator of its own, so that training does not notice."""
     options = run.options
-    (text,) = generate(
-        session.model,
-        run.tokenizer,
-        options.sample_prompt,
-        max_new_tokens=options.sample_tokens,
-        temperature=0.8,
-        seed=options.seed,
-    )
-    return text.text
+    choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=0.8, seed=options.seed)
+    with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
+        (written,) = generate(session.model, run.tokenizer, options.sample_prompt, choices)
+    return written.text
 
 
-def finish(run: Run, session: Session, stop: Stop) -> Result:
-    """Draw the plot and say how it ended."""
-    lines = metrics.read(run.folder / METRICS)
-    training, validation = metrics.curves(lines)
+def draw(run: Run) -> None:
+    """The loss so far, as loss.png and loss.svg."""
+    training, validation = metrics.curves(metrics.read(run.folder / METRICS))
     for kind in ("png", "svg"):
         figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
         save(figure, run.folder / f"loss.{kind}")
+
+
+def result(run: Run, session: Session, stop: Stop) -> Result:
+    """How it ended."""
+    training, validation = metrics.curves(metrics.read(run.folder / METRICS))
     last = validation[-1][1] if validation else None
     return Result(
         folder=run.folder,
@@ -143,7 +161,7 @@ def finish(run: Run, session: Session, stop: Stop) -> Result:
         steps=run.options.max_iters,
         loss=training[-1][1] if training else None,
         validation_loss=last,
-        bits_per_character=None if last is None else bits(run, last),
+        **({"bits_per_character": None, "bits_per_byte": None} if last is None else bits(run, last)),
         tokens=session.tokens,
         seconds=session.seconds,
         exit_code=128 + stop.requested if stop.requested else 0,
@@ -176,6 +194,10 @@ def resumed(folder: Path, said: Recipe, report: Report) -> tuple[Run, Session]:
     options = build(TrainOptions, {**asdict(run.options), **said.train}, "train")
     run = replace(run, options=options)
     session = Session.start(run.config, options)
+    write_config(folder / CONFIG, run.plain())  # what was said now holds for the next resume too
+    if not checkpoint.newest_first(run.checkpoints):
+        report(Note(f"{folder} has no checkpoint yet: starting at step 1"))
+        return run, session
     found = restore(run, session, report)
     for path, why in found.skipped:
         report(Note(f"{path} is damaged and was passed over: {why}", warning=True))

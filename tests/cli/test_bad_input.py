@@ -126,6 +126,13 @@ CALLS = [
     (train("--model.vocab-size", "3"), "vocab_size"),
     (train("--resume", "--overwrite"), "--resume"),
     (train("--resume"), "new"),
+    (train("--dtype", "fp16"), "fp16"),
+    (["train", "--data", "text.txt", "-o", "run", "--overwrite", "--dtype", "fp16", *TINY[:-2]], "fp16"),
+    (train("--train.init", "zero-output", "--model.residual", "false"), "zero-output"),
+    (["train", "--data", "text.txt", "-o", "run", "--overwrite", "--block-size", "5000", *TINY[:8]], "5000"),
+    (train("--train.sample-prompt", "%"), "%"),
+    (train("--grad-accumulation", "7"), "7"),
+    (["train", "--resume", "--out-dir", "run", "--grad-accumulation", "2"], "--grad-accumulation"),
     # tokenizers
     (train("--tokenizer", "bpe"), "bpe:"),
     (train("--tokenizer", "bpe:12"), "256"),
@@ -158,6 +165,8 @@ CALLS = [
     (["ladder", "--data", "text.txt", "--rungs", "bigramm"], "bigram"),
     (["ladder", "--data", "text.txt", "--seeds", "0"], "seeds"),
     (["ladder", "--data", "text.txt", "--minutes", "-1"], "minutes"),
+    (["ladder", "--resume", "--seeds", "5"], "seeds"),
+    (["ladder", "--data", "text.txt", "--minutes", "0.21", "-o", "run", "--overwrite"], "minutes"),
 ]
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fathom.train.recipes import Recipe
 
-WORDS = "green bottles hanging on a wall and if one should fall there would be another that nobody had ever seen".split()
+SENTENCE = "green bottles hanging on a wall and if one should fall there would be another that nobody had ever seen"
+WORDS = SENTENCE.split()
 PLACES = [(i * i * 31 + i // 3 * 17) % 1009 % len(WORDS) for i in range(3000)]  # no two stretches of it alike
 TEXT = " ".join(WORDS[place] + "\n" * (i % 9 == 0) for i, place in enumerate(PLACES))
 

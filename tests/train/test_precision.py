@@ -1,5 +1,7 @@
 """The number format follows the request, then the hardware, then whether it pays."""
 
+import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +86,20 @@ def test_muon_orthogonalizes_in_bf16_unless_fp32_was_asked_for(monkeypatch: pyte
         (TrainOptions(max_iters=10), CUDA, False),
     ],
 )
-def test_compile_where_it_pays(options: TrainOptions, device: torch.device, on: bool) -> None:
+def test_compile_where_it_pays(
+    options: TrainOptions, device: torch.device, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     chosen, line = compiles(options, device)
     assert chosen is on and line.startswith(f"compile {'on' if on else 'off'}: ")
+
+
+def test_no_compiling_without_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert compiles(TrainOptions(), CUDA) == (False, "compile off: there is no triton or no C compiler")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(FathomError, match="no C"):
+        compiles(TrainOptions(compile="on"), CPU)
 
 
 def test_bf16_on_a_cpu_stays_near_fp32_and_keeps_attention_out() -> None:

@@ -86,7 +86,27 @@ def test_resuming_across_an_epoch_is_bitwise(tmp_path: Path) -> None:
 
 def test_a_resumed_run_may_go_on_for_longer(tmp_path: Path) -> None:
     train(recipe(tmp_path), tmp_path / "run")
-    assert train(Recipe(train={"max_iters": 16}), tmp_path / "run", mode="resume").step == 16
+    with pytest.raises(Stopped):
+        train(Recipe(train={"max_iters": 20}), tmp_path / "run", mode="resume", report=after(Saved, 16))
+    assert train(EMPTY, tmp_path / "run", mode="resume").step == 20  # what was said is remembered
+
+
+def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path)
+    train(chosen, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(chosen, tmp_path / "run", report=after(Progress, 2))
+    train(EMPTY, tmp_path / "run", mode="resume")
+    assert same_bits(weights(tmp_path / "whole", 12), weights(tmp_path / "run", 12))
+
+
+def test_a_refused_call_leaves_the_old_run(tmp_path: Path) -> None:
+    train(recipe(tmp_path), tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(FathomError, match="fp16"):
+        train(recipe(tmp_path, dtype="fp16"), tmp_path / "run", mode="overwrite")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(

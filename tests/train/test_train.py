@@ -130,6 +130,33 @@ def test_divergence_updates_nothing_and_names_the_step(
     assert all(torch.equal(before[name], tensor) for name, tensor in session.model.state_dict().items())
 
 
+def test_an_overflow_in_fp16_leaves_a_step_out_and_lowers_the_scale(tmp_path: Path) -> None:
+    """One matrix overflows: no optimizer moves, not even the one whose own gradients are finite."""
+    session = Session.start(recipe(tmp_path).config(30), recipe(tmp_path).options())
+    session.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = {name: tensor.clone() for name, tensor in session.model.state_dict().items()}
+    hook = session.model.blocks[0].attn.q.weight.register_hook(lambda gradient: gradient * float("inf"))
+    update(session, torch.randint(0, 30, (8, 17)))
+    assert all(torch.equal(before[name], tensor) for name, tensor in session.model.state_dict().items())
+    assert session.scaler.get_scale() == 2.0**9
+    hook.remove()
+    update(session, torch.randint(0, 30, (8, 17)))
+    after = session.model.state_dict()
+    assert not any(torch.equal(before[name], after[name]) for name in ("embed.weight", "blocks.0.attn.q.weight"))
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_minutes_end_a_run_and_its_schedule(tmp_path: Path) -> None:
+    events: list[Event] = []
+    chosen = recipe(
+        tmp_path, max_iters=10**6, max_minutes=1e-9, optimizer="adamw", schedule="linear", final_fraction=0.0
+    )
+    result = train(chosen, tmp_path / "run", report=events.append)
+    steps = [e for e in events if isinstance(e, Progress)]
+    assert (result.step, steps[-1].steps) == (1, 1)
+    assert steps[-1].learning_rate <= 1e-3
+
+
 def test_a_diverging_run_keeps_its_checkpoints(tmp_path: Path) -> None:
     """At a learning rate that overflows, the run ends with an error and what was saved before stays as it was."""
     train(recipe(tmp_path), tmp_path / "run")
