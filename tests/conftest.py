@@ -5,6 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MKL_NUM_THREADS", "2")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # threads that wait sleep soon: a busy machine slows tests by little
 
 import pytest
 import torch

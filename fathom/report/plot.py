@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -119,13 +120,13 @@ def loss_curve(
 
 
 def smooth(values: Sequence[float], span: float = 0.02) -> list[float]:
-    """A running mean over about this fraction of the values, without the bias of its start (Adam, section 3)."""
-    keep = 1 - 1 / max(1.0, span * len(values))
-    total, weight, out = 0.0, 0.0, []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        out.append(total / weight)
-    return out
+    """The mean over about this fraction of the values, as many before as after each: it does not lag behind them."""
+    reach = int(span * len(values) / 2)
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    places = np.arange(len(values))
+    half = np.minimum(reach, np.minimum(places, places[::-1]))  # shorter towards the ends, and still even
+    means: list[float] = ((sums[places + half + 1] - sums[places - half]) / (2 * half + 1)).tolist()
+    return means
 
 
 def dots(
