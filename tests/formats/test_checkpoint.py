@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -215,18 +216,20 @@ def test_keeping_one_is_refused(folder: Path) -> None:
     assert checkpoint.steps(folder) == [100, 200]
 
 
-@pytest.fixture
+@contextmanager
 def no_file_above_4_kib() -> Iterator[None]:
+    """Within the block alone: what pytest writes is a file too, where its output goes into one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_real_limit_on_the_size_of_files(folder: Path, request: pytest.FixtureRequest) -> None:
+def test_a_real_limit_on_the_size_of_files(folder: Path) -> None:
     before = good(folder)
-    request.getfixturevalue("no_file_above_4_kib")
-    with pytest.raises(FathomError, match=r"no checkpoint of step 300 .* too large"):
+    with no_file_above_4_kib(), pytest.raises(FathomError, match=r"no checkpoint of step 300 .* too large"):
         checkpoint.save(folder, 300, {**files(300), "large.bin": bytes(8192)})
     check(folder, before, {}, "too large")
 
