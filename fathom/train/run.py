@@ -88,7 +88,7 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
     corpus = resolve(options.data)
     with placed(folder) as new:
         (new / "data").mkdir()
-        tokenizer = tokenizers.make(options.tokenizer, corpus.chunks())
+        tokenizer = tokenizers.make(options.tokenizer, read(corpus, report))
         config = recipe.config(tokenizer.vocab_size).resolved()
         tokenizer.encode(options.sample_prompt)
         facts = write_tokens(corpus, tokenizer, new / "data", options.val_fraction, report)
@@ -99,6 +99,15 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
             refuse_short(run.tokens(part), config.context_length, f"the {what} part of {corpus.name}")
         write_config(new / CONFIG, run.plain())
         yield run
+
+
+def read(corpus: Corpus, report: Report) -> Iterator[str]:
+    """The text in chunks, while it is said how much has been read."""
+    done = 0
+    for chunk in corpus.chunks():
+        yield chunk
+        done += len(chunk.encode("utf-8"))
+        report(Prepared("bytes read", min(done, corpus.size), corpus.size))
 
 
 def write_tokens(corpus: Corpus, tokenizer: Tokenizer, folder: Path, val_fraction: float, report: Report) -> Facts:
