@@ -17,7 +17,7 @@ LADDER = rungs(vocab_size=65)
 KEYS = [rung.key for rung in LADDER]
 
 
-@pytest.mark.parametrize("below, above", pairwise(LADDER), ids=KEYS[1:])
+@pytest.mark.parametrize("below, above", list(pairwise(LADDER)), ids=KEYS[1:])
 def test_one_field_at_a_time(below: Rung, above: Rung) -> None:
     differ = [f.name for f in fields(ModelConfig) if getattr(below.config, f.name) != getattr(above.config, f.name)]
     assert differ == list(above.idea.change) == list(difference(below.config, above.config)) and len(differ) == 1
