@@ -127,7 +127,7 @@ class Row:
     def __init__(
         self, index: int, ids: list[int], room: int | None, tokenizer: Tokenizer, options: GenerateOptions
     ) -> None:
-        self.index, self.eos, self.left = index, tokenizer.eos, options.max_new_tokens
+        self.index, self.last, self.left = index, tokenizer.special.last, options.max_new_tokens
         self.window = Window(ids, room, slides=options.past_context == "slide")
         self.decoder, self.stops = TextDecoder(tokenizer, ids), StopStrings(options.stop)
         self.finish_reason: Finish | None = None
@@ -136,7 +136,7 @@ class Row:
         """What this row makes of its next token."""
         self.left -= 1
         self.window.append(token)
-        text = "" if token == self.eos else self.stops.push(self.decoder.push(token))
+        text = "" if token in self.last else self.stops.push(self.decoder.push(token))
         self.finish_reason = self.reason(token)
         if self.finish_reason in ("eos", "length"):
             text += self.stops.push(self.decoder.flush()) + self.stops.flush()
@@ -145,7 +145,7 @@ class Row:
     def reason(self, token: int) -> Finish | None:
         if self.stops.found:
             return "stop"
-        if token == self.eos:
+        if token in self.last:
             return "eos"
         return "length" if self.left == 0 or self.window.full else None
 

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from fathom.errors import FathomError
-from fathom.tokenizer.protocol import TokenArray, id_dtype, known, utf8, whole_pieces
+from fathom.tokenizer.protocol import Marked, Special, TokenArray, id_dtype, known, utf8, whole_pieces
 
 END = "<|endoftext|>"
 SMALLEST = 256 + 1  # every byte, and END
@@ -27,12 +27,12 @@ WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # spaces belong to the word after t
 WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # later patterns let line ends belong to the mark before them
 
 
-class BPETokenizer:
-    """A byte-level BPE of the `tokenizers` library; `eos` names the token that ends a document."""
+class BPETokenizer(Marked):
+    """A byte-level BPE of the `tokenizers` library."""
 
     kind = "bpe"
 
-    def __init__(self, hf: tokenizers.Tokenizer, bos: int | None = None, eos: int | None = None) -> None:
+    def __init__(self, hf: tokenizers.Tokenizer, special: Special = Special()) -> None:
         self._bytes = token_bytes(hf)  # before to_str, which would fill every gap between ids
         self.vocab_size = len(self._bytes)
         parts = json.loads(hf.to_str())
@@ -41,10 +41,8 @@ class BPETokenizer:
         hf.encode_special_tokens = True  # text that spells a special token stays text
         hf.no_truncation()
         hf.no_padding()
-        self.hf, self.bos, self.eos = hf, bos, eos
+        self.hf, self.special = hf, special.check(self.vocab_size)
         self._word_ends = WORD_ENDS if parts["pre_tokenizer"] == GPT2 else WORD_ENDS_AT_SPACE
-        for special in (bos, eos):
-            known([] if special is None else [special], self.vocab_size)
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int) -> "BPETokenizer":
@@ -63,7 +61,8 @@ class BPETokenizer:
         )
         pieces = whole_pieces(slices(until_known(chunks, NOVEL)), lambda text: last_match(WORD_ENDS, text))
         hf.train_from_iterator((piece for piece in pieces if utf8(piece)), trainer)  # it holds 256 of them at a time
-        return cls(hf, eos=hf.token_to_id(END))
+        end = hf.get_vocab()[END]
+        return cls(hf, Special(eos=end, names={END: end}))
 
     def encode(self, text: str) -> list[int]:
         return list(chain.from_iterable(self._encode(text)))
@@ -88,7 +87,7 @@ class BPETokenizer:
         return b"".join([self._bytes[i] for i in known(ids, self.vocab_size)])
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "bos": self.bos, "eos": self.eos, "tokenizer": json.loads(self.hf.to_str())}
+        return {"kind": self.kind, **self.special.to_json(), "tokenizer": json.loads(self.hf.to_str())}
 
 
 def until_known(chunks: Iterable[str], novel: int) -> Iterator[str]:

@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from fathom.tokenizer.protocol import TokenArray, known, utf8
+from fathom.tokenizer.protocol import Marked, TokenArray, known, utf8
 
 
-class ByteTokenizer:
+class ByteTokenizer(Marked):
     """The id of a byte is its value."""
 
     kind = "byte"
     vocab_size = 256
-    bos: int | None = None
-    eos: int | None = None
 
     def encode(self, text: str) -> list[int]:
         return list(utf8(text))

@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.tokenizer.protocol import TokenArray, id_dtype, known, utf8
+from fathom.tokenizer.protocol import Marked, TokenArray, id_dtype, known, utf8
 
 UNICODE = 0x110000  # code points there are
 
 
-class CharacterTokenizer:
+class CharacterTokenizer(Marked):
     """The id of a character is its place in `characters`."""
 
     kind = "char"
-    bos: int | None = None
-    eos: int | None = None
 
     def __init__(self, characters: str) -> None:
         if not characters:

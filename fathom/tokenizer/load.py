@@ -15,7 +15,7 @@ from fathom.errors import FathomError, near
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.character import CharacterTokenizer
-from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.protocol import Special, Tokenizer, read_special
 
 FILE = "tokenizer.json"
 ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>")  # what published byte-level tokenizers end a document with
@@ -77,17 +77,14 @@ def _character(values: Mapping[str, Any]) -> Tokenizer:
 
 
 def _bpe(values: Mapping[str, Any]) -> Tokenizer:
-    bos, eos = values.get("bos"), values.get("eos")
-    for name, id in (("bos", bos), ("eos", eos)):
-        if id is not None and type(id) is not int:
-            raise FathomError(f"{name!r} is {id!r}; expected a token id or null")
-    return BPETokenizer(_parse(values.get("tokenizer")), bos, eos)
+    special = read_special(values)
+    return BPETokenizer(_parse(values.get("tokenizer")), special)
 
 
 def _hugging_face(values: Mapping[str, Any]) -> Tokenizer:
     hf = _parse(values)
-    ends = [hf.token_to_id(name) for name in ENDS if hf.token_to_id(name) is not None]
-    return BPETokenizer(hf, eos=ends[0] if ends else None)
+    ends = {name: id for name in ENDS if (id := hf.token_to_id(name)) is not None}
+    return BPETokenizer(hf, Special(eos=next(iter(ends.values()), None), names=ends))
 
 
 def _parse(values: Any) -> tokenizers.Tokenizer:

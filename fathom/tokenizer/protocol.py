@@ -4,7 +4,8 @@ A tokenizer is a value: it turns text into ids and back and never changes. `to_j
 travels inside a run directory and a checkpoint. Knows no particular tokenizer and no file.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -15,8 +16,47 @@ from fathom.errors import FathomError, OutsideVocabulary
 TokenArray: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
 
+@dataclass(frozen=True)
+class Special:
+    """The tokens that are no text, and what a format does with them."""
+
+    bos: int | None = None  # what the format puts before every text; None: nothing
+    eos: int | None = None  # what ends a document; None: documents are separated by a newline
+    ends: tuple[int, ...] = ()  # after any of these, or eos, a model has nothing more to say
+    names: Mapping[str, int] = field(default_factory=dict)  # how each special token is written, such as "</s>"
+    template: str | None = None  # how a conversation becomes text, in Jinja
+
+    def check(self, vocab_size: int) -> "Special":
+        """Itself; OutsideVocabulary where a special token is not one of the vocabulary."""
+        known([id for id in (self.bos, self.eos, *self.ends, *self.names.values()) if id is not None], vocab_size)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON values, for the object of its tokenizer."""
+        return asdict(self) | {"names": dict(self.names), "ends": list(self.ends)}
+
+    @property
+    def last(self) -> frozenset[int]:
+        """Every id after which a text is over."""
+        return frozenset(self.ends) | ({self.eos} if self.eos is not None else frozenset())
+
+
+class Marked:
+    """What follows from a tokenizer's special tokens; those that have none need to say nothing."""
+
+    special = Special()
+
+    @property
+    def bos(self) -> int | None:
+        return self.special.bos
+
+    @property
+    def eos(self) -> int | None:
+        return self.special.eos
+
+
 class Tokenizer(Protocol):
-    """Text to ids and back. Special tokens are never made from text: only `bos` and `eos` name them."""
+    """Text to ids and back. Special tokens are never made from text: only `special` names them."""
 
     @property
     def kind(self) -> str:
@@ -24,6 +64,9 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def special(self) -> Special: ...
 
     @property
     def bos(self) -> int | None:
@@ -50,6 +93,18 @@ class Tokenizer(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """All of the tokenizer as plain JSON values."""
+
+
+def read_special(values: Mapping[str, Any]) -> Special:
+    """The special tokens in the JSON object of a tokenizer, as `Special.to_json` wrote them."""
+    ids = {"bos": values.get("bos"), "eos": values.get("eos")}
+    names, ends, template = values.get("names", {}), values.get("ends", []), values.get("template")
+    if not isinstance(names, Mapping) or not isinstance(ends, list) or not isinstance(template, str | None):
+        raise FathomError("'names', 'ends' or 'template' is damaged; expected an object, a list and text")
+    for name, id in [*ids.items(), *names.items(), *(("ends", end) for end in ends)]:
+        if type(id) is not int and (id is not None or name not in ids):
+            raise FathomError(f"{name!r} is {id!r}; expected a token id{' or null' if name in ids else ''}")
+    return Special(ids["bos"], ids["eos"], tuple(ends), dict(names), template)
 
 
 def id_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:

@@ -14,6 +14,7 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.protocol import Special
 from tests.generate.models import CONTEXT, KINDS, random_model
 
 BYTES = ByteTokenizer()
@@ -25,7 +26,7 @@ class Ended(ByteTokenizer):
     """Bytes in which 0 begins and ends a document, or only ends it."""
 
     def __init__(self, bos: int | None, eos: int | None) -> None:
-        self.bos, self.eos = bos, eos
+        self.special = Special(bos, eos)
 
 
 class Scripted(Transformer):

@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer import bpe
 from fathom.tokenizer.bpe import BPETokenizer, byte_letters
-from fathom.tokenizer.protocol import whole_pieces
+from fathom.tokenizer.protocol import Special, whole_pieces
 
 SENTENCES = (
     "The cat's hat isn't flat; we'll see 12 cats in 1987!\n\n  Über naïve café — 東京 😀 'tis they've  \t done.\r\n"
@@ -199,7 +199,7 @@ def test_the_real_merges_of_gpt2(shared_data: Path) -> None:
     hf = tokenizers.Tokenizer(models.BPE({token: id for id, token in enumerate(vocabulary)}, merges))
     hf.pre_tokenizer, hf.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     hf.add_special_tokens([bpe.END])
-    tokenizer = BPETokenizer(hf, eos=50256)
+    tokenizer = BPETokenizer(hf, Special(eos=50256))
     assert tokenizer.vocab_size == 50257
     assert tokenizer.encode("Hello, world!") == [15496, 11, 995, 0]
     text = (shared_data / "tinyshakespeare.txt").read_text()
