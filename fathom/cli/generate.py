@@ -33,7 +33,7 @@ LINES = (
 @click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew.")
 @click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers and the speed, on stderr.")
 def command(model: str, prompt: str, echo: bool, cache: bool, verbose: bool, as_json: bool, **call: Any) -> None:
-    from fathom.formats.load import load
+    from fathom.formats.load import load, needed
     from fathom.generate.generate import stream
     from fathom.generate.tell import tell
     from fathom.machine import describe
@@ -43,7 +43,7 @@ def command(model: str, prompt: str, echo: bool, cache: bool, verbose: bool, as_
     options = build(GenerateOptions, given, "generate")
     text = read_prompt(prompt)
     network, tokenizer = load(model, dtype=call["dtype"] or "auto", device=call["device"] or "auto")
-    running = stream(network, tokenizer, text, options)
+    running = stream(network, needed(tokenizer, model), text, options)
     click.echo(f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}", err=True)
     out = sys.stderr if as_json else sys.stdout
 

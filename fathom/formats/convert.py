@@ -1,17 +1,18 @@
 """All tensors of a model from one format to another: renamed, transposed, taken apart or put together.
 
 Every tensor is accounted for: one that is missing, misshapen or unknown is an error. What is where comes from the table
-in `names`. Does not know files: it reads and writes dicts of tensors by name.
+in `names`. Reads one stored tensor after another, so that a model never lies in memory twice. Does not know files.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from fathom.errors import FathomError, near
 from fathom.formats.names import family, places, rename
+from fathom.formats.opened import Stored
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.transformer import Transformer
 
@@ -33,37 +34,56 @@ def from_ours(config: ModelConfig, state: Mapping[str, Tensor], kind: str) -> di
 
 def to_ours(config: ModelConfig, stored: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """The state dict of `Transformer(config)` from the tensors of a file of format `kind`."""
-    config, where = config.resolved(), places(config, kind)
-    if kind == "hf" and "wte.weight" in stored:  # the first GPT-2 files leave the first word of each name away
-        stored = {f"transformer.{name}": tensor for name, tensor in stored.items()}
-    account(config, stored, kind)
-    state = {ours: place.read(stored[place.name], heads(config, ours)) for ours, place in where.items()}
+    state = dict(read_ours(config, {name: in_memory(tensor) for name, tensor in stored.items()}, kind))
     if config.tie_embeddings:
         state["unembed.weight"] = state["embed.weight"]
     return state
 
 
-def account(config: ModelConfig, stored: Mapping[str, Tensor], kind: str) -> None:
-    """FathomError unless a file holds exactly the tensors of this model, each in its shape."""
-    with torch.device("meta"):
-        expected = from_ours(config, Transformer(config).state_dict(), kind)
+def in_memory(tensor: Tensor) -> Stored:
+    """A tensor that is at hand, as one that lies in a file."""
+    return Stored(tuple(tensor.shape), str(tensor.dtype), tensor.nbytes, lambda: tensor)
+
+
+def read_ours(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of `Transformer(config)` with our name, read when its turn comes; of two tied ones the first."""
+    stored = accounted(config, stored, kind)
+    if kind == "ours":
+        yield from ((name, tensor.read()) for name, tensor in stored.items())
+        return
+    config = config.resolved()
+    for ours, place in places(config, kind).items():
+        yield ours, place.read(stored[place.name].read(), heads(config, ours))
+
+
+def accounted(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> dict[str, Stored]:
+    """The tensors that are read. FathomError unless they are exactly those of this model, each in its shape."""
+    if kind == "hf" and "wte.weight" in stored:  # the first GPT-2 files leave the first word of each name away
+        stored = {f"transformer.{name}": tensor for name, tensor in stored.items()}
+    expected = shapes(config, kind)
     spare = {name for name in stored if name not in expected and not WORKED_OUT.fullmatch(name)}
     if config.tie_embeddings:
-        spare -= set(rename("unembed.weight", "ours", kind, family(config)))
-    if missing := [name for name in expected if name not in stored]:
-        raise FathomError(
-            f"{len(missing)} tensors are missing, the first is {missing[0]!r}{near(missing[0], spare)} "
-            "The file and its config are not of one model"
-        )
-    if spare:
-        unknown = min(spare)
-        raise FathomError(
-            f"{len(spare)} tensors have no place in this model, one is {unknown!r}{near(unknown, expected)} "
-            "The file and its config are not of one model"
-        )
-    for name, tensor in expected.items():
-        if stored[name].shape != tensor.shape:
-            raise FathomError(f"{name!r} is {tuple(stored[name].shape)}; the config expects {tuple(tensor.shape)}")
+        spare -= {"unembed.weight"} if kind == "ours" else set(rename("unembed.weight", "ours", kind, family(config)))
+    problems = [f"{name!r} is missing{near(name, spare)}" for name in expected if name not in stored]
+    problems += [f"{name!r} has no place in this model{near(name, expected)}" for name in sorted(spare)]
+    problems += [
+        f"{name!r} is {tuple(stored[name].shape)}; the config expects {shape}"
+        for name, shape in expected.items()
+        if name in stored and tuple(stored[name].shape) != shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 4} more" * (len(problems) > 4)
+        raise FathomError(f"the tensors and the config are not of one model: {'; '.join(problems[:4])}{more}")
+    return {name: stored[name] for name in expected}
+
+
+def shapes(config: ModelConfig, kind: str) -> dict[str, tuple[int, ...]]:
+    """The tensors that a file of format `kind` holds of this model; of two tied ones the first."""
+    with torch.device("meta"):
+        state = Transformer(config).state_dict()
+    if config.tie_embeddings:
+        del state["unembed.weight"]
+    return {name: tuple(x.shape) for name, x in (state if kind == "ours" else from_ours(config, state, kind)).items()}
 
 
 def heads(config: ResolvedConfig, ours: str) -> int:

@@ -1,87 +1,106 @@
 """`fathom.load(path)`: a model and its tokenizer from wherever they lie, ready to run.
 
-A run gives its best checkpoint: the one with the lowest validation loss of those whose files are what their manifest
-says. Does not know how a model was trained.
+The files are used as they are: each tensor is read, renamed and converted on its own, and where its numbers can be used
+as they lie there, they are mapped and not copied. Does not know any format.
 """
 
-import json
-import math
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.formats import checkpoint
-from fathom.formats.config_file import CONFIG
-from fathom.formats.native import WEIGHTS, read_model
-from fathom.machine import pick_device
+from fathom.formats.convert import read_ours
+from fathom.formats.detect import is_model, open_model
+from fathom.formats.native import place
+from fathom.formats.opened import Opened
+from fathom.machine import free_memory, pick_device
+from fathom.model.cost import n_parameters
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
-CHECKPOINTS, STATE = "checkpoints", "state.json"
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
+PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at least must be tokens
 
 
-def load(path: str | Path, dtype: str = "auto", device: str = "auto") -> tuple[Transformer, Tokenizer]:
-    """The model at `path`, a run folder or one of its checkpoints, in evaluation mode, and its tokenizer.
+def load(path: str | Path, dtype: str = "auto", device: str = "auto") -> tuple[Transformer, Tokenizer | None]:
+    """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
 
-    dtype: auto (as stored), fp32, bf16 or fp16. FathomError where there is no model, or only a damaged one.
+    path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c file,
+    or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. FathomError where there is no
+    model, only a damaged one, or no memory for it.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     target = pick_device(device)
-    folder = find(Path(path))
-    return read_model(folder, DTYPES[dtype], target), tokenizers.load(folder / tokenizers.FILE)
+    opened = open_model(path)
+    tokenizer = tokenizer_of(opened)
+    return read(opened, DTYPES[dtype], target), tokenizer
 
 
-def find(path: Path) -> Path:
-    """The folder that holds config, tokenizer and weights."""
-    if not path.exists():
-        raise FathomError(f"{path} does not exist; give a run folder such as runs/NAME, or train one: fathom train")
-    if (path / WEIGHTS).is_file():
-        if (path / checkpoint.MANIFEST).exists():
-            checkpoint.verify(path)
-        return path
-    if not (path / CONFIG).is_file():
-        raise FathomError(
-            f"{path} holds no model; give a run folder (it has {CONFIG} and {CHECKPOINTS}/) or a checkpoint"
-        )
-    return best(path / CHECKPOINTS)
+def read(opened: Opened, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Transformer:
+    """The opened model on a device, in evaluation mode. dtype None: as most of it is stored."""
+    dtype, device = dtype or stored_dtype(opened), torch.device(device)
+    require_memory(opened, dtype, device)
+    with torch.device("meta"):
+        model = Transformer(opened.config)
+    place(model, dict(converted(opened, dtype, device)), str(opened.path))
+    return model.to(device).eval()
 
 
-def best(folder: Path) -> Path:
-    """The checkpoint with the lowest validation loss that holds, the newest of equals."""
-    ordered = sorted(checkpoint.newest_first(folder), key=validation_loss)
-    problems = []
-    for path in ordered:
-        try:
-            checkpoint.verify(path)
-        except FathomError as error:
-            problems.append(str(error))
-        else:
-            if problems:
-                warnings.warn(f"fell back to {path}: {problems[0]}", stacklevel=3)
-            return path
-    if problems:
-        raise FathomError(f"no checkpoint in {folder} holds: {problems[0]}; train anew")
-    raise FathomError(
-        f"there is no checkpoint in {folder} yet; train first: fathom train --resume --out-dir {folder.parent}"
-    )
-
-
-def best_step(folder: Path) -> list[int]:
-    """The step of the checkpoint with the lowest validation loss, where one was measured."""
-    measured = [(validation_loss(path), path) for path in checkpoint.newest_first(folder)]
-    known = [(loss, checkpoint.step_of(path)) for loss, path in measured if loss < float("inf")]
-    return [min(known)[1]] if known else []
-
-
-def validation_loss(path: Path) -> float:
-    """What the checkpoint says of itself; infinite where nothing was measured at its step."""
+def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors one after another; one that is laid out anew gets memory of its own, and its file's pages go."""
     try:
-        loss = json.loads((path / STATE).read_text())["validation_loss"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return float("inf")
-    return float(loss) if isinstance(loss, float) and math.isfinite(loss) else float("inf")
+        for name, tensor in read_ours(opened.config, opened.tensors, opened.names):
+            yield name, tensor.to(device, dtype).contiguous()
+    except FathomError as error:
+        raise FathomError(f"{opened.path}: {error}") from None
+
+
+def stored_dtype(opened: Opened) -> torch.dtype:
+    """The dtype in which most of the model's numbers lie; fp32 for quantised ones."""
+    numbers: dict[torch.dtype, int] = {}
+    for stored in opened.tensors.values():
+        dtype = STORED.get(stored.kind, torch.float32)
+        numbers[dtype] = numbers.get(dtype, 0) + torch.Size(stored.shape).numel()
+    return max(numbers, key=lambda dtype: numbers[dtype], default=torch.float32)
+
+
+def require_memory(opened: Opened, dtype: torch.dtype, device: torch.device) -> None:
+    """FathomError where the model is larger than what is free. What is mapped as it lies on disk needs no memory."""
+    as_it_lies = device.type == "cpu" and all(STORED.get(x.kind) == dtype for x in opened.tensors.values())
+    needed, free = n_parameters(opened.config) * dtype.itemsize, free_memory(device)
+    if free is not None and needed > free and not as_it_lies:
+        raise FathomError(
+            f"{opened.path} needs {needed / 2**30:,.1f} GiB as {str(dtype)[6:]} and {free / 2**30:,.1f} GiB are free on"
+            f" {device}; use a narrower --dtype, a smaller model or another machine"
+        )
+
+
+def tokenizer_of(opened: Opened) -> Tokenizer | None:
+    """The tokenizer that lies with the model; FathomError where it is another model's."""
+    tokenizer, size = opened.tokenizer(), opened.config.vocab_size
+    if tokenizer is not None and not PADDED * size <= tokenizer.vocab_size <= size:
+        raise FathomError(
+            f"{opened.path}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {size:,}; put the right"
+            " tokenizer beside it"
+        )
+    return tokenizer
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a model, or in a tokenizer's own file or folder."""
+    if not is_model(path):
+        return tokenizers.load(Path(path))
+    opened = open_model(path)
+    return needed(tokenizer_of(opened), opened.path)
+
+
+def needed(tokenizer: Tokenizer | None, path: str | Path) -> Tokenizer:
+    """The tokenizer itself, for those who cannot do without."""
+    if tokenizer is None:
+        raise FathomError(f"{path} holds a model and no tokenizer; put its tokenizer.json or tokenizer.model beside it")
+    return tokenizer

@@ -7,16 +7,12 @@ know how the model was trained.
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.fields import build
-from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.tensors import write_tensors
-from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 
 WEIGHTS = "model.safetensors"
@@ -63,12 +59,3 @@ def place(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None
     model.load_state_dict(dict(tensors), strict=False, assign=model.embed.weight.is_meta)
     if model.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
-
-
-def read_model(folder: Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Transformer:
-    """The model in a folder of our format, in evaluation mode. dtype None: as stored."""
-    config = build(ModelConfig, read_config(folder / CONFIG).get("model", {}), f"{folder / CONFIG}: model")
-    with torch.device("meta"):
-        model = Transformer(config)
-    place(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
-    return model.to(device=device, dtype=dtype).eval()

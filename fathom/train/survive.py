@@ -11,8 +11,8 @@ from typing import Any
 from fathom.errors import FathomError
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG
-from fathom.formats.load import STATE, best_step
 from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
+from fathom.formats.run import STATE, best_step
 from fathom.formats.tensors import write_tensors
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Note, Report, Saved

@@ -107,11 +107,11 @@ def test_what_files_carry_besides_is_left_out() -> None:
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"norm.weight": None}, "1 tensors are missing, the first is 'norm.weight'"),
+        ({"norm.weight": None}, "not of one model: 'norm.weight' is missing"),
         ({"norms.weight": torch.ones(12), "norm.weight": None}, "did you mean norms.weight"),
         (
             {"layers.0.attention.wx.weight": torch.ones(1)},
-            "no place in this model, one is 'layers.0.attention.wx.weight'",
+            "'layers.0.attention.wx.weight' has no place in this model; did you mean layers.0.attention.wv",
         ),
         ({"layers.2.attention.wq.weight": torch.ones(48, 12)}, "no place in this model"),
         ({"layers.1.attention.wk.weight": torch.ones(48, 12)}, r"is \(48, 12\); the config expects \(16, 12\)"),

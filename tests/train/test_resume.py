@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import fathom
 from fathom.errors import FathomError
-from fathom.formats.load import find
+from fathom.formats.run import find
 from fathom.train.events import Event, Note, Progress, Saved
 from fathom.train.metrics import read
 from fathom.train.recipes import Recipe
