@@ -12,6 +12,7 @@ import tokenizers
 
 from fathom.atomic import replacing
 from fathom.errors import FathomError, near
+from fathom.tokenizer import sentencepiece
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.character import CharacterTokenizer
@@ -100,4 +101,5 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
     "char": _character,
     "byte": lambda values: ByteTokenizer(),
     "bpe": _bpe,
+    "sentencepiece": sentencepiece.from_json,
 }
