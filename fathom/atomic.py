@@ -6,6 +6,7 @@ After a crash, a full disk or a kill at any moment the name holds the old bytes 
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -53,3 +54,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """`with new_folder(path) as partial: ...` fills `partial`, then it becomes `path`, which must be new or empty.
+
+    An error leaves nothing behind; what the disk refuses is one FathomError. Files are for the caller to `sync`.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FathomError(f"{path} is there already and not empty; give the name of a new folder")
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        sync(partial)
+        if path.exists():
+            path.rmdir()  # empty; rename replaces a folder on some systems only
+        partial.rename(path)
+        sync(path.parent)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

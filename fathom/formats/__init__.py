@@ -7,4 +7,15 @@ load         a model and its tokenizer from wherever they lie
 tensors      a file of named tensors
 names        the Rosetta table: what every format calls the parts of one model
 convert      all tensors of a model from one format to another
+
+mapped            numbers in a file as tensors, without reading them
+json_file         JSON objects from strangers, field by field
+safetensors_file  a safetensors file, its header checked, its tensors mapped
+shards            weights in several files with an index
+hf_config         config.json of Hugging Face and our config
+hf_rope           its rotary positions
+huggingface       a folder of Hugging Face, read and written
+hub               a model fetched from the Hugging Face hub by its name
+llama2c           the .bin files of llama2.c
+llama2c_layout    what lies where in them
 """

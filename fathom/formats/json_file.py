@@ -1,0 +1,73 @@
+"""JSON from strangers: an object whose every field is the kind that was asked for, or one line with file and field.
+
+Stricter than `fields`, which reads what people type: here "12" is no number and true is not 1. Knows no format.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from reprlib import Repr
+from typing import Any, TypeVar
+
+from fathom.errors import FathomError
+
+T = TypeVar("T", int, float, bool, str)
+
+LIMIT = 1 << 21  # bytes; values of a few bytes each take twenty times as much as objects of Python
+LARGEST = (1 << 31) - 1  # of whole numbers: what counts something in a model fits 32 bits
+REPR = Repr()
+REPR.maxstring = REPR.maxother = 80
+KIND = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. FathomError: it cannot be read, is no JSON, or larger than any configuration."""
+    try:
+        size = path.stat().st_size
+        if size > LIMIT:
+            raise FathomError(f"{path} has {size} bytes; expected a JSON file of at most {LIMIT}")
+        return parse_object(path.read_bytes(), str(path))
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise FathomError(f"{path} cannot be read ({reason}); expected a JSON file") from None
+
+
+def parse_object(data: bytes, where: str) -> dict[str, Any]:
+    """The object that these bytes are; NaN and infinities, which JSON does not have, are refused."""
+    try:
+        values = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise FathomError(f"{where} is not JSON ({str(problem)[:200]}); the file is damaged") from None
+    if not isinstance(values, dict):
+        raise FathomError(f"{where} holds {type(values).__name__}; expected an object with fields")
+    return values
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def short(value: object, length: int = 80) -> str:
+    """A value from a file as an error shows it: never longer than a line bears."""
+    text = REPR.repr(value)  # looks only a few levels deep
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def field(values: Mapping[str, Any], name: str, kind: type[T], where: str, default: T | None = None) -> T:
+    """The field as int (of 32 bits), float (finite), bool or str. A missing or null one is `default`."""
+    value = values.get(name)
+    if value is None and default is not None:
+        return default
+    if value is None:
+        raise FathomError(f"{where}: {name} is missing; expected {KIND[kind]}")
+    if kind is float and type(value) is int and abs(value) <= LARGEST:
+        value = float(value)
+    if type(value) is not kind or not _bounded(value):
+        raise FathomError(f"{where}: {name} is {short(value)}; expected {KIND[kind]}")
+    return value
+
+
+def _bounded(value: Any) -> bool:
+    """Whether a number is one that a model can use; all else is."""
+    return abs(value) <= LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)

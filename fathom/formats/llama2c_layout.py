@@ -1,0 +1,197 @@
+"""What lies where in a .bin file of llama2.c (export.py of karpathy/llama2.c): three versions of one idea.
+
+A header of seven sizes, then tensors of known shape without names, each kind for all layers. Version 0 keeps rope's
+tables too, 1 aligns its header, 2 has matrices in groups of int8 with an fp32 scale each. Reads no tensor.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.formats.names import column, join
+from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.cost import matrices
+
+MAGIC, ALIGNED = 0x616B3432, 256  # of versions 1 and 2: "ak42", and the bytes of the header
+SIZES = struct.Struct("<7i")  # d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length
+GROUP = 64  # of version 2: how many numbers share a scale, halved until it divides every row
+ATTENTION = ["blocks.N.attn.q", "blocks.N.attn.k", "blocks.N.attn.v", "blocks.N.attn.out"]
+MLP = ["blocks.N.mlp.gate", "blocks.N.mlp.down", "blocks.N.mlp.up"]
+ROPE = "rope"  # cosines, then sines of every position; they are worked out anew
+FIRST = ["embed", "blocks.N.attn_norm", *ATTENTION, "blocks.N.mlp_norm", *MLP, "final_norm", ROPE, "unembed"]
+LATER = ["blocks.N.attn_norm", "blocks.N.mlp_norm", "final_norm", "embed", *ATTENTION, *MLP, "unembed"]
+ORDER = {0: FIRST, 1: LATER, 2: LATER}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands at the head of the file; `group` is 0 but in version 2."""
+
+    version: int
+    config: ResolvedConfig
+    group: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return ALIGNED if self.version else SIZES.size
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tensors of one shape in a row: one for each layer, or one alone. `group`: numbers to a scale; 0: plain fp32."""
+
+    part: str
+    shape: tuple[int, ...]
+    copies: int
+    group: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of each copy."""
+        count = math.prod(self.shape)
+        return count + 4 * (count // self.group) if self.group else 4 * count
+
+    def names(self) -> list[str]:
+        """Of each copy, as Meta's files name them; none where no model needs it."""
+        if self.part == ROPE:
+            return []
+        name = column("llama", "meta")[self.part].name
+        return [join(name, str(layer), ".weight") for layer in range(self.copies)]
+
+
+def sections(header: Header) -> list[Section]:
+    """All that follows the header, in order."""
+    z = header.config
+    shapes: dict[str, tuple[int, ...]] = {f"blocks.N.{name}": (b, a) for name, (a, b) in matrices(z).items()}
+    shapes |= {"embed": (z.vocab_size, z.d_model), ROPE: (z.context_length, z.head_dim // 2)}
+    shapes |= {} if z.tie_embeddings else {"unembed": (z.vocab_size, z.d_model)}
+    shapes |= dict.fromkeys(("blocks.N.attn_norm", "blocks.N.mlp_norm", "final_norm"), (z.d_model,))
+    copies = {part: z.n_layer if ".N." in part else 2 if part == ROPE else 1 for part in shapes}
+    return [
+        Section(part, shapes[part], copies[part], header.group if len(shapes[part]) == 2 else 0)
+        for part in ORDER[header.version]
+        if part in shapes
+    ]
+
+
+def places(header: Header) -> Iterator[tuple[str, Section, int]]:
+    """The name of each tensor, its section, and the byte it begins at."""
+    start = header.nbytes
+    for section in sections(header):
+        for copy, name in enumerate(section.names()):
+            yield name, section, start + copy * section.nbytes
+        start += section.copies * section.nbytes
+
+
+def read_header(path: Path) -> Header:
+    """The header of a file whose size is exactly what it says. FathomError where it is not."""
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(ALIGNED), path.stat().st_size
+    except OSError as problem:
+        raise FathomError(f"{path} cannot be read ({problem.strerror or problem}); expected a .bin file") from None
+    header = _parse(head, path)
+    if ragged := [s.part for s in sections(header) if s.group and math.prod(s.shape) % s.group]:
+        raise FathomError(f"{path}: groups of {header.group} do not divide {ragged[0]}; the header is damaged")
+    needed = header.nbytes + sum(section.copies * section.nbytes for section in sections(header))
+    if needed != size:
+        raise FathomError(
+            f"{path} has {size} bytes; its header (version {header.version}) describes {needed}; fetch the file again"
+        )
+    return header
+
+
+def has_magic(head: bytes) -> bool:
+    return head[:4] == struct.pack("<I", MAGIC)
+
+
+def _parse(head: bytes, path: Path) -> Header:
+    at = 8 if has_magic(head) else 0
+    if len(head) < (ALIGNED if at else SIZES.size):
+        raise FathomError(f"{path} has {len(head)} bytes, too few for a header; fetch the file again")
+    version = struct.unpack_from("<i", head, 4)[0] if at else 0
+    if version not in ORDER or (at and not version):
+        raise FathomError(f"{path} is version {version} of llama2.c's format; known are {', '.join(map(str, ORDER))}")
+    vocab_size = SIZES.unpack_from(head, at)[5]
+    shared, group = struct.unpack_from("<Bi", head, at + SIZES.size) if at else (vocab_size > 0, 0)
+    if shared not in (0, 1) or (version == 2 and group < 1) or (at and vocab_size < 0):
+        raise FathomError(f"{path}: the header has vocab_size={vocab_size}, shared={shared}, group={group}; damaged")
+    try:
+        config = _config(SIZES.unpack_from(head, at), bool(shared)).resolved()
+    except FathomError as problem:
+        raise FathomError(f"{path}: the header says {problem}") from None
+    return Header(version, config, group if version == 2 else 0)
+
+
+def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
+    """The one LLaMA that this format knows: no biases, angles with base 10,000, 1e-5 in its norms."""
+    d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length = sizes
+    return ModelConfig(
+        vocab_size=abs(vocab_size),  # negative in version 0: with an unembedding of its own
+        context_length=context_length,
+        d_model=d_model,
+        n_layer=n_layer,
+        n_head=n_head,
+        n_kv_head=n_kv_head,
+        d_ff=d_ff,
+        position="rope",
+        norm="rms",
+        mlp="swiglu",
+        tie_embeddings=shared,
+    )
+
+
+def header_for(config: ModelConfig, version: int) -> Header:
+    """The header of a file that is to be written. FathomError names what the format has no place for."""
+    if version not in ORDER:
+        raise FathomError(f"version is {version}; llama2.c's format has {', '.join(map(str, ORDER))}")
+    z = config.resolved()
+    sizes = (z.d_model, z.d_ff, z.n_layer, z.n_head, z.n_kv_head, z.vocab_size, z.context_length)
+    plain = _config(sizes, z.tie_embeddings).resolved()
+    for name in set(vars(z)) - {"dropout"}:
+        if getattr(z, name) != getattr(plain, name):
+            raise FathomError(
+                f"{name}={getattr(z, name)} has no place in a file of llama2.c, only {getattr(plain, name)}; choose"
+                " another format"
+            )
+    group = GROUP
+    while version == 2 and (z.d_model % group or z.d_ff % group):  # its runner takes whole rows in whole groups
+        group //= 2
+    return Header(version, z, group if version == 2 else 0)
+
+
+def pack(header: Header) -> bytes:
+    """The bytes before the first tensor."""
+    z = header.config
+    vocab_size = z.vocab_size if header.version or z.tie_embeddings else -z.vocab_size
+    sizes = SIZES.pack(z.d_model, z.d_ff, z.n_layer, z.n_head, z.n_kv_head, vocab_size, z.context_length)
+    if not header.version:
+        return sizes
+    flags = struct.pack("<B", z.tie_embeddings) + (struct.pack("<i", header.group) if header.group else b"")
+    return (struct.pack("<Ii", MAGIC, header.version) + sizes + flags).ljust(ALIGNED, b"\0")
+
+
+def quantize(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """int8 numbers (n / group, group) and a scale for each row: the largest becomes 127 (quantize_q80, export.py)."""
+    rows = x.float().reshape(-1, group)
+    scale = rows.abs().amax(dim=1) / 127.0
+    return torch.where(scale[:, None] > 0, rows / scale[:, None], 0.0).round().to(torch.int8), scale
+
+
+def dequantize(q: Tensor, scale: Tensor) -> Tensor:
+    """The numbers (n / group, group) that int8 and scale stand for."""
+    return q.float().mul_(scale[:, None])
+
+
+def rope_tables(config: ResolvedConfig) -> list[Tensor]:
+    """Cosines and sines (t, c/2) of every position, which version 0 keeps and its later runners pass over."""
+    c = config.head_dim
+    frequency = 1.0 / (config.rope_theta ** (torch.arange(0, c, 2).float() / c))
+    angle = torch.outer(torch.arange(config.context_length).float(), frequency)
+    return [angle.cos(), angle.sin()]

@@ -1,0 +1,103 @@
+"""A safetensors file opened: its header checked against the file, its tensors memory-mapped.
+
+Eight bytes with the length of a header, the header (JSON: name -> dtype, shape, data_offsets), then the numbers without
+a gap (huggingface.co/docs/safetensors). Does not know what the tensors are.
+"""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fathom.errors import FathomError
+from fathom.formats.json_file import LARGEST, LIMIT, parse_object, short
+from fathom.formats.mapped import map_file, tensor_at
+from fathom.formats.opened import Stored
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
+SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
+MOST_DIMENSIONS, LONGEST_NAME = 8, 300  # far more than a weight of a model has
+
+
+def open_safetensors(path: Path) -> dict[str, Stored]:
+    """Every tensor by name. One that is not of floats can be listed but not read."""
+    header, start = read_header(path)
+    size = path.stat().st_size - start
+    spans = {name: _span(name, entry, f"{path}: tensor {name!r}") for name, entry in header.items()}
+    _contiguous(spans, size, path)
+    mapped = map_file(path)
+
+    def stored(name: str) -> Stored:
+        kind, shape, (begin, end) = header[name]["dtype"], tuple(header[name]["shape"]), spans[name]
+
+        def read() -> torch.Tensor:
+            if kind not in DTYPES:
+                raise FathomError(f"{path}: tensor {name!r} is {kind}; weights are read as {', '.join(DTYPES)}")
+            return tensor_at(mapped, start + begin, shape, DTYPES[kind])
+
+        return Stored(shape, kind, end - begin, read)
+
+    return {name: stored(name) for name in header}
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of its tensors, and the byte at which the first one begins."""
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length, size = int.from_bytes(prefix, "little"), path.stat().st_size
+            if len(prefix) < 8 or length > size - 8:
+                raise FathomError(f"{path} has {size} bytes, too few for its header; fetch the file again")
+            if length > LIMIT:
+                raise FathomError(f"{path} says that its header has {length} bytes; expected at most {LIMIT}")
+            header = parse_object(file.read(length), f"{path}: the header")
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise FathomError(f"{path} cannot be read ({reason}); expected a safetensors file") from None
+    header.pop("__metadata__", None)
+    if longest := [name for name in header if len(name) > LONGEST_NAME]:
+        raise FathomError(f"{path}: the header has a name of {len(longest[0])} characters, {short(longest[0])}")
+    return header, 8 + length
+
+
+def _span(name: str, entry: Any, where: str) -> tuple[int, int]:
+    """Where the tensor's bytes begin and end, after its dtype and shape were seen to fill them."""
+    entry = entry if isinstance(entry, dict) else {}
+    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(kind, str) or kind not in SIZES:
+        raise FathomError(f"{where} has dtype {short(kind)}; expected one of {', '.join(SIZES)}")
+    if not _counts(shape) or len(shape) > MOST_DIMENSIONS:
+        raise FathomError(f"{where} has shape {short(shape)}; expected at most {MOST_DIMENSIONS} sizes")
+    if not _counts(offsets) or len(offsets) != 2:
+        raise FathomError(f"{where} has data_offsets {short(offsets)}; expected where it begins and ends")
+    needed = math.prod(shape) * SIZES[kind]
+    if offsets[1] - offsets[0] != needed:
+        raise FathomError(
+            f"{where} has {offsets[1] - offsets[0]} bytes; {kind} of shape {tuple(shape)} needs {needed};"
+            " the file is damaged: fetch it again"
+        )
+    return offsets[0], offsets[1]
+
+
+def _counts(values: Any) -> bool:
+    """Whether this is a list of sizes; a product of eight of them is a number that can still be printed."""
+    return isinstance(values, list) and all(type(n) is int and 0 <= n <= LARGEST << 31 for n in values)
+
+
+def _contiguous(spans: dict[str, tuple[int, int]], size: int, path: Path) -> None:
+    """FathomError unless the tensors fill the file: nothing twice, nothing between, nothing behind."""
+    needed = max((end for _, end in spans.values()), default=0)
+    if needed > size:
+        raise FathomError(f"{path} is cut off: {size} of {needed} bytes of its tensors are there; fetch it again")
+    inside = sorted((begin, end, name) for name, (begin, end) in spans.items())
+    edges = [(0, 0, "the header"), *inside, (size, size, "the end of the file")]
+    for (_, end, before), (begin, _, after) in pairwise(edges):
+        if end != begin:
+            what = "a gap" if begin > end else "an overlap"
+            raise FathomError(
+                f"{path}: {what} of {abs(begin - end)} bytes between {before!r} and {after!r}; expected every byte to"
+                " belong to one tensor: fetch the file again"
+            )
