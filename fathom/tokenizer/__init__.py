@@ -5,7 +5,13 @@ character  one token per character of the training text
 byte       one token per byte
 bpe        one token per frequent run of bytes (byte pair encoding)
 sentencepiece  one token per piece, spaces among its letters (LLaMA 1 and 2)
+llama2c    a SentencePiece vocabulary as llama2.c writes it
 pieces     a SentencePiece vocabulary as parts and as bytes
 protobuf   the wire format of those bytes
+template   a conversation as tokens, and who says each of them
+sandbox    a chat template in Jinja, run without being trusted
+allowed    what such a template may do
+meter      what that may cost
+said       text that remembers who said each character
 load       tokenizers as one JSON file, and from a word on the command line
 """
