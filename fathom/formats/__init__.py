@@ -18,4 +18,8 @@ huggingface       a folder of Hugging Face, read and written
 hub               a model fetched from the Hugging Face hub by its name
 llama2c           the .bin files of llama2.c
 llama2c_layout    what lies where in them
+ggml_blocks  the number types of GGUF: blocks of weights to floats and back
+gguf         a GGUF file's header read and checked, and whole files written
+gguf_config  a GGUF file's values as a config, and back
+gguf_model   a whole model in one GGUF file
 """

@@ -1,0 +1,202 @@
+"""The number types of GGUF files: how each packs a block of numbers into bytes, and both ways between.
+
+A block of weights shares one or two scales, and each weight is a small whole number of them. The bytes are those of
+ggml (ggml-common.h) and the arithmetic that of its reference (gguf-py, quants.py), bit for bit, done in slices so that
+a tensor of any size needs little memory besides its result. Does not know files or names.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fathom.errors import FathomError
+
+Array: TypeAlias = NDArray[Any]
+
+# A block in memory, field after field. `scale` and `offset` are fp16: a weight is scale * q, or scale * q + offset.
+# 16 bytes `low` hold 32 numbers of 4 bits: the low halves are numbers 0 to 15, the high halves 16 to 31.
+LOW = ("low", "u1", 16)
+Q8_0 = np.dtype([("scale", "<f2"), ("q", "i1", 32)])
+Q4_0 = np.dtype([("scale", "<f2"), LOW])  # q = low - 8
+Q4_1 = np.dtype([("scale", "<f2"), ("offset", "<f2"), LOW])
+Q5_0 = np.dtype([("scale", "<f2"), ("high", "<u4"), LOW])  # bit i of high is the fifth bit of number i; q = that - 16
+Q5_1 = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("high", "<u4"), LOW])
+# 256 numbers in 8 groups of 32; each group has a scale and an offset of 6 bits, which count in `scale` and `offset`.
+# Bytes of `six`: 0-3 scales of groups 0-3, 4-7 their offsets (6 bits each), 8-11 the low 4 bits of the scale (low half)
+# and offset (high half) of groups 4-7, whose upper 2 bits are the upper bits of bytes 0-3 and 4-7.
+Q4_K = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("six", "u1", 12), ("low", "u1", (4, 32))])
+# 256 numbers of 6 bits in 16 groups of 16; per 128 numbers 64 bytes with the low 4 bits and 32 with the upper 2.
+Q6_K = np.dtype([("low", "u1", (2, 64)), ("high", "u1", (2, 32)), ("scales", "i1", 16), ("scale", "<f2")])
+
+SLICE = 1 << 18  # numbers at a time: they and what is worked out from them stay in the processor's cache
+
+
+def _f32(x: Array) -> Array:
+    return x.astype(np.float32)
+
+
+def _shifted(x: Array, shifts: list[int]) -> Array:
+    """(n, g, bytes) -> (n, g, shifts, bytes): all bytes moved right by the first shift, then by the second ..."""
+    return x[:, :, None] >> np.array(shifts, x.dtype)[:, None]
+
+
+def _nibbles(low: Array) -> Array:
+    """(n, g, bytes) -> (n, g, 2, bytes): of each group of bytes all low halves, then all high ones."""
+    return _shifted(low, [0, 4]) & 15
+
+
+def _unpack_q8_0(b: Array) -> Array:
+    return _f32(b["q"]) * _f32(b["scale"])[:, None]
+
+
+def _unpack_q4_0(b: Array) -> Array:
+    return _f32(b["scale"])[:, None] * (_f32(_four(b)) - 8)
+
+
+def _unpack_q4_1(b: Array) -> Array:
+    return _f32(b["scale"])[:, None] * _f32(_four(b)) + _f32(b["offset"])[:, None]
+
+
+def _unpack_q5_0(b: Array) -> Array:
+    return _f32(b["scale"])[:, None] * (_f32(_five(b)) - 16)
+
+
+def _unpack_q5_1(b: Array) -> Array:
+    return _f32(b["scale"])[:, None] * _f32(_five(b)) + _f32(b["offset"])[:, None]
+
+
+def _four(b: Array) -> Array:
+    return _nibbles(b["low"][:, None]).reshape(-1, 32)
+
+
+def _five(b: Array) -> Array:
+    fifth = (b["high"][:, None] >> np.arange(32, dtype=np.uint32) & 1).astype(np.uint8)  # (n, 32)
+    return _four(b) | fifth << 4
+
+
+def _unpack_q4_k(b: Array) -> Array:
+    scales, offsets, both = np.split(b["six"], 3, axis=1)  # (n, 4) each
+    scales = np.concatenate((scales & 63, both & 15 | scales >> 6 << 4), axis=1)  # (n, 8)
+    offsets = np.concatenate((offsets & 63, both >> 4 | offsets >> 6 << 4), axis=1)
+    scale = _f32(b["scale"])[:, None] * _f32(scales)
+    offset = _f32(b["offset"])[:, None] * _f32(offsets)
+    q = _f32(_nibbles(b["low"])).reshape(-1, 8, 32)
+    return scale[:, :, None] * q - offset[:, :, None]
+
+
+def _unpack_q6_k(b: Array) -> Array:
+    low = _nibbles(b["low"]).reshape(-1, 2, 4, 32)
+    high = _shifted(b["high"], [0, 2, 4, 6]) & 3
+    q = _f32(low | high << 4).reshape(-1, 16, 16) - 32
+    scale = _f32(b["scale"])[:, None] * _f32(b["scales"])
+    return scale[:, :, None] * q
+
+
+def _pack_q8_0(x: Array) -> Array:  # (n, 32) -> (n,)
+    scale = np.abs(x).max(axis=1, keepdims=True) / 127
+    q = x * _inverse(scale)
+    whole = np.trunc(q)
+    return _block(Q8_0, scale, q=(whole + np.trunc(2 * (q - whole))).astype(np.int8))  # halves away from zero
+
+
+def _pack_q4_0(x: Array) -> Array:  # (n, 32) -> (n,)
+    """The number farthest from zero becomes -8, whatever its sign."""
+    farthest = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
+    scale = farthest / -8
+    q = (x * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
+    return _block(Q4_0, scale, low=q[:, :16] | q[:, 16:] << 4)
+
+
+def _inverse(scale: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.where(scale == 0, np.float32(0), 1 / scale)
+
+
+def _block(layout: np.dtype[Any], scale: Array, **fields: Array) -> Array:
+    blocks = np.empty(len(scale), layout)
+    with np.errstate(over="ignore"):
+        blocks["scale"] = scale[:, 0]
+    if not np.isfinite(blocks["scale"]).all():
+        raise FathomError("it holds numbers that are too large or no numbers; expected finite ones")
+    for name, values in fields.items():
+        blocks[name] = values
+    return blocks
+
+
+@dataclass(frozen=True)
+class NumberType:
+    """One type of GGUF. Array are used as they lie in the file; the others are unpacked, and perhaps packed."""
+
+    name: str
+    size: int  # numbers in a block
+    layout: np.dtype[Any]  # of a block
+    dtype: torch.dtype = torch.float32  # of its numbers once read
+    unpack: Callable[[Array], Array] | None = None
+    pack: Callable[[Array], Array] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of a block."""
+        return self.layout.itemsize
+
+
+TYPES = {  # by the number that stands for each in files
+    0: NumberType("F32", 1, np.dtype("<f4"), torch.float32),
+    1: NumberType("F16", 1, np.dtype("<f2"), torch.float16),
+    30: NumberType("BF16", 1, np.dtype("<u2"), torch.bfloat16),
+    8: NumberType("Q8_0", 32, Q8_0, unpack=_unpack_q8_0, pack=_pack_q8_0),
+    2: NumberType("Q4_0", 32, Q4_0, unpack=_unpack_q4_0, pack=_pack_q4_0),
+    3: NumberType("Q4_1", 32, Q4_1, unpack=_unpack_q4_1),
+    6: NumberType("Q5_0", 32, Q5_0, unpack=_unpack_q5_0),
+    7: NumberType("Q5_1", 32, Q5_1, unpack=_unpack_q5_1),
+    12: NumberType("Q4_K", 256, Q4_K, unpack=_unpack_q4_k),
+    14: NumberType("Q6_K", 256, Q6_K, unpack=_unpack_q6_k),
+}
+OTHERS = {
+    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
+    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+    29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
+}  # fmt: skip
+IDS = {kind.name: id for id, kind in TYPES.items()}
+
+
+def number_type(id: int) -> NumberType:
+    """The type with this number in files. FathomError names one that is not read here, and those that are."""
+    if id not in TYPES:
+        raise FathomError(
+            f"its numbers are of type {OTHERS.get(id, id)}; expected one of {', '.join(IDS)}; convert it to one of them"
+        )
+    return TYPES[id]
+
+
+def unpacked(data: Array, kind: NumberType) -> Tensor:
+    """All numbers of a tensor as one row, from its bytes (a uint8 array): floats share its memory, others are fp32."""
+    if kind.unpack is None:
+        return torch.from_numpy(data).view(kind.dtype)
+    blocks, step = data.view(kind.layout), SLICE // kind.size
+    numbers = np.empty(len(blocks) * kind.size, np.float32)
+    with np.errstate(all="ignore"):  # an infinite scale gives what it gives
+        for start in range(0, len(blocks), step):
+            part = kind.unpack(blocks[start : start + step]).reshape(-1)
+            numbers[start * kind.size :][: len(part)] = part
+    return torch.from_numpy(numbers)
+
+
+def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:
+    """The bytes of a tensor as `kind`, in slices. FathomError where it cannot hold them."""
+    for part in numbers.detach().reshape(-1).split(SLICE):
+        part = part.cpu()
+        if kind.pack is not None:
+            yield kind.pack(part.float().reshape(-1, kind.size).numpy()).view(np.uint8)
+            continue
+        converted = part.to(kind.dtype)
+        if (converted.isinf() & part.isfinite()).any():
+            raise FathomError(
+                f"it holds {part.abs().max():.4g}, which is more than {kind.name} can; choose BF16 or F32"
+            )
+        yield converted.contiguous().view(torch.uint8).numpy()

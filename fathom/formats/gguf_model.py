@@ -1,0 +1,125 @@
+"""A whole model in one GGUF file, read and written: weights, config, tokenizer and what the file says of itself.
+
+Floats are mapped where they lie, quantised tensors are unpacked one by one as they are asked for. What is written is
+laid out as llama.cpp's converter does it, so that llama.cpp runs it. Does not know the container or the number types.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.formats import gguf
+from fathom.formats.convert import from_ours
+from fathom.formats.ggml_blocks import IDS, TYPES, NumberType, packed, unpacked
+from fathom.formats.gguf_config import STRETCH, config_of, metadata_of, stretch_of
+from fathom.formats.opened import Opened, Stored
+from fathom.model.config import ModelConfig
+from fathom.tokenizer.protocol import Tokenizer
+
+FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
+}  # fmt: skip
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")  # what can be written
+QUANTIZATION_VERSION = 2  # of ggml's block layouts
+LONGEST = 1000  # characters: longer values are no names and no licences
+
+
+def open_gguf(path: Path) -> Opened:
+    """The model in a GGUF file. FathomError where the file is damaged or its model is neither LLaMA nor GPT-2."""
+    header = gguf.read_header(path)
+    tensors = {
+        name: Stored(x.shape, x.kind.name, x.nbytes, partial(read, path, x)) for name, x in header.tensors.items()
+    }
+    if str(header.metadata.get("split.count", 1)) not in "01":
+        raise FathomError(f"{path} is one of several files; join them first: llama-gguf-split --merge")
+    try:
+        config = config_of(header.metadata, tensors)
+        config.resolved()
+    except FathomError as error:
+        raise FathomError(f"{path}: {error}") from None
+    tokenizer = partial(read_tokenizer, path, header.metadata)
+    return Opened(path, f"GGUF v{header.version}", config, "gguf", tensors, tokenizer, about(header.metadata))
+
+
+def read(path: Path, info: gguf.TensorInfo) -> Tensor:
+    """A tensor's numbers: floats mapped, copy on write, the others as fp32."""
+    try:
+        if path.stat().st_size < info.end:
+            raise FathomError(f"{path} is shorter than when it was opened; {info.name!r} is no longer in it")
+        data = np.memmap(path, np.uint8, "c", info.offset, info.nbytes)
+    except OSError as error:
+        raise FathomError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    return unpacked(data, info.kind).view(info.shape)
+
+
+def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer in a file; None: it has none."""
+    from fathom.tokenizer.ggml import from_gguf  # here: who wants the weights alone does not wait for it
+
+    try:
+        return from_gguf(metadata)
+    except FathomError as error:
+        raise FathomError(f"{path}: {error}") from None
+
+
+def about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file says of itself: name, author, licence, quantisation."""
+    said = {}
+    for key, value in metadata.items():
+        name = key.removeprefix("general.")
+        short = isinstance(value, str | int) and len(str(value)) <= LONGEST
+        if name != key and short and name not in ("architecture", "alignment"):
+            said[name] = FILE_TYPES.get(value, value) if name == "file_type" else value
+    return said
+
+
+def write_gguf(
+    path: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer | None, kind: str = "F32"
+) -> None:
+    """The model as a GGUF file that llama.cpp runs. kind: F32, F16, BF16, Q8_0 or Q4_0.
+
+    As in its converter, vectors and learned positions stay fp32, and matrices whose rows are no whole blocks fp16.
+    """
+    if kind not in KINDS:
+        raise FathomError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
+    tensors = from_ours(config, state, "gguf")
+    if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
+        tensors[STRETCH] = stretch_of(config)
+    file_type = next(id for id, name in FILE_TYPES.items() if name == kind)
+    metadata = metadata_of(config) | {
+        "general.type": "model",
+        "general.name": path.stem,
+        "general.file_type": file_type,
+        "general.quantization_version": QUANTIZATION_VERSION,
+    }
+    gguf.write(
+        path,
+        metadata | write_tokenizer(tokenizer, config.vocab_size),
+        {name: outgoing(tensor, stays(name, tensor, kind)) for name, tensor in tensors.items()},
+    )
+
+
+def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, Any]:
+    if tokenizer is None:
+        return {"tokenizer.ggml.model": "no_vocab"}  # llama.cpp then takes ids alone
+    from fathom.tokenizer.ggml import to_gguf
+
+    return to_gguf(tokenizer, vocab_size)
+
+
+def stays(name: str, tensor: Tensor, kind: str) -> NumberType:
+    """The type in which a tensor is written where the file is to be of `kind`."""
+    chosen = TYPES[IDS[kind]]
+    if tensor.ndim == 1 or name.startswith("position_embd"):
+        return TYPES[IDS["F32"]]
+    return TYPES[IDS["F16"]] if tensor.shape[-1] % chosen.size else chosen
+
+
+def outgoing(tensor: Tensor, kind: NumberType) -> gguf.Outgoing:
+    return gguf.Outgoing(tuple(tensor.shape), kind, partial(packed, tensor, kind))
