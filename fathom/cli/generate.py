@@ -6,41 +6,24 @@ from typing import Any
 
 import click
 
+from fathom.cli.choices import LINES, choices, chosen
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
-from fathom.fields import build
-from fathom.generate.options import ORDER, GenerateOptions
-
-LINES = (
-    "How the next token is chosen: repetition penalty, temperature, top-k, top-p, min-p, in the order of --samplers."
-)
 
 
 @verb("generate", f"Continue a prompt with the model in MODEL, a run of `fathom train`. {LINES}")
 @click.argument("model")
 @click.option("-p", "--prompt", default="", help="The text to continue; `-` reads stdin, FILE:path a file.")
-@click.option("-n", "--max-new-tokens", "--max-tokens", "-m", "max_new_tokens", metavar="N", help="default 256")
-@click.option("-t", "--temperature", "--temp", "temperature", metavar="T", help="0 is greedy; default 1")
-@click.option("--top-k", metavar="K", help="Only the K likeliest.")
-@click.option("--top-p", metavar="P", help="Only the likeliest that reach P together.")
-@click.option("--min-p", metavar="P", help="Only those at least P times as likely as the likeliest.")
-@click.option("--repetition-penalty", metavar="X", help="Above 1: what was said becomes less likely.")
-@click.option("--samplers", metavar="NAMES", help=f"Their order; default {','.join(ORDER)}")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
 @click.option("--num-samples", metavar="N", help="Several continuations, side by side in one batch.")
-@click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend.")
 @click.option("--echo/--no-echo", default=True, help="Print the prompt too.")
-@click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew.")
-@click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers and the speed, on stderr.")
-def command(model: str, prompt: str, echo: bool, cache: bool, verbose: bool, as_json: bool, **call: Any) -> None:
+@choices
+def command(model: str, prompt: str, echo: bool, verbose: bool, as_json: bool, **call: Any) -> None:
     from fathom.formats.load import load, needed
     from fathom.generate.generate import stream
     from fathom.generate.tell import tell
     from fathom.machine import describe
 
-    given = {key: value for key, value in call.items() if key in GenerateOptions.__dataclass_fields__}
-    given = {key: value for key, value in given.items() if value not in (None, ())} | {"use_cache": cache}
-    options = build(GenerateOptions, given, "generate")
+    options = chosen(call)
     text = read_prompt(prompt)
     network, tokenizer = load(model, dtype=call["dtype"] or "auto", device=call["device"] or "auto")
     running = stream(network, needed(tokenizer, model), text, options)

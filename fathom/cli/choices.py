@@ -1,0 +1,41 @@
+"""How a model speaks, as options that `generate` and `chat` share. Does not import torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fathom.cli.options import F
+from fathom.fields import build
+from fathom.generate.options import ORDER, GenerateOptions
+
+LINES = (
+    "How the next token is chosen: repetition penalty, temperature, top-k, top-p, min-p, in the order of --samplers."
+)
+CHOICES = [
+    click.option("-n", "--max-new-tokens", "--max-tokens", "-m", "max_new_tokens", metavar="N", help="default 256"),
+    click.option("-t", "--temperature", "--temp", "temperature", metavar="T", help="0 is greedy; default 1"),
+    click.option("--top-k", metavar="K", help="Only the K likeliest."),
+    click.option("--top-p", metavar="P", help="Only the likeliest that reach P together."),
+    click.option("--min-p", metavar="P", help="Only those at least P times as likely as the likeliest."),
+    click.option("--repetition-penalty", metavar="X", help="Above 1: what was said becomes less likely."),
+    click.option("--samplers", metavar="NAMES", help=f"Their order; default {','.join(ORDER)}"),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
+    click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend."),
+    click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew."),
+    click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers and the speed, on stderr."),
+]
+
+
+def choices(function: F) -> F:
+    """The decorator that adds them to a verb."""
+    for option in reversed(CHOICES):
+        function = option(function)
+    return function
+
+
+def chosen(call: Mapping[str, Any]) -> GenerateOptions:
+    """What a call said of them, checked; the options of the call that are about other things are left alone."""
+    known = {key: value for key, value in call.items() if key in GenerateOptions.__dataclass_fields__}
+    said = {key: value for key, value in known.items() if value not in (None, ())}
+    return build(GenerateOptions, said | {"use_cache": call["cache"]}, "generate")
