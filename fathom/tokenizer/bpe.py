@@ -7,7 +7,7 @@ where a text can be cut, and that text never becomes a special token.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,15 +16,22 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from fathom.errors import FathomError
+from fathom.tokenizer import library
 from fathom.tokenizer.protocol import Marked, Special, TokenArray, id_dtype, known, utf8, whole_pieces
 
 END = "<|endoftext|>"
 SMALLEST = 256 + 1  # every byte, and END
 NOVEL = 4_000_000  # characters of distinct words from which merges are learned: each costs about 150 bytes
 PIECE = 1 << 16  # characters: what one thread encodes at a time
-GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PATTERNS = (LLAMA3, LLAMA3.replace("{1,3}", ""))  # the second: Qwen 2
 WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # spaces belong to the word after them: before their run none is open
 WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # later patterns let line ends belong to the mark before them
+NEVER = re.compile(r"(?!)")
+NONE = Special()
 
 
 class BPETokenizer(Marked):
@@ -32,17 +39,36 @@ class BPETokenizer(Marked):
 
     kind = "bpe"
 
-    def __init__(self, hf: tokenizers.Tokenizer, special: Special = Special()) -> None:
-        self._bytes = token_bytes(hf)  # before to_str, which would fill every gap between ids
+    def __init__(self, hf: tokenizers.Tokenizer, special: Special = NONE) -> None:
+        self._bytes = self._spell(hf)
         self.vocab_size = len(self._bytes)
-        parts = json.loads(hf.to_str())
-        if parts["model"].get("type") != "BPE" or "ByteLevel" not in json.dumps(parts["pre_tokenizer"]):
-            raise FathomError(f"a {parts['model'].get('type')} tokenizer; expected a byte-level BPE as GPT-2's")
         hf.encode_special_tokens = True  # text that spells a special token stays text
         hf.no_truncation()
         hf.no_padding()
         self.hf, self.special = hf, special.check(self.vocab_size)
-        self._word_ends = WORD_ENDS if parts["pre_tokenizer"] == GPT2 else WORD_ENDS_AT_SPACE
+        self._word_ends = self._ends(hf)
+        never_from_text(hf, self.special)
+
+    def _spell(self, hf: tokenizers.Tokenizer) -> list[bytes]:
+        """The bytes of every token by id. FathomError: it is no byte-level BPE."""
+        table = token_bytes(hf, byte_letters())
+        steps = [step["type"] for step in library.parts(hf, "pre_tokenizer")]
+        if not isinstance(hf.model, models.BPE) or steps[-1:] != ["ByteLevel"] or "Metaspace" in steps:
+            raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a byte-level BPE as GPT-2's")
+        if missing := [letter for letter in byte_letters() if hf.token_to_id(letter) is None]:
+            raise FathomError(f"no token for the byte {byte_letters()[missing[0]]:#04x}; expected one for each of 256")
+        return table
+
+    def _ends(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
+        """Where a word ends whatever follows; nowhere, if the pattern of the words is not known."""
+        if any(not token.special for token in hf.get_added_tokens_decoder().values()):
+            return NEVER  # text is split around them first
+        match library.parts(hf, "pre_tokenizer"):
+            case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefix}]:
+                return WORD_ENDS_AT_SPACE if prefix else WORD_ENDS
+            case [{"type": "Split", "pattern": {"Regex": pattern}}, {"type": "ByteLevel"}] if pattern in PATTERNS:
+                return WORD_ENDS_AT_SPACE
+        return NEVER
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int) -> "BPETokenizer":
@@ -75,7 +101,8 @@ class BPETokenizer(Marked):
         """The ids of pieces of the text, encoded side by side."""
         utf8(text)
         pieces = whole_pieces(slices([text]), self.cut)
-        return (found.ids for found in self.hf.encode_batch_fast(list(pieces), add_special_tokens=False))
+        with library.one_line():
+            return iter([found.ids for found in self.hf.encode_batch_fast(list(pieces), add_special_tokens=False)])
 
     def cut(self, text: str) -> int:
         return last_match(self._word_ends, text)
@@ -124,17 +151,32 @@ def byte_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
 
 
-def token_bytes(hf: tokenizers.Tokenizer) -> list[bytes]:
-    """The bytes of every token by id; an id that no token has stands for no bytes."""
-    vocabulary = hf.get_vocab(with_added_tokens=True)
-    size = max(vocabulary.values(), default=-1) + 1
-    if not vocabulary or size > 2 * len(vocabulary):
-        raise FathomError(f"token ids run up to {size - 1} with {len(vocabulary)} tokens; expected ids without gaps")
+def never_from_text(hf: tokenizers.Tokenizer, special: Special) -> None:
+    """FathomError where a text that spells a special token becomes it."""
+    added = {token.content: id for id, token in hf.get_added_tokens_decoder().items() if token.special}
+    with library.one_line():
+        for name, id in {**added, **special.names}.items():
+            if id in hf.encode(name, add_special_tokens=False).ids:
+                raise FathomError(f"special token {name!r} is also what the text {name!r} becomes; expected either")
+
+
+def token_bytes(hf: tokenizers.Tokenizer, letters: Mapping[str, int]) -> list[bytes]:
+    """The bytes of every token by id, spelled in `letters`; an id that no token has stands for no bytes."""
+    table = [b""] * vocabulary_size(hf)
     added = {token.content for token in hf.get_added_tokens_decoder().values()}
-    letters = byte_letters()
-    table = [b""] * size
-    for token, id in vocabulary.items():
+    for token, id in hf.get_vocab(with_added_tokens=True).items():
         if token not in added and not letters.keys() >= set(token):
             raise FathomError(f"token {id} is {token!r}; expected byte-level BPE, whose tokens spell bytes")
         table[id] = token.encode("utf-8") if token in added else bytes(letters[letter] for letter in token)
     return table
+
+
+def vocabulary_size(hf: tokenizers.Tokenizer) -> int:
+    """One more than the largest id. FathomError: gaps (which the library would fill when it writes), or an id twice."""
+    ids = hf.get_vocab(with_added_tokens=True).values()
+    size = max(ids, default=-1) + 1
+    if not ids or size > 2 * len(ids):
+        raise FathomError(f"token ids run up to {size - 1} with {len(ids)} tokens; expected ids without gaps")
+    if len(set(ids)) < len(ids):
+        raise FathomError(f"{len(ids)} tokens share {len(set(ids))} ids; expected one each")
+    return size

@@ -1,6 +1,7 @@
-"""Tokenizers as one JSON file, and from a word: `char`, `byte`, `bpe:SIZE` or a file.
+"""Tokenizers from a word (`char`, `byte`, `bpe:SIZE`), and from a file or folder, recognised by what is in it.
 
-Reads what `save` wrote and the `tokenizer.json` of Hugging Face's `tokenizers` where it is a byte-level BPE.
+Ours are one JSON file, which `save` writes. Of others are known: Hugging Face's folders and `tokenizer.json`, both
+kinds of `tokenizer.model`, GPT-2's `merges.txt` and llama2.c's `tokenizer.bin`. Each is read in a module of its own.
 """
 
 import json
@@ -8,18 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-
 from fathom.atomic import replacing
 from fathom.errors import FathomError, near
-from fathom.tokenizer import sentencepiece
+from fathom.tokenizer import gpt2, library, llama2c, sentencepiece, tiktoken
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
 from fathom.tokenizer.character import CharacterTokenizer
-from fathom.tokenizer.protocol import Special, Tokenizer, read_special
+from fathom.tokenizer.protocol import Tokenizer, read_special
 
 FILE = "tokenizer.json"
-ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>")  # what published byte-level tokenizers end a document with
+ANY_SIZE = 1 << 20  # ids, where there is no model to say how many: four times the largest vocabulary in use
 
 
 def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
@@ -44,18 +44,47 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def load(path: Path) -> Tokenizer:
-    """The tokenizer in a JSON file, or in the `tokenizer.json` of a directory."""
-    path = path / FILE if path.is_dir() else path
+    """The tokenizer in a file or a folder, whatever it is called."""
+    if path.is_dir():
+        from fathom.tokenizer import hugging_face  # which reads its files with this module
+
+        if found := hugging_face.read_folder(path, ANY_SIZE):
+            return found
+        raise FathomError(f"{path} holds no tokenizer; expected {FILE}, tokenizer.model or merges.txt in it")
     try:
-        values = json.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:
+            start = file.read(1 << 12)
+        if tiktoken.is_tiktoken(path) or sentencepiece.is_sentencepiece(path):
+            return read_model_file(path, ANY_SIZE)
+        if gpt2.is_merges(path):
+            return gpt2.from_merges(path)
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a tokenizer file") from None
-    except (ValueError, RecursionError) as problem:
-        raise FathomError(f"{path}: not a tokenizer file: expected JSON ({problem})") from None
+    return llama2c.read_tokenizer_bin(path, ANY_SIZE) if b"\0" in start else _json(path)
+
+
+def _json(path: Path) -> Tokenizer:
+    values = library.read_object(path)
     try:
         return from_json(values)
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None
+
+
+def read_model_file(path: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer in a `tokenizer.model`: SentencePiece's or tiktoken's, of at most `vocab_size` ids."""
+    try:
+        read = tiktoken.read_tiktoken if tiktoken.is_tiktoken(path) else sentencepiece.read_sentencepiece
+    except OSError as problem:
+        raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a tokenizer.model") from None
+    return read(path, vocab_size)
+
+
+def to_model_file(tokenizer: Tokenizer) -> bytes:
+    """The bytes of a `tokenizer.model`. FathomError: neither of its two formats can say what this tokenizer is."""
+    if isinstance(tokenizer, sentencepiece.SentencePieceTokenizer):
+        return sentencepiece.to_sentencepiece(tokenizer)
+    return tiktoken.to_tiktoken(tokenizer)
 
 
 def from_json(values: Any) -> Tokenizer:
@@ -63,7 +92,9 @@ def from_json(values: Any) -> Tokenizer:
     if not isinstance(values, Mapping):
         raise FathomError(f"a tokenizer is {type(values).__name__}; expected an object with 'kind'")
     if "kind" not in values and "model" in values:
-        return _hugging_face(values)
+        from fathom.tokenizer import hugging_face
+
+        return hugging_face.from_values(values)
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise FathomError(f"tokenizer kind is {kind!r}; this version knows {', '.join(KINDS)}{near(str(kind), KINDS)}")
@@ -79,27 +110,14 @@ def _character(values: Mapping[str, Any]) -> Tokenizer:
 
 def _bpe(values: Mapping[str, Any]) -> Tokenizer:
     special = read_special(values)
-    return BPETokenizer(_parse(values.get("tokenizer")), special)
-
-
-def _hugging_face(values: Mapping[str, Any]) -> Tokenizer:
-    hf = _parse(values)
-    ends = {name: id for name in ENDS if (id := hf.token_to_id(name)) is not None}
-    return BPETokenizer(hf, Special(eos=next(iter(ends.values()), None), names=ends))
-
-
-def _parse(values: Any) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(json.dumps(values))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as problem:  # the library raises Exception itself, and its panics are not even that
-        raise FathomError(f"not a tokenizer of the tokenizers library ({problem})") from None
+    kind = BPETokenizer if values["kind"] == BPETokenizer.kind else ByteFallbackTokenizer
+    return kind(library.parse(values.get("tokenizer")), special)
 
 
 KINDS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
     "char": _character,
     "byte": lambda values: ByteTokenizer(),
     "bpe": _bpe,
+    "byte_fallback": _bpe,
     "sentencepiece": sentencepiece.from_json,
 }

@@ -131,5 +131,5 @@ def test_mutated_files_load_or_are_one_line(tmp_path: Path) -> None:
 def test_missing_and_unreadable(tmp_path: Path) -> None:
     with pytest.raises(FathomError, match="cannot be read"):
         load(tmp_path / "missing.json")
-    with pytest.raises(FathomError, match="cannot be read"):
+    with pytest.raises(FathomError, match="holds no tokenizer"):
         load(tmp_path)
