@@ -22,4 +22,11 @@ ggml_blocks  the number types of GGUF: blocks of weights to floats and back
 gguf         a GGUF file's header read and checked, and whole files written
 gguf_config  a GGUF file's values as a config, and back
 gguf_model   a whole model in one GGUF file
+
+archive         a zip whose members lie in it as they are
+pickle          a file of torch.save, read without running it
+pickle_machine  what a pickle is: a small program, and the steps of it that make tensors
+meta            params.json, consolidated.NN.pth and tokenizer.model, as Meta publishes them
+meta_params     params.json and our config
+meta_shards     a model cut for several GPUs, put together again
 """

@@ -1,0 +1,180 @@
+"""A zip whose members lie in the file as they are, such as torch.save writes: where each one's bytes begin and end.
+
+A zip is read from its end: the last record points to a directory, which lists every member with its size and CRC
+(PKWARE APPNOTE 6.3.9, sections 4.3 and 4.5.3). What torch does not write is refused: compressed, encrypted,
+overlapping or repeated members, comments. Does not know what the members are.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from mmap import mmap
+from pathlib import Path
+from typing import BinaryIO
+
+from fathom.errors import FathomError
+from fathom.formats.mapped import map_file
+
+END = struct.Struct("<4s4H2IH")  # signature, disks, counts, size and offset of the directory, length of the comment
+END64 = struct.Struct("<4sQ2H2I4Q")  # the same with 64 bits
+LOCATOR = struct.Struct("<4sIQI")  # says where END64 lies
+ENTRY = struct.Struct("<4s6H3I5H2I")  # one member in the directory; its name and extra fields follow
+HEADER = struct.Struct("<4s5H3I2H")  # the same once more before the member's bytes
+EXTRA = struct.Struct("<2H")  # kind and length of an extra field
+ZIP64 = 1
+IN_EXTRA = 0xFFFFFFFF  # a number that needs 64 bits is in the extra field
+ENCRYPTED = 1
+DIRECTORY_LIMIT = 1 << 21  # bytes: some 25,000 members
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The bytes of one member, and where in the file they lie."""
+
+    start: int
+    size: int
+    crc: int
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The members of a zip by name. Their bytes are to be trusted after `verify` alone."""
+
+    path: Path
+    members: dict[str, Member]
+    mapped: mmap  # the whole file
+    verified: set[str] = field(default_factory=set)
+
+    def verify(self, name: str) -> Member:
+        """The member; FathomError unless its bytes have the CRC that the directory notes. Each is read through once."""
+        member = self.members[name]
+        if name not in self.verified:
+            try:
+                with self.path.open("rb") as file:
+                    crc = _crc(file, member)
+            except OSError as error:
+                raise FathomError(f"{self.path} cannot be read: {error.strerror}") from error
+            if crc != member.crc:
+                raise FathomError(f"{self.path}: {name!r} is damaged: its CRC is not the one noted; get the file anew")
+            self.verified.add(name)
+        return member
+
+    def content(self, name: str, limit: int) -> bytes:
+        """The bytes of a member that has no reason to be larger than `limit`."""
+        if self.members[name].size > limit:
+            raise FathomError(f"{self.path}: {name!r} is {self.members[name].size} bytes; expected at most {limit}")
+        member = self.verify(name)
+        return self.mapped[member.start : member.start + member.size]
+
+
+def _crc(file: BinaryIO, member: Member) -> int:
+    file.seek(member.start)
+    crc = 0
+    for done in range(0, member.size, CHUNK):
+        crc = zlib.crc32(file.read(min(CHUNK, member.size - done)), crc)
+    return crc
+
+
+def open_archive(path: Path) -> Archive:
+    """The zip at `path`, its directory checked against the file and its members against each other."""
+    try:
+        with path.open("rb") as file:
+            return Archive(path, _members(file, path.stat().st_size, path), map_file(path))
+    except OSError as error:
+        raise FathomError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _members(file: BinaryIO, file_size: int, path: Path) -> dict[str, Member]:
+    start, size, count = _directory(file, file_size, path)
+    file.seek(start)
+    entries = sorted(_entries(file.read(size), path))
+    if len(entries) != count or (entries and entries[-1][0] >= start):
+        raise FathomError(
+            f"{path}: the zip directory lists {len(entries)} members; expected {count} before byte {start}"
+        )
+    members: dict[str, Member] = {}
+    ends = [offset for offset, *_ in entries[1:]] + [start]
+    for (offset, name, length, crc), end in zip(entries, ends):
+        member = Member(_start(file, offset, name, path), length, crc)
+        if member.start + length > end:
+            raise FathomError(
+                f"{path}: zip member {_text(name)!r} runs into the next at byte {end}; the file is damaged"
+            )
+        if members.setdefault(_text(name), member) is not member:
+            raise FathomError(f"{path}: two zip members have the name {_text(name)!r}; expected one of each")
+    return members
+
+
+def _directory(file: BinaryIO, file_size: int, path: Path) -> tuple[int, int, int]:
+    """Start, size and number of entries of the directory, which must end where the records of the end begin."""
+    file.seek(max(0, file_size - END.size - LOCATOR.size - END64.size))
+    tail = file.read()
+    if len(tail) < END.size or not tail[-END.size :].startswith(b"PK\5\6") or tail[-2:] != b"\0\0":
+        raise FathomError(
+            f"{path}: no zip directory at the end of {file_size} bytes; the file was cut short, get it anew"
+        )
+    *_, count, size, start, _ = END.unpack(tail[-END.size :])
+    end = file_size - END.size
+    wide = tail[: END64.size]
+    if tail[-END.size - LOCATOR.size :].startswith(b"PK\6\7") and wide.startswith(b"PK\6\6"):
+        *_, count, size, start = END64.unpack(wide)
+        end = file_size - len(tail)
+    if start + size != end or size > DIRECTORY_LIMIT:
+        raise FathomError(f"{path}: zip directory of {size} bytes at {start}; expected it to end at {end}")
+    return start, size, count
+
+
+def _entries(directory: bytes, path: Path) -> Iterator[tuple[int, bytes, int, int]]:
+    """(offset of the header, name, size, crc) of each member."""
+    at = 0
+    while at < len(directory):
+        found = directory[at : at + ENTRY.size]
+        if len(found) < ENTRY.size or not found.startswith(b"PK\1\2"):
+            raise FathomError(f"{path}: byte {at} of the zip directory begins no entry; the file is damaged")
+        _, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, offset = ENTRY.unpack(found)
+        name, extra = _cut(directory, at + ENTRY.size, lengths[:2])
+        packed, size, offset = _wide(extra, packed, size, offset)
+        if method or flags & ENCRYPTED or packed != size:
+            raise FathomError(
+                f"{path}: zip member {_text(name)!r} is compressed or encrypted; torch.save writes neither"
+            )
+        yield offset, name, size, crc
+        at += ENTRY.size + sum(lengths)
+
+
+def _cut(data: bytes, at: int, lengths: list[int]) -> list[bytes]:
+    """Pieces of these lengths, one after the other."""
+    starts = [at + sum(lengths[:i]) for i in range(len(lengths))]
+    return [data[start : start + length] for start, length in zip(starts, lengths)]
+
+
+def _wide(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, int]:
+    """The three numbers, each from the ZIP64 field of `extra` where it did not fit into 32 bits."""
+    at = 0
+    while at + EXTRA.size <= len(extra):
+        kind, length = EXTRA.unpack_from(extra, at)
+        at += EXTRA.size + length
+        if kind == ZIP64:
+            body = extra[at - length : at]
+            wide = iter(struct.unpack_from(f"<{len(body) // 8}Q", body))
+            size = next(wide, size) if size == IN_EXTRA else size
+            packed = next(wide, packed) if packed == IN_EXTRA else packed
+            offset = next(wide, offset) if offset == IN_EXTRA else offset
+            break
+    return packed, size, offset
+
+
+def _start(file: BinaryIO, offset: int, name: bytes, path: Path) -> int:
+    """Where the bytes of a member begin: after its header, in which the name stands again."""
+    file.seek(offset)
+    head = file.read(HEADER.size + len(name))
+    if len(head) < HEADER.size + len(name) or not head.startswith(b"PK\3\4") or head[HEADER.size :] != name:
+        raise FathomError(f"{path}: byte {offset} begins no zip member {_text(name)!r}; the file is damaged")
+    *_, name_length, extra_length = HEADER.unpack_from(head)
+    return offset + HEADER.size + name_length + extra_length
+
+
+def _text(name: bytes) -> str:
+    return name[:200].decode("utf-8", "replace")

@@ -1,0 +1,207 @@
+"""What a pickle is: a program for a small machine with a stack, which puts one value together and stops.
+
+`pickletools` lists its steps (Python's documentation of each). This machine knows only those that lay out plain values
+and tensors: of the functions that a pickle may name - any there is - three, and it calls none of them but notes what
+they would make. Does not know files.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fathom.errors import FathomError
+
+STEP_LIMIT = 1 << 19  # a tensor takes some 30
+DIMENSIONS = 8
+STORAGES = {  # how torch names the kinds of numbers: the kind in words, and the bytes of each
+    "torch DoubleStorage": "F64",
+    "torch FloatStorage": "F32",
+    "torch HalfStorage": "F16",
+    "torch BFloat16Storage": "BF16",
+    "torch LongStorage": "I64",
+    "torch IntStorage": "I32",
+    "torch ShortStorage": "I16",
+    "torch CharStorage": "I8",
+    "torch ByteStorage": "U8",
+    "torch BoolStorage": "BOOL",
+}
+TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
+FUNCTIONS = {"collections OrderedDict", TENSOR, PARAMETER}
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A function or class that the pickle names. It stays a name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """`numel` numbers of one kind, in the file under `key`."""
+
+    kind: str
+    key: str
+    numel: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor: which numbers of a storage, and how far it is from one to the next along each dimension."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Machine:
+    """The stack, those set aside at each MARK, and the memo of values that are needed again."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marked: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def mark(self, _: Any) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Any]:
+        """Everything above the last MARK, which is taken away."""
+        values, self.stack = self.stack, self.marked.pop()
+        return values
+
+    def take(self, count: int) -> list[Any]:
+        """The `count` values on top, in the order in which they were pushed."""
+        return [self.stack.pop() for _ in range(count)][::-1]
+
+    def put(self, place: int | None) -> None:
+        """Note the value on top; MEMOIZE, which names no place, takes the next one."""
+        self.memo[len(self.memo) if place is None else place] = self.stack[-1]
+
+    def find(self, name: str | None) -> None:
+        """A global; STACK_GLOBAL has its module and name on the stack."""
+        name = " ".join(map(_text, self.take(2))) if name is None else name
+        if name not in FUNCTIONS and name not in STORAGES:
+            raise FathomError(
+                f"the pickle asks for {name[:80].replace(' ', '.')!r}; expected tensors alone; do not trust it"
+            )
+        self.push(Global(name))
+
+    def storage(self, _: Any) -> None:
+        """What torch puts outside of the pickle: ("storage", its class, key, device, number of numbers)."""
+        match self.stack.pop():
+            case ("storage", Global(name), str(key), str(), int(numel)) if name in STORAGES and _counts((numel,)):
+                self.push(Storage(STORAGES[name], key, numel))
+            case _:
+                raise FathomError(
+                    "the pickle refers to something that is no storage of numbers; expected tensors alone"
+                )
+
+    def call(self, _: Any) -> None:
+        """What the function under the arguments would make of them."""
+        function, arguments = self.take(2)
+        match function, arguments:
+            case Global("collections OrderedDict"), ():
+                self.push({})
+            case Global(name), (View() as view, bool(), {}) if name == PARAMETER:
+                self.push(view)
+            case Global(name), (Storage() as storage, int(offset), tuple(shape), tuple(stride), bool(), {}) if (
+                name == TENSOR and _counts((offset, *shape, *stride)) and len(shape) == len(stride) <= DIMENSIONS
+            ):
+                self.push(View(storage, offset, shape, stride))
+            case _:
+                what = function.name if isinstance(function, Global) else type(function).__name__
+                raise FathomError(
+                    f"the pickle calls {what!r} with arguments that make no tensor; expected tensors alone"
+                )
+
+    def build(self, _: Any) -> None:
+        """Attributes of an OrderedDict; a state dict has its modules' versions there, which no tensor needs."""
+        holder, attributes = self.take(2)
+        if not isinstance(holder, dict) or not isinstance(attributes, dict):
+            raise FathomError("the pickle sets attributes of something that is no dict; expected tensors alone")
+        self.push(holder)
+
+    def extend(self, values: list[Any]) -> None:
+        holder = self.stack[-1]
+        if not isinstance(holder, list):
+            raise FathomError("the pickle appends to something that is no list; expected tensors alone")
+        holder.extend(values)
+
+    def update(self, values: list[Any]) -> None:
+        """Keys and values in turn, into the dict on top."""
+        holder = self.stack[-1]
+        if not isinstance(holder, dict) or len(values) % 2 or not {str, int} >= set(map(type, values[::2])):
+            raise FathomError("the pickle fills something that is no dict with text as keys; expected tensors alone")
+        holder.update(zip(values[::2], values[1::2]))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _counts(values: tuple[Any, ...]) -> bool:
+    """Whether all are whole numbers that count something in a file."""
+    return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+
+
+Step = Callable[[Machine, Any], None]
+
+
+def _constant(value: Any) -> Step:
+    return lambda machine, _: machine.push(value)
+
+
+def _tuple(count: int) -> Step:
+    return lambda machine, _: machine.push(tuple(machine.take(count)))
+
+
+STEPS: dict[str, Step] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
+    **dict.fromkeys(
+        ("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), Machine.push
+    ),
+    "NONE": _constant(None),
+    "NEWTRUE": _constant(True),
+    "NEWFALSE": _constant(False),
+    "EMPTY_TUPLE": _tuple(0),
+    "TUPLE1": _tuple(1),
+    "TUPLE2": _tuple(2),
+    "TUPLE3": _tuple(3),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "APPEND": lambda machine, _: machine.extend(machine.take(1)),
+    "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "SETITEM": lambda machine, _: machine.update(machine.take(2)),
+    "SETITEMS": lambda machine, _: machine.update(machine.since_mark()),
+    "MARK": Machine.mark,
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, place: machine.push(machine.memo[place])),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), Machine.find),
+    "BINPERSID": Machine.storage,
+    "REDUCE": Machine.call,
+    "BUILD": Machine.build,
+}
+
+
+def run(pickled: bytes) -> Any:
+    """The value that a pickle describes: plain values, and a `View` for every tensor. FathomError: anything else."""
+    machine, position = Machine(), 0
+    try:
+        for count, (opcode, argument, at) in enumerate(pickletools.genops(pickled)):
+            position = at or 0
+            if opcode.name not in STEPS or count >= STEP_LIMIT:
+                wanted = f"at most {STEP_LIMIT} steps" if opcode.name in STEPS else "tensors alone; do not trust it"
+                raise FathomError(f"the pickle has a step {opcode.name} at byte {position}; expected {wanted}")
+            STEPS[opcode.name](machine, argument)
+        (value,) = machine.stack
+    except (IndexError, KeyError, ValueError) as problem:
+        raise FathomError(f"the pickle is damaged at or after byte {position} ({str(problem)[:80]})") from None
+    return value
