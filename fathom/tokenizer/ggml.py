@@ -1,0 +1,221 @@
+"""The vocabulary inside a GGUF file: SentencePiece's ("llama") and byte-level BPE ("gpt2"), there and back.
+
+The keys are those of the GGUF specification (ggml/docs/gguf.md, "Tokenizer"); what llama.cpp does where one is missing
+is done here (src/llama-vocab.cpp). Knows the metadata as a mapping of plain values, and no file.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fathom.errors import FathomError, near
+from fathom.tokenizer import library
+from fathom.tokenizer.bpe import LLAMA3, PATTERNS, BPETokenizer, byte_letters
+from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, fits
+from fathom.tokenizer.protocol import Special, Tokenizer
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
+
+G = "tokenizer.ggml."
+TEMPLATE = "tokenizer.chat_template"
+SINGLE_DIGITS = r"\p{N}"
+PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+WORDS = {  # by tokenizer.ggml.pre: the patterns that split a text into words, one after another
+    "gpt-2": (GPT2,),
+    "llama-bpe": (LLAMA3,),
+    "qwen2": PATTERNS[1:],
+    "smollm": (SINGLE_DIGITS, GPT2),
+    "default": (PUNCTUATION, GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+}
+SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm", "phi-2": "gpt-2"}
+WHOLE_WORDS = ("llama-bpe",)  # a word that is a token becomes it, also where no merges lead there; a bos goes before it
+T = TypeVar("T")
+
+
+def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer that the metadata of a GGUF file describe; None where there is none in it."""
+    model = _get(metadata, G + "model", str, "none")
+    if model in ("none", "no_vocab"):
+        return None
+    if model not in READERS:
+        raise FathomError(f"{G}model is {model[:40]!r}; this version reads {', '.join(READERS)}{near(model, READERS)}")
+    return READERS[model](metadata)
+
+
+def to_gguf(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
+    """The metadata of a tokenizer for a model with `vocab_size` ids: those it has no token for are filled up.
+
+    Numbers are uint32, lists of numbers int32 or float32. FathomError: a kind of tokenizer that GGUF has no place for.
+    """
+    if type(tokenizer) not in WRITERS:
+        known = ", ".join(str(kind.kind) for kind in WRITERS)
+        raise FathomError(f"a {tokenizer.kind} tokenizer; GGUF, as llama.cpp reads it, has a place only for {known}")
+    fits(tokenizer.vocab_size, vocab_size)
+    return _padded(WRITERS[type(tokenizer)](tokenizer), vocab_size) | _special_values(tokenizer.special)
+
+
+def _read_llama(metadata: Mapping[str, Any]) -> Tokenizer:
+    texts, types = _tokens(metadata)
+    scores = _list(metadata, "scores", float)[: len(texts)]
+    prefix = _get(metadata, G + "add_space_prefix", bool, True)
+    squeeze = _get(metadata, G + "remove_extra_whitespaces", bool, False)
+    pieces = Pieces(tuple(texts), tuple(scores), tuple(types), prefix, squeeze).check()
+    return SentencePieceTokenizer(pieces, _special(metadata, pieces.special, first=(1, 2), adds_bos=True))
+
+
+def _read_gpt2(metadata: Mapping[str, Any]) -> Tokenizer:
+    texts, types = _tokens(metadata)
+    pre = _get(metadata, G + "pre", str, "default")
+    pre = SAME.get(pre, pre)
+    if pre not in WORDS:
+        raise FathomError(f"{G}pre is {pre[:40]!r}; this version splits words as {', '.join([*WORDS, *SAME])} do")
+    merges = _list(metadata, "merges", str)
+    if not merges and texts == _letters():
+        return ByteTokenizer()
+    ids = {text: id for id, text in enumerate(texts)}
+    if len(ids) < len(texts):
+        twice = next(id for id, text in enumerate(texts) if ids[text] != id)
+        raise FathomError(f"{G}tokens: {texts[twice][:40]!r} is token {twice} and again {ids[texts[twice]]}")
+    names = {text: id for id, (text, type) in enumerate(zip(texts, types)) if type in (CONTROL, USER_DEFINED)}
+    model = {"type": "BPE", "vocab": ids, "merges": merges, "ignore_merges": pre in WHOLE_WORDS}
+    hf = library.parse(library.describe(model, names, _splitting(WORDS[pre])))
+    return BPETokenizer(hf, _special(metadata, names, first=(None, None), adds_bos=pre in WHOLE_WORDS))
+
+
+def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """Tokens and types without those that only fill the vocabulary up to the model's."""
+    texts, types = _list(metadata, "tokens", str), _list(metadata, "token_type", int)
+    if len(texts) != len(types):
+        raise FathomError(f"{G}tokens has {len(texts)} entries, token_type {len(types)}; expected as many")
+    while texts and types[-1] == UNUSED and texts[-1] == _filler(len(texts) - 1):
+        texts, types = texts[:-1], types[:-1]
+    return texts, types
+
+
+def _special(
+    metadata: Mapping[str, Any], names: Mapping[str, int], first: tuple[int | None, int | None], adds_bos: bool
+) -> Special:
+    """What the metadata say of special tokens; `first`: bos and eos where they say nothing."""
+    bos, eos, eot, eom = (_id(metadata, name) for name in ("bos", "eos", "eot", "eom"))
+    bos, eos = first[0] if bos is None else bos, first[1] if eos is None else eos
+    adds_bos = _get(metadata, G + "add_bos_token", bool, adds_bos)
+    ends = tuple(id for id in (eot, eom) if id is not None and id != eos)
+    return Special(bos if adds_bos else None, eos, ends, names, _get(metadata, TEMPLATE, str, "") or None)
+
+
+def _id(metadata: Mapping[str, Any], name: str) -> int | None:
+    key, size = f"{G}{name}_token_id", len(metadata[G + "tokens"])
+    id = _get(metadata, key, int, -1)
+    if key in metadata and not 0 <= id < size:
+        raise FathomError(f"{key} is {id}; ids run from 0 to {size - 1}")
+    return id if key in metadata else None
+
+
+def _get(metadata: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
+    value = metadata.get(key, default)
+    if type(value) is not kind:
+        raise FathomError(f"{key} is {repr(value)[:40]}; expected {kind.__name__}")
+    return value
+
+
+def _list(metadata: Mapping[str, Any], name: str, kind: type[T]) -> list[T]:
+    found = metadata.get(G + name)
+    found = found.tolist() if isinstance(found, np.ndarray) else found
+    if not isinstance(found, list) or not all(type(item) is kind for item in found):
+        raise FathomError(f"{G}{name} is {repr(found)[:40]}; expected a list of {kind.__name__}")
+    return found
+
+
+def _write_llama(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
+    pieces = tokenizer.pieces
+    squeeze = {G + "remove_extra_whitespaces": True} if pieces.squeeze_spaces else {}
+    return squeeze | {
+        G + "model": "llama",
+        G + "pre": "default",
+        G + "tokens": list(pieces.texts),
+        G + "scores": list(pieces.scores),
+        G + "token_type": list(pieces.types),
+        G + "add_space_prefix": pieces.dummy_prefix,
+        G + "unknown_token_id": pieces.types.index(UNKNOWN),
+    }
+
+
+def _write_gpt2(tokenizer: BPETokenizer) -> dict[str, Any]:
+    model = tokenizer.to_json()["tokenizer"]["model"]
+    found = _patterns(library.parts(tokenizer.hf, "pre_tokenizer"))
+    whole = bool(model["ignore_merges"])
+    pre = next((pre for pre, patterns in WORDS.items() if patterns == found and (pre in WHOLE_WORDS) == whole), None)
+    if pre is None or tokenizer.hf.normalizer is not None:
+        raise FathomError(f"a BPE that splits words otherwise than GGUF has a name for; known are {', '.join(WORDS)}")
+    added = tokenizer.hf.get_added_tokens_decoder()
+    control = {*tokenizer.special.names.values(), *(id for id, token in added.items() if token.special)}
+    texts = [_filler(id) for id in range(tokenizer.vocab_size)]  # where ids have gaps, these stay
+    types = [UNUSED] * tokenizer.vocab_size
+    for text, id in tokenizer.hf.get_vocab(with_added_tokens=True).items():
+        texts[id], types[id] = text, CONTROL if id in control else USER_DEFINED if id in added else NORMAL
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    return _bpe_values(pre, texts, types, merges)
+
+
+def _write_bytes(tokenizer: ByteTokenizer) -> dict[str, Any]:
+    """A byte-level BPE that has learned nothing."""
+    return _bpe_values("gpt-2", _letters(), [NORMAL] * tokenizer.vocab_size, [])
+
+
+def _bpe_values(pre: str, texts: list[str], types: list[int], merges: list[str]) -> dict[str, Any]:
+    lists = {G + "tokens": texts, G + "token_type": types, G + "merges": merges}
+    return {G + "model": "gpt2", G + "pre": pre, **lists}
+
+
+def _special_values(special: Special) -> dict[str, Any]:
+    ends = dict(zip(("eot", "eom"), (id for id in special.ends if id != special.eos)))
+    ids = {"bos": special.bos, "eos": special.eos, **ends}
+    values: dict[str, Any] = {f"{G}{name}_token_id": id for name, id in ids.items() if id is not None}
+    values |= {G + "add_bos_token": special.bos is not None, G + "add_eos_token": False}
+    return values | ({TEMPLATE: special.template} if special.template is not None else {})
+
+
+def _padded(values: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+    """The same with tokens that no text becomes, up to `vocab_size`."""
+    fill = range(len(values[G + "tokens"]), vocab_size)
+    lists = {"tokens": [_filler(id) for id in fill], "token_type": [UNUSED] * len(fill), "scores": [-1e9] * len(fill)}
+    return {**values, **{G + name: values[G + name] + more for name, more in lists.items() if G + name in values}}
+
+
+def _filler(id: int) -> str:
+    return f"[PAD{id}]"
+
+
+def _letters() -> list[str]:
+    """The 256 letters of the bytes, in the order of the bytes."""
+    return sorted(byte_letters(), key=byte_letters().__getitem__)
+
+
+def _splits(patterns: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in patterns]
+
+
+def _splitting(patterns: tuple[str, ...]) -> Mapping[str, Any]:
+    """The pre_tokenizer that splits by one pattern after another. GPT-2's alone is ByteLevel's own."""
+    if patterns == (GPT2,):
+        return library.BYTE_LEVEL
+    return {"type": "Sequence", "pretokenizers": [*_splits(patterns), {**library.BYTE_LEVEL, "use_regex": False}]}
+
+
+def _patterns(steps: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The patterns by which these steps split; empty, where one of them does something else."""
+    *splits, level = steps
+    found = tuple(split["pattern"].get("Regex", "") for split in splits if split["type"] == "Split")
+    if level["add_prefix_space"] or splits != _splits(found):
+        return ()
+    return (*found, GPT2) if level["use_regex"] else found
+
+
+READERS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {"llama": _read_llama, "gpt2": _read_gpt2}
+WRITERS: dict[Any, Callable[[Any], dict[str, Any]]] = {
+    SentencePieceTokenizer: _write_llama,
+    BPETokenizer: _write_gpt2,
+    ByteTokenizer: _write_bytes,
+}
