@@ -140,6 +140,22 @@ def rope() -> Figure:
     return curves(drawn, "distance between query and key", "q · k of two equal vectors, turned", number="")
 
 
+def rope_layouts() -> Figure:
+    """A head that looks three tokens back, in the layout it was made for and in the other one."""
+    config = ModelConfig(vocab_size=1, context_length=T, d_model=32, n_layer=1, position="rope").resolved()
+    position = make_position(config)
+    rotate = position.rotation(torch.arange(T))
+    first = torch.tensor([1.0, 0.0]).repeat_interleave(16).expand(1, 1, 1, -1)  # each pair points along its first axis
+    q = position.rotation(torch.tensor([-3]))(first).expand(1, 1, T, -1)  # as a key three places earlier is turned
+    k = first.expand(1, 1, T, -1)
+
+    def shown(order: Tensor) -> Tensor:
+        return pattern(rotate(24 * q[..., order])[0], rotate(k[..., order])[0])[0]
+
+    own, other = torch.arange(32), torch.arange(32).view(2, 16).T.flatten()
+    return heatmaps([("in its own layout", shown(own)), ("the same numbers in the other", shown(other))])
+
+
 def swiglu() -> Figure:
     inputs = torch.linspace(-4, 4, 81)
     drawn = []
@@ -179,6 +195,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "layer-norm": layer_norm_figure,
     "rms-norm": rms_norm_figure,
     "rope": rope,
+    "rope-layouts": rope_layouts,
     "swiglu": swiglu,
     "grouped-query-attention": grouped_query_attention,
     "kv-cache": kv_cache,

@@ -19,6 +19,10 @@ VERBS = {  # verb: (the module that holds `command`, what it does)
     "train": ("fathom.cli.train", "train a model from random weights"),
     "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
     "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
+    "verify": ("fathom.cli.verify", "a certificate that a model computes what it should"),
+    "info": ("fathom.cli.info", "what a model is, without loading its weights"),
+    "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
+    "chat": ("fathom.cli.chat", "talk with a model"),
     "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
 }
 

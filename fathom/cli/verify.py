@@ -1,0 +1,26 @@
+"""`fathom verify MODEL`: a certificate that the model computes what it should; exit code 1 where it does not."""
+
+from typing import Any
+
+import click
+
+from fathom.cli.options import answer, verb
+from fathom.errors import FathomError
+
+AGAINST = "naive, cache, transformers, file:OTHER, separated by commas; default: all that are at hand"
+
+
+@verb("verify", "Compare a model with other ways to compute it, other libraries or other files of it.")
+@click.argument("model")
+@click.option("--against", default="", metavar="NAMES", help=AGAINST)
+def command(model: str, against: str, as_json: bool, seed: int | None, **call: Any) -> int:
+    from fathom.verify.verify import verify
+
+    names = [name.strip() for name in against.split(",")] if against else []
+    if "" in names:
+        raise FathomError(f"--against is {against!r}; expected names separated by commas")
+    certificate = verify(model, names, call["dtype"] or "auto", call["device"] or "auto", seed or 0)
+    click.echo(certificate.text(), err=as_json)
+    if as_json:
+        answer(certificate.plain())
+    return 0 if certificate.passed else 1

@@ -1,0 +1,132 @@
+"""A model written in another format, and read back to see that it is the same.
+
+What was written is opened as any stranger's file would be, and every tensor is compared: bit for bit, or by how far it
+is off where the format keeps fewer bits. Does not know how a format is written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fathom.errors import FathomError, near
+from fathom.formats.convert import read_ours
+from fathom.formats.detect import open_model
+from fathom.formats.load import tokenizer_of
+from fathom.formats.names import split
+from fathom.model.transformer import Transformer
+from fathom.tokenizer.protocol import Tokenizer
+
+WRITERS = {  # imported when they are asked for
+    "hf": ("fathom.formats.huggingface", "write_huggingface"),
+    "meta": ("fathom.formats.meta", "write_meta"),
+    "gguf": ("fathom.formats.gguf_model", "write_gguf"),
+    "llama2c": ("fathom.formats.llama2c", "write_llama2c"),
+    "llama2c-v1": ("fathom.formats.llama2c", "write_llama2c"),
+}
+QUANTIZE: dict[str, dict[str, dict[str, Any]]] = {  # what --quantize may say, and what the writer is told then
+    "gguf": {kind.lower(): {"kind": kind} for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_0")},
+    "llama2c": {"f32": {"version": 0}, "q8_0": {"version": 2}},
+    "llama2c-v1": {"f32": {"version": 1}},
+}
+AS_IT_IS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+SAID = ("Once upon a time, there was 1 café.\n", "  The 東京 tower is 333 m high 🙂", "x = [1, 2]\n\ty -= x")
+
+
+@dataclass(frozen=True)
+class Part:
+    """All tensors of one kind, such as `blocks.N.attn.q.weight`: how many came back to the bit, and how far the others
+    are off. `relative` is rms(written - model) / rms(model), the worst of them."""
+
+    name: str
+    tensors: int
+    equal: int
+    max_error: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written where, and what reading it back showed. `tokenizer` None: there was none to write."""
+
+    path: Path
+    format: str
+    nbytes: int
+    parts: tuple[Part, ...]
+    tokenizer: bool | None  # the texts that were tried give the same ids
+
+    @property
+    def equal(self) -> bool:
+        """Every tensor came back to the bit."""
+        return all(part.equal == part.tensors for part in self.parts)
+
+
+def export(
+    model: Transformer, tokenizer: Tokenizer | None, format: str, out: Path, quantize: str | None = None
+) -> Exported:
+    """Write the model and its tokenizer to `out`, which must not exist, and compare what was written.
+
+    format: hf, meta, gguf, llama2c (version 0, or 2 with q8_0), llama2c-v1. quantize: f32 f16 bf16 q8_0 q4_0 for gguf.
+    FathomError where the format cannot hold this model, or where a tensor came back as it was not meant to.
+    """
+    write, settings = writer(format, quantize, model.embed.weight.dtype)
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise FathomError(f"{out} is there already; give another -o, or remove it first")
+    write(out, model.config, model.state_dict(), tokenizer, **settings)
+    return read_back(out, model, tokenizer)
+
+
+def writer(format: str, quantize: str | None, dtype: torch.dtype) -> tuple[Callable[..., None], dict[str, Any]]:
+    """The function that writes a format, and what it is told."""
+    if format not in WRITERS:
+        raise FathomError(f"format is {format!r}{near(format, WRITERS)} Choose one of {', '.join(WRITERS)}")
+    module, name = WRITERS[format]
+    function: Callable[..., None] = getattr(import_module(module), name)
+    known = QUANTIZE.get(format, {})
+    if quantize is not None and quantize.lower() not in known:
+        means = f"choose one of {', '.join(known)}" if known else "leave it out; --dtype says in what it is written"
+        raise FathomError(f"quantize is {quantize!r}, which {format} files do not have; {means}")
+    return function, known.get((quantize or AS_IT_IS[dtype]).lower(), {})
+
+
+def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Exported:
+    """What lies at `path`, compared with the model it was written from."""
+    opened = open_model(path)
+    ours, found = model.state_dict(), dict[str, list[tuple[bool, float, float]]]()
+    for name, tensor in read_ours(opened.config, opened.tensors, opened.names):
+        if name not in ours or ours[name].shape != tensor.shape:
+            raise FathomError(f"{path} came back with another tensor {name}; it must not be used")
+        part, _, suffix = split(name)
+        found.setdefault(part + suffix, []).append(difference(tensor, ours[name]))
+    parts = tuple(
+        Part(name, len(rows), sum(row[0] for row in rows), max(row[1] for row in rows), max(row[2] for row in rows))
+        for name, rows in found.items()
+    )
+    same = None if tokenizer is None else same_ids(tokenizer, tokenizer_of(opened))
+    return Exported(path, opened.format, opened.nbytes, parts, same)
+
+
+def difference(written: torch.Tensor, ours: torch.Tensor) -> tuple[bool, float, float]:
+    """(equal to the bit, largest error, relative rms error)"""
+    ours = ours.detach().cpu()
+    if torch.equal(written.to(ours.dtype), ours) and torch.equal(ours.to(written.dtype), written):
+        return True, 0.0, 0.0
+    error = written.float() - ours.float()
+    return False, float(error.abs().max()), float(error.norm() / ours.float().norm().clamp(min=1e-30))
+
+
+def same_ids(tokenizer: Tokenizer, written: Tokenizer | None) -> bool:
+    """Whether both give the same ids for the same texts, where the vocabulary can say them."""
+    if written is None:
+        return False
+    for text in SAID:
+        try:
+            ids = tokenizer.encode(text)
+        except FathomError:
+            continue
+        if written.encode(text) != ids or written.decode(ids) != tokenizer.decode(ids):
+            return False
+    return (tokenizer.bos, tokenizer.eos) == (written.bos, written.eos)

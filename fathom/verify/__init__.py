@@ -1,0 +1,9 @@
+"""Proof that a model is right: compared with other ways to compute it, with other libraries and with other files.
+
+verify       all comparisons that were asked for, as one certificate
+references   who it is compared with: naive, cache, transformers, another file
+prompts      what it is asked: fixed texts and random tokens
+compare      two sets of logits as four numbers, and when they are equal
+layout       the rope layout, by weights and by what the model makes of text
+certificate  what was found, as text and as plain values
+"""

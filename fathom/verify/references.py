@@ -1,0 +1,140 @@
+"""Who a model is compared with: itself computed the plain way, itself with a cache, another library, another file.
+
+Each reference is a function from ids to logits. Does not know what is made of the answers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fathom.errors import FathomError, near
+from fathom.formats.convert import from_ours
+from fathom.formats.detect import open_model
+from fathom.formats.hf_config import to_hf_config
+from fathom.formats.load import read
+from fathom.formats.names import family
+from fathom.formats.opened import Opened
+from fathom.model.attention import attend
+from fathom.model.cache import KVCache
+from fathom.model.transformer import Transformer
+from fathom.verify.compare import Logits
+
+KNOWN = ("naive", "cache", "transformers", "file:OTHER")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A name, what it is in words, the dtype it computes in, and its logits."""
+
+    name: str
+    about: str
+    dtype: torch.dtype
+    logits: Logits
+
+
+def whole(model: Transformer) -> Logits:
+    """One pass over all of the ids, as training and prefill do it."""
+    return lambda ids: model(ids.to(model.embed.weight.device)[None])[0].float()
+
+
+def reference(name: str, opened: Opened, model: Transformer) -> Reference:
+    """The reference of that name for a model that was opened and loaded."""
+    kind, _, other = name.partition(":")
+    if kind == "file" and other:
+        return from_file(other, model)
+    if name not in MAKERS:
+        raise FathomError(f"no reference {name!r}{near(name, KNOWN)} Choose from {', '.join(KNOWN)}")
+    return MAKERS[name](opened, model)
+
+
+def naive(opened: Opened, model: Transformer) -> Reference:
+    """The file read again in fp32, with attention written out step by step, and no cache."""
+    plain = read(opened, torch.float32)
+    for block in plain.blocks:
+        block.attn.attend = attend
+    return Reference("naive", "fp32, attention written out, no cache, cpu", torch.float32, whole(plain))
+
+
+def cached(opened: Opened, model: Transformer) -> Reference:
+    """The model itself, reading in chunks of random length into a cache."""
+    chance, dtype = torch.Generator().manual_seed(0), model.embed.weight.dtype
+
+    def logits(ids: Tensor) -> Tensor:
+        device = model.embed.weight.device
+        cache, said, at = KVCache(model.config, 1, len(ids), None, dtype, device), [], 0
+        while at < len(ids):
+            length = int(torch.randint(1, 33, (), generator=chance))
+            said.append(model(ids[at : at + length].to(device)[None], cache)[0].float())
+            at += length
+        return torch.cat(said)
+
+    return Reference("cache", "the model itself, in random chunks into a cache", dtype, logits)
+
+
+def transformers(opened: Opened, model: Transformer) -> Reference:
+    """The reference library: from the files where it can read them, else from our weights under its names."""
+    library = need_transformers()
+    library.logging.set_verbosity_error()
+    if opened.names == "hf" and opened.path.is_dir():
+        theirs = library.AutoModelForCausalLM.from_pretrained(opened.path, dtype=torch.float32, local_files_only=True)
+        about = "fp32, from the same files"
+    else:
+        theirs, about = handed_over(library, opened), "fp32, with the weights as we read them"
+    theirs = theirs.eval()
+    name = f"transformers {version('transformers')}"
+    return Reference(name, about, torch.float32, lambda ids: theirs(ids[None]).logits[0].float())
+
+
+def need_transformers() -> Any:
+    """The library, or one line."""
+    try:
+        return import_module("transformers")
+    except ImportError:
+        raise FathomError(
+            "transformers is not installed; pip install 'fathom-lm[peers]', or leave it out of --against"
+        ) from None
+
+
+def handed_over(library: Any, opened: Opened) -> Any:
+    """The library's model of this config, with our tensors under its names."""
+    ours = read(opened, torch.float32)
+    settings = to_hf_config(ours.config)
+    classes = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "gpt2": ("GPT2Config", "GPT2LMHeadModel")}
+    config, model = (getattr(library, name) for name in classes[family(ours.config)])
+    theirs = model(
+        config(**{key: value for key, value in settings.items() if key not in ("model_type", "architectures")})
+    )
+    stored = from_ours(ours.config, ours.state_dict(), "hf")
+    missing = theirs.load_state_dict(stored, strict=False)
+    if missing.unexpected_keys or set(missing.missing_keys) - {"lm_head.weight"}:
+        raise FathomError(f"transformers {version('transformers')} names its tensors otherwise: {missing}")
+    theirs.tie_weights()
+    return theirs
+
+
+def from_file(path: str, model: Transformer) -> Reference:
+    """Another file of what should be the same model."""
+    opened = open_model(path)
+    theirs = read(opened)
+    if theirs.config.vocab_size != model.config.vocab_size:
+        raise FathomError(
+            f"{path} has {theirs.config.vocab_size:,} tokens and the model {model.config.vocab_size:,}; they cannot be"
+            " compared"
+        )
+    mine, other = model.state_dict(), theirs.state_dict()
+    equal = sum(name in other and torch.equal(mine[name].cpu(), other[name]) for name in mine)
+    about = f"{opened.format}; {equal} of {len(mine)} tensors equal to the bit"
+    return Reference(f"file:{Path(path).name}", about, theirs.embed.weight.dtype, whole(theirs))
+
+
+MAKERS: dict[str, Callable[[Opened, Transformer], Reference]] = {
+    "naive": naive,
+    "cache": cached,
+    "transformers": transformers,
+}

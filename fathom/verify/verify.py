@@ -1,0 +1,64 @@
+"""`fathom.verify`: does this model compute what it should? The answer is a certificate anyone can ask for again.
+
+The model is loaded as everybody loads it and compared with each reference in turn, one at a time in memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from fathom.errors import FathomError
+from fathom.formats.detect import open_model
+from fathom.formats.load import DTYPES, read, tokenizer_of
+from fathom.formats.names import family
+from fathom.formats.opened import Opened
+from fathom.machine import describe, pick_device
+from fathom.model.transformer import Transformer
+from fathom.verify.certificate import Certificate
+from fathom.verify.compare import TOLERANCES, Comparison, compare
+from fathom.verify.layout import layout
+from fathom.verify.prompts import prompts, texts
+from fathom.verify.references import reference, whole
+
+
+def verify(
+    path: str | Path, against: Sequence[str] = (), dtype: str = "auto", device: str = "auto", seed: int = 0
+) -> Certificate:
+    """Compare the model at `path` with each of `against`: naive, cache, transformers, file:OTHER.
+
+    Without `against`: naive, cache, and transformers where it is installed and knows the architecture.
+    """
+    if dtype not in DTYPES:
+        raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    opened, target = open_model(path), pick_device(device)
+    tokenizer = tokenizer_of(opened)
+    model = read(opened, DTYPES[dtype], target)
+    asked = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
+    spoken = [torch.tensor(ids[: len(asked[-1])]) for ids in texts(tokenizer)]
+    found = tuple(compared(opened, model, against or usual(opened), asked))
+    evidence = layout(model, [ids for ids in spoken if len(ids) > 1])
+    return Certificate(
+        str(opened.path), opened.format, str(model.embed.weight.dtype)[6:], describe(target), torch.__version__,
+        len(asked), seed, evidence, found,
+    )  # fmt: skip
+
+
+def compared(
+    opened: Opened, model: Transformer, against: Sequence[str], asked: Sequence[torch.Tensor]
+) -> Iterator[Comparison]:
+    """The model against each reference; what a dtype may do is judged by the coarser of the two."""
+    for name in against:
+        other = reference(name, opened, model)
+        coarser = max(other.dtype, model.embed.weight.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        yield compare(other.name, other.about, whole(model), other.logits, asked, TOLERANCES[coarser])
+
+
+def usual(opened: Opened) -> list[str]:
+    """What a model is compared with unless it is said."""
+    try:
+        family(opened.config)
+    except FathomError:  # an architecture that only we have
+        return ["naive", "cache"]
+    return ["naive", "cache", *(["transformers"] if find_spec("transformers") else [])]
