@@ -266,7 +266,7 @@ def _value(value: Any) -> bytes:
     """Type and value."""
     if isinstance(value, str):
         return struct.pack("<I", TEXT) + _text(value)
-    if isinstance(value, list) and value and isinstance(value[0], str):
+    if isinstance(value, list) and (not value or isinstance(value[0], str)):  # an empty list: of merges
         return struct.pack("<IIQ", LIST, TEXT, len(value)) + b"".join(map(_text, value))
     numbers = np.asarray(value)
     if isinstance(value, int | float | list):  # Python's own numbers take the narrower types that GGUF uses for them
