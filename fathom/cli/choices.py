@@ -22,8 +22,11 @@ CHOICES = [
     click.option("--samplers", metavar="NAMES", help=f"Their order; default {','.join(ORDER)}"),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
     click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend."),
+    click.option(
+        "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, as yarn:4."
+    ),
     click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew."),
-    click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers and the speed, on stderr."),
+    click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers too, on stderr."),
 ]
 
 

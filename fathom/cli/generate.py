@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,23 +10,35 @@ from fathom.cli.choices import LINES, choices, chosen
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 
+if TYPE_CHECKING:
+    from fathom.tokenizer.protocol import Tokenizer
 
-@verb("generate", f"Continue a prompt with the model in MODEL, a run of `fathom train`. {LINES}")
+
+@verb("generate", f"Continue a prompt with the model in MODEL, whatever its format. {LINES}")
 @click.argument("model")
-@click.option("-p", "--prompt", default="", help="The text to continue; `-` reads stdin, FILE:path a file.")
+@click.option(
+    "-p",
+    "--prompt",
+    multiple=True,
+    help="The text to continue; `-` reads stdin, FILE:path a file. Several: side by side.",
+)
 @click.option("--num-samples", metavar="N", help="Several continuations, side by side in one batch.")
-@click.option("--echo/--no-echo", default=True, help="Print the prompt too.")
+@click.option("--chat", is_flag=True, help="Ask the prompt as a user does, in the model's chat template.")
+@click.option("--echo/--no-echo", default=None, help="Print the prompt too; default: unless --chat.")
 @choices
-def command(model: str, prompt: str, echo: bool, verbose: bool, as_json: bool, **call: Any) -> None:
+def command(
+    model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
+) -> None:
     from fathom.formats.load import load, needed
     from fathom.generate.generate import stream
     from fathom.generate.tell import tell
     from fathom.machine import describe
 
     options = chosen(call)
-    text = read_prompt(prompt)
-    network, tokenizer = load(model, dtype=call["dtype"] or "auto", device=call["device"] or "auto")
-    running = stream(network, needed(tokenizer, model), text, options)
+    texts = [read_prompt(text) for text in prompt or ("",)]
+    network, found = load(model, call["dtype"] or "auto", call["device"] or "auto", call["rope_scaling"])
+    tokenizer = needed(found, model)
+    running = stream(network, tokenizer, [asked(tokenizer, text) for text in texts] if chat else texts, options)
     click.echo(f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}", err=True)
     out = sys.stderr if as_json else sys.stdout
 
@@ -34,13 +46,19 @@ def command(model: str, prompt: str, echo: bool, verbose: bool, as_json: bool, *
         out.write(piece)
         out.flush()
 
-    completions = tell(running, write, echo)
+    completions = tell(running, write, echo=not chat if echo is None else echo)
     write("\n")
-    if verbose:
-        click.echo(f"{options.describe()}; {running.facts.describe()}", err=True)
+    click.echo(f"{options.describe() + '; ' if verbose else ''}{running.facts.describe()}", err=True)
     if as_json:
         facts = {"samplers": options.describe(), **vars(running.facts)}
         answer({"completions": [vars(completion) for completion in completions], "facts": facts})
+
+
+def asked(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The ids of a question, up to where the answer begins."""
+    from fathom.tokenizer.template import Message, render
+
+    return render(tokenizer, [Message("user", text)], reply=True).ids
 
 
 def read_prompt(prompt: str) -> str:

@@ -23,6 +23,7 @@ VERBS = {  # verb: (the module that holds `command`, what it does)
     "info": ("fathom.cli.info", "what a model is, without loading its weights"),
     "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
     "chat": ("fathom.cli.chat", "talk with a model"),
+    "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
     "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
 }
 

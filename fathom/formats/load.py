@@ -5,17 +5,20 @@ as they lie there, they are mapped and not copied. Does not know any format.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.fields import build
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import is_model, open_model
 from fathom.formats.native import place
 from fathom.formats.opened import Opened
 from fathom.machine import free_memory, pick_device
+from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import n_parameters
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
@@ -26,19 +29,38 @@ STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  #
 PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at least must be tokens
 
 
-def load(path: str | Path, dtype: str = "auto", device: str = "auto") -> tuple[Transformer, Tokenizer | None]:
+def load(
+    path: str | Path, dtype: str = "auto", device: str = "auto", rope_scaling: str | None = None
+) -> tuple[Transformer, Tokenizer | None]:
     """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
 
     path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c file,
-    or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. FathomError where there is no
-    model, only a damaged one, or no memory for it.
+    or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. rope_scaling: KIND:FACTOR
+    such as yarn:4, for texts so many times longer than the model was trained on. FathomError where there is no model,
+    only a damaged one, or no memory for it.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     target = pick_device(device)
     opened = open_model(path)
+    if rope_scaling is not None:
+        opened = replace(opened, config=stretched(opened.config, rope_scaling))
     tokenizer = tokenizer_of(opened)
     return read(opened, DTYPES[dtype], target), tokenizer
+
+
+def stretched(config: ModelConfig, scaling: str) -> ModelConfig:
+    """The config for contexts FACTOR times longer; `scaling` is KIND:FACTOR with a KIND of RopeScaling."""
+    kind, _, factor = scaling.partition(":")
+    if config.rope_scaling is not None:
+        raise FathomError(
+            f"rope_scaling is {scaling!r}, and the model has {config.rope_scaling.kind} already; leave it out"
+        )
+    values = {"kind": kind, "factor": factor, "original_context_length": config.context_length}
+    made = build(RopeScaling, values, "rope_scaling, as KIND:FACTOR")
+    if not 1 < made.factor < 1024:
+        raise FathomError(f"rope_scaling is {scaling!r}; expected a factor above 1, such as {kind}:4")
+    return replace(config, rope_scaling=made, context_length=int(config.context_length * made.factor))
 
 
 def read(opened: Opened, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Transformer:
