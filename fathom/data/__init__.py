@@ -5,5 +5,7 @@ text        reading .txt and .jsonl strictly and in bounded memory
 download    a named text from the network: once, checked, cached
 prepare     a corpus as two token files, train and validation
 token_file  ids on disk, memory-mapped, never wrapped
+instructions  records that say what to answer: conversations, instructions, completions, texts
+examples    from a record to tokens, who says each and which are learned
 batches     which windows of the tokens make up which step
 """

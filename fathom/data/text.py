@@ -35,7 +35,7 @@ class TextFile:
     def _chunks(self, max_chars: int) -> Iterator[str]:
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")("strict"), translate=True)
         end = 0
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             while block := file.read(max_chars):  # a character takes at least one byte
                 end += len(block)
                 yield from filter(None, [_decoded(decoder, block, self.path, end)])
@@ -53,7 +53,7 @@ class JSONLines:
         return self.path.stat().st_size
 
     def documents(self, max_chars: int) -> Iterator[Iterator[str]]:
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             number = 0
             while line := file.readline(LONGEST_LINE):
                 number += 1
@@ -86,7 +86,7 @@ def _text_of(line: bytes, where: str) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file

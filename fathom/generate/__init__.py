@@ -2,6 +2,7 @@
 
 generate  stream and generate: the loop
 pieces    what comes out: pieces, completions, what was measured
+chat      a conversation: what was said, what fits, the next answer
 tell      a stream shown to a reader, rows in order
 context   which tokens the model reads for the next one: with the cache, without it, past the context's end
 sampling  from logits to a token: temperature, top-k, top-p, min-p, repetition penalty, draw

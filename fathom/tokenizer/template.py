@@ -6,7 +6,7 @@ model; how a template runs is the sandbox's business.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,19 @@ class Message:
         if not isinstance(self.content, str):
             raise FathomError(f"a message's content is {type(self.content).__name__}; expected text")
         utf8(self.content)
+
+
+def read_message(values: object, where: str) -> Message:
+    """A message from an object with role and content; `where` names it in errors."""
+    if not isinstance(values, Mapping):
+        raise FathomError(f"{where}: {type(values).__name__}; expected an object with 'role' and 'content'")
+    for name in ("role", "content"):
+        if name not in values:
+            raise FathomError(f"{where}: no field {name!r}, found {', '.join(map(repr, values))[:200] or 'none'}")
+    try:
+        return Message(values["role"], values["content"])
+    except FathomError as problem:
+        raise FathomError(f"{where}: {problem}") from None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""`fathom show-batch MODEL_OR_TOKENIZER --data FILE`: the tokens of the first training examples, as they are.
+
+Each token has the colour of who says it; those that are learned are underlined, or without colours stand in « ».
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from fathom.cli.options import answer, verb
+
+if TYPE_CHECKING:
+    from fathom.data.examples import Example
+    from fathom.tokenizer.protocol import Tokenizer
+
+COLOURS = {"frame": "bright_black", "text": "default", "system": "magenta", "user": "cyan", "assistant": "green"}
+OTHER = "yellow"
+NOTHING = "▁"  # a token that spells nothing here, as the space before a first word
+RECORDS = (".json", ".jsonl", ".ndjson", ".json-lines")
+ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
+
+
+@verb("show-batch", ABOUT)
+@click.argument("source", metavar="MODEL_OR_TOKENIZER")
+@click.option(
+    "--data", required=True, metavar="FILE", help="A .json or .jsonl file of records, or text as for `train`."
+)
+@click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="How many examples.")
+@click.option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", help="Cut each after N tokens.")
+@click.option("--ids", "with_ids", is_flag=True, help="Show the number of each token too.")
+def command(
+    source: str, data: str, count: int, context_length: int | None, with_ids: bool, as_json: bool, **_: Any
+) -> None:
+    from fathom.formats.load import load_tokenizer
+
+    tokenizer = load_tokenizer(source)
+    about, examples = read(data, tokenizer, context_length)
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console.print(Text(about))
+    shown = []
+    for number, example in enumerate(islice(examples, count), 1):
+        cut = shortened(example, context_length)
+        texts = spelled(cut.ids, tokenizer)
+        console.print(Text(f"\nexample {number}: {counted(example, cut)}", "bold"))
+        console.print(painted(cut, texts, with_ids, console.color_system is not None))
+        shown.append(
+            {"ids": cut.ids, "tokens": texts, "roles": cut.roles, "trained": cut.trained, "n": len(example.ids)}
+        )
+    console.print(legend(console.color_system is not None))
+    if as_json:
+        answer({"data": about, "examples": shown})
+
+
+def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple[str, "Iterator[Example]"]:
+    """What the data are, in words, and their examples."""
+    from fathom.data.corpus import resolve
+    from fathom.data.examples import rendered, windows
+    from fathom.data.instructions import Dialogue, Instructions
+    from fathom.tokenizer.template import about, template_for
+
+    if Path(data).suffix.lower() not in RECORDS:
+        length = context_length or 256
+        return f"{data}: text, in windows of {length} tokens", windows(resolve(data), tokenizer, length)
+    records = Instructions(Path(data))
+    told = isinstance(next(iter(records)), Dialogue)
+    how = f"; chat template: {about(template_for(tokenizer))}" if told else ""
+    return f"{data}: {records.kind.about}{how}", (rendered(record, tokenizer) for record in records)
+
+
+def shortened(example: "Example", length: int | None) -> "Example":
+    from fathom.data.examples import Example
+
+    return Example(example.ids[:length], example.roles[:length], example.trained[:length])
+
+
+def counted(whole: "Example", cut: "Example") -> str:
+    said = f"{len(cut.ids):,} tokens, {sum(cut.trained):,} of them learned"
+    return said if len(cut.ids) == len(whole.ids) else f"{said}; cut from {len(whole.ids):,}"
+
+
+def spelled(ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
+    """Each token as text; bytes that are only a part of a character, and what cannot be seen, as escapes."""
+    names, texts = {id: name for name, id in tokenizer.special.names.items()}, []
+    for place, id in enumerate(ids):
+        before = ids[max(place - 1, 0) : place]  # the space of a first word may not be spelled
+        added = tokenizer.decode_bytes([*before, id])[len(tokenizer.decode_bytes(before)) :]
+        texts.append(names.get(id) or added.decode("utf-8", "backslashreplace"))
+    return texts
+
+
+def visible(text: str) -> str:
+    shown = (c if c.isprintable() else "⏎\n" if c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown)
+
+
+def painted(example: "Example", texts: list[str], with_ids: bool, colours: bool) -> Text:
+    """The tokens in a row, parted by thin lines."""
+    row, learned = Text(), False
+    for id, role, trained, text in zip(example.ids, example.roles, example.trained, texts):
+        if not colours and trained != learned:
+            row.append("«" if trained else "»")
+        elif row:
+            row.append("|", "bright_black")
+        style = f"{COLOURS.get(role, OTHER)}{' underline' if trained else ''}"
+        row.append(visible(text) or NOTHING, style)
+        if with_ids:
+            row.append(f":{id}", "bright_black italic")
+        learned = trained
+    return row.append("»") if learned and not colours else row
+
+
+def legend(colours: bool) -> Text:
+    """What the colours say."""
+    text = Text("\nlearned: " + ("" if colours else "« »"))
+    if colours:
+        text.append("underlined", "underline").append("; said by ")
+        for role, colour in COLOURS.items():
+            text.append(f"{role} ", colour)
+    return text
