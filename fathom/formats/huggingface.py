@@ -81,8 +81,8 @@ def read_ends(folder: Path, values: Mapping[str, Any], generation: Mapping[str, 
         ids: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
         if not all(type(id) is int and abs(id) <= LARGEST for id in ids):
             raise FathomError(f"{folder / name}: eos_token_id is {short(value)}; expected a token id or a list of them")
-        ends += [id for id in ids if 0 <= id < vocab_size and id not in ends]
-    return ends
+        ends += [id for id in ids if 0 <= id < vocab_size]
+    return list(dict.fromkeys(ends))
 
 
 def about(folder: Path, values: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
