@@ -113,14 +113,12 @@ def _pack_q4_0(x: Array) -> Array:  # (n, 32) -> (n,)
 
 
 def _inverse(scale: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.where(scale == 0, np.float32(0), 1 / scale)
+    return np.where(scale == 0, np.float32(0), 1 / scale)
 
 
 def _block(layout: np.dtype[Any], scale: Array, **fields: Array) -> Array:
     blocks = np.empty(len(scale), layout)
-    with np.errstate(over="ignore"):
-        blocks["scale"] = scale[:, 0]
+    blocks["scale"] = scale[:, 0]
     if not np.isfinite(blocks["scale"]).all():
         raise FathomError("it holds numbers that are too large or no numbers; expected finite ones")
     for name, values in fields.items():
@@ -174,11 +172,11 @@ def number_type(id: int) -> NumberType:
     return TYPES[id]
 
 
-def unpacked(data: Array, kind: NumberType) -> Tensor:
-    """All numbers of a tensor as one row, from its bytes (a uint8 array): floats share its memory, others are fp32."""
+def unpacked(data: Tensor, kind: NumberType) -> Tensor:
+    """All numbers of a tensor of blocks as one row of fp32, from its bytes (uint8)."""
     if kind.unpack is None:
-        return torch.from_numpy(data).view(kind.dtype)
-    blocks, step = data.view(kind.layout), SLICE // kind.size
+        raise FathomError(f"{kind.name} is not packed; its numbers are used as they lie")
+    blocks, step = data.numpy().view(kind.layout), SLICE // kind.size
     numbers = np.empty(len(blocks) * kind.size, np.float32)
     with np.errstate(all="ignore"):  # an infinite scale gives what it gives
         for start in range(0, len(blocks), step):
@@ -192,7 +190,9 @@ def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:
     for part in numbers.detach().reshape(-1).split(SLICE):
         part = part.cpu()
         if kind.pack is not None:
-            yield kind.pack(part.float().reshape(-1, kind.size).numpy()).view(np.uint8)
+            with np.errstate(all="ignore"):  # what has no scale is refused
+                blocks = kind.pack(part.float().reshape(-1, kind.size).numpy())
+            yield blocks.view(np.uint8)
             continue
         converted = part.to(kind.dtype)
         if (converted.isinf() & part.isfinite()).any():

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
@@ -17,6 +17,7 @@ from fathom.formats import gguf
 from fathom.formats.convert import from_ours
 from fathom.formats.ggml_blocks import IDS, TYPES, NumberType, packed, unpacked
 from fathom.formats.gguf_config import STRETCH, config_of, metadata_of, stretch_of
+from fathom.formats.mapped import map_file, tensor_at
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.protocol import Tokenizer
@@ -48,14 +49,13 @@ def open_gguf(path: Path) -> Opened:
 
 
 def read(path: Path, info: gguf.TensorInfo) -> Tensor:
-    """A tensor's numbers: floats mapped, copy on write, the others as fp32."""
-    try:
-        if path.stat().st_size < info.end:
-            raise FathomError(f"{path} is shorter than when it was opened; {info.name!r} is no longer in it")
-        data = np.memmap(path, np.uint8, "c", info.offset, info.nbytes)
-    except OSError as error:
-        raise FathomError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
-    return unpacked(data, info.kind).view(info.shape)
+    """A tensor's numbers: floats mapped, copy on write, the others as fp32. The file is mapped no longer than they."""
+    mapped = map_file(path)
+    if len(mapped) < info.end:
+        raise FathomError(f"{path} is shorter than when it was opened; tensor {info.name!r} is no longer in it")
+    if info.kind.unpack is None:
+        return tensor_at(mapped, info.offset, info.shape, info.kind.dtype)
+    return unpacked(tensor_at(mapped, info.offset, (info.nbytes,), torch.uint8), info.kind).view(info.shape)
 
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:

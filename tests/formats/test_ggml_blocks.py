@@ -1,0 +1,104 @@
+"""Blocks of weights: every bit is what ggml's own Python reference makes of the same bytes, and of the same numbers."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from fathom.errors import FathomError
+from fathom.formats import ggml_blocks
+from fathom.formats.ggml_blocks import IDS, OTHERS, TYPES, NumberType, number_type, packed, unpacked
+
+quants = pytest.importorskip("gguf.quants", reason="needs the extra `peers`")
+constants = pytest.importorskip("gguf.constants", reason="needs the extra `peers`")
+
+BLOCKS = [kind for kind in TYPES.values() if kind.unpack]
+ODD_SCALES = [
+    0x0000,
+    0x8000,
+    0x0001,
+    0x83FF,
+    0x7BFF,
+    0xFBFF,
+    0x7C00,
+    0xFC00,
+    0x7E00,
+    0x7C01,
+]  # 0, denormal, max, inf, nan
+
+
+def theirs(data: NDArray[np.uint8], kind: NumberType) -> NDArray[np.float32]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # infinite scales times zero
+        return quants.dequantize(data, constants.GGMLQuantizationType(IDS[kind.name])).reshape(-1)
+
+
+def same_bits(ours: NDArray[np.float32], reference: NDArray[np.float32]) -> bool:
+    """Equal to the bit, where one NaN is like another."""
+    equal = (ours.view(np.uint32) == reference.view(np.uint32)) | (np.isnan(ours) & np.isnan(reference))
+    return len(ours) == len(reference) and bool(equal.all())
+
+
+def test_the_table_is_ggml_s() -> None:
+    known = {id.value: (id.name, *constants.GGML_QUANT_SIZES[id]) for id in constants.GGMLQuantizationType}
+    assert {id: (kind.name, kind.size, kind.nbytes) for id, kind in TYPES.items()}.items() <= known.items()
+    assert {id: name for id, (name, _, _) in known.items() if id not in TYPES} == OTHERS
+
+
+@pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.name)
+def test_ten_thousand_random_blocks(kind: NumberType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ggml_blocks, "SLICE", 3 * 256 * 7)  # several slices, the last one shorter
+    chance = np.random.default_rng(0)
+    data = chance.integers(0, 256, (10_000, kind.nbytes), dtype=np.uint8)
+    blocks = data.view(kind.layout)[:, 0]
+    fields = [name for name in ("scale", "offset") if name in (kind.layout.names or ())]
+    for i, field in enumerate(fields):  # every pair of odd ones
+        odd = np.array(ODD_SCALES, "<u2").repeat(10) if i else np.tile(np.array(ODD_SCALES, "<u2"), 10)
+        blocks[field][:100] = odd.view("<f2")
+    reference = theirs(data, kind)
+    assert np.isnan(reference).any() and np.isinf(reference).any() and np.isfinite(reference).mean() > 0.8
+    assert same_bits(unpacked(torch.from_numpy(data.reshape(-1)), kind).numpy(), reference)
+
+
+def numbers() -> NDArray[np.float32]:
+    """(3000, 64): rows of many magnitudes, zeros of both signs, halves that round either way, one-sided rows."""
+    chance = np.random.default_rng(1)
+    x = chance.standard_normal((3000, 64)) * 10 ** chance.uniform(-9, 4, (3000, 1))
+    x[0], x[1, ::2] = 0, -0.0
+    x[2] = np.arange(64) * 0.5 - 16
+    x[3, :32] = 127 - np.arange(32) * 2.5
+    x[4], x[5] = np.abs(x[4]), -np.abs(x[5])
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+def test_packed_as_the_reference_packs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ggml_blocks, "SLICE", 32 * 17)
+    ours = np.concatenate(list(packed(torch.from_numpy(numbers()), TYPES[IDS[name]])))
+    reference = quants.quantize(numbers(), constants.GGMLQuantizationType(IDS[name]))
+    assert np.array_equal(ours, reference.reshape(-1).view(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["F16", "BF16"])
+def test_floats_of_the_same_type_are_not_touched(name: str) -> None:
+    """Every pattern of 16 bits, NaNs with their payload too."""
+    patterns = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
+    kind = TYPES[IDS[name]]
+    ours = np.concatenate(list(packed(patterns.view(kind.dtype), kind)))
+    assert np.array_equal(ours.view(np.int16), patterns.numpy())
+
+
+@pytest.mark.parametrize("name, value", [("F16", 7e4), ("Q8_0", np.inf), ("Q4_0", np.nan), ("Q4_0", 1e6)])
+def test_what_a_type_cannot_hold_is_refused(name: str, value: float) -> None:
+    x = torch.zeros(64)
+    x[40] = value
+    with pytest.raises(FathomError, match="it holds"):
+        list(packed(x, TYPES[IDS[name]]))
+
+
+@pytest.mark.parametrize("id, says", [(10, "Q2_K"), (16, "IQ2_XXS"), (39, "MXFP4"), (4, "4"), (1 << 31, "2147483648")])
+def test_other_types_are_named_with_those_there_are(id: int, says: str) -> None:
+    with pytest.raises(FathomError, match=f"of type {says}; expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1"):
+        number_type(id)
