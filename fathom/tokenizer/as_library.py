@@ -3,7 +3,7 @@
 Encoding with it gives the same ids, and its bos goes before every text as ours does. Does not know files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fathom.errors import FathomError
@@ -63,7 +63,7 @@ def _character(tokenizer: CharacterTokenizer) -> dict[str, Any]:
 
 
 def _sentencepiece(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
-    """Merges say what scores say where no two scores are equal; of equal pairs SentencePiece joins the leftmost."""
+    """A BPE whose merges follow from the scores."""
     pieces = tokenizer.pieces
     if pieces.squeeze_spaces or UNUSED in pieces.types:
         raise FathomError(
@@ -74,9 +74,7 @@ def _sentencepiece(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
         for text, score, type in zip(pieces.texts, pieces.scores, pieces.types)
         if type == NORMAL or (type == USER_DEFINED and len(text) == 1)
     }
-    joined = [rank for text, rank in ranks.items() if len(text) > 1]
-    if len(set(joined)) < len(joined):
-        raise FathomError("two pieces have the same score; a tokenizer.json joins in an order that tells them apart")
+    _refuse_ties(ranks)
     unknown = pieces.texts[pieces.types.index(UNKNOWN)]
     model = {
         "type": "BPE",
@@ -90,6 +88,16 @@ def _sentencepiece(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     steps = [SPACES, {"type": "ByteFallback"}, {"type": "Fuse"}, *([FIRST_SPACE] if pieces.dummy_prefix else [])]
     special = {**tokenizer.special.names, unknown: pieces.texts.index(unknown)}
     return describe(model, special, None, spaces, {"type": "Sequence", "decoders": steps})
+
+
+def _refuse_ties(ranks: Mapping[str, float]) -> None:
+    """FathomError where of two different pairs SentencePiece joins the leftmost, which no order of merges says."""
+    seen: dict[float, str] = {}
+    for text, rank in ranks.items():
+        if len(text) > 1 and len(set(seen.setdefault(rank, text)) | set(text)) > 1 and seen[rank] != text:
+            raise FathomError(
+                f"pieces {seen[rank]!r} and {text!r} have the same score; a tokenizer.json needs an order"
+            )
 
 
 WORDS: dict[str, Callable[[Any], dict[str, Any]]] = {

@@ -17,7 +17,7 @@ from fathom.errors import FathomError
 from fathom.tokenizer import gpt2, library
 from fathom.tokenizer import load as files
 from fathom.tokenizer.as_library import as_library, spelled
-from fathom.tokenizer.bpe import BPETokenizer
+from fathom.tokenizer.bpe import END, BPETokenizer
 from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
 from fathom.tokenizer.character import CharacterTokenizer
 from fathom.tokenizer.protocol import Special, Tokenizer
@@ -58,7 +58,7 @@ def _read(folder: Path, vocab_size: int, settings: Mapping[str, Any]) -> Tokeniz
         return None
     if not (folder / gpt2.VOCABULARY).exists():
         return _with_bos(gpt2.from_merges(folder / gpt2.MERGES), settings)
-    return _with_bos(gpt2.from_files(folder, settings["names"] or ENDS[:1], settings), settings)
+    return _with_bos(gpt2.from_files(folder, [*settings["names"], END], settings), settings)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from fathom.atomic import replacing
 from fathom.errors import FathomError, near
 from fathom.tokenizer import gpt2, library, llama2c, sentencepiece, tiktoken
+from fathom.tokenizer.as_sentencepiece import as_sentencepiece
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
@@ -82,6 +83,7 @@ def read_model_file(path: Path, vocab_size: int) -> Tokenizer:
 
 def to_model_file(tokenizer: Tokenizer) -> bytes:
     """The bytes of a `tokenizer.model`. FathomError: neither of its two formats can say what this tokenizer is."""
+    tokenizer = as_sentencepiece(tokenizer)
     if isinstance(tokenizer, sentencepiece.SentencePieceTokenizer):
         return sentencepiece.to_sentencepiece(tokenizer)
     return tiktoken.to_tiktoken(tokenizer)

@@ -14,10 +14,12 @@ T = TypeVar("T", str, bytes)
 def merges_of(ranks: Mapping[T, float]) -> list[tuple[T, T]]:
     """A merge for each token that can be joined, in the order of the ranks; lower ranks are joined first.
 
-    ranks: of all tokens that text may become, single letters (or bytes) too; no two of longer ones may be equal.
+    ranks: of all tokens that text may become, single letters (or bytes) too. Of longer ones two may only be equal where
+    both are runs of one letter (LLaMA 2's spaces): the rule joins the leftmost, here the longest comes first, and as a
+    run grows from its left that is the same.
     """
     found = []
-    for token in sorted(ranks, key=ranks.__getitem__):
+    for token in sorted(ranks, key=lambda token: (ranks[token], -len(token))):
         if len(token) > 1 and (pair := _last_pair(token, ranks)):
             found.append(pair)
     return found
