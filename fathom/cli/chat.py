@@ -37,11 +37,11 @@ def command(model: str, system: str | None, verbose: bool, as_json: bool, **call
     from fathom.tokenizer.template import about, template_for
 
     options = chosen(call)
-    network, found = load(model, dtype=call["dtype"] or "auto", device=call["device"] or "auto")
+    network, found = load(model, call["dtype"] or "auto", call["device"] or "auto", call["rope_scaling"])
     tokenizer = needed(found, model)
     talk = Conversation(network, tokenizer, options, system)
-    own = tokenizer.special.template is not None
-    note("chat template: " + about(template_for(tokenizer)) + ("" if own else "; the model brings none"))
+    brought = "" if tokenizer.special.template is not None else "; the model brings none"
+    note(f"chat template: {about(template_for(tokenizer))}{brought}")
     note(f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}; /help lists commands")
     converse(talk, as_json, verbose)
     if as_json:

@@ -25,7 +25,7 @@ from fathom.tokenizer.meter import charge, metering, weight
 from fathom.tokenizer.said import join
 
 N = TypeVar("N", bound=nodes.Node)
-LONGEST = 1 << 17  # characters of a template
+LONGEST, MOST = 1 << 17, 12_000  # characters and words of a template: to read a word takes 4 KB
 PURSE, EACH = 4 << 20, 64  # what a template may spend; and this much for each character of its messages
 WHERE = "<template>"  # what Jinja calls the source in tracebacks
 
@@ -53,6 +53,8 @@ def compiled(template: str) -> Template:
     """The template, ready to be run and metered."""
     if len(template) > LONGEST:
         raise FathomError(f"it has {len(template):,} characters; expected at most {LONGEST:,}")
+    if (words := sum(kind != "whitespace" for _, kind, _ in ENVIRONMENT.lex(template))) > MOST:
+        raise FathomError(f"it has {words:,} words and signs; expected at most {MOST:,}")
     tree = Metered().visit(ENVIRONMENT.parse(template)).set_environment(ENVIRONMENT).set_lineno(1)
     return Template.from_code(ENVIRONMENT, ENVIRONMENT.compile(tree, None, WHERE), ENVIRONMENT.globals)
 
@@ -181,7 +183,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """A method that is allowed, what a loop, macro or namespace has, or an entry of a dict."""
         if (found := method(obj, attribute)) is not None:
             return found
-        if isinstance(obj, LoopContext | Macro | Namespace | Undefined):
+        if isinstance(obj, LoopContext | Macro | Namespace | Undefined) and not attribute.startswith("_"):
             return super().getattr(obj, attribute)
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
