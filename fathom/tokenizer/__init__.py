@@ -6,6 +6,8 @@ byte       one token per byte
 bpe        one token per frequent run of bytes (byte pair encoding)
 sentencepiece  one token per piece, spaces among its letters (LLaMA 1 and 2)
 llama2c    a SentencePiece vocabulary as llama2.c writes it
+ggml       the vocabulary inside a GGUF file
+as_sentencepiece  LLaMA 2's tokenizer as merges, told as pieces again
 pieces     a SentencePiece vocabulary as parts and as bytes
 protobuf   the wire format of those bytes
 template   a conversation as tokens, and who says each of them

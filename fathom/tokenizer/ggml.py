@@ -11,6 +11,7 @@ import numpy as np
 
 from fathom.errors import FathomError, near
 from fathom.tokenizer import library
+from fathom.tokenizer.as_sentencepiece import as_sentencepiece
 from fathom.tokenizer.bpe import LLAMA3, PATTERNS, BPETokenizer, byte_letters
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, fits
@@ -49,6 +50,7 @@ def to_gguf(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
 
     Numbers are uint32, lists of numbers int32 or float32. FathomError: a kind of tokenizer that GGUF has no place for.
     """
+    tokenizer = as_sentencepiece(tokenizer)
     if type(tokenizer) not in WRITERS:
         known = ", ".join(str(kind.kind) for kind in WRITERS)
         raise FathomError(f"a {tokenizer.kind} tokenizer; GGUF, as llama.cpp reads it, has a place only for {known}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fathom.errors import FathomError
+from fathom.tokenizer.as_sentencepiece import as_sentencepiece
 from fathom.tokenizer.pieces import BYTE, BYTE_PIECES, CONTROL, NORMAL, SPACE, UNKNOWN, Pieces, fits, read_small
 from fathom.tokenizer.protocol import Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
@@ -54,6 +55,7 @@ def to_tokenizer_bin(tokenizer: Tokenizer, vocab_size: int | None = None) -> byt
 
     Lost are a chat template and which pieces after the bytes are special: no text becomes them all the same.
     """
+    tokenizer = as_sentencepiece(tokenizer)
     if not isinstance(tokenizer, SentencePieceTokenizer) or tokenizer.pieces.texts[: len(FIRST)] != FIRST:
         found = "with other first tokens" if isinstance(tokenizer, SentencePieceTokenizer) else f"({tokenizer.kind})"
         raise FathomError(

@@ -1,6 +1,7 @@
 """The vocabulary in a GGUF file: there and back, and as llama.cpp understands it."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from fathom.errors import FathomError
+from fathom.formats import gguf
 from fathom.tokenizer import ggml
 from fathom.tokenizer.bpe import LLAMA3, BPETokenizer, byte_letters
 from fathom.tokenizer.byte import ByteTokenizer
@@ -226,10 +228,19 @@ def noise(count: int) -> list[str]:
     return texts + ["".join(map(chr, rng.choice(points, 20).tolist())) for _ in range(count)]
 
 
+def test_bytes_in_a_file_are_bytes_again(tmp_path: Path) -> None:
+    """They have no merges, and a list without an entry must still be one of texts."""
+    path = tmp_path / "vocabulary.gguf"
+    gguf.write(path, {"general.architecture": "llama", **to_gguf(ByteTokenizer(), 300)}, {})
+    assert isinstance(from_gguf(gguf.read_header(path).metadata), ByteTokenizer)
+    list_of_texts, count = struct.pack("<II", 9, 8), struct.pack("<Q", 0)
+    assert f"{G}merges".encode() + list_of_texts + count in path.read_bytes()
+
+
 def write(path: Path, values: dict[str, Any]) -> None:
     """A GGUF file without tensors, by the gguf package."""
-    gguf = pytest.importorskip("gguf", reason="needs the extra `peers`")
-    writer = gguf.GGUFWriter(path, "llama")
+    reference = pytest.importorskip("gguf", reason="needs the extra `peers`")
+    writer = reference.GGUFWriter(path, "llama")
     for name in ("context_length", "embedding_length", "feed_forward_length", "block_count", "attention.head_count"):
         writer.add_uint32(f"llama.{name}", 32)
     for key, value in values.items():
