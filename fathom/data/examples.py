@@ -89,8 +89,10 @@ def answer_end(ids: Sequence[int], roles: Sequence[str], start: int, tokenizer: 
     while place < len(ids) and roles[place] in (ASSISTANT, FRAME):
         if roles[place] == ASSISTANT:
             said = place + 1
-        elif said > start and ids[place] in special | last:
-            return place + 1 if ids[place] in last or place == said else said
+        elif ids[place] in last:
+            return place + 1
+        elif ids[place] in special and said > start:
+            return place + 1 if place == said else said
         place += 1
     return said if last else place
 

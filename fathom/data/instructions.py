@@ -14,6 +14,7 @@ from fathom.data.text import LONGEST_LINE, opened
 from fathom.errors import FathomError, near
 from fathom.tokenizer.template import Message, read_message
 
+BLANK = b"\xef\xbb\xbf \t\r\n"  # with the mark that some write before UTF-8
 LARGEST = 1 << 30  # bytes of a file that has to be read whole
 
 
@@ -120,9 +121,9 @@ def entries(path: Path) -> Iterator[tuple[str, Values]]:
     """(where, object) for each record. A file that begins with `[`, or with an unfinished line, is read whole."""
     with opened(path) as file:
         line = file.readline(LONGEST_LINE)
-        while line and not line.strip(b"\xef\xbb\xbf \t\r\n"):
+        while line and not line.strip(BLANK):
             line = file.readline(LONGEST_LINE)
-        whole = line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") or not _is_json(line)
+        whole = line.lstrip(BLANK).startswith(b"[") or not _is_json(line)
         file.seek(0)
         for where, values in _listed(path, file) if whole and line else _lines(path, file):
             if not isinstance(values, dict):
@@ -144,7 +145,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
         number += 1
         if len(line) == LONGEST_LINE:
             raise FathomError(f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB; expected a record a line")
-        if line.strip():
+        if line.strip(BLANK):
             yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
 
 

@@ -1,6 +1,7 @@
 """Chat templates as they are published (the formats are theirs, the words of the Jinja mostly ours), and tokenizers."""
 
 import random
+from functools import cache
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -166,6 +167,7 @@ def library_tokenizer() -> tokenizers.Tokenizer:
     return hf
 
 
+@cache
 def bpe(template: str | None, bos: str | None = "<s>", eos: str = "</s>") -> BPETokenizer:
     hf = library_tokenizer()
     names = {name: hf.token_to_id(name) for name in SPECIAL}
