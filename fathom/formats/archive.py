@@ -90,10 +90,10 @@ def _members(file: BinaryIO, file_size: int, path: Path) -> dict[str, Member]:
     start, size, count = _directory(file, file_size, path)
     file.seek(start)
     entries = sorted(_entries(file.read(size), path))
-    if len(entries) != count or (entries and entries[-1][0] >= start):
-        raise FathomError(
-            f"{path}: the zip directory lists {len(entries)} members; expected {count} before byte {start}"
-        )
+    last = entries[-1][0] if entries else 0
+    if len(entries) != count or last >= start:
+        found = f"lists {len(entries)} members, the last at byte {last}"
+        raise FathomError(f"{path}: the zip directory {found}; expected {count} before byte {start}")
     members: dict[str, Member] = {}
     ends = [offset for offset, *_ in entries[1:]] + [start]
     for (offset, name, length, crc), end in zip(entries, ends):
@@ -134,7 +134,8 @@ def _entries(directory: bytes, path: Path) -> Iterator[tuple[int, bytes, int, in
         if len(found) < ENTRY.size or not found.startswith(b"PK\1\2"):
             raise FathomError(f"{path}: byte {at} of the zip directory begins no entry; the file is damaged")
         _, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, offset = ENTRY.unpack(found)
-        name, extra = _cut(directory, at + ENTRY.size, lengths[:2])
+        after = at + ENTRY.size + lengths[0]
+        name, extra = directory[at + ENTRY.size : after], directory[after : after + lengths[1]]
         packed, size, offset = _wide(extra, packed, size, offset)
         if method or flags & ENCRYPTED or packed != size:
             raise FathomError(
@@ -142,12 +143,6 @@ def _entries(directory: bytes, path: Path) -> Iterator[tuple[int, bytes, int, in
             )
         yield offset, name, size, crc
         at += ENTRY.size + sum(lengths)
-
-
-def _cut(data: bytes, at: int, lengths: list[int]) -> list[bytes]:
-    """Pieces of these lengths, one after the other."""
-    starts = [at + sum(lengths[:i]) for i in range(len(lengths))]
-    return [data[start : start + length] for start, length in zip(starts, lengths)]
 
 
 def _wide(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, int]:

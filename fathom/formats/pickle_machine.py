@@ -12,7 +12,7 @@ from typing import Any
 
 from fathom.errors import FathomError
 
-STEP_LIMIT = 1 << 19  # a tensor takes some 30
+STEP_LIMIT = 1 << 18  # a tensor takes some 30
 DIMENSIONS = 8
 STORAGES = {  # how torch names the kinds of numbers: the kind in words, and the bytes of each
     "torch DoubleStorage": "F64",
