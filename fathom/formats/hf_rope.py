@@ -47,20 +47,22 @@ def _scaling(kind: str, said: Mapping[str, Any], context_length: int, where: str
         original = field(said, "original_max_position_embeddings", int, where, context_length)
         _above(0, "original_max_position_embeddings", original, where)
     ratio = context_length / original if kind == "yarn" and original else None  # what stands for a factor left away
-    factor = _above(1 - 1e-9, "factor", field(said, "factor", float, where, ratio), where)
+    factor = field(said, "factor", float, where, ratio)
+    if not 1 <= factor < MOST:
+        raise FathomError(f"{where} has factor={factor}; it must be at least 1")
     for name, value in given.items():
         _above(0, name, value, where)
     for lower, upper in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
         if lower in given:
             _above(given[lower], upper, given[upper], where)
-    if kind == "yarn" and (attention_factor := _attention_factor(said, factor, where)):
+    if kind == "yarn" and (attention_factor := _attention_factor(said, factor, where)) is not None:
         given["attention_factor"] = _above(0, "attention_factor", attention_factor, where)
     return RopeScaling(kind=kind, factor=factor, original_context_length=original, **given)  # type: ignore[arg-type]
 
 
 def _above(least: float, name: str, value: float, where: str) -> float:
     if not least < value < MOST:
-        raise FathomError(f"{where} has {name}={value}; it must be above {round(least, 6)}")
+        raise FathomError(f"{where} has {name}={value}; it must be above {least}")
     return value
 
 
@@ -91,10 +93,10 @@ def _attention_factor(said: Mapping[str, Any], factor: float, where: str) -> flo
     if said.get("attention_factor") is not None:
         return field(said, "attention_factor", float, where, 1.0)
     scale, whole = (field(said, name, float, where, 0.0) for name in ("mscale", "mscale_all_dim"))
-    if scale and whole:
-        bend = 0.1 * math.log(factor) if factor > 1 else 0.0
-        return (bend * scale + 1) / (bend * whole + 1)
-    return None
+    if not scale or not whole:
+        return None
+    bend = 0.1 * math.log(factor)
+    return (bend * scale + 1) / (bend * _above(0, "mscale_all_dim", whole, where) + 1)
 
 
 def write_rope(config: ResolvedConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fathom.errors import FathomError
 T = TypeVar("T", int, float, bool, str)
 
 LIMIT = 1 << 21  # bytes; values of a few bytes each take twenty times as much as objects of Python
+DEEPEST = 50  # lists in lists
 LARGEST = (1 << 31) - 1  # of whole numbers: what counts something in a model fits 32 bits
 REPR = Repr()
 REPR.maxstring = REPR.maxother = 80
@@ -37,11 +38,23 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
     """The object that these bytes are; NaN and infinities, which JSON does not have, are refused."""
     try:
         values = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
+        if isinstance(values, dict):
+            _shallow(values)
+            return values
     except (ValueError, RecursionError) as problem:
         raise FathomError(f"{where} is not JSON ({str(problem)[:200]}); the file is damaged") from None
-    if not isinstance(values, dict):
-        raise FathomError(f"{where} holds {type(values).__name__}; expected an object with fields")
-    return values
+    raise FathomError(f"{where} holds {type(values).__name__}; expected an object with fields")
+
+
+def _shallow(values: dict[str, Any]) -> None:
+    """ValueError for values so deep that comparing or printing them would not end well."""
+    level: list[Any] = [values]
+    for _ in range(DEEPEST):
+        inside = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in inside for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {DEEPEST}")
 
 
 def _no_constant(text: str) -> None:

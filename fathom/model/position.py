@@ -92,7 +92,7 @@ def frequencies(config: ResolvedConfig) -> Tensor:
         case "yarn":  # the same ramp, but over channels, between the two whose turns are beta_fast and beta_slow
             low, high = (_channel(b, original, config) for b in (scaling.beta_fast, scaling.beta_slow))
             low, high = max(math.floor(low), 0), min(math.ceil(high), c - 1)
-            keep = 1 - (torch.arange(c // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 0.001)
+            keep = 1 - (torch.arange(c // 2, dtype=torch.float32, device="cpu") - low) / (high - low or 0.001)
     keep = keep.clamp(0, 1)
     return keep * frequency + (1 - keep) * stretched
 
