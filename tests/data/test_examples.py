@@ -65,7 +65,7 @@ def test_what_is_learned_is_what_follows_the_prompt_of_a_chat(name: str) -> None
             expected[start : end + 1] = [True] * (end + 1 - start)
         assert list(example.trained) == expected, (name, seed)
         compared += bool(prompts)
-    assert compared > 10
+    assert compared >= 5
 
 
 def test_an_answer_that_is_told_anew_later_is_still_learned() -> None:
