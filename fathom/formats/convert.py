@@ -14,7 +14,7 @@ from fathom.errors import FathomError, near
 from fathom.formats.names import family, places, rename
 from fathom.formats.opened import Stored
 from fathom.model.config import ModelConfig, ResolvedConfig
-from fathom.model.transformer import Transformer
+from fathom.model.skeleton import weight_shapes
 
 # What some files carry and no model needs: masks and rotation angles, which are worked out anew.
 WORKED_OUT = re.compile(r"(.*\.)?(attn\.(masked_)?bias|rotary_emb\.inv_freq|rope\.freqs|rope_freqs\.weight)")
@@ -79,11 +79,11 @@ def accounted(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> d
 
 def shapes(config: ModelConfig, kind: str) -> dict[str, tuple[int, ...]]:
     """The tensors that a file of format `kind` holds of this model; of two tied ones the first."""
-    with torch.device("meta"):
-        state = Transformer(config).state_dict()
-    if config.tie_embeddings:
-        del state["unembed.weight"]
-    return {name: tuple(x.shape) for name, x in (state if kind == "ours" else from_ours(config, state, kind)).items()}
+    ours = weight_shapes(config)
+    if kind == "ours":
+        return dict(ours)
+    state = {name: torch.empty(shape, device="meta") for name, shape in ours.items()}
+    return {name: tuple(x.shape) for name, x in from_ours(config, state, kind).items()}
 
 
 def heads(config: ResolvedConfig, ours: str) -> int:

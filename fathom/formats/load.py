@@ -4,6 +4,7 @@ The files are used as they are: each tensor is read, renamed and converted on it
 as they lie there, they are mapped and not copied. Does not know any format.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from fathom.formats.convert import read_ours
 from fathom.formats.detect import is_model, open_model
 from fathom.formats.native import place
 from fathom.formats.opened import Opened
+from fathom.formats.rope_layout import rope_layout
 from fathom.machine import free_memory, pick_device
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import n_parameters
+from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
@@ -67,9 +70,14 @@ def read(opened: Opened, dtype: torch.dtype | None = None, device: torch.device 
     """The opened model on a device, in evaluation mode. dtype None: as most of it is stored."""
     dtype, device = dtype or stored_dtype(opened), torch.device(device)
     require_memory(opened, dtype, device)
-    with torch.device("meta"):
-        model = Transformer(opened.config)
+    model = skeleton(opened.config)
     place(model, dict(converted(opened, dtype, device)), str(opened.path))
+    if (layout := rope_layout(model)) and layout.verdict == "interleaved":
+        warnings.warn(
+            f"{opened.path}: the rows of q and k look interleaved, in the order of the other rope layout; if it talks"
+            " nonsense, its converter forgot to reorder them: fathom verify says more",
+            stacklevel=3,
+        )
     return model.to(device).eval()
 
 

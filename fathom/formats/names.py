@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fathom.errors import FathomError, near
 from fathom.model.config import ModelConfig
-from fathom.model.transformer import Transformer
+from fathom.model.skeleton import weight_shapes
 
 # Marks say what must be done to a stored tensor to get ours, from left to right:
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
@@ -145,11 +145,7 @@ def rename(name: str, source: str, target: str, family: str) -> list[str]:
 def places(config: ModelConfig, kind: str) -> dict[str, Place]:
     """Our tensor -> its place in format `kind`, for every tensor of this model; of two tied ones, for the first."""
     name, found = family(config), {}
-    with torch.device("meta"):
-        tensors = list(Transformer(config).state_dict())
-    for tensor in tensors:
-        if tensor == "unembed.weight" and config.tie_embeddings:
-            continue
+    for tensor in weight_shapes(config):
         part, layer, suffix = split(tensor)
         place = column(name, kind).get(part)
         if place is None:

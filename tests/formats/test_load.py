@@ -1,0 +1,180 @@
+"""Loading from wherever a model lies: found by content, read once, converted on the way, refused in one line."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import fathom
+from fathom.errors import FathomError
+from fathom.fields import plain
+from fathom.formats.config_file import write_config
+from fathom.formats.detect import is_model, open_model
+from fathom.formats.export import WRITERS, export
+from fathom.formats.load import load, load_tokenizer, needed, read, stretched
+from fathom.formats.native import write_weights
+from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.presets import GPT2, LLAMA2_7B
+from fathom.model.transformer import Transformer
+from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.load import save
+
+CONFIG = replace(LLAMA2_7B, vocab_size=256, context_length=32, d_model=32, n_layer=2, n_head=4, n_kv_head=2, d_ff=64)
+FORMATS = ["run", *(set(WRITERS) - {"meta"})]  # Meta's have no form for a vocabulary of bytes
+
+
+def written(format: str, folder: Path, model: Transformer) -> Path:
+    """The model and a tokenizer of bytes in a format."""
+    path = folder / format
+    if format != "run":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tokenizer = None if format.startswith("llama2c") or format == "meta" else ByteTokenizer()
+        return export(model, tokenizer, format, path).path
+    path.mkdir(parents=True)
+    write_config(path / "config.yaml", {"model": plain(model.config)})
+    write_weights(model, path / "model.safetensors")
+    save(ByteTokenizer(), path / "tokenizer.json")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    torch.manual_seed(1)
+    return Transformer(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def files(model: Transformer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("formats")
+    return {format: written(format, folder / format, model) for format in [*FORMATS, "meta"]}
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "meta"])
+def test_one_model_from_every_format_to_the_bit(format: str, files: dict[str, Path], model: Transformer) -> None:
+    loaded, tokenizer = fathom.load(files[format], device="cpu")
+    assert all(torch.equal(x, loaded.state_dict()[name]) for name, x in model.state_dict().items())
+    assert not loaded.training and (tokenizer is None) == (format in ("meta", "llama2c", "llama2c-v1"))
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "meta"])
+@pytest.mark.parametrize("other", [*FORMATS, "meta"])
+def test_every_directed_conversion_is_exact(
+    format: str, other: str, files: dict[str, Path], model: Transformer, tmp_path: Path
+) -> None:
+    loaded, _ = load(files[format], device="cpu")
+    again, _ = load(written(other, tmp_path, loaded), device="cpu")
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in model.state_dict().items())
+
+
+@pytest.mark.parametrize("format", [*FORMATS, "meta"])
+def test_the_name_of_a_file_says_nothing(format: str, files: dict[str, Path], tmp_path: Path) -> None:
+    place = files[format]
+    renamed = tmp_path / "model.txt"
+    (shutil.copytree if place.is_dir() else shutil.copy)(place, renamed)
+    assert open_model(renamed).format == open_model(place).format
+    assert is_model(renamed)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_dtypes_are_converted_on_the_way(dtype: str, files: dict[str, Path], model: Transformer) -> None:
+    loaded, _ = load(files["hf"], dtype=dtype, device="cpu")
+    wanted = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    assert {p.dtype for p in loaded.parameters()} == {wanted}
+    assert torch.equal(loaded.embed.weight, model.embed.weight.to(wanted))
+
+
+def test_what_is_loaded_can_be_changed_and_the_file_stays(files: dict[str, Path]) -> None:
+    before = (files["hf"] / "model.safetensors").read_bytes()
+    loaded, _ = load(files["hf"], device="cpu")
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.add_(1)
+    assert (files["hf"] / "model.safetensors").read_bytes() == before
+
+
+def test_two_models_in_one_folder_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copy(files["gguf"], tmp_path / "a.gguf")
+    assert open_model(tmp_path).format == "GGUF v3"
+    shutil.copy(files["gguf"], tmp_path / "b.gguf")
+    with pytest.raises(FathomError, match=r"holds 2 models, known by a.gguf, b.gguf; give one of them a folder"):
+        open_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: folder / "nowhere.gguf", "does not exist; give a run folder"),
+        (lambda folder: folder, "holds no model that is known here"),
+        (lambda folder: (folder / "x").write_bytes(b"some text") and folder / "x", "holds no model"),
+        (lambda folder: (folder / "x").write_bytes(b"") or folder / "x", "holds no model"),
+    ],
+)
+def test_no_model_is_one_line(make: object, says: str, tmp_path: Path) -> None:
+    with pytest.raises(FathomError, match=says):
+        open_model(make(tmp_path))  # type: ignore[operator]
+
+
+def test_every_tensor_that_disagrees_with_the_config_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(files["hf"], tmp_path / "hf"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(
+        FathomError, match=r"'model.layers.0.mlp.gate_proj.weight' is \(64, 32\); the config expects \(48, 32\)"
+    ):
+        load(folder)
+
+
+def test_a_tokenizer_of_another_size_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(files["run"], tmp_path / "run"))
+    (folder / "tokenizer.json").write_text(json.dumps({"kind": "char", "characters": "abc"}))
+    with pytest.raises(FathomError, match="the tokenizer has 3 tokens and the model 256"):
+        load(folder)
+
+
+def test_a_model_without_a_tokenizer_says_so_when_text_is_wanted(files: dict[str, Path]) -> None:
+    with pytest.raises(FathomError, match="a model and no tokenizer"):
+        load_tokenizer(files["meta"])
+    assert needed(load_tokenizer(files["hf"]), "x").vocab_size == 256
+
+
+def test_too_little_memory_is_said_before_anything_is_allocated(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fathom.formats.load.free_memory", lambda device: 1000)
+    with pytest.raises(FathomError, match=r"needs 0.0 GiB as bfloat16 and 0.0 GiB are free on cpu; use a narrower"):
+        load(files["hf"], dtype="bf16", device="cpu")
+    load(files["hf"], device="cpu")  # as it lies on disk it needs none
+
+
+@pytest.mark.parametrize(
+    ("config", "scaling", "says"),
+    [
+        (CONFIG, "yarn", "expected a number"),
+        (CONFIG, "yern:4", "did you mean yarn"),
+        (CONFIG, "yarn:1", "expected a factor above 1"),
+        (replace(CONFIG, rope_scaling=RopeScaling(kind="linear", factor=2.0)), "yarn:4", "has linear already"),
+    ],
+)
+def test_rope_is_scaled_only_when_asked_and_only_once(config: ModelConfig, scaling: str, says: str) -> None:
+    with pytest.raises(FathomError, match=says):
+        stretched(config, scaling)
+
+
+def test_scaled_rope_reads_longer_texts_and_learned_positions_cannot() -> None:
+    longer = stretched(CONFIG, "linear:4")
+    assert (longer.context_length, longer.rope_scaling) == (
+        128,
+        RopeScaling(kind="linear", factor=4.0, original_context_length=32),
+    )
+    with pytest.raises(FathomError, match="needs position='rope'"):
+        stretched(GPT2, "linear:4").resolved()
+
+
+def test_reading_takes_the_dtype_most_numbers_have(files: dict[str, Path], model: Transformer, tmp_path: Path) -> None:
+    half = export(model, ByteTokenizer(), "gguf", tmp_path / "half", "f16").path  # its norms stay fp32
+    assert {p.dtype for p in read(open_model(half)).parameters()} == {torch.float16}
+    quantised = export(model, ByteTokenizer(), "gguf", tmp_path / "q8", "q8_0").path
+    assert {p.dtype for p in read(open_model(quantised)).parameters()} == {torch.float32}
