@@ -1,0 +1,140 @@
+"""Weights in 4 bits of the normal distribution: w = scale * one of 16 quantiles, one scale for 64 numbers.
+
+Dettmers et al. 2023 (QLoRA), sections 2 and 3. Weights are close to normal, so values that are equally likely carry
+the most in 4 bits. The scale is max |w|; with double quantisation the scales are packed into 8 bits in their turn.
+Codes and values are those of bitsandbytes.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fathom.quant.scheme import Packed, Shape, finite
+
+BLOCK = (
+    64  # weights to a scale, in the order of the rows one after another: a block may begin in one and end in the next
+)
+SUPER = 256  # scales to a scale of their own
+
+# codes         uint8  (blocks, 32): byte i of a block holds the places in NF4 of two of its numbers
+#
+#               byte        0    1   ...   31
+#               high half   w0   w2        w62
+#               low half    w1   w3        w63
+#
+# NF4Single:    scales        fp32   (blocks,)
+# NF4:          scale_codes   uint8  (blocks,): places in DYNAMIC; scale = mean + range * value
+#               scale_ranges  fp32   (blocks / 256,), rounded up
+#               scale_mean    fp32   (): so that both signs of the 8-bit values are of use
+
+
+def normal_quantiles() -> Tensor:
+    """The 16 values, ascending from -1 to 1.
+
+    From an outermost probability to 1/2 go 8 steps on the positive side and 7 on the negative; the quantile at each is
+    a value, and 1/2 itself is an exact 0, which both sides share. The outermost is where the end of the longer and of
+    the shorter side would lie, on average: 1 - (1/32 + 1/30) / 2. bitsandbytes cuts it to seven digits and takes its
+    steps in fp32, and so does this.
+    """
+    positive, negative = (torch.linspace(0.9677083, 0.5, n + 1)[:-1].double() for n in (8, 7))
+    ends, zero = torch.special.ndtri(positive), torch.zeros(1)
+    quantiles = torch.cat((-torch.special.ndtri(negative), zero, ends.flip(0))).float()
+    return quantiles / quantiles.max()
+
+
+def dynamic_values() -> Tensor:
+    """The 256 values of dynamic 8-bit numbers, ascending (Dettmers 2016, section 2.1.3).
+
+    Each decade from 1e-6 up to 1 has twice as many values of either sign as the one below it; and there are 0 and 1.
+    """
+    values = [torch.tensor([0.0, 1.0])]
+    for i in range(7):
+        edges = torch.linspace(0.1, 1, 2**i + 1)
+        middles = (edges[:-1] + edges[1:]) / 2 * 10.0 ** (i - 6)
+        values += [middles, -middles]
+    return torch.cat(values).sort().values
+
+
+NF4_VALUES = normal_quantiles()
+DYNAMIC = dynamic_values()
+PAIRS = torch.cartesian_prod(NF4_VALUES, NF4_VALUES)  # (256, 2): what a byte stands for
+
+
+def encode(x: Tensor, size: int, values: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) -> codes (n / size, size) and the largest number of each block (n / size,), both rounded up.
+
+    A code is the place among the ascending `values` of the one nearest to x over the largest of its block.
+    """
+    blocks = F.pad(x, (0, -len(x) % size)).unflatten(0, (-1, size))
+    largest = blocks.abs().amax(-1)
+    scaled = blocks * (1 / largest.clamp(min=1e-38))[:, None]  # a block of zeros stays one
+    middles = (values[:-1] + values[1:]) / 2
+    return torch.bucketize(scaled, middles.to(x.device), out_int32=True).to(torch.uint8), largest
+
+
+class NF4Single:
+    """NF4 with scales in fp32."""
+
+    name = "nf4-single"
+    fields: tuple[str, ...] = ("codes", "scales")
+    bits = 4 + 32 / BLOCK
+
+    def quantize(self, weight: Tensor) -> Packed:
+        """(out, in) -> codes and scales."""
+        q, scales = encode(finite(weight).flatten(), BLOCK, NF4_VALUES)
+        return {"codes": q[:, ::2] << 4 | q[:, 1::2], "scales": scales}
+
+    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+        """codes and scales -> (out, in)."""
+        codes = packed["codes"]
+        x = F.embedding(codes.int(), PAIRS.to(codes.device)).flatten(1)  # (blocks, 64)
+        x *= packed["scales"][:, None]
+        return x.flatten()[: shape[0] * shape[1]].view(shape).to(dtype)
+
+    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
+        blocks = -(-shape[0] * shape[1] // BLOCK)
+        return {
+            "codes": torch.empty(blocks, BLOCK // 2, dtype=torch.uint8, device=device),
+            "scales": torch.empty(blocks, device=device),
+        }
+
+
+class NF4(NF4Single):
+    """NF4 with double quantisation, as QLoRA uses it.
+
+    Packed anew, the codes stay; the scales do not quite, because the mean of rounded scales is another one.
+    """
+
+    name = "nf4"
+    fields = ("codes", "scale_codes", "scale_ranges", "scale_mean")
+    bits = 4 + 8 / BLOCK + 32 / (BLOCK * SUPER)
+
+    def quantize(self, weight: Tensor) -> Packed:
+        """(out, in) -> codes, and the scales in three parts."""
+        packed = super().quantize(weight)
+        scales = packed.pop("scales")
+        mean = scales.mean()
+        codes, ranges = encode(scales - mean, SUPER, DYNAMIC)
+        return packed | {
+            "scale_codes": codes.flatten()[: len(scales)].clone(),
+            "scale_ranges": ranges,
+            "scale_mean": mean,
+        }
+
+    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+        """codes and the three parts of the scales -> (out, in)."""
+        codes, ranges = packed["scale_codes"], packed["scale_ranges"]
+        values = DYNAMIC.to(codes.device)[codes.int()]
+        scales = values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
+        return super().dequantize({"codes": packed["codes"], "scales": scales}, shape, dtype)
+
+    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
+        packed = super().empty(shape, device)
+        blocks = len(packed.pop("scales"))
+        return packed | {
+            "scale_codes": torch.empty(blocks, dtype=torch.uint8, device=device),
+            "scale_ranges": torch.empty(-(-blocks // SUPER), device=device),
+            "scale_mean": torch.empty((), device=device),
+        }

@@ -1,0 +1,21 @@
+"""The number formats by the names that users type.
+
+`nf4` is QLoRA's, with double quantisation; `nf4-single` keeps its scales in fp32.
+"""
+
+from fathom.errors import FathomError, near
+from fathom.quant.int4 import Int4
+from fathom.quant.int8 import Int8
+from fathom.quant.nf4 import NF4, NF4Single
+from fathom.quant.scheme import Scheme
+
+SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (Int8(), Int4(), NF4(), NF4Single())}
+
+
+def scheme_named(name: str) -> Scheme:
+    """The number format that users call so. FathomError names those there are."""
+    if name not in SCHEMES:
+        raise FathomError(
+            f"found {name!r}; expected one of {', '.join(SCHEMES)}{near(name, SCHEMES) or '; choose one'}"
+        )
+    return SCHEMES[name]

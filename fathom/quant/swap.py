@@ -1,0 +1,64 @@
+"""The linear layers of a model, exchanged for packed ones from outside: the model itself never knows.
+
+Only those of the blocks: embeddings and `unembed` decide single tokens and are small where it matters. One layer at a
+time is in memory as floats, so that a model on the meta device fills up with packed weights as they are read.
+"""
+
+from torch import Tensor, nn
+
+from fathom.errors import FathomError, near
+from fathom.quant.linear import QuantLinear
+from fathom.quant.scheme import Scheme
+from fathom.quant.schemes import scheme_named
+
+WHERE = "blocks."
+
+
+def linears(model: nn.Module) -> list[str]:
+    """Names of the nn.Linear in the model's blocks, in order. One that is packed already is none of them."""
+    return [name for name, part in model.named_modules() if name.startswith(WHERE) and isinstance(part, nn.Linear)]
+
+
+def replace(model: nn.Module, name: str, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> None:
+    """Put these float weights (out, in), packed, in the place of the nn.Linear of this name, which may be on meta.
+
+    FathomError where there is no such layer, it has another shape, or the scheme cannot hold the weights.
+    """
+    if name not in linears(model):
+        raise FathomError(f"{name!r} is no linear layer in the model's blocks{near(name, linears(model))}; choose one")
+    old = model.get_submodule(name)
+    assert isinstance(old, nn.Linear)
+    if weight.shape != old.weight.shape or (bias is None) != (old.bias is None):
+        found, expected = sizes(weight, bias), sizes(old.weight, old.bias)
+        raise FathomError(f"{name}: found {found}; expected {expected}; choose weights of this model")
+    try:
+        new = QuantLinear.quantized(weight, bias, scheme)
+    except FathomError as error:
+        raise FathomError(f"{name}: {error}") from None
+    model.set_submodule(name, new.train(old.training))
+
+
+def sizes(weight: Tensor, bias: Tensor | None) -> str:
+    """`8 x 16 and a bias`"""
+    return " x ".join(map(str, weight.shape)) + (" without a bias" if bias is None else " and a bias")
+
+
+def quantize_model(model: nn.Module, scheme_name: str) -> None:
+    """Pack all linear layers of the model's blocks, in place, one after another.
+
+    FathomError where there is none, the scheme is unknown, or it cannot hold a weight: layers before that are packed.
+    """
+    scheme = scheme_named(scheme_name)
+    for name in found(model):
+        old = model.get_submodule(name)
+        assert isinstance(old, nn.Linear)
+        replace(model, name, old.weight.detach(), old.bias, scheme)
+
+
+def found(model: nn.Module) -> list[str]:
+    """`linears`, if there are any."""
+    if names := linears(model):
+        return names
+    packed = sum(isinstance(part, QuantLinear) for part in model.modules())
+    what = f"{packed} that are quantised already" if packed else "none"
+    raise FathomError(f"found {what}; expected linear layers under {WHERE!r}; quantise a float model, and only once")
