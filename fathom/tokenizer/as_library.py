@@ -96,7 +96,7 @@ def _refuse_ties(ranks: Mapping[str, float]) -> None:
     for text, rank in ranks.items():
         if len(text) > 1 and len(set(seen.setdefault(rank, text)) | set(text)) > 1 and seen[rank] != text:
             raise FathomError(
-                f"pieces {seen[rank]!r} and {text!r} have the same score; a tokenizer.json needs an order"
+                f"pieces {seen[rank][:40]!r} and {text[:40]!r} have the same score; a tokenizer.json needs an order"
             )
 
 

@@ -157,23 +157,25 @@ def never_from_text(hf: tokenizers.Tokenizer, special: Special) -> None:
     with library.one_line():
         for name, id in {**added, **special.names}.items():
             if id in hf.encode(name, add_special_tokens=False).ids:
-                raise FathomError(f"special token {name!r} is also what the text {name!r} becomes; expected either")
+                raise FathomError(f"special token {name[:40]!r} is also what its text becomes; expected either")
 
 
 def token_bytes(hf: tokenizers.Tokenizer, letters: Mapping[str, int]) -> list[bytes]:
     """The bytes of every token by id, spelled in `letters`; an id that no token has stands for no bytes."""
-    table = [b""] * vocabulary_size(hf)
+    vocabulary = hf.get_vocab(with_added_tokens=True)
+    table = [b""] * vocabulary_size(vocabulary)
     added = {token.content for token in hf.get_added_tokens_decoder().values()}
-    for token, id in hf.get_vocab(with_added_tokens=True).items():
+    codes = {ord(letter): byte for letter, byte in letters.items()}
+    for token, id in vocabulary.items():
         if token not in added and not letters.keys() >= set(token):
-            raise FathomError(f"token {id} is {token!r}; expected byte-level BPE, whose tokens spell bytes")
-        table[id] = token.encode("utf-8") if token in added else bytes(letters[letter] for letter in token)
+            raise FathomError(f"token {id} is {token[:40]!r}; expected byte-level BPE, whose tokens spell bytes")
+        table[id] = token.encode("utf-8") if token in added else token.translate(codes).encode("latin-1")
     return table
 
 
-def vocabulary_size(hf: tokenizers.Tokenizer) -> int:
+def vocabulary_size(vocabulary: Mapping[str, int]) -> int:
     """One more than the largest id. FathomError: gaps (which the library would fill when it writes), or an id twice."""
-    ids = hf.get_vocab(with_added_tokens=True).values()
+    ids = vocabulary.values()
     size = max(ids, default=-1) + 1
     if not ids or size > 2 * len(ids):
         raise FathomError(f"token ids run up to {size - 1} with {len(ids)} tokens; expected ids without gaps")

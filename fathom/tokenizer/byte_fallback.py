@@ -54,8 +54,9 @@ class ByteFallbackTokenizer(BPETokenizer):
                 )
         if missing := [byte for byte in range(256) if hf.token_to_id(f"<0x{byte:02X}>") is None]:
             raise FathomError(f"no token <0x{missing[0]:02X}>; expected one for each of 256 bytes")
-        table = [b""] * vocabulary_size(hf)
-        for token, id in hf.get_vocab(with_added_tokens=True).items():
+        vocabulary = hf.get_vocab(with_added_tokens=True)
+        table = [b""] * vocabulary_size(vocabulary)
+        for token, id in vocabulary.items():
             byte = BYTE.fullmatch(token)
             table[id] = bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode("utf-8")
         return table

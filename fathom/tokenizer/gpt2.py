@@ -4,6 +4,7 @@ One merge stands in each line after a line `#version`. The vocabulary follows fr
 256 bytes, then what each merge makes, then <|endoftext|> (Radford et al. 2019, encoder.py).
 """
 
+import codecs
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ LINE = 4096  # bytes: a longer line is no merge
 def is_merges(path: Path) -> bool:
     """Whether the file begins with lines of two words each, as JSON never does."""
     with path.open("rb") as file:
-        start = file.read(LINE)
+        start = file.read(LINE).removeprefix(codecs.BOM_UTF8)
     lines = [line for line in start.split(b"\n")[:3] if line and not line.startswith(b"#version")]
     pairs = all(len(line.rstrip(b"\r").split(b" ")) == 2 for line in lines)
     return bool(lines) and pairs and b"\0" not in start and start.lstrip()[:1] not in (b"{", b"[")
@@ -53,7 +54,9 @@ def from_merges(path: Path) -> BPETokenizer:
     vocabulary = {letter: id for id, letter in enumerate(byte_letters())}
     for pair in pairs:
         if (token := "".join(pair)) in vocabulary or not vocabulary.keys() >= set(pair):
-            raise FathomError(f"{path}: {pair!r} makes a token there is, or of one there is not; expected a new one")
+            raise FathomError(
+                f"{path}: {str(pair)[:80]} makes a token there is, or of one there is not; expected a new one"
+            )
         vocabulary[token] = len(vocabulary)
     return build(vocabulary, pairs, [END])
 

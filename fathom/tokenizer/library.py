@@ -56,9 +56,8 @@ def parse(values: Any) -> tokenizers.Tokenizer:
         hf = tokenizers.Tokenizer.from_str(json.dumps({**values, "model": model, "truncation": None, "padding": None}))
     for token in added:
         if (id := hf.token_to_id(token["content"])) != token.get("id"):
-            raise FathomError(
-                f"added token {token['content']!r} has id {token.get('id')}, in its place {id} was expected"
-            )
+            found = f"{token['content'][:40]!r} has id {str(token.get('id'))[:40]}"
+            raise FathomError(f"added token {found}; in its place {id} was expected")
     return hf
 
 

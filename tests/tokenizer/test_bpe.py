@@ -12,15 +12,11 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer import bpe
-from fathom.tokenizer.bpe import BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import LLAMA3, PATTERNS, BPETokenizer, byte_letters
 from fathom.tokenizer.protocol import Special, whole_pieces
 
 SENTENCES = (
     "The cat's hat isn't flat; we'll see 12 cats in 1987!\n\n  Über naïve café — 東京 😀 'tis they've  \t done.\r\n"
-)
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 # what patterns treat differently: contractions, marks, digits, spaces of every kind, controls, joined letters
@@ -52,8 +48,8 @@ def learned() -> BPETokenizer:
     return BPETokenizer.train([SENTENCES * 20, "the then they 's 're .\n\n .\n \n\n\n   a " * 20], 420)
 
 
-GPT2_WORDS, LLAMA3_WORDS = learned(), with_pattern(LLAMA3)
-BOTH = pytest.mark.parametrize("tokenizer", [GPT2_WORDS, LLAMA3_WORDS], ids=["gpt2", "llama3"])
+GPT2_WORDS, LLAMA3_WORDS, QWEN2_WORDS = learned(), with_pattern(LLAMA3), with_pattern(PATTERNS[1])
+BOTH = pytest.mark.parametrize("tokenizer", [GPT2_WORDS, LLAMA3_WORDS, QWEN2_WORDS], ids=["gpt2", "llama3", "qwen2"])
 
 
 @given(UNICODE | TRICKY)
@@ -74,6 +70,24 @@ def test_cut_tears_no_token(tokenizer: BPETokenizer, text: str) -> None:
 
     for cut in {tokenizer.cut(text[:end]) for end in range(len(text) + 1)}:
         assert words(text[:cut]) + words(text[cut:]) == words(text)
+
+
+@pytest.mark.parametrize("pattern", [r"\S+ \S+|\s+", r"[\s\S]{1,7}"])
+def test_words_that_are_not_known_are_cut_nowhere(pattern: str) -> None:
+    tokenizer = with_pattern(pattern)
+    assert tokenizer.cut("some words of a text") == 0
+    text = SENTENCES * 700
+    assert tokenizer.encode(text) == tokenizer.hf.encode(text, add_special_tokens=False).ids
+
+
+def test_a_text_with_tokens_that_are_text_is_cut_nowhere() -> None:
+    """An added token that is not special is looked for first, and may hold what would end a word."""
+    hf = tokenizers.Tokenizer.from_str(learned().hf.to_str())
+    hf.add_tokens(["the cat"])
+    tokenizer = BPETokenizer(hf)
+    assert tokenizer.cut("see the cat") == 0
+    assert tokenizer.encode("see the cat") == hf.encode("see the cat", add_special_tokens=False).ids
+    assert tokenizer.decode(tokenizer.encode("see the cat")) == "see the cat"
 
 
 @BOTH

@@ -1,5 +1,6 @@
 """A tokenizer is one JSON file; anything else is one line."""
 
+import base64
 import json
 import random
 from pathlib import Path
@@ -126,6 +127,57 @@ def test_mutated_files_load_or_are_one_line(tmp_path: Path) -> None:
             load(path).encode("To be")
         except FathomError as error:
             assert str(path) in str(error)
+
+
+@pytest.fixture(scope="module")
+def everything(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tokenizer of each form, all under names that say nothing."""
+    folder = tmp_path_factory.mktemp("everything")
+    gpt2 = load(shared_data / "gpt2_merges.txt")
+    tokens = [base64.b64encode(gpt2.decode_bytes([id])) for id in range(300)]
+    hf = json.dumps(make("bpe:300", [TEXT]).to_json()["tokenizer"])
+    contents = {
+        "sentencepiece": (shared_data / "llama2_tokenizer.model").read_bytes(),
+        "tiktoken": b"".join(token + b" %d\n" % rank for rank, token in enumerate(tokens)),
+        "merges": (shared_data / "gpt2_merges.txt").read_bytes(),
+        "merges without a first line": (shared_data / "gpt2_merges.txt").read_bytes().split(b"\n", 1)[1],
+        "llama2.c": (shared_data / "stories260K" / "tok512.bin").read_bytes(),
+        "tokenizer.json": hf.encode(),
+        "ours": json.dumps(make("bpe:300", [TEXT]).to_json(), indent=1).encode(),
+        "a byte order mark": b"\xef\xbb\xbf" + json.dumps({"kind": "byte"}).encode(),
+    }
+    for number, data in enumerate(contents.values()):
+        (folder / f"file{number}").write_bytes(data)
+    return {name: folder / f"file{number}" for number, name in enumerate(contents)}
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "size", "bos", "eos"),
+    [
+        ("sentencepiece", "sentencepiece", 32000, 1, 2),
+        ("tiktoken", "bpe", 556, 300, 301),
+        ("merges", "bpe", 50257, None, 50256),
+        ("merges without a first line", "bpe", 50257, None, 50256),
+        ("llama2.c", "sentencepiece", 512, 1, 2),
+        ("tokenizer.json", "bpe", 300, None, 0),
+        ("ours", "bpe", 300, None, 0),
+        ("a byte order mark", "byte", 256, None, None),
+    ],
+)
+def test_every_form_is_recognised_by_content(
+    form: str, kind: str, size: int, bos: int | None, eos: int | None, everything: dict[str, Path]
+) -> None:
+    tokenizer = load(everything[form])
+    assert (tokenizer.kind, tokenizer.vocab_size, tokenizer.bos, tokenizer.eos) == (kind, size, bos, eos)
+    assert tokenizer.decode(tokenizer.encode("Once upon a time")) == "Once upon a time"
+    assert make(str(everything[form]), []).to_json() == tokenizer.to_json()
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "gpt2_attention.safetensors", "stories260K/stories260K.bin"])
+def test_what_is_no_tokenizer(name: str, shared_data: Path) -> None:
+    with pytest.raises(FathomError) as error:
+        load(shared_data / name)
+    assert str(shared_data / name) in str(error.value)
 
 
 def test_missing_and_unreadable(tmp_path: Path) -> None:
