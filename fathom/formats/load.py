@@ -49,7 +49,14 @@ def load(
     if rope_scaling is not None:
         opened = replace(opened, config=stretched(opened.config, rope_scaling))
     tokenizer = tokenizer_of(opened)
-    return read(opened, DTYPES[dtype], target), tokenizer
+    model = read(opened, DTYPES[dtype], target)
+    if (layout := rope_layout(model)) and layout.verdict == "interleaved":
+        warnings.warn(
+            f"{opened.path}: the rows of q and k look interleaved, in the order of the other rope layout; if it talks"
+            " nonsense, its converter forgot to reorder them: fathom verify says more",
+            stacklevel=2,
+        )
+    return model, tokenizer
 
 
 def stretched(config: ModelConfig, scaling: str) -> ModelConfig:
@@ -72,12 +79,6 @@ def read(opened: Opened, dtype: torch.dtype | None = None, device: torch.device 
     require_memory(opened, dtype, device)
     model = skeleton(opened.config)
     place(model, dict(converted(opened, dtype, device)), str(opened.path))
-    if (layout := rope_layout(model)) and layout.verdict == "interleaved":
-        warnings.warn(
-            f"{opened.path}: the rows of q and k look interleaved, in the order of the other rope layout; if it talks"
-            " nonsense, its converter forgot to reorder them: fathom verify says more",
-            stacklevel=3,
-        )
     return model.to(device).eval()
 
 

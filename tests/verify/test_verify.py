@@ -58,7 +58,7 @@ def spoil(path: Path, what: str, model_of: ModelConfig) -> Path:
     rows = state["blocks.1.attn.q.weight"].unflatten(0, (-1, 4, 2)).transpose(1, 2).flatten(0, 2)
     faults = {
         "rows of q": {"blocks.1.attn.q.weight": rows},
-        "one row": {"blocks.0.mlp.down.weight": state["blocks.0.mlp.down.weight"].index_fill(0, torch.tensor(3), 1.0)},
+        "one row": {"blocks.0.mlp.down.weight": down},
         "not a number": {"final_norm.weight": state["final_norm.weight"] * float("nan")},
     }
     model.load_state_dict(state | faults[what], assign=True)
