@@ -4,7 +4,6 @@ The file is a protocol buffer (sentencepiece_model.proto of the SentencePiece pr
 with byte fallback, text taken as it is. Parts are checked before any library sees them. Does not encode.
 """
 
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 SPACE = "▁"  # U+2581: how pieces write a space
 LONGEST = 1000  # bytes of one piece; the library takes 8,000, the longest in use has 64
+LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 PIECES, TRAINER, NORMALIZER, DENORMALIZER = 1, 2, 3, 5  # fields of the file's outermost message
 MODEL_TYPE, VOCAB_SIZE, AS_SUFFIX, BYTE_FALLBACK = 3, 4, 24, 35  # of TRAINER
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = range(40, 44)
@@ -46,12 +46,12 @@ class Pieces:
         if not len(self.texts) == len(self.scores) == len(self.types):
             counts = f"{len(self.texts)} pieces with {len(self.scores)} scores and {len(self.types)} types"
             raise FathomError(f"{counts}; expected one of each for every id")
+        place: dict[str, int] = {}
         for id, (text, score, type) in enumerate(zip(self.texts, self.scores, self.types)):
             if problem := _problem(text, score, type):
                 raise FathomError(f"piece {id} {problem}")
-        if len(set(self.texts)) < len(self.texts):
-            twice = next(text for text in self.texts if self.texts.count(text) > 1)
-            raise FathomError(f"piece {self.texts.index(twice)}, {twice[:40]!r}, comes again; expected it once")
+            if place.setdefault(text, id) != id:
+                raise FathomError(f"pieces {place[text]} and {id} are both {text[:40]!r}; expected each text once")
         if (unknown := self.types.count(UNKNOWN)) != 1:
             raise FathomError(f"{unknown} pieces are of the type 'unknown'; expected one")
         if missing := set(BYTE_PIECES) - {text for text, type in zip(self.texts, self.types) if type == BYTE}:
@@ -72,8 +72,8 @@ def _problem(text: str, score: float, type: int) -> str:
     """What the library would refuse, crash on or silently take for something else."""
     if not text or "\0" in text or len(utf8(text)) > LONGEST:
         return f"is {text[:40]!r}; expected 1 to {LONGEST} bytes, none of them 0"
-    if not math.isfinite(score):
-        return f"has the score {score}; expected a finite number"
+    if not abs(score) <= LARGEST:  # nor not-a-number
+        return f"has the score {str(score)[:40]}; expected a number that float32 holds"
     if not NORMAL <= type <= BYTE:
         return f"is of type {type}; expected {NORMAL} to {BYTE}"
     if type == CONTROL and len(text) == 1:

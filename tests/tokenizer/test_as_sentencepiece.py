@@ -70,8 +70,8 @@ def test_the_same_special_tokens_and_texts(llama: Pair) -> None:
     assert pieces.decode_bytes(ids) == bpe.decode_bytes(ids)
 
 
-def test_it_goes_where_only_pieces_can(llama: Pair, tmp_path: Path) -> None:
-    bpe, _ = llama
+def test_it_goes_where_only_pieces_can(shared_data: Path, tmp_path: Path) -> None:
+    bpe = as_bpe(values_of(shared_data))
     again = from_gguf(to_gguf(bpe, 32_000))
     assert again is not None
     text = "  Hello   world\n    <s> 東京 ½"

@@ -70,11 +70,10 @@ MADE = pytest.mark.parametrize("make", [gpt2, like_llama_3, llama, squeezed, lam
 
 
 @MADE
-@pytest.mark.parametrize("more", [0, 37])
-def test_there_and_back(make: Any, more: int, shared_data: Path) -> None:
+def test_there_and_back(make: Any, shared_data: Path) -> None:
     tokenizer = make(shared_data)
-    values = to_gguf(tokenizer, tokenizer.vocab_size + more)
-    assert len(values[G + "tokens"]) == len(values[G + "token_type"]) == tokenizer.vocab_size + more
+    values = to_gguf(tokenizer, tokenizer.vocab_size + 37)
+    assert len(values[G + "tokens"]) == len(values[G + "token_type"]) == tokenizer.vocab_size + 37
     again = from_gguf(values)
     assert again is not None
     assert (type(again), again.vocab_size, again.special) == (type(tokenizer), tokenizer.vocab_size, tokenizer.special)
@@ -151,6 +150,23 @@ def test_special_tokens_of_gpt2(values: dict[str, Any], bos: int, eos: int) -> N
     assert tokenizer.special == Special(bos, eos, names={"<|end|>": 257})
     assert tokenizer.encode("ab<|end|>")[:2] == [256, 60]
     assert 257 not in tokenizer.encode("ab<|end|>")
+
+
+@pytest.mark.parametrize("pre, ids", [("gpt-2", [256, 99]), ("llama-bpe", [258])])
+def test_a_word_that_is_a_token_becomes_it_in_llama_3(pre: str, ids: list[int]) -> None:
+    """Also where, as here, no merges make it."""
+    more = {"tokens": [*small_bpe()[G + "tokens"], "abc"], "token_type": [1] * 257 + [3, 1]}
+    tokenizer = from_gguf(small_bpe(pre=pre, **more))
+    assert tokenizer is not None
+    assert tokenizer.encode("abc") == ids
+
+
+@pytest.mark.parametrize("type, size", [(5, 258), (1, 259)])
+def test_only_unused_tokens_are_left_away(type: int, size: int) -> None:
+    more = {"tokens": [*small_bpe()[G + "tokens"], "[PAD258]"], "token_type": [1] * 257 + [3, type]}
+    tokenizer = from_gguf(small_bpe(**more))
+    assert tokenizer is not None
+    assert tokenizer.vocab_size == size
 
 
 @pytest.mark.parametrize("values", [{}, {G + "model": "none"}, {G + "model": "no_vocab"}])

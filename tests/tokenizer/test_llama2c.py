@@ -151,8 +151,8 @@ FIRST = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *(piece.encode() for piece in BYTE_P
         (written(b"<unk>", b"<s>"), "token 1 is '<s>'; expected "),
         (written(*FIRST[:200]), "token 200 is 'missing'; expected '<0xC5>'"),
         (written(*FIRST, b"\xff"), r"the token at offset \d+ is b'\\xff'; expected UTF-8"),
-        (written(*FIRST, b"a", b"a"), "piece 259, 'a', comes again"),
-        (written(*FIRST, b"a b", "a▁b".encode()), "piece 259, 'a▁b', comes again"),
+        (written(*FIRST, b"a", b"a"), "pieces 259 and 260 are both 'a'"),
+        (written(*FIRST, b"a b", "a▁b".encode()), "pieces 259 and 260 are both 'a▁b'"),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path: Path, data: bytes, problem: str) -> None:

@@ -224,7 +224,7 @@ def test_a_model_without_first_token_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "pieces, problem",
     [
-        (bytes_and("a", "a"), "piece 259, 'a', comes again"),
+        (bytes_and("a", "b", "a"), "pieces 259 and 261 are both 'a'"),
         (bytes_and(""), "piece 259 is ''; expected 1 to 1000 bytes"),
         (bytes_and("a\0b"), "piece 259 is .*none of them 0"),
         (bytes_and("é" * 501), "piece 259 is .*expected 1 to 1000 bytes"),
@@ -237,6 +237,8 @@ def test_a_model_without_first_token_has_none(tmp_path: Path) -> None:
         (Pieces((), (), ()), "0 pieces are of the type 'unknown'"),
         (Pieces(("<unk>",), (), ()), "1 pieces with 0 scores and 0 types"),
         (replace(bytes_and(), scores=(float("nan"),) * 259), "piece 0 has the score nan"),
+        (replace(bytes_and(), scores=(0.0, 1e39, *[0.0] * 257)), r"piece 1 has the score 1e\+39"),
+        (replace(bytes_and(), scores=(10**4000, *[0.0] * 258)), "piece 0 has the score 1000"),
         (replace(bytes_and(), scores=(0.0, float("-inf"), *[0.0] * 257)), "piece 1 has the score -inf"),
     ],
 )
@@ -289,6 +291,15 @@ def test_damaged_files_are_one_line(tmp_path: Path, data: bytes, problem: str) -
     path.write_bytes(data)
     with pytest.raises(FathomError, match=problem):
         read_sentencepiece(path, 1000)
+
+
+def test_of_more_pieces_than_the_model_has_ids_only_the_number_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(write_pieces(bytes_and(), Special()) + protobuf.text(1, protobuf.text(1, b"\xff")))
+    with pytest.raises(FathomError, match="a tokenizer of 260 tokens for a model of 259"):
+        read_sentencepiece(path, 259)
+    with pytest.raises(FathomError, match=r"piece 259 at offset .* expected UTF-8"):
+        read_sentencepiece(path, 260)
 
 
 def test_a_file_too_large_to_be_a_tokenizer_is_not_read(tmp_path: Path) -> None:
