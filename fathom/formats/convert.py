@@ -5,7 +5,8 @@ in `names`. Reads one stored tensor after another, so that a model never lies in
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,12 +23,17 @@ WORKED_OUT = re.compile(r"(.*\.)?(attn\.(masked_)?bias|rotary_emb\.inv_freq|rope
 
 def from_ours(config: ModelConfig, state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """The tensors of a file of format `kind` (hf, meta, gguf) from the state dict of `Transformer(config)`."""
+    return {name: make() for name, make in makers(config, state, kind).items()}
+
+
+def makers(config: ModelConfig, state: Mapping[str, Tensor], kind: str) -> dict[str, Callable[[], Tensor]]:
+    """`from_ours` for one tensor at a time: what is laid out anew need not all be in memory at once."""
     config, where = config.resolved(), places(config, kind)
     together: dict[str, list[str]] = {}
     for ours, place in sorted(where.items(), key=lambda item: item[1].part):
         together.setdefault(place.name, []).append(ours)
     return {
-        name: where[parts[0]].write([state[ours] for ours in parts], heads(config, parts[0]))
+        name: partial(where[parts[0]].write, [state[ours] for ours in parts], heads(config, parts[0]))
         for name, parts in together.items()
     }
 

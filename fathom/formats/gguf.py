@@ -56,7 +56,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) // self.kind.size * self.kind.nbytes
+        return bytes_of(self.shape, self.kind)
 
     @property
     def end(self) -> int:
@@ -209,6 +209,10 @@ def alignment(path: Path, metadata: Mapping[str, Any]) -> int:
     return step
 
 
+def bytes_of(shape: tuple[int, ...], kind: NumberType) -> int:
+    return prod(shape) // kind.size * kind.nbytes
+
+
 def padded(size: int, step: int) -> int:
     return -(-size // step) * step
 
@@ -220,6 +224,10 @@ class Outgoing:
     shape: tuple[int, ...]
     kind: NumberType
     pieces: Callable[[], Iterable[NDArray[Any]]]
+
+    @property
+    def nbytes(self) -> int:
+        return bytes_of(self.shape, self.kind)
 
 
 def write(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Outgoing]) -> None:
@@ -235,13 +243,15 @@ def write(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Outgoin
         for name, tensor in tensors.items():
             file.write(_text(name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape[::-1]))
             file.write(struct.pack("<IQ", IDS[tensor.kind.name], offset))
-            nbytes = prod(tensor.shape) // tensor.kind.size * tensor.kind.nbytes
-            offset = padded(offset + nbytes, ALIGNMENT)
+            offset = padded(offset + tensor.nbytes, ALIGNMENT)
         for name, tensor in tensors.items():
             _pad(file)
             with naming(name):
-                for piece in tensor.pieces():
-                    file.write(piece.data)
+                written = sum(file.write(piece.data) for piece in tensor.pieces())
+                if written != tensor.nbytes:
+                    raise FathomError(
+                        f"it has {written:,} bytes; {tensor.shape} of {tensor.kind.name} is {tensor.nbytes:,}"
+                    )
         _pad(file)
 
 

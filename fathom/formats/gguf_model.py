@@ -4,7 +4,7 @@ Floats are mapped where they lie, quantised tensors are unpacked one by one as t
 laid out as llama.cpp's converter does it, so that llama.cpp runs it. Does not know the container or the number types.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.formats import gguf
-from fathom.formats.convert import from_ours
+from fathom.formats.convert import makers, shapes
 from fathom.formats.ggml_blocks import IDS, TYPES, NumberType, packed, unpacked
 from fathom.formats.gguf_config import STRETCH, config_of, metadata_of, stretch_of
-from fathom.formats.mapped import map_file, tensor_at
+from fathom.formats.mapped import tensor_at
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.protocol import Tokenizer
@@ -49,13 +49,10 @@ def open_gguf(path: Path) -> Opened:
 
 
 def read(path: Path, info: gguf.TensorInfo) -> Tensor:
-    """A tensor's numbers: floats mapped, copy on write, the others as fp32. The file is mapped no longer than they."""
-    mapped = map_file(path)
-    if len(mapped) < info.end:
-        raise FathomError(f"{path} is shorter than when it was opened; tensor {info.name!r} is no longer in it")
+    """A tensor's numbers: floats mapped, copy on write, the others as fp32."""
     if info.kind.unpack is None:
-        return tensor_at(mapped, info.offset, info.shape, info.kind.dtype)
-    return unpacked(tensor_at(mapped, info.offset, (info.nbytes,), torch.uint8), info.kind).view(info.shape)
+        return tensor_at(path, info.offset, info.shape, info.kind.dtype)
+    return unpacked(tensor_at(path, info.offset, (info.nbytes,), torch.uint8), info.kind).view(info.shape)
 
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
@@ -88,9 +85,9 @@ def write_gguf(
     """
     if kind not in KINDS:
         raise FathomError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    tensors = from_ours(config, state, "gguf")
+    tensors, sizes = makers(config, state, "gguf"), shapes(config, "gguf")
     if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
-        tensors[STRETCH] = stretch_of(config)
+        tensors[STRETCH], sizes[STRETCH] = partial(stretch_of, config), (config.resolved().head_dim // 2,)
     file_type = next(id for id, name in FILE_TYPES.items() if name == kind)
     metadata = metadata_of(config) | {
         "general.type": "model",
@@ -101,7 +98,7 @@ def write_gguf(
     gguf.write(
         path,
         metadata | write_tokenizer(tokenizer, config.vocab_size),
-        {name: outgoing(tensor, stays(name, tensor, kind)) for name, tensor in tensors.items()},
+        {name: outgoing(sizes[name], make, stays(name, sizes[name], kind)) for name, make in tensors.items()},
     )
 
 
@@ -113,13 +110,13 @@ def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, A
     return to_gguf(tokenizer, vocab_size)
 
 
-def stays(name: str, tensor: Tensor, kind: str) -> NumberType:
+def stays(name: str, shape: tuple[int, ...], kind: str) -> NumberType:
     """The type in which a tensor is written where the file is to be of `kind`."""
     chosen = TYPES[IDS[kind]]
-    if tensor.ndim == 1 or name.startswith("position_embd"):
+    if len(shape) == 1 or name.startswith("position_embd"):
         return TYPES[IDS["F32"]]
-    return TYPES[IDS["F16"]] if tensor.shape[-1] % chosen.size else chosen
+    return TYPES[IDS["F16"]] if shape[-1] % chosen.size else chosen
 
 
-def outgoing(tensor: Tensor, kind: NumberType) -> gguf.Outgoing:
-    return gguf.Outgoing(tuple(tensor.shape), kind, partial(packed, tensor, kind))
+def outgoing(shape: tuple[int, ...], make: Callable[[], Tensor], kind: NumberType) -> gguf.Outgoing:
+    return gguf.Outgoing(shape, kind, lambda: packed(make(), kind))
