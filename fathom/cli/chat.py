@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen
+from fathom.cli.choices import LINES, choices, chosen, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError, near
 
@@ -31,18 +31,15 @@ HELP = "\n".join(f"{name:<8} {about}" for name, about in COMMANDS.items()) + "\n
 @click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
 @choices
 def command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
-    from fathom.formats.load import load, needed
     from fathom.generate.chat import Conversation
-    from fathom.machine import describe
     from fathom.tokenizer.template import about, template_for
 
     options = chosen(call)
-    network, found = load(model, call["dtype"] or "auto", call["device"] or "auto", call["rope_scaling"])
-    tokenizer = needed(found, model)
+    network, tokenizer = loaded(model, call)
     talk = Conversation(network, tokenizer, options, system)
     brought = "" if tokenizer.special.template is not None else "; the model brings none"
     note(f"chat template: {about(template_for(tokenizer))}{brought}")
-    note(f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}; /help lists commands")
+    note("/help lists commands")
     converse(talk, as_json, verbose)
     if as_json:
         answer({"messages": [vars(message) for message in talk.messages], "template": about(template_for(tokenizer))})

@@ -1,13 +1,17 @@
 """How a model speaks, as options that `generate` and `chat` share. Does not import torch."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fathom.cli.options import F
 from fathom.fields import build
 from fathom.generate.options import ORDER, GenerateOptions
+
+if TYPE_CHECKING:
+    from fathom.model.transformer import Transformer
+    from fathom.tokenizer.protocol import Tokenizer
 
 LINES = (
     "How the next token is chosen: repetition penalty, temperature, top-k, top-p, min-p, in the order of --samplers."
@@ -22,6 +26,7 @@ CHOICES = [
     click.option("--samplers", metavar="NAMES", help=f"Their order; default {','.join(ORDER)}"),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
     click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend."),
+    click.option("--quantize", metavar="KIND", help="Keep the matrices of the blocks as int8, int4 or nf4."),
     click.option(
         "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, as yarn:4."
     ),
@@ -35,6 +40,20 @@ def choices(function: F) -> F:
     for option in reversed(CHOICES):
         function = option(function)
     return function
+
+
+def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer]":
+    """The model and the tokenizer that a call asks for; how it runs is said in a line on stderr."""
+    from fathom.formats.load import load, needed
+    from fathom.machine import describe
+
+    network, tokenizer = load(
+        model, call["dtype"] or "auto", call["device"] or "auto", call["quantize"], call["rope_scaling"]
+    )
+    packed = f", {call['quantize']}" if call["quantize"] else ""
+    embed = network.embed.weight
+    click.echo(f"{describe(embed.device)}, {str(embed.dtype)[6:]}{packed}", err=True)
+    return network, needed(tokenizer, model)
 
 
 def chosen(call: Mapping[str, Any]) -> GenerateOptions:

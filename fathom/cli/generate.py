@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen
+from fathom.cli.choices import LINES, choices, chosen, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 
@@ -29,17 +29,13 @@ if TYPE_CHECKING:
 def command(
     model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
 ) -> None:
-    from fathom.formats.load import load, needed
     from fathom.generate.generate import stream
     from fathom.generate.tell import tell
-    from fathom.machine import describe
 
     options = chosen(call)
     texts = [read_prompt(text) for text in prompt or ("",)]
-    network, found = load(model, call["dtype"] or "auto", call["device"] or "auto", call["rope_scaling"])
-    tokenizer = needed(found, model)
+    network, tokenizer = loaded(model, call)
     running = stream(network, tokenizer, [asked(tokenizer, text) for text in texts] if chat else texts, options)
-    click.echo(f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}", err=True)
     out = sys.stderr if as_json else sys.stdout
 
     def write(piece: str) -> None:

@@ -9,12 +9,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from mmap import mmap
 from pathlib import Path
 from typing import BinaryIO
 
 from fathom.errors import FathomError
-from fathom.formats.mapped import map_file
 
 END = struct.Struct("<4s4H2IH")  # signature, disks, counts, size and offset of the directory, length of the comment
 END64 = struct.Struct("<4sQ2H2I4Q")  # the same with 64 bits
@@ -44,7 +42,6 @@ class Archive:
 
     path: Path
     members: dict[str, Member]
-    mapped: mmap  # the whole file
     verified: set[str] = field(default_factory=set)
 
     def verify(self, name: str) -> Member:
@@ -66,7 +63,9 @@ class Archive:
         if self.members[name].size > limit:
             raise FathomError(f"{self.path}: {name!r} is {self.members[name].size} bytes; expected at most {limit}")
         member = self.verify(name)
-        return self.mapped[member.start : member.start + member.size]
+        with self.path.open("rb") as file:
+            file.seek(member.start)
+            return file.read(member.size)
 
 
 def _crc(file: BinaryIO, member: Member) -> int:
@@ -81,7 +80,7 @@ def open_archive(path: Path) -> Archive:
     """The zip at `path`, its directory checked against the file and its members against each other."""
     try:
         with path.open("rb") as file:
-            return Archive(path, _members(file, path.stat().st_size, path), map_file(path))
+            return Archive(path, _members(file, path.stat().st_size, path))
     except OSError as error:
         raise FathomError(f"{path} cannot be read: {error.strerror}") from error
 

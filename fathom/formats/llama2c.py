@@ -5,7 +5,6 @@ in `llama2c_layout`. Does not know what the tensors are for.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from mmap import mmap
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from fathom.atomic import replacing
 from fathom.errors import FathomError
 from fathom.formats import llama2c_layout as layout
 from fathom.formats.convert import from_ours
-from fathom.formats.mapped import map_file, tensor_at
+from fathom.formats.mapped import tensor_at
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.protocol import Tokenizer
@@ -38,22 +37,21 @@ def is_llama2c(path: Path) -> bool:
 def open_llama2c(path: Path) -> Opened:
     """The model in a .bin file. FathomError where its size is not what its header says."""
     header = layout.read_header(path)
-    mapped = map_file(path)
-    tensors = {name: _stored(mapped, section, start) for name, section, start in layout.places(header)}
+    tensors = {name: _stored(path, section, start) for name, section, start in layout.places(header)}
     about = {"version": header.version} | ({"group_size": header.group} if header.group else {})
     name = f"llama2.c version {header.version}{', int8' * bool(header.group)}"
     vocab_size = header.config.vocab_size
     return Opened(path, name, header.config, "meta", tensors, lambda: tokenizer_beside(path, vocab_size), about)
 
 
-def _stored(mapped: mmap, section: layout.Section, start: int) -> Stored:
+def _stored(path: Path, section: layout.Section, start: int) -> Stored:
     def plain() -> Tensor:
-        return tensor_at(mapped, start, section.shape, torch.float32)
+        return tensor_at(path, start, section.shape, torch.float32)
 
     def grouped() -> Tensor:
         rows = section.shape[0] * section.shape[1] // section.group
-        q = tensor_at(mapped, start, (rows, section.group), torch.int8)
-        scale = tensor_at(mapped, start + q.numel(), (rows,), torch.float32)
+        q = tensor_at(path, start, (rows, section.group), torch.int8)
+        scale = tensor_at(path, start + q.numel(), (rows,), torch.float32)
         return layout.dequantize(q, scale).view(section.shape)
 
     read: Callable[[], Tensor] = grouped if section.group else plain

@@ -5,7 +5,7 @@ as they lie there, they are mapped and not copied. Does not know any format.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +16,17 @@ from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import is_model, open_model
-from fathom.formats.native import place
 from fathom.formats.opened import Opened
 from fathom.formats.rope_layout import rope_layout
 from fathom.machine import free_memory, pick_device
 from fathom.model.config import ModelConfig, RopeScaling
-from fathom.model.cost import n_parameters
+from fathom.model.cost import parameters
 from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
+from fathom.quant.scheme import Scheme
+from fathom.quant.schemes import scheme_named
+from fathom.quant.swap import linears
+from fathom.quant.swap import replace as put
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -33,14 +36,18 @@ PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at
 
 
 def load(
-    path: str | Path, dtype: str = "auto", device: str = "auto", rope_scaling: str | None = None
+    path: str | Path,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: str | None = None,
+    rope_scaling: str | None = None,
 ) -> tuple[Transformer, Tokenizer | None]:
     """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
 
     path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c file,
-    or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. rope_scaling: KIND:FACTOR
-    such as yarn:4, for texts so many times longer than the model was trained on. FathomError where there is no model,
-    only a damaged one, or no memory for it.
+    or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. quantize: int8, int4 or nf4,
+    for the matrices of the blocks as they are read. rope_scaling: KIND:FACTOR such as yarn:4, for texts so many times
+    longer than the model was trained on. FathomError where there is no model, a damaged one, or no memory for it.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
@@ -49,7 +56,7 @@ def load(
     if rope_scaling is not None:
         opened = replace(opened, config=stretched(opened.config, rope_scaling))
     tokenizer = tokenizer_of(opened)
-    model = read(opened, DTYPES[dtype], target)
+    model = read(opened, DTYPES[dtype], target, None if quantize is None else scheme_named(quantize))
     if (layout := rope_layout(model)) and layout.verdict == "interleaved":
         warnings.warn(
             f"{opened.path}: the rows of q and k look interleaved, in the order of the other rope layout; if it talks"
@@ -73,13 +80,36 @@ def stretched(config: ModelConfig, scaling: str) -> ModelConfig:
     return replace(config, rope_scaling=made, context_length=int(config.context_length * made.factor))
 
 
-def read(opened: Opened, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Transformer:
-    """The opened model on a device, in evaluation mode. dtype None: as most of it is stored."""
+def read(
+    opened: Opened,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    scheme: Scheme | None = None,
+) -> Transformer:
+    """The opened model on a device, in evaluation mode. dtype None: as most of it is stored. Packed by `scheme`."""
     dtype, device = dtype or stored_dtype(opened), torch.device(device)
-    require_memory(opened, dtype, device)
+    require_memory(opened, dtype, device, scheme)
     model = skeleton(opened.config)
-    place(model, dict(converted(opened, dtype, device)), str(opened.path))
+    tensors = converted(opened, dtype, device)
+    model.load_state_dict(
+        dict(tensors if scheme is None else packed(model, tensors, scheme)), strict=False, assign=True
+    )
+    if opened.config.tie_embeddings:
+        model.unembed.weight = model.embed.weight
     return model.to(device).eval()
+
+
+def packed(model: Transformer, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme) -> Iterator[tuple[str, Tensor]]:
+    """Put packed layers in the place of the blocks' linear ones, each as it comes; give on all other tensors."""
+    layers, held = set(linears(model)), dict[str, Tensor]()
+    for name, tensor in tensors:
+        layer, _, kind = name.rpartition(".")
+        if layer not in layers:
+            yield name, tensor
+        elif kind == "weight" and model.get_submodule(layer).bias is not None:
+            held[layer] = tensor  # until its bias comes
+        else:
+            put(model, layer, held.pop(layer, tensor), tensor if kind == "bias" else None, scheme)
 
 
 def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
@@ -100,14 +130,17 @@ def stored_dtype(opened: Opened) -> torch.dtype:
     return max(numbers, key=lambda dtype: numbers[dtype], default=torch.float32)
 
 
-def require_memory(opened: Opened, dtype: torch.dtype, device: torch.device) -> None:
+def require_memory(opened: Opened, dtype: torch.dtype, device: torch.device, scheme: Scheme | None) -> None:
     """FathomError where the model is larger than what is free. What is mapped as it lies on disk needs no memory."""
-    as_it_lies = device.type == "cpu" and all(STORED.get(x.kind) == dtype for x in opened.tensors.values())
-    needed, free = n_parameters(opened.config) * dtype.itemsize, free_memory(device)
+    mapped = device.type == "cpu" and all(STORED.get(x.kind) == dtype for x in opened.tensors.values())
+    count, width = parameters(opened.config), dtype.itemsize
+    blocks = (count["attn"] + count["mlp"]) * (width if scheme is None else scheme.bits / 8)
+    needed = blocks + width * sum(n for part, n in count.items() if part not in ("attn", "mlp"))
+    as_it_lies, free = mapped and scheme is None, free_memory(device)
     if free is not None and needed > free and not as_it_lies:
         raise FathomError(
             f"{opened.path} needs {needed / 2**30:,.1f} GiB as {str(dtype)[6:]} and {free / 2**30:,.1f} GiB are free on"
-            f" {device}; use a narrower --dtype, a smaller model or another machine"
+            f" {device}; use a narrower --dtype, --quantize, a smaller model or another machine"
         )
 
 

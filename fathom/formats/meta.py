@@ -30,8 +30,14 @@ OURS = "fathom.json"  # beside the others: the context length, for which Meta's 
 def open_meta(path: Path) -> Opened:
     """The model in a folder of Meta's, or the one that a .pth file belongs to."""
     folder = path if path.is_dir() else path.parent
-    values = read_object(folder / PARAMS) | (read_object(folder / OURS) if (folder / OURS).is_file() else {})
+    values = read_object(folder / PARAMS)
+    if (folder / OURS).is_file():
+        values[CONTEXT] = read_object(folder / OURS).get(CONTEXT)
     d_model, files = width(values, str(folder / PARAMS)), _files(folder)
+    if path.is_file() and path.name not in {file.name for file in files}:
+        raise FathomError(
+            f"{path} is none of the shards {files[0].name} to {files[-1].name} beside it; give the folder"
+        )
     shards = {file.name: _opened(file) for file in files}
     try:
         tensors = join_shards(shards, d_model)

@@ -127,4 +127,4 @@ def _dense(view: View) -> bool:
 def _read(archive: Archive, member: str, view: View) -> Tensor:
     dtype = DTYPES[view.storage.kind]
     start = archive.verify(member).start + view.offset * dtype.itemsize
-    return tensor_at(archive.mapped, start, (math.prod(view.shape),), dtype).as_strided(view.shape, view.stride)
+    return tensor_at(archive.path, start, (math.prod(view.shape),), dtype).as_strided(view.shape, view.stride)

@@ -8,20 +8,17 @@ import math
 import warnings
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG, read_config
-from fathom.formats.native import WEIGHTS, read_weights
-from fathom.formats.opened import Opened, Stored
+from fathom.formats.native import WEIGHTS
+from fathom.formats.opened import Opened
+from fathom.formats.safetensors_file import open_safetensors
 from fathom.model.config import ModelConfig
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
-KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 CHECKPOINTS, STATE = "checkpoints", "state.json"
 
 
@@ -30,17 +27,13 @@ def open_run(path: Path) -> Opened:
     folder = find(path)
     said = read_config(folder / CONFIG)
     config = build(ModelConfig, said.get("model", {}), f"{folder / CONFIG}: model")
-    tensors = {name: stored(tensor) for name, tensor in read_weights(folder / WEIGHTS).items()}
+    tensors = open_safetensors(folder / WEIGHTS)
     about = {key: value for key, value in said.items() if key != "model"}
 
     def tokenizer() -> Tokenizer | None:
         return tokenizers.load(folder / tokenizers.FILE) if (folder / tokenizers.FILE).exists() else None
 
     return Opened(folder, "run of fathom", config, "ours", tensors, tokenizer, about)
-
-
-def stored(tensor: Tensor) -> Stored:
-    return Stored(tuple(tensor.shape), KINDS.get(tensor.dtype, str(tensor.dtype)), tensor.nbytes, lambda: tensor)
 
 
 def find(path: Path) -> Path:

@@ -13,7 +13,7 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.formats.json_file import LARGEST, LIMIT, parse_object, short
-from fathom.formats.mapped import map_file, tensor_at
+from fathom.formats.mapped import tensor_at
 from fathom.formats.opened import Stored
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -28,7 +28,6 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
     size = path.stat().st_size - start
     spans = {name: _span(name, entry, f"{path}: tensor {name!r}") for name, entry in header.items()}
     _contiguous(spans, size, path)
-    mapped = map_file(path)
 
     def stored(name: str) -> Stored:
         kind, shape, (begin, end) = header[name]["dtype"], tuple(header[name]["shape"]), spans[name]
@@ -36,7 +35,7 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
         def read() -> torch.Tensor:
             if kind not in DTYPES:
                 raise FathomError(f"{path}: tensor {name!r} is {kind}; weights are read as {', '.join(DTYPES)}")
-            return tensor_at(mapped, start + begin, shape, DTYPES[kind])
+            return tensor_at(path, start + begin, shape, DTYPES[kind])
 
         return Stored(shape, kind, end - begin, read)
 

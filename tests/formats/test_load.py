@@ -19,6 +19,7 @@ from fathom.formats.native import write_weights
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
+from fathom.quant.swap import quantize_model
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.load import save
 
@@ -178,3 +179,17 @@ def test_reading_takes_the_dtype_most_numbers_have(files: dict[str, Path], model
     assert {p.dtype for p in read(open_model(half)).parameters()} == {torch.float16}
     quantised = export(model, ByteTokenizer(), "gguf", tmp_path / "q8", "q8_0").path
     assert {p.dtype for p in read(open_model(quantised)).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4", "nf4"])
+@pytest.mark.parametrize(
+    "config", [CONFIG, replace(GPT2, vocab_size=256, context_length=32, d_model=64, n_layer=2, n_head=4)]
+)
+def test_quantising_on_the_way_is_quantising_afterwards(scheme: str, config: ModelConfig, tmp_path: Path) -> None:
+    model = Transformer(config).eval()
+    path = export(model, ByteTokenizer(), "hf", tmp_path / "out").path
+    loaded, _ = load(path, device="cpu", quantize=scheme)
+    quantize_model(model, scheme)
+    assert loaded.state_dict().keys() - {"unembed.weight"} == model.state_dict().keys() - {"unembed.weight"}
+    ids = torch.randint(256, (1, 32))
+    assert torch.equal(loaded(ids), model(ids))
