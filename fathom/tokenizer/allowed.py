@@ -145,7 +145,7 @@ def add(left: Any, right: Any) -> Any:
 def times(left: Any, right: Any) -> Any:
     for value, count in ((left, right), (right, left)):
         if isinstance(count, int) and isinstance(value, str | list | tuple):
-            charge((STEP + weight(value)) * max(count, 0))
+            charge(weight(value) * max(count, 0))
     return made(left * right)
 
 

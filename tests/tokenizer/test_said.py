@@ -45,6 +45,11 @@ def test_cuts_are_those_of_str_and_each_character_keeps_its_voice(cut: str, text
         assert isinstance(piece, Said) or not piece
 
 
+def test_a_piece_is_found_behind_what_separates_it() -> None:
+    pieces = said.split(Said("xabb", b"\0\1\2\3"), "ab")
+    assert (pieces, voices(pieces[1])) == (["x", "b"], b"\3")
+
+
 def test_a_replacement_has_its_own_voice() -> None:
     changed = said.replace(by(1, "a-b-c"), "-", by(2, "++"), 1)
     assert (changed, voices(changed)) == ("a++b-c", b"\1\2\2\1\1\1")

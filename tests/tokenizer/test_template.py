@@ -1,6 +1,8 @@
 """A conversation gives the ids of the reference, what a message spells is text, and each token has its speaker."""
 
 import random
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.load import load
 from fathom.tokenizer.protocol import Special
-from fathom.tokenizer.template import FRAME, LLAMA2, LLAMA3, PLAIN, Message, read_message, render, template_for
+from fathom.tokenizer.template import FRAME, LLAMA2, LLAMA3, PLAIN, Message, pieces, read_message, render, template_for
 from tests.tokenizer.templates import PUBLISHED, SPECIAL, bpe, conversation, library_tokenizer
 
 CONVERSATIONS = 150
@@ -138,6 +140,23 @@ def test_speakers_with_sentencepiece(shared_data: Path) -> None:
         found = render(tokenizer, messages, reply=True)
         said = [id for id, role in zip(found.ids, found.roles) if role == "assistant"]
         assert tokenizer.decode(said).strip() == word
+
+
+def test_the_space_before_a_first_word_is_of_who_says_the_word(shared_data: Path) -> None:
+    llama = load(shared_data / "llama2_tokenizer.model")
+    found = render(with_template(llama, "{{ messages[0].content }}"), [Message("user", "日本")], reply=False)
+    assert len(found.ids) == 3 and set(found.roles) == {"user"}
+
+
+def with_template(tokenizer: Any, template: str) -> Any:
+    changed = copy(tokenizer)
+    changed.special = replace(tokenizer.special, template=template)
+    return changed
+
+
+def test_of_two_special_tokens_the_longer_one_is_meant() -> None:
+    assert list(pieces("a<s>!b<s>", ["<s>", "<s>!"])) == [(0, 1, ""), (1, 5, "<s>!"), (5, 6, ""), (6, 9, "<s>")]
+    assert list(pieces("a", [])) == [(0, 1, "")] and list(pieces("", ["<s>"])) == []
 
 
 # Which template.
