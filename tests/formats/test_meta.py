@@ -86,6 +86,11 @@ def test_a_release_is_the_model_it_was_cut_from(tmp_path: Path, config: ModelCon
 def test_any_of_its_files_stands_for_the_folder(tmp_path: Path) -> None:
     published(tmp_path, THIRTEEN, 2)
     assert read(open_meta(tmp_path / "consolidated.01.pth")).keys() == read(open_meta(tmp_path)).keys()
+    (tmp_path / "other.pth").write_bytes((tmp_path / "consolidated.01.pth").read_bytes())
+    with pytest.raises(
+        FathomError, match=r"other.pth is none of the shards consolidated.00.pth to consolidated.01.pth"
+    ):
+        open_meta(tmp_path / "other.pth")
 
 
 def test_shards_whose_tensors_share_one_storage(tmp_path: Path) -> None:
@@ -330,6 +335,12 @@ def test_metas_code_would_build_the_same(tmp_path: Path, config: ModelConfig) ->
     assert torch.equal(state["layers.1.feed_forward.w3.weight"], ours["blocks.1.mlp.up.weight"])
     size = (tmp_path / "out" / "consolidated.00.pth").stat().st_size
     assert size < 1.2 * sum(x.nbytes for x in {x.data_ptr(): x for x in ours.values()}.values()) + 10_000
+
+
+def test_a_part_is_written_without_the_whole(tmp_path: Path) -> None:
+    ours = {name: torch.cat([x] * 50)[: len(x)] for name, x in Transformer(SEVEN).state_dict().items()}
+    write_meta(tmp_path / "out", SEVEN, ours, None)
+    assert (tmp_path / "out" / "consolidated.00.pth").stat().st_size < 2 * sum(x.nbytes for x in ours.values())
 
 
 @pytest.mark.parametrize("d_model", [1, 2, 24, 64, 4096, 5120, 8192])

@@ -75,13 +75,16 @@ def test_numbers_are_mapped_and_the_file_never_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [None, 20], ids=["32 bits", "64 bits"])
 def test_zips_of_other_writers(tmp_path: Path, limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unaligned numbers; with a limit of 20 bytes, every size and offset is in 64 bits, as in files over 4 GiB."""
+    """Numbers begin anywhere; with a limit of 20 bytes, sizes and offsets are in 64 bits, as in files over 4 GiB."""
     if limit is not None:
         monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
     numbers = torch.randn(3, 4)
-    path = write(tmp_path / "x.pth", pickled({"a": tensor()}), {"data/0": numbers.numpy().tobytes()})
-    assert (b"PK\6\6" in path.read_bytes()) == (limit is not None)
-    assert torch.equal(open_pickle(path)["a"].read(), numbers)
+    for length in range(1, 5):
+        pickle = pickled({"a" * length: tensor()})
+        path = write(tmp_path / f"{length}.pth", pickle, {"data/0": numbers.numpy().tobytes()})
+        assert (b"PK\6\6" in path.read_bytes()) == (limit is not None)
+        read = open_pickle(path)["a" * length].read()
+        assert torch.equal(read, numbers) and read.data_ptr() % 4 == 0
 
 
 def test_what_a_crash_left_out_is_told_when_it_is_read(tmp_path: Path) -> None:
