@@ -24,7 +24,7 @@ from fathom.model.config import ModelConfig
 from fathom.tokenizer.protocol import Tokenizer
 
 PARAMS, TOKENIZER = "params.json", "tokenizer.model"
-OURS = "fathom.json"  # beside the others: the context length, for which Meta's code would refuse a field of params.json
+OURS = "context.json"  # beside the others: the context length; Meta's code would refuse a field for it in params.json
 
 
 def open_meta(path: Path) -> Opened:
