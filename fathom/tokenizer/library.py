@@ -56,8 +56,8 @@ def parse(values: Any) -> tokenizers.Tokenizer:
         hf = tokenizers.Tokenizer.from_str(json.dumps({**values, "model": model, "truncation": None, "padding": None}))
     for token in added:
         if (id := hf.token_to_id(token["content"])) != token.get("id"):
-            found = f"{token['content'][:40]!r} has id {str(token.get('id'))[:40]}"
-            raise FathomError(f"added token {found}; in its place {id} was expected")
+            wrong = f"{token['content'][:40]!r} has id {str(token.get('id'))[:40]}"
+            raise FathomError(f"added token {wrong}; in its place {id} was expected")
     return hf
 
 
