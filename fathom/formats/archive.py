@@ -7,7 +7,7 @@ overlapping or repeated members, comments. Does not know what the members are.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -48,12 +48,7 @@ class Archive:
         """The member; FathomError unless its bytes have the CRC that the directory notes. Each is read through once."""
         member = self.members[name]
         if name not in self.verified:
-            try:
-                with self.path.open("rb") as file:
-                    crc = _crc(file, member)
-            except OSError as error:
-                raise FathomError(f"{self.path} cannot be read: {error.strerror}") from error
-            if crc != member.crc:
+            if _crc(self._chunks(member)) != member.crc:
                 raise FathomError(f"{self.path}: {name!r} is damaged: its CRC is not the one noted; get the file anew")
             self.verified.add(name)
         return member
@@ -62,17 +57,22 @@ class Archive:
         """The bytes of a member that has no reason to be larger than `limit`."""
         if self.members[name].size > limit:
             raise FathomError(f"{self.path}: {name!r} is {self.members[name].size} bytes; expected at most {limit}")
-        member = self.verify(name)
-        with self.path.open("rb") as file:
-            file.seek(member.start)
-            return file.read(member.size)
+        return b"".join(self._chunks(self.verify(name)))
+
+    def _chunks(self, member: Member) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(member.start)
+                for done in range(0, member.size, CHUNK):
+                    yield file.read(min(CHUNK, member.size - done))
+        except OSError as error:
+            raise FathomError(f"{self.path} cannot be read: {error.strerror}") from error
 
 
-def _crc(file: BinaryIO, member: Member) -> int:
-    file.seek(member.start)
+def _crc(chunks: Iterable[bytes]) -> int:
     crc = 0
-    for done in range(0, member.size, CHUNK):
-        crc = zlib.crc32(file.read(min(CHUNK, member.size - done)), crc)
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
     return crc
 
 
