@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fathom.errors import FathomError
 from fathom.formats.convert import read_ours
 from fathom.formats.huggingface import open_huggingface, read_ends, write_huggingface
+from fathom.formats.llama2c import open_llama2c
 from fathom.formats.tensors import write_tensors
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2 as PRESET_GPT2
@@ -68,12 +69,14 @@ def test_the_words_of_version_4_mean_the_same(tmp_path: Path, variant: str) -> N
     assert difference(load(tmp_path), theirs) <= 1e-5
 
 
-@pytest.mark.parametrize("shard_bytes", [5_000_000_000, 9_000], ids=["single", "sharded"])
+@pytest.mark.parametrize("shard_bytes", [5_000_000_000, 12_000], ids=["single", "sharded"])
 @pytest.mark.parametrize("name", OURS)
 def test_what_we_wrote_gives_our_logits_in_transformers(tmp_path: Path, name: str, shard_bytes: int) -> None:
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
     ours = random(OURS[name])
     write_huggingface(tmp_path / "out", ours.config, ours.state_dict(), None, shard_bytes)
+    sizes = [file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")]
+    assert len(sizes) == 1 if shard_bytes > 1 << 20 else len(sizes) > 2 and max(sizes) < 27_000
     theirs, report = library.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()) and difference(ours, theirs.eval()) <= 1e-5
     back = open_huggingface(tmp_path / "out")
@@ -81,6 +84,30 @@ def test_what_we_wrote_gives_our_logits_in_transformers(tmp_path: Path, name: st
     found = dict(read_ours(back.config, back.tensors, back.names))
     assert all(torch.equal(found[n], x) for n, x in ours.state_dict().items() if n in found)
     assert len(found) == len(ours.state_dict()) - ours.config.tie_embeddings
+
+
+def test_a_trained_model_tells_the_same_story_there(tmp_path: Path, shared_data: Path) -> None:
+    """Model and tokenizer as their own classes find them: no word of ours besides the folder."""
+    library = pytest.importorskip("transformers", reason="needs the extra `peers`")
+    opened = open_llama2c(shared_data / "stories260K" / "stories260K.bin")
+    ours, tokenizer = Transformer(opened.config).eval(), opened.tokenizer()
+    assert tokenizer is not None
+    ours.load_state_dict(dict(read_ours(opened.config, opened.tensors, opened.names)), strict=False)
+    write_huggingface(tmp_path / "out", ours.config, ours.state_dict(), tokenizer)
+    model = library.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    words = library.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = words("Once upon a time", return_tensors="pt")["input_ids"]
+    assert ids[0].tolist() == [1, *tokenizer.encode("Once upon a time")]
+    story = model.generate(ids, do_sample=False, max_new_tokens=64)[0].tolist()
+    told = ids[0].tolist()
+    while len(told) < len(story):
+        with torch.no_grad():
+            told.append(int(ours(torch.tensor([told]))[0, -1].argmax()))
+    assert told == story and words.decode(told, skip_special_tokens=True) == tokenizer.decode(told[1:])
+    assert "there was a little girl named Lily" in tokenizer.decode(told[1:])
+    back = open_huggingface(tmp_path / "out").tokenizer()
+    assert back is not None and (back.bos, back.special.last) == (1, {2})
+    assert back.encode("a café 🙂") == tokenizer.encode("a café 🙂")
 
 
 def random(config: ModelConfig) -> Transformer:
