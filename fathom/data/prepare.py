@@ -73,7 +73,7 @@ def text_size(tokens: TokenArray, tokenizer: Tokenizer) -> tuple[int, int]:
 
     The end of a document counts as the newline that stands there with a tokenizer without eos.
     """
-    spelled = [tokenizer.decode_bytes([id]) if id != tokenizer.eos else b"\n" for id in range(tokenizer.vocab_size)]
+    spelled = [within(tokenizer, id) if id != tokenizer.eos else b"\n" for id in range(tokenizer.vocab_size)]
     n_bytes = np.array([len(text) for text in spelled])
     n_characters = np.array([sum(byte & 0xC0 != 0x80 for byte in text) for text in spelled])  # first bytes of each
     characters = bytes_ = 0
@@ -81,3 +81,8 @@ def text_size(tokens: TokenArray, tokenizer: Tokenizer) -> tuple[int, int]:
         counts = np.bincount(tokens[start : start + BLOCK], minlength=tokenizer.vocab_size)
         characters, bytes_ = characters + int(counts @ n_characters), bytes_ + int(counts @ n_bytes)
     return characters, bytes_
+
+
+def within(tokenizer: Tokenizer, id: int) -> bytes:
+    """What a token spells inside a text: some drop a space at its start."""
+    return tokenizer.decode_bytes([id, id])[len(tokenizer.decode_bytes([id])) :]

@@ -15,7 +15,7 @@ from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.character import CharacterTokenizer
-from fathom.tokenizer.load import make
+from fathom.tokenizer.load import load, make
 from fathom.tokenizer.protocol import Tokenizer
 
 TEXT = "Und wären's zwölf — so wär’s ein Wort,\n  sprach sie; then they'd go!\n\n" * 40
@@ -96,6 +96,12 @@ def test_text_size_counts_the_end_of_a_document_as_its_newline() -> None:
     assert tokenizer.eos is not None
     ids = np.array([*tokenizer.encode("ä"), tokenizer.eos, *tokenizer.encode("b")], np.uint16)
     assert text_size(ids, tokenizer) == (3, 4)
+
+
+def test_text_size_counts_spaces_that_stand_before_words(shared_data: Path) -> None:
+    """LLaMA 2's tokenizer puts one before the text, which its first token spells."""
+    tokenizer = load(shared_data / "llama2_tokenizer.model")
+    assert text_size(tokenizer.encode_array(TEXT), tokenizer) == (len(TEXT) + 1, len(TEXT.encode()) + 1)
 
 
 PEAK = """
