@@ -5,12 +5,15 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from fathom.cli.chat import reply
 from fathom.cli.main import main
 from fathom.generate.chat import Conversation
 from fathom.generate.options import GenerateOptions
+from fathom.generate.pieces import Piece
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.template import LLAMA3
 from tests.cli.models import model_folder
@@ -129,6 +132,21 @@ def test_a_mistake_in_a_pipe_ends_it(
     piped(monkeypatch, text)
     assert main(["chat", str(model), *GREEDY]) == 2
     assert line in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_an_answer_begins_with_its_first_letter(capfd: Streams) -> None:
+    """What LLaMA 2 writes first is the space after the question."""
+
+    class Scripted:
+        left_out = 0
+
+        def say(self, text: str) -> Any:
+            pieces = [Piece(0, 7, piece, 0.0) for piece in ("", " ", "\n He", " is", "\n")]
+            return (piece for piece in pieces)
+
+    out = io.StringIO()
+    reply(cast(Conversation, Scripted()), "x", out, verbose=False)
+    assert out.getvalue() == "He is\n\n"
 
 
 # At a terminal.

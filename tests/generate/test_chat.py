@@ -60,8 +60,9 @@ def test_an_answer_that_is_closed_is_kept_as_far_as_it_went() -> None:
     assert texts(said) == ["Hello", "".join(piece.text for piece in first).strip()]
 
 
-def test_the_oldest_exchanges_are_dropped_and_named() -> None:
-    said, dropped = talk(context_length=120, system="Be."), []
+@pytest.mark.parametrize("context_length", [120, 127, 134])
+def test_the_oldest_exchanges_are_dropped_and_named(context_length: int) -> None:
+    said, dropped = talk(context_length, system="Be."), list[int]()
     for turn in range(8):
         answer = said.say(f"Hello {turn} world, how are you?")
         view = [
@@ -69,7 +70,7 @@ def test_the_oldest_exchanges_are_dropped_and_named() -> None:
             *said.turns[said.left_out :],
             Message("user", f"Hello {turn} world, how are you?"),
         ]
-        assert answer.facts.prompt_tokens == len(render(said.tokenizer, view, reply=True).ids) <= 120 - 12
+        assert answer.facts.prompt_tokens == len(render(said.tokenizer, view, reply=True).ids) <= context_length - 12
         list(answer)
         dropped.append(len(said.dropped))
     assert dropped == sorted(dropped) and dropped[-1] >= 8 and all(count % 2 == 0 for count in dropped)
