@@ -70,16 +70,19 @@ def accounted(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> d
     spare = {name for name in stored if name not in expected and not WORKED_OUT.fullmatch(name)}
     if config.tie_embeddings:
         spare -= {"unembed.weight"} if kind == "ours" else set(rename("unembed.weight", "ours", kind, family(config)))
-    problems = [f"{name!r} is missing{near(name, spare)}" for name in expected if name not in stored]
-    problems += [f"{name!r} has no place in this model{near(name, expected)}" for name in sorted(spare)]
-    problems += [
-        f"{name!r} is {tuple(stored[name].shape)}; the config expects {shape}"
-        for name, shape in expected.items()
-        if name in stored and tuple(stored[name].shape) != shape
+    problems: list[tuple[str, str, Iterable[str]]] = [
+        *((name, "is missing", spare) for name in expected if name not in stored),
+        *((name, "has no place in this model", expected) for name in sorted(spare)),
+        *(
+            (name, f"is {tuple(stored[name].shape)}; the config expects {shape}", ())
+            for name, shape in expected.items()
+            if name in stored and tuple(stored[name].shape) != shape
+        ),
     ]
     if problems:
+        shown = [f"{name!r} {what}{near(name, known)}" for name, what, known in problems[:4]]  # near is slow
         more = f"; and {len(problems) - 4} more" * (len(problems) > 4)
-        raise FathomError(f"the tensors and the config are not of one model: {'; '.join(problems[:4])}{more}")
+        raise FathomError(f"the tensors and the config are not of one model: {'; '.join(shown)}{more}")
     return {name: stored[name] for name in expected}
 
 
