@@ -50,8 +50,6 @@ class QuantLinear(nn.Module):
         return self.scheme.dequantize(self.packed, self.shape, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        kind = x.device.type
-        x = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return Product.apply(x, bias, self)  # type: ignore[no-untyped-call]
 

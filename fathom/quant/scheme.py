@@ -54,8 +54,8 @@ def finite(weight: Tensor) -> Tensor:
     if wrong.any():
         row, column = wrong.nonzero()[0].tolist()
         raise FathomError(
-            f"found {weight[row, column].item()} at row {row}, column {column}; expected finite numbers; choose weights"
-            " that are whole"
+            f"found {weight[row, column].item()} at row {row}, column {column}; expected finite numbers; load the"
+            " weights from a sound file"
         )
     return numbers
 

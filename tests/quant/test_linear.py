@@ -136,6 +136,7 @@ def test_it_moves_between_devices() -> None:
     layer, _ = pair("nf4")
     moved = layer.to("meta", torch.bfloat16)
     assert {x.device.type for x in moved.state_dict().values()} == {"meta"}
+    assert moved(torch.randn(3, 80, device="meta", dtype=torch.bfloat16)).shape == (3, 48)
     if torch.cuda.is_available():
         there, x = pair("nf4")[0].cuda(), torch.randn(3, 80)
         torch.testing.assert_close(there(x.cuda()).cpu(), x @ there.weight.cpu().T + there.bias.cpu())
