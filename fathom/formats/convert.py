@@ -5,7 +5,7 @@ in `names`. Reads one stored tensor after another, so that a model never lies in
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
