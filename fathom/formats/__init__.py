@@ -29,4 +29,10 @@ pickle_machine  what a pickle is: a small program, and the steps of it that make
 meta            params.json, consolidated.NN.pth and tokenizer.model, as Meta publishes them
 meta_params     params.json and our config
 meta_shards     a model cut for several GPUs, put together again
+opened            a model in files, opened but not read
+detect            which format a path holds, by what is in it
+export            a model written in another format, and read back
+rope_layout       which channels rope turns together, told from the weights
+run               a run folder read back: its best checkpoint
+
 """
