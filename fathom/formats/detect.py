@@ -55,9 +55,10 @@ def locate(path: str | Path) -> Path:
         return place
     from fathom.formats.hub import fetch, is_hub_id  # here: most paths are there
 
-    beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
-    if is_hub_id(str(path)) and not near(place.name, beside):
+    here = place.parent.is_dir() and place.parent != Path()  # runs/nam: a slip of the pen, and no organisation's model
+    if is_hub_id(str(path)) and not here:
         return fetch(str(path))
+    beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
     raise FathomError(f"{path} does not exist{near(place.name, beside)}; give {WANTED}, or train one: fathom train")
 
 

@@ -12,7 +12,7 @@ import fathom
 from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.formats.config_file import write_config
-from fathom.formats.detect import is_model, open_model
+from fathom.formats.detect import is_model, locate, open_model
 from fathom.formats.export import WRITERS, export
 from fathom.formats.load import load, load_tokenizer, needed, read, stretched
 from fathom.formats.native import write_weights
@@ -116,6 +116,18 @@ def test_two_models_in_one_folder_are_refused(files: dict[str, Path], tmp_path: 
 def test_no_model_is_one_line(make: object, says: str, tmp_path: Path) -> None:
     with pytest.raises(FathomError, match=says):
         open_model(make(tmp_path))  # type: ignore[operator]
+
+
+def test_a_name_is_the_hubs_unless_its_folder_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fathom.formats.hub.fetch", lambda name: Path(f"fetched/{name}"))
+    (tmp_path / "runs" / "name").mkdir(parents=True)
+    assert locate("gpt2") == Path("fetched/gpt2") and locate("org/name") == Path("fetched/org/name")
+    for missing in ("runs/nam", "gpt2.gguf", str(tmp_path / "gpt2"), "./gpt2"):
+        with pytest.raises(FathomError, match="does not exist"):
+            locate(missing)
+    with pytest.raises(FathomError, match="did you mean name"):
+        locate("runs/nam")
 
 
 def test_every_tensor_that_disagrees_with_the_config_is_named(files: dict[str, Path], tmp_path: Path) -> None:
