@@ -108,11 +108,11 @@ BOMBS = [
     "{% set x = 'x' * 1000000 %}" + "{{ x }}" * 1_000,
     "{{ ('a' * 3000).replace('a', 'b' * 30000) | length }}",
     "{{ ('a' * 3000) | replace('a', 'b' * 30000) | length }}",
-    "{{ ('ab,' * 1200000).split(',') | length }}",
-    "{{ ('ab,' * 1200000).rsplit(',') | length }}",
-    "{{ ('ab ' * 1200000).split() | length }}",
-    "{{ ('ab\n' * 1200000).splitlines() | length }}",
-    "{{ ('a' * 3000000) | list | length }}",
+    "{{ ('ab,' * 440000).split(',') | length }}",
+    "{{ ('ab,' * 440000).rsplit(',') | length }}",
+    "{{ ('ab ' * 440000).split() | length }}",
+    "{{ ('ab\n' * 440000).splitlines() | length }}",
+    "{{ ('a' * 1900000) | list | length }}",
     "{% for i in range(60000) if false %}{% endfor %}" * 1000,
     "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
@@ -168,7 +168,7 @@ def test_what_no_template_needs_is_one_line_at_once(template: str) -> None:
     tracemalloc.start()
     with pytest.raises(FathomError):
         fill(template, VALUES)
-    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
     tracemalloc.stop()
 
 
@@ -177,6 +177,8 @@ def test_what_is_wrong_is_told_with_its_line() -> None:
         fill("a\nb\n{{ 1 / 0 }}", VALUES)
     with pytest.raises(FathomError, match=r"the chat template, line 2: .*endfor"):
         fill("a\n{% for m in messages %}", VALUES)
+    with pytest.raises(FathomError, match="it has 14,001 words and signs; expected at most 12,000"):
+        fill("{{ x" + " ~ x" * 6_999 + " }}", VALUES)
     with pytest.raises(FathomError, match="refuses this conversation: only you and me"):
         fill("{{ raise_exception('only you\nand me') }}", VALUES)
 
