@@ -6,6 +6,7 @@ Does not change anything; every figure is arithmetic on the config or measured o
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from fathom.machine import describe as describe_device
@@ -78,17 +79,17 @@ def text_warnings(run: Run) -> Iterator[Note]:
 
 def overlap(train: TokenArray, val: TokenArray) -> float:
     """The share of snippets of the validation tokens that the training tokens (the first SEARCHED) hold too."""
-    length = min(SNIPPET, len(val))
-    hay, itemsize = train[:SEARCHED].tobytes(), train.dtype.itemsize
+    length, hay = min(SNIPPET, len(val)), np.asarray(train[:SEARCHED])
     starts = sorted({i * (len(val) - length) // PROBES for i in range(PROBES)})
-    found = 0
-    for start in starts:
-        needle = val[start : start + length].tobytes()
-        place = hay.find(needle)
-        while place % itemsize > 0:  # a match between two tokens is none
-            place = hay.find(needle, place + 1)
-        found += place >= 0
-    return found / len(starts)
+    return sum(stands_in(hay, val[start : start + length]) for start in starts) / len(starts)
+
+
+def stands_in(hay: TokenArray, needle: TokenArray) -> bool:
+    """Whether these tokens follow one another somewhere in `hay`."""
+    places = np.flatnonzero(hay[: max(0, len(hay) - len(needle) + 1)] == needle[0])
+    for offset in range(1, len(needle)):
+        places = places[hay[places + offset] == needle[offset]]
+    return len(places) > 0
 
 
 def memory_warnings(session: Session) -> Iterator[Note]:
