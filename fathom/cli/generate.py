@@ -1,6 +1,7 @@
 """`fathom generate MODEL`: the prompt and its continuation on stdout, as they are written."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,10 @@ def command(
     options = chosen(call)
     texts = [read_prompt(text) for text in prompt or ("",)]
     network, tokenizer = loaded(model, call)
-    running = stream(network, tokenizer, [asked(tokenizer, text) for text in texts] if chat else texts, options)
+    prompts = texts if not chat else [asked(tokenizer, text) for text in texts]
+    if chat:
+        options = replace(options, stop=(*options.stop, *turns(tokenizer)))
+    running = stream(network, tokenizer, prompts, options)
     out = sys.stderr if as_json else sys.stdout
 
     def write(piece: str) -> None:
@@ -55,6 +59,13 @@ def asked(tokenizer: "Tokenizer", text: str) -> list[int]:
     from fathom.tokenizer.template import Message, render
 
     return render(tokenizer, [Message("user", text)], reply=True).ids
+
+
+def turns(tokenizer: "Tokenizer") -> tuple[str, ...]:
+    """Texts with which another's turn begins, where no token ends one."""
+    from fathom.tokenizer.template import STOPS, template_for
+
+    return STOPS.get(template_for(tokenizer), ())
 
 
 def read_prompt(prompt: str) -> str:
