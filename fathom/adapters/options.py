@@ -1,0 +1,59 @@
+"""What an adapter is to be, as one value. Does not import torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fathom.errors import FathomError
+
+Ranks = tuple[tuple[str, int], ...]
+Alphas = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """`targets`, and the first word of each pair in `ranks` and `alphas`, are layers by our names or those of Hugging
+    Face: `attn.q`, `mlp.*`, `q_proj`, `blocks.0.attn.q`; `all-linear` is all that are in the blocks.
+    """
+
+    rank: int = 8
+    alpha: float | None = None  # None: 2 * rank, of each layer
+    dropout: float = 0.0  # of what the adapter reads, while training
+    targets: tuple[str, ...] = ("all-linear",)
+    rslora: bool = False  # scale by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023)
+    dora: bool = False  # learn the length of each row of W beside its direction (Liu et al. 2024)
+    init: Literal["default", "pissa"] = "default"  # pissa: begin as the largest directions of W (Meng et al. 2024)
+    ranks: Ranks = ()  # other ranks for some layers; the last that fits counts
+    alphas: Alphas = ()
+
+    def __post_init__(self) -> None:
+        if min(self.rank, *(rank for _, rank in self.ranks), self.rank) < 1:
+            raise FathomError(f"rank is {self.rank}, ranks {dict(self.ranks)}; expected whole numbers from 1 on")
+        if not 0 <= self.dropout < 1:
+            raise FathomError(f"dropout is {self.dropout}; it is a probability from 0 to below 1")
+        if not self.targets:
+            raise FathomError("an adapter without targets; give names of layers, or all-linear")
+        if self.init not in ("default", "pissa"):
+            raise FathomError(f"init is {self.init!r}; choose default or pissa")
+        if self.dora and self.init == "pissa":
+            raise FathomError("dora and init pissa were both asked for; choose one of them")
+
+    @property
+    def scale(self) -> float:
+        """What b a is multiplied by, in layers of the common rank."""
+        return scale_of(self.rank, self.alpha, self.rslora)
+
+
+def scale_of(rank: int, alpha: float | None, rslora: bool) -> float:
+    """alpha / rank, or alpha / sqrt(rank)."""
+    return (2.0 * rank if alpha is None else alpha) / (rank**0.5 if rslora else rank)
+
+
+def layer_scale(options: LoraOptions, rank: int, alpha: float | None) -> float:
+    """That of a layer with a rank, and perhaps an alpha, of its own."""
+    return scale_of(rank, options.alpha if alpha is None else alpha, options.rslora)
+
+
+def of_layer(pairs: Sequence[tuple[str, float]], fits: Sequence[str]) -> float | None:
+    """What `pairs` says of a layer that the patterns `fits` mean: the last one counts; None: nothing."""
+    return next((value for pattern, value in reversed(pairs) if pattern in fits), None)
