@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, loaded
+from fathom.cli.choices import LINES, choices, chosen, how, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError, near
 
@@ -39,7 +39,7 @@ def command(model: str, system: str | None, verbose: bool, as_json: bool, **call
     talk = Conversation(network, tokenizer, options, system)
     brought = "" if tokenizer.special.template is not None else "; the model brings none"
     note(f"chat template: {about(template_for(tokenizer))}{brought}")
-    note("/help lists commands")
+    note(f"{how(network, call)}; /help lists commands")
     converse(talk, as_json, verbose)
     if as_json:
         answer({"messages": [vars(message) for message in talk.messages], "template": about(template_for(tokenizer))})

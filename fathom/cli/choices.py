@@ -43,17 +43,21 @@ def choices(function: F) -> F:
 
 
 def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer]":
-    """The model and the tokenizer that a call asks for; how it runs is said in a line on stderr."""
+    """The model and the tokenizer that a call asks for."""
     from fathom.formats.load import load, needed
-    from fathom.machine import describe
 
     network, tokenizer = load(
         model, call["dtype"] or "auto", call["device"] or "auto", call["quantize"], call["rope_scaling"]
     )
-    packed = f", {call['quantize']}" if call["quantize"] else ""
-    embed = network.embed.weight
-    click.echo(f"{describe(embed.device)}, {str(embed.dtype)[6:]}{packed}", err=True)
     return network, needed(tokenizer, model)
+
+
+def how(network: "Transformer", call: Mapping[str, Any]) -> str:
+    """How the model runs: device, dtype and what was packed, as a line."""
+    from fathom.machine import describe
+
+    packed = f", {call['quantize']}" if call["quantize"] else ""
+    return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
 
 
 def chosen(call: Mapping[str, Any]) -> GenerateOptions:

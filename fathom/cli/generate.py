@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, loaded
+from fathom.cli.choices import LINES, choices, chosen, how, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 
@@ -40,6 +40,7 @@ def command(
     if chat:
         options = replace(options, stop=(*options.stop, *turns(tokenizer)))
     running = stream(network, tokenizer, prompts, options)
+    click.echo(how(network, call), err=True)
     out = sys.stderr if as_json else sys.stdout
 
     def write(piece: str) -> None:

@@ -11,9 +11,7 @@ from typing import Any
 
 from fathom.errors import FathomError, near
 from fathom.formats.config_file import CONFIG
-from fathom.formats.native import WEIGHTS
 from fathom.formats.opened import Opened
-from fathom.formats.run import CHECKPOINTS
 
 WANTED = (
     "a run folder, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c .bin file, or a hub id"
@@ -68,7 +66,7 @@ def models(place: Path) -> dict[Path, str]:
         kind = of_file(place)
         return {place: kind} if kind else {}
     found = {}
-    if (place / CONFIG).is_file() and ((place / CHECKPOINTS).is_dir() or (place / WEIGHTS).is_file()):
+    if (place / CONFIG).is_file():
         found[place / CONFIG] = "run"
     if "model_type" in settings(place / "config.json"):
         found[place / "config.json"] = "hf"

@@ -41,7 +41,7 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropou
     """The same function in one kernel, without ever holding the (t, s) pattern."""
     t, s = q.shape[2], k.shape[2]
     mask = causal(t, s, q.device) if visible is None and 1 < t < s else visible
-    whole = mask is None and t == s  # the kernel's own causal mask, which need not be built
+    whole = not (mask is not None or t != s)  # the kernel's own causal mask, not built; a bool for torch.compile too
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=whole, enable_gqa=q.shape[1] != k.shape[1])
 
 
