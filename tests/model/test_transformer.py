@@ -142,3 +142,14 @@ def test_contradictions_are_one_line(wrong: dict[str, object], message: str) -> 
     with pytest.raises(FathomError) as caught:
         Transformer(replace(TINY, **wrong))  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+def test_one_compiled_graph_serves_every_length() -> None:
+    config = ModelConfig(
+        vocab_size=64, context_length=64, d_model=32, n_layer=1, n_head=4, n_kv_head=2, position="rope"
+    )
+    model = Transformer(config).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
+    for t in (5, 9, 17):
+        ids = torch.randint(64, (1, t))
+        torch.testing.assert_close(compiled(ids), model(ids))
