@@ -5,6 +5,7 @@ ask for the next step; two models with the same seed see the same data. Knows no
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +13,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.model.cache import NoCache, Packed
 from fathom.tokenizer.protocol import TokenArray
+
+IGNORED = -100  # a target that is not trained on
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model reads and, for each token, what should follow it. Rows may be longer than what they hold."""
+
+    ids: Tensor  # (b, t)
+    targets: Tensor  # (b, t), IGNORED where nothing is learned
+    documents: Tensor | None = None  # (b, t) which text of its row a token is of; -1: filling; None: one text a row
+    name: str = ""  # where its rows come from, for errors
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are read, without filling."""
+        return self.ids.numel() if self.documents is None else int((self.documents >= 0).sum())
+
+    def past(self) -> NoCache | None:
+        """What keeps the texts of a row apart; None where each row is one text: what follows it is seen by no one."""
+        several = self.documents is not None and bool((self.documents > 0).any())
+        return Packed(self.documents) if several and self.documents is not None else None
+
+    def to(self, device: torch.device) -> "Batch":
+        documents = None if self.documents is None else self.documents.to(device)
+        return Batch(self.ids.to(device), self.targets.to(device), documents, self.name)
+
+    def split(self, size: int) -> "list[Batch]":
+        """Batches of `size` rows, each as wide as its longest row."""
+        return [self._rows(slice(start, start + size)) for start in range(0, len(self.ids), size)]
+
+    def _rows(self, rows: slice) -> "Batch":
+        if self.documents is None:
+            return Batch(self.ids[rows], self.targets[rows], None, self.name)
+        width = int((self.documents[rows] >= 0).sum(-1).max())
+        return Batch(self.ids[rows, :width], self.targets[rows, :width], self.documents[rows, :width], self.name)
+
+
+def shown(batch: Tensor | Batch) -> Batch:
+    """A batch as it is; of windows (b, t + 1) the first t tokens are read, and each is followed by the next."""
+    return batch if isinstance(batch, Batch) else Batch(batch[:, :-1], batch[:, 1:])
 
 
 class Batches:

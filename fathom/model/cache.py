@@ -27,6 +27,27 @@ class NoCache:
         return k, v
 
 
+class Packed(NoCache):
+    """Rows that hold several texts one after another, none of which knows of the others.
+
+    documents: (b, t) which text of its row each token belongs to, ascending from 0; -1: filling at the end of the row.
+    """
+
+    def __init__(self, documents: Tensor) -> None:
+        super().__init__(documents.device)
+        self.documents = documents
+
+    def positions(self, t: int) -> Tensor:
+        """(b, t) counted from the first token of each text."""
+        places, last = torch.arange(t, device=self.device), self.documents.roll(1, -1)
+        begins = (self.documents != last) & (places > 0)
+        return places - (places * begins).cummax(-1).values
+
+    def visible(self, t: int) -> Tensor:
+        """(b, 1, t, t): a query sees itself and what stands before it in its own text."""
+        return (self.documents[:, None, :, None] == self.documents[:, None, None, :]).tril()
+
+
 class KVCache(NoCache):
     """The past of `batch` sequences of up to `length` tokens. The caller makes it, owns it and passes it in.
 

@@ -11,6 +11,7 @@ loss         next-token loss in chunks; exact gradient accumulation
 optimizer    which parameter goes to which optimizer, and what is decayed
 muon         Muon: orthogonalised momentum for matrices
 schedule     the learning rate over time
+recompute    blocks that forget what they computed until the gradient needs it
 precision    number format and compilation, chosen for the machine
 survive      a checkpoint of a run, and back
 state        optimizer and random states without pickle

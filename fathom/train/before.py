@@ -16,7 +16,6 @@ from fathom.tokenizer.protocol import TokenArray
 from fathom.train.events import Note
 from fathom.train.loop import Session, evaluate
 from fathom.train.loss import AT_ONCE
-from fathom.train.optimizer import assign
 from fathom.train.run import Run
 
 OFF = 0.5  # nats between the first loss and ln V: a new model should know nothing, and know that
@@ -38,7 +37,7 @@ def facts(run: Run, session: Session) -> Iterator[Note]:
     needed = sum(memory(session).values())
     yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {needed / 2**20:,.0f} MiB to train")
     yield Note(f"machine: {describe_device(session.device)}; {session.precision.describe()}; {session.compilation}")
-    for group in assign(session.model, options):
+    for group in session.groups:
         yield Note(
             f"{group.role}: {group.optimizer}, {group.count:,} parameters in {len(group.parameters)} tensors, "
             f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"

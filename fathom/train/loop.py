@@ -13,35 +13,45 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fathom.data.batches import Batch, shown
 from fathom.errors import Diverged, FathomError
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
 from fathom.train.events import Evaluated, Progress, Report, silent
-from fathom.train.loss import accumulate, next_token_loss, pairs
-from fathom.train.optimizer import build_optimizers, clip
+from fathom.train.loss import accumulate, next_token_loss, parts
+from fathom.train.optimizer import Group, assign, build_optimizers, clip
 from fathom.train.options import TrainOptions
 from fathom.train.precision import Precision, choose, compiles
+from fathom.train.recompute import forget_blocks
 from fathom.train.schedule import factor
 
 
 class Batches(Protocol):
     """The training batch of every step: a pure function of the step, so that resuming needs no position."""
 
-    def at(self, step: int) -> Tensor:  # (b, t + 1) token ids
+    def at(self, step: int) -> Tensor | Batch:  # (b, t + 1) token ids, or rows that say what follows
         ...
 
 
 class Session:
-    """A model, its optimizers and how far they have come. `seconds` and `tokens` count over all resumes."""
+    """A model, its optimizers and how far they have come. `seconds` and `tokens` count over all resumes.
 
-    def __init__(self, model: Transformer, options: TrainOptions, device: torch.device) -> None:
+    groups: which parameters are trained, and how; None: all that may be, by their roles.
+    """
+
+    def __init__(
+        self, model: Transformer, options: TrainOptions, device: torch.device, groups: list[Group] | None = None
+    ) -> None:
         keep_freed_memory()
         self.model, self.options, self.device = model.to(device).train(), options, device
         self.precision = choose(options, model.config, device)
         self.precision.adapt(model)
-        self.optimizers, self.scaler = build_optimizers(self.model, options), self.precision.scaler()
+        self.groups = assign(self.model, options) if groups is None else groups
+        self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
+        if options.checkpoint_blocks:
+            forget_blocks(self.model)
         compiled, self.compilation = compiles(options, device)
         if compiled:
             for block in self.model.blocks:  # alike, so that one is compiled and all are served
@@ -90,15 +100,15 @@ class Session:
 def fit(
     session: Session,
     batches: Batches,
-    validation: Sequence[Tensor],
+    validation: Sequence[Tensor | Batch],
     report: Report = silent,
     save: Callable[[Session], None] = lambda session: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train until the run is done or `stop()` asks for the end.
 
-    batches.at(step) and the chunks of `validation` are (b, t + 1) token ids. `save` is called where a checkpoint is
-    due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
+    batches.at(step) and the chunks of `validation` are (b, t + 1) token ids, or Batches. `save` is called where a
+    checkpoint is due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
     """
     options, session.began, saved = session.options, time.perf_counter(), session.step
     while not session.finished and not stop():
@@ -115,23 +125,24 @@ def fit(
         save(session)
 
 
-def update(session: Session, batch: Tensor) -> Progress:
+def update(session: Session, batch: Tensor | Batch) -> Progress:
     """One step: loss -> backward -> clip -> step."""
+    batch = shown(batch)
     options, model, optimizers = session.options, session.model, session.optimizers
     rate = factor(session.progress * options.max_iters, options)
     optimizers.set_learning_rates(rate)
-    micro_batches = pairs(batch.to(session.device), options.micro_batch_size)
+    micro_batches = parts(batch.to(session.device), options.micro_batch_size)
     loss = accumulate(model, micro_batches, session.precision, session.scaler)
     optimizers.unscale(session.scaler)
     norm = clip(model, options.clip).item()
-    refuse_divergence(session, loss.item(), norm)
+    refuse_divergence(session, loss.item(), norm, batch.name)
     if math.isfinite(norm):
         optimizers.step(session.scaler)
     session.scaler.update()  # in fp16 an overflow only lowers the scale: this step is left out
     optimizers.zero_grad()
     session.step, session.tokens, session.validation_loss = (
         session.step + 1,
-        session.tokens + batch[:, 1:].numel(),
+        session.tokens + batch.n_tokens,
         None,
     )
     seconds, peak = session.tick(), options.learning_rate * rate
@@ -141,30 +152,30 @@ def update(session: Session, batch: Tensor) -> Progress:
 LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite
 
 
-def refuse_divergence(session: Session, loss: float, norm: float) -> None:
-    """Raise Diverged before anything is updated. In fp16 an overflow of the gradient only lowers the scaler's scale."""
+def refuse_divergence(session: Session, loss: float, norm: float, name: str) -> None:
+    """Raise Diverged, naming the batch, before anything is updated. In fp16 an overflow lowers the scale."""
     overflow = session.scaler.is_enabled() and session.scaler.get_scale() > LEAST_SCALE
     if math.isfinite(loss) and (math.isfinite(norm) or overflow):
         return
     session.optimizers.zero_grad()
     first = session.step * session.options.batch_size
+    batch = name or f"windows {first} to {first + session.options.batch_size - 1}"
     raise Diverged(
-        f"step {session.step + 1}: loss is {loss}, gradient norm {norm} (batch of windows {first} to "
-        f"{first + session.options.batch_size - 1}); nothing was updated and no checkpoint touched; "
-        "lower --lr or raise --train.warmup-steps"
+        f"step {session.step + 1}: loss is {loss}, gradient norm {norm} (batch of {batch}); nothing was updated and no"
+        " checkpoint touched; lower --lr or raise --train.warmup-steps"
     )
 
 
 @torch.no_grad()
-def evaluate(model: Transformer, validation: Iterable[Tensor], precision: Precision) -> float:
-    """Mean loss in nats per token over windows (b, t + 1), without dropout."""
+def evaluate(model: Transformer, validation: Iterable[Tensor | Batch], precision: Precision) -> float:
+    """Mean loss in nats per trained token over windows (b, t + 1) or batches, without dropout."""
     device, training = model.embed.weight.device, model.training
     model.eval()
     total, count = 0.0, 0
-    for windows in validation:
-        (ids, targets), *_ = pairs(windows.to(device))
+    for chunk in validation:
+        batch = shown(chunk).to(device)
         with precision.autocast():
-            loss, n = next_token_loss(model, ids, targets)
+            loss, n = next_token_loss(model, batch.ids, batch.targets, past=batch.past())
         total, count = total + loss.item(), count + int(n)
     model.train(training)
     return total / max(count, 1)

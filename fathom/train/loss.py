@@ -12,19 +12,25 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.checkpoint import checkpoint
 
+from fathom.data.batches import IGNORED, Batch, shown
+from fathom.model.cache import NoCache
 from fathom.model.transformer import Transformer
 from fathom.train.precision import Precision
 
-IGNORED = -100  # a target that is not trained on
 AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
 
-Pair = tuple[Tensor, Tensor]
 
+def next_token_loss(
+    model: Transformer, ids: Tensor, targets: Tensor, at_once: int = AT_ONCE, past: NoCache | None = None
+) -> tuple[Tensor, Tensor]:
+    """(sum of -ln p(target), number of targets that are not IGNORED) for ids and targets (b, t).
 
-def next_token_loss(model: Transformer, ids: Tensor, targets: Tensor, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
-    """(sum of -ln p(target), number of targets that are not IGNORED) for ids and targets (b, t)."""
-    x = model.hidden(ids).flatten(0, 1)  # (b * t, d)
-    wanted = targets.flatten()  # (b * t,)
+    Logits are only made where something is learned. `past` says what each token may see, if not all before it.
+    """
+    learned = (targets.flatten() != IGNORED).nonzero().flatten()  # (n,)
+    wanted = targets.flatten()[learned]  # (n,)
+    x = model.hidden(ids, past).flatten(0, 1)  # (b * t, d)
+    x = x if len(learned) == len(x) else x.index_select(0, learned)  # (n, d)
     rows = max(1, at_once // model.config.vocab_size)
     if len(x) <= rows:
         loss = summed(model.unembed, x, wanted)
@@ -32,11 +38,11 @@ def next_token_loss(model: Transformer, ids: Tensor, targets: Tensor, at_once: i
         pieces = zip(x.split(rows), wanted.split(rows))
         losses = [recomputed(model.unembed, piece, target) for piece, target in pieces]
         loss = torch.stack(losses).sum()
-    return loss, (wanted != IGNORED).sum()
+    return loss, torch.tensor(len(wanted), device=wanted.device)
 
 
 def summed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n, d), (n,) -> ()
-    return F.cross_entropy(unembed(x).float(), targets, ignore_index=IGNORED, reduction="sum")
+    return F.cross_entropy(unembed(x).float(), targets, reduction="sum")
 
 
 def recomputed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n, d), (n,) -> ()
@@ -44,22 +50,23 @@ def recomputed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n,
     return checkpoint(summed, unembed, x, targets, use_reentrant=False, preserve_rng_state=False)
 
 
-def pairs(windows: Tensor, size: int | None = None) -> list[Pair]:
-    """Windows (b, t + 1) as micro-batches of `size` rows: what is read and what should follow, each (size, t)."""
-    return [(part[:, :-1], part[:, 1:]) for part in windows.split(size or len(windows))]
+def parts(batch: Tensor | Batch, size: int | None = None) -> list[Batch]:
+    """A batch, or windows (b, t + 1), as micro-batches of `size` rows."""
+    whole = shown(batch)
+    return whole.split(size or len(whole.ids))
 
 
-def accumulate(model: Transformer, micro_batches: Sequence[Pair], precision: Precision, scaler: GradScaler) -> Tensor:
+def accumulate(model: Transformer, micro_batches: Sequence[Batch], precision: Precision, scaler: GradScaler) -> Tensor:
     """Add the gradient of the mean loss over all micro-batches to `.grad`; returns that loss.
 
     Exact: every trained token weighs the same, whichever part it comes in. A mean of the parts' means would favour
     tokens in parts that have few.
     """
-    count = torch.stack([(targets != IGNORED).sum() for _, targets in micro_batches]).sum().clamp(min=1)
+    count = torch.stack([(part.targets != IGNORED).sum() for part in micro_batches]).sum().clamp(min=1)
     losses = []
-    for ids, targets in micro_batches:
+    for part in micro_batches:
         with precision.autocast():
-            loss = next_token_loss(model, ids, targets)[0] / count
+            loss = next_token_loss(model, part.ids, part.targets, past=part.past())[0] / count
         scaler.scale(loss).backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()

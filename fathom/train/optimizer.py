@@ -90,9 +90,10 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
 
-def build_optimizers(model: nn.Module, options: TrainOptions) -> Optimizers:
-    """The optimizers of `assign`'s groups. The model must be on its device already, in fp32."""
-    groups = assign(model, options)
+def build_optimizers(model: nn.Module, options: TrainOptions, groups: list[Group] | None = None) -> Optimizers:
+    """The optimizers of these groups, or of `assign`'s. The model must be on its device already, what is trained in
+    fp32."""
+    groups = assign(model, options) if groups is None else groups
     check_complete(model, groups)
     device = next(model.parameters()).device
     parts: list[torch.optim.Optimizer] = []

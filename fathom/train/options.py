@@ -65,6 +65,7 @@ class TrainOptions:
     device: str = "auto"
     dtype: Dtype = "auto"
     compile: Compile = "auto"
+    checkpoint_blocks: bool = False  # keep only what enters each block, and compute the rest again for the gradient
 
     def __post_init__(self) -> None:
         for problem in problems(self):

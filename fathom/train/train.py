@@ -176,7 +176,14 @@ LATER: tuple[str, ...] = (
     "sample_tokens",
     "sample_prompt",
 )
-LATER += ("checkpoint_interval", "keep", "tensorboard", "device", "compile")  # may be said otherwise when resuming
+LATER += (
+    "checkpoint_interval",
+    "keep",
+    "tensorboard",
+    "device",
+    "compile",
+    "checkpoint_blocks",
+)  # may be said otherwise when resuming
 
 
 def resumed(folder: Path, said: Recipe, report: Report) -> tuple[Run, Session]:
