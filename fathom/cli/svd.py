@@ -1,0 +1,114 @@
+"""`fathom svd MODEL`: spectra of weights, changes and adapters; and the loss against the rank of a change."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fathom.cli.options import answer, verb
+from fathom.errors import FathomError
+from fathom.fields import build, plain
+from fathom.lab.options import RankOptions
+
+if TYPE_CHECKING:
+    from fathom.lab.survey import Survey
+
+ABOUT = "Show the spectra of a model's weights, of a change or an adapter, or the loss against the rank of a change."
+DELTA = "Another version of MODEL, whose change is shown; at most two of --delta and --adapter."
+REPORT = "An HTML page, with all numbers as .json beside it."
+
+
+@verb("svd", ABOUT)
+@click.argument("model")
+@click.option("--delta", "deltas", metavar="OTHER", multiple=True, help=DELTA)
+@click.option("--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, help="A PEFT folder.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Some matrices, such as attn.q; default all.")
+@click.option("--report", "page", type=click.Path(path_type=Path), metavar="FILE.html", help=REPORT)
+@click.option("--loss-vs-rank", is_flag=True, help="Fine-tune MODEL in full, cut its change at every rank, train LoRA.")
+@click.option("--data", metavar="TEXT", help="For --loss-vs-rank: a file, a folder, a .jsonl or the name of a corpus.")
+@click.option("--minutes", metavar="N", help="For all of --loss-vs-rank; default 3.")
+@click.option("--steps", metavar="N", help="Of each training; default: as many as the minutes allow.")
+@click.option("--ranks", metavar="R,R,...", help="Default 0,1,2,4,... up to the largest.")
+@click.option("--keep", metavar="PART", help="Of the improvement, by the recommended ranks; default 0.9.")
+@click.option("--block-size", "--context-length", "context_length", metavar="N", help="Tokens in view; default 128.")
+@click.option("--batch-size", metavar="N", help="Sequences per step; default 8.")
+@click.option("--lr", "--learning-rate", "learning_rate", metavar="RATE", help="Of the full fine-tune; default 0.003.")
+@click.option("--lora-lr", "lora_learning_rate", metavar="RATE", help="Of LoRA; default 0.015.")
+def command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **call: Any) -> None:
+    if page is not None and page.suffix not in (".html", ".htm"):
+        raise FathomError(f"--report is {page}; expected a name that ends in .html (the numbers go to .json beside it)")
+    given = {name: call[name] for name in RankOptions.__dataclass_fields__ if call.get(name) is not None}
+    if loss_vs_rank:
+        for name in ("deltas", "adapters", "only"):
+            if call[name]:
+                raise FathomError(f"--loss-vs-rank trains its own change; leave out --{name.removesuffix('s')}")
+        found = experiment(model, build(RankOptions, given, "svd"), page, as_json)
+    else:
+        if other := sorted(given.keys() - {"seed", "device"}):
+            raise FathomError(f"{other[0]} was given without --loss-vs-rank; only that experiment trains")
+        found = look(model, page, as_json, call)
+    if as_json:
+        answer(found)
+
+
+def look(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:
+    """Spectra as they are, on the terminal and as a page; without singular values for --json."""
+    from fathom.lab.page import survey_page, write_page
+    from fathom.lab.result import write_json
+    from fathom.lab.survey import survey
+
+    seen = survey(model, call["deltas"], call["adapters"], call["only"], lambda title: click.echo(title, err=True))
+    click.echo(told(seen), err=as_json)
+    if page is not None:
+        numbers = write_json(plain(seen), page.with_suffix(".json"))
+        write_page(page, survey_page(seen, numbers.name))
+        click.echo(f"report: {page}", err=True)
+    found: dict[str, Any] = plain(seen)
+    for section in found["sections"]:
+        for measured in section["measured"]:
+            del measured["values"]
+    return found
+
+
+def told(seen: "Survey") -> str:
+    """A survey for the terminal."""
+    from fathom.lab import report
+    from fathom.report.table import plain as text
+    from fathom.report.table import table
+
+    lines = []
+    for section in seen.sections:
+        rows = [report.row(m) for m in section.measured]
+        lines += [section.title, text(table(report.HEADS, rows, report.NUMERIC), 140), report.said_of(section), ""]
+        if section.intruders:
+            rows = [report.intruder_row(e) for e in section.intruders]
+            lines += [text(table(report.INTRUDER_HEADS, rows, (1, 2, 3)), 140)]
+    if seen.meetings:
+        rows = [report.met(meeting) for meeting in seen.meetings]
+        lines += [text(table(report.MEETING_HEADS, rows, range(1, 8)), 140)]
+    return "\n".join([*lines, *report.sampled(seen)]).rstrip()
+
+
+def experiment(model: str, options: RankOptions, page: Path | None, as_json: bool) -> dict[str, Any]:
+    """Loss against rank, watched, on the terminal and as a page."""
+    from fathom.cli.watch import watching
+    from fathom.lab import report
+    from fathom.lab.page import write_page
+    from fathom.lab.rank import loss_vs_rank
+    from fathom.lab.rank_page import rank_page
+    from fathom.lab.result import write_json
+    from fathom.report.table import plain as text
+    from fathom.report.table import table
+    from fathom.train.signals import stop_on_signal
+
+    with watching(model) as watch, stop_on_signal() as stop:
+        result = loss_vs_rank(model, options, watch, lambda: stop.requested is not None)
+    click.echo(text(table(report.RANK_HEADS, report.rank_rows(result), range(8)), 140), err=as_json)
+    click.echo(text(table(report.CHANGE_HEADS, report.change_rows(result), range(1, 7)), 140), err=as_json)
+    click.echo("\n".join(report.conclusions(result)), err=True)
+    if page is not None:
+        numbers = write_json(plain(result), page.with_suffix(".json"))
+        write_page(page, rank_page(result, numbers.name))
+        click.echo(f"report: {page}", err=True)
+    found: dict[str, Any] = plain(result)
+    return found

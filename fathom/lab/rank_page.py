@@ -1,0 +1,132 @@
+"""Loss versus rank as one HTML page: what a fine-tune changed, cut at every rank, and LoRA trained at every rank.
+
+Every number is in the JSON file beside the page, and the page says where. Does not train.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from fathom.fields import plain
+from fathom.lab import report
+from fathom.lab.report import CHANGE_HEADS, RANK_HEADS
+from fathom.lab.result import Point, RankResult
+from fathom.report import html, plot
+from fathom.report.html import Html, tag
+from fathom.report.plot import Curve, Row
+from fathom.report.theme import Theme
+
+LEAD = (
+    "A model was fine-tuned in full on a text it did not know. The change of each matrix, ΔW, was then replaced by its "
+    "best approximation of rank r (Eckart & Young 1936), and the loss measured again: so much of the fine-tune fits "
+    "into r directions. The weights themselves were cut in the same way, and LoRA was trained at each rank on the same "
+    "data, in the same order, for as many steps."
+)
+MEANINGS = (
+    "Loss is the mean of -ln p over the same validation tokens, in nats. Kept is the part of the full fine-tune's "
+    "improvement: 0 % is the model before, 100 % after; more than 100 % is better than the full fine-tune.",
+    "A rank larger than a matrix is its full rank. Norms and biases are vectors and have no rank: in all cuts they "
+    "stay as the full fine-tune made them, so that rank 0 is what they alone bring. LoRA leaves them as they were.",
+    "Random directions: ΔW applied to what of its input lies in r random directions. A cut that does not look at ΔW.",
+    "Recommended ranks: all terms of all changes in the order of energy per number that an adapter pays for them, as "
+    "many as keep the wanted part of the improvement, found by halving. They are for this text; they are read off a "
+    "full fine-tune, which is what LoRA is meant to save: use them for the next run of the same kind.",
+    "LoRA is scaled by alpha / sqrt(rank), so that one learning rate serves all ranks (Kalajdzievski 2023). That rate "
+    "and the full fine-tune's were chosen on runs of this very kind (stories260K on tiny Shakespeare), from about five "
+    "each; on another model both may be wrong: --lr and --lora-lr.",
+)
+
+
+def rank_page(result: RankResult, numbers: str) -> str:
+    """The whole page. `numbers`: the name of the JSON file beside it."""
+    title = f"Loss against rank: {Path(result.model).name} on {Path(result.text.name).name}"
+    return html.page(
+        title,
+        tag("h1", title),
+        tag("p", LEAD, class_="lead"),
+        facts(result),
+        *(tag("p", sentence) for sentence in report.conclusions(result)),
+        html.figure(lambda theme: losses(result, theme), LOSSES),
+        html.figure(lambda theme: weights(result, theme), WEIGHTS),
+        html.table(RANK_HEADS, report.rank_rows(result), range(len(RANK_HEADS))),
+        source(numbers, "base, tuned, change[], weight[], chance[], lora[], in the order of the ranks"),
+        tag("h2", "Matrix by matrix"),
+        html.figure(lambda theme: recommended(result, theme), RECOMMENDED),
+        html.table(CHANGE_HEADS, report.change_rows(result), range(1, len(CHANGE_HEADS))),
+        source(numbers, "matrices[], recommended"),
+        *provenance(result),
+    )
+
+
+def facts(result: RankResult) -> Html:
+    shown = {
+        "loss before": f"{result.base:.4f}",
+        "loss after the full fine-tune": f"{result.tuned:.4f}",
+        "steps of every training": f"{result.steps:,}",
+        "trainings": f"{len(result.lora) + 2}",
+        "parameters": f"{result.parameters:,}",
+        "seconds in all": f"{result.seconds:.0f}",
+    }
+    return tag("ul", *(tag("li", tag("b", value), tag("span", name)) for name, value in shown.items()), class_="facts")
+
+
+def source(numbers: str, fields: str) -> Html:
+    return tag("p", tag("small", f"In {numbers}: {fields}."))
+
+
+LOSSES = (
+    "Validation loss against rank. Blue: ΔW cut to its strongest directions. Orange: LoRA trained at that rank. Green: "
+    "ΔW along random directions. Dashed: the model before, and after the full fine-tune."
+)
+WEIGHTS = "The same axis for the weights themselves: W + ΔW cut to rank r, beside ΔW cut to rank r."
+RECOMMENDED = "The rank recommended for each role: mean over its matrices, small dots are the matrices."
+
+
+def losses(result: RankResult, theme: Theme) -> Figure:
+    drawn = [("ΔW cut", result.change), ("LoRA", result.lora), ("random directions", result.chance)]
+    return against_rank(result, drawn, theme)
+
+
+def weights(result: RankResult, theme: Theme) -> Figure:
+    return against_rank(result, [("ΔW cut", result.change), ("", ()), ("", ()), ("W cut", result.weight)], theme)
+
+
+def against_rank(result: RankResult, drawn: Sequence[tuple[str, Sequence[Point]]], theme: Theme) -> Figure:
+    """Losses over ranks, which stand side by side as in the table: most that happens, happens at small ones."""
+    ranks = [point.rank for point in result.change]
+    lines = [
+        Curve(name, [ranks.index(point.rank) for point in points], [point.loss for point in points], colour=i)
+        for i, (name, points) in enumerate(drawn)
+    ]
+    references = {"before": result.base, "full fine-tune": result.tuned}
+    figure = plot.curves(lines, "rank", "validation loss, nats per token", references, theme)
+    figure.axes[0].set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
+    return figure
+
+
+def recommended(result: RankResult, theme: Theme) -> Figure:
+    roles: dict[str, list[float]] = {}
+    for matrix in result.matrices:
+        roles.setdefault(report.role(matrix.name), []).append(matrix.rank)
+    rows = [Row(name, report.mean(ranks), parts=ranks) for name, ranks in roles.items()]
+    return plot.dots(rows, "recommended rank", None, theme)
+
+
+def provenance(result: RankResult) -> list[Html]:
+    """What the words mean, and where the numbers come from."""
+    text = result.text
+    unadapted = [m.name for m in result.matrices if not m.adapted]
+    said = (
+        f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} tokens to learn from, {text.n_val:,} to "
+        f"validate on, of which {text.windows} evenly spread windows of {text.context_length} were used. Model "
+        f"{result.model}, trained on {result.machine}."
+    )
+    return [
+        tag("h2", "What the numbers mean, and where they come from", id="provenance"),
+        *(tag("p", meaning) for meaning in MEANINGS),
+        *([tag("p", f"LoRA was not put on {', '.join(unadapted)}.")] if unadapted else []),
+        tag("p", said),
+        tag("details", tag("summary", "Settings"), html.code(json.dumps(plain(result.options), indent=1) + "\n")),
+    ]

@@ -1,0 +1,104 @@
+"""What all trainings of an experiment stand on: one text as tokens, one set of validation windows, one number of steps.
+
+A model is trained in memory and measured; nothing is kept on disk. Does not know which of its parameters learn.
+"""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from fathom.data.batches import Batches, eval_windows
+from fathom.data.corpus import resolve
+from fathom.data.prepare import tokenize
+from fathom.data.token_file import open_tokens
+from fathom.errors import FathomError
+from fathom.lab.options import RankOptions
+from fathom.lab.result import Text
+from fathom.model.transformer import Transformer
+from fathom.tokenizer.protocol import Tokenizer
+from fathom.train.events import Event, Prepared, Progress, Report
+from fathom.train.loop import Session, evaluate, fit, update
+from fathom.train.precision import choose
+
+LONGEST = 128  # tokens in view, where the model could have more: attention costs, and the question is another one
+PROBE, FEWEST, SLACK = 4, 10, 0.8  # steps that are timed; fewest of a training; part of the time that is planned
+EVALUATIONS = 50  # about how many losses an experiment measures
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The same for every training and every loss."""
+
+    options: RankOptions
+    text: Text
+    batches: Batches
+    validation: list[Tensor]  # chunks of windows (b, t + 1)
+    steps: int
+    report: Report
+    stop: Callable[[], bool]
+
+    def loss(self, model: Transformer) -> float:
+        """Validation loss in nats per token."""
+        device = next(model.parameters()).device
+        return evaluate(model, self.validation, choose(self.options.training(1, 1.0), model.config, device))
+
+    def train(self, model: Transformer, rate: float, what: str) -> float:
+        """Train what has a gradient for `steps` steps; returns the loss. FathomError where it was stopped."""
+        session = Session(model, self.options.training(self.steps, rate), next(model.parameters()).device)
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Progress):
+                self.report(Prepared(what, event.step, event.steps))
+
+        fit(session, self.batches, self.validation, listen, stop=self.stop)
+        if session.validation_loss is None:
+            raise FathomError("stopped before the experiment was done; nothing was written")
+        model.eval()
+        return session.validation_loss
+
+
+@contextmanager
+def standing(
+    model: Transformer, tokenizer: Tokenizer, options: RankOptions, report: Report, stop: Callable[[], bool]
+) -> Iterator[Ground]:
+    """The text as tokens in a folder that goes with the block, and how many steps the minutes allow."""
+    length = options.context_length or min(LONGEST, model.config.context_length)
+    if length > model.config.context_length:
+        raise FathomError(f"context_length is {length}; the model has {model.config.context_length}, give at most that")
+    corpus = resolve(options.data)
+    with tempfile.TemporaryDirectory() as folder:
+        done = tokenize(corpus, tokenizer, Path(folder), options.training(1, 1.0).val_fraction)
+        train, val = (open_tokens(path, model.config.vocab_size) for path in (done.train, done.val))
+        batches = Batches(train, length, options.batch_size, options.seed)
+        windows = list(eval_windows(val, length, options.eval_windows))
+        text = Text(corpus.name, corpus.fingerprint(), done.n_train, done.n_val, sum(map(len, windows)), length)
+        ground = Ground(options, text, batches, windows, options.steps or 0, report, stop)
+        yield ground if options.steps else replace(ground, steps=planned(model, ground))
+
+
+def planned(model: Transformer, ground: Ground) -> int:
+    """The steps of each training, so that all of them and all losses take the minutes."""
+    session = Session(copy.deepcopy(model), ground.options.training(PROBE, 1e-9), next(model.parameters()).device)
+    update(session, ground.batches.at(0))  # warms up
+    start = time.monotonic()
+    for step in range(1, PROBE):
+        update(session, ground.batches.at(step))
+    each = (time.monotonic() - start) / (PROBE - 1)
+    start = time.monotonic()
+    ground.loss(session.model)
+    fixed = EVALUATIONS * (time.monotonic() - start)
+    trainings = 3 + (len(ground.options.ranks) or model.config.d_model.bit_length())
+    steps = int((SLACK * 60 * ground.options.minutes - fixed) / (trainings * each))
+    if steps < FEWEST:
+        needed = (fixed + FEWEST * trainings * each) / SLACK / 60
+        raise FathomError(
+            f"minutes={ground.options.minutes:g} is too short: {trainings} trainings of {FEWEST} steps take"
+            f" {needed:.1f} minutes here; give more minutes, fewer ranks or a smaller batch_size"
+        )
+    return steps
