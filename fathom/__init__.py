@@ -18,7 +18,7 @@ PUBLIC = {
     "edit": "fathom.inspect.edit",
     "zero": "fathom.inspect.edit",
     "stream": "fathom.generate.generate",
-    "load": "fathom.formats.load",
+    "load": "fathom.adapters.load",
 }
 ROOMS = ("generate", "train")  # rooms named after their main function: `fathom.train(...)`
 __all__ = [*PUBLIC, *ROOMS]

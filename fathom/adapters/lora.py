@@ -22,6 +22,8 @@ Weight = float | Tensor  # by how much an adapter counts; (b, 1, 1) where each r
 class Lora(nn.Module):
     """What one adapter adds to one layer."""
 
+    rslora = False  # by which rule scale came from alpha: for files, which keep alpha
+
     def __init__(self, a: Tensor, b: Tensor, scale: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.a, self.b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
@@ -29,12 +31,17 @@ class Lora(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, base: nn.Module, weight: Weight) -> Tensor:
         """weight * scale * b a x, (..., in) -> (..., out). `y` is what the layer itself says of x."""
-        a, b = self.a.to(x.dtype), self.b.to(x.dtype)
-        return F.linear(F.linear(self.dropout(x), a) * (self.scale * weight), b)
+        a, b = self.matrices()
+        return F.linear(F.linear(self.dropout(x), a.to(x.dtype)) * (self.scale * weight), b.to(x.dtype))
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """The a and b that the layer gets."""
+        return self.a, self.b
 
     def delta(self, weight: Tensor) -> Tensor:
         """What is added to the layer's matrix `weight`, in fp32: scale b a (out, in)."""
-        return self.scale * (self.b.float() @ self.a.float())
+        a, b = self.matrices()
+        return self.scale * (b.float() @ a.float())
 
 
 class LoraLinear(nn.Module):
@@ -110,8 +117,7 @@ def add(model: Transformer, options: LoraOptions, name: str = "default", seed: i
 
     FathomError: a target fits nothing, a rank is larger than a matrix, there is an adapter of that name already.
     """
-    if name in names(model) or not name.isidentifier():
-        raise FathomError(f"an adapter of the name {name!r} cannot be added; expected a new name of letters and digits")
+    admit(model, name)
     targets = chosen(model, options.targets)
     patterns = chosen(model, [pattern for pattern, _ in (*options.ranks, *options.alphas)])
     bases, made = layers(model), dict[str, Lora]()
@@ -135,7 +141,18 @@ def start(base: nn.Module, rank: int, scale: float, options: LoraOptions, chance
     device = next(t.device for t in (*base.parameters(), *base.buffers()))
     a = (torch.rand(rank, width, generator=chance) * 2 - 1) * width**-0.5
     plain = Lora(a.to(device), torch.zeros(out, rank, device=device), scale, options.dropout)
-    return variants.of(plain, base, options)
+    made = variants.of(plain, base, options)
+    made.rslora = options.rslora
+    return made
+
+
+def admit(model: Transformer, name: str) -> None:
+    """FathomError where an adapter of this name cannot be added."""
+    apart(model)
+    if name in names(model) or not name.isidentifier() or hasattr(nn.ModuleDict, name):
+        raise FathomError(
+            f"an adapter cannot be called {name!r}; expected letters and digits, and a name not yet taken"
+        )
 
 
 def attach(model: Transformer, made: dict[str, Lora], name: str) -> None:

@@ -1,5 +1,6 @@
 """What an adapter is to be, as one value. Does not import torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,8 @@ class LoraOptions:
     def __post_init__(self) -> None:
         if min(self.rank, *(rank for _, rank in self.ranks), self.rank) < 1:
             raise FathomError(f"rank is {self.rank}, ranks {dict(self.ranks)}; expected whole numbers from 1 on")
+        if not 0 < min(1 if self.alpha is None else self.alpha, *(alpha for _, alpha in self.alphas), 1) < math.inf:
+            raise FathomError(f"alpha is {self.alpha}, alphas {dict(self.alphas)}; expected numbers above 0")
         if not 0 <= self.dropout < 1:
             raise FathomError(f"dropout is {self.dropout}; it is a probability from 0 to below 1")
         if not self.targets:

@@ -5,11 +5,12 @@ Face (`q_proj`, `c_attn`, `self_attn.*`). `*` stands for anything between two do
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from torch import nn
 
 from fathom.errors import FathomError, near
-from fathom.formats.names import column, family, join, split
+from fathom.formats.names import Place, column, family, join, split
 from fathom.inspect.names import matches
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
@@ -26,14 +27,22 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: part for name, part in found.items() if ".adapters." not in name}
 
 
-def aliases(model: Transformer, name: str) -> list[str]:
-    """The names of a layer: ours, and that of Hugging Face, where it has one."""
+def place(model: Transformer, name: str) -> Place:
+    """Where a layer lies in files of Hugging Face; under our own name, where they hold no such model."""
     try:
         places = column(family(model.config), "hf")
-    except FathomError:  # a model that no other format holds
-        return [name]
+    except FathomError:
+        return Place(name)
     part, layer, _ = split(f"{name}.weight")
-    return [name, join(places[part].name, layer, "")] if part in places else [name]
+    return replace(places[part], name=join(places[part].name, layer, ""))
+
+
+def modules(model: Transformer) -> dict[str, list[str]]:
+    """Names of layers in files of Hugging Face, each with the layers that lie in it, in order: q, k and v in c_attn."""
+    found: dict[str, list[str]] = {}
+    for name in layers(model):
+        found.setdefault(place(model, name).name, []).append(name)
+    return found
 
 
 def fits(pattern: str, names: Iterable[str]) -> bool:
@@ -46,7 +55,7 @@ def chosen(model: Transformer, patterns: Iterable[str]) -> dict[str, list[str]]:
 
     FathomError names a pattern that fits none, with near matches.
     """
-    names = {name: aliases(model, name) for name in layers(model)}
+    names = {name: [name, place(model, name).name] for name in layers(model)}
     found: dict[str, list[str]] = {name: [] for name in names}
     for pattern in patterns:
         fitting = [n for n in names if meant(pattern, n, names[n])]

@@ -68,18 +68,14 @@ class Pissa(Lora):
     first_a: Tensor
     first_b: Tensor
 
-    def __init__(self, a: Tensor, b: Tensor, scale: float, dropout: float) -> None:
+    def __init__(self, a: Tensor, b: Tensor, scale: float, dropout: float, first: tuple[Tensor, Tensor]) -> None:
         super().__init__(a, b, scale, dropout)
-        self.register_buffer("first_a", a.clone())
-        self.register_buffer("first_b", b.clone())
+        self.register_buffer("first_a", first[0].clone())
+        self.register_buffer("first_b", first[1].clone())
 
-    def forward(self, x: Tensor, y: Tensor, base: nn.Module, weight: Weight) -> Tensor:
-        both_a = torch.cat((self.a, self.first_a)).to(x.dtype)  # (2 r, in)
-        both_b = torch.cat((self.b, -self.first_b), 1).to(x.dtype)  # (out, 2 r)
-        return F.linear(F.linear(self.dropout(x), both_a) * (self.scale * weight), both_b)
-
-    def delta(self, weight: Tensor) -> Tensor:
-        return super().delta(weight) - self.scale * (self.first_b.float() @ self.first_a.float())
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """(2 r, in) and (out, 2 r): as one LoRA of twice the rank, which is how peft saves it too."""
+        return torch.cat((self.a, self.first_a)), torch.cat((self.b, -self.first_b), 1)
 
 
 def largest(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -99,5 +95,6 @@ def of(plain: Lora, base: nn.Module, options: LoraOptions) -> Lora:
     if options.dora:
         return Dora(plain.a.data, plain.b.data, plain.scale, options.dropout, weight)
     if options.init == "pissa":
-        return Pissa(*largest(weight, len(plain.a), plain.scale), plain.scale, options.dropout)
+        first = largest(weight, len(plain.a), plain.scale)
+        return Pissa(*first, plain.scale, options.dropout, first)
     return plain

@@ -31,6 +31,7 @@ CHOICES = [
         "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, as yarn:4."
     ),
     click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew."),
+    click.option("--adapter", multiple=True, metavar="FOLDER", help="An adapter on the model; several add up."),
     click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers too, on stderr."),
 ]
 
@@ -44,11 +45,11 @@ def choices(function: F) -> F:
 
 def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer]":
     """The model and the tokenizer that a call asks for."""
-    from fathom.formats.load import load, needed
+    from fathom.adapters.load import load
+    from fathom.formats.load import needed
 
-    network, tokenizer = load(
-        model, call["dtype"] or "auto", call["device"] or "auto", call["quantize"], call["rope_scaling"]
-    )
+    dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
+    network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
     return network, needed(tokenizer, model)
 
 
@@ -57,6 +58,7 @@ def how(network: "Transformer", call: Mapping[str, Any]) -> str:
     from fathom.machine import describe
 
     packed = f", {call['quantize']}" if call["quantize"] else ""
+    packed += "".join(f", adapter {folder}" for folder in call["adapter"])
     return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
 
 

@@ -24,6 +24,9 @@ VERBS = {  # verb: (the module that holds `command`, what it does)
     "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
     "chat": ("fathom.cli.chat", "talk with a model"),
     "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
+    "svd": ("fathom.cli.svd", "spectra of weights, changes and adapters; the loss against the rank of a change"),
+    "extract": ("fathom.cli.extract", "the best adapter of a full fine-tune, by singular value decomposition"),
+    "merge": ("fathom.cli.merge", "a model with an adapter in its weights"),
     "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
 }
 

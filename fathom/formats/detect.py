@@ -16,6 +16,7 @@ from fathom.formats.opened import Opened
 WANTED = (
     "a run folder, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c .bin file, or a hub id"
 )
+ADAPTER = "adapter_config.json"  # beside it lie only the changes to a model
 SETTINGS_LIMIT = 1 << 22  # bytes of a JSON file that is looked into
 OPENERS = {  # imported when a file asks for it
     "run": ("fathom.formats.run", "open_run"),
@@ -38,6 +39,8 @@ def open_model(path: str | Path) -> Opened:
         where = place if place.is_dir() and not alone(kind) else file
         opened: Opened = getattr(import_module(module), function)(where)
         return opened
+    if place.is_dir() and (place / ADAPTER).is_file():
+        raise FathomError(f"{place} is an adapter and no model; give the model it belongs to, and this as --adapter")
     raise FathomError(f"{place} holds no model that is known here; give {WANTED}")
 
 

@@ -17,6 +17,7 @@ from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
 from fathom.formats.load import tokenizer_of
 from fathom.formats.names import split
+from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -75,8 +76,19 @@ def export(
     write, settings = writer(format, quantize, model.embed.weight.dtype)
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise FathomError(f"{out} is there already; give another -o, or remove it first")
-    write(out, model.config, model.state_dict(), tokenizer, **settings)
+    write(out, model.config, plain_state(model), tokenizer, **settings)
     return read_back(out, model, tokenizer)
+
+
+def plain_state(model: Transformer) -> dict[str, torch.Tensor]:
+    """The state dict. FathomError where layers are packed or have adapters: no file holds such weights."""
+    state = model.state_dict()
+    if odd := [name for name in state if name not in weight_shapes(model.config) and name != "unembed.weight"]:
+        raise FathomError(
+            f"the model holds {odd[0]}, which is no weight of a plain model; to export it, merge its adapters (fathom"
+            " merge) and load it without quantize"
+        )
+    return state
 
 
 def writer(format: str, quantize: str | None, dtype: torch.dtype) -> tuple[Callable[..., None], dict[str, Any]]:
@@ -95,7 +107,7 @@ def writer(format: str, quantize: str | None, dtype: torch.dtype) -> tuple[Calla
 def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Exported:
     """What lies at `path`, compared with the model it was written from."""
     opened = open_model(path)
-    ours, found = model.state_dict(), dict[str, list[tuple[bool, float, float]]]()
+    ours, found = plain_state(model), dict[str, list[tuple[bool, float, float]]]()
     for name, tensor in read_ours(opened.config, opened.tensors, opened.names):
         if name not in ours or ours[name].shape != tensor.shape:
             raise FathomError(f"{path} came back with another tensor {name}; it must not be used")

@@ -1,0 +1,64 @@
+"""Several adapters in one model: one at a time, a blend of them, or another one for each row of a batch.
+
+What adapters add to a matrix adds up: W + sum of weight_i delta_i. Does not know what a delta is made of.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fathom.adapters.lora import Weight, apart, disable, names, scale, wrapped
+from fathom.errors import FathomError
+from fathom.model.transformer import Transformer
+
+
+def switch(model: Transformer, name: str | None) -> None:
+    """Let this adapter count and no other; None: the base alone."""
+    blend(model, {} if name is None else {name: 1.0})
+
+
+def blend(model: Transformer, weights: Mapping[str, Weight]) -> None:
+    """Let these adapters count, each by its weight, and no other: W + sum of weight_i delta_i."""
+    for name in weights:
+        wrapped(model, name)  # that there is such a one, before anything changes
+    disable(model)
+    for name, weight in weights.items():
+        scale(model, name, weight)
+
+
+@contextlib.contextmanager
+def rows(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
+    """`with rows(model, ["french", None, "poems"]): ...` gives each row of a batch its own adapter; None: the base.
+
+    Every adapter named is worked out for all rows, and counts 0 in those of others. FathomError in a pass over another
+    number of rows.
+    """
+    apart(model)
+    used = [name for name in names(model) if name in chosen]
+    for name in set(chosen) - {None}:
+        wrapped(model, name)
+    device = model.embed.weight.device
+    weights = {
+        name: torch.tensor([float(row == name) for row in chosen], device=device)[:, None, None] for name in used
+    }
+    parts = wrapped(model).values()
+    before = [part.active for part in parts]
+    hook = model.embed.register_forward_pre_hook(_counts(len(chosen)))
+    try:
+        for part in parts:
+            part.active = {name: weight for name, weight in weights.items() if name in part.adapters}
+        yield
+    finally:
+        hook.remove()
+        for part, active in zip(parts, before):
+            part.active = active
+
+
+def _counts(expected: int):  # type: ignore[no-untyped-def]
+    def check(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if len(given[0]) != expected:
+            raise FathomError(f"{len(given[0])} rows, and adapters were chosen for {expected}; choose one for each row")
+
+    return check

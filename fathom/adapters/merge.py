@@ -1,0 +1,124 @@
+"""Base and adapter as one model of its own: W + delta in the place of W, written, read back and compared.
+
+What is compared is what the two say: the largest difference of logits, and the KL divergence of the next token. Does
+not know how a format is written.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fathom.adapters.load import load, located
+from fathom.adapters.lora import disable, names, scale
+from fathom.adapters.peft_config import CONFIG, read_said
+from fathom.atomic import new_folder, sync
+from fathom.errors import FathomError
+from fathom.fields import plain
+from fathom.formats import config_file
+from fathom.formats.detect import open_model
+from fathom.formats.export import export
+from fathom.formats.load import DTYPES, STORED, stored_dtype
+from fathom.formats.load import load as load_model
+from fathom.formats.native import WEIGHTS, write_weights
+from fathom.formats.opened import Opened
+from fathom.model.skeleton import skeleton, weight_shapes
+from fathom.model.transformer import Transformer
+from fathom.tokenizer import load as tokenizers
+from fathom.tokenizer.protocol import Tokenizer
+
+ROWS, LENGTH = 4, 64  # of random tokens, over which the two are compared
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was written, and how far it is from base and adapter run apart, both worked out in fp32."""
+
+    path: Path
+    format: str  # hf or run
+    dtype: str
+    packed: str | None  # how the base was packed for the adapter, which a merged model is not
+    untied: bool  # embed and unembed were one matrix
+    max_difference: float  # of two logits
+    kl: float  # mean KL(apart || merged), nats
+    effect: float  # the largest difference that the adapter makes to a logit of the base
+
+
+def merge_files(
+    path: str | Path, adapter: str | Path, out: Path, factor: float = 1.0, dtype: str = "auto", device: str = "auto"
+) -> Merged:
+    """Write base and `factor` times the adapter as a new folder `out`: a run where the base is one, else that of
+    Hugging Face. dtype: auto (as the base is stored; 16 bits where it is quantised), fp32, bf16 or fp16.
+
+    FathomError where `out` holds something, or as `load` does.
+    """
+    if dtype not in DTYPES:
+        raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    opened, packed = open_model(path), read_said(located(Path(adapter)) / CONFIG).quantize or None
+    wanted = DTYPES[dtype] or dtype_of(opened, packed)
+    model, tokenizer = load(path, "fp32", device, packed, adapter=adapter)
+    (name,) = names(model)
+    disable(model)
+    base = said(model)
+    scale(model, name, factor)
+    apart, new = said(model), folded(model, wanted)
+    del model
+    kind = "run" if opened.names == "ours" else "hf"
+    if kind == "run":
+        write_run(out, new, tokenizer)
+    else:
+        export(new, tokenizer, "hf", out)
+    together = said(load_model(out, "fp32", device)[0])
+    difference, kl = compared(apart, together)
+    untied = opened.config.tie_embeddings and not new.config.tie_embeddings
+    return Merged(out, kind, str(wanted)[6:], packed, untied, difference, kl, compared(base, apart)[0])
+
+
+def dtype_of(opened: Opened, packed: str | None) -> torch.dtype:
+    """As most of the base is stored; bfloat16 where the adapter was made for a quantised base, or the file is one."""
+    quantised = packed is not None or any(x.kind not in STORED and x.kind != "F64" for x in opened.tensors.values())
+    stored = stored_dtype(opened)
+    return stored if stored.itemsize == 2 or not quantised else torch.bfloat16
+
+
+@torch.no_grad()
+def said(model: Transformer) -> Tensor:
+    """Logits (b, t, V) over the same random tokens each time."""
+    config, chance = model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (ROWS, min(LENGTH, config.context_length)), generator=chance)
+    return model(ids.to(model.embed.weight.device)).double().cpu()
+
+
+def compared(reference: Tensor, logits: Tensor) -> tuple[float, float]:
+    """The largest |difference|, and the mean KL(reference || logits) in nats."""
+    p, q = reference.log_softmax(-1), logits.log_softmax(-1)
+    return float((reference - logits).abs().max()), float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def write_run(out: Path, model: Transformer, tokenizer: Tokenizer | None) -> None:
+    """Our own format: what `fathom train` writes, without how it was trained."""
+    with new_folder(out) as partial:
+        config_file.write_config(partial / config_file.CONFIG, {"model": plain(model.config)})
+        write_weights(model, partial / WEIGHTS)
+        if tokenizer is not None:
+            tokenizers.save(tokenizer, partial / tokenizers.FILE)
+        for file in partial.iterdir():
+            sync(file)
+
+
+def folded(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
+    """A plain model that says what this one says with its active adapters; every layer is in floats. What has not
+    changed is shared. dtype None: as it is. Where one of two tied matrices has an adapter, they are tied no more."""
+    config = model.config
+    if config.tie_embeddings and model.unembed.weight is not model.embed.weight:
+        config = replace(config, tie_embeddings=False)
+    state: dict[str, Tensor] = {}
+    for name in weight_shapes(config):
+        owner, _, kind = name.rpartition(".")
+        state[name] = getattr(model.get_submodule(owner), kind).detach()
+    new = skeleton(config)
+    new.load_state_dict({name: x.to(dtype or x.dtype) for name, x in state.items()}, strict=False, assign=True)
+    if config.tie_embeddings:
+        new.unembed.weight = new.embed.weight
+    return new.to(model.embed.weight.device).eval()
