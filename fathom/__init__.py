@@ -18,6 +18,7 @@ PUBLIC = {
     "edit": "fathom.inspect.edit",
     "zero": "fathom.inspect.edit",
     "stream": "fathom.generate.generate",
+    "finetune": "fathom.train.finetune",
     "load": "fathom.adapters.load",
 }
 ROOMS = ("generate", "train")  # rooms named after their main function: `fathom.train(...)`

@@ -6,6 +6,7 @@ targets   which layers a name or pattern means, ours or those of Hugging Face
 variants  DoRA, PiSSA, and LoRA of an embedding
 many      several adapters in one model: switched, blended, or another one for each row of a batch
 load      fathom.load: a model with adapters on it
+run       a run of fine-tuning as a model: its base with its best adapter
 merge     base and adapter as one model of its own, written and compared
 
 peft          adapters in the folders of the peft library, read and written

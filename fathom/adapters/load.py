@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fathom.adapters import peft
 from fathom.adapters.peft_config import CONFIG, read_said
+from fathom.adapters.run import adapted_run
 from fathom.errors import FathomError
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
@@ -27,11 +28,14 @@ def load(
 ) -> tuple[Transformer, Tokenizer | None]:
     """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
 
-    path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2c file,
-    or a hub id. dtype: auto (as stored), fp32, bf16 or fp16. quantize: int8, int4 or nf4. rope_scaling: KIND:FACTOR.
-    adapter: a folder of peft's, or several, which are then all enabled: their changes add up. FathomError where there
-    is no such model or adapter, they are damaged, or do not belong together.
+    path: a run folder or checkpoint (a run of fine-tuning is its base with its best adapter), a folder of Hugging Face
+    or Meta, a .safetensors, .pth, .gguf or llama2c file, or a hub id. dtype: auto (as stored), fp32, bf16 or fp16.
+    quantize: int8, int4 or nf4. rope_scaling: KIND:FACTOR. adapter: a folder of peft's, or several, which are then all
+    enabled: their changes add up. FathomError where there is no such model or adapter, they are damaged, or do not
+    belong together.
     """
+    if not adapter and (run := adapted_run(path)) is not None:
+        path, adapter, quantize = run.base, run.adapter, quantize or run.quantize
     model, tokenizer = load_model(path, dtype, device, quantize, rope_scaling)
     folders = [] if adapter is None else [adapter] if isinstance(adapter, str | Path) else list(adapter)
     for folder, name in named([Path(folder) for folder in folders]).items():

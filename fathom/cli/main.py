@@ -17,6 +17,7 @@ from fathom.errors import FathomError, near
 
 VERBS = {  # verb: (the module that holds `command`, what it does)
     "train": ("fathom.cli.train", "train a model from random weights"),
+    "finetune": ("fathom.cli.finetune", "train a model that exists further: LoRA, QLoRA, DoRA or all weights"),
     "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
     "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
     "verify": ("fathom.cli.verify", "a certificate that a model computes what it should"),

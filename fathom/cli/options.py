@@ -7,7 +7,7 @@ speak first. Does not import torch.
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -36,11 +36,13 @@ COMMON = [
 ]
 
 
-def from_fields(section: str, cls: type, names: Mapping[str, Sequence[str]]) -> Callable[[F], F]:
+def from_fields(
+    section: str, cls: type, names: Mapping[str, Sequence[str]], without: Collection[str] = ()
+) -> Callable[[F], F]:
     """An option for every field of a dataclass: `--section.field-name`, and for some the names users already type."""
 
     def decorate(function: F) -> F:
-        for field in reversed(dataclasses.fields(cls)):
+        for field in reversed([field for field in dataclasses.fields(cls) if field.name not in without]):
             main = f"--{section}.{field.name.replace('_', '-')}"
             declarations = [*names.get(field.name, ()), main, f"{section}__{field.name}"]
             default = field.default if field.default is not dataclasses.MISSING else "from the tokenizer"

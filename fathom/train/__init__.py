@@ -11,6 +11,11 @@ loss         next-token loss in chunks; exact gradient accumulation
 optimizer    which parameter goes to which optimizer, and what is decayed
 muon         Muon: orthogonalised momentum for matrices
 schedule     the learning rate over time
+finetune     a model that exists, trained further: an adapter on it, or all of it
+finetune_options  FinetuneOptions: what fine-tuning has to choose besides
+finetune_data     records or text, made ready once
+finetune_run      the folder of such a run: its base, its data, its best adapter
+finetune_before   what is said before step 1: the loss beside the base's own
 recompute    blocks that forget what they computed until the gradient needs it
 precision    number format and compilation, chosen for the machine
 survive      a checkpoint of a run, and back

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
+from fathom.data.batches import Batch
 from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
 from fathom.model.cost import n_parameters, training_bytes
@@ -23,7 +24,7 @@ SPARSE = 20  # a text of fewer windows than this is learned by heart
 PROBES, SNIPPET, SEARCHED = 64, 48, 1 << 24  # snippets of validation text, their tokens, and in how many to look
 
 
-def notes(run: Run, session: Session, validation: Sequence[Tensor]) -> Iterator[Note]:
+def notes(run: Run, session: Session, validation: Sequence[Tensor | Batch]) -> Iterator[Note]:
     """Everything worth knowing before the first step."""
     yield from facts(run, session)
     yield from text_warnings(run)
@@ -101,7 +102,7 @@ def memory_warnings(session: Session) -> Iterator[Note]:
         )
 
 
-def first_loss(session: Session, validation: Sequence[Tensor]) -> Iterator[Note]:
+def first_loss(session: Session, validation: Sequence[Tensor | Batch]) -> Iterator[Note]:
     """The loss of the model that knows nothing should be that of guessing: ln V."""
     loss = evaluate(session.model, validation, session.precision)
     guess = math.log(session.model.config.vocab_size)

@@ -169,7 +169,7 @@ def refuse_divergence(session: Session, loss: float, norm: float, name: str) -> 
 @torch.no_grad()
 def evaluate(model: Transformer, validation: Iterable[Tensor | Batch], precision: Precision) -> float:
     """Mean loss in nats per trained token over windows (b, t + 1) or batches, without dropout."""
-    device, training = model.embed.weight.device, model.training
+    device, training = precision.device, model.training
     model.eval()
     total, count = 0.0, 0
     for chunk in validation:

@@ -18,7 +18,7 @@ class Metrics:
     """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations."""
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in read(path) if line["step"] <= step]
+        kept = [line for line in read(path) if line["step"] <= step] if step else []
         with atomic_write(path) as new:
             new.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")

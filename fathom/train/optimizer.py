@@ -18,7 +18,7 @@ from fathom.train.muon import Muon
 from fathom.train.options import TrainOptions
 from fathom.train.precision import muon_dtype
 
-Role = Literal["matrices", "embeddings", "norms and biases"]
+Role = Literal["matrices", "embeddings", "norms and biases", "adapter a", "adapter b", "adapter lengths"]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Precision:
 def attend_fp32(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
     """`attend_fused` in fp32, whatever the format around it."""
     with torch.autocast(q.device.type, enabled=False):
-        return attend_fused(q.float(), k.float(), v.float(), visible, dropout)
+        return attend_fused(q.float(), k.float(), v.float(), visible, dropout).type_as(q)
 
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -7,24 +7,30 @@ A folder is filled beside its place and renamed into it, so that a bad input lea
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fathom.atomic import sync
-from fathom.data.batches import refuse_short
+from fathom.data.batches import Batch, Batches, eval_windows, refuse_short
 from fathom.data.corpus import Corpus, resolve
 from fathom.data.prepare import text_size, tokenize
 from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
 from fathom.fields import build
+from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
+from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
+from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
+from fathom.train import loop
 from fathom.train.events import Prepared, Report
 from fathom.train.options import TrainOptions
 from fathom.train.recipes import Recipe
@@ -65,6 +71,29 @@ class Run:
     def plain(self) -> dict[str, Any]:
         """What config.yaml holds."""
         return recipe_of(self.config, self.options).plain()
+
+    def batches(self) -> loop.Batches:
+        """What is learned from, step by step."""
+        return Batches(self.tokens("train"), self.config.context_length, self.options.batch_size, self.options.seed)
+
+    def validation(self) -> Sequence[Tensor | Batch]:
+        """What the loss is measured on."""
+        return list(eval_windows(self.tokens("val"), self.config.context_length, self.options.eval_windows))
+
+    def prompt(self) -> str | list[int]:
+        """What samples go on from."""
+        return self.options.sample_prompt
+
+    def contents(self, model: Transformer) -> Mapping[str, Content]:
+        """The files of a checkpoint that hold what was learned."""
+        return {WEIGHTS: lambda path: write_weights(model, path)}
+
+    def put_back(self, model: Transformer, folder: Path) -> None:
+        """Give the model what a checkpoint holds."""
+        place(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+
+    def saved(self) -> None:
+        """Called when a checkpoint is in its place."""
 
 
 def recipe_of(config: ModelConfig, options: TrainOptions) -> Recipe:
@@ -128,6 +157,8 @@ def open_run(folder: Path) -> Run:
             f"{folder} holds no run: it has no {CONFIG}; train one with `fathom train --out-dir {folder}`"
         )
     values = read_config(folder / CONFIG)
+    if "finetune" in values:
+        raise FathomError(f"{folder} is a run of fine-tuning; go on with `fathom finetune --resume --out-dir {folder}`")
     recipe = Recipe(model=values.get("model") or {}, train=values.get("train") or {})
     tokenizer = tokenizers.load(folder / tokenizers.FILE)
     try:

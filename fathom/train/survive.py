@@ -11,7 +11,7 @@ from typing import Any
 from fathom.errors import FathomError
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG
-from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
+from fathom.formats.native import read_weights
 from fathom.formats.run import STATE, best_step
 from fathom.formats.tensors import write_tensors
 from fathom.tokenizer import load as tokenizers
@@ -37,13 +37,14 @@ def save_checkpoint(run: Run, session: Session, report: Report) -> None:
         "random": random_states(),
     }
     files: dict[str, checkpoint.Content] = {
-        WEIGHTS: lambda path: write_weights(session.model, path),
+        **run.contents(session.model),
         OPTIMIZER: lambda path: write_tensors(path, tensors),
         STATE: json.dumps(values).encode(),
         CONFIG: (run.folder / CONFIG).read_bytes(),
         tokenizers.FILE: (run.folder / tokenizers.FILE).read_bytes(),
     }
     path = checkpoint.save(run.checkpoints, session.step, files, run.options.keep, best_step(run.checkpoints))
+    run.saved()
     report(Saved(session.step, path))
 
 
@@ -51,7 +52,7 @@ def restore(run: Run, session: Session, report: Report) -> checkpoint.Found:
     """Put the session where the newest checkpoint that holds was made."""
     found = checkpoint.latest(run.checkpoints)
     values = read_state(found.path / STATE)
-    place(session.model, read_weights(found.path / WEIGHTS), str(found.path / WEIGHTS))
+    run.put_back(session.model, found.path)
     tensors = read_weights(found.path / OPTIMIZER)
     load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
     if values["scaler"] and session.scaler.is_enabled():

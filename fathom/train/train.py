@@ -5,15 +5,16 @@ number that is reported was measured here.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fathom.data.batches import Batches, eval_windows
+from fathom.data.batches import Batch
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats import checkpoint
@@ -82,17 +83,18 @@ def train(
     return go_on(replace(run, folder=folder), session, report)
 
 
-def go_on(run: Run, session: Session, report: Report) -> Result:
-    """Train from where the session stands to the end of the run, or to a signal."""
-    options, length = run.options, run.config.context_length
-    batches = Batches(run.tokens("train"), length, options.batch_size, options.seed)
-    validation = list(eval_windows(run.tokens("val"), length, options.eval_windows))
+Before = Callable[[Any, Session, Sequence[Tensor | Batch]], Iterable[Event]]
+
+
+def go_on(run: Run, session: Session, report: Report, before: Before = notes) -> Result:
+    """Train from where the session stands to the end of the run, or to a signal. `before`: what is said first."""
+    batches, validation = run.batches(), run.validation()
     with stop_on_signal() as stop:
-        if session.step == 0:
-            for note in notes(run, session, validation):
-                report(note)
         try:
             with recording(run, session, report) as told:
+                if session.step == 0:
+                    for event in before(run, session, validation):
+                        told(event)
                 fit(session, batches, validation, told, lambda s: save_checkpoint(run, s, told), stop.asked)
         finally:
             draw(run)
@@ -139,7 +141,7 @@ def write_sample(run: Run, session: Session) -> str:
     options = run.options
     choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=0.8, seed=options.seed)
     with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
-        (written,) = generate(session.model, run.tokenizer, options.sample_prompt, choices)
+        (written,) = generate(session.model, run.tokenizer, [run.prompt()], choices)
     return written.text
 
 
@@ -190,23 +192,33 @@ def resumed(folder: Path, said: Recipe, report: Report) -> tuple[Run, Session]:
     """The run in `folder` and a session that stands where its newest good checkpoint was made."""
     run = open_run(folder)
     for section, values, now in (("model", said.model, run.config), ("train", said.train, run.options)):
-        wanted = build(type(now), {**asdict(now), **values}, section)
-        for name in values:
-            name = name.replace("-", "_")
-            if name not in LATER and getattr(wanted, name) != getattr(now, name):
-                raise FathomError(
-                    f"{folder} was made with {name}={getattr(now, name)!r}, not {getattr(wanted, name)!r}; a resumed "
-                    f"run keeps its choices: leave it out, or train anew in another --out-dir"
-                )
+        refuse_other(folder, section, values, now)
     options = build(TrainOptions, {**asdict(run.options), **said.train}, "train")
     run = replace(run, options=options)
     session = Session.start(run.config, options)
-    write_config(folder / CONFIG, run.plain())  # what was said now holds for the next resume too
+    stand(run, session, report)
+    return run, session
+
+
+def refuse_other(folder: Path, section: str, values: Mapping[str, Any], now: Any) -> None:
+    """FathomError where a resuming call says other than what the run in `folder` was made with."""
+    wanted = build(type(now), {**asdict(now), **values}, section)
+    for name in values:
+        name = name.replace("-", "_")
+        if name not in LATER and getattr(wanted, name) != getattr(now, name):
+            raise FathomError(
+                f"{folder} was made with {name}={getattr(now, name)!r}, not {getattr(wanted, name)!r}; a resumed "
+                f"run keeps its choices: leave it out, or train anew in another --out-dir"
+            )
+
+
+def stand(run: Run, session: Session, report: Report) -> None:
+    """Put a new session where the run's newest good checkpoint was made."""
+    write_config(run.folder / CONFIG, run.plain())  # what was said now holds for the next resume too
     if not checkpoint.newest_first(run.checkpoints):
-        report(Note(f"{folder} has no checkpoint yet: starting at step 1"))
-        return run, session
+        report(Note(f"{run.folder} has no checkpoint yet: starting at step 1"))
+        return
     found = restore(run, session, report)
     for path, why in found.skipped:
         report(Note(f"{path} is damaged and was passed over: {why}", warning=True))
-    report(Note(f"resuming {folder} at step {session.step:,}"))
-    return run, session
+    report(Note(f"resuming {run.folder} at step {session.step:,}"))
