@@ -25,6 +25,11 @@ def energy_rank(s: Tensor, share: float, energy: float | None = None) -> int | N
     return 0 if total == 0 else int(enough[0]) + 1 if len(enough) else None
 
 
+def numerical_rank(s: Tensor, shape: tuple[int, int]) -> int:
+    """How many singular values are more than what rounding makes of 0 (Golub & Van Loan, section 5.4.1)."""
+    return int((s > float(s[0]) * max(shape) * torch.finfo(s.dtype).eps).sum())
+
+
 def effective_rank(s: Tensor) -> float:
     """exp(entropy of s / sum s): n for n equal values, 1 for one alone (Roy & Vetterli 2007, eq. 2 to 4)."""
     p = s.double() / s.double().sum().clamp(min=1e-300)

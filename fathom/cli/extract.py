@@ -46,11 +46,11 @@ def text(done: "Extracted") -> str:
         )
         for p in done.parts
     ]
-    left = [part.name for part in done.parts if not part.rank]
+    left = sum(not part.rank for part in done.parts)
     lines = [
         as_text(table(heads, rows, (1, 2, 3, 4)), 120).rstrip(),
         f"error is |ΔW - ΔW_r| / |ΔW|; {done.error:.1%} for all that was changed together",
-        *(["changed too, and not in the adapter: " + ", ".join(left)] if left else []),
+        *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
         *done.notes,
         f"{done.folder}: rank {done.rank}, {done.parameters:,} numbers",
     ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fathom.adapters import lora, peft
-from fathom.adapters.lora import Lora
+from fathom.adapters.layer import Lora, LoraLinear
 from fathom.adapters.svd import SVD, sampled_svd, svd, svd_of_product
 from fathom.adapters.variants import Dora, EmbeddingLora
 from fathom.errors import FathomError
@@ -66,11 +66,11 @@ def of_adapter(base: Matrices, folder: Path) -> Changed:
 
 
 @torch.no_grad()
-def delta_of(part: lora.LoraLinear, name: str) -> Delta:
+def delta_of(part: LoraLinear, name: str) -> Delta:
     """The factors of what an adapter adds; DoRA's change has none, as it turns whole rows."""
     adapter = part.adapters[name]
     if not isinstance(adapter, Lora) or isinstance(adapter, Dora):
         return part.delta(name)
-    a, b = (x.float() for x in adapter.matrices())
+    a, b = (x.detach().float() for x in adapter.matrices())
     b, a = (a.T, adapter.scale * b.T) if isinstance(adapter, EmbeddingLora) else (adapter.scale * b, a)
     return (b, a) if len(a) <= min(len(b), a.shape[1]) else b @ a

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fathom.adapters.spectrum import numerical_rank
 from fathom.adapters.subspaces import Intruder, intruders, overlap, principal_angles
-from fathom.adapters.svd import svd
+from fathom.adapters.svd import SVD, svd
 from fathom.errors import FathomError
 from fathom.lab.changes import Changed
 from fathom.lab.matrices import Matrices
@@ -46,11 +47,15 @@ def meetings(first: Changed, second: Changed) -> Iterator[Meeting]:
         raise FathomError(f"{first.title} and {second.title} have no matrix in common")
     for name in shared:
         one, other = first.directions(name), second.directions(name)
-        counts = [min(len(d.s), c.rank or DIRECTIONS, int((d.s > 0).sum())) for d, c in ((one, first), (other, second))]
-        if 0 in counts:
+        j, k = strongest(one, first), strongest(other, second)
+        if not j or not k:
             continue  # one of them changes nothing here
-        j, k = counts
         yield Meeting(name, (j, k), side(one.u[:, :j], other.u[:, :k]), side(one.v[:, :j], other.v[:, :k]))
+
+
+def strongest(found: SVD, change: Changed) -> int:
+    """How many directions of a change are compared."""
+    return min(change.rank or DIRECTIONS, numerical_rank(found.s, found.shape))
 
 
 def side(first: Tensor, second: Tensor) -> Side:

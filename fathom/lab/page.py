@@ -6,6 +6,7 @@ Every number is in the JSON file beside the page. Does not measure.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from fathom.adapters.spectrum import control
@@ -106,10 +107,9 @@ def energies(m: Measured) -> list[float]:
 
 def energies_of(values: Sequence[float], full: int, energy: float) -> list[float]:
     """The part of the energy that each part of all directions holds; what is not known is what was last known."""
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value**2 / energy)
-    return [sums[min(len(values), round(part * full))] for part in GRID]
+    sums = np.cumsum([0.0, *(value**2 / energy for value in values)])
+    held: list[float] = np.interp([part * full for part in GRID], range(len(sums)), sums).tolist()
+    return held
 
 
 def ranks(measured: Sequence[Measured], theme: Theme) -> Figure:
@@ -121,4 +121,6 @@ def ranks(measured: Sequence[Measured], theme: Theme) -> Figure:
         random = [(m.chance.rank_90 or 0) / report.most(m) for m in known]
         if known:
             rows += [Row(name, report.mean(own), parts=own), Row("random", report.mean(random), faint=True)]
-    return plot.dots(rows, "part of all directions that holds 90 % of the energy", None, theme)
+    figure = plot.dots(rows, "part of all directions that holds 90 % of the energy", None, theme)
+    figure.axes[0].set_xlim(0, 1.02)
+    return figure

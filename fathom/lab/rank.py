@@ -42,11 +42,6 @@ class Tuned:
     change: Mapping[str, SVD]
     after: Mapping[str, SVD]
 
-    @property
-    def full(self) -> int:
-        """The largest rank that any matrix can have."""
-        return max(len(term.s) for term in self.change.values())
-
     def cut(self, ranks: Ranks) -> Weights:
         """W + the best of each rank of dW."""
         return {name: w + self.change[name].cut(ranks[name]).matrix() for name, w in self.before.items()}
@@ -56,11 +51,12 @@ class Tuned:
         return {name: term.cut(min(rank, len(term.s))).matrix() for name, term in self.after.items()}
 
     def at_random(self, rank: int, seed: int) -> Weights:
-        """W + what dW does to the inputs' part along `rank` random directions: a cut that knows nothing of dW."""
+        """W + the part of dW along `rank` random directions of its smaller side: a cut that knows nothing of dW."""
         random, made = torch.Generator().manual_seed(seed), {}
         for name, w in self.before.items():
-            q = torch.linalg.qr(normal(w.shape[1], min(rank, w.shape[1]), random)).Q.to(w)  # (n, r)
-            made[name] = w + self.change[name].matrix() @ q @ q.T
+            side, change = min(w.shape), self.change[name].matrix()
+            q = torch.linalg.qr(normal(side, min(rank, side), random)).Q.to(w)  # (min(m, n), r)
+            made[name] = w + (q @ (q.T @ change) if len(w) == side else change @ q @ q.T)
         return made
 
     def uniform(self, rank: int) -> Ranks:
@@ -74,9 +70,9 @@ def loss_vs_rank(
     """The whole experiment on the model at `path`. FathomError where fine-tuning does not lower the loss."""
     start = time.monotonic()
     model, tokenizer = load(path, dtype="fp32", device=options.device)
+    ranks = chosen(options, model)
     with standing(model, needed(tokenizer, path), options, report, stop) as ground:
         tuned, losses = tune(model, ground)
-        ranks = chosen(options, tuned.full)
         change = points(ranks, tuned, ground, lambda rank: tuned.cut(tuned.uniform(rank)))
         weight = points(ranks, tuned, ground, tuned.weights)
         random = points(ranks, tuned, ground, lambda rank: tuned.at_random(rank, options.seed))
@@ -119,8 +115,9 @@ def tune(model: Transformer, ground: Ground) -> tuple[Tuned, tuple[float, float]
     return Tuned(tuned, before, change, {name: svd(w) for name, w in trained.items()}), (base, after)
 
 
-def chosen(options: RankOptions, full: int) -> list[int]:
-    """The ranks asked for, or 0, 1, 2, 4, ... and the largest."""
+def chosen(options: RankOptions, model: Transformer) -> list[int]:
+    """The ranks asked for, or 0, 1, 2, 4, ... and the largest that a matrix can have."""
+    full = max(min(w.shape) for w in model.parameters() if w.ndim == 2)
     if options.ranks and (large := max(options.ranks)) > full:
         raise FathomError(f"rank {large} is larger than every matrix; give at most {full}")
     doubled = [2**i for i in range(full.bit_length()) if 2**i < full]

@@ -29,7 +29,7 @@ MEANINGS = (
     "improvement: 0 % is the model before, 100 % after; more than 100 % is better than the full fine-tune.",
     "A rank larger than a matrix is its full rank. Norms and biases are vectors and have no rank: in all cuts they "
     "stay as the full fine-tune made them, so that rank 0 is what they alone bring. LoRA leaves them as they were.",
-    "Random directions: ΔW applied to what of its input lies in r random directions. A cut that does not look at ΔW.",
+    "Random directions: the part of ΔW along r random directions of its smaller side. A cut that does not look at ΔW.",
     "Recommended ranks: all terms of all changes in the order of energy per number that an adapter pays for them, as "
     "many as keep the wanted part of the improvement, found by halving. They are for this text; they are read off a "
     "full fine-tune, which is what LoRA is meant to save: use them for the next run of the same kind.",
@@ -47,7 +47,7 @@ def rank_page(result: RankResult, numbers: str) -> str:
         tag("h1", title),
         tag("p", LEAD, class_="lead"),
         facts(result),
-        *(tag("p", sentence) for sentence in report.conclusions(result)),
+        tag("ul", *(tag("li", sentence) for sentence in report.conclusions(result))),
         html.figure(lambda theme: losses(result, theme), LOSSES),
         html.figure(lambda theme: weights(result, theme), WEIGHTS),
         html.table(RANK_HEADS, report.rank_rows(result), range(len(RANK_HEADS))),

@@ -147,14 +147,14 @@ def change_rows(result: RankResult) -> list[Sequence[str]]:
 
 def conclusions(result: RankResult) -> list[str]:
     """What this experiment shows, in sentences."""
-    keep, best = result.options.keep, result.recommended
+    best = result.recommended
     said = [
         f"Training all {result.parameters:,} weights took the loss from {result.base:.4f} to {result.tuned:.4f} in "
         f"{result.steps} steps. What follows says how much of that survives.",
-        reached(result, result.change, "The change ΔW, cut", keep),
-        reached(result, result.weight, "The weights W + ΔW themselves, cut the same way,", keep),
-        reached(result, result.chance, "ΔW along random directions instead of its strongest", keep),
-        reached(result, result.lora, "LoRA, which looks for the best it can do at a rank instead of cutting,", keep),
+        reached(result, result.change, "The change ΔW, cut"),
+        reached(result, result.weight, "The weights themselves, W + ΔW, cut in the same way"),
+        reached(result, result.chance, "ΔW along random directions instead of its strongest"),
+        reached(result, result.lora, "LoRA, which looks for the best it can do at a rank"),
         f"Recommended: ranks {span(result)} matrix by matrix, {best.parameters:,} numbers or "
         f"{best.parameters / result.parameters:.1%} of the model. ΔW cut to them keeps {result.kept(best.loss):.1%} "
         f"(loss {best.loss:.4f})"
@@ -167,16 +167,18 @@ def conclusions(result: RankResult) -> list[str]:
     return [*said, honest(result)]
 
 
-def reached(result: RankResult, points: tuple[Point, ...], what: str, keep: float) -> str:
-    enough = result.enough(points)
+def reached(result: RankResult, points: tuple[Point, ...], what: str) -> str:
+    """From which rank on the wanted part of the improvement is kept."""
+    keep, enough = result.options.keep, result.enough(points)
     if enough is None:
         top = max(points, key=lambda point: result.kept(point.loss), default=None)
-        best = f": its best is {result.kept(top.loss):.1%} at rank {top.rank}" if top else ""
-        return f"{what} keeps {keep:.0%} of the improvement at none of these ranks{best}."
-    full = max(m.full for m in result.matrices)
+        best = f" The best is {result.kept(top.loss):.1%}, at rank {top.rank}." if top else ""
+        return f"{what}: {keep:.0%} of the improvement is kept at none of these ranks.{best}"
+    full, part = max(m.full for m in result.matrices), enough.parameters / result.parameters
     return (
-        f"{what} keeps {keep:.0%} of the improvement from rank {enough.rank} of {full} on "
-        f"({result.kept(enough.loss):.1%}, loss {enough.loss:.4f}, {enough.parameters:,} numbers)."
+        f"{what}: {keep:.0%} of the improvement is kept from rank {enough.rank} of {full} on "
+        f"({result.kept(enough.loss):.1%}, loss {enough.loss:.4f}; {enough.parameters:,} numbers, {part:.1%} of the "
+        "model)."
     )
 
 

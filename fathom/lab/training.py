@@ -93,7 +93,8 @@ def planned(model: Transformer, ground: Ground) -> int:
     start = time.monotonic()
     ground.loss(session.model)
     fixed = EVALUATIONS * (time.monotonic() - start)
-    trainings = 3 + (len(ground.options.ranks) or model.config.d_model.bit_length())
+    adapters = sum(rank > 0 for rank in ground.options.ranks) or model.config.d_model.bit_length()
+    trainings = 2 + adapters  # in full, at each rank, and at the recommended ones
     steps = int((SLACK * 60 * ground.options.minutes - fixed) / (trainings * each))
     if steps < FEWEST:
         needed = (fixed + FEWEST * trainings * each) / SLACK / 60

@@ -1,0 +1,96 @@
+"""Which matrices a path holds, and what is said where two files are not versions of one model."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fathom.errors import FathomError
+from fathom.formats.export import export
+from fathom.formats.load import load
+from fathom.formats.native import read_weights
+from fathom.formats.tensors import write_tensors
+from fathom.lab.matrices import open_matrices, same
+from fathom.tokenizer.character import CharacterTokenizer
+from tests.lab.conftest import LETTERS, small, written
+
+
+def test_every_format_gives_the_same_matrices(base: Path, tmp_path: Path) -> None:
+    """Read one by one and laid out anew: q and k of Meta's layout, all names ours."""
+    model = load(base)[0]
+    export(model, None, "meta", tmp_path / "meta")
+    export(model, None, "hf", tmp_path / "hf")
+    wanted = {name: w for name, w in model.named_parameters() if w.ndim == 2}
+    for path in (base, tmp_path / "hf", tmp_path / "meta"):
+        found = open_matrices(path)
+        assert list(found.stored) == list(wanted)
+        for name, w in wanted.items():
+            assert found.stored[name].shape == tuple(w.shape) and torch.equal(found.read(name), w), name
+
+
+def test_gpt2_keeps_three_in_one_and_transposed(tmp_path: Path) -> None:
+    from tests.generate.models import random_model
+
+    model = random_model("gpt", 40, 16)
+    export(model, None, "hf", tmp_path / "hf")
+    found = open_matrices(tmp_path / "hf")
+    assert {name for name, w in model.named_parameters() if w.ndim == 2} == set(found.stored)
+    for name in found.stored:
+        assert torch.equal(found.read(name), model.get_parameter(name)), name
+
+
+def test_a_plain_file_of_matrices(tmp_path: Path) -> None:
+    tensors = {"b": torch.randn(3, 4), "a": torch.randn(4, 4).half(), "v": torch.randn(5), "n": torch.ones(2, 2).int()}
+    write_tensors(tmp_path / "some.safetensors", tensors)
+    found = open_matrices(tmp_path / "some.safetensors")
+    assert list(found.stored) == ["a", "b"] and found.opened is None and found.read("a").dtype == torch.float32
+
+
+def test_only_some(base: Path) -> None:
+    found = open_matrices(base)
+    assert set(found.only(("attn.q",)).stored) == {"blocks.0.attn.q.weight", "blocks.1.attn.q.weight"}
+    assert set(found.only(("blocks.1.mlp.*",)).stored) == {f"blocks.1.mlp.{n}.weight" for n in ("gate", "up", "down")}
+    with pytest.raises(FathomError, match=r"no matrix 'attn\.z'"):
+        found.only(("attn.z",))
+
+
+def other(base: Path, folder: Path, change: str) -> Path:
+    """A copy of the model that is not a version of it any more."""
+    if change == "another vocabulary":
+        return written(folder, small(), LETTERS.replace("z", "Z"))
+    shutil.copytree(base, folder)
+    tensors = dict(read_weights(folder / "model.safetensors"))
+    if change == "not a number":
+        tensors["blocks.1.attn.v.weight"][0, 0] = torch.nan
+    write_tensors(folder / "model.safetensors", tensors)
+    return folder
+
+
+def test_another_vocabulary_is_named(base: Path, tmp_path: Path) -> None:
+    there = other(base, tmp_path / "other", "another vocabulary")
+    with pytest.raises(FathomError, match=r"token \d+ is b'.*' in .*base and b'.*' in .*other"):
+        same(open_matrices(base), open_matrices(there))
+    assert isinstance(load(there)[1], CharacterTokenizer)
+
+
+def test_what_is_no_number_is_named(base: Path, tmp_path: Path) -> None:
+    there = open_matrices(other(base, tmp_path / "other", "not a number"))
+    with pytest.raises(FathomError, match=r"other.*'blocks.1.attn.v.weight': 1 of [\d,]+ numbers are not finite"):
+        there.read("blocks.1.attn.v.weight")
+
+
+def test_other_shapes_and_names_are_named(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "one.safetensors", {"x": torch.ones(3, 4), "y": torch.ones(2, 2)})
+    write_tensors(tmp_path / "two.safetensors", {"x": torch.ones(4, 3), "z": torch.ones(2, 2)})
+    one, two = (open_matrices(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    with pytest.raises(
+        FathomError, match=r"'y' is in .*one.* alone; 'z' is in .*two.* alone; 'x' is \(3, 4\) in .*4, 3"
+    ):
+        same(one, two)
+
+
+def test_a_file_without_matrices(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "vectors.safetensors", {"x": torch.ones(3), "empty": torch.ones(0, 4)})
+    with pytest.raises(FathomError, match="no matrix: none of its 2 tensors"):
+        open_matrices(tmp_path / "vectors.safetensors")
