@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fathom.adapters.lora import Weight, apart, disable, names, scale, wrapped
+from fathom.adapters.layer import Weight
+from fathom.adapters.lora import apart, disable, scale, wrapped
 from fathom.errors import FathomError
 from fathom.model.transformer import Transformer
 
@@ -36,16 +37,19 @@ def rows(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
     number of rows.
     """
     apart(model)
-    used = [name for name in names(model) if name in chosen]
-    for name in set(chosen) - {None}:
-        wrapped(model, name)
-    device = model.embed.weight.device
+    own, parts = model.embed.weight, wrapped(model).values()
     weights = {
-        name: torch.tensor([float(row == name) for row in chosen], device=device)[:, None, None] for name in used
+        name: torch.tensor([row == name for row in chosen]).to(own.device, own.dtype)[:, None, None]  # (b, 1, 1)
+        for name in dict.fromkeys(chosen)
+        if name is not None and wrapped(model, name)
     }
-    parts = wrapped(model).values()
     before = [part.active for part in parts]
-    hook = model.embed.register_forward_pre_hook(_counts(len(chosen)))
+
+    def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if len(given[0]) != len(chosen):
+            raise FathomError(f"{len(given[0])} rows, and adapters for {len(chosen)}; choose one for each row, or None")
+
+    hook = model.embed.register_forward_pre_hook(count)
     try:
         for part in parts:
             part.active = {name: weight for name, weight in weights.items() if name in part.adapters}
@@ -54,11 +58,3 @@ def rows(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
         hook.remove()
         for part, active in zip(parts, before):
             part.active = active
-
-
-def _counts(expected: int):  # type: ignore[no-untyped-def]
-    def check(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if len(given[0]) != expected:
-            raise FathomError(f"{len(given[0])} rows, and adapters were chosen for {expected}; choose one for each row")
-
-    return check

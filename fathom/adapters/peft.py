@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fathom.adapters.base import fingerprint
 from fathom.adapters.fused import Factors, fuse, split
-from fathom.adapters.lora import Lora, LoraLinear, admit, attach, freeze, sizes, wrapped
+from fathom.adapters.layer import Lora, LoraLinear, sizes
+from fathom.adapters.lora import admit, attach, freeze, wrapped
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.peft_config import CONFIG, WEIGHTS, Said, read_said, to_config
 from fathom.adapters.peft_tensors import named, read_tensors

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fathom.adapters.lora import Lora, Weight
+from fathom.adapters.layer import Lora, Weight
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 

@@ -1,0 +1,350 @@
+"""An adapter changes nothing at first, then what it should, however it is applied; and can be undone."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fathom.adapters import lora
+from fathom.adapters.layer import LoraLinear
+from fathom.adapters.merge import folded
+from fathom.adapters.options import LoraOptions
+from fathom.adapters.targets import chosen
+from fathom.errors import FathomError
+from fathom.model.transformer import Transformer
+from fathom.quant.linear import QuantLinear
+from fathom.quant.swap import quantize_model
+from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
+
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {}, "rslora": {"rslora": True}, "dora": {"dora": True}, "pissa": {"init": "pissa"},
+    "ranks": {"ranks": (("mlp.*", 2), ("blocks.1.mlp.up", 5)), "alphas": (("attn.q", 3.0),)},
+}  # fmt: skip
+
+
+def small(name: str, packed: str | None = None) -> Transformer:
+    model = model_of(ARCHITECTURES[name], std=0.2)
+    if packed:
+        quantize_model(model, packed)
+    return model
+
+
+def nudged(model: Transformer, name: str = "default") -> Transformer:
+    """As if the adapter had been trained."""
+    with torch.no_grad():
+        for parameter in lora.parameters(model, name):
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("packed", [None, "int8", "nf4"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["gpt", "llama", "qk_norm"])
+@torch.no_grad()
+def test_at_first_nothing_changes_and_everything_can_be_undone(name: str, kind: str, packed: str | None) -> None:
+    model = small(name, packed)
+    ids, tensors = ids_for(model.config), copy.deepcopy(model.state_dict())
+    plain = model(ids)
+    wrapped = lora.add(model, LoraOptions(rank=3, **KINDS[kind]))
+    assert len(wrapped) == 3 * (7 if name == "llama" else 6)
+    first = model(ids)
+    assert torch.equal(first, plain) if kind != "pissa" else (first - plain).abs().max() < 1e-5
+    changed = nudged(model)(ids)
+    assert (changed - plain).abs().max() > 1e-3
+    lora.merge(model)
+    assert (model(ids) - changed).abs().max() < 1e-5
+    assert all(type(part.base) is nn.Linear for part in lora.wrapped(model).values())
+    lora.unmerge(model)
+    assert torch.equal(model(ids), changed)
+    lora.disable(model)
+    assert torch.equal(model(ids), plain)
+    lora.enable(model)
+    assert torch.equal(model(ids), changed)
+    lora.remove(model, "default")
+    after = model.state_dict()
+    assert list(after) == list(tensors) and all(torch.equal(after[key], x) for key, x in tensors.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_layer_says_what_its_matrix_says(kind: str) -> None:
+    """The equation itself, with the matrix W + delta written out."""
+    model = small("gpt")
+    lora.add(model, LoraOptions(rank=3, **KINDS[kind]))
+    nudged(model)
+    for part in lora.wrapped(model).values():
+        assert isinstance(part, LoraLinear)
+        x = torch.randn(2, 5, part.in_features)
+        assert (part(x) - F.linear(x, part.weight, part.bias)).abs().max() < 1e-5
+        assert torch.allclose(part.weight, part.base.weight + part.delta("default"))  # type: ignore[operator]
+
+
+def test_scale_is_alpha_over_rank() -> None:
+    for options, expected in (
+        (LoraOptions(rank=4), 2.0),
+        (LoraOptions(rank=4, alpha=3), 0.75),
+        (LoraOptions(rank=4, alpha=3, rslora=True), 1.5),
+    ):
+        model = small("llama")
+        lora.add(model, options)
+        part = lora.wrapped(model)["blocks.0.attn.q"]
+        assert options.scale == part.adapters["default"].scale == expected
+        with torch.no_grad():
+            a, b = part.adapters["default"].a, part.adapters["default"].b.normal_()  # type: ignore[union-attr, operator]
+        assert torch.allclose(part.delta("default"), expected * b @ a)  # type: ignore[operator]
+
+
+def test_dora_is_its_equation() -> None:
+    model = small("llama")
+    lora.add(model, LoraOptions(rank=3, dora=True))
+    nudged(model)
+    for part in lora.wrapped(model).values():
+        adapter: Any = part.adapters["default"]
+        whole = part.base.weight + 2.0 * adapter.b @ adapter.a
+        expected = adapter.magnitude[:, None] * whole / whole.norm(dim=1, keepdim=True)
+        assert torch.allclose(part.weight, expected, atol=1e-6)
+        assert torch.allclose(adapter.lengths(part.base), whole.norm(dim=1), atol=1e-5)
+
+
+def test_pissa_takes_the_largest_directions() -> None:
+    model = small("llama")
+    lora.add(model, LoraOptions(rank=4, alpha=3, init="pissa"))
+    part = lora.wrapped(model)["blocks.0.mlp.up"]
+    adapter, w = part.adapters["default"], part.base.weight
+    s = torch.linalg.svdvals(w)
+    residual = w - adapter.scale * adapter.b @ adapter.a  # type: ignore[operator]
+    assert torch.allclose(torch.linalg.svdvals(residual)[:-4], s[4:], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("packed", [None, "nf4"])
+def test_only_the_adapter_learns(kind: str, packed: str | None) -> None:
+    """Exactly the listed parameters have gradients, and the base is the same to the bit after steps."""
+    model = small("llama", packed).train()
+    ids = ids_for(LLAMA)
+    before = copy.deepcopy(model.state_dict())
+    lora.add(model, LoraOptions(rank=3, dropout=0.1, **KINDS[kind]))
+    listed = list(lora.parameters(model))
+    optimizer = torch.optim.AdamW(listed, lr=0.01)
+    for _ in range(3):
+        logits = model(ids)
+        F.cross_entropy(logits.flatten(0, 1), ids.roll(-1, 1).flatten()).backward()
+        assert {id(p) for p in model.parameters() if p.grad is not None} == set(map(id, listed))
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(parameter.requires_grad == (id(parameter) in map(id, listed)) for parameter in model.parameters())
+    trained = model.eval()(ids)
+    lora.disable(model)
+    assert (trained - model(ids)).abs().max() > 1e-3
+    lora.remove(model, "default")
+    after = model.state_dict()
+    assert all(torch.equal(after[key], x) for key, x in before.items())
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "pissa"])
+def test_gradients_are_those_of_the_written_out_matrix(kind: str) -> None:
+    model = small("gpt").double()
+    lora.add(model, LoraOptions(rank=2, targets=("attn.q",), **KINDS[kind]))
+    part = nudged(model.double()).blocks[0].attn.q
+    adapter: Any = part.adapters["default"]
+    x, g = torch.randn(3, 5, 20, dtype=torch.double), torch.randn(3, 5, 24, dtype=torch.double)
+    (part(x) * g).sum().backward()
+    a, b = adapter.matrices()
+    whole = part.base.weight + adapter.scale * b @ a
+    if kind == "dora":
+        whole = adapter.magnitude[:, None] * whole / whole.norm(dim=1, keepdim=True).detach()
+    expected = torch.autograd.grad((F.linear(x, whole, part.base.bias) * g).sum(), list(adapter.parameters()))
+    for parameter, gradient in zip(adapter.parameters(), expected):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["lora", "dora", "pissa"])
+def test_a_base_of_16_bits_with_adapters_of_32(kind: str, dtype: torch.dtype) -> None:
+    model = small("llama").to(dtype)
+    lora.add(model, LoraOptions(rank=3, **KINDS[kind]))
+    assert all(parameter.dtype == torch.float32 for parameter in lora.parameters(model))
+    logits = nudged(model)(ids_for(LLAMA))
+    assert logits.dtype == dtype
+    exact = nudged_as(model)(ids_for_same := torch.arange(11)[None])
+    assert (model(ids_for_same).float() - exact).abs().max() < 0.1
+    logits.float().square().mean().backward()
+    assert all(parameter.grad is not None for parameter in lora.parameters(model))
+
+
+def nudged_as(model: Transformer) -> Transformer:
+    """The same in fp32, with the matrices written out."""
+    return folded(model, torch.float32)
+
+
+def test_autocast() -> None:
+    model = small("llama")
+    lora.add(model, LoraOptions(rank=3))
+    ids = ids_for(LLAMA)
+    exact = nudged(model)(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids)
+    assert (logits.float() - exact).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "pissa"])
+def test_compiles_whole(kind: str) -> None:
+    model = small("llama")
+    lora.add(model, LoraOptions(rank=3, **KINDS[kind]))
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    ids = ids_for(LLAMA)
+    compiled = torch.compile(nudged(model), backend=backend, fullgraph=True)
+    assert torch.equal(compiled(ids), model(ids)) and len(graphs) == 1
+
+
+def test_embedding_and_its_tie() -> None:
+    """The adapter of a tied embedding changes what is read and not what is unembedded; folded, the two are untied."""
+    model, ids = small("gpt"), ids_for(GPT)
+    plain = model(ids)
+    with pytest.warns(UserWarning, match="are one matrix"):
+        assert lora.add(model, LoraOptions(rank=3, targets=("embed",))) == ["embed"]
+    assert torch.equal(model(ids), plain)
+    nudged(model)
+    table: Any = model.embed
+    expected = table.base.weight + table.delta("default")
+    assert torch.allclose(model.embed(ids), expected[ids], atol=1e-6)
+    assert torch.equal(model.unembed.weight, table.base.weight)
+    changed = model(ids)
+    lora.merge(model)
+    assert (model(ids) - changed).abs().max() < 1e-5
+    apart = folded(model)
+    assert not apart.config.tie_embeddings and (apart(ids) - changed).abs().max() < 1e-5
+    lora.unmerge(model)
+    assert torch.equal(model(ids), changed)
+    lora.remove(model, "default")
+    assert torch.equal(model(ids), plain) and model.embed.weight is model.unembed.weight
+
+
+def test_unembed_that_is_tied() -> None:
+    model, ids = small("gpt"), ids_for(GPT)
+    with pytest.warns(UserWarning, match="are one matrix"):
+        lora.add(model, LoraOptions(rank=3, targets=("unembed",)))
+    changed = nudged(model)(ids)
+    apart = folded(model)
+    assert torch.equal(apart.embed.weight, model.embed.weight)
+    assert not apart.config.tie_embeddings and (apart(ids) - changed).abs().max() < 1e-5
+    assert "unembed.weight" in apart.state_dict() and not torch.equal(apart.unembed.weight, apart.embed.weight)
+
+
+@pytest.mark.parametrize("name", ["gpt", "llama", "no stream"])
+@pytest.mark.parametrize("packed", [None, "nf4"])
+def test_folded_is_a_plain_model(name: str, packed: str | None) -> None:
+    model = small(name, packed)
+    lora.add(model, LoraOptions(rank=3, targets=("attn.*",)))
+    ids = ids_for(model.config)
+    changed = nudged(model)(ids)
+    plain = folded(model)
+    assert (plain(ids) - changed).abs().max() < 1e-5
+    assert not [part for part in plain.modules() if isinstance(part, LoraLinear | QuantLinear)]
+    assert list(plain.state_dict()) == list(Transformer(model.config).state_dict())
+    assert torch.equal(model(ids), changed)
+
+
+def test_the_same_seed_the_same_adapter() -> None:
+    states = []
+    for seed in (0, 0, 1):
+        model = small("llama")
+        lora.add(model, LoraOptions(rank=3), seed=seed)
+        torch.rand(3)
+        states.append({key: x.clone() for key, x in lora.state(model).items()})
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(states[0]["blocks.0.attn.q.a"], states[2]["blocks.0.attn.q.a"])
+    assert not torch.equal(states[0]["blocks.0.attn.q.a"], states[0]["blocks.0.attn.k.a"])
+
+
+@pytest.mark.parametrize(
+    "pattern, gpt, llama",
+    [
+        ("attn.q", ["blocks.0.attn.q"], ["blocks.0.attn.q"]),
+        ("blocks.0.mlp.*", ["blocks.0.mlp.up", "blocks.0.mlp.down"],
+         ["blocks.0.mlp.gate", "blocks.0.mlp.up", "blocks.0.mlp.down"]),
+        ("c_attn", ["blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v"], None),
+        ("attn.c_proj", ["blocks.0.attn.out"], None),
+        ("c_proj", ["blocks.0.attn.out", "blocks.0.mlp.down"], None),
+        ("q_proj", None, ["blocks.0.attn.q"]),
+        ("self_attn.*", None, ["blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn.out"]),
+        ("model.layers.0.mlp.down_proj", None, ["blocks.0.mlp.down"]),
+        ("embed", ["embed"], ["embed"]),
+        ("wte", ["embed"], None),
+        ("lm_head", ["unembed"], ["unembed"]),
+        ("nd", None, None),
+        ("proj", None, None),
+        ("*", ["blocks.0.attn.q", "blocks.0.attn.k", "blocks.0.attn.v", "blocks.0.attn.out", "blocks.0.mlp.up",
+               "blocks.0.mlp.down", "embed", "unembed"], None),
+    ],
+)  # fmt: skip
+def test_targets(pattern: str, gpt: list[str] | None, llama: list[str] | None) -> None:
+    square = replace(GPT, n_layer=1, n_head=5, head_dim=4)
+    for config, expected in ((square, gpt), (replace(LLAMA, n_layer=1), llama)):
+        if expected is not None:
+            assert set(chosen(Transformer(config), [pattern])) == set(expected)
+        elif pattern != "*":
+            with pytest.raises(FathomError, match="fits no layer"):
+                chosen(Transformer(config), [pattern])
+
+
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"targets": ("q_prj",)}, "'q_prj' fits no layer of this model; did you mean q_proj"),
+        ({"targets": ("attn.w",)}, "did you mean attn."),
+        ({"targets": ("zzz",)}, "layers are such as"),
+        ({"rank": 21}, "rank 21 is larger than blocks.0.attn.q, 24 x 20; give at most 20"),
+        ({"ranks": (("down", 99),)}, "'down' fits no layer|rank 99 is larger than blocks.0.mlp.down"),
+        ({"ranks": (("dwn", 4),)}, "'dwn' fits no layer"),
+        ({"targets": ("embed",), "dora": True}, "embed is a table"),
+        ({"rank": 0}, "rank is 0"),
+        ({"alpha": -1.0}, "alpha is -1"),
+        ({"dropout": 1.0}, "dropout is 1"),
+        ({"targets": ()}, "without targets"),
+        ({"dora": True, "init": "pissa"}, "choose one"),
+    ],
+)
+def test_what_cannot_be_added(settings: dict[str, Any], says: str) -> None:
+    model = small("llama")
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(FathomError, match=says) as caught:
+        lora.add(model, LoraOptions(**settings))
+    assert "\n" not in str(caught.value)
+    assert [name for name, _ in model.named_modules()] == names  # nothing was begun
+
+
+def test_what_cannot_be_done_with_adapters() -> None:
+    model = small("llama")
+    lora.add(model, LoraOptions(rank=2, targets=("attn.q",)), "poems")
+    with pytest.raises(FathomError, match="no adapter 'poem'; did you mean poems"):
+        lora.remove(model, "poem")
+    for name in ("poems", "a.b", "", "keys"):
+        with pytest.raises(FathomError, match="cannot be called"):
+            lora.add(model, LoraOptions(), name)
+    lora.disable(model)
+    with pytest.raises(FathomError, match="nothing to merge"):
+        lora.merge(model)
+    lora.enable(model, "poems")
+    lora.merge(model)
+    for action in (
+        lora.merge,
+        lora.disable,
+        lora.enable,
+        lambda m: lora.remove(m, "poems"),
+        lambda m: lora.add(m, LoraOptions()),
+    ):
+        with pytest.raises(FathomError, match="unmerge first"):
+            action(model)
+    with pytest.raises(FathomError, match="It has none"):
+        lora.state(small("llama"))
