@@ -8,6 +8,7 @@ variants  DoRA, PiSSA, and LoRA of an embedding
 many      several adapters in one model: switched, blended, or another one for each row of a batch
 load      fathom.load: a model with adapters on it
 run       a run of fine-tuning as a model: its base with its best adapter
+identity  C11: what holds for every adapter, as a function that says how far it is off
 merge     base and adapter as one model of its own, written and compared
 
 peft          adapters in the folders of the peft library, read and written
