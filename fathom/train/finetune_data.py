@@ -5,6 +5,7 @@ many tokens it reads at once.
 """
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,17 +16,14 @@ from fathom.data.corpus import resolve
 from fathom.data.encoding import Encoded, encode, holds_records, n_shared, split
 from fathom.data.example_file import ExampleFile, Short, write_examples
 from fathom.data.packing import rows_of
-from fathom.data.prepare import VAL, text_size
+from fathom.data.prepare import TRAIN, VAL, text_size, tokenize
 from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
-from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.protocol import TokenArray, Tokenizer
 from fathom.train.events import Prepared, Report
 from fathom.train.finetune_options import FinetuneOptions
 from fathom.train.finetune_run import TunedFacts
 from fathom.train.options import TrainOptions
-from fathom.train.run import write_tokens
-
-NOTHING = 1e-9  # a part of a text that is none of it
 
 
 def prepare(
@@ -47,23 +45,27 @@ def prepare_text(
     folder: Path, tokenizer: Tokenizer, options: TrainOptions, tuning: FinetuneOptions, length: int, report: Report
 ) -> TunedFacts:
     """Tokens as `fathom train` reads them."""
-    fraction = options.val_fraction if tuning.val_data is None else NOTHING
-    facts = write_tokens(resolve(options.data), tokenizer, folder, fraction, report)
+    corpus, known = resolve(options.data), tokenizer.vocab_size
+
+    def told(done: int, total: int) -> None:
+        report(Prepared("bytes tokenised", done, total))
+
+    tokenize(corpus, tokenizer, folder, options.val_fraction if tuning.val_data is None else 0.0, told)
     if tuning.val_data is not None:
-        (other := folder / "other").mkdir()
-        second = write_tokens(resolve(tuning.val_data), tokenizer, other, 1 - NOTHING, report)
-        (other / VAL).replace(folder / VAL)
-        facts = facts.__class__(**{**vars(facts), **{k: getattr(second, k) for k in ("n_val", *SPELLED)}})
-    counts = []
-    for part in ("train", "val"):
-        tokens = open_tokens(folder / f"{part}.npy", tokenizer.vocab_size)
-        refuse_short(tokens, length, f"the {'training' if part == 'train' else 'validation'} text")
-        counts.append((len(tokens) - 1) // length)
-    return TunedFacts(**vars(facts), kind=f"text, in windows of {length} tokens", records=False,
-                      n_train_rows=counts[0], n_val_rows=counts[1])  # fmt: skip
+        tokenize(resolve(tuning.val_data), tokenizer, folder / "other", 0.0, told)
+        (folder / "other" / TRAIN).replace(folder / VAL)
+        shutil.rmtree(folder / "other")
+    train, val = (read_part(folder, part, known, length) for part in ("train", "val"))
+    characters, n_bytes = text_size(val, tokenizer)
+    rows = [(len(tokens) - 1) // length for tokens in (train, val)]
+    kind = f"text, in windows of {length} tokens"
+    return TunedFacts(corpus.name, corpus.fingerprint(), len(train), len(val), characters, n_bytes, kind, False, *rows)
 
 
-SPELLED = ("val_characters", "val_bytes")
+def read_part(folder: Path, part: str, vocab_size: int, length: int) -> TokenArray:
+    tokens = open_tokens(folder / f"{part}.npy", vocab_size)
+    refuse_short(tokens, length, f"the {'training' if part == 'train' else 'validation'} text")
+    return tokens
 
 
 def prepare_records(
@@ -107,6 +109,6 @@ def read(data: str, tokenizer: Tokenizer, tuning: FinetuneOptions, length: int, 
     return encode(Path(data), tokenizer, length + 1, not tuning.mask_prompt, told)
 
 
-def learned(examples: Sequence[Short]) -> np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]:
+def learned(examples: Sequence[Short]) -> TokenArray:
     """The tokens of the examples that are predicted and learned, one after another."""
     return np.concatenate([example.ids[1:][example.trained[1:] > 0] for example in examples])

@@ -62,7 +62,8 @@ def load_optimizer_state(
                 entries = saved["state"].get(names[parameter])
                 if entries is not None:
                     optimizer.state[parameter] = {
-                        key: _thaw(value, tensors, _device(key, group, parameter)) for key, value in entries.items()
+                        key: _laid_out(_thaw(value, tensors, _device(key, group, parameter)), parameter)
+                        for key, value in entries.items()
                     }
 
 
@@ -129,6 +130,13 @@ def _thaw(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> An
         case {"tuple": items}:
             return tuple(_thaw(item, tensors, device) for item in items)
     return value
+
+
+def _laid_out(value: Any, parameter: Tensor) -> Any:
+    """A tensor of the parameter's shape in the order in memory that the parameter has: fused steps rely on it."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _references(saved: Any) -> Iterator[str]:

@@ -281,3 +281,22 @@ def test_cuda_generators_travel_and_are_reported_where_there_are_none(monkeypatc
     assert restore_random_states(saved) == ["cuda"]
     saved["cuda"] = []
     assert restore_random_states(saved) == []
+
+
+def test_state_lies_in_memory_as_its_parameter_does() -> None:
+    """A fused step goes through both in the order of memory: a transposed parameter must find its own momentum."""
+
+    def after_two_steps(interrupted: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        parameter = torch.nn.Parameter(torch.randn(3, 5).t())
+        optimizer = torch.optim.AdamW([parameter], fused=True)
+        for step in range(2):
+            parameter.grad = torch.randn(5, 3, generator=torch.Generator().manual_seed(step)).t().contiguous().t()
+            optimizer.step()
+            if interrupted and step == 0:
+                tensors, saved = optimizer_state([optimizer], [("p", parameter)])
+                tensors = {name: x.clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
+                load_optimizer_state([optimizer], [("p", parameter)], tensors, saved)
+        return parameter.detach()
+
+    assert torch.equal(after_two_steps(True), after_two_steps(False))
