@@ -12,6 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fathom.adapters.spectrum import Law
+from fathom.adapters.svd import normal, singular_values, svd
 from fathom.inspect.look import look
 from fathom.model.attention import attend
 from fathom.model.config import ModelConfig
@@ -188,6 +190,46 @@ def kv_cache() -> Figure:
     return curves(drawn, "tokens so far", "GFLOPs for the next token of GPT-2", number="  {:.3g}")
 
 
+def falling(rate: float, n: int = 64) -> Tensor:
+    """(n, n) with singular values 1, e^-rate, e^-2 rate, ..."""
+    random = torch.Generator().manual_seed(0)
+    u, v = (torch.linalg.qr(normal(n, n, random)).Q for _ in range(2))
+    return (u * torch.exp(-rate * torch.arange(n))) @ v.T
+
+
+def svd_figure() -> Figure:
+    random = torch.Generator().manual_seed(0)
+    product = normal(64, 8, random) @ normal(8, 64, random)
+    shown = [("random", normal(64, 64, random)), ("falling by a tenth each", falling(0.1)), ("b a, r = 8", product)]
+    ranks = list(range(65))
+
+    def lost(matrix: Tensor) -> list[float]:
+        """|W - W_r| / |W| at every rank."""
+        terms = svd(matrix)
+        return [float((matrix - terms.cut(r).matrix()).norm() / matrix.norm()) for r in ranks]
+
+    drawn = [Curve(name, ranks, lost(matrix), colour=i) for i, (name, matrix) in enumerate(shown)]
+    return curves(drawn, "rank r of the approximation", "|W - W_r| / |W|", number="")
+
+
+def rank_figure() -> Figure:
+    n, random = 256, torch.Generator().manual_seed(0)
+    noise = normal(n, n, random)
+    signal = 4 * normal(n, 4, random) @ normal(4, n, random) / n**0.5
+    places = list(range(1, 33))
+
+    def values(matrix: Tensor) -> list[float]:
+        return (singular_values(matrix) / n**0.5)[: len(places)].tolist()
+
+    law = (Law(n, n).values() / n**0.5)[: len(places)].tolist()
+    drawn = [
+        Curve("noise + rank 4", places, values(noise + signal)),
+        Curve("noise", places, values(noise), colour=1),
+        Curve("the law for noise", places, law, colour=4),
+    ]
+    return curves(drawn, "singular value, from the largest", "size, in units of the square root of n", number="")
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "self-attention": self_attention,
     "scaled-dot-product": scaled_dot_product,
@@ -199,6 +241,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "swiglu": swiglu,
     "grouped-query-attention": grouped_query_attention,
     "kv-cache": kv_cache,
+    "svd": svd_figure,
+    "rank": rank_figure,
 }
 
 

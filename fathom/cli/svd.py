@@ -25,12 +25,18 @@ REPORT = "An HTML page, with all numbers as .json beside it."
 @click.option("--only", multiple=True, metavar="PATTERN", help="Some matrices, such as attn.q; default all.")
 @click.option("--report", "page", type=click.Path(path_type=Path), metavar="FILE.html", help=REPORT)
 @click.option("--loss-vs-rank", is_flag=True, help="Fine-tune MODEL in full, cut its change at every rank, train LoRA.")
-@click.option("--data", metavar="TEXT", help="For --loss-vs-rank: a file, a folder, a .jsonl or the name of a corpus.")
+@click.option("--data", metavar="TEXT", help="For --loss-vs-rank: text, or records as fathom finetune takes them.")
 @click.option("--minutes", metavar="N", help="For all of --loss-vs-rank; default 3.")
 @click.option("--steps", metavar="N", help="Of each training; default: as many as the minutes allow.")
 @click.option("--ranks", metavar="R,R,...", help="Default 0,1,2,4,... up to the largest.")
 @click.option("--keep", metavar="PART", help="Of the improvement, by the recommended ranks; default 0.9.")
-@click.option("--block-size", "--context-length", "context_length", metavar="N", help="Tokens in view; default 128.")
+@click.option(
+    "--block-size",
+    "--context-length",
+    "context_length",
+    metavar="N",
+    help="Tokens in view; default 128, of records 512.",
+)
 @click.option("--batch-size", metavar="N", help="Sequences per step; default 8.")
 @click.option("--lr", "--learning-rate", "learning_rate", metavar="RATE", help="Of the full fine-tune; default 0.003.")
 @click.option("--lora-lr", "lora_learning_rate", metavar="RATE", help="Of LoRA; default 0.015.")

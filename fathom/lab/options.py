@@ -11,13 +11,13 @@ from fathom.train.options import TrainOptions
 class RankOptions:
     """What `fathom svd MODEL --loss-vs-rank` can be told. All trainings share data, order, batch and steps."""
 
-    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
+    data: str = "python-docs"  # as fathom finetune takes them: text, or .json and .jsonl records
     ranks: tuple[int, ...] = ()  # none: 0, 1, 2, 4, ... up to the largest a matrix can have
     minutes: float = 3.0  # for the whole experiment; decides the steps
     steps: int | None = None  # of every training; None: as many as the minutes allow
     seed: int = 1337  # order of the data, first weights of adapters
     batch_size: int = 8
-    context_length: int | None = None  # None: the model's own, at most 128
+    context_length: int | None = None  # None: the model's own, at most 128 for text and 512 for records
     learning_rate: float = 3e-3  # of all weights
     lora_learning_rate: float = 1.5e-2  # of adapters, which start at 0 and have further to go
     eval_windows: int = 64  # validation windows, the same for every loss

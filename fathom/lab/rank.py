@@ -6,6 +6,7 @@ beside it: same data, same order, same steps (Aghajanyan et al. 2020; Hu et al. 
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,9 @@ def adapt(model: Transformer, ranks: Ranks, ground: Ground) -> tuple[set[str], f
         layers["unembed"] = layers["embed"]
     wanted = tuple((layer, rank) for layer, rank in layers.items() if rank and layer in reachable(copied))
     options = LoraOptions(rank=1, alpha=ALPHA, rslora=True, targets=tuple(layer for layer, _ in wanted), ranks=wanted)
-    names = lora.add(copied, options, seed=ground.options.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tied ends, which get two adapters here: the page says so
+        names = lora.add(copied, options, seed=ground.options.seed)
     loss = ground.train(copied, ground.options.lora_learning_rate, f"steps of LoRA, rank {max(ranks.values())}")
     return {f"{name}.weight" for name in names}, loss, sum(p.numel() for p in lora.parameters(copied))
 

@@ -28,7 +28,8 @@ MEANINGS = (
     "Loss is the mean of -ln p over the same validation tokens, in nats. Kept is the part of the full fine-tune's "
     "improvement: 0 % is the model before, 100 % after; more than 100 % is better than the full fine-tune.",
     "A rank larger than a matrix is its full rank. Norms and biases are vectors and have no rank: in all cuts they "
-    "stay as the full fine-tune made them, so that rank 0 is what they alone bring. LoRA leaves them as they were.",
+    "stay as the full fine-tune made them, so that rank 0 is what they alone bring. LoRA leaves them as they were. "
+    "It is put on every matrix that multiplies; where embedding and unembedding are one, each gets an adapter.",
     "Random directions: the part of ΔW along r random directions of its smaller side. A cut that does not look at ΔW.",
     "Recommended ranks: all terms of all changes in the order of energy per number that an adapter pays for them, as "
     "many as keep the wanted part of the improvement, found by halving. They are for this text; they are read off a "
@@ -119,9 +120,9 @@ def provenance(result: RankResult) -> list[Html]:
     text = result.text
     unadapted = [m.name for m in result.matrices if not m.adapted]
     said = (
-        f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} tokens to learn from, {text.n_val:,} to "
-        f"validate on, of which {text.windows} evenly spread windows of {text.context_length} were used. Model "
-        f"{result.model}, trained on {result.machine}."
+        f"Data {text.name} ({text.kind}), sha256 {text.fingerprint}: {text.n_train:,} tokens to learn, {text.n_val:,} "
+        f"to validate on, of which every loss here uses the same {text.rows} evenly spread rows. Model {result.model}, "
+        f"trained on {result.machine}."
     )
     return [
         tag("h2", "What the numbers mean, and where they come from", id="provenance"),

@@ -56,10 +56,10 @@ class Text:
 
     name: str
     fingerprint: str  # sha256
-    n_train: int  # tokens
+    kind: str  # what the data are, in words
+    n_train: int  # tokens that are learned
     n_val: int
-    windows: int  # that every loss is measured on
-    context_length: int
+    rows: int  # that every loss is measured on
 
 
 @dataclass(frozen=True)

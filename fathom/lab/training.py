@@ -1,4 +1,4 @@
-"""What all trainings of an experiment stand on: one text as tokens, one set of validation windows, one number of steps.
+"""What all trainings of an experiment stand on: the data of a fine-tune, what it is validated on, a number of steps.
 
 A model is trained in memory and measured; nothing is kept on disk. Does not know which of its parameters learn.
 """
@@ -6,27 +6,28 @@ A model is trained in memory and measured; nothing is kept on disk. Does not kno
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from fathom.data.batches import Batches, eval_windows
-from fathom.data.corpus import resolve
-from fathom.data.prepare import tokenize
-from fathom.data.token_file import open_tokens
+from fathom.data.batches import Batch
+from fathom.data.encoding import holds_records
 from fathom.errors import FathomError
 from fathom.lab.options import RankOptions
 from fathom.lab.result import Text
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.train.events import Event, Prepared, Progress, Report
-from fathom.train.loop import Session, evaluate, fit, update
+from fathom.train.events import Event, Prepared, Progress, Report, silent
+from fathom.train.finetune_data import prepare
+from fathom.train.finetune_options import FinetuneOptions
+from fathom.train.finetune_run import Base, TunedRun
+from fathom.train.loop import Batches, Session, evaluate, fit, update
 from fathom.train.precision import choose
 
-LONGEST = 128  # tokens in view, where the model could have more: attention costs, and the question is another one
+SHORT, LONG = 128, 512  # tokens in view of text and of records, where the model could have more
 PROBE, FEWEST, SLACK = 4, 10, 0.8  # steps that are timed; fewest of a training; part of the time that is planned
 EVALUATIONS = 50  # about how many losses an experiment measures
 
@@ -38,7 +39,7 @@ class Ground:
     options: RankOptions
     text: Text
     batches: Batches
-    validation: list[Tensor]  # chunks of windows (b, t + 1)
+    validation: Sequence[Tensor | Batch]
     steps: int
     report: Report
     stop: Callable[[], bool]
@@ -67,18 +68,20 @@ class Ground:
 def standing(
     model: Transformer, tokenizer: Tokenizer, options: RankOptions, report: Report, stop: Callable[[], bool]
 ) -> Iterator[Ground]:
-    """The text as tokens in a folder that goes with the block, and how many steps the minutes allow."""
-    length = options.context_length or min(LONGEST, model.config.context_length)
-    if length > model.config.context_length:
-        raise FathomError(f"context_length is {length}; the model has {model.config.context_length}, give at most that")
-    corpus = resolve(options.data)
+    """The data of a fine-tune in a folder that goes with the block, and how many steps the minutes allow."""
+    most = model.config.context_length
+    length = options.context_length or min(most, LONG if holds_records(options.data) else SHORT)
+    if length > most:
+        raise FathomError(f"context_length is {length}; the model has {most}, give at most that")
+    training, tuning = options.training(1, 1.0), FinetuneOptions(method="full")
     with tempfile.TemporaryDirectory() as folder:
-        done = tokenize(corpus, tokenizer, Path(folder), options.training(1, 1.0).val_fraction)
-        train, val = (open_tokens(path, model.config.vocab_size) for path in (done.train, done.val))
-        batches = Batches(train, length, options.batch_size, options.seed)
-        windows = list(eval_windows(val, length, options.eval_windows))
-        text = Text(corpus.name, corpus.fingerprint(), done.n_train, done.n_val, sum(map(len, windows)), length)
-        ground = Ground(options, text, batches, windows, options.steps or 0, report, stop)
+        facts = prepare(Path(folder) / "data", tokenizer, training, tuning, length, silent)
+        base = Base(path="", fingerprint="")  # the data do not hang on it
+        run = TunedRun(Path(folder), model.config, training, tokenizer, facts, base, tuning, length)
+        validation = run.validation()
+        rows = sum(len(chunk if isinstance(chunk, Tensor) else chunk.ids) for chunk in validation)
+        text = Text(facts.corpus, facts.fingerprint, facts.kind, facts.n_train, facts.n_val, rows)
+        ground = Ground(options, text, run.batches(), validation, options.steps or 0, report, stop)
         yield ground if options.steps else replace(ground, steps=planned(model, ground))
 
 
