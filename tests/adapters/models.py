@@ -11,7 +11,7 @@ from fathom.formats.huggingface import write_huggingface
 from fathom.model.transformer import Transformer
 from tests.architectures import GPT, LLAMA, model_of
 
-CONFIGS = {"gpt2": replace(GPT, n_layer=2, n_head=5), "llama": replace(LLAMA, n_layer=2)}
+CONFIGS = {"gpt2": replace(GPT, n_layer=2, n_head=5), "llama": replace(LLAMA, n_layer=2, n_head=4, head_dim=6)}
 
 
 def base_folder(folder: Path, name: str) -> tuple[Path, Transformer]:
