@@ -18,7 +18,7 @@ from fathom.errors import FathomError
 from fathom.formats.export import export
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
-from tests.adapters.models import CONFIGS, adapted, adapter_folder, base_folder
+from tests.adapters.models import adapted, adapter_folder, base_folder
 from tests.architectures import ARCHITECTURES, ids_for, model_of
 from tests.mutants import survive
 
@@ -57,7 +57,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (lambda f: (f / CONFIG).write_text("{"), "is not JSON"),
     "a missing tensor": (rewrite(lambda t: t.pop(A)), f"{A} is missing"),
     "a missing layer": (rewrite(lambda t: (t.pop(A), t.pop(B))), "lora_A.weight is missing.*and|is missing"),
-    "a tensor too many": (rewrite(lambda t: t.update({A.replace("q_proj", "q_prj"): t[A] + 1})), "no place.*did you mean"),
+    "a tensor too many": (rewrite(lambda t: t.update({A.replace("q_p", "q_"): t[A] + 1})), "no place.*did you mean"),
     "another layer": (rewrite(lambda t: t.update({A.replace(".1.", ".7."): t.pop(A)})), "has no place"),
     "a tensor of DoRA": (rewrite(lambda t: t.update({f"{LAYER}.lora_magnitude_vector": t[B][:, 0] + 1})), "no place"),
     "no tensors": (rewrite(dict.clear), "is missing"),
@@ -215,11 +215,10 @@ def test_export_of_a_model_with_an_adapter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
-@pytest.mark.parametrize("name", ["gpt2"])
-def test_mutants(tmp_path: Path, name: str, file: str, count: int) -> None:
-    base, folder = saved(
-        tmp_path, name, LoraOptions(rank=2, targets=("attn.q", "attn.v", "embed"), ranks=(("embed", 1),))
-    )
+@pytest.mark.filterwarnings("ignore:embed and unembed")
+def test_mutants(tmp_path: Path, file: str, count: int) -> None:
+    options = LoraOptions(rank=2, targets=("attn.q", "attn.v", "embed"), ranks=(("embed", 1),))
+    base, folder = saved(tmp_path, "gpt2", options)
     model = load_model(base, device="cpu")[0]
 
     def read(_: Path) -> None:
@@ -230,7 +229,6 @@ def test_mutants(tmp_path: Path, name: str, file: str, count: int) -> None:
                 lora.remove(model, each)
 
     survive(read, folder / file, count)
-    assert CONFIGS[name].n_layer == 2
 
 
 def test_mutants_are_read_at_all(tmp_path: Path) -> None:
