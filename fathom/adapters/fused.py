@@ -1,11 +1,6 @@
 """One matrix, or three that a format keeps as one: an adapter of q, k and v as an adapter of GPT-2's c_attn, and back.
 
-With one a for all three, b is theirs one below the other. With three, a is theirs one below the other and b has blocks:
-
-    a = a_q     b = b_q  .   .       rank r_q + r_k + r_v
-        a_k         .   b_k  .
-        a_v         .    .  b_v
-
+With one a for all three, their b lie one below the other. With three, their a do, and b has blocks: the ranks add up.
 Lengths of rows (DoRA) lie one below the other either way. Does not know files.
 """
 
@@ -14,6 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+#     a = a_q     b = b_q  .   .       rank r_q + r_k + r_v
+#         a_k          .  b_k  .
+#         a_v          .   .  b_v
 
 
 @dataclass(frozen=True)
