@@ -59,11 +59,13 @@ def command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **
 
 def look(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:
     """Spectra as they are, on the terminal and as a page; without singular values for --json."""
+    from fathom.cli.watch import watching
     from fathom.lab.page import survey_page, write_page
     from fathom.lab.result import write_json
     from fathom.lab.survey import survey
 
-    seen = survey(model, call["deltas"], call["adapters"], call["only"], lambda title: click.echo(title, err=True))
+    with watching(model) as watch:
+        seen = survey(model, call["deltas"], call["adapters"], call["only"], watch)
     click.echo(told(seen), err=as_json)
     if page is not None:
         numbers = write_json(plain(seen), page.with_suffix(".json"))
@@ -108,7 +110,11 @@ def experiment(model: str, options: RankOptions, page: Path | None, as_json: boo
     from fathom.train.signals import stop_on_signal
 
     with watching(model) as watch, stop_on_signal() as stop:
-        result = loss_vs_rank(model, options, watch, lambda: stop.requested is not None)
+        try:
+            result = loss_vs_rank(model, options, watch, stop.asked)
+        except FathomError as error:
+            error.exit_code = 128 + stop.requested if stop.requested else error.exit_code
+            raise
     click.echo(text(table(report.RANK_HEADS, report.rank_rows(result), range(8)), 140), err=as_json)
     click.echo(text(table(report.CHANGE_HEADS, report.change_rows(result), range(1, 7)), 140), err=as_json)
     click.echo("\n".join(report.conclusions(result)), err=True)

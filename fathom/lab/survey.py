@@ -3,7 +3,7 @@
 Does not print and does not draw; `report` and `page` say what is in a Survey.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,7 @@ from fathom.lab.changes import Changed, between, of_adapter
 from fathom.lab.compare import Entered, Meeting, entered, meetings
 from fathom.lab.matrices import Matrices, open_matrices
 from fathom.lab.spectra import Measured, spectra
-
-Tell = Callable[[str], None]
-
-
-def silent(title: str) -> None:
-    """Nobody listens."""
+from fathom.train.events import Prepared, Report, silent
 
 
 @dataclass(frozen=True)
@@ -39,25 +34,35 @@ class Survey:
 
 
 def survey(
-    path: str | Path, deltas: Sequence[str], adapters: Sequence[Path], only: tuple[str, ...] = (), tell: Tell = silent
+    path: str | Path,
+    deltas: Sequence[str],
+    adapters: Sequence[Path],
+    only: tuple[str, ...] = (),
+    report: Report = silent,
 ) -> Survey:
     """The matrices at `path`, and what each of these files and adapters changed in them.
 
-    only: patterns of names; none: all matrices. `tell` hears what is being looked at. With two changes also the angles
-    between them. FathomError where files are not of one model or hold what is not a number.
+    only: patterns of names; none: all matrices. With two changes also the angles between them. FathomError where files
+    are not of one model or hold what is not a number.
     """
-    if len(deltas) + len(adapters) > 2:
-        raise FathomError(
-            f"{len(deltas) + len(adapters)} changes were given; expected at most two, whose angles are shown"
-        )
+    if (count := len(deltas) + len(adapters)) > 2:
+        raise FathomError(f"{count} changes were given; expected at most two, whose angles are shown")
     base = open_matrices(path).only(only)
     changes = [between(base, open_matrices(other).only(only)) for other in deltas]
     changes += [of_adapter(base, folder) for folder in adapters]
     changes = [within(change, base) for change in changes]
-    sections = [Section(f"weights of {base.path}", tuple(spectra(base)))]
+    total, done = len(base.stored) + sum(len(change.names) for change in changes), 0
+
+    def counted(measured: Iterable[Measured]) -> Iterator[Measured]:
+        nonlocal done
+        for m in measured:
+            done += 1
+            report(Prepared("matrices", done, total))
+            yield m
+
+    sections = [Section(f"weights of {base.path}", tuple(counted(spectra(base))))]
     for change in changes:
-        tell(change.title)
-        measured = tuple(change.measure(name) for name in change.names)
+        measured = tuple(counted(map(change.measure, change.names)))
         sections.append(Section(change.title, measured, tuple(entered(base, change))))
     met = tuple(meetings(changes[0], changes[1])) if len(changes) == 2 else ()
     return Survey(str(base.path), tuple(sections), met)

@@ -1,4 +1,4 @@
-"""`fathom svd` and `fathom extract` as they are called: what they print, what they write, and one line for a mistake."""
+"""`fathom svd` and `fathom extract` as they are called: what they print and write, and one line for a mistake."""
 
 import json
 from pathlib import Path
@@ -104,6 +104,6 @@ def test_a_bad_call_ends_in_one_line(call: list[str], word: str, place: Path, ca
     before = sorted(place.rglob("*"))
     assert main(call) == 2
     out, err = capfd.readouterr()
-    lines = [line for line in err.strip().splitlines() if not line.startswith("change from ")]
+    lines = [line for line in err.strip().splitlines() if not line.startswith("matrices ")]
     assert len(lines) == 1 and word in lines[0] and "bug" not in lines[0], err
     assert not out and sorted(place.rglob("*")) == before
