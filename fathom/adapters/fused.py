@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 #     a = a_q     b = b_q  .   .       rank r_q + r_k + r_v
 #         a_k          .  b_k  .
 #         a_v          .   .  b_v

@@ -33,8 +33,8 @@ def blend(model: Transformer, weights: Mapping[str, Weight]) -> None:
 def rows(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
     """`with rows(model, ["french", None, "poems"]): ...` gives each row of a batch its own adapter; None: the base.
 
-    Every adapter named is worked out for all rows, and counts 0 in those of others. FathomError in a pass over another
-    number of rows.
+    Every adapter named is worked out for all rows, and counts 0 in those of others. For passes over the whole batch,
+    `model(ids)`: FathomError in one over another number of rows, as `stream` makes when some have ended.
     """
     apart(model)
     own, parts = model.embed.weight, wrapped(model).values()
@@ -46,15 +46,16 @@ def rows(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
     before = [part.active for part in parts]
 
     def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if len(given[0]) != len(chosen):
+        if len(given[0]) != len(chosen) or (given[0].is_floating_point() and given[0].ndim != 3):
             raise FathomError(f"{len(given[0])} rows, and adapters for {len(chosen)}; choose one for each row, or None")
 
-    hook = model.embed.register_forward_pre_hook(count)
+    hooks = [part.register_forward_pre_hook(count) for part in (model.embed, model.unembed)]
     try:
         for part in parts:
             part.active = {name: weight for name, weight in weights.items() if name in part.adapters}
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         for part, active in zip(parts, before):
             part.active = active

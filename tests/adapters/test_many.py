@@ -93,6 +93,8 @@ def test_each_row_its_own(dtype: torch.dtype) -> None:
         together = model(ids)
         with pytest.raises(FathomError, match="3 rows, and adapters for 5"):
             model(ids[:3])
+        with pytest.raises(FathomError, match="adapters for 5"):
+            model.unembed(model.hidden(ids)[:, -1])  # (b, d): no longer a row of tokens for each
     assert torch.equal(model(ids), before)
     for row, name in enumerate(chosen):
         single = alone(model, name, ids[row : row + 1])
