@@ -5,6 +5,7 @@ pieces and once more in the backward pass, so that they never exist at once. Doe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from fathom.model.transformer import Transformer
 from fathom.train.precision import Precision
 
 AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
+FROZEN_AT_ONCE = 2**23  # where they are not needed again: the matrix is read more often, and less is held
 
 
 def next_token_loss(
@@ -32,7 +34,10 @@ def next_token_loss(
     x = model.hidden(ids, past).flatten(0, 1)  # (b * t, d)
     x = x if len(learned) == len(x) else x.index_select(0, learned)  # (n, d)
     rows = max(1, at_once // model.config.vocab_size)
-    if len(x) <= rows:
+    if x.requires_grad and is_frozen(model.unembed):
+        rows = max(1, min(at_once, FROZEN_AT_ONCE) // model.config.vocab_size)
+        loss = FrozenLoss.apply(x, model.unembed.weight, wanted, rows)  # type: ignore[no-untyped-call]
+    elif len(x) <= rows:
         loss = summed(model.unembed, x, wanted)
     else:
         pieces = zip(x.split(rows), wanted.split(rows))
@@ -48,6 +53,37 @@ def summed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n, d),
 def recomputed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n, d), (n,) -> ()
     """`summed`, whose logits are forgotten and computed again when the gradient is wanted."""
     return checkpoint(summed, unembed, x, targets, use_reentrant=False, preserve_rng_state=False)
+
+
+def is_frozen(unembed: nn.Module) -> bool:
+    """Whether it is a plain matrix that gets no gradient."""
+    return type(unembed) is nn.Linear and not unembed.weight.requires_grad
+
+
+class FrozenLoss(torch.autograd.Function):
+    """`summed` for a matrix W that does not learn: what x learns, (p - target) W, is known once its logits are.
+
+    So it is worked out while they are there, `rows` at a time, and no logits are kept, or computed a second time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:  # (n, d), (V, d), (n,)
+        slope, losses = torch.empty_like(x), [x.new_zeros((), dtype=torch.float32)]
+        for piece, wanted, out in zip(x.split(rows), targets[:, None].split(rows), slope.split(rows)):
+            product = F.linear(piece, weight)
+            logits = product.float()  # (rows, V)
+            total = logits.logsumexp(-1, keepdim=True)  # (rows, 1)
+            losses.append((total - logits.gather(1, wanted)).sum())
+            p = logits.sub_(total).exp_()
+            p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))
+            out.copy_(p.to(product.dtype) @ weight.to(product.dtype))
+        ctx.save_for_backward(slope)
+        return torch.stack(losses).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return slope * grads[0].to(slope.dtype), None, None, None
 
 
 def parts(batch: Tensor | Batch, size: int | None = None) -> list[Batch]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fathom.data.batches import IGNORED, Batch
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.train.loss import accumulate, next_token_loss, parts
+from fathom.train.loss import AT_ONCE, accumulate, next_token_loss, parts
 from fathom.train.options import TrainOptions
 from fathom.train.precision import choose
 
@@ -110,3 +110,36 @@ def test_bf16_is_near_fp32() -> None:
     near = accumulate(model, [Batch(ids, targets)], bf16, bf16.scaler())
     assert near.dtype == torch.float32
     torch.testing.assert_close(near, accumulated(model, [Batch(ids, targets)])[0], rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("at_once", [AT_ONCE, 230, 23])
+def test_a_frozen_unembedding_gives_the_same_loss_and_gradient(at_once: int) -> None:
+    model, (ids, targets) = Transformer(CONFIG), batch(4)
+    blocks = [(name, p) for name, p in model.named_parameters() if name.startswith("blocks.")]
+
+    def found() -> tuple[Tensor, Tensor]:
+        model.zero_grad()
+        loss, _ = next_token_loss(model, ids, targets, at_once)
+        (loss / 7).backward()
+        return loss.detach(), torch.cat([p.grad.flatten() for _, p in blocks if p.grad is not None])
+
+    expected, reference = found()
+    for matrix in (model.unembed, model.embed):
+        matrix.requires_grad_(False)
+    loss, slope = found()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert (slope - reference).norm() <= 1e-6 * reference.norm() and model.unembed.weight.grad is None
+
+
+def test_logits_of_a_frozen_unembedding_are_made_once_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (ids, targets), seen = Transformer(CONFIG), batch(4), list[int]()
+    model.unembed.requires_grad_(False)
+    linear = F.linear
+
+    def counted(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        seen.append(x.numel() // CONFIG.d_model * 23 if weight is model.unembed.weight else 0)
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(F, "linear", counted)
+    next_token_loss(model, ids, targets, at_once=230)[0].backward()
+    assert max(seen) <= 230 and sum(seen) == int((targets != IGNORED).sum()) * 23
