@@ -18,7 +18,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {}
-    for key, value in values.items():
+    for key, value in _mapping(values, where).items():
         name = str(key).replace("-", "_")
         if name not in names:
             raise FathomError(f"{where}: unknown field {key!r}{near(name, names)} Fields are {', '.join(names)}")

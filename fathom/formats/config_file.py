@@ -10,6 +10,7 @@ from fathom.atomic import atomic_write
 from fathom.errors import FathomError
 
 CONFIG = "config.yaml"
+LIMIT = 1 << 18  # bytes; a run's own has a few thousand
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -21,12 +22,16 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; FathomError with file and line where it is not one."""
     try:
+        if path.stat().st_size > LIMIT:
+            raise FathomError(f"{path} has {path.stat().st_size:,} bytes; expected a YAML file of at most {LIMIT:,}")
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FathomError(f"{path} does not exist; give a YAML file such as `fathom presets NAME` prints") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FathomError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise FathomError(f"{path} is nested too deeply; expected fields such as model: and train:") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date that is none, say
         mark = getattr(error, "problem_mark", None)
         raise FathomError(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})") from None
     if not isinstance(values, dict):

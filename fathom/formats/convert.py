@@ -4,6 +4,7 @@ Every tensor is accounted for: one that is missing, misshapen or unknown is an e
 in `names`. Reads one stored tensor after another, so that a model never lies in memory twice. Does not know files.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -15,6 +16,7 @@ from fathom.errors import FathomError, near
 from fathom.formats.names import family, places, rename
 from fathom.formats.opened import Stored
 from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.cost import n_parameters
 from fathom.model.skeleton import weight_shapes
 
 # What some files carry and no model needs: masks and rotation angles, which are worked out anew.
@@ -66,6 +68,7 @@ def accounted(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> d
     """The tensors that are read. FathomError unless they are exactly those of this model, each in its shape."""
     if kind == "hf" and "wte.weight" in stored:  # the first GPT-2 files leave the first word of each name away
         stored = {f"transformer.{name}": tensor for name, tensor in stored.items()}
+    refuse_larger(config, stored)
     expected = shapes(config, kind)
     spare = {name for name in stored if name not in expected and not WORKED_OUT.fullmatch(name)}
     if config.tie_embeddings:
@@ -84,6 +87,16 @@ def accounted(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> d
         more = f"; and {len(problems) - 4} more" * (len(problems) > 4)
         raise FathomError(f"the tensors and the config are not of one model: {'; '.join(shown)}{more}")
     return {name: stored[name] for name in expected}
+
+
+def refuse_larger(config: ModelConfig, stored: Mapping[str, Stored]) -> None:
+    """FathomError where a config speaks of a model many times larger than the file, before its parts are listed."""
+    held = sum(math.prod(tensor.shape) for tensor in stored.values())
+    if config.resolved().n_layer > len(stored) or n_parameters(config) > 8 * held + 1_000_000:
+        raise FathomError(
+            f"the config has n_layer={config.n_layer} and {n_parameters(config):,} parameters; the file has"
+            f" {len(stored):,} tensors with {held:,} numbers; they are not of one model"
+        )
 
 
 def shapes(config: ModelConfig, kind: str) -> dict[str, tuple[int, ...]]:
