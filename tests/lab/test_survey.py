@@ -14,6 +14,7 @@ from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 from fathom.formats.load import load
 from fathom.formats.tensors import write_tensors
+from fathom.lab.compare import side
 from fathom.lab.page import survey_page
 from fathom.lab.report import role, row, said_of
 from fathom.lab.spectra import measure
@@ -71,6 +72,11 @@ def test_two_adapters_and_their_angles(base: Path, tuned: Path, tmp_path: Path) 
     assert np.mean([m.read.overlap for m in apart]) == pytest.approx(by_chance, abs=0.1)
     with pytest.raises(FathomError, match="3 changes were given"):
         survey(base, [str(tuned)], [first, second])
+
+
+def test_chance_is_what_random_directions_overlap() -> None:
+    draws = [side(*(torch.linalg.qr(torch.randn(40, k)).Q for k in (2, 6))) for _ in range(200)]
+    assert np.mean([draw.overlap for draw in draws]) == pytest.approx(draws[0].chance, abs=0.02)
 
 
 def test_an_adapter_of_its_own_change_has_its_directions(base: Path, tuned: Path, tmp_path: Path) -> None:
