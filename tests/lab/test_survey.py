@@ -84,7 +84,7 @@ def test_an_adapter_of_its_own_change_has_its_directions(base: Path, tuned: Path
 
     extract(base, tuned, 2, tmp_path / "adapter", ("all-linear",))
     for m in survey(base, [str(tuned)], [tmp_path / "adapter"], ("blocks.*",)).meetings:
-        assert m.directions[1] == 2 and m.written.largest < 0.1 and m.read.largest < 0.1
+        assert m.directions == (2, 2) and m.written.largest < 0.1 and m.read.largest < 0.1
 
 
 def test_large_matrices_are_sampled_and_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
