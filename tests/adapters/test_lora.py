@@ -348,3 +348,13 @@ def test_what_cannot_be_done_with_adapters() -> None:
             action(model)
     with pytest.raises(FathomError, match="It has none"):
         lora.state(small("llama"))
+
+
+def test_of_several_ranks_the_last_that_fits_counts() -> None:
+    model = small("llama")
+    ranks, alphas = (("mlp.*", 2), ("blocks.1.mlp.up", 5)), (("attn.*", 3.0), ("attn.q", 9.0))
+    lora.add(model, LoraOptions(rank=4, ranks=ranks, alphas=alphas, targets=("mlp.*", "attn.*")))
+    adapters = {name: part.adapters["default"] for name, part in lora.wrapped(model).items()}
+    found = {name: (len(adapter.a), adapter.scale) for name, adapter in adapters.items()}
+    assert found["blocks.1.mlp.up"] == (5, 2.0) and found["blocks.0.mlp.up"] == (2, 2.0)
+    assert found["blocks.1.attn.q"] == (4, 9 / 4) and found["blocks.1.attn.k"] == (4, 3 / 4)
