@@ -236,3 +236,15 @@ def test_mutants_are_read_at_all(tmp_path: Path) -> None:
     model = load_model(base, device="cpu")[0]
     peft.load(model, folder)
     assert lora.names(model) == ["default"]
+
+
+def test_a_loaded_adapter_needs_its_file_no_more(tmp_path: Path) -> None:
+    """Training goes on writing adapters where one was loaded from."""
+    base, folder = saved(tmp_path)
+    model = load_model(base, device="cpu")[0]
+    peft.load(model, folder)
+    before = {name: x.clone() for name, x in lora.state(model).items()}
+    size = (folder / WEIGHTS).stat().st_size
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.write(bytes(size))
+    assert all(torch.equal(x, before[name]) for name, x in lora.state(model).items())
