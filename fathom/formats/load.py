@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.fields import build
-from fathom.formats.convert import read_ours
+from fathom.formats.convert import accounted, read_ours
 from fathom.formats.detect import is_model, open_model
 from fathom.formats.opened import Opened
 from fathom.formats.rope_layout import rope_layout
@@ -88,9 +88,9 @@ def read(
 ) -> Transformer:
     """The opened model on a device, in evaluation mode. dtype None: as most of it is stored. Packed by `scheme`."""
     dtype, device = dtype or stored_dtype(opened), torch.device(device)
+    tensors = converted(opened, dtype, device)
     require_memory(opened, dtype, device, scheme)
     model = skeleton(opened.config)
-    tensors = converted(opened, dtype, device)
     model.load_state_dict(
         dict(tensors if scheme is None else packed(model, tensors, scheme)), strict=False, assign=True
     )
@@ -113,12 +113,16 @@ def packed(model: Transformer, tensors: Iterable[tuple[str, Tensor]], scheme: Sc
 
 
 def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors one after another; one that is laid out anew gets memory of its own, and its file's pages go."""
+    """Our tensors one after another, after it was seen that they are those of the config.
+
+    One that is laid out anew gets memory of its own, and its file's pages go.
+    """
     try:
-        for name, tensor in read_ours(opened.config, opened.tensors, opened.names):
-            yield name, tensor.to(device, dtype).contiguous()
+        accounted(opened.config, opened.tensors, opened.names)
     except FathomError as error:
         raise FathomError(f"{opened.path}: {error}") from None
+    ours = read_ours(opened.config, opened.tensors, opened.names)
+    return ((name, tensor.to(device, dtype).contiguous()) for name, tensor in ours)
 
 
 def stored_dtype(opened: Opened) -> torch.dtype:
