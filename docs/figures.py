@@ -17,12 +17,15 @@ from fathom.adapters.svd import normal, singular_values, svd
 from fathom.inspect.look import look
 from fathom.model.attention import attend
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes, flops
+from fathom.model.cost import cache_bytes, flops, matrices, n_parameters
 from fathom.model.mlp import make_mlp
 from fathom.model.norm import layer_norm, rms_norm
 from fathom.model.position import make_position
-from fathom.model.presets import GPT2, LLAMA2_70B
+from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_70B
 from fathom.model.transformer import Transformer
+from fathom.quant.nf4 import BLOCK, NF4, encode
+from fathom.quant.scheme import Scheme
+from fathom.quant.schemes import SCHEMES
 from fathom.report.plot import Curve, Row, bars, curves, save
 from fathom.report.theme import LIGHT
 
@@ -230,6 +233,37 @@ def rank_figure() -> Figure:
     return curves(drawn, "singular value, from the largest", "size, in units of the square root of n", number="")
 
 
+def lora_figure() -> Figure:
+    """What stays in memory of LLaMA 2 7B while it is trained, besides what a batch needs."""
+    whole, rank = n_parameters(LLAMA2_7B), 8
+    learned = LLAMA2_7B.n_layer * sum(rank * (n + m) for n, m in matrices(LLAMA2_7B).values())
+    blocks = LLAMA2_7B.n_layer * sum(n * m for n, m in matrices(LLAMA2_7B).values())
+    trained = 16  # bytes of a number that learns: itself, its gradient and two moments, in fp32
+    rows = [
+        Row("all weights", trained * whole / 2**30),
+        Row("LoRA, rank 8, on bf16", (2 * whole + trained * learned) / 2**30),
+        Row("QLoRA, rank 8, on NF4", (2 * (whole - blocks) + NF4().bits / 8 * blocks + trained * learned) / 2**30),
+    ]
+    return bars(rows, "GiB for weights, gradients and optimizer of LLaMA 2 7B", number="{:.1f}".format)
+
+
+def qlora_figure() -> Figure:
+    weight = normal(512, 512, torch.Generator().manual_seed(0))
+
+    def lost(back: Tensor) -> float:
+        """The part of the weights' length, in percent."""
+        return 100 * float((back.view(512, 512) - weight).norm() / weight.norm())
+
+    def packed(scheme: Scheme) -> Tensor:
+        return scheme.dequantize(scheme.quantize(weight), (512, 512), torch.float32)
+
+    even = torch.linspace(-1, 1, 16)
+    codes, scales = encode(weight.flatten(), BLOCK, even)
+    rows = [Row(f"{name}: {scheme.bits:.3f} bits", lost(packed(scheme))) for name, scheme in SCHEMES.items()]
+    rows.append(Row("16 even values: 4.500 bits", lost(even[codes.int()] * scales[:, None])))
+    return bars(rows, "% of normal weights lost by packing them", number="{:.2f}".format)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "self-attention": self_attention,
     "scaled-dot-product": scaled_dot_product,
@@ -243,6 +277,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "kv-cache": kv_cache,
     "svd": svd_figure,
     "rank": rank_figure,
+    "lora": lora_figure,
+    "qlora": qlora_figure,
 }
 
 
