@@ -243,6 +243,8 @@ def test_a_loaded_adapter_needs_its_file_no_more(tmp_path: Path) -> None:
     base, folder = saved(tmp_path)
     model = load_model(base, device="cpu")[0]
     peft.load(model, folder)
+    listed = set(map(id, lora.parameters(model)))
+    assert {id(x) for x in model.parameters() if x.requires_grad} == listed  # and it alone can go on learning
     before = {name: x.clone() for name, x in lora.state(model).items()}
     size = (folder / WEIGHTS).stat().st_size
     with (folder / WEIGHTS).open("r+b") as file:
