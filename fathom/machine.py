@@ -25,7 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
     kind = name.split(":")[0]
     if kind not in there:
-        raise FathomError(f"device is {name!r}{near(name, DEVICES)} Choose one of {', '.join(DEVICES)}")
+        raise FathomError(f"device is {name!r}{near(name, DEVICES) or ';'} Choose one of {', '.join(DEVICES)}")
     if not there[kind]:
         raise FathomError(f"device {name!r} was asked for, but torch sees no {kind} here; use auto or cpu")
     return torch.device(name)
@@ -67,6 +67,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def give_back_freed_memory() -> None:
+    """Let glibc return what is freed to the system; other systems are left alone. For after large passing work."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h

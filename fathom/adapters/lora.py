@@ -87,7 +87,9 @@ def wrapped(model: Transformer, name: str | None = None) -> dict[str, LoraLinear
     if name is None:
         return found
     if name not in (known := names(model)):
-        raise FathomError(f"the model has no adapter {name!r}{near(name, known)} It has {', '.join(known) or 'none'}")
+        raise FathomError(
+            f"the model has no adapter {name!r}{near(name, known) or ';'} It has {', '.join(known) or 'none'}"
+        )
     return {layer: part for layer, part in found.items() if name in part.adapters}
 
 

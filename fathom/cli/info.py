@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 @verb("info", "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.")
 @click.argument("model")
 def command(model: str, as_json: bool, **_: Any) -> None:
-    from fathom.formats.convert import accounted
     from fathom.formats.detect import open_model
-    from fathom.formats.load import tokenizer_of
+    from fathom.formats.load import require_tensors, tokenizer_of
 
     opened = open_model(model)
-    accounted(opened.config, opened.tensors, opened.names)
+    require_tensors(opened)
     found = facts(opened, tokenizer_of(opened))
     if as_json:
         answer(found)

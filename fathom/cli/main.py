@@ -51,7 +51,7 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS)} Verbs are {', '.join(VERBS)}")
+            raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS) or ';'} Verbs are {', '.join(VERBS)}")
         command: click.Command = import_module(VERBS[cmd_name][0]).command
         return command
 
@@ -92,7 +92,7 @@ def explain(error: Exception) -> tuple[str, int]:
             return str(error), error.exit_code
         case click.NoSuchOption():
             known = [name for p in (error.ctx.command.params if error.ctx else []) for name in p.opts]
-            return f"no option {error.option_name}{near(error.option_name, known)} See --help", 2
+            return f"no option {error.option_name}{near(error.option_name, known) or ';'} See --help", 2
         case click.ClickException():
             return " ".join(error.format_message().split()), 2
         case OSError() if error.filename is not None:
@@ -100,7 +100,7 @@ def explain(error: Exception) -> tuple[str, int]:
         case OSError():
             return f"the system refused: {error}", 2
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
-            return "not enough memory; use a smaller model, batch or --train.micro-batch-size", 2
+            return "not enough memory; use a smaller model or batch, a narrower --dtype, or --quantize", 2
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug; --debug shows where)", 2
 
 

@@ -55,13 +55,22 @@ def in_memory(tensor: Tensor) -> Stored:
 
 def read_ours(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> Iterator[tuple[str, Tensor]]:
     """Each tensor of `Transformer(config)` with our name, read when its turn comes; of two tied ones the first."""
+    for name, tensor, arranged in plan(config, stored, kind):
+        yield name, arranged(tensor.read()) if arranged else tensor.read()
+
+
+def plan(
+    config: ModelConfig, stored: Mapping[str, Stored], kind: str
+) -> Iterator[tuple[str, Stored, Callable[[Tensor], Tensor] | None]]:
+    """For each of our tensors the stored one it comes from, and how it is made of that; None: it is that."""
     stored = accounted(config, stored, kind)
     if kind == "ours":
-        yield from ((name, tensor.read()) for name, tensor in stored.items())
+        yield from ((name, tensor, None) for name, tensor in stored.items())
         return
     config = config.resolved()
     for ours, place in places(config, kind).items():
-        yield ours, place.read(stored[place.name].read(), heads(config, ours))
+        as_it_lies = not (place.transposed or place.pairs or place.parts > 1)
+        yield ours, stored[place.name], None if as_it_lies else partial(place.read, heads=heads(config, ours))
 
 
 def accounted(config: ModelConfig, stored: Mapping[str, Stored], kind: str) -> dict[str, Stored]:

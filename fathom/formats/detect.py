@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fathom.errors import FathomError, near
+from fathom.files import refuse_pipes
 from fathom.formats.config_file import CONFIG
 from fathom.formats.opened import Opened
 
@@ -52,6 +53,7 @@ def is_model(path: str | Path) -> bool:
 def locate(path: str | Path) -> Path:
     """The file or folder of that name, or what the hub has under it."""
     place = Path(path)
+    refuse_pipes(place)
     if place.exists():
         return place
     from fathom.formats.hub import fetch, is_hub_id  # here: most paths are there
@@ -76,7 +78,9 @@ def models(place: Path) -> dict[Path, str]:
     if "dim" in settings(place / "params.json"):
         found[place / "params.json"] = "meta"
     kinds = {file: of_file(file) for file in sorted(place.iterdir()) if file.is_file()}
-    return found | {file: kind for file, kind in kinds.items() if kind and alone(kind)}
+    found |= {file: kind for file, kind in kinds.items() if kind and alone(kind)}
+    damaged = {place / "config.json": "hf", place / "params.json": "meta"}  # its own reader says what is wrong
+    return found or {file: kind for file, kind in damaged.items() if file.is_file()}
 
 
 def alone(kind: str) -> bool:
@@ -91,6 +95,8 @@ def of_file(file: Path) -> str | None:
             start = opened.read(16)
     except OSError as error:
         raise FathomError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}") from None
+    if not start and file.suffix in (".gguf", ".bin", ".pth", ".safetensors"):
+        raise FathomError(f"{file} is empty; fetch it again")
     if start[:4] == b"GGUF":
         return "gguf"
     if start[:2] == b"PK":  # a zip file, as torch.save makes it

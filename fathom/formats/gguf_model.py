@@ -35,7 +35,8 @@ def open_gguf(path: Path) -> Opened:
     """The model in a GGUF file. FathomError where the file is damaged or its model is neither LLaMA nor GPT-2."""
     header = gguf.read_header(path)
     tensors = {
-        name: Stored(x.shape, x.kind.name, x.nbytes, partial(read, path, x)) for name, x in header.tensors.items()
+        name: Stored(x.shape, x.kind.name, x.nbytes, partial(read, path, x), partial(rows, path, x))
+        for name, x in header.tensors.items()
     }
     if str(header.metadata.get("split.count", 1)) not in "01":
         raise FathomError(f"{path} is one of several files; join them first: llama-gguf-split --merge")
@@ -52,7 +53,16 @@ def read(path: Path, info: gguf.TensorInfo) -> Tensor:
     """A tensor's numbers: floats mapped, copy on write, the others as fp32."""
     if info.kind.unpack is None:
         return tensor_at(path, info.offset, info.shape, info.kind.dtype)
-    return unpacked(tensor_at(path, info.offset, (info.nbytes,), torch.uint8), info.kind).view(info.shape)
+    return rows(path, info, 0, info.shape[0])
+
+
+def rows(path: Path, info: gguf.TensorInfo, start: int, stop: int) -> Tensor:
+    """Some rows of it; a row is a whole number of blocks."""
+    if info.kind.unpack is None:
+        return read(path, info)[start:stop]
+    row = info.nbytes // max(info.shape[0], 1)
+    data = tensor_at(path, info.offset + start * row, ((stop - start) * row,), torch.uint8)
+    return unpacked(data, info.kind).view(stop - start, *info.shape[1:])
 
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:

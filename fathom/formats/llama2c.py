@@ -4,7 +4,8 @@ Tensors have the names of Meta's files: rope turns neighbouring channels togethe
 in `llama2c_layout`. Does not know what the tensors are for.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,15 +49,16 @@ def _stored(path: Path, section: layout.Section, start: int) -> Stored:
     def plain() -> Tensor:
         return tensor_at(path, start, section.shape, torch.float32)
 
-    def grouped() -> Tensor:
-        rows = section.shape[0] * section.shape[1] // section.group
-        q = tensor_at(path, start, (rows, section.group), torch.int8)
-        scale = tensor_at(path, start + q.numel(), (rows,), torch.float32)
-        return layout.dequantize(q, scale).view(section.shape)
+    def grouped(first: int, last: int) -> Tensor:
+        row = section.shape[1] // section.group  # groups
+        q = tensor_at(path, start + first * section.shape[1], ((last - first) * row, section.group), torch.int8)
+        scales = start + section.shape[0] * section.shape[1] + first * row * 4
+        return layout.dequantize(q, tensor_at(path, scales, (len(q),), torch.float32)).view(-1, section.shape[1])
 
-    read: Callable[[], Tensor] = grouped if section.group else plain
-    kind = f"Q8 group {section.group}" if section.group else "F32"
-    return Stored(section.shape, kind, section.nbytes, read)
+    if not section.group:
+        return Stored(section.shape, "F32", section.nbytes, plain)
+    kind, everything = f"Q8 group {section.group}", partial(grouped, 0, section.shape[0])
+    return Stored(section.shape, kind, section.nbytes, everything, grouped)
 
 
 def tokenizer_beside(path: Path, vocab_size: int) -> Tokenizer | None:
@@ -86,8 +88,9 @@ def write_llama2c(
 
     header = layout.header_for(config, version)
     stored = from_ours(config, state, "meta")
-    if tokenizer is not None:
-        _write_tokenizer(path.parent / TOKENIZER, to_tokenizer_bin(tokenizer, config.vocab_size))
+    content = None if tokenizer is None else to_tokenizer_bin(tokenizer, config.vocab_size)
+    if content is not None:
+        _refuse_another(path.parent / TOKENIZER, content)
     with replacing(path) as file:
         file.write(layout.pack(header))
         for section in layout.sections(header):
@@ -95,6 +98,9 @@ def write_llama2c(
             for tensor in tables or (stored[name] for name in section.names()):
                 for part in _numbers(tensor, section, path):
                     file.write(part)
+    if content is not None:  # after the model: where that did not fit, nothing is left beside it
+        with replacing(path.parent / TOKENIZER) as file:
+            file.write(content)
 
 
 def _numbers(tensor: Tensor, section: layout.Section, path: Path) -> Iterator[bytes]:
@@ -106,8 +112,6 @@ def _numbers(tensor: Tensor, section: layout.Section, path: Path) -> Iterator[by
         yield part.contiguous().numpy().tobytes()
 
 
-def _write_tokenizer(path: Path, content: bytes) -> None:
+def _refuse_another(path: Path, content: bytes) -> None:
     if path.is_file() and path.read_bytes() != content:
         raise FathomError(f"{path} is there already and another tokenizer; write the model into a folder of its own")
-    with replacing(path) as file:
-        file.write(content)

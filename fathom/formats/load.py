@@ -14,11 +14,11 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.fields import build
-from fathom.formats.convert import accounted, read_ours
+from fathom.formats.convert import accounted, plan
 from fathom.formats.detect import is_model, open_model
-from fathom.formats.opened import Opened
+from fathom.formats.opened import Opened, Stored
 from fathom.formats.rope_layout import rope_layout
-from fathom.machine import free_memory, pick_device
+from fathom.machine import free_memory, give_back_freed_memory, pick_device
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import parameters
 from fathom.model.skeleton import skeleton
@@ -32,6 +32,7 @@ from fathom.tokenizer.protocol import Tokenizer
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
+PIECE = 1 << 21  # numbers that are converted at a time
 PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at least must be tokens
 
 
@@ -88,14 +89,16 @@ def read(
 ) -> Transformer:
     """The opened model on a device, in evaluation mode. dtype None: as most of it is stored. Packed by `scheme`."""
     dtype, device = dtype or stored_dtype(opened), torch.device(device)
-    tensors = converted(opened, dtype, device)
+    require_tensors(opened)
     require_memory(opened, dtype, device, scheme)
+    tensors = converted(opened, dtype, device)
     model = skeleton(opened.config)
     model.load_state_dict(
         dict(tensors if scheme is None else packed(model, tensors, scheme)), strict=False, assign=True
     )
     if opened.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
+    give_back_freed_memory()
     return model.to(device).eval()
 
 
@@ -110,19 +113,34 @@ def packed(model: Transformer, tensors: Iterable[tuple[str, Tensor]], scheme: Sc
             held[layer] = tensor  # until its bias comes
         else:
             put(model, layer, held.pop(layer, tensor), tensor if kind == "bias" else None, scheme)
+            give_back_freed_memory()
 
 
 def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors one after another, after it was seen that they are those of the config.
+    """Our tensors one after another; one that is laid out anew gets memory of its own, and its file's pages go."""
+    for name, stored, arranged in plan(opened.config, opened.tensors, opened.names):
+        if arranged is None and STORED.get(stored.kind) != dtype:
+            yield name, piecewise(stored, dtype, device)
+        else:
+            tensor = arranged(stored.read()) if arranged else stored.read()
+            yield name, tensor.to(device, dtype).contiguous()
 
-    One that is laid out anew gets memory of its own, and its file's pages go.
-    """
+
+def piecewise(stored: Stored, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The tensor in another dtype, some rows at a time, so that the largest one never lies in memory twice."""
+    made = torch.empty(stored.shape, dtype=dtype, device=device)
+    rows = max(1, PIECE * len(made) // max(made.numel(), 1))
+    for start in range(0, len(made), rows):
+        made[start : start + rows] = stored.rows(start, min(start + rows, len(made)))
+    return made
+
+
+def require_tensors(opened: Opened) -> None:
+    """FathomError naming the file unless it holds the tensors of its config."""
     try:
         accounted(opened.config, opened.tensors, opened.names)
     except FathomError as error:
         raise FathomError(f"{opened.path}: {error}") from None
-    ours = read_ours(opened.config, opened.tensors, opened.names)
-    return ((name, tensor.to(device, dtype).contiguous()) for name, tensor in ours)
 
 
 def stored_dtype(opened: Opened) -> torch.dtype:

@@ -98,8 +98,11 @@ def write_meta(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], t
             (partly / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         if vocabulary is not None:
             (partly / TOKENIZER).write_bytes(vocabulary)
-        with (partly / file_name(0)).open("wb") as file:
-            torch.save(tensors, file)
+        try:
+            with (partly / file_name(0)).open("wb") as file:
+                torch.save(tensors, file)
+        except (OSError, RuntimeError) as error:  # torch's own writer says RuntimeError where a disk is full
+            raise FathomError(f"{folder} could not be written ({str(error)[:80]}); nothing was changed there") from None
         for written in partly.iterdir():
             sync(written)
 

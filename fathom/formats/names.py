@@ -121,7 +121,9 @@ def column(family: str, kind: str) -> dict[str, Place]:
     """Our part -> its place in format `kind`, for the parts a family has."""
     if kind not in FAMILIES[family]:
         known = ", ".join(FAMILIES[family])
-        raise FathomError(f"no format {kind!r} of {family} models{near(kind, FAMILIES[family])} Choose one of {known}")
+        raise FathomError(
+            f"no format {kind!r} of {family} models{near(kind, FAMILIES[family]) or ';'} Choose one of {known}"
+        )
     return FAMILIES[family][kind]
 
 

@@ -23,6 +23,11 @@ class Stored:
     kind: str  # as its format calls the type: BF16, Q4_K
     nbytes: int  # in the file
     read: Callable[[], Tensor]  # its numbers in a float dtype; memory-mapped where they lie there as they are
+    unpack: Callable[[int, int], Tensor] | None = None  # some rows, where reading them all means unpacking them
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of its rows: the pages of the others are not touched."""
+        return self.read()[start:stop] if self.unpack is None else self.unpack(start, stop)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Matrices:
             if not any(fits(name, pattern) for name in self.stored):
                 known = ", ".join(list(self.stored)[:3])
                 raise FathomError(
-                    f"{self.path} has no matrix {pattern!r}{near(pattern, self.stored)} It has {known}, ..."
+                    f"{self.path} has no matrix {pattern!r}{near(pattern, self.stored) or ';'} It has {known}, ..."
                 )
         kept = {n: s for n, s in self.stored.items() if not patterns or any(fits(n, p) for p in patterns)}
         return Matrices(self.path, kept, self.opened)

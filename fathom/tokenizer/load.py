@@ -11,6 +11,7 @@ from typing import Any
 
 from fathom.atomic import replacing
 from fathom.errors import FathomError, near
+from fathom.files import refuse_pipes
 from fathom.tokenizer import gpt2, library, llama2c, sentencepiece, tiktoken
 from fathom.tokenizer.as_sentencepiece import as_sentencepiece
 from fathom.tokenizer.bpe import BPETokenizer
@@ -46,6 +47,7 @@ def save(tokenizer: Tokenizer, path: Path) -> None:
 
 def load(path: Path) -> Tokenizer:
     """The tokenizer in a file or a folder, whatever it is called."""
+    refuse_pipes(path)
     if path.is_dir():
         from fathom.tokenizer import hugging_face  # which reads its files with this module
 

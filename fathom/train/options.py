@@ -132,7 +132,7 @@ def _choices(options: TrainOptions) -> list[str]:
     for name, hint in get_type_hints(TrainOptions).items():
         value, known = getattr(options, name), get_args(hint)
         if known and isinstance(known[0], str) and value not in known:  # a Literal of words
-            found.append(f"{name}={value!r}{near(str(value), known)} Choose one of {', '.join(known)}")
+            found.append(f"{name}={value!r}{near(str(value), known) or ';'} Choose one of {', '.join(known)}")
     return found
 
 

@@ -51,7 +51,7 @@ class Recipe:
 def find(name: str, recipes: Mapping[str, Recipe]) -> Recipe:
     """The recipe of that name, or one line with near matches."""
     if name not in recipes:
-        raise FathomError(f"no preset {name!r}{near(name, recipes)} There are {', '.join(recipes)}")
+        raise FathomError(f"no preset {name!r}{near(name, recipes) or ';'} There are {', '.join(recipes)}")
     return recipes[name]
 
 
@@ -62,7 +62,7 @@ def read(path: Path, base: Recipe) -> Recipe:
     if unknown:
         word = sorted(map(str, unknown))[0]
         raise FathomError(
-            f"{path}: unknown section {word!r}{near(word, ('model', 'train'))} Sections are model and train"
+            f"{path}: unknown section {word!r}{near(word, ('model', 'train')) or ';'} Sections are model and train"
         )
     sections = [values.get(name) or {} for name in ("model", "train")]
     if not all(isinstance(section, dict) for section in sections):

@@ -49,7 +49,7 @@ def reference(name: str, opened: Opened, model: Transformer) -> Reference:
     if kind == "file" and other:
         return from_file(other, model)
     if name not in MAKERS:
-        raise FathomError(f"no reference {name!r}{near(name, KNOWN)} Choose from {', '.join(KNOWN)}")
+        raise FathomError(f"no reference {name!r}{near(name, KNOWN) or ';'} Choose from {', '.join(KNOWN)}")
     return MAKERS[name](opened, model)
 
 
@@ -81,6 +81,7 @@ def transformers(opened: Opened, model: Transformer) -> Reference:
     """The reference library: from the files where it can read them, else from our weights under its names."""
     library = need_transformers()
     library.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
     if opened.names == "hf" and opened.path.is_dir():
         theirs = library.AutoModelForCausalLM.from_pretrained(opened.path, dtype=torch.float32, local_files_only=True)
         about = "fp32, from the same files"
