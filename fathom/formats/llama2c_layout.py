@@ -147,19 +147,22 @@ def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
     )
 
 
+PLAIN = {  # what its runner does, and no header says
+    "position": "rope", "norm": "rms", "mlp": "swiglu", "residual": True, "bias": False, "qk_norm": False,
+    "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
+}  # fmt: skip
+
+
 def header_for(config: ModelConfig, version: int) -> Header:
     """The header of a file that is to be written. FathomError names what the format has no place for."""
     if version not in ORDER:
         raise FathomError(f"version is {version}; llama2.c's format has {', '.join(map(str, ORDER))}")
     z = config.resolved()
-    sizes = (z.d_model, z.d_ff, z.n_layer, z.n_head, z.n_kv_head, z.vocab_size, z.context_length)
-    plain = _config(sizes, z.tie_embeddings).resolved()
-    for name in set(vars(z)) - {"dropout"}:
-        if getattr(z, name) != getattr(plain, name):
-            raise FathomError(
-                f"{name}={getattr(z, name)} has no place in a file of llama2.c, only {getattr(plain, name)}; choose"
-                " another format"
-            )
+    for name, value in {**PLAIN, "head_dim": z.d_model / z.n_head}.items():
+        if getattr(z, name) != value:
+            found = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
+            only = f"{value:g}" if isinstance(value, float) else value
+            raise FathomError(f"{name}={found} has no place in a file of llama2.c, only {only}; choose another format")
     group = GROUP
     while version == 2 and (z.d_model % group or z.d_ff % group):  # its runner takes whole rows in whole groups
         group //= 2

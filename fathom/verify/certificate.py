@@ -31,18 +31,19 @@ class Certificate:
 
     def plain(self) -> dict[str, Any]:
         """JSON values."""
-        comparisons = [plain(c) | {"passed": c.passed} for c in self.comparisons]
+        comparisons = [plain(c) | {"allowed": c.allowed, "passed": c.passed} for c in self.comparisons]
         layout = self.layout and plain(self.layout) | {"verdict": self.layout.verdict}
         return plain(self) | {"comparisons": comparisons, "layout": layout, "passed": self.passed}
 
     def text(self) -> str:
         """A table with a verdict on every line, and the verdict on all."""
-        heads = ("reference", "tokens", "max |Δlogit|", "of up to", "KL, nats", "top-1", "verdict")
+        heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest logit", "KL, nats", "top-1", "verdict")
         rows = [
             (
                 c.reference,
                 f"{c.tokens:,}",
                 f"{c.max_difference:.2e}",
+                f"{c.allowed:.1e}",
                 f"{c.largest_logit:.1f}",
                 f"{c.kl:.1e}",
                 f"{100 * c.top1:.2f} %",
@@ -52,7 +53,7 @@ class Certificate:
         ]
         lines = [f"{self.path}: {self.format}", f"run as {self.dtype} on {self.device}, torch {self.torch}"]
         lines += [f"{self.prompts} prompts, seed {self.seed}", ""]
-        lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5))).rstrip(), ""]
+        lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5, 6))).rstrip(), ""]
         lines += [f"{c.reference}: {c.about}" for c in self.comparisons]
         lines += [f"rope layout: {said(self.layout)}"] if self.layout else []
         return "\n".join([*lines, "", "verified" if self.passed else "NOT VERIFIED"])

@@ -40,10 +40,14 @@ class Comparison:
     tolerance: Tolerance
 
     @property
+    def allowed(self) -> float:
+        """The largest difference of two logits that rounding may make."""
+        return self.tolerance.relative * (1 + self.largest_logit)
+
+    @property
     def passed(self) -> bool:
         """Never true of what is not a number."""
-        allowed = self.tolerance.relative * (1 + self.largest_logit)
-        return self.max_difference <= allowed and self.kl <= self.tolerance.kl
+        return self.max_difference <= self.allowed and self.kl <= self.tolerance.kl
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Loading from wherever a model lies: found by content, read once, converted on the way, refused in one line."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -111,11 +112,48 @@ def test_two_models_in_one_folder_are_refused(files: dict[str, Path], tmp_path: 
         (lambda folder: folder, "holds no model that is known here"),
         (lambda folder: (folder / "x").write_bytes(b"some text") and folder / "x", "holds no model"),
         (lambda folder: (folder / "x").write_bytes(b"") or folder / "x", "holds no model"),
+        (lambda folder: (folder / "x.gguf").write_bytes(b"") or folder / "x.gguf", "x.gguf is empty"),
     ],
 )
 def test_no_model_is_one_line(make: object, says: str, tmp_path: Path) -> None:
     with pytest.raises(FathomError, match=says):
         open_model(make(tmp_path))  # type: ignore[operator]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(files: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(files["hf"], tmp_path / "hf"))
+    for pipe in (folder / "tokenizer.json", folder / "anything", tmp_path / "alone"):
+        pipe.unlink(missing_ok=True)
+        os.mkfifo(pipe)
+        with pytest.raises(FathomError, match=f"{pipe.name} is a pipe or a device"):
+            open_model(pipe if pipe.parent == tmp_path else folder)
+        with pytest.raises(FathomError, match="pipe"):
+            load_tokenizer(pipe)
+        pipe.unlink()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+@pytest.mark.parametrize(("format", "name"), [("hf", "config.json"), ("meta", "params.json")])
+def test_a_damaged_configuration_is_named(
+    text: str, format: str, name: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(files[format], tmp_path / "it"))
+    (folder / name).write_text(text)
+    with pytest.raises(FathomError, match=rf"{name} (is not JSON|holds list)"):
+        open_model(folder)
+
+
+def test_large_tensors_are_converted_some_rows_at_a_time(
+    files: dict[str, Path], model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = [export(model, ByteTokenizer(), "gguf", tmp_path / "q", "q8_0").path]
+    packed.append(export(model, None, "llama2c", tmp_path / "b" / "m.bin", "q8_0").path)
+    for path in [*packed, files["hf"], files["meta"]]:
+        whole, _ = load(path, dtype="bf16", device="cpu")
+        monkeypatch.setattr("fathom.formats.load.PIECE", 96)  # three rows of 32, the last piece shorter
+        pieces, _ = load(path, dtype="bf16", device="cpu")
+        monkeypatch.undo()
+        assert all(torch.equal(x, pieces.state_dict()[name]) for name, x in whole.state_dict().items())
 
 
 def test_a_name_is_the_hubs_unless_its_folder_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
