@@ -161,8 +161,7 @@ def header_for(config: ModelConfig, version: int) -> Header:
     for name, value in {**PLAIN, "head_dim": z.d_model / z.n_head}.items():
         if getattr(z, name) != value:
             found = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
-            only = f"{value:g}" if isinstance(value, float) else value
-            raise FathomError(f"{name}={found} has no place in a file of llama2.c, only {only}; choose another format")
+            raise FathomError(f"{name}={found} has no place in a file of llama2.c, only {value}; choose another format")
     group = GROUP
     while version == 2 and (z.d_model % group or z.d_ff % group):  # its runner takes whole rows in whole groups
         group //= 2
