@@ -21,6 +21,7 @@ VERBS = {  # verb: (the module that holds `command`, what it does)
     "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
     "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
     "verify": ("fathom.cli.verify", "a certificate that a model computes what it should"),
+    "eval": ("fathom.cli.eval", "how well a model predicts a text, and what quantising it costs"),
     "info": ("fathom.cli.info", "what a model is, without loading its weights"),
     "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
     "chat": ("fathom.cli.chat", "talk with a model"),

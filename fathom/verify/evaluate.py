@@ -1,0 +1,203 @@
+"""How well a model predicts a text: loss, bits per character and per byte, and how often the likeliest token is right.
+
+Windows overlap: each reads context_length tokens and begins `stride` after the one before, and scores only what that
+one has not, so that no token counts twice (https://huggingface.co/docs/transformers/perplexity). Of records only the
+answers are scored. Does not know how the models that it compares differ.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fathom.data.batches import IGNORED, Batch
+from fathom.data.corpus import JSON_LINES, resolve
+from fathom.data.encoding import encode, holds_records
+from fathom.data.example_file import Short
+from fathom.data.instructions import Instructions
+from fathom.data.prepare import encoded, text_size
+from fathom.errors import FathomError
+from fathom.model.transformer import Transformer
+from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
+
+T = TypeVar("T")
+AT_ONCE = 1 << 22  # logits held at a time, of each model
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Windows (1, t) in which tokens are to be predicted, and what they are in words."""
+
+    about: str
+    windows: Iterator[Batch]
+    count: int
+    stride: int | None  # None: of records
+
+
+@dataclass
+class Score:
+    """Of one model over all scored tokens so far; kl and same against the first of the models."""
+
+    loss: float = 0.0  # sum of -ln p(token), nats
+    right: int = 0  # tokens that the model found likeliest
+    kl: float = 0.0  # sum of KL(first || this), nats
+    same: int = 0  # tokens at which the first model finds the same one likeliest
+
+    def add(self, log_p: Tensor, wanted: Tensor, first: Tensor) -> None:  # (n, V), (n,), (n, V)
+        likeliest = log_p.argmax(-1)  # (n,)
+        self.loss -= float(log_p.gather(1, wanted[:, None]).sum())
+        self.right += int((likeliest == wanted).sum())
+        self.kl += 0.0 if log_p is first else float((first.exp() * (first - log_p)).sum())
+        self.same += int((likeliest == first.argmax(-1)).sum())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model makes of the text. Figures are means over the tokens scored."""
+
+    tokens: int
+    characters: int
+    bytes: int
+    loss: float  # nats per token
+    top1: float  # share of tokens that the model found likeliest
+    kl: float  # KL(first || this), nats per token
+    agreement: float  # share of places where the first model finds the same token likeliest
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf  # e^710 is no number
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.loss * self.tokens / math.log(2) / max(self.characters, 1)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.loss * self.tokens / math.log(2) / max(self.bytes, 1)
+
+
+def questions(
+    data: str, tokenizer: Tokenizer, context_length: int, stride: int | None = None, limit: int | None = None
+) -> Questions:
+    """What to ask of a text, a named corpus or a file of records; `limit`: only so many windows, spread evenly.
+
+    stride: default half of context_length. FathomError where there is nothing to predict.
+    """
+    if limit is not None and limit < 1:
+        raise FathomError(f"windows is {limit}; expected at least 1")
+    if stride is not None and not 1 <= stride <= context_length:
+        raise FathomError(f"stride is {stride}; expected 1 to {context_length}, the model's context length")
+    if not is_text(data):
+        return of_records(data, tokenizer, context_length, stride, limit)
+    stride = stride or max(1, context_length // 2)
+    tokens = tokens_of(data, tokenizer)
+    found = spread(places(len(tokens), context_length, stride), limit)
+    about = f"text, in windows of {context_length} tokens, {stride} apart"
+    return Questions(about, (window(tokens, *place) for place in found), len(found), stride)
+
+
+def is_text(data: str) -> bool:
+    """Whether all of it is scored: JSON lines that hold nothing but texts are one."""
+    lines = Path(data).suffix.lower() in JSON_LINES
+    return not holds_records(data) or (lines and Instructions(Path(data)).kind.fields == ("text",))
+
+
+def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
+    """The ids of a text, after the bos that the format puts before it."""
+    dtype = id_dtype(tokenizer.vocab_size)
+    start = np.array([] if tokenizer.bos is None else [tokenizer.bos], dtype)
+    tokens = np.concatenate([start, *encoded(resolve(data), tokenizer, lambda done, total: None)])
+    if len(tokens) < 2:
+        raise FathomError(f"{data}: {len(tokens)} token; expected at least 2, one to read and one to predict")
+    return tokens
+
+
+def places(n_tokens: int, context_length: int, stride: int) -> list[tuple[int, int, int]]:
+    """(begin, first, end) of each window: it reads from begin to before end, and scores what follows from first on.
+
+    Every token but the very first is scored once, and after the first window with more than context_length - stride
+    tokens before it.
+    """
+    found, first = [], 0
+    for begin in range(0, n_tokens - 1, stride):
+        end = min(begin + context_length, n_tokens - 1)
+        found.append((begin, first, end))
+        if end == n_tokens - 1:
+            break
+        first = end
+    return found
+
+
+def window(tokens: TokenArray, begin: int, first: int, end: int) -> Batch:
+    part = torch.from_numpy(tokens[begin : end + 1].astype(np.int64))  # (t + 1,)
+    targets = part[1:].clone()
+    targets[: first - begin] = IGNORED
+    return Batch(part[None, :-1], targets[None])
+
+
+def of_records(
+    data: str, tokenizer: Tokenizer, context_length: int, stride: int | None, limit: int | None
+) -> Questions:
+    """A window for each record, of which the answer is scored."""
+    if stride is not None:
+        raise FathomError(f"{data} holds records, each of which is read on its own; leave --stride out")
+    found = encode(Path(data), tokenizer, context_length + 1, whole=False)
+    examples = spread(found.examples, limit)
+    cut = (
+        f"; {found.n_cut:,} cut after {context_length + 1} tokens, {found.n_dropped:,} left out" if found.n_cut else ""
+    )
+    about = f"{found.about}; only the answers are scored{cut}"
+    return Questions(about, map(of_record, examples), len(examples), None)
+
+
+def of_record(example: Short) -> Batch:
+    ids, trained = (torch.from_numpy(x.astype(np.int64)) for x in (example.ids, example.trained))
+    return Batch(ids[None, :-1], ids[1:].masked_fill(trained[1:] == 0, IGNORED)[None])
+
+
+def spread(things: Sequence[T], limit: int | None) -> Sequence[T]:
+    if limit is None or limit >= len(things):
+        return things
+    return [things[i * len(things) // limit] for i in range(limit)]
+
+
+@torch.no_grad()
+def evaluate(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Evaluation]:
+    """How well each model predicts what is to be predicted, and how far it is from the first.
+
+    One window at a time passes through all models, and few rows of logits are held. FathomError where a loss is not a
+    number.
+    """
+    scores, asked = [Score() for _ in models], [np.zeros(0, id_dtype(tokenizer.vocab_size))]
+    for batch in windows:
+        wanted = batch.targets[batch.targets != IGNORED]  # (n,)
+        asked.append(wanted.numpy().astype(asked[0].dtype))
+        score(models, scores, batch.to(models[0].embed.weight.device))
+    tokens = np.concatenate(asked)
+    characters, n_bytes = text_size(tokens, tokenizer)
+    n = len(tokens)
+    if bad := [s.loss for s in scores if not math.isfinite(s.loss)]:
+        raise FathomError(f"the loss is {bad[0]}; the weights are damaged or --dtype is too narrow; try --dtype fp32")
+    return [Evaluation(n, characters, n_bytes, s.loss / n, s.right / n, s.kl / n, s.same / n) for s in scores]
+
+
+def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) -> None:
+    """Add one window to every model's score."""
+    scored = batch.targets[0] != IGNORED  # (t,)
+    rows = max(1, AT_ONCE // models[0].config.vocab_size)
+    states = [model.eval().hidden(batch.ids)[0, scored].split(rows) for model in models]  # pieces (r, d)
+    for wanted, *pieces in zip(batch.targets[0, scored].split(rows), *states):
+        first = log_probabilities(models[0], pieces[0])
+        for model, x, total in zip(models, pieces, scores):
+            log_p = first if x is pieces[0] else log_probabilities(model, x)
+            total.add(log_p, wanted, first)
+
+
+def log_probabilities(model: Transformer, x: Tensor) -> Tensor:  # (n, d) -> (n, V)
+    exact = torch.float32 if x.device.type == "mps" else torch.float64  # where fp64 is to be had
+    return model.unembed(x).to(exact).log_softmax(-1)

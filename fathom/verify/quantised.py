@@ -1,0 +1,109 @@
+"""What packing a model's weights costs: bits, the error of each kind of matrix, and what becomes of its predictions.
+
+The packed copies share all that is not packed with the model, so that each needs only its packed weights.
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from torch import Tensor
+
+from fathom.fields import plain
+from fathom.model.transformer import Transformer
+from fathom.quant.error import Cost, cost
+from fathom.quant.linear import QuantLinear
+from fathom.quant.schemes import SCHEMES, scheme_named
+from fathom.quant.swap import quantize_model
+from fathom.verify.evaluate import Evaluation
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class KindCost:
+    """Of all matrices that have the same place in their blocks."""
+
+    kind: str  # such as attn.q
+    parameters: int
+    bits: float  # per parameter, with scales
+    relative_error: float  # rms(w - w') / rms(w)
+    max_error: float  # the largest |w - w'|
+
+
+@dataclass(frozen=True)
+class SchemeReport:
+    """What one number format costs."""
+
+    scheme: str
+    bits: float  # per parameter of the packed matrices, with scales
+    model_bytes: int  # of the whole model, with what is not packed
+    relative_error: float
+    kinds: tuple[KindCost, ...]
+    found: Evaluation
+
+    def plain(self, exact: Evaluation) -> dict[str, Any]:
+        """JSON values; `exact`: what the float model makes of the text."""
+        change = self.found.loss - exact.loss
+        values = {"delta_loss": change, "delta_percent": percent(change, exact)}
+        values |= {name: getattr(self.found, name) for name in ("loss", "top1", "kl", "agreement", "bits_per_byte")}
+        return {key: value for key, value in plain(self).items() if key != "found"} | values
+
+
+def percent(change: float, exact: Evaluation) -> float:
+    """Of the float model's loss."""
+    return 100 * change / exact.loss if exact.loss else 0.0
+
+
+def schemes(said: str) -> list[str]:
+    """The number formats of a name, or all. FathomError names those there are."""
+    return list(SCHEMES) if said == ALL else [scheme_named(said).name]
+
+
+def packed_copy(model: Transformer, scheme: str) -> Transformer:
+    """The model with the matrices of its blocks packed; the given one stays as it is and lends all its other tensors.
+
+    FathomError where there is none to pack, or it is packed already.
+    """
+    shared = {id(tensor): tensor for tensor in tensors(model)}
+    other = copy.deepcopy(model, shared)
+    quantize_model(other, scheme)
+    return other
+
+
+def tensors(model: Transformer) -> list[Tensor]:
+    """All that the model holds, each once."""
+    return list(chain(model.parameters(), model.buffers()))
+
+
+def nbytes(model: Transformer) -> int:
+    return sum(tensor.nbytes for tensor in tensors(model))
+
+
+def report(model: Transformer, packed: Transformer, scheme: str, found: Evaluation) -> SchemeReport:
+    """What `packed`, a packed copy of the model, costs and makes of the text."""
+    groups: dict[str, list[tuple[Cost, float]]] = {}
+    for name, layer in packed.named_modules():
+        if isinstance(layer, QuantLinear):
+            weight = model.get_submodule(name).weight
+            assert isinstance(weight, Tensor)
+            groups.setdefault(kind_of(name), []).append((cost(name, weight, layer), weight.float().norm().item()))
+    kinds = tuple(pooled(kind, costs) for kind, costs in groups.items())
+    whole = pooled("", list(chain.from_iterable(groups.values())))
+    return SchemeReport(scheme, whole.bits, nbytes(packed), whole.relative_error, kinds, found)
+
+
+def kind_of(name: str) -> str:
+    """`blocks.3.attn.q` is an `attn.q`, with an adapter on it too."""
+    return re.sub(r"^blocks\.\d+\.", "", name).removesuffix(".base")
+
+
+def pooled(kind: str, costs: Sequence[tuple[Cost, float]]) -> KindCost:
+    """Several matrices as if they were one, each with its norm."""
+    count, size = sum(c.parameters for c, _ in costs), sum(c.nbytes for c, _ in costs)
+    wrong, norm = sum((c.relative_error * n) ** 2 for c, n in costs), sum(n**2 for _, n in costs)
+    relative = (wrong / norm) ** 0.5 if norm else 0.0
+    return KindCost(kind, count, 8 * size / count, relative, max(c.max_error for c, _ in costs))
