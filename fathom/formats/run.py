@@ -26,6 +26,11 @@ def open_run(path: Path) -> Opened:
     """The model of a run folder, of one of its checkpoints, or of any folder with our config.yaml and weights."""
     folder = find(path)
     said = read_config(folder / CONFIG)
+    if isinstance(base := said.get("base"), dict) and not (folder / WEIGHTS).exists():
+        raise FathomError(
+            f"{path} holds an adapter of {base.get('path')} and no model of its own; give that model, or make one of"
+            f" both: fathom merge {base.get('path')} {path} -o FOLDER"
+        )
     config = build(ModelConfig, said.get("model", {}), f"{folder / CONFIG}: model")
     tensors = open_safetensors(folder / WEIGHTS)
     about = {key: value for key, value in said.items() if key != "model"}

@@ -253,3 +253,9 @@ def test_bad_records_name_line_and_field(tmp_path: Path, lines: list[Any], words
     with pytest.raises(FathomError, match=words):
         tuned(tmp_path, "run", data=bad(tmp_path, "bad.jsonl", lines))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_adapters_run_says_what_it_is_to_those_who_want_a_model(tmp_path: Path) -> None:
+    tuned(tmp_path, "run", max_iters=2)
+    with pytest.raises(FathomError, match="holds an adapter of .*base and no model of its own.*fathom merge"):
+        load_base(tmp_path / "run")
