@@ -257,5 +257,5 @@ def test_bad_records_name_line_and_field(tmp_path: Path, lines: list[Any], words
 
 def test_an_adapters_run_says_what_it_is_to_those_who_want_a_model(tmp_path: Path) -> None:
     tuned(tmp_path, "run", max_iters=2)
-    with pytest.raises(FathomError, match="holds an adapter of .*base and no model of its own.*fathom merge"):
+    with pytest.raises(FathomError, match=r"holds an adapter of .*base and no model of its own.*fathom merge"):
         load_base(tmp_path / "run")
