@@ -5,7 +5,6 @@ Every number names its run: (rung, seed) and the folder with that run's model. D
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -124,7 +123,3 @@ def read(folder: Path) -> LadderResult:
 def folder_of(rung: str, seed: int) -> str:
     """Where the model of a run lies, from the folder of the ladder."""
     return f"models/{rung}-{seed}"
-
-
-def seeds_of(runs: Sequence[Trained]) -> str:
-    return ", ".join(str(run.seed) for run in runs)

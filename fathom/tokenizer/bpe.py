@@ -8,16 +8,14 @@ where a text can be cut, and that text never becomes a special token.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from fathom.errors import FathomError
 from fathom.tokenizer import library
-from fathom.tokenizer.protocol import Marked, Special, TokenArray, id_dtype, known, utf8, whole_pieces
+from fathom.tokenizer.protocol import InPieces, Special, known, utf8, whole_pieces
 
 END = "<|endoftext|>"
 SMALLEST = 256 + 1  # every byte, and END
@@ -34,7 +32,7 @@ NEVER = re.compile(r"(?!)")
 NONE = Special()
 
 
-class BPETokenizer(Marked):
+class BPETokenizer(InPieces):
     """A byte-level BPE of the `tokenizers` library."""
 
     kind = "bpe"
@@ -89,13 +87,6 @@ class BPETokenizer(Marked):
         hf.train_from_iterator((piece for piece in pieces if utf8(piece)), trainer)  # it holds 256 of them at a time
         end = hf.get_vocab()[END]
         return cls(hf, Special(eos=end, names={END: end}))
-
-    def encode(self, text: str) -> list[int]:
-        return list(chain.from_iterable(self._encode(text)))
-
-    def encode_array(self, text: str) -> TokenArray:
-        dtype = id_dtype(self.vocab_size)
-        return np.concatenate([np.zeros(0, dtype), *(np.array(ids, dtype) for ids in self._encode(text))])
 
     def _encode(self, text: str) -> Iterator[list[int]]:
         """The ids of pieces of the text, encoded side by side."""

@@ -6,6 +6,7 @@ travels inside a run directory and a checkpoint. Knows no particular tokenizer a
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -53,6 +54,23 @@ class Marked:
     @property
     def eos(self) -> int | None:
         return self.special.eos
+
+
+class InPieces(Marked):
+    """What follows where a text is encoded in pieces, so that a long one needs little memory."""
+
+    vocab_size: int
+
+    def _encode(self, text: str) -> Iterator[list[int]]:
+        """The ids of the text, piece by piece."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> list[int]:
+        return list(chain.from_iterable(self._encode(text)))
+
+    def encode_array(self, text: str) -> TokenArray:
+        dtype = id_dtype(self.vocab_size)
+        return np.concatenate([np.zeros(0, dtype), *(np.array(ids, dtype) for ids in self._encode(text))])
 
 
 class Tokenizer(Protocol):

@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sentencepiece
 
 from fathom.errors import FathomError
@@ -32,13 +31,13 @@ from fathom.tokenizer.pieces import (
     write_pieces,
 )
 from fathom.tokenizer.protobuf import read_fields
-from fathom.tokenizer.protocol import Marked, Special, TokenArray, id_dtype, known, read_special, utf8
+from fathom.tokenizer.protocol import InPieces, Special, known, read_special, utf8
 
 PART = 1 << 16  # characters: what the library encodes at a time; it is four times as slow on millions at once
 UNKNOWN_TEXT = " ⁇ ".encode()  # what the library writes for the unknown piece
 
 
-class SentencePieceTokenizer(Marked):
+class SentencePieceTokenizer(InPieces):
     """The tokenizer of a vocabulary of pieces."""
 
     kind = "sentencepiece"
@@ -50,13 +49,6 @@ class SentencePieceTokenizer(Marked):
         self._bytes = [_bytes_of(text, type) for text, type in zip(pieces.texts, pieces.types)]
         self._strips = pieces.dummy_prefix or pieces.squeeze_spaces
         self._library = _library(pieces)
-
-    def encode(self, text: str) -> list[int]:
-        return list(chain.from_iterable(self._encode(text)))
-
-    def encode_array(self, text: str) -> TokenArray:
-        dtype = id_dtype(self.vocab_size)
-        return np.concatenate([np.zeros(0, dtype), *(np.array(ids, dtype) for ids in self._encode(text))])
 
     def _encode(self, text: str) -> Iterator[list[int]]:
         """The ids of the text, part by part."""
