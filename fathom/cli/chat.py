@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, how, loaded
+from fathom.cli.choices import LINES, choices, chosen, drafting, how, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError, near
 
@@ -36,7 +36,7 @@ def command(model: str, system: str | None, verbose: bool, as_json: bool, **call
 
     options = chosen(call)
     network, tokenizer = loaded(model, call)
-    talk = Conversation(network, tokenizer, options, system)
+    talk = Conversation(network, tokenizer, options, system, drafting(call, tokenizer))
     brought = "" if tokenizer.special.template is not None else "; the model brings none"
     note(f"chat template: {about(template_for(tokenizer))}{brought}")
     note(f"{how(network, call)}; /help lists commands")

@@ -31,6 +31,8 @@ CHOICES = [
         "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, as yarn:4."
     ),
     click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew."),
+    click.option("--speculate", metavar="HOW", help="lookup: guess from repeats in the text; writes the same, sooner."),
+    click.option("--draft", metavar="MODEL", help="A smaller model that guesses; both have one vocabulary."),
     click.option("--adapter", multiple=True, metavar="FOLDER", help="An adapter on the model; several add up."),
     click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers too, on stderr."),
 ]
@@ -53,12 +55,26 @@ def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer
     return network, needed(tokenizer, model)
 
 
+def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
+    """The model that guesses what comes next, where a call names one, read as the other is."""
+    from fathom.formats.load import load
+    from fathom.generate.propose import check_tokens
+
+    if call["draft"] is None:
+        return None
+    network, theirs = load(call["draft"], call["dtype"] or "auto", call["device"] or "auto", call["quantize"])
+    if theirs is not None:
+        check_tokens(tokenizer, theirs)
+    return network
+
+
 def how(network: "Transformer", call: Mapping[str, Any]) -> str:
     """How the model runs: device, dtype and what was packed, as a line."""
     from fathom.machine import describe
 
     packed = f", {call['quantize']}" if call["quantize"] else ""
     packed += "".join(f", adapter {folder}" for folder in call["adapter"])
+    packed += f", draft {call['draft']}" if call["draft"] else ""
     return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
 
 

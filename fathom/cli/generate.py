@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, how, loaded
+from fathom.cli.choices import LINES, choices, chosen, drafting, how, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 
@@ -39,7 +39,7 @@ def command(
     prompts = texts if not chat else [asked(tokenizer, text) for text in texts]
     if chat:
         options = replace(options, stop=(*options.stop, *turns(tokenizer)))
-    running = stream(network, tokenizer, prompts, options)
+    running = stream(network, tokenizer, prompts, options, drafting(call, tokenizer))
     click.echo(how(network, call), err=True)
     out = sys.stderr if as_json else sys.stdout
 

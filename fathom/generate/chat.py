@@ -31,6 +31,7 @@ class Conversation:
         tokenizer: Tokenizer,
         options: GenerateOptions | None = None,
         system: str | None = None,
+        draft: Transformer | None = None,
     ) -> None:
         options = options or GenerateOptions()
         stop = (*options.stop, *STOPS.get(template_for(tokenizer), ()))
@@ -38,7 +39,7 @@ class Conversation:
             "stop" if options.past_context == "slide" else options.past_context
         )  # whole messages go, not half
         self.options = replace(options, stop=stop, num_samples=1, past_context=past_context)
-        self.model, self.tokenizer, self.system = model, tokenizer, system
+        self.model, self.tokenizer, self.system, self.draft = model, tokenizer, system, draft
         self.turns: list[Message] = []
         self.left_out = 0  # of the turns, the oldest
 
@@ -66,7 +67,7 @@ class Conversation:
         def keep(answer: str) -> None:
             self.turns += [question, Message("assistant", answer.strip())]
 
-        return Answer(stream(self.model, self.tokenizer, [ids], self.options), keep)
+        return Answer(stream(self.model, self.tokenizer, [ids], self.options, self.draft), keep)
 
     def prompt(self, question: Message) -> list[int]:
         """What the model reads: as many of the newest turns as leave room for an answer."""

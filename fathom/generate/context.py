@@ -4,6 +4,7 @@ Once `room` tokens are in view the older half is forgotten and the rest is read 
 so that each token follows from at least half a context. Does not know text or sampling.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -65,6 +66,15 @@ class Reader(Protocol):
     def logits(self, windows: Sequence[Window]) -> Tensor:
         """(b, V) logits of the token after each window."""
 
+    def spare(self, window: Window) -> int:
+        """How long a draft may be that is read after this window, the only one, in the same pass."""
+
+    def ahead(self, window: Window, draft: Sequence[int]) -> Tensor:
+        """(1 + k, V) logits of the token after the window and after each of k tokens that may follow it."""
+
+    def rewind(self, count: int) -> None:
+        """Forget the last `count` tokens of the draft: they do not follow."""
+
 
 class Recompute:
     """Each window through the whole model for every token: slow, plain, and what the cache must agree with."""
@@ -78,6 +88,16 @@ class Recompute:
         device = self.model.embed.weight.device
         last = [self.model.hidden(torch.tensor([window.ids], device=device))[:, -1] for window in windows]
         return self.model.unembed(torch.cat(last))  # (b, d) -> (b, V)
+
+    def spare(self, window: Window) -> int:
+        return sys.maxsize if window.room is None else window.room - len(window.ids)
+
+    def ahead(self, window: Window, draft: Sequence[int]) -> Tensor:
+        ids = torch.tensor([[*window.ids, *draft]], device=self.model.embed.weight.device)
+        return self.model.unembed(self.model.hidden(ids)[0, -1 - len(draft) :])  # (1 + k, d) -> (1 + k, V)
+
+    def rewind(self, count: int) -> None:
+        pass
 
 
 class Cached:
@@ -96,6 +116,17 @@ class Cached:
     def logits(self, windows: Sequence[Window]) -> Tensor:
         full = self.cache.length == self.cache.capacity  # at the start, and whenever a window has slid
         return self.model.unembed(self.prefill(windows) if full else self.step(windows))  # (b, d) -> (b, V)
+
+    def spare(self, window: Window) -> int:
+        full = self.cache.length == self.cache.capacity
+        return 0 if full else self.capacity - len(window.ids)
+
+    def ahead(self, window: Window, draft: Sequence[int]) -> Tensor:
+        ids = torch.tensor([[window.ids[-1], *draft]], device=self.device)  # (1, 1 + k)
+        return self.model.unembed(self.model.hidden(ids, self.cache)[0])  # (1 + k, d) -> (1 + k, V)
+
+    def rewind(self, count: int) -> None:
+        self.cache.rewind(self.cache.length - count)
 
     def step(self, windows: Sequence[Window]) -> Tensor:  # -> (b, d)
         """Read the one new token of each row."""
@@ -123,15 +154,19 @@ class Cached:
     def make_cache(self, batch: int, rows: int, padding: Tensor | None) -> KVCache:
         """An empty cache for `batch` texts, if there is memory for the `rows` that will follow from them."""
         config = self.model.config
-        needed = cache_bytes(config, rows, self.capacity, self.dtype.itemsize)
-        free = free_memory(self.device)
-        if free is not None and needed > free:
-            raise FathomError(
-                f"the cache of {rows:,} x {self.capacity:,} tokens needs {needed / 2**20:,.0f} MiB and"
-                f" {free / 2**20:,.0f} MiB are free; write fewer tokens or fewer samples"
-            )
+        fits(config, rows, self.capacity, self.dtype, self.device)
         self.cache = KVCache(config, 0, 0)  # the old one goes before the new one comes
         return KVCache(config, batch, self.capacity, padding, self.dtype, self.device)
+
+
+def fits(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+    """FathomError when there is no memory for a cache of so many rows and tokens."""
+    needed, free = cache_bytes(config, rows, capacity, dtype.itemsize), free_memory(device)
+    if free is not None and needed > free:
+        raise FathomError(
+            f"the cache of {rows:,} x {capacity:,} tokens needs {needed / 2**20:,.0f} MiB and"
+            f" {free / 2**20:,.0f} MiB are free; write fewer tokens or fewer samples"
+        )
 
 
 def make_reader(model: Transformer, options: GenerateOptions, longest: int, room: int | None) -> Reader:

@@ -7,19 +7,18 @@ prints nothing.
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.fields import build, plain
-from fathom.generate.context import Window, make_reader, room_for
+from fathom.generate.choose import Chooser
+from fathom.generate.context import make_reader, room_for
 from fathom.generate.options import GenerateOptions
-from fathom.generate.pieces import Completion, Facts, Finish, Piece, complete
-from fathom.generate.sampling import Samplers, draw
-from fathom.generate.stops import StopStrings, TextDecoder
+from fathom.generate.pieces import Completion, Facts, Piece, complete
+from fathom.generate.propose import DraftModel, PromptLookup, check_sizes
+from fathom.generate.row import Row
+from fathom.generate.sampling import Samplers
+from fathom.generate.speculative import Speculative
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -32,16 +31,18 @@ def stream(
     tokenizer: Tokenizer,
     prompts: Prompts,
     options: GenerateOptions | None = None,
+    draft: Transformer | None = None,
     **changes: Any,
 ) -> "Stream":
     """Pieces of text as the model writes them: for one text, or side by side for a list of texts or of lists of ids.
 
-    `changes` are fields of GenerateOptions, such as `temperature=0`. Every FathomError comes before the first piece.
+    `changes` are fields of GenerateOptions, such as `temperature=0`. `draft`: a smaller model of the same vocabulary
+    that guesses what comes next. Every FathomError comes before the first piece.
     """
     if isinstance(changes.get("stop"), str):
         changes["stop"] = (changes["stop"],)
     options = build(GenerateOptions, plain(options or GenerateOptions()) | changes, "generate")
-    return Stream(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, options)
+    return Stream(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, options, draft)
 
 
 def generate(
@@ -49,30 +50,37 @@ def generate(
     tokenizer: Tokenizer,
     prompts: Prompts,
     options: GenerateOptions | None = None,
+    draft: Transformer | None = None,
     **changes: Any,
 ) -> list[Completion]:
     """What `stream` writes, whole: `num_samples` completions of each prompt, in the order of the prompts."""
-    return stream(model, tokenizer, prompts, options, **changes).collect()
+    return stream(model, tokenizer, prompts, options, draft, **changes).collect()
 
 
 class Stream(Iterator[Piece]):
     """Pieces as they are chosen. `facts`: what was measured so far. `prompts`: the text each row goes on from."""
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Prompt], options: GenerateOptions
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        prompts: Sequence[Prompt],
+        options: GenerateOptions,
+        draft: Transformer | None = None,
     ) -> None:
-        self.model, self.options, self.samplers = model, options, Samplers(options)
-        self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)  # a padded vocabulary ends in no tokens
-        ids = [prompt_ids(tokenizer, prompt, self.vocab_size) for prompt in prompts]
+        vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)  # a padded vocabulary ends in no tokens
+        ids = [prompt_ids(tokenizer, prompt, vocab_size) for prompt in prompts]
         longest = max(map(len, ids), default=1)
         room = room_for(model.config, options.past_context, longest)
-        self.reader = make_reader(model, options, longest, room)
+        reader = make_reader(model, options, longest, room)
         self.facts = Facts(secrets.randbits(32) if options.seed is None else options.seed, sum(map(len, ids)))
         self.prompts, self.rows = [], list[Row]()
         for prompt, start in zip(prompts, ids):
             for _ in range(options.num_samples):
                 self.prompts.append(prompt if isinstance(prompt, str) else tokenizer.decode(prompt))
                 self.rows.append(Row(len(self.rows), start, room, tokenizer, options))
+        chooser = Chooser(model, reader, Samplers(options), self.rows, self.facts, vocab_size)
+        self.chooser = speculating(chooser, options, longest, draft)
         self.pieces = self.run()
 
     def __next__(self) -> Piece:
@@ -84,70 +92,32 @@ class Stream(Iterator[Piece]):
 
     def run(self) -> Iterator[Piece]:
         """The loop."""
-        generators = [torch.Generator().manual_seed(self.facts.seed + row.index) for row in self.rows]
-        seen = self.seen_at_start()
-        live = self.rows
-        while live:
+        while live := [row for row in self.rows if row.finish_reason is None]:
             began = time.perf_counter()
-            index = torch.tensor([row.index for row in live], device=seen.device)
-            logits = self.logits(live)  # (b, V)
-            ids = draw(self.samplers(logits, seen[index]), [generators[row.index] for row in live])  # (b,)
-            seen[index, ids] = True
-            logprobs = logits.log_softmax(-1).gather(1, ids[:, None])  # (b, 1)
-            chosen = list(zip(live, ids.tolist(), logprobs.flatten().tolist()))
-            self.facts.count(len(live), time.perf_counter() - began)
-            for row, token, logprob in chosen:
-                yield row.accept(token, logprob)
+            chosen = self.chooser.choose(live)
+            seconds = time.perf_counter() - began
+            pieces = [row.accept(token, logprob) for row, token, logprob in chosen if row.finish_reason is None]
+            self.facts.count(len(pieces), seconds)
+            self.facts.cache_bytes = self.chooser.nbytes
             self.facts.forgotten = sum(row.window.forgotten for row in self.rows)
-            live = [row for row in live if row.finish_reason is None]
-
-    @torch.no_grad()
-    def logits(self, live: Sequence["Row"]) -> Tensor:  # (b, V)
-        """The model's float32 logits of each row's next token, refused when they are not numbers."""
-        with evaluating(self.model):
-            logits = self.reader.logits([row.window for row in live])[:, : self.vocab_size].float()
-        self.facts.cache_bytes = self.reader.nbytes
-        if not logits.amax(-1).isfinite().all():
-            raise FathomError(
-                "the model's logits are not finite numbers; its weights are damaged or its dtype too small"
-            )
-        return logits
-
-    def seen_at_start(self) -> Tensor:
-        """(rows, V) which tokens each row's prompt holds."""
-        seen = torch.zeros(len(self.rows), self.vocab_size, dtype=torch.bool, device=self.model.embed.weight.device)
-        for row in self.rows:
-            seen[row.index, row.window.ids] = True
-        return seen
+            yield from pieces
 
 
-class Row:
-    """One text being written: what is in view, what may be shown of it, and why it ended."""
-
-    def __init__(
-        self, index: int, ids: list[int], room: int | None, tokenizer: Tokenizer, options: GenerateOptions
-    ) -> None:
-        self.index, self.last, self.left = index, tokenizer.special.last, options.max_new_tokens
-        self.window = Window(ids, room, slides=options.past_context == "slide")
-        self.decoder, self.stops = TextDecoder(tokenizer, ids), StopStrings(options.stop)
-        self.finish_reason: Finish | None = None
-
-    def accept(self, token: int, logprob: float) -> Piece:
-        """What this row makes of its next token."""
-        self.left -= 1
-        self.window.append(token)
-        text = "" if token in self.last else self.stops.push(self.decoder.push(token))
-        self.finish_reason = self.reason(token)
-        if self.finish_reason in ("eos", "length"):
-            text += self.stops.push(self.decoder.flush()) + self.stops.flush()
-        return Piece(self.index, token, text, logprob, self.finish_reason)
-
-    def reason(self, token: int) -> Finish | None:
-        if self.stops.found:
-            return "stop"
-        if token in self.last:
-            return "eos"
-        return "length" if self.left == 0 or self.window.full else None
+def speculating(
+    chooser: Chooser, options: GenerateOptions, longest: int, draft: Transformer | None
+) -> Chooser | Speculative:
+    """The chooser itself, or for a single row one that judges drafts, if any are wanted; several rows do without."""
+    if draft is not None and options.speculate != "off":
+        raise FathomError(f"speculate is {options.speculate!r} and there is a draft model; choose one of them")
+    if draft is not None:
+        check_sizes(chooser.model, draft, chooser.vocab_size)
+    if len(chooser.generators) != 1 or (draft is None and options.speculate == "off"):
+        return chooser
+    chooser.facts.proposed = 0
+    if draft is None:
+        return Speculative(chooser, PromptLookup())
+    made = (chooser.samplers, chooser.generators[0], chooser.vocab_size)
+    return Speculative(chooser, DraftModel(draft, *made, longest + options.max_new_tokens, options.prefill_chunk))
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[int]:
@@ -173,16 +143,3 @@ def first_id(tokenizer: Tokenizer) -> int:
         return tokenizer.encode("\n")[-1]
     except OutsideVocabulary:
         return 0
-
-
-@contextmanager
-def evaluating(model: Transformer) -> Iterator[None]:
-    """Without dropout; afterwards as before."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()

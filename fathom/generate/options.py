@@ -11,6 +11,7 @@ from typing import Literal
 from fathom.errors import FathomError, near
 
 PastContext = Literal["slide", "stop", "extend"]
+Speculate = Literal["off", "lookup"]
 ORDER = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")  # the order of Hugging Face transformers
 NEUTRAL: dict[str, float] = {"repetition_penalty": 1, "temperature": 1, "top_p": 1, "min_p": 0}  # the same as off
 
@@ -53,6 +54,7 @@ class GenerateOptions(SamplingOptions):
     use_cache: bool = True
     past_context: PastContext = "slide"  # when context_length is full: forget the older half, stop, or read on (rope)
     prefill_chunk: int = 512  # tokens of a prompt that are read at a time; bounds the memory
+    speculate: Speculate = "off"  # lookup: guess what comes next from the text so far, for one sample of one prompt
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,4 +103,6 @@ def _length_problems(o: GenerateOptions) -> list[str]:
         found.append(f"seed is {o.seed}; expected a whole number from 0 to below 2**62")
     if o.past_context not in ("slide", "stop", "extend"):
         found.append(f"past_context is {o.past_context!r}; choose one of slide, stop, extend")
+    if o.speculate not in ("off", "lookup"):
+        found.append(f"speculate is {o.speculate!r}; choose off or lookup")
     return found

@@ -62,6 +62,9 @@ class Facts:
     decode_seconds: float = 0.0
     cache_bytes: int = 0
     forgotten: int = 0  # tokens that slid out of view, of all rows
+    passes: int = 0  # through the model, while decoding
+    proposed: int | None = None  # tokens of drafts that the model judged; None: there are no drafts
+    accepted: int = 0  # and that were kept
 
     @property
     def prefill_rate(self) -> float:
@@ -74,10 +77,11 @@ class Facts:
         return self.decode_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
     def count(self, tokens: int, seconds: float) -> None:
-        """One token for each of so many rows, chosen in this time."""
+        """So many tokens, of all rows together, chosen in one pass that took this time."""
         if self.prefill_seconds == 0:
             self.prefill_seconds = seconds
         else:
+            self.passes += 1
             self.decode_tokens += tokens
             self.decode_seconds += seconds
 
@@ -86,6 +90,13 @@ class Facts:
         slid = f"; the oldest {self.forgotten:,} tokens slid out of view" if self.forgotten else ""
         return (
             f"prompt {self.prompt_tokens:,} tokens, {self.prefill_rate:,.0f} tokens/s;"
-            f" {self.decode_tokens:,} more at {self.decode_rate:,.0f} tokens/s;"
+            f" {self.decode_tokens:,} more at {self.decode_rate:,.0f} tokens/s;{self.describe_drafts()}"
             f" cache {self.cache_bytes / 2**20:,.1f} MiB; seed {self.seed}{slid}"
         )
+
+    def describe_drafts(self) -> str:
+        """How much of what was proposed the model agreed to; nothing where nothing proposes."""
+        if self.proposed is None:
+            return ""
+        each = self.decode_tokens / self.passes if self.passes else 1.0
+        return f" {self.accepted:,} of {self.proposed:,} drafted tokens kept, {each:.2f} tokens a pass;"

@@ -1,7 +1,7 @@
 """From the logits of the next token to the token.
 
 Each sampler is a function logits (b, V) -> logits (b, V), float32, that moves logits or sets those it leaves out to
--inf; nothing is renormalised until `draw`, whose softmax then spreads the probability over the kept set alone. Does
+-inf; nothing is renormalised until `chances`, whose softmax then spreads the probability over the kept set alone. Does
 not know models or text.
 """
 
@@ -69,12 +69,21 @@ class Samplers:
         return self.options.describe()
 
 
-def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
-    """One token for each row from softmax(logits), by the inverse of the cumulative distribution.
+def chances(logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
+    """softmax(logits), in float64 where the device has it."""
+    return logits.to(torch.float32 if logits.device.type == "mps" else torch.float64).softmax(-1)
+
+
+def pick(weights: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
+    """One token for each row, as often as its share of the row's weights, by the inverse of their running sum.
 
     One uniform number for each row, from its own CPU generator: a row's draws do not hang on the rows beside it.
     """
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    up_to = logits.to(wide).softmax(-1).cumsum(-1)  # (b, V)
-    mark = 1 - torch.stack([torch.rand(1, generator=g, dtype=wide) for g in generators])  # (b, 1) in (0, 1]
-    return torch.searchsorted(up_to, mark.to(logits.device) * up_to[:, -1:]).squeeze(-1)
+    up_to = weights.cumsum(-1)  # (b, V)
+    mark = 1 - torch.stack([torch.rand(1, generator=g, dtype=weights.dtype) for g in generators])  # (b, 1) in (0, 1]
+    return torch.searchsorted(up_to, mark.to(weights.device) * up_to[:, -1:]).squeeze(-1)
+
+
+def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
+    """One token for each row from softmax(logits)."""
+    return pick(chances(logits), generators)

@@ -1,13 +1,13 @@
 """Keys and values of the tokens seen so far, so that each new token costs one step and not a whole pass.
 
-One clock (`length`), moved once per pass by the model. Rows of different length are padded on the left; which rows
+One clock (`length`), moved on once per pass by the model. Rows of different length are padded on the left; which rows
 are padded, at which positions their tokens stand and which keys they may see is known here and nowhere else.
 """
 
 import torch
 from torch import Tensor
 
-from fathom.errors import ContextOverflow
+from fathom.errors import ContextOverflow, FathomError
 from fathom.model.config import ModelConfig
 
 
@@ -105,3 +105,9 @@ class KVCache(NoCache):
         rows = rows.to(self.device)
         self.store = self.store[:, :, rows]
         self.padding = self.padding if self.padding is None else self.padding[rows]
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` tokens; the next ones are written over what is forgotten."""
+        if not 0 <= length <= self.length:
+            raise FathomError(f"the cache has read {self.length} tokens and cannot go back to {length}")
+        self.length = length
