@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.quant.scheme import Packed
 
 Array: TypeAlias = NDArray[Any]
 
@@ -161,6 +162,7 @@ OTHERS = {
     29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 IDS = {kind.name: id for id, kind in TYPES.items()}
+SCHEMES = {"Q8_0": "int8", "Q4_0": "int4"}  # the same numbers in the room `quant`, where codes and scales lie apart
 
 
 def number_type(id: int) -> NumberType:
@@ -183,6 +185,18 @@ def unpacked(data: Tensor, kind: NumberType) -> Tensor:
             part = kind.unpack(blocks[start : start + step]).reshape(-1)
             numbers[start * kind.size :][: len(part)] = part
     return torch.from_numpy(numbers)
+
+
+def fields(data: Tensor, kind: NumberType, rows: int) -> Packed | None:
+    """Codes and scales of a matrix in Q8_0 or Q4_0, as int8 or int4 have them, from its bytes (uint8).
+
+    None where no scheme would make them of any weights: a scale that is no finite number, or -128 in 8 bits.
+    """
+    scale, codes = (np.ascontiguousarray(data.numpy().view(kind.layout)[name]) for name in kind.layout.names or ())
+    if not np.isfinite(scale).all() or (codes.dtype == np.int8 and codes.min(initial=0) == -128):
+        return None
+    apart = {"codes": torch.from_numpy(codes), "scales": torch.from_numpy(scale)}
+    return {name: x.view(rows, -1, *x.shape[1:]) for name, x in apart.items()}
 
 
 def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:

@@ -15,11 +15,12 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.formats import gguf
 from fathom.formats.convert import makers, shapes
-from fathom.formats.ggml_blocks import IDS, TYPES, NumberType, packed, unpacked
+from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, NumberType, fields, packed, unpacked
 from fathom.formats.gguf_config import STRETCH, config_of, metadata_of, stretch_of
 from fathom.formats.mapped import tensor_at
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig
+from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer
 
 FILE_TYPES = {
@@ -34,10 +35,7 @@ LONGEST = 1000  # characters: longer values are no names and no licences
 def open_gguf(path: Path) -> Opened:
     """The model in a GGUF file. FathomError where the file is damaged or its model is neither LLaMA nor GPT-2."""
     header = gguf.read_header(path)
-    tensors = {
-        name: Stored(x.shape, x.kind.name, x.nbytes, partial(read, path, x), partial(rows, path, x))
-        for name, x in header.tensors.items()
-    }
+    tensors = {name: stored(path, x) for name, x in header.tensors.items()}
     if str(header.metadata.get("split.count", 1)) not in "01":
         raise FathomError(f"{path} is one of several files; join them first: llama-gguf-split --merge")
     try:
@@ -47,6 +45,13 @@ def open_gguf(path: Path) -> Opened:
         raise FathomError(f"{path}: {error}") from None
     tokenizer = partial(read_tokenizer, path, header.metadata)
     return Opened(path, f"GGUF v{header.version}", config, "gguf", tensors, tokenizer, about(header.metadata))
+
+
+def stored(path: Path, info: gguf.TensorInfo) -> Stored:
+    """A tensor of the file as one that is read when its turn comes."""
+    scheme = SCHEMES.get(info.kind.name) if len(info.shape) == 2 else None
+    lies = {} if scheme is None else {scheme: partial(blocks, path, info)}
+    return Stored(info.shape, info.kind.name, info.nbytes, partial(read, path, info), partial(rows, path, info), lies)
 
 
 def read(path: Path, info: gguf.TensorInfo) -> Tensor:
@@ -63,6 +68,11 @@ def rows(path: Path, info: gguf.TensorInfo, start: int, stop: int) -> Tensor:
     row = info.nbytes // max(info.shape[0], 1)
     data = tensor_at(path, info.offset + start * row, ((stop - start) * row,), torch.uint8)
     return unpacked(data, info.kind).view(stop - start, *info.shape[1:])
+
+
+def blocks(path: Path, info: gguf.TensorInfo) -> Packed | None:
+    """Its codes and scales as they are; None: they are not quite those of the scheme."""
+    return fields(tensor_at(path, info.offset, (info.nbytes,), torch.uint8), info.kind, info.shape[0])
 
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:

@@ -5,7 +5,7 @@ as they lie there, they are mapped and not copied. Does not know any format.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import parameters
 from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
-from fathom.quant.scheme import Scheme
+from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named
 from fathom.quant.swap import linears
 from fathom.quant.swap import replace as put
@@ -33,6 +33,7 @@ from fathom.tokenizer.protocol import Tokenizer
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
 PIECE = 1 << 21  # numbers that are converted at a time
+Arranged = Callable[[Tensor], Tensor]  # how a stored tensor becomes ours
 PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at least must be tokens
 
 
@@ -47,8 +48,9 @@ def load(
 
     path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c file,
     or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. quantize: int8, int4 or nf4,
-    for the matrices of the blocks as they are read. rope_scaling: KIND:FACTOR such as yarn:4, for texts so many times
-    longer than the model was trained on. FathomError where there is no model, a damaged one, or no memory for it.
+    for the matrices of the blocks as they are read (Q8_0 and Q4_0 of a GGUF are int8 and int4, and taken over).
+    rope_scaling: KIND:FACTOR such as yarn:4, for texts so many times longer than the model was trained on. FathomError
+    where there is no model, a damaged one, or no memory for it.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
@@ -91,39 +93,56 @@ def read(
     dtype, device = dtype or stored_dtype(opened), torch.device(device)
     require_tensors(opened)
     require_memory(opened, dtype, device, scheme)
-    tensors = converted(opened, dtype, device)
     model = skeleton(opened.config)
-    model.load_state_dict(
-        dict(tensors if scheme is None else packed(model, tensors, scheme)), strict=False, assign=True
-    )
+    tensors = converted(opened, dtype, device) if scheme is None else packed(model, opened, dtype, device, scheme)
+    model.load_state_dict(dict(tensors), strict=False, assign=True)
     if opened.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
     give_back_freed_memory()
     return model.to(device).eval()
 
 
-def packed(model: Transformer, tensors: Iterable[tuple[str, Tensor]], scheme: Scheme) -> Iterator[tuple[str, Tensor]]:
+def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors one after another."""
+    for name, stored, arranged in plan(opened.config, opened.tensors, opened.names):
+        yield name, floats(stored, arranged, dtype, device)
+
+
+def packed(
+    model: Transformer, opened: Opened, dtype: torch.dtype, device: torch.device, scheme: Scheme
+) -> Iterator[tuple[str, Tensor]]:
     """Put packed layers in the place of the blocks' linear ones, each as it comes; give on all other tensors."""
-    layers, held = set(linears(model)), dict[str, Tensor]()
-    for name, tensor in tensors:
+    layers, held = set(linears(model)), dict[str, Tensor | Packed]()
+    for name, stored, arranged in plan(opened.config, opened.tensors, opened.names):
         layer, _, kind = name.rpartition(".")
         if layer not in layers:
-            yield name, tensor
-        elif kind == "weight" and model.get_submodule(layer).bias is not None:
-            held[layer] = tensor  # until its bias comes
+            yield name, floats(stored, arranged, dtype, device)
+        elif kind == "bias":
+            put(model, layer, held.pop(layer), floats(stored, arranged, dtype, device), scheme)
         else:
-            put(model, layer, held.pop(layer, tensor), tensor if kind == "bias" else None, scheme)
+            weight = taken_over(stored, arranged, device, scheme) or floats(stored, arranged, dtype, device)
+            if model.get_submodule(layer).bias is None:
+                put(model, layer, weight, None, scheme)
+            else:
+                held[layer] = weight  # until its bias comes, which is next
+            del weight
             give_back_freed_memory()
 
 
-def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors one after another; one that is laid out anew gets memory of its own, and its file's pages go."""
-    for name, stored, arranged in plan(opened.config, opened.tensors, opened.names):
-        if arranged is None and STORED.get(stored.kind) != dtype:
-            yield name, piecewise(stored, dtype, device)
-        else:
-            tensor = arranged(stored.read()) if arranged else stored.read()
-            yield name, tensor.to(device, dtype).contiguous()
+def taken_over(stored: Stored, arranged: Arranged | None, device: torch.device, scheme: Scheme) -> Packed | None:
+    """The file's own codes and scales, rows in our order; None: it has other numbers."""
+    found = stored.packed[scheme.name]() if scheme.name in stored.packed else None
+    if found is None:
+        return None
+    return {field: (arranged(x) if arranged else x).to(device).contiguous() for field, x in found.items()}
+
+
+def floats(stored: Stored, arranged: Arranged | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor as it is computed with; one that is laid out anew gets memory of its own, and its file's pages go."""
+    if arranged is None and STORED.get(stored.kind) != dtype:
+        return piecewise(stored, dtype, device)
+    tensor = arranged(stored.read()) if arranged else stored.read()
+    return tensor.to(device, dtype).contiguous()
 
 
 def piecewise(stored: Stored, dtype: torch.dtype, device: torch.device) -> Tensor:

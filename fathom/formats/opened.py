@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from fathom.model.config import ModelConfig
+from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer
 
 
@@ -24,6 +25,7 @@ class Stored:
     nbytes: int  # in the file
     read: Callable[[], Tensor]  # its numbers in a float dtype; memory-mapped where they lie there as they are
     unpack: Callable[[int, int], Tensor] | None = None  # some rows, where reading them all means unpacking them
+    packed: Mapping[str, Callable[[], Packed | None]] = field(default_factory=dict)  # what it lies there as: int8, int4
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Some of its rows: the pages of the others are not touched."""

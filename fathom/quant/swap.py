@@ -4,11 +4,13 @@ Only those of the blocks: embeddings and `unembed` decide single tokens and are 
 time is in memory as floats, so that a model on the meta device fills up with packed weights as they are read.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from fathom.errors import FathomError, near
 from fathom.quant.linear import QuantLinear
-from fathom.quant.scheme import Scheme
+from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named
 
 WHERE = "blocks."
@@ -19,8 +21,9 @@ def linears(model: nn.Module) -> list[str]:
     return [name for name, part in model.named_modules() if name.startswith(WHERE) and isinstance(part, nn.Linear)]
 
 
-def replace(model: nn.Module, name: str, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> None:
-    """Put these float weights (out, in), packed, in the place of the nn.Linear of this name, which may be on meta.
+def replace(model: nn.Module, name: str, weight: Tensor | Packed, bias: Tensor | None, scheme: Scheme) -> None:
+    """Put these weights (out, in) in the place of the nn.Linear of this name, which may be on meta: floats that are to
+    be packed, or what `scheme` packs them into.
 
     FathomError where there is no such layer, it has another shape, or the scheme cannot hold the weights.
     """
@@ -28,19 +31,21 @@ def replace(model: nn.Module, name: str, weight: Tensor, bias: Tensor | None, sc
         raise FathomError(f"{name!r} is no linear layer in the model's blocks{near(name, linears(model))}; choose one")
     old = model.get_submodule(name)
     assert isinstance(old, nn.Linear)
-    if weight.shape != old.weight.shape or (bias is None) != (old.bias is None):
-        found, expected = sizes(weight, bias), sizes(old.weight, old.bias)
+    shape = weight.shape if isinstance(weight, Tensor) else old.weight.shape
+    if shape != old.weight.shape or (bias is None) != (old.bias is None):
+        found, expected = sizes(shape, bias), sizes(old.weight.shape, old.bias)
         raise FathomError(f"{name}: found {found}; expected {expected}; choose weights of this model")
     try:
-        new = QuantLinear.quantized(weight, bias, scheme)
+        packed = scheme.quantize(weight) if isinstance(weight, Tensor) else weight
+        new = QuantLinear(scheme, (old.out_features, old.in_features), packed, bias)
     except FathomError as error:
         raise FathomError(f"{name}: {error}") from None
     model.set_submodule(name, new.train(old.training))
 
 
-def sizes(weight: Tensor, bias: Tensor | None) -> str:
+def sizes(shape: Sequence[int], bias: Tensor | None) -> str:
     """`8 x 16 and a bias`"""
-    return " x ".join(map(str, weight.shape)) + (" without a bias" if bias is None else " and a bias")
+    return " x ".join(map(str, shape)) + (" without a bias" if bias is None else " and a bias")
 
 
 def quantize_model(model: nn.Module, scheme_name: str) -> None:

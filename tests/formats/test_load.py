@@ -20,6 +20,7 @@ from fathom.formats.native import write_weights
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
+from fathom.quant.schemes import scheme_named
 from fathom.quant.swap import quantize_model
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.load import save
@@ -243,3 +244,43 @@ def test_quantising_on_the_way_is_quantising_afterwards(scheme: str, config: Mod
     assert loaded.state_dict().keys() - {"unembed.weight"} == model.state_dict().keys() - {"unembed.weight"}
     ids = torch.randint(256, (1, 32))
     assert torch.equal(loaded(ids), model(ids))
+
+
+SMALL_GPT2 = replace(GPT2, vocab_size=256, context_length=32, d_model=64, n_layer=2, n_head=4)
+WIDE = replace(CONFIG, d_model=64, d_ff=96)
+
+
+@pytest.mark.parametrize("config", [WIDE, SMALL_GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize(("kind", "scheme"), [("q8_0", "int8"), ("q4_0", "int4")])
+def test_blocks_of_a_file_are_taken_over_as_they_lie(
+    config: ModelConfig, kind: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of q and k reordered, q, k and v out of one matrix: to the bit what unpacking and packing anew gives."""
+    path = export(Transformer(config), ByteTokenizer(), "gguf", tmp_path / "m.gguf", kind).path
+    anew, _ = load(path, device="cpu")
+    quantize_model(anew, scheme)
+    monkeypatch.setattr(type(scheme_named(scheme)), "quantize", None)  # nothing is packed anew
+    loaded, _ = load(path, device="cpu", quantize=scheme)
+    mine, other = loaded.state_dict(), anew.state_dict()
+    assert mine.keys() == other.keys() and all(torch.equal(x, other[name]) for name, x in mine.items())
+    assert all(x.is_contiguous() for x in mine.values())
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("q8_0", "int4"), ("q4_0", "int8"), ("q8_0", "nf4"), ("f32", "int8")])
+def test_other_blocks_are_packed_anew(kind: str, scheme: str, tmp_path: Path) -> None:
+    path = export(Transformer(WIDE), ByteTokenizer(), "gguf", tmp_path / "m.gguf", kind).path
+    anew, _ = load(path, device="cpu")
+    quantize_model(anew, scheme)
+    loaded, _ = load(path, device="cpu", quantize=scheme)
+    assert all(torch.equal(x, anew.state_dict()[name]) for name, x in loaded.state_dict().items())
+
+
+def test_a_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = export(Transformer(WIDE), ByteTokenizer(), "gguf", tmp_path / "m.gguf", "q8_0").path
+    opened = open_model(path)
+    at = opened.tensors["blk.1.ffn_up.weight"].read  # a partial of path and place
+    data = bytearray(path.read_bytes())
+    data[at.args[1].offset : at.args[1].offset + 2] = b"\x00\x7c"  # type: ignore[attr-defined]  # infinity
+    path.write_bytes(data)
+    with pytest.raises(FathomError, match=r"blocks.1.mlp.up: found .* expected finite numbers"):
+        load(path, device="cpu", quantize="int8")
