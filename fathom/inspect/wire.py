@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +127,7 @@ class Wire:
 
     def _watch_hidden(self) -> None:
         """Tell every watcher when a pass begins and how large it is."""
-        plain = self.model.hidden
+        plain = partial(Transformer.hidden, self.model)  # block by block, whatever shorter way the model may have
 
         def hidden(ids: Tensor, cache: NoCache | None = None) -> Tensor:
             if self.here():

@@ -1,0 +1,90 @@
+"""A model made ready for inference on a CPU: its linear layers in panels, and few tokens at a time in one native call.
+
+The model that is given is taken apart leaf by leaf, so that no weight is in memory twice. Without native code, or for
+what it does not cover, everything runs as before. Does not know files or text.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fathom.fast.linear import FLOATS, PanelLinear
+from fathom.fast.step import Step, makes_steps
+from fathom.model.cache import KVCache, NoCache
+from fathom.model.transformer import Transformer
+from fathom.native.arena import Arena
+from fathom.native.build import library
+from fathom.native.panels import from_float, from_groups, panel_bytes
+from fathom.quant.linear import QuantLinear
+from fathom.quant.scheme import Packed
+from fathom.quant.schemes import scheme_named
+
+PACKED = ("int8", "int4")  # number formats that lie in panels as they are
+FEW = 64  # tokens up to which one call for the whole model beats a call for each matrix
+ROWS = 4096  # of a matrix that are packed at a time
+
+
+def quicken(model: Transformer) -> Transformer:
+    """The same model, for inference alone; the one that was given is used up. On other devices it comes back as it is.
+
+    Logits are those of the plain model up to rounding: fp32 and bf16 weights within what their format rounds to
+    anyway; int8 and int4 weights meet x in 8 bits. Where the blocks are int8 or int4, `unembed` becomes int8.
+    """
+    if model.embed.weight.device.type != "cpu" or model.embed.weight.dtype not in FLOATS:
+        return model
+    if library("panels") is None or library("step") is None:
+        return model
+    leaves = {name: part for name, part in model.named_modules() if kind_of(name, part, model) is not None}
+    arena = Arena(sum(panel_bytes(str(kind_of(name, part, model)), sizes(part)) for name, part in leaves.items()))
+    small = any(isinstance(part, QuantLinear) for part in leaves.values())
+    for name in list(leaves):
+        model.set_submodule(name, in_panels(leaves.pop(name), small and name == "unembed", arena))
+    return QuickTransformer(model.eval())
+
+
+class QuickTransformer(Transformer):
+    """A Transformer whose `hidden` takes a short way for few tokens over a cache. Whoever looks gets the long one."""
+
+    def __init__(self, model: Transformer) -> None:
+        nn.Module.__init__(self)  # the parts are there: nothing is made anew
+        self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
+        self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
+        self.step = Step(self) if makes_steps(self) else None
+        self.eval()
+
+    def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
+        if self.step is None or not isinstance(cache, KVCache) or ids.numel() > FEW:
+            return super().hidden(ids, cache)
+        self.position.admit(cache.length + ids.shape[1])
+        return self.step(ids, cache)
+
+
+def kind_of(name: str, part: nn.Module, model: Transformer) -> str | None:
+    """Which panels a part becomes; None: it stays what it is."""
+    if isinstance(part, QuantLinear):
+        return part.scheme.name if part.scheme.name in PACKED else None
+    if type(part) is not nn.Linear or part.weight.dtype not in FLOATS:
+        return None
+    if name == "unembed" and any(isinstance(other, QuantLinear) for other in model.modules()):
+        return "int8"
+    return "bf16" if part.weight.dtype == torch.bfloat16 else "fp32"
+
+
+def sizes(part: nn.Module) -> tuple[int, int]:
+    assert isinstance(part, nn.Linear | QuantLinear)
+    return part.out_features, part.in_features
+
+
+def in_panels(part: nn.Module, small: bool, arena: Arena) -> PanelLinear:
+    """The layer with its weights in the arena; a float matrix that is to be small becomes int8 on the way."""
+    assert isinstance(part, nn.Linear | QuantLinear)
+    if isinstance(part, QuantLinear):
+        return PanelLinear(from_groups(part.scheme.name, part.packed, part.shape, part.bias, arena))
+    if small:
+        return PanelLinear(from_groups("int8", packed(part.weight), sizes(part), part.bias, arena))
+    return PanelLinear(from_float(part.weight, part.bias, arena))
+
+
+def packed(weight: Tensor) -> Packed:
+    """A matrix in int8, some rows at a time, as whole it would take many times its memory."""
+    pieces = [scheme_named("int8").quantize(rows) for rows in weight.detach().split(ROWS)]
+    return {field: torch.cat([piece[field] for piece in pieces]) for field in ("codes", "scales")}

@@ -1,0 +1,7 @@
+"""Code for one processor, beside the code for all: compiled at its first use, never needed, held equal by tests.
+
+build.py      compile a C++ file into the user's cache and load it; which instruction set; what is in use, in a line
+arena.py      memory on large pages
+panels.py     a matrix in panels of 16 rows and its product with few or many vectors (panels.h, panels.cpp)
+isa.h         sixteen lanes in AVX-512, AVX2, NEON and plain C++: the only file that knows an instruction set
+"""

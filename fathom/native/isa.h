@@ -1,0 +1,215 @@
+// Sixteen lanes. All kernels are written once, over the few operations of this file; each instruction set answers them.
+//
+//   F  16 floats        I  16 int32        line  64 bytes of weights: 4 bytes for each of 16 rows
+//
+// A lane is a row of the matrix: no kernel ever adds up across lanes.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+namespace fathom {
+
+static inline float as_float(uint32_t bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static inline uint32_t as_bits(float x) { uint32_t bits; std::memcpy(&bits, &x, 4); return bits; }
+static inline float from_bf16(uint16_t x) { return as_float(uint32_t(x) << 16); }
+static inline uint16_t to_bf16(float x) {  // to the nearest, halves to even; not a number stays one
+  uint32_t bits = as_bits(x);
+  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 64 : rounded);
+}
+
+}  // namespace fathom
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+namespace fathom {
+using F = __m512;
+using I = __m512i;
+using Line = __m512i;
+constexpr int OFFSET8 = 128;  // what is added to an int8 weight before `dot8`, which takes it as unsigned
+
+static inline F zero() { return _mm512_setzero_ps(); }
+static inline F load(const float* x) { return _mm512_loadu_ps(x); }
+static inline void store(float* y, F x) { _mm512_storeu_ps(y, x); }
+static inline F all(float x) { return _mm512_set1_ps(x); }
+static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }  // a b + c
+static inline F halves(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
+static inline I all(int32_t x) { return _mm512_set1_epi32(x); }
+static inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }
+
+static inline Line line(const void* p) { return _mm512_loadu_si512(p); }
+static inline Line low(Line x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+static inline Line high(Line x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+static inline I dot8(I acc, Line w, uint32_t x) { return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(int(x))); }
+static inline I dot4(I acc, Line w, uint32_t x) { return dot8(acc, w, x); }
+static inline F dot_fp32(F acc, Line w, uint32_t x) {
+  return _mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_castsi512_ps(_mm512_set1_epi32(int(x))), acc);
+}
+#if defined(__AVX512BF16__)
+static inline F dot_bf16(F acc, Line w, uint32_t x) {
+  return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(int(x)));
+}
+#else
+static inline F dot_bf16(F acc, Line w, uint32_t x) {
+  acc = dot_fp32(acc, _mm512_slli_epi32(w, 16), x << 16);
+  return dot_fp32(acc, _mm512_and_si512(w, _mm512_set1_epi32(int(0xffff0000))), x & 0xffff0000);
+}
+#endif
+}  // namespace fathom
+
+#elif defined(__AVX2__)
+#include <immintrin.h>
+namespace fathom {
+struct F { __m256 a, b; };
+struct I { __m256i a, b; };
+using Line = I;
+constexpr int OFFSET8 = 128;
+
+static inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline F load(const float* x) { return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}; }
+static inline void store(float* y, F x) { _mm256_storeu_ps(y, x.a); _mm256_storeu_ps(y + 8, x.b); }
+static inline F all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+static inline F add(F a, F b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
+static inline F mul(F a, F b) { return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)}; }
+static inline F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)}; }
+static inline F halves(const uint16_t* x) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x + 1))};
+}
+static inline I all(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+static inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+
+static inline Line line(const void* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+}
+static inline Line low(Line x) {
+  const __m256i m = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
+static inline Line high(Line x) { return low({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+static inline __m256i dot8(__m256i acc, __m256i w, __m256i even, __m256i odd) {  // exact: no sum of 16 bits overflows
+  __m256i first = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(255)), even);
+  __m256i second = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
+  return _mm256_add_epi32(acc, _mm256_add_epi32(first, second));
+}
+static inline I dot8(I acc, Line w, uint32_t x) {
+  __m256i bytes = _mm256_set1_epi32(int(x));
+  __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
+  return {dot8(acc.a, w.a, even, odd), dot8(acc.b, w.b, even, odd)};
+}
+static inline I dot4(I acc, Line w, uint32_t x) {  // at most 2 * 15 * 127: fits in 16 bits
+  const __m256i ones = _mm256_set1_epi16(1), bytes = _mm256_set1_epi32(int(x));
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, bytes), ones)),
+          _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, bytes), ones))};
+}
+static inline F dot_fp32(F acc, Line w, uint32_t x) {
+  __m256 s = _mm256_set1_ps(as_float(x));
+  return {_mm256_fmadd_ps(_mm256_castsi256_ps(w.a), s, acc.a), _mm256_fmadd_ps(_mm256_castsi256_ps(w.b), s, acc.b)};
+}
+static inline F dot_bf16(F acc, Line w, uint32_t x) {
+  const __m256i m = _mm256_set1_epi32(int(0xffff0000));
+  acc = dot_fp32(acc, {_mm256_slli_epi32(w.a, 16), _mm256_slli_epi32(w.b, 16)}, x << 16);
+  return dot_fp32(acc, {_mm256_and_si256(w.a, m), _mm256_and_si256(w.b, m)}, x & 0xffff0000);
+}
+}  // namespace fathom
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+namespace fathom {
+struct F { float32x4_t v[4]; };
+struct I { int32x4_t v[4]; };
+using Line = I;
+constexpr int OFFSET8 = 0;  // `dot8` gives the sum for signed weights at once
+#define EACH for (int i = 0; i < 4; i++)
+
+static inline F all(float x) { F y; EACH y.v[i] = vdupq_n_f32(x); return y; }
+static inline F zero() { return all(0.0f); }
+static inline F load(const float* x) { F y; EACH y.v[i] = vld1q_f32(x + 4 * i); return y; }
+static inline void store(float* y, F x) { EACH vst1q_f32(y + 4 * i, x.v[i]); }
+static inline F add(F a, F b) { EACH a.v[i] = vaddq_f32(a.v[i], b.v[i]); return a; }
+static inline F mul(F a, F b) { EACH a.v[i] = vmulq_f32(a.v[i], b.v[i]); return a; }
+static inline F fma(F a, F b, F c) { EACH c.v[i] = vfmaq_f32(c.v[i], a.v[i], b.v[i]); return c; }
+static inline F halves(const uint16_t* x) {
+  F y; EACH y.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + 4 * i))); return y;
+}
+static inline I all(int32_t x) { I y; EACH y.v[i] = vdupq_n_s32(x); return y; }
+static inline F to_float(I x) { F y; EACH y.v[i] = vcvtq_f32_s32(x.v[i]); return y; }
+
+static inline Line line(const void* p) { I y; EACH y.v[i] = vld1q_s32((const int32_t*)p + 4 * i); return y; }
+static inline Line low(Line x) {
+  EACH x.v[i] = vandq_s32(x.v[i], vdupq_n_s32(0x0f0f0f0f)); return x;
+}
+static inline Line high(Line x) {
+  EACH x.v[i] = vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x.v[i]), 4)); return x;
+}
+static inline I dot4(I acc, Line w, uint32_t x) {
+  int8x16_t bytes = vreinterpretq_s8_u32(vdupq_n_u32(x));
+  EACH acc.v[i] = vdotq_s32(acc.v[i], vreinterpretq_s8_s32(w.v[i]), bytes); return acc;
+}
+static inline I dot8(I acc, Line w, uint32_t x) {
+  EACH w.v[i] = veorq_s32(w.v[i], vdupq_n_s32(int32_t(0x80808080))); return dot4(acc, w, x);
+}
+static inline F dot_fp32(F acc, Line w, uint32_t x) {
+  EACH acc.v[i] = vfmaq_n_f32(acc.v[i], vreinterpretq_f32_s32(w.v[i]), as_float(x)); return acc;
+}
+static inline F dot_bf16(F acc, Line w, uint32_t x) {
+  Line first, second;
+  EACH first.v[i] = vshlq_n_s32(w.v[i], 16);
+  EACH second.v[i] = vandq_s32(w.v[i], vdupq_n_s32(int32_t(0xffff0000)));
+  return dot_fp32(dot_fp32(acc, first, x << 16), second, x & 0xffff0000);
+}
+#undef EACH
+}  // namespace fathom
+
+#else
+namespace fathom {
+struct F { float v[16]; };
+struct I { int32_t v[16]; };
+struct Line { uint8_t v[64]; };
+constexpr int OFFSET8 = 128;
+#define EACH for (int i = 0; i < 16; i++)
+
+static inline F all(float x) { F y; EACH y.v[i] = x; return y; }
+static inline F zero() { return all(0.0f); }
+static inline F load(const float* x) { F y; EACH y.v[i] = x[i]; return y; }
+static inline void store(float* y, F x) { EACH y[i] = x.v[i]; }
+static inline F add(F a, F b) { EACH a.v[i] += b.v[i]; return a; }
+static inline F mul(F a, F b) { EACH a.v[i] *= b.v[i]; return a; }
+static inline F fma(F a, F b, F c) { EACH c.v[i] += a.v[i] * b.v[i]; return c; }
+static inline float half(uint16_t x) {
+  uint32_t sign = uint32_t(x & 0x8000) << 16, rest = x & 0x7fff;
+  if (rest >= 0x7c00) return as_float(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+  float size = rest >= 0x400 ? as_float((rest << 13) + (112u << 23)) : float(rest) * 0x1p-24f;
+  return sign ? -size : size;
+}
+static inline F halves(const uint16_t* x) { F y; EACH y.v[i] = half(x[i]); return y; }
+static inline I all(int32_t x) { I y; EACH y.v[i] = x; return y; }
+static inline F to_float(I x) { F y; EACH y.v[i] = float(x.v[i]); return y; }
+
+static inline Line line(const void* p) { Line y; std::memcpy(y.v, p, 64); return y; }
+static inline Line low(Line x) { for (auto& byte : x.v) byte &= 15; return x; }
+static inline Line high(Line x) { for (auto& byte : x.v) byte >>= 4; return x; }
+static inline I dot8(I acc, Line w, uint32_t x) {
+  int8_t bytes[4];
+  std::memcpy(bytes, &x, 4);
+  EACH for (int j = 0; j < 4; j++) acc.v[i] += int32_t(w.v[4 * i + j]) * bytes[j];
+  return acc;
+}
+static inline I dot4(I acc, Line w, uint32_t x) { return dot8(acc, w, x); }
+static inline F dot_fp32(F acc, Line w, uint32_t x) {
+  float s = as_float(x), values[16];
+  std::memcpy(values, w.v, 64);
+  EACH acc.v[i] += values[i] * s;
+  return acc;
+}
+static inline F dot_bf16(F acc, Line w, uint32_t x) {
+  uint16_t values[32];
+  std::memcpy(values, w.v, 64);
+  EACH acc.v[i] += from_bf16(values[2 * i]) * as_float(x << 16);
+  EACH acc.v[i] += from_bf16(values[2 * i + 1]) * as_float(x & 0xffff0000);
+  return acc;
+}
+#undef EACH
+}  // namespace fathom
+#endif

@@ -1,0 +1,311 @@
+// The blocks of a model for a few tokens at once, in one call: what model/transformer.py says of `hidden`, without the
+// overhead of a hundred operators and with nothing allocated. fast/step.py fills the structures and is held equal to it.
+//
+// All threads walk through the blocks together; each computes its own rows of every matrix and its own heads, and they
+// wait for each other five times a block. What is cheap (norms, the words of an input) each does for itself.
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include "panels.h"
+
+using namespace fathom;
+
+enum NormKind : int64_t { NO_NORM, LAYER, RMS };
+enum MlpKind : int64_t { NO_MLP, GELU, RELU2, SWIGLU };
+enum PositionKind : int64_t { NONE, LEARNED, ROPE };
+
+struct Norm { int64_t kind; const float *weight, *bias; double eps; };
+struct Layer { Norm attn_norm, mlp_norm, q_norm, k_norm; Linear q, k, v, out, gate, up, down; };
+struct Model {
+  int64_t n_layer, d, h, g, c, f, mlp, residual, position, bf16;  // bf16: how embed and table are kept
+  const void *embed, *table;                                      // (V, d), (context, d)
+  const float* frequency;                                         // (c / 2)
+  double rope_scale;
+  Norm final_norm;
+  const Layer* layers;
+};
+struct Pass {
+  int64_t b, t, length, capacity, cache_bf16;
+  const int64_t *ids, *positions, *padding;  // (b, t), (b, t), (b) or null
+  void* store;                               // (n_layer, 2, b, g, capacity, c)
+  float* hidden;                             // (b, t, d): the answer
+};
+
+static inline float fast_exp(float x) {  // within 2 units of the last place; vectorises, unlike the library's
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  float n = std::rint(x * 1.44269504f), r = x - n * 0.693359375f - n * -2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) y = y * r + next;
+  return (y * r * r + r + 1) * as_float(uint32_t(int(n) + 127) << 23);
+}
+
+static void norm(const Norm& n, const float* x, int64_t d, float* y) {
+  float mean = 0, square = 0;
+  if (n.kind == NO_NORM) return void(std::memcpy(y, x, size_t(d) * 4));
+  if (n.kind == LAYER) {
+#pragma omp simd reduction(+ : mean)
+    for (int64_t i = 0; i < d; i++) mean += x[i];
+    mean /= float(d);
+  }
+#pragma omp simd reduction(+ : square)
+  for (int64_t i = 0; i < d; i++) square += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1 / std::sqrt(square / float(d) + float(n.eps));
+#pragma omp simd
+  for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * scale * n.weight[i] + (n.bias ? n.bias[i] : 0);
+}
+
+static void activate(MlpKind kind, float* up, const float* gate, int64_t n) {
+  if (kind == RELU2) {
+    for (int64_t i = 0; i < n; i++) up[i] = up[i] > 0 ? up[i] * up[i] : 0;
+  } else if (kind == SWIGLU) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) up[i] *= gate[i] / (1 + fast_exp(-gate[i]));
+  } else {  // x sigmoid(2 u) = x (1 + tanh u) / 2
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) up[i] /= 1 + fast_exp(-1.5957691216f * (up[i] + 0.044715f * up[i] * up[i] * up[i]));
+  }
+}
+
+// Channels i and i + c/2 are a point that turns.
+static void rotate(float* x, const float* turn, int64_t c) {
+  const float *cos = turn, *sin = turn + c / 2;
+  for (int64_t i = 0; i < c / 2; i++) {
+    float first = x[i], second = x[i + c / 2];
+    x[i] = first * cos[i] - second * sin[i];
+    x[i + c / 2] = second * cos[i] + first * sin[i];
+  }
+}
+
+struct Range { int64_t begin, end; };
+
+// What all threads share, kept from call to call.
+struct Scratch {
+  std::vector<float> x, q, k, v, z, gate, up;  // (m, d), (m, h c), (m, g c) twice, (m, h c), (m, f) twice
+  std::vector<float> turn;                     // (m, c): cosines, sines
+};
+struct Own {  // of one thread
+  Input input;
+  std::vector<float> row, scores;
+};
+
+class Walk {  // one thread's way through the model
+ public:
+  Walk(const Model& model, const Pass& pass, Scratch& all, Own& own, int thread, int threads)
+      : model(model), pass(pass), all(all), own(own), thread(thread), threads(threads), m(pass.b * pass.t) {}
+
+  void blocks() {
+    embed();
+    for (int64_t l = 0; l < model.n_layer; l++) {
+      const Layer& layer = model.layers[l];
+      read(layer.q, all.x.data(), model.d, &layer.attn_norm);
+      into(layer.q, all.q.data()), into(layer.k, all.k.data()), into(layer.v, all.v.data());
+      wait();
+      attention(l, layer);
+      wait();
+      read(layer.out, all.z.data(), model.h * model.c, nullptr);
+      join(layer.out);
+      wait();
+      if (model.mlp != NO_MLP) mlp(layer);
+    }
+    for (int64_t i = mine(m).begin; i < mine(m).end; i++)
+      norm(model.final_norm, &all.x[size_t(i * model.d)], model.d, pass.hidden + i * model.d);
+  }
+
+ private:
+  const Model& model;
+  const Pass& pass;
+  Scratch& all;
+  Own& own;
+  int thread, threads;
+  int64_t m;
+
+  void wait() {
+#pragma omp barrier
+  }
+  Range mine(int64_t n) const { return {n * thread / threads, n * (thread + 1) / threads}; }
+
+  void embed() {
+    const int64_t d = model.d, half = model.c / 2;
+    for (int64_t i = mine(m).begin; i < mine(m).end; i++) {
+      float* x = &all.x[size_t(i * d)];
+      fetch(model.embed, model.bf16, pass.ids[i] * d, d, x);
+      if (model.position == LEARNED) {
+        own.row.resize(size_t(d));
+        fetch(model.table, model.bf16, pass.positions[i] * d, d, own.row.data());
+        for (int64_t j = 0; j < d; j++) x[j] += own.row[size_t(j)];
+      }
+      for (int64_t j = 0; j < half && model.position == ROPE; j++) {
+        float angle = float(pass.positions[i]) * model.frequency[j];
+        all.turn[size_t(i * model.c + j)] = std::cos(angle) * float(model.rope_scale);
+        all.turn[size_t(i * model.c + half + j)] = std::sin(angle) * float(model.rope_scale);
+      }
+    }
+    wait();
+  }
+
+  static void fetch(const void* from, bool narrow, int64_t offset, int64_t n, float* to) {
+    if (!narrow) return void(std::memcpy(to, (const float*)from + offset, size_t(n) * 4));
+    for (int64_t i = 0; i < n; i++) to[i] = from_bf16(((const uint16_t*)from)[offset + i]);
+  }
+
+  // x (m, n), normed, as the words that `w` is multiplied with.
+  void read(const Linear& w, const float* x, int64_t n, const Norm* how) {
+    own.input.make_room(w, m);
+    own.row.resize(size_t(n));
+    for (int64_t first = 0, T; first < m; first += T) {
+      T = tile_at(w, m - first);
+      for (int64_t i = 0; i < T; i++) {
+        const float* row = x + (first + i) * n;
+        if (how) norm(*how, row, n, own.row.data());
+        own.input.pack(w, how ? own.row.data() : row, first, int(T), int(i));
+      }
+    }
+  }
+
+  // This thread's rows of W x, to y (m, out).
+  void into(const Linear& w, float* y) {
+    product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end,
+            [&](int64_t i, int64_t r, const float* values, int64_t n) { std::memcpy(y + i * w.out + r, values, size_t(n) * 4); });
+  }
+
+  // The same, added to the stream, or in its place where the model has no residual.
+  void join(const Linear& w) {
+    product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end, [&](int64_t i, int64_t r, const float* values, int64_t n) {
+      float* x = &all.x[size_t(i * w.out + r)];
+      for (int64_t j = 0; j < n; j++) x[j] = model.residual ? x[j] + values[j] : values[j];
+    });
+  }
+
+  void mlp(const Layer& layer) {
+    read(layer.up, all.x.data(), model.d, &layer.mlp_norm);
+    if (model.mlp == SWIGLU) into(layer.gate, all.gate.data());
+    into(layer.up, all.up.data());
+    const int64_t begin = mine(layer.up.panels()).begin * 16, end = std::min(mine(layer.up.panels()).end * 16, model.f);
+    for (int64_t i = 0; i < m && begin < end; i++)  // of its own rows: no need to wait
+      activate(MlpKind(model.mlp), &all.up[size_t(i * model.f + begin)], &all.gate[size_t(i * model.f + begin)], end - begin);
+    wait();
+    read(layer.down, all.up.data(), model.f, nullptr);
+    join(layer.down);
+    wait();
+  }
+
+  // Tasks: the query heads of one key and value head in one row; fewer heads at a time where there are more threads.
+  void attention(int64_t l, const Layer& layer) {
+    const int64_t group = model.h / model.g, pairs = pass.b * model.g;
+    const int64_t parts = std::min<int64_t>(group, (threads + pairs - 1) / pairs);
+    for (int64_t pair = mine(pairs).begin; parts == 1 && pair < mine(pairs).end; pair++) {
+      keep(l, layer, pair);
+      gather(l, layer, pair, {0, group});
+    }
+    if (parts == 1) return;
+    for (int64_t pair = mine(pairs).begin; pair < mine(pairs).end; pair++) keep(l, layer, pair);
+    wait();
+    for (int64_t task = mine(pairs * parts).begin; task < mine(pairs * parts).end; task++)
+      gather(l, layer, task / parts, {group * (task % parts) / parts, group * (task % parts + 1) / parts});
+  }
+
+  // Put the keys and values of the new tokens into the cache.
+  void keep(int64_t l, const Layer& layer, int64_t pair) {
+    const int64_t r = pair / model.g, j = pair % model.g, c = model.c;
+    for (int64_t i = 0; i < pass.t; i++) {
+      const int64_t at = r * pass.t + i;
+      float *k = &all.k[size_t((at * model.g + j) * c)], *v = &all.v[size_t((at * model.g + j) * c)];
+      turned(layer.k_norm, k, at);
+      write(place(l, 0, r, j, pass.length + i), k);
+      write(place(l, 1, r, j, pass.length + i), v);
+    }
+  }
+
+  void turned(const Norm& n, float* x, int64_t at) {
+    if (n.kind != NO_NORM) norm(n, x, model.c, x);
+    if (model.position == ROPE) rotate(x, &all.turn[size_t(at * model.c)], model.c);
+  }
+
+  int64_t place(int64_t l, int64_t which, int64_t r, int64_t j, int64_t s) const {
+    return ((((l * 2 + which) * pass.b + r) * model.g + j) * pass.capacity + s) * model.c;
+  }
+
+  void write(int64_t at, const float* x) {
+    for (int64_t i = 0; i < model.c; i++)
+      if (pass.cache_bf16) ((uint16_t*)pass.store)[at + i] = to_bf16(x[i]);
+      else ((float*)pass.store)[at + i] = x[i];
+  }
+
+  // softmax(q k / sqrt(c)) v of the query heads `heads` of a group. Keys and values are read once for all of them.
+  void gather(int64_t l, const Layer& layer, int64_t pair, Range heads) {
+    const int64_t r = pair / model.g, j = pair % model.g, c = model.c, group = model.h / model.g, n = heads.end - heads.begin;
+    for (int64_t i = 0; i < pass.t; i++) {
+      const int64_t at = r * pass.t + i, self = pass.length + i;
+      const int64_t start = pass.padding ? std::min(pass.padding[r], self) : 0, seen = self + 1 - start;
+      float* q = &all.q[size_t((at * model.h + j * group + heads.begin) * c)];
+      float* z = &all.z[size_t((at * model.h + j * group + heads.begin) * c)];
+      for (int64_t a = 0; a < n; a++) turned(layer.q_norm, q + a * c, at);
+      own.scores.resize(size_t(n * seen));
+      if (pass.cache_bf16) look<uint16_t>(l, r, j, start, seen, q, z, n);
+      else look<float>(l, r, j, start, seen, q, z, n);
+    }
+  }
+
+  static float number(float x) { return x; }
+  static float number(uint16_t x) { return from_bf16(x); }
+
+  template <class T>
+  void look(int64_t l, int64_t r, int64_t j, int64_t start, int64_t seen, const float* q, float* z, int64_t n) {
+    const int64_t c = model.c;
+    const T *keys = (const T*)pass.store + place(l, 0, r, j, start), *values = (const T*)pass.store + place(l, 1, r, j, start);
+    const float scale = 1 / std::sqrt(float(c));
+    own.row.resize(size_t(c));
+    float *row = own.row.data(), *scores = own.scores.data();
+    for (int64_t s = 0; s < seen; s++) {
+      for (int64_t k = 0; k < c; k++) row[k] = number(keys[s * c + k]);
+      for (int64_t a = 0; a < n; a++) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t k = 0; k < c; k++) sum += q[a * c + k] * row[k];
+        scores[a * seen + s] = sum * scale;
+      }
+    }
+    for (int64_t a = 0; a < n; a++) softmax(scores + a * seen, seen);
+    std::fill(z, z + n * c, 0.0f);
+    for (int64_t s = 0; s < seen; s++) {
+      for (int64_t k = 0; k < c; k++) row[k] = number(values[s * c + k]);
+      for (int64_t a = 0; a < n; a++) {
+        const float p = scores[a * seen + s];
+#pragma omp simd
+        for (int64_t k = 0; k < c; k++) z[a * c + k] += p * row[k];
+      }
+    }
+  }
+
+  static void softmax(float* x, int64_t n) {
+    float largest = x[0], sum = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++) largest = std::max(largest, x[i]);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += x[i] = fast_exp(x[i] - largest);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] /= sum;
+  }
+};
+
+// `pass` says what is read and where the answer goes. The cache must have room; its clock is the caller's.
+extern "C" void step(const Model* model, const Pass* pass, int threads) {
+  static thread_local Scratch scratch;
+  static thread_local std::vector<Own> own;
+  Scratch& all = scratch;
+  const size_t m = size_t(pass->b * pass->t), c = size_t(model->c);
+  all.x.resize(m * size_t(model->d));
+  all.q.resize(m * size_t(model->h) * c), all.z.resize(m * size_t(model->h) * c);
+  all.k.resize(m * size_t(model->g) * c), all.v.resize(m * size_t(model->g) * c);
+  all.gate.resize(m * size_t(model->f)), all.up.resize(m * size_t(model->f)), all.turn.resize(m * c);
+  if (own.size() < size_t(threads)) own.resize(size_t(threads));
+  Own* each = own.data();
+#pragma omp parallel num_threads(threads)
+  {
+#ifdef _OPENMP
+    Walk(*model, *pass, all, each[omp_get_thread_num()], omp_get_thread_num(), omp_get_num_threads()).blocks();
+#else
+    Walk(*model, *pass, all, each[0], 0, 1).blocks();
+#endif
+  }
+}
