@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fathom.native import nf4 as native
 from fathom.quant.scheme import Packed, Shape, finite
 
 BLOCK = (
@@ -87,7 +88,12 @@ class NF4Single:
         return {"codes": q[:, ::2] << 4 | q[:, 1::2], "scales": scales}
 
     def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """codes and scales -> (out, in)."""
+        """codes and scales -> (out, in). Natively where that can be, which is equal to the bit."""
+        made = native.unpack(packed, NF4_VALUES, DYNAMIC, shape, dtype)
+        return self.spelled(packed, shape, dtype) if made is None else made
+
+    def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+        """`dequantize` in torch's words."""
         codes = packed["codes"]
         x = F.embedding(codes.int(), PAIRS.to(codes.device)).flatten(1)  # (blocks, 64)
         x *= packed["scales"][:, None]
@@ -123,12 +129,11 @@ class NF4(NF4Single):
             "scale_mean": mean,
         }
 
-    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """codes and the three parts of the scales -> (out, in)."""
+    def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         codes, ranges = packed["scale_codes"], packed["scale_ranges"]
         values = DYNAMIC.to(codes.device)[codes.int()]
         scales = values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
-        return super().dequantize({"codes": packed["codes"], "scales": scales}, shape, dtype)
+        return super().spelled({"codes": packed["codes"], "scales": scales}, shape, dtype)
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
         packed = super().empty(shape, device)

@@ -1,0 +1,50 @@
+"""NF4 unpacked natively is what torch makes of it, to the bit, with every instruction set of this machine."""
+
+import pytest
+import torch
+
+from fathom.native import nf4
+from fathom.native.build import FLAGS, NEEDS, compiler, features
+from fathom.quant.nf4 import DYNAMIC, NF4_VALUES
+from fathom.quant.schemes import SCHEMES
+
+HERE = [kind for kind in FLAGS if NEEDS[kind] <= features()]
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", HERE)
+@pytest.mark.parametrize("name", ["nf4", "nf4-single"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (37, 101), (1, 64), (300, 257), (130, 256)])
+def test_equal_to_torch_to_the_bit(
+    kind: str, name: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATHOM_NATIVE", kind)
+    scheme = SCHEMES[name]
+    packed = scheme.quantize(torch.randn(shape) * torch.logspace(-3, 3, shape[1]))
+    for dtype in nf4.FORMATS:
+        made = nf4.unpack(packed, NF4_VALUES, DYNAMIC, shape, dtype)
+        assert made is not None and made.dtype == dtype
+        assert torch.equal(made, scheme.spelled(packed, shape, dtype))  # type: ignore[attr-defined]
+        assert torch.equal(made, scheme.dequantize(packed, shape, dtype))
+
+
+@needs_compiler
+def test_scales_that_are_no_numbers_stay_so() -> None:
+    packed = SCHEMES["nf4-single"].quantize(torch.randn(2, 64))
+    packed["scales"] = torch.tensor([torch.nan, torch.inf])
+    for dtype in nf4.FORMATS:
+        ours = nf4.unpack(packed, NF4_VALUES, DYNAMIC, (2, 64), dtype)
+        theirs = SCHEMES["nf4-single"].spelled(packed, (2, 64), dtype)  # type: ignore[attr-defined]
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_it_cannot_do_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = SCHEMES["nf4"].quantize(torch.randn(4, 80))
+    assert nf4.unpack(packed, NF4_VALUES, DYNAMIC, (4, 80), torch.float64) is None
+    meta = {name: x.to("meta") for name, x in packed.items()}
+    assert nf4.unpack(meta, NF4_VALUES, DYNAMIC, (4, 80), torch.float32) is None
+    expected = SCHEMES["nf4"].dequantize(packed, (4, 80), torch.bfloat16)
+    monkeypatch.setenv("FATHOM_NATIVE", "off")
+    assert nf4.unpack(packed, NF4_VALUES, DYNAMIC, (4, 80), torch.float32) is None
+    assert torch.equal(SCHEMES["nf4"].dequantize(packed, (4, 80), torch.bfloat16), expected)
