@@ -29,6 +29,7 @@ VERBS = {  # verb: (the module that holds `command`, what it does)
     "svd": ("fathom.cli.svd", "spectra of weights, changes and adapters; the loss against the rank of a change"),
     "extract": ("fathom.cli.extract", "the best adapter of a full fine-tune, by singular value decomposition"),
     "merge": ("fathom.cli.merge", "a model with an adapter in its weights"),
+    "bench": ("fathom.cli.bench", "how fast a model runs, trains and starts here, and how much of the limit that is"),
     "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
 }
 

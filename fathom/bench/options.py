@@ -1,0 +1,69 @@
+"""Everything that decides what `fathom bench` measures, as one value. Does not import torch."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fathom.errors import FathomError
+
+Work = Literal["decode", "prefill", "train", "finetune", "startup"]
+Shape = Literal["gpt2", "110M", "1.1B", "7B"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Packing = Literal["int8", "int4", "nf4", "nf4-single"]
+
+WORKS: tuple[str, ...] = get_args(Work)
+UNCOUNTED = 4  # first steps of a decoding, in which caches and threads warm up
+LEARNING = ("train", "finetune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """One measurement. `None` means: as the comment says."""
+
+    work: Work
+    model: str | None = None  # of any format; None: random weights of `shape`
+    shape: Shape | None = None  # None: 110M, where no model is given
+    quantize: Packing | None = None  # how the matrices of the blocks are kept; None: as floats
+    dtype: Dtype = "auto"  # a shape: bf16 where the machine multiplies it; a model: as stored; train: as `train` does
+    device: str = "auto"
+    prompt: int | None = None  # tokens that stand before, or of a row to learn from; None: 128, or 256 to learn from
+    new: int = 64  # tokens to decode, the first UNCOUNTED of them not counted
+    batch: int | None = None  # rows side by side; None: 1, or 4 to learn from
+    threads: int | None = None  # None: as many as torch takes
+    repeat: int = 3
+    plain: bool = False  # the readable model as it is, without its fast leaves
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for problem in problems(self):
+            raise FathomError(problem)
+
+    @property
+    def length(self) -> int:
+        return self.prompt or (256 if self.work in LEARNING else 128)
+
+    @property
+    def rows(self) -> int:
+        return self.batch or (4 if self.work in LEARNING else 1)
+
+    @property
+    def name(self) -> str:
+        """Of what is measured: a path or a shape."""
+        return self.model or self.shape or "110M"
+
+
+def problems(options: BenchOptions) -> list[str]:
+    """What is wrong with these options, each one line: found, expected, what to do."""
+    found = []
+    for name in ("prompt", "new", "batch", "threads", "repeat"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            found.append(f"{name} is {value}; it must be at least 1")
+    if options.model is not None and options.shape is not None:
+        found.append(f"found the model {options.model} and the shape {options.shape}; expected one of them")
+    if options.work == "decode" and options.new <= UNCOUNTED:
+        found.append(f"new is {options.new}, and the first {UNCOUNTED} steps are not counted; decode more")
+    if options.work == "train" and options.quantize is not None:
+        found.append(f"quantize is {options.quantize}, and packed weights cannot be trained; leave it out, or finetune")
+    if options.work in LEARNING and options.plain:
+        found.append(f"plain was given, and {options.work} has no other way; leave it out")
+    return found

@@ -1,0 +1,100 @@
+"""Models of known shapes with random weights: made in seconds, and never twice in memory.
+
+Speed and memory depend on shapes alone. So each matrix of one shape is drawn and packed once, and the others of that
+shape are copies of it, in memory of their own. Does not know what is measured.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fathom.bench.options import Shape
+from fathom.errors import FathomError
+from fathom.machine import free_memory, give_back_freed_memory
+from fathom.model.config import ModelConfig
+from fathom.model.cost import parameters
+from fathom.model.init import STD
+from fathom.model.presets import GPT2, LLAMA2_7B
+from fathom.model.skeleton import skeleton
+from fathom.model.transformer import Transformer
+from fathom.quant.linear import QuantLinear
+from fathom.quant.scheme import Scheme
+from fathom.quant.swap import linears
+from fathom.quant.swap import replace as put
+
+SHAPES: dict[Shape, ModelConfig] = {
+    "gpt2": GPT2,
+    "110M": replace(LLAMA2_7B, d_model=768, n_layer=12, n_head=12, d_ff=2048, context_length=2048),
+    "1.1B": replace(LLAMA2_7B, d_model=2048, n_layer=22, n_head=32, n_kv_head=4, d_ff=5632, context_length=2048),
+    "7B": LLAMA2_7B,
+}
+
+
+def random_model(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device | str = "cpu", scheme: Scheme | None = None
+) -> Transformer:
+    """The model with random weights, the blocks' matrices packed by `scheme`. FathomError where memory is short."""
+    require_memory(config, dtype, torch.device(device), scheme)
+    model, copies = skeleton(config), Copies(dtype, torch.device(device))
+    if scheme is not None:
+        for name in linears(model):
+            copies.pack(model, name, scheme)
+    drawn = {name: copies.drawn(p) for name, p in model.named_parameters() if p.is_meta}
+    model.load_state_dict(drawn, strict=False, assign=True)
+    if config.tie_embeddings:
+        model.unembed.weight = model.embed.weight
+    give_back_freed_memory()
+    return model.to(device).eval()
+
+
+class Copies:
+    """The first tensor and the first packed layer of each shape, of which the next are copied."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self.tensors: dict[torch.Size, Tensor] = {}
+        self.layers: dict[torch.Size, QuantLinear] = {}
+
+    def drawn(self, like: Tensor) -> Tensor:
+        """Normal numbers; ones where it is no matrix."""
+        if like.ndim < 2:
+            return torch.ones(like.shape, dtype=self.dtype, device=self.device)
+        if (first := self.tensors.get(like.shape)) is not None:
+            return first.clone()
+        return self.tensors.setdefault(like.shape, self.normal(like.shape))
+
+    def normal(self, shape: torch.Size) -> Tensor:
+        return torch.empty(shape, dtype=self.dtype, device=self.device).normal_(std=STD)
+
+    def pack(self, model: nn.Module, name: str, scheme: Scheme) -> None:
+        """Put a packed layer in the place of an empty one."""
+        old = model.get_submodule(name)
+        assert isinstance(old, nn.Linear)
+        bias = None if old.bias is None else torch.zeros(old.bias.shape, dtype=self.dtype, device=self.device)
+        if (first := self.layers.get(old.weight.shape)) is not None:
+            packed = {field: tensor.clone() for field, tensor in first.packed.items()}
+            model.set_submodule(name, QuantLinear(scheme, first.shape, packed, bias))
+            return
+        put(model, name, self.normal(old.weight.shape), bias, scheme)
+        made = model.get_submodule(name)
+        assert isinstance(made, QuantLinear)
+        self.layers[old.weight.shape] = made
+
+
+def nbytes(config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None = None) -> int:
+    """Of all weights."""
+    count = parameters(config)
+    inside = count["attn"] + count["mlp"]
+    bits = 8 * dtype.itemsize if scheme is None else scheme.bits
+    return round(inside * bits / 8) + (sum(count.values()) - inside) * dtype.itemsize
+
+
+def require_memory(config: ModelConfig, dtype: torch.dtype, device: torch.device, scheme: Scheme | None) -> None:
+    """FathomError where the weights are more than what is free."""
+    needed, free = nbytes(config, dtype, scheme), free_memory(device)
+    if free is not None and needed > free:
+        raise FathomError(
+            f"the weights take {needed / 2**30:,.1f} GiB as {str(dtype)[6:]} and {free / 2**30:,.1f} GiB are free on"
+            f" {device}; choose a smaller shape, a narrower dtype, or quantize"
+        )
