@@ -6,6 +6,7 @@ Codes and values are those of bitsandbytes.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,18 @@ DYNAMIC = dynamic_values()
 PAIRS = torch.cartesian_prod(NF4_VALUES, NF4_VALUES)  # (256, 2): what a byte stands for
 
 
+def on(device: torch.device) -> tuple[Tensor, Tensor]:
+    """PAIRS and DYNAMIC there; kept, as a GPU would be waited for with every matrix; a traced graph cannot."""
+    return sent(device) if torch.compiler.is_compiling() else kept(device)
+
+
+def sent(device: torch.device) -> tuple[Tensor, Tensor]:
+    return PAIRS.to(device), DYNAMIC.to(device)
+
+
+kept = lru_cache(sent)
+
+
 def encode(x: Tensor, size: int, values: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) -> codes (n / size, size) and the largest number of each block (n / size,), both rounded up.
 
@@ -95,7 +108,7 @@ class NF4Single:
     def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         """`dequantize` in torch's words."""
         codes = packed["codes"]
-        x = F.embedding(codes.int(), PAIRS.to(codes.device)).flatten(1)  # (blocks, 64)
+        x = F.embedding(codes.int(), on(codes.device)[0]).flatten(1)  # (blocks, 64)
         x *= packed["scales"][:, None]
         return x.flatten()[: shape[0] * shape[1]].view(shape).to(dtype)
 
@@ -131,7 +144,7 @@ class NF4(NF4Single):
 
     def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         codes, ranges = packed["scale_codes"], packed["scale_ranges"]
-        values = DYNAMIC.to(codes.device)[codes.int()]
+        values = on(codes.device)[1][codes.int()]
         scales = values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
         return super().spelled({"codes": packed["codes"], "scales": scales}, shape, dtype)
 
