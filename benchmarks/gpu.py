@@ -109,6 +109,8 @@ def table(parts: dict[str, Figures], command: str) -> str:
     """gpu.md"""
     some = next((found for found in parts.values() if "device" in found), {})
     lines = [f"{some.get('device', 'unknown')}, torch {some.get('torch', 'unknown')}: `{command}`", ""]
+    if "--tiny" in command:
+        lines += ["**Tiny models: a trial of the command itself, whose figures mean nothing.**", ""]
     lines += ["| what | figure | of its limit | wanted |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows(parts)]
     said = [f"- {name}: {found['failed']}" for name, found in parts.items() if "failed" in found]

@@ -254,6 +254,7 @@ def test_no_prompts_are_no_completions() -> None:
     assert generate(random_model("llama"), BYTES, []) == []
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_greedy_on_a_gpu_is_greedy_on_the_cpu() -> None:
     model = random_model("llama")
