@@ -142,13 +142,13 @@ def few(device: torch.device) -> Iterator[Found]:
         for way in FOUR_BITS:
             found = matvec_int4(x, four["codes"], four["scales"], way)
             yield Found(f"few rows, int4, {str(dtype)[6:]}, {way}", apart(found, expected), allowed)
-    for scheme_name in (None, "int4"):
-        plain = model_of(LLAMA, device)
+    for name, scheme_name in (("llama", None), ("llama", "int4"), ("gpt", "int4")):
+        plain = model_of(MODELS[name], device)
         if scheme_name:
             quantize_model(plain, scheme_name)
-        swift, ids = deepcopy(plain), ids_of(LLAMA, 1, 3, device)
+        swift, ids = deepcopy(plain), ids_of(plain.config, 1, 3, device)
         few_rows(swift)
-        yield Found(f"llama of few rows, {scheme_name or 'fp32'}", apart(swift(ids), plain(ids)), 1e-5)
+        yield Found(f"{name} of few rows, {scheme_name or 'fp32'}", apart(swift(ids), plain(ids)), 1e-5)
 
 
 def learns(device: torch.device) -> Iterator[Found]:

@@ -102,7 +102,7 @@ def test_a_model_reads_and_writes_where_it_is(config: ModelConfig, packed: str |
     model(ids)  # tables of a number format are sent there once
     gpu.waits.clear()
     for cache in (None, *caches, StaticCache(config, 2, 20, torch.float32, GPU)):
-        for piece in (ids, ids[:, :1]):
+        for piece in (ids, ids[:, :1], ids[:, :4]):
             assert model(piece, cache).device == GPU
     assert not gpu.waits
 
