@@ -15,6 +15,7 @@ from fathom.errors import ContextOverflow, FathomError
 from fathom.generate.generate import Stream, stream
 from fathom.generate.options import GenerateOptions
 from fathom.generate.pieces import Piece
+from fathom.generate.propose import check_draft
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import STOPS, Message, read_message, render, template_for
@@ -34,6 +35,8 @@ class Conversation:
         draft: Transformer | None = None,
     ) -> None:
         options = options or GenerateOptions()
+        if draft is not None:
+            check_draft(model, draft, options, min(tokenizer.vocab_size, model.config.vocab_size))
         stop = (*options.stop, *STOPS.get(template_for(tokenizer), ()))
         past_context = (
             "stop" if options.past_context == "slide" else options.past_context

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fathom.errors import FathomError, OutsideVocabulary
+from fathom.errors import OutsideVocabulary
 from fathom.fields import build, plain
 from fathom.generate.choose import Chooser
 from fathom.generate.context import make_reader, room_for
 from fathom.generate.options import GenerateOptions
 from fathom.generate.pieces import Completion, Facts, Piece, complete
-from fathom.generate.propose import DraftModel, PromptLookup, check_sizes
+from fathom.generate.propose import DraftModel, PromptLookup, check_draft
 from fathom.generate.row import Row
 from fathom.generate.sampling import Samplers
 from fathom.generate.speculative import Speculative
@@ -107,10 +107,8 @@ def speculating(
     chooser: Chooser, options: GenerateOptions, longest: int, draft: Transformer | None
 ) -> Chooser | Speculative:
     """The chooser itself, or for a single row one that judges drafts, if any are wanted; several rows do without."""
-    if draft is not None and options.speculate != "off":
-        raise FathomError(f"speculate is {options.speculate!r} and there is a draft model; choose one of them")
     if draft is not None:
-        check_sizes(chooser.model, draft, chooser.vocab_size)
+        check_draft(chooser.model, draft, options, chooser.vocab_size)
     if len(chooser.generators) != 1 or (draft is None and options.speculate == "off"):
         return chooser
     chooser.facts.proposed = 0

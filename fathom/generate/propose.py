@@ -11,6 +11,7 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.generate.choose import evaluating, finite
 from fathom.generate.context import fits
+from fathom.generate.options import GenerateOptions
 from fathom.generate.sampling import Samplers, chances, pick
 from fathom.generate.speculative import Draft
 from fathom.model.cache import KVCache
@@ -102,8 +103,10 @@ def shared(one: Sequence[int], other: Sequence[int]) -> int:
     return next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
-def check_sizes(model: Transformer, draft: Transformer, vocab_size: int) -> None:
-    """FathomError when the draft model cannot have the vocabulary of the model."""
+def check_draft(model: Transformer, draft: Transformer, options: GenerateOptions, vocab_size: int) -> None:
+    """FathomError when there are two proposers, or the draft model cannot have the vocabulary of the model."""
+    if options.speculate != "off":
+        raise FathomError(f"speculate is {options.speculate!r} and there is a draft model; choose one of them")
     ours, theirs = model.config.vocab_size, draft.config.vocab_size
     if theirs < vocab_size or abs(theirs - ours) > PADDING:
         raise FathomError(

@@ -208,3 +208,38 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(
     assert "(stopped)" in capfd.readouterr().err
     kept = json.loads((tmp_path / "talk.json").read_text())["messages"][1]["content"]
     assert kept == "".join(written[:3]).strip() and answers("Hello")[0].startswith(kept)
+
+
+# With something that guesses.
+
+
+def test_answers_are_the_same_with_drafts_and_what_was_kept_is_told(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfd: Streams
+) -> None:
+    for given in (["--speculate", "lookup"], ["--draft", str(model)]):
+        piped(monkeypatch, "Hello\nworld 日本\n")
+        assert main(["chat", str(model), *GREEDY, "-v", *given]) == 0
+        out, err = capfd.readouterr()
+        assert out == "".join(f"{answer}\n" for answer in answers("Hello", "world 日本"))
+        assert "drafted tokens kept" in err and (given[0] != "--draft" or f"draft {model}" in err)
+
+
+@pytest.mark.parametrize("verb", ["chat", "generate"])
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        (["--draft", "bytes"], "fathom: the draft model has another vocabulary: token 9 is '\\t' there and '!'"),
+        (["--draft", "model", "--speculate", "lookup"], "fathom: speculate is 'lookup' and there is a draft model"),
+        (["--speculate", "loopup"], "fathom: generate: speculate is 'loopup'; did you mean lookup?"),
+    ],
+)
+def test_what_cannot_guess_is_one_line_before_anything_is_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Streams, verb: str, given: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(model)
+    model_folder(tmp_path / "bytes", ByteTokenizer())
+    typed(monkeypatch, EOFError())
+    assert main([verb, str(model), *GREEDY, *given]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.splitlines()[-1].startswith(line)

@@ -32,6 +32,7 @@ WRONG = [
     ({"stop": ("a", "")}, "a stop string is empty"),
     ({"seed": -1}, "seed is -1"),
     ({"past_context": "slyde"}, "slide"),
+    ({"speculate": "loopup"}, "did you mean lookup"),
     ({"topp": 0.9}, "did you mean top_p"),
     ({"top_k": "many"}, "top_k is 'many'"),
 ]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fathom.errors import ContextOverflow
+from fathom.errors import ContextOverflow, FathomError
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.presets import LLAMA2_7B
@@ -131,3 +131,23 @@ def test_no_layers_no_bytes() -> None:
     config = replace(LLAMA, n_layer=0)
     cache, model, ids = KVCache(config, 2, 11), model_of(config), ids_for(config)
     assert torch.equal(model(ids, cache), model(ids)) and cache.nbytes == 0 and cache.length == 11
+
+
+@every_cached
+@torch.no_grad()
+def test_what_is_rewound_was_never_read(config: ModelConfig) -> None:
+    """Tokens that turned out not to follow are read over, up to the cache's end."""
+    model, ids = model_of(config, std=0.1), ids_for(config, 1, t=12)
+    cache = KVCache(config, 1, 12)
+    model(ids[:, :5], cache)
+    model(ids_for(config, 1, t=7).flip(-1), cache)
+    cache.rewind(5)
+    assert (model(ids[:, 5:], cache) - model(ids)[:, 5:]).abs().max() <= 5e-6
+
+
+def test_a_cache_is_not_rewound_to_what_it_has_not_read() -> None:
+    cache = KVCache(LLAMA, 1, 12)
+    cache.length = 5
+    for length in (6, -1):
+        with pytest.raises(FathomError, match=f"has read 5 tokens and cannot go back to {length}"):
+            cache.rewind(length)
