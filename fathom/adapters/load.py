@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fathom.adapters import peft
 from fathom.adapters.peft_config import CONFIG, read_said
-from fathom.adapters.run import adapted_run
+from fathom.adapters.run import BEST, adapted_run
 from fathom.errors import FathomError
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
@@ -51,11 +51,13 @@ def load(
 
 
 def named(folders: Sequence[Path]) -> dict[Path, str]:
-    """A name for each adapter: `default` where there is one, else what its folder is called."""
+    """A name for each adapter: `default` where there is one, else what its folder, or the run it lies in, is called."""
     found: dict[Path, str] = {}
     for folder in folders:
         place = located(folder)
-        word = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
+        own = folder.resolve()
+        own = own.parent if own.name == BEST else own
+        word = "".join(c if c.isalnum() else "_" for c in own.name)
         word = "default" if len(folders) == 1 else f"a_{word}" if word[:1].isdigit() else word
         if word in found.values() or place in found:
             raise FathomError(f"two adapters are called {word}; give them in folders of different names")
@@ -65,7 +67,7 @@ def named(folders: Sequence[Path]) -> dict[Path, str]:
 
 def located(folder: Path) -> Path:
     """The folder itself, or `adapter` in it, as runs keep theirs."""
-    for place in (folder, folder / "adapter"):
+    for place in (folder, folder / BEST):
         if (place / CONFIG).is_file():
             return place
     what = "does not exist" if not folder.exists() else f"holds no {CONFIG}"

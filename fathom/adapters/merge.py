@@ -4,6 +4,7 @@ What is compared is what the two say: the largest difference of logits, and the 
 not know how a format is written.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,10 +52,12 @@ def merge_files(
     """Write base and `factor` times the adapter as a new folder `out`: a run where the base is one, else that of
     Hugging Face. dtype: auto (as the base is stored; 16 bits where it is quantised), fp32, bf16 or fp16.
 
-    FathomError where `out` holds something, or as `load` does.
+    FathomError where `out` holds something, numbers become too large, or as `load` does.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    if not math.isfinite(factor):
+        raise FathomError(f"scale is {factor}; expected a finite number, such as 0.5")
     opened, packed = open_model(path), read_said(located(Path(adapter)) / CONFIG).quantize or None
     wanted = DTYPES[dtype] or dtype_of(opened, packed)
     model, tokenizer = load(path, "fp32", device, packed, adapter=adapter)
@@ -63,6 +66,8 @@ def merge_files(
     base = said(model)
     scale(model, name, factor)
     apart, new = said(model), folded(model, wanted)
+    if not all(x.isfinite().all() for x in (apart, *new.state_dict().values())):
+        raise FathomError(f"merged as {str(wanted)[6:]} the model holds what is no number; use a smaller scale or fp32")
     del model
     kind = "run" if opened.names == "ours" else "hf"
     if kind == "run":

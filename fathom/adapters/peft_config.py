@@ -15,6 +15,7 @@ from fathom.adapters.fused import Factors
 from fathom.adapters.options import scale_of
 from fathom.errors import FathomError
 from fathom.formats.json_file import LARGEST, field, read_object, short
+from fathom.quant.schemes import SCHEMES
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OURS = "fathom"  # our own field: of which base the adapter is
@@ -82,8 +83,14 @@ def read_said(path: Path) -> Said:
         alphas=alphas,
         targets=targets(values, where),
         base=field(ours, "base_sha256", str, where, ""),
-        quantize=field(ours, "quantize", str, where, ""),
+        quantize=packing(field(ours, "quantize", str, where, ""), where),
     )
+
+
+def packing(name: str, where: str) -> str:
+    if name and name not in SCHEMES:
+        raise FathomError(f"{where}: quantize is {short(name)}; expected null or one of {', '.join(SCHEMES)}")
+    return name
 
 
 def refuse(values: Mapping[str, Any], where: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fathom.adapters.layer import Lora, Weight
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
+from fathom.quant.linear import QuantLinear
 
 
 class EmbeddingLora(Lora):
@@ -95,6 +96,11 @@ def of(plain: Lora, base: nn.Module, options: LoraOptions) -> Lora:
     if options.dora:
         return Dora(plain.a.data, plain.b.data, plain.scale, options.dropout, weight)
     if options.init == "pissa":
+        if isinstance(base, QuantLinear):
+            raise FathomError(
+                "init is pissa, which takes the largest directions out of weights before they are packed, and these are"
+                f" packed in {base.scheme.name}; leave init out, or give weights in floats (method lora)"
+            )
         first = largest(weight, len(plain.a), plain.scale)
         return Pissa(*first, plain.scale, options.dropout, first)
     return plain

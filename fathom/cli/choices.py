@@ -69,11 +69,14 @@ def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | 
 
 
 def how(network: "Transformer", call: Mapping[str, Any]) -> str:
-    """How the model runs: device, dtype and what was packed, as a line."""
+    """How the model runs: device, dtype, how it is packed and what is on it, as a line."""
+    from fathom.adapters import lora, peft
     from fathom.machine import describe
 
-    packed = f", {call['quantize']}" if call["quantize"] else ""
+    scheme = call["quantize"] or peft.packing(network)  # a run of QLoRA is packed as it was trained
+    packed = f", {scheme}" if scheme else ""
     packed += "".join(f", adapter {folder}" for folder in call["adapter"])
+    packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
     packed += f", draft {call['draft']}" if call["draft"] else ""
     return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fathom.adapters import lora, peft, targets
 from fathom.adapters.options import LoraOptions
+from fathom.adapters.peft_config import CONFIG, WEIGHTS
 from fathom.adapters.svd import SVD, sampled_svd, svd
 from fathom.errors import FathomError
 from fathom.formats.load import read
@@ -55,6 +56,8 @@ def extract(base: str | Path, tuned: str | Path, rank: int, out: Path, layers: t
 
     FathomError where the models differ in more than their numbers, nothing was changed, or a matrix has no such rank.
     """
+    if spare := [x.name for x in out.iterdir() if x.name not in (CONFIG, WEIGHTS)] if out.is_dir() else []:
+        raise FathomError(f"{out} holds {spare[0]}, which is no part of an adapter; give the name of a new folder")
     before, after = (of_model(open_matrices(path)) for path in (base, tuned))
     same(before, after)
     assert before.opened is not None

@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {}, "rslora": {"rslora": True}, "dora": {"dora": True}, "pissa": {"init": "pissa"},
     "ranks": {"ranks": (("mlp.*", 2), ("blocks.1.mlp.up", 5)), "alphas": (("attn.q", 3.0),)},
 }  # fmt: skip
+ON_BASES = [(kind, packed) for kind in KINDS for packed in (None, "int8", "nf4") if kind != "pissa" or packed is None]
 
 
 def small(name: str, packed: str | None = None) -> Transformer:
@@ -41,8 +42,7 @@ def nudged(model: Transformer, name: str = "default") -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("packed", [None, "int8", "nf4"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "packed"), ON_BASES)
 @pytest.mark.parametrize("name", ["gpt", "llama", "qk_norm"])
 @torch.no_grad()
 def test_at_first_nothing_changes_and_everything_can_be_undone(name: str, kind: str, packed: str | None) -> None:
@@ -120,8 +120,7 @@ def test_pissa_takes_the_largest_directions() -> None:
     assert torch.allclose(torch.linalg.svdvals(residual)[:-4], s[4:], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("packed", [None, "nf4"])
+@pytest.mark.parametrize(("kind", "packed"), ON_BASES)
 def test_only_the_adapter_learns(kind: str, packed: str | None) -> None:
     """Exactly the listed parameters have gradients, and the base is the same to the bit after steps."""
     model = small("llama", packed).train()
@@ -143,6 +142,15 @@ def test_only_the_adapter_learns(kind: str, packed: str | None) -> None:
     lora.remove(model, "default")
     after = model.state_dict()
     assert all(torch.equal(after[key], x) for key, x in before.items())
+
+
+def test_pissa_begins_with_floats() -> None:
+    """Packing what it leaves of W is its point; on weights that are packed already it would be an empty name."""
+    model = small("llama", "nf4")
+    before = list(model.state_dict())
+    with pytest.raises(FathomError, match="before they are packed, and these are packed in nf4; leave init out"):
+        lora.add(model, LoraOptions(rank=2, init="pissa"))
+    assert list(model.state_dict()) == before
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "pissa"])

@@ -1,5 +1,6 @@
 """Adapters that are damaged, of another model, or ask for what is not done here: one line, and the model as it was."""
 
+import copy
 import json
 import warnings
 from collections.abc import Callable
@@ -85,6 +86,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "targets in numbers": (configure(target_modules=[1]), "target_modules is"),
     "targets with nothing": (configure(target_modules=["q_proj", "down_proj", "up_proj"]), "up_proj.* is missing"),
     "another base": (configure(fathom={"base_sha256": "00" * 32}), "is an adapter of another model than"),
+    "an unknown packing": (configure(fathom={"quantize": "nf5"}), "adapter_config.json: quantize is 'nf5'; expected"),
     "a base in numbers": (configure(fathom={"base_sha256": 1}), "base_sha256 is 1"),
 }  # fmt: skip
 
@@ -132,15 +134,24 @@ def test_several(tmp_path: Path) -> None:
     model = load_model(base, device="cpu")[0]
     second = adapter_folder(tmp_path / "2nd", model, LoraOptions(rank=3, targets=("attn.*",)), base)
     both, _ = load(base, device="cpu", adapter=[folder, second])
-    assert lora.names(both) == ["adapter", "a_2nd"] and not both.training
+    assert lora.names(both) == [tmp_path.name, "a_2nd"] and not both.training
     ids = ids_for(both.config)
     alone = [load(base, device="cpu", adapter=each)[0] for each in (folder, second)]
     for part in lora.wrapped(both).values():
         assert set(part.active) == set(part.adapters)
     lora.disable(both, "a_2nd")
     assert torch.equal(both(ids), alone[0](ids))
-    with pytest.raises(FathomError, match="two adapters are called adapter"):
+    with pytest.raises(FathomError, match="two adapters are called test_several"):
         load(base, device="cpu", adapter=[folder, folder])
+
+
+def test_adapters_of_runs_are_called_as_their_runs(tmp_path: Path) -> None:
+    """`RUN` and `RUN/adapter` are one."""
+    base, model = base_folder(tmp_path / "base", "llama")
+    for run in ("poems", "news"):
+        adapter_folder(tmp_path / run / "adapter", copy.deepcopy(model), SMALL, base)
+    both, _ = load(base, device="cpu", adapter=[tmp_path / "poems" / "adapter", tmp_path / "news"])
+    assert lora.names(both) == ["poems", "news"]
 
 
 def test_the_fingerprint_is_that_of_the_model_and_not_of_its_files(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ def test_what_cannot_be_extracted(
     assert not (tmp_path / "adapter").exists()
 
 
+def test_a_folder_with_other_things_stays_as_it_is(base: Path, tuned: Path, tmp_path: Path) -> None:
+    extract(base, tuned, 1, tmp_path / "adapter", ("all-linear",))
+    extract(base, tuned, 2, tmp_path / "adapter", ("all-linear",))  # an adapter is replaced
+    before = sorted(tuned.iterdir())
+    with pytest.raises(FathomError, match="which is no part of an adapter; give the name of a new folder"):
+        extract(base, tuned, 1, tuned, ("all-linear",))
+    assert sorted(tuned.iterdir()) == before
+
+
 def test_models_that_differ_in_shape(base: Path, tmp_path: Path) -> None:
     from tests.generate.models import random_model
 
