@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SHARES = {"checks": 0.22, "train": 0.25, "decode bf16": 0.4, "decode int4": 0.3, "shakespeare": 1.0}  # of the minutes
+SHARES = {"checks": 0.3, "train": 0.25, "decode bf16": 0.4, "decode int4": 0.3, "shakespeare": 1.0}  # of the minutes
 Figures = dict[str, Any]
 
 
@@ -38,9 +38,9 @@ def measure(call: argparse.Namespace) -> int:
         new.replace(call.measure_to)
 
     device = torch.device(call.device)
-    tell("device", torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu")
     tell("torch", torch.__version__)
     try:
+        tell("device", torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu")
         PARTS[call.measure](Task(device, call.tiny, call.text, time.monotonic() + call.seconds, tell))
     except Exception as error:
         tell("failed", one_line(error))
