@@ -52,7 +52,7 @@ def ours(folder: Path, precision: str, batch: int, shape: str) -> dict[str, Any]
     import torch
 
     from fathom.formats.detect import open_model
-    from fathom.train.finetune import start
+    from fathom.train.finetune import micro_batch, start
     from fathom.train.finetune_options import FinetuneOptions
     from fathom.train.loop import update
     from fathom.train.options import TrainOptions
@@ -61,8 +61,14 @@ def ours(folder: Path, precision: str, batch: int, shape: str) -> dict[str, Any]
     method = "qlora" if precision == "nf4" else "lora"
     tuning = FinetuneOptions(method=method, rank=8, alpha=16.0, target=target)  # type: ignore[arg-type]
     dtype = "fp32" if precision == "fp32" else "bf16"
-    options = TrainOptions(batch_size=batch, dtype=dtype, learning_rate=1e-4, device="cpu")  # type: ignore[arg-type]
     opened = open_model(folder)
+    options = TrainOptions(
+        batch_size=batch,
+        micro_batch_size=micro_batch(batch, SEQUENCE * opened.config.d_model),  # as `fathom finetune` does
+        dtype=dtype,  # type: ignore[arg-type]
+        learning_rate=1e-4,
+        device="cpu",
+    )
     session = start(SimpleNamespace(options=options, tuning=tuning, adapted=True), opened)  # type: ignore[arg-type]
     ids = torch.randint(0, opened.config.vocab_size, (batch, SEQUENCE + 1))
     first, times = update(session, ids).loss, []

@@ -21,9 +21,14 @@ def call(name: str, *arguments: Tensor | int | float) -> None:
     """The function of passes.cpp, on all threads."""
     lib = library("passes")
     assert lib is not None
-    kinds = {int: ctypes.c_int64, float: ctypes.c_float}
-    held = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else kinds[type(x)](x) for x in arguments]
-    lib[name](*held, ctypes.c_int(torch.get_num_threads()))
+    lib[name](*map(plain, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def plain(x: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
+    """As C++ takes it."""
+    if isinstance(x, Tensor):
+        return ctypes.c_void_p(x.data_ptr())
+    return ctypes.c_int64(x) if isinstance(x, int) else ctypes.c_float(x)
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ finetune_data     records or text, made ready once
 finetune_run      the folder of such a run: its base, its data, its best adapter
 finetune_before   what is said before step 1: the loss beside the base's own
 recompute    blocks that forget what they computed until the gradient needs it
+attend       attention in bf16 on a CPU, by matrix products
+lean         norms and MLPs in bf16 on a CPU, in one pass each
 precision    number format and compilation, chosen for the machine
 survive      a checkpoint of a run, and back
 state        optimizer and random states without pickle

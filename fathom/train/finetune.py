@@ -43,6 +43,7 @@ from fathom.train.train import Result, go_on, refuse_other, stand, write_sample
 Values = Mapping[str, Any]
 DEFAULTS: dict[str, Any] = {"batch_size": 8, "weight_decay": 0.0, "eval_windows": 64, "sample_tokens": 80}
 EPOCHS, EVALUATIONS, LONGEST, WINDOW = 3.0, 10, 1024, 256
+AT_ONCE = 2**19  # numbers of the stream that a CPU works on at a time: products are as fast, less is held for backward
 
 
 def finetune(
@@ -103,7 +104,9 @@ def begun(
     rate = learning_rate(tuning.method, opened.config.d_model)
     train = build(TrainOptions, {**DEFAULTS, "learning_rate": rate, **said}, "train")
     length = row_length(tuning, opened.config, train.data)
-    pick_device(train.device)  # one that is not here is refused before anything is made
+    device = pick_device(train.device)  # one that is not here is refused before anything is made
+    if device.type == "cpu" and "micro_batch_size" not in said:
+        train = replace(train, micro_batch_size=micro_batch(train.batch_size, length * opened.config.d_model))
     tokenizer.encode(train.sample_prompt)
     with placed(folder) as new:
         facts = prepare(new / "data", tokenizer, train, tuning, length, report)
@@ -123,6 +126,11 @@ def row_length(tuning: FinetuneOptions, config: ModelConfig, data: str) -> int:
     if asked is not None and asked > most:
         raise FathomError(f"context_length={asked}, and the model was made for {most}; give at most that")
     return min(most, LONGEST if holds_records(data) else WINDOW) if asked is None else asked
+
+
+def micro_batch(rows: int, numbers: int) -> int:
+    """How many of a step's rows, of so many numbers each, go through the model at a time: a divisor of `rows`."""
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * numbers <= AT_ONCE))
 
 
 def duration(said: Values, tuning: FinetuneOptions, facts: TunedFacts, rows: int) -> dict[str, int]:

@@ -16,10 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from fathom.data.batches import IGNORED, Batch, shown
 from fathom.model.cache import NoCache
 from fathom.model.transformer import Transformer
+from fathom.native import passes
 from fathom.train.precision import Precision
 
 AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
-FROZEN_AT_ONCE = 2**23  # where they are not needed again: the matrix is read more often, and less is held
+FROZEN_BYTES = 2**25  # of logits, where they are not needed again: the matrix is read more often, and less is held
 
 
 def next_token_loss(
@@ -35,7 +36,7 @@ def next_token_loss(
     x = x if len(learned) == len(x) else x.index_select(0, learned)  # (n, d)
     rows = max(1, at_once // model.config.vocab_size)
     if x.requires_grad and is_frozen(model.unembed):
-        rows = max(1, min(at_once, FROZEN_AT_ONCE) // model.config.vocab_size)
+        rows = frozen_rows(x, model.config.vocab_size, at_once)
         loss = FrozenLoss.apply(x, model.unembed.weight, wanted, rows)  # type: ignore[no-untyped-call]
     elif len(x) <= rows:
         loss = summed(model.unembed, x, wanted)
@@ -60,6 +61,13 @@ def is_frozen(unembed: nn.Module) -> bool:
     return type(unembed) is nn.Linear and not unembed.weight.requires_grad
 
 
+def frozen_rows(x: Tensor, vocabulary: int, at_once: int) -> int:
+    """How many of the tokens x (n, d) go through a frozen matrix at a time: about as many each time."""
+    size = 2 if torch.is_autocast_enabled(x.device.type) else x.element_size()
+    most = max(1, min(at_once, FROZEN_BYTES // size) // vocabulary)
+    return -(-len(x) // -(-len(x) // most))
+
+
 class FrozenLoss(torch.autograd.Function):
     """`summed` for a matrix W that does not learn: what x learns, (p - target) W, is known once its logits are.
 
@@ -70,13 +78,12 @@ class FrozenLoss(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:  # (n, d), (V, d), (n,)
         slope, losses = torch.empty_like(x), [x.new_zeros((), dtype=torch.float32)]
         for piece, wanted, out in zip(x.split(rows), targets[:, None].split(rows), slope.split(rows)):
-            product = F.linear(piece, weight)
-            logits = product.float()  # (rows, V)
-            total = logits.logsumexp(-1, keepdim=True)  # (rows, 1)
-            losses.append((total - logits.gather(1, wanted)).sum())
-            p = logits.sub_(total).exp_()
-            p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))
-            out.copy_(p.to(product.dtype) @ weight.to(product.dtype))
+            logits = F.linear(piece, weight)  # (rows, V)
+            right = logits.gather(1, wanted).float()  # (rows, 1)
+            e, largest, total = exponents(logits)  # (rows, V); (rows, 1)
+            losses.append((total.log() + largest - right).sum())
+            e.scatter_(1, wanted, ((right - largest).exp() - total).to(e.dtype))  # total * (p - target), all in all
+            out.copy_((e @ weight.to(e.dtype)) / total)
         ctx.save_for_backward(slope)
         return torch.stack(losses).sum()
 
@@ -84,6 +91,16 @@ class FrozenLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return slope * grads[0].to(slope.dtype), None, None, None
+
+
+def exponents(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """e^(logit - largest) in the place of logits (n, V) that nobody else holds, the largest and the sums (n, 1)."""
+    if passes.ready(logits):
+        largest, total = passes.exponents(logits)
+        return logits, largest[:, None], total[:, None]
+    most = logits.amax(-1, keepdim=True).float()
+    e = logits.float().sub_(most).exp_()
+    return e.to(logits.dtype), most, e.sum(-1, keepdim=True)
 
 
 def parts(batch: Tensor | Batch, size: int | None = None) -> list[Batch]:

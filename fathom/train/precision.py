@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.amp import GradScaler
 
 from fathom.errors import FathomError
-from fathom.model.attention import attend_fused
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
+from fathom.train.attend import attend_narrow
+from fathom.train.lean import slim
 from fathom.train.options import TrainOptions
 
 NARROW = 128  # below this width a CPU spends its time elsewhere than in matrix products, and converting costs more
@@ -39,10 +39,11 @@ class Precision:
         return torch.autocast(self.device.type, self.dtype)
 
     def adapt(self, model: Transformer) -> None:
-        """On a CPU let attention itself stay fp32 in bf16: its fused backward is many times slower in bf16 there."""
+        """On a CPU, let what lies between matrix products in bf16 take ways that are fast there."""
         if self.device.type == "cpu" and self.dtype != torch.float32:
+            slim(model)
             for block in model.blocks:
-                block.attn.attend = attend_fp32
+                block.attn.attend = attend_narrow
 
     def scaler(self) -> GradScaler:
         """Scales losses in fp16; anywhere else it is disabled and passes everything through."""
@@ -51,12 +52,6 @@ class Precision:
     def describe(self) -> str:
         """One line for the user."""
         return f"precision {NAMES[self.dtype]}: {self.reason}"
-
-
-def attend_fp32(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
-    """`attend_fused` in fp32, whatever the format around it."""
-    with torch.autocast(q.device.type, enabled=False):
-        return attend_fused(q.float(), k.float(), v.float(), visible, dropout).type_as(q)
 
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
