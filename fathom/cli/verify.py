@@ -13,13 +13,14 @@ AGAINST = "naive, cache, transformers, file:OTHER, separated by commas; default:
 @verb("verify", "Compare a model with other ways to compute it, other libraries or other files of it.")
 @click.argument("model")
 @click.option("--against", default="", metavar="NAMES", help=AGAINST)
-def command(model: str, against: str, as_json: bool, seed: int | None, **call: Any) -> int:
+@click.option("--quantize", metavar="KIND", help="Pack the matrices of the blocks as int8, int4 or nf4 first.")
+def command(model: str, against: str, quantize: str | None, as_json: bool, seed: int | None, **call: Any) -> int:
     from fathom.verify.verify import verify
 
     names = [name.strip() for name in against.split(",")] if against else []
     if "" in names:
         raise FathomError(f"--against is {against!r}; expected names separated by commas")
-    certificate = verify(model, names, call["dtype"] or "auto", call["device"] or "auto", seed or 0)
+    certificate = verify(model, names, call["dtype"] or "auto", call["device"] or "auto", seed or 0, quantize)
     click.echo(certificate.text(), err=as_json)
     if as_json:
         answer(certificate.plain())

@@ -9,6 +9,11 @@ from fathom.report.table import table
 from fathom.verify.compare import Comparison
 from fathom.verify.layout import Layout
 
+PACKED = (
+    "packed in {}: naive and cache compute with these weights and must be equal; the others have floats, and the"
+    " difference is what packing costs"
+)
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -17,6 +22,7 @@ class Certificate:
     path: str
     format: str
     dtype: str
+    quantize: str | None  # how the matrices of the blocks are packed
     device: str
     torch: str
     prompts: int
@@ -43,20 +49,27 @@ class Certificate:
                 c.reference,
                 f"{c.tokens:,}",
                 f"{c.max_difference:.2e}",
-                f"{c.allowed:.1e}",
+                "" if c.allowed is None else f"{c.allowed:.1e}",
                 f"{c.largest_logit:.1f}",
                 f"{c.kl:.1e}",
                 f"{100 * c.top1:.2f} %",
-                "equal" if c.passed else "DIFFERENT",
+                verdict(c),
             )
             for c in self.comparisons
         ]
         lines = [f"{self.path}: {self.format}", f"run as {self.dtype} on {self.device}, torch {self.torch}"]
+        lines += [PACKED.format(self.quantize)] if self.quantize else []
         lines += [f"{self.prompts} prompts, seed {self.seed}", ""]
         lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5, 6))).rstrip(), ""]
         lines += [f"{c.reference}: {c.about}" for c in self.comparisons]
         lines += [f"rope layout: {said(self.layout)}"] if self.layout else []
         return "\n".join([*lines, "", "verified" if self.passed else "NOT VERIFIED"])
+
+
+def verdict(c: Comparison) -> str:
+    if not c.passed:
+        return "DIFFERENT"
+    return "equal" if c.tolerance else "not judged"
 
 
 def said(layout: Layout) -> str:

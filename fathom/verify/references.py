@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fathom.adapters.merge import folded
 from fathom.errors import FathomError, near
 from fathom.formats.convert import from_ours
 from fathom.formats.detect import open_model
@@ -23,6 +24,7 @@ from fathom.formats.opened import Opened
 from fathom.model.attention import attend
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
+from fathom.quant.linear import QuantLinear
 from fathom.verify.compare import Logits
 
 KNOWN = ("naive", "cache", "transformers", "file:OTHER")
@@ -54,11 +56,19 @@ def reference(name: str, opened: Opened, model: Transformer) -> Reference:
 
 
 def naive(opened: Opened, model: Transformer) -> Reference:
-    """The file read again in fp32, with attention written out step by step, and no cache."""
-    plain = read(opened, torch.float32)
+    """The file read again in fp32, with attention written out step by step, and no cache. Of a packed model its own
+    weights, unpacked."""
+    packed = any(isinstance(part, QuantLinear) for part in model.modules())
+    plain = unpacked(model) if packed else read(opened, torch.float32)
     for block in plain.blocks:
         block.attn.attend = attend
-    return Reference("naive", "fp32, attention written out, no cache, cpu", torch.float32, whole(plain))
+    about = f"fp32, {'weights unpacked, ' * packed}attention written out, no cache, cpu"
+    return Reference("naive", about, torch.float32, whole(plain))
+
+
+def unpacked(model: Transformer) -> Transformer:
+    """The same weights in fp32, in a model of their own."""
+    return folded(model, torch.float32).cpu()
 
 
 def cached(opened: Opened, model: Transformer) -> Reference:

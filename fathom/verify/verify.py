@@ -16,43 +16,56 @@ from fathom.formats.names import family
 from fathom.formats.opened import Opened
 from fathom.machine import describe, pick_device
 from fathom.model.transformer import Transformer
+from fathom.quant.schemes import scheme_named
 from fathom.verify.certificate import Certificate
 from fathom.verify.compare import TOLERANCES, Comparison, compare
 from fathom.verify.layout import layout
 from fathom.verify.prompts import prompts, texts
-from fathom.verify.references import reference, whole
+from fathom.verify.references import reference, unpacked, whole
+
+SAME_WEIGHTS = ("naive", "cache")  # whatever the model's weights are, these have them
 
 
 def verify(
-    path: str | Path, against: Sequence[str] = (), dtype: str = "auto", device: str = "auto", seed: int = 0
+    path: str | Path,
+    against: Sequence[str] = (),
+    dtype: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    quantize: str | None = None,
 ) -> Certificate:
     """Compare the model at `path` with each of `against`: naive, cache, transformers, file:OTHER.
 
-    Without `against`: naive, cache, and transformers where it is installed and knows the architecture.
+    Without `against`: naive, cache, and transformers where it is installed and knows the architecture. Packed by
+    `quantize` it is judged by naive and cache, with the weights that it has; how it differs from floats is told, and
+    without `against` that is its own file.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    opened, target = open_model(path), pick_device(device)
+    opened, target, scheme = open_model(path), pick_device(device), None if quantize is None else scheme_named(quantize)
     tokenizer = tokenizer_of(opened)
-    model = read(opened, DTYPES[dtype], target)
+    model = read(opened, DTYPES[dtype], target, scheme)
     asked = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
     spoken = [torch.tensor(ids[: len(asked[-1])]) for ids in texts(tokenizer)]
-    found = tuple(compared(opened, model, against or usual(opened), asked))
-    evidence = layout(model, [ids for ids in spoken if len(ids) > 1])
+    names = against or (usual(opened) if scheme is None else [*SAME_WEIGHTS, f"file:{path}"])
+    found = tuple(compared(opened, model, names, asked, scheme is not None))
+    evidence = layout(model if scheme is None else unpacked(model), [ids for ids in spoken if len(ids) > 1])
     return Certificate(
-        str(opened.path), opened.format, str(model.embed.weight.dtype)[6:], describe(target), torch.__version__,
-        len(asked), seed, evidence, found,
+        str(opened.path), opened.format, str(model.embed.weight.dtype)[6:], quantize, describe(target),
+        torch.__version__, len(asked), seed, evidence, found,
     )  # fmt: skip
 
 
 def compared(
-    opened: Opened, model: Transformer, against: Sequence[str], asked: Sequence[torch.Tensor]
+    opened: Opened, model: Transformer, against: Sequence[str], asked: Sequence[torch.Tensor], packed: bool
 ) -> Iterator[Comparison]:
-    """The model against each reference; what a dtype may do is judged by the coarser of the two."""
+    """The model against each reference; what a dtype may do is judged by the coarser of the two, and what packing does
+    is not judged."""
     for name in against:
         other = reference(name, opened, model)
         coarser = max(other.dtype, model.embed.weight.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-        yield compare(other.name, other.about, whole(model), other.logits, asked, TOLERANCES[coarser])
+        tolerance = None if packed and name not in SAME_WEIGHTS else TOLERANCES[coarser]
+        yield compare(other.name, other.about, whole(model), other.logits, asked, tolerance)
 
 
 def usual(opened: Opened) -> list[str]:

@@ -148,3 +148,34 @@ def test_a_library_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(FathomError, match="transformers is not installed"):
         verify(made(LLAMA, tmp_path / "a"), ["transformers"])
+
+
+@pytest.mark.parametrize("config", [LLAMA, TINY_GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize("scheme", ["int8", "int4", "nf4"])
+def test_a_packed_model_is_judged_by_its_own_weights(config: ModelConfig, scheme: str, tmp_path: Path) -> None:
+    certificate = verify(made(config, tmp_path / "a"), quantize=scheme)
+    naive, cache, floats = certificate.comparisons
+    assert certificate.passed and certificate.quantize == scheme and "weights unpacked" in naive.about
+    assert naive.max_difference < 1e-4 and cache.max_difference < 1e-4
+    assert floats.tolerance is None and floats.max_difference > 1e-3 and floats.kl > 1e-7  # told, and not judged
+    assert "not judged" in certificate.text() and f"packed in {scheme}" in certificate.text()
+    json.dumps(certificate.plain(), allow_nan=False)
+
+
+def test_a_packed_model_that_errs_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A product that does not use the weights it unpacks for others."""
+    from fathom.quant.linear import QuantLinear
+
+    path, right = made(LLAMA, tmp_path / "a"), QuantLinear.forward
+    monkeypatch.setattr(QuantLinear, "forward", lambda self, x: right(self, x) * 1.01)
+    assert main(["verify", str(path), "--quantize", "int8"]) == 1
+    assert "DIFFERENT" in capfd.readouterr().out
+    assert main(["verify", str(path), "--quantize", "int3"]) == 2
+
+
+def test_blocks_that_a_file_packed_itself_cost_nothing_more(tmp_path: Path) -> None:
+    model, _ = load(made(LLAMA, tmp_path / "a"), device="cpu")
+    path = export(model, ByteTokenizer(), "gguf", tmp_path / "q.gguf", "q8_0").path
+    assert verify(path, quantize="int8").comparisons[-1].max_difference < 1e-4
