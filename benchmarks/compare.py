@@ -19,7 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,8 @@ def possible(asked: Iterable[Claim]) -> list[Claim]:
     return kept
 
 
-def rounds(asked: list[Claim], repeat: int, threads: int) -> Runs:
-    """Every command once a round, those of one peer's command together. One that fails is said and not tried again."""
+def rounds(asked: list[Claim], repeat: int, threads: int) -> Iterator[Runs]:
+    """After each round all lines so far. What shares a peer runs together; one that fails is not tried again."""
     first = {claim.peer.command.label: -place for place, claim in enumerate(reversed(asked))}
     near = sorted(asked, key=lambda claim: first[claim.peer.command.label])
     commands = {c.label: c for claim in near for c in (claim.ours.command, claim.peer.command)}
@@ -87,7 +87,7 @@ def rounds(asked: list[Claim], repeat: int, threads: int) -> Runs:
             else:
                 runs[label].append(answer)
                 say(f"round {turn + 1}: {label}: {command.told(answer)}")
-    return runs
+        yield runs
 
 
 def judged(claim: Claim, runs: Runs) -> dict[str, Any] | None:
@@ -216,11 +216,11 @@ def main() -> None:
     if call.list or not asked:
         return say("\n".join(dict.fromkeys(claim.name for claim in (asked or every))))
     able = possible(asked)
-    runs = rounds(able, call.repeat, call.threads)
-    found = [one for claim in able if (one := judged(claim, runs)) is not None]
-    if found:
-        keep(found, {label: lines for label, lines in runs.items() if lines}, every, call.threads, call.out)
-        say((call.out / "compare.md").read_text())
+    for runs in rounds(able, call.repeat, call.threads):  # written after each, so that a long run can be stopped
+        found = [one for claim in able if (one := judged(claim, runs)) is not None]
+        if found:
+            keep(found, {label: lines for label, lines in runs.items() if lines}, every, call.threads, call.out)
+            say((call.out / "compare.md").read_text())
     return None
 
 
