@@ -58,6 +58,7 @@ PLAIN = """\
 {%- endfor %}
 {{- 'Assistant:' if add_generation_prompt }}"""
 
+LLAMAS = ("sentencepiece", "byte_fallback")  # the same vocabulary in Meta's files and in those of Hugging Face
 STOPS = {PLAIN: ("\nUser:",)}  # texts that begin another's turn where no token ends one
 BUILT_IN = {LLAMA2: "LLaMA 2's", LLAMA3: "LLaMA 3's", PLAIN: "a plain transcript (User: ..., Assistant: ...)"}
 
@@ -106,7 +107,8 @@ def template_for(tokenizer: Tokenizer) -> str:
         return tokenizer.special.template
     if "<|start_header_id|>" in names:
         return LLAMA3
-    return LLAMA2 if tokenizer.kind == "sentencepiece" and {"<s>", "</s>"} <= names.keys() else PLAIN
+    llama = tokenizer.kind in LLAMAS and {"<s>", "</s>"} <= names.keys()
+    return LLAMA2 if llama else PLAIN
 
 
 def about(template: str) -> str:

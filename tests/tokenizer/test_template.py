@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fathom.errors import FathomError
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.hugging_face import read_folder, to_folder
 from fathom.tokenizer.load import load
 from fathom.tokenizer.protocol import Special
 from fathom.tokenizer.template import FRAME, LLAMA2, LLAMA3, PLAIN, Message, pieces, read_message, render, template_for
@@ -208,3 +209,14 @@ def test_messages_are_checked(values: object, line: str) -> None:
 def test_a_conversation_has_messages() -> None:
     with pytest.raises(FathomError, match="without messages"):
         render(bpe(None), [], reply=True)
+
+
+def test_the_template_that_is_guessed_stays_when_a_model_is_handed_on(shared_data: Path, tmp_path: Path) -> None:
+    """Merged or exported, a model is asked as it was trained to be."""
+    ours = load(shared_data / "llama2_tokenizer.model")
+    for name, data in to_folder(ours).items():
+        (tmp_path / name).write_bytes(data)
+    theirs = read_folder(tmp_path, 32_000)
+    assert theirs is not None and theirs.kind != ours.kind and template_for(theirs) == LLAMA2
+    asked = [Message("user", "Why is the sky  blue?\n")]
+    assert render(theirs, asked, True).ids == render(ours, asked, True).ids
