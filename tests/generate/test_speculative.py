@@ -51,6 +51,7 @@ class Guesses:
 
     def propose(self, text: list[int], seen: Tensor, most: int) -> Draft:
         assert text == self.script[: len(text)] and set(seen[0].nonzero().flatten().tolist()) == set(text)
+        assert 0 <= most < len(self.script) - len(text), "longer than what may still come"
         self.asked.append(most)
         coming = self.script[len(text) : len(text) + most]
         return Draft([(token + 1) % 256 if next(self.wrong) else token for token in coming])
