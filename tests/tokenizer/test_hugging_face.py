@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer import byte_fallback, load
-from fathom.tokenizer.bpe import BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import byte_letters
 from fathom.tokenizer.hugging_face import read_folder, to_folder
 from fathom.tokenizer.protocol import Special, Tokenizer
-from tests.mutants import survive
+from tests.tokenizer.folders import ANY, FLAGS, TEXT, put, small, template
 
 transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
 
-TEXT = "To be, or not to be: that is the question — whether 'tis nobler in the mind to suffer 😀\n" * 20
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 TRICKY = st.lists(
     st.sampled_from(
@@ -28,21 +27,10 @@ TRICKY = st.lists(
     max_size=60,
 ).map("".join)
 SPLIT = {"split_special_tokens": True}  # special tokens in a user's text are text
-ANY = 1 << 20
-FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
 def auto(folder: Path, **options: Any) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder, **options)
-
-
-def put(folder: Path, **files: Any) -> Path:
-    """A folder of these files; double underscores are dots in their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, values in files.items():
-        text = values if isinstance(values, str) else json.dumps(values)
-        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +56,6 @@ def published(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def added(name: str) -> dict[str, Any]:
     """A special token as published configurations have it."""
     return {"__type": "AddedToken", "content": name, **FLAGS}
-
-
-def template(name: str, *ids: int) -> dict[str, Any]:
-    steps = [{"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    special = {name: {"id": name, "ids": [*ids], "tokens": [name] * len(ids)}}
-    return {"type": "TemplateProcessing", "single": steps, "pair": steps, "special_tokens": special}
 
 
 @pytest.fixture(scope="module", params=["converted", "published"])
@@ -180,11 +162,6 @@ def test_gpt2_encodes_as_transformers_does(gpt2_both: tuple[Tokenizer, Any], tex
     ours, reference = gpt2_both
     assert ours.encode(text) == reference(text).input_ids
     assert ours.decode(ours.encode(text)) == text
-
-
-def small(**changes: Any) -> dict[str, Any]:
-    """A small `tokenizer.json` whose end token is id 0."""
-    return {**BPETokenizer.train([TEXT], 300).to_json()["tokenizer"], **changes}
 
 
 END = "<|endoftext|>"
@@ -375,170 +352,3 @@ def test_the_template_is_handed_on(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     _, reference, again = hand_on(first, tmp_path / "again")
     assert again.special.template == reference.chat_template == chat
-
-
-def tiny() -> dict[str, Any]:
-    """The smallest vocabulary with byte fallback."""
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abc", "▁a", "bc"]
-    model = {"type": "BPE", "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
-    model |= {"vocab": {token: id for id, token in enumerate(tokens)}, "merges": [["▁", "a"], ["b", "c"]]}
-    added = [{"id": id, "content": tokens[id], "special": True, **FLAGS} for id in range(3)]
-    steps = {"type": "Sequence", "normalizers": [byte_fallback.PREPEND, byte_fallback.REPLACE]}
-    decoder = {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
-    parts = {"normalizer": steps, "pre_tokenizer": None, "post_processor": template("<s>", 1), "decoder": decoder}
-    return {"version": "1.0", "added_tokens": added, **parts, "model": model}
-
-
-def change(values: Any, path: str, new: Any) -> Any:
-    """The values with one of them replaced; `path` names the keys that lead to it."""
-    values = json.loads(json.dumps(values))
-    *way, last = path.split("/")
-    place = values
-    for key in way:
-        place = place[int(key) if key.isdigit() else key]
-    place[int(last) if last.isdigit() else last] = new
-    return values
-
-
-DEEP: Any = {"type": "Sequence", "normalizers": []}
-for _ in range(90):
-    DEEP = {"type": "Sequence", "normalizers": [DEEP]}
-
-
-@pytest.mark.parametrize(
-    ("path", "new", "said"),
-    [
-        ("model/type", "Unigram", "tokenizers library|known"),
-        ("model/vocab", [], "tokenizers library|known"),
-        ("model/vocab/a", -1, "tokenizers library"),
-        ("model/vocab/a", 1.5, "tokenizers library"),
-        ("model/vocab/a", 1 << 31, "gaps"),
-        ("model/vocab/a", 1 << 70, "tokenizers library"),
-        ("model/vocab/a", 4, "share"),
-        ("model/merges/0", ["a"], "tokenizers library"),
-        ("model/merges/0", ["a", "x"], "tokenizers library"),
-        ("model/merges", {"a": 1}, "'merges'"),
-        ("model/dropout", 0.5, "dropout"),
-        ("model/continuing_subword_prefix", "##", "prefix"),
-        ("model/byte_fallback", False, "WordLevel|byte-level|spell bytes"),
-        ("normalizer/normalizers/0/prepend", "_", "spaces are treated"),
-        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "normalizer is 'Precompiled'"),
-        ("normalizer", DEEP, "tokenizers library|spaces are treated"),
-        ("normalizer", "NFC", "expected an object"),
-        ("normalizer/normalizers", 3, "expected a list"),
-        ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "("}}, "tokenizers library"),
-        ("post_processor", template("<s>", 1 << 31), "ids run from"),
-        ("post_processor", template("<s>", 1, 1), "at most one"),
-        ("post_processor/single/0", {"SpecialToken": {"id": "<x>", "type_id": 0}}, "tokenizers library"),
-        ("added_tokens/1/id", 7, "added token '<s>'"),
-        ("added_tokens/1/content", "<x>", "added token '<x>'"),
-        ("added_tokens/1/content", 7, "'added_tokens'"),
-        ("added_tokens", 7, "'added_tokens'"),
-        ("added_tokens/1", {"id": 259, "content": "▁", "special": True, **FLAGS}, "special token"),
-        ("decoder", {"type": "CTC"}, "decoder is 'CTC'"),
-    ],
-)
-def test_what_a_file_may_not_say(path: str, new: Any, said: str, tmp_path: Path) -> None:
-    file = put(tmp_path, tokenizer__json=change(tiny(), path, new)) / "tokenizer.json"
-    with pytest.raises(FathomError, match=said) as error:
-        load.load(file)
-    assert str(file) in str(error.value)
-
-
-def test_every_byte_needs_a_token(tmp_path: Path) -> None:
-    values = tiny()
-    values["model"]["vocab"]["x"] = values["model"]["vocab"].pop("<0x41>")
-    with pytest.raises(FathomError, match="no token <0x41>"):
-        load.load(put(tmp_path, tokenizer__json=values))
-    values = small()
-    values["model"]["vocab"]["!!"] = values["model"]["vocab"].pop("x")
-    values["model"]["merges"] = []
-    with pytest.raises(FathomError, match="no token for the byte 0x78"):
-        load.load(put(tmp_path, tokenizer__json=values))
-
-
-def test_the_tiny_vocabulary_is_one(tmp_path: Path) -> None:
-    ours = load.load(put(tmp_path, tokenizer__json=tiny()))
-    assert (ours.bos, ours.encode("abc a")) == (1, [263, 264, 263])
-    assert ours.decode_bytes(ours.encode("\0 é")) == "\0 é".encode()
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ("[" * 100_000, "not a tokenizer file"),
-        ("[]", "expected an object"),
-        ('{"eos_token": 3}', "eos_token is '3'"),
-        ('{"eos_token": {"text": "a"}}', "eos_token"),
-        ('{"chat_template": 3}', "chat_template is '3'"),
-        ('{"chat_template": [{"name": "default", "template": 3}]}', "chat_template"),
-    ],
-)
-def test_what_a_configuration_may_not_say(config: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(FathomError, match=said):
-        read_folder(put(tmp_path, tokenizer__json=tiny(), tokenizer_config__json=config), ANY)
-
-
-def test_merges_never_make_a_special_token(tmp_path: Path) -> None:
-    """transformers' own conversions may hold such merges: where `<s` and `>` are tokens."""
-    values = tiny()
-    values["model"]["vocab"] |= {"<": 265, "s": 266, ">": 267, "<s": 268}
-    values["model"]["merges"] += [["<", "s"], ["<s", ">"]]
-    ours = load.load(put(tmp_path, tokenizer__json=values))
-    assert ours.encode("a<s>") == [263, 268, 267]
-
-
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ("Ġ t\nĠ t\n", "line 3|new one"),
-        ("Ġ tt\n", "new one"),
-        ("Ġ t t\nx y\n", "line 2"),
-        ("Ġ t\n\udcff\n", "UTF-8"),
-    ],
-)
-def test_damaged_merges(lines: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "merges.txt"
-    path.write_bytes(f"#version: 0.2\n{lines}".encode("utf-8", "surrogateescape"))
-    with pytest.raises(FathomError, match=said) as error:
-        read_folder(tmp_path, ANY)
-    assert str(path) in str(error.value)
-
-
-def mutants(folder: Path, name: str, count: int) -> None:
-    """Every mutant of one file of a folder: read, and used."""
-
-    def read(path: Path) -> None:
-        tokenizer = read_folder(folder, ANY)
-        assert tokenizer is not None
-        tokenizer.decode(tokenizer.encode("a bc, <s> é"))
-
-    survive(read, folder / name, count)
-
-
-FILES = ["byte_level", "byte_fallback", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
-
-
-def damaged(what: str, count: int, folder: Path) -> None:
-    byte_level = BPETokenizer.train(["a bc a bc"], 260).to_json()["tokenizer"]
-    settings = {"eos_token": {"content": "</s>"}, "bos_token": "<s>", "add_bos_token": True}
-    config = settings | {"chat_template": [{"name": "default", "template": "{{ messages }}"}]}
-    put(folder, tokenizer_config__json=config, special_tokens_map__json=settings)
-    if what in ("vocab.json", "merges.txt"):
-        vocabulary = byte_letters() | {"Ġa": 256, "bc": 257, "<s>": 258, "</s>": 259}
-        put(folder, vocab__json=vocabulary, merges__txt="#version: 0.2\nĠ a\nb c\n")
-        return mutants(folder, what, count)
-    values = byte_level if what == "byte_level" else tiny()
-    name = "tokenizer.json" if what in ("byte_level", "byte_fallback") else what
-    return mutants(put(folder, tokenizer__json=values), name, count)
-
-
-@pytest.mark.parametrize("what", FILES)
-def test_2_000_damaged_files_of_each_kind(what: str, tmp_path: Path) -> None:
-    damaged(what, 2_000, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", FILES)
-def test_10_000_damaged_files_of_each_kind(what: str, tmp_path: Path) -> None:
-    damaged(what, 10_000, tmp_path)
