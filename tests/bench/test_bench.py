@@ -139,6 +139,7 @@ def test_plain_is_without_what_generation_prepares(monkeypatch: pytest.MonkeyPat
     prepared = []
     monkeypatch.setattr(works, "prepare", lambda model: prepared.append(model) or model)
     for plain in (True, False):
+        assert prepared == []
         bench(BenchOptions(work="prefill", prompt=4, repeat=1, device="cpu", plain=plain))
     assert len(prepared) == 1
 
