@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fathom.bench.options import UNCOUNTED, BenchOptions
 from fathom.bench.probes import seconds, settle
+from fathom.fast.quicken import quicken
 from fathom.generate.options import GenerateOptions
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
@@ -21,7 +22,7 @@ CHUNK = GenerateOptions.prefill_chunk
 
 def prepare(model: Transformer) -> Transformer:
     """The model as generation runs it."""
-    return model
+    return quicken(model)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, drafting, how, loaded
+from fathom.cli.choices import LINES, choices, chosen, drafting, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError, near
 
@@ -35,11 +35,11 @@ def command(model: str, system: str | None, verbose: bool, as_json: bool, **call
     from fathom.tokenizer.template import about, template_for
 
     options = chosen(call)
-    network, tokenizer = loaded(model, call)
+    network, tokenizer, how = loaded(model, call)
     talk = Conversation(network, tokenizer, options, system, drafting(call, tokenizer))
     brought = "" if tokenizer.special.template is not None else "; the model brings none"
     note(f"chat template: {about(template_for(tokenizer))}{brought}")
-    note(f"{how(network, call)}; /help lists commands")
+    note(f"{how}; /help lists commands")
     converse(talk, as_json, verbose)
     if as_json:
         answer({"messages": [vars(message) for message in talk.messages], "template": about(template_for(tokenizer))})

@@ -45,14 +45,24 @@ def choices(function: F) -> F:
     return function
 
 
-def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer]":
-    """The model and the tokenizer that a call asks for."""
+def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
+    """The model that a call asks for, ready to write, its tokenizer, and how it runs, as a line."""
     from fathom.adapters.load import load
     from fathom.formats.load import needed
+    from fathom.native.build import library, status
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
     network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    return network, needed(tokenizer, model)
+    tokenizer, line, quick = needed(tokenizer, model), how(network, call), ready(network, call)
+    in_use = f", {status()}" if quick is not network or library("step") is None else ""
+    return quick, tokenizer, line + in_use
+
+
+def ready(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
+    """The model as it writes soonest. Without the cache it stays plain: what the short way must agree with."""
+    from fathom.fast.quicken import quicken
+
+    return quicken(network) if call["cache"] else network
 
 
 def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
@@ -65,7 +75,7 @@ def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | 
     network, theirs = load(call["draft"], call["dtype"] or "auto", call["device"] or "auto", call["quantize"])
     if theirs is not None:
         check_tokens(tokenizer, theirs)
-    return network
+    return ready(network, call)
 
 
 def how(network: "Transformer", call: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, drafting, how, loaded
+from fathom.cli.choices import LINES, choices, chosen, drafting, loaded
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 
@@ -35,12 +35,12 @@ def command(
 
     options = chosen(call)
     texts = [read_prompt(text) for text in prompt or ("",)]
-    network, tokenizer = loaded(model, call)
+    network, tokenizer, how = loaded(model, call)
     prompts = texts if not chat else [asked(tokenizer, text) for text in texts]
     if chat:
         options = replace(options, stop=(*options.stop, *turns(tokenizer)))
     running = stream(network, tokenizer, prompts, options, drafting(call, tokenizer))
-    click.echo(how(network, call), err=True)
+    click.echo(how, err=True)
     out = sys.stderr if as_json else sys.stdout
 
     def write(piece: str) -> None:

@@ -1,4 +1,4 @@
-"""The same model, faster, for inference: leaves and whole steps exchanged from outside, each held equal to the plain one.
+"""The same model, faster, for inference: leaves and whole steps exchanged from outside, held equal to the plain ones.
 
 quicken.py         a model made ready: every linear layer in panels, few tokens in one native call
 linear.py          the linear layer whose weights lie in panels

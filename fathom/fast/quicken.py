@@ -33,11 +33,12 @@ def quicken(model: Transformer) -> Transformer:
         return model
     if library("panels") is None or library("step") is None:
         return model
-    leaves = {name: part for name, part in model.named_modules() if kind_of(name, part, model) is not None}
-    arena = Arena(sum(panel_bytes(str(kind_of(name, part, model)), sizes(part)) for name, part in leaves.items()))
-    small = any(isinstance(part, QuantLinear) for part in leaves.values())
-    for name in list(leaves):
-        model.set_submodule(name, in_panels(leaves.pop(name), small and name == "unembed", arena))
+    kinds = {name: kind for name, part in model.named_modules() if (kind := kind_of(part))}
+    if any(kind in PACKED for kind in kinds.values()):
+        kinds["unembed"] = "int8"
+    arena = Arena(sum(panel_bytes(kind, sizes(model.get_submodule(name))) for name, kind in kinds.items()))
+    for name, kind in kinds.items():
+        model.set_submodule(name, in_panels(model.get_submodule(name), kind, arena))
     return QuickTransformer(model.eval())
 
 
@@ -58,14 +59,12 @@ class QuickTransformer(Transformer):
         return self.step(ids, cache)
 
 
-def kind_of(name: str, part: nn.Module, model: Transformer) -> str | None:
-    """Which panels a part becomes; None: it stays what it is."""
+def kind_of(part: nn.Module) -> str | None:
+    """Which panels a part becomes as it is; None: it stays what it is."""
     if isinstance(part, QuantLinear):
         return part.scheme.name if part.scheme.name in PACKED else None
     if type(part) is not nn.Linear or part.weight.dtype not in FLOATS:
         return None
-    if name == "unembed" and any(isinstance(other, QuantLinear) for other in model.modules()):
-        return "int8"
     return "bf16" if part.weight.dtype == torch.bfloat16 else "fp32"
 
 
@@ -74,14 +73,13 @@ def sizes(part: nn.Module) -> tuple[int, int]:
     return part.out_features, part.in_features
 
 
-def in_panels(part: nn.Module, small: bool, arena: Arena) -> PanelLinear:
+def in_panels(part: nn.Module, kind: str, arena: Arena) -> PanelLinear:
     """The layer with its weights in the arena; a float matrix that is to be small becomes int8 on the way."""
     assert isinstance(part, nn.Linear | QuantLinear)
-    if isinstance(part, QuantLinear):
-        return PanelLinear(from_groups(part.scheme.name, part.packed, part.shape, part.bias, arena))
-    if small:
-        return PanelLinear(from_groups("int8", packed(part.weight), sizes(part), part.bias, arena))
-    return PanelLinear(from_float(part.weight, part.bias, arena))
+    if isinstance(part, nn.Linear) and kind not in PACKED:
+        return PanelLinear(from_float(part.weight, part.bias, arena))
+    codes = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
+    return PanelLinear(from_groups(kind, codes, sizes(part), part.bias, arena))
 
 
 def packed(weight: Tensor) -> Packed:

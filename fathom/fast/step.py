@@ -51,7 +51,9 @@ class Step:
         sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff)
         kinds = (MLPS[config.mlp], config.residual, POSITIONS[config.position], self.dtype == torch.bfloat16)
         table = position.table.weight.data_ptr() if isinstance(position, LearnedPosition) else None
-        frequency, scale = (self.keep(position.frequency), position.scale) if isinstance(position, Rope) else (None, 1.0)
+        frequency, scale = (
+            (self.keep(position.frequency), position.scale) if isinstance(position, Rope) else (None, 1.0)
+        )
         tables = (model.embed.weight.data_ptr(), table, frequency)
         self.model = Model(*sizes, *kinds, *tables, scale, self.norm(model.final_norm), ctypes.addressof(self.layers))
 
@@ -64,7 +66,13 @@ class Step:
             )
         ids, positions = ids.contiguous(), cache.positions(t).expand(b, t).contiguous()
         hidden = torch.empty(b, t, self.width)
-        places = (ids.data_ptr(), positions.data_ptr(), pointer(cache.padding), cache.store.data_ptr(), hidden.data_ptr())
+        places = (
+            ids.data_ptr(),
+            positions.data_ptr(),
+            pointer(cache.padding),
+            cache.store.data_ptr(),
+            hidden.data_ptr(),
+        )
         counts = (b, t, cache.length, cache.capacity, cache.store.dtype == torch.bfloat16)
         lib = library("step")
         assert lib is not None, "a step is made where native code runs"
@@ -98,6 +106,8 @@ def linear(part: nn.Module | None) -> Linear:
 
 def makes_steps(model: Transformer) -> bool:
     """Whether native code knows every part of the blocks: all of their linear layers lie in panels."""
-    attention = [linear for block in model.blocks for linear in (block.attn.q, block.attn.k, block.attn.v, block.attn.out)]
+    attention = [
+        linear for block in model.blocks for linear in (block.attn.q, block.attn.k, block.attn.v, block.attn.out)
+    ]
     others = [part for block in model.blocks if block.mlp is not None for part in block.mlp.children()]
     return all(isinstance(part, PanelLinear) for part in attention + others)

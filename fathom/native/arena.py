@@ -5,6 +5,7 @@ of 2 MiB pages hardly any. Does not know what it holds.
 """
 
 import mmap
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -19,10 +20,8 @@ class Arena:
         size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         self.memory = mmap.mmap(-1, size)
         if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux alone has it
-            try:
+            with suppress(OSError):  # a kernel without them: the pages are small, the numbers the same
                 self.memory.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:
-                pass  # a kernel without them: the pages are small, the numbers the same
         self.used = 0
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

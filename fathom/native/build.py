@@ -21,7 +21,15 @@ from fathom.errors import FathomError, near
 SOURCES = Path(__file__).parent
 X86 = ["-mavx2", "-mfma", "-mf16c"]
 FLAGS = {  # best first; the code asks the compiler's own macros which of them it may use
-    "avx512": [*X86, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mprefer-vector-width=512"],
+    "avx512": [
+        *X86,
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512vnni",
+        "-mprefer-vector-width=512",
+    ],
     "avx2": X86,
     "neon": ["-march=armv8.2-a+dotprod"],
     "plain": [],

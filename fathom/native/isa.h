@@ -2,7 +2,7 @@
 //
 //   F  16 floats        I  16 int32        line  64 bytes of weights: 4 bytes for each of 16 rows
 //
-// A lane is a row of the matrix: no kernel ever adds up across lanes.
+// In a matrix a lane is a row, so that products never add up across lanes; only attention does (`sum`).
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -35,6 +35,7 @@ static inline F all(float x) { return _mm512_set1_ps(x); }
 static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
 static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }  // a b + c
+static inline float sum(F x) { return _mm512_reduce_add_ps(x); }
 static inline F halves(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
 static inline I all(int32_t x) { return _mm512_set1_epi32(x); }
 static inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }
@@ -74,6 +75,12 @@ static inline F all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 static inline F add(F a, F b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
 static inline F mul(F a, F b) { return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)}; }
 static inline F fma(F a, F b, F c) { return {_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)}; }
+static inline float sum(F x) {
+  __m256 eight = _mm256_add_ps(x.a, x.b);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
 static inline F halves(const uint16_t* x) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x + 1))};
 }
@@ -130,6 +137,9 @@ static inline void store(float* y, F x) { EACH vst1q_f32(y + 4 * i, x.v[i]); }
 static inline F add(F a, F b) { EACH a.v[i] = vaddq_f32(a.v[i], b.v[i]); return a; }
 static inline F mul(F a, F b) { EACH a.v[i] = vmulq_f32(a.v[i], b.v[i]); return a; }
 static inline F fma(F a, F b, F c) { EACH c.v[i] = vfmaq_f32(c.v[i], a.v[i], b.v[i]); return c; }
+static inline float sum(F x) {
+  return vaddvq_f32(vaddq_f32(vaddq_f32(x.v[0], x.v[1]), vaddq_f32(x.v[2], x.v[3])));
+}
 static inline F halves(const uint16_t* x) {
   F y; EACH y.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + 4 * i))); return y;
 }
@@ -177,6 +187,7 @@ static inline void store(float* y, F x) { EACH y[i] = x.v[i]; }
 static inline F add(F a, F b) { EACH a.v[i] += b.v[i]; return a; }
 static inline F mul(F a, F b) { EACH a.v[i] *= b.v[i]; return a; }
 static inline F fma(F a, F b, F c) { EACH c.v[i] += a.v[i] * b.v[i]; return c; }
+static inline float sum(F x) { float y = 0; EACH y += x.v[i]; return y; }
 static inline float half(uint16_t x) {
   uint32_t sign = uint32_t(x & 0x8000) << 16, rest = x & 0x7fff;
   if (rest >= 0x7c00) return as_float(sign | 0x7f800000 | (rest & 0x3ff) << 13);

@@ -66,15 +66,15 @@ struct Input {
       std::memcpy(full, x, size_t(n) * 4);
       x = full;
     }
-    float largest = 0;
-#pragma omp simd reduction(max : largest)
-    for (int k = 0; k < 32; k++) largest = std::max(largest, std::fabs(x[k]));
-    const float scale = largest / 127, inverse = largest > 0 ? 127 / largest : 0;
+    float largest = 0, poison = 0;  // what is no finite number must not vanish in the rounding
+#pragma omp simd reduction(max : largest) reduction(+ : poison)
+    for (int k = 0; k < 32; k++) largest = std::max(largest, std::fabs(x[k])), poison += x[k] * 0;
+    const float scale = largest / 127 + poison, inverse = largest > 1e-30f ? 127 / largest : 0;
     int8_t codes[32];
     int sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int k = 0; k < 32; k++) {
-      int q = int(std::rint(x[k] * inverse));
+      int q = int(std::rint(std::max(-127.0f, x[k] * inverse)));
       codes[k] = int8_t(q);
       sum += q;
     }

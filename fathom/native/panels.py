@@ -35,12 +35,12 @@ class Linear(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Panels:
-    """A matrix (out, in) and perhaps a bias. lines: int32 (panels, words of a row, 16); scales: fp16 (panels, groups, 16)"""
+    """A matrix (out, in) and perhaps a bias."""
 
     kind: str
     shape: tuple[int, int]
-    lines: Tensor
-    scales: Tensor | None
+    lines: Tensor  # (panels, words of a row, 16) int32
+    scales: Tensor | None  # (panels, groups, 16) fp16
     bias: Tensor | None  # (out,) fp32
 
     @property
@@ -50,10 +50,12 @@ class Panels:
     def struct(self) -> Linear:
         """What the native side reads. Its pointers are good for as long as these panels live."""
         out, width = self.shape
-        return Linear(KINDS.index(self.kind), out, width, self.lines.data_ptr(), pointer(self.scales), pointer(self.bias))
+        return Linear(
+            KINDS.index(self.kind), out, width, self.lines.data_ptr(), pointer(self.scales), pointer(self.bias)
+        )
 
     def product(self, x: Tensor) -> Tensor:
-        """x W^T + b: x (..., in), fp32 or bf16 -> (..., out) of the same format. Natively; see `matrix` for the plain way."""
+        """x W^T + b: x (..., in), fp32 or bf16 -> (..., out) of the same format."""
         lib = library("panels")
         assert lib is not None, "panels are made where native code runs"
         out, width = self.shape
@@ -66,21 +68,21 @@ class Panels:
 
     def matrix(self) -> Tensor:
         """The weights as they were, (out, in): floats in their own format, codes times scales in fp32."""
-        words = self.lines.mT.flatten(0, 1).contiguous()  # (rows, words)
-        out, width = self.shape
+        (out, width), rows = self.shape, len(self.lines) * ROWS
+        words = self.lines.mT.flatten()  # row after row
         if self.scales is None:
-            return words.view(DTYPES[self.kind])[:out, :width]
+            return words.view(DTYPES[self.kind]).view(rows, -1)[:out, :width]
         scales = self.scales.mT.flatten(0, 1).float()[..., None]  # (rows, groups, 1)
-        codes = (words ^ SIGN).view(torch.int8).unflatten(1, (-1, GROUP)) if self.kind == "int8" else halves(words)
+        codes = (words ^ SIGN).view(torch.int8).view(rows, -1, GROUP) if self.kind == "int8" else halves(words, rows)
         return (codes.float() * scales).flatten(1)[:out, :width]
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def halves(words: Tensor) -> Tensor:  # (rows, words) int32 -> (rows, groups, 32)
+def halves(words: Tensor, rows: int) -> Tensor:  # int32, row after row -> (rows, groups, 32)
     """Codes of int4: a group's first 16 are the low halves of its bytes, its last 16 the high ones."""
-    pairs = words.view(torch.uint8).unflatten(1, (-1, GROUP // 2))
+    pairs = words.view(torch.uint8).view(rows, -1, GROUP // 2)
     return torch.cat((pairs & 15, pairs >> 4), -1).to(torch.int8) - 8
 
 
@@ -105,7 +107,9 @@ def from_float(weight: Tensor, bias: Tensor | None, arena: Arena) -> Panels:
     return Panels(kind, (out, width), transposed(words, arena), None, single(bias))
 
 
-def from_groups(kind: str, packed: Mapping[str, Tensor], shape: tuple[int, int], bias: Tensor | None, arena: Arena) -> Panels:
+def from_groups(
+    kind: str, packed: Mapping[str, Tensor], shape: tuple[int, int], bias: Tensor | None, arena: Arena
+) -> Panels:
     """Panels of `codes` and `scales` as quant/int8.py and quant/int4.py lay them out."""
     words = packed["codes"].flatten(1).view(torch.int32)
     if kind == "int8":

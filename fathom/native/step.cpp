@@ -251,29 +251,63 @@ class Walk {  // one thread's way through the model
 
   template <class T>
   void look(int64_t l, int64_t r, int64_t j, int64_t start, int64_t seen, const float* q, float* z, int64_t n) {
-    const int64_t c = model.c;
     const T *keys = (const T*)pass.store + place(l, 0, r, j, start), *values = (const T*)pass.store + place(l, 1, r, j, start);
+    switch (model.c) {  // widths that real models have, known to the compiler
+      case 32: return look<T, 32>(keys, values, seen, q, z, n);
+      case 48: return look<T, 48>(keys, values, seen, q, z, n);
+      case 64: return look<T, 64>(keys, values, seen, q, z, n);
+      case 128: return look<T, 128>(keys, values, seen, q, z, n);
+      default: return look<T, 0>(keys, values, seen, q, z, n);
+    }
+  }
+
+  // Keys, then values, in blocks that stay in the nearest cache while every head meets them.
+  template <class T, int C>
+  void look(const T* keys, const T* values, int64_t seen, const float* q, float* z, int64_t n) {
+    constexpr int64_t BLOCK = 64;
+    const int64_t c = C ? C : model.c;
     const float scale = 1 / std::sqrt(float(c));
-    own.row.resize(size_t(c));
-    float *row = own.row.data(), *scores = own.scores.data();
-    for (int64_t s = 0; s < seen; s++) {
-      for (int64_t k = 0; k < c; k++) row[k] = number(keys[s * c + k]);
-      for (int64_t a = 0; a < n; a++) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t k = 0; k < c; k++) sum += q[a * c + k] * row[k];
-        scores[a * seen + s] = sum * scale;
-      }
+    own.row.resize(size_t(BLOCK * c));
+    float *rows = own.row.data(), *scores = own.scores.data();
+    for (int64_t first = 0; first < seen; first += BLOCK) {
+      const int64_t count = std::min(BLOCK, seen - first);
+      for (int64_t k = 0; k < count * c; k++) rows[k] = number(keys[first * c + k]);
+      for (int64_t a = 0; a < n; a++)
+        for (int64_t s = 0; s < count; s++) scores[a * seen + first + s] = scale * inner<C>(q + a * c, rows + s * c, c);
     }
     for (int64_t a = 0; a < n; a++) softmax(scores + a * seen, seen);
     std::fill(z, z + n * c, 0.0f);
-    for (int64_t s = 0; s < seen; s++) {
-      for (int64_t k = 0; k < c; k++) row[k] = number(values[s * c + k]);
-      for (int64_t a = 0; a < n; a++) {
-        const float p = scores[a * seen + s];
-#pragma omp simd
-        for (int64_t k = 0; k < c; k++) z[a * c + k] += p * row[k];
-      }
+    for (int64_t first = 0; first < seen; first += BLOCK) {
+      const int64_t count = std::min(BLOCK, seen - first);
+      for (int64_t k = 0; k < count * c; k++) rows[k] = number(values[first * c + k]);
+      for (int64_t a = 0; a < n; a++) mix<C>(scores + a * seen + first, rows, count, z + a * c, c);
+    }
+  }
+
+  template <int C>
+  static float inner(const float* a, const float* b, int64_t c) {
+    if constexpr (C > 0) {
+      F sums = zero();
+      for (int k = 0; k < C; k += 16) sums = fma(load(a + k), load(b + k), sums);
+      return sum(sums);
+    }
+    float sum = 0;
+    for (int64_t k = 0; k < c; k++) sum += a[k] * b[k];
+    return sum;
+  }
+
+  // z += the rows, each times its p
+  template <int C>
+  static void mix(const float* p, const float* rows, int64_t count, float* z, int64_t c) {
+    if constexpr (C > 0) {
+      F sums[C / 16];
+      for (int k = 0; k < C / 16; k++) sums[k] = load(z + 16 * k);
+      for (int64_t s = 0; s < count; s++)
+        for (int k = 0; k < C / 16; k++) sums[k] = fma(fathom::all(p[s]), load(rows + s * C + 16 * k), sums[k]);
+      for (int k = 0; k < C / 16; k++) store(z + 16 * k, sums[k]);
+    } else {
+      for (int64_t s = 0; s < count; s++)
+        for (int64_t k = 0; k < c; k++) z[k] += p[s] * rows[s * c + k];
     }
   }
 

@@ -4,6 +4,7 @@ Each reference is a function from ids to logits. Does not know what is made of t
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fathom.adapters.merge import folded
 from fathom.errors import FathomError, near
+from fathom.fast.quicken import QuickTransformer, quicken
 from fathom.formats.convert import from_ours
 from fathom.formats.detect import open_model
 from fathom.formats.hf_config import to_hf_config
@@ -24,10 +26,11 @@ from fathom.formats.opened import Opened
 from fathom.model.attention import attend
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
+from fathom.native.build import status
 from fathom.quant.linear import QuantLinear
 from fathom.verify.compare import Logits
 
-KNOWN = ("naive", "cache", "transformers", "file:OTHER")
+KNOWN = ("naive", "cache", "native", "transformers", "file:OTHER")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ def unpacked(model: Transformer) -> Transformer:
 
 def cached(opened: Opened, model: Transformer) -> Reference:
     """The model itself, reading in chunks of random length into a cache."""
+    about = "the model itself, in random chunks into a cache"
+    return Reference("cache", about, model.embed.weight.dtype, in_chunks(model))
+
+
+def native(opened: Opened, model: Transformer) -> Reference:
+    """The model as it generates: its own copy in native code, in chunks of random length into a cache."""
+    quick = quicken(deepcopy(model))
+    if not isinstance(quick, QuickTransformer):
+        raise FathomError(f"{status()}, or the model is not in fp32 or bf16 on a CPU; leave native out of --against")
+    return Reference("native", f"{status()}, in random chunks into a cache", model.embed.weight.dtype, in_chunks(quick))
+
+
+def in_chunks(model: Transformer) -> Logits:
+    """Pieces of random length, each after all before it."""
     chance, dtype = torch.Generator().manual_seed(0), model.embed.weight.dtype
 
     def logits(ids: Tensor) -> Tensor:
@@ -84,7 +101,7 @@ def cached(opened: Opened, model: Transformer) -> Reference:
             at += length
         return torch.cat(said)
 
-    return Reference("cache", "the model itself, in random chunks into a cache", dtype, logits)
+    return logits
 
 
 def transformers(opened: Opened, model: Transformer) -> Reference:
@@ -147,5 +164,6 @@ def from_file(path: str, model: Transformer) -> Reference:
 MAKERS: dict[str, Callable[[Opened, Transformer], Reference]] = {
     "naive": naive,
     "cache": cached,
+    "native": native,
     "transformers": transformers,
 }

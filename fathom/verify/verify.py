@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 
 from fathom.errors import FathomError
+from fathom.fast.linear import FLOATS
 from fathom.formats.detect import open_model
 from fathom.formats.load import DTYPES, read, tokenizer_of
 from fathom.formats.names import family
 from fathom.formats.opened import Opened
 from fathom.machine import describe, pick_device
 from fathom.model.transformer import Transformer
+from fathom.native import build as native
 from fathom.quant.schemes import scheme_named
 from fathom.verify.certificate import Certificate
 from fathom.verify.compare import TOLERANCES, Comparison, compare
@@ -34,9 +36,10 @@ def verify(
     seed: int = 0,
     quantize: str | None = None,
 ) -> Certificate:
-    """Compare the model at `path` with each of `against`: naive, cache, transformers, file:OTHER.
+    """Compare the model at `path` with each of `against`: naive, cache, native, transformers, file:OTHER.
 
-    Without `against`: naive, cache, and transformers where it is installed and knows the architecture. Packed by
+    Without `against`: naive, cache, native where it runs, and transformers where it is installed and knows the
+    architecture. Packed by
     `quantize` it is judged by naive and cache, with the weights that it has; how it differs from floats is told, and
     without `against` that is its own file.
     """
@@ -47,7 +50,7 @@ def verify(
     model = read(opened, DTYPES[dtype], target, scheme)
     asked = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
     spoken = [torch.tensor(ids[: len(asked[-1])]) for ids in texts(tokenizer)]
-    names = against or (usual(opened) if scheme is None else [*SAME_WEIGHTS, f"file:{path}"])
+    names = against or [*SAME_WEIGHTS, *quick(model), *(library(opened) if scheme is None else [f"file:{path}"])]
     found = tuple(compared(opened, model, names, asked, scheme is not None))
     evidence = layout(model if scheme is None else unpacked(model), [ids for ids in spoken if len(ids) > 1])
     return Certificate(
@@ -68,10 +71,16 @@ def compared(
         yield compare(other.name, other.about, whole(model), other.logits, asked, tolerance)
 
 
-def usual(opened: Opened) -> list[str]:
-    """What a model is compared with unless it is said."""
+def quick(model: Transformer) -> list[str]:
+    """Native code, where it computes this model."""
+    there = model.embed.weight.device.type == "cpu" and model.embed.weight.dtype in FLOATS
+    return ["native"] if there and native.library("step") else []
+
+
+def library(opened: Opened) -> list[str]:
+    """The reference library, where it is installed and has the architecture."""
     try:
         family(opened.config)
     except FathomError:  # an architecture that only we have
-        return ["naive", "cache"]
-    return ["naive", "cache", *(["transformers"] if find_spec("transformers") else [])]
+        return []
+    return ["transformers"] if find_spec("transformers") else []

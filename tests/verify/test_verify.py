@@ -9,12 +9,14 @@ import torch
 
 from fathom.cli.main import main
 from fathom.errors import FathomError
+from fathom.fast.step import Step
 from fathom.formats.export import export
 from fathom.formats.load import load
 from fathom.formats.rope_layout import rope_layout
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
+from fathom.native.build import library
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.verify.layout import interleaved, layout
 from fathom.verify.verify import verify
@@ -22,6 +24,7 @@ from fathom.verify.verify import verify
 SIZES = {"vocab_size": 256, "context_length": 48, "d_model": 32, "n_layer": 2, "n_head": 4, "d_ff": 64}
 LLAMA = replace(LLAMA2_7B, **SIZES, n_kv_head=2)
 TINY_GPT2 = replace(GPT2, **SIZES)
+NATIVE = ["native"] if library("step") else []
 
 
 def made(config: ModelConfig, path: Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -40,8 +43,19 @@ def test_a_good_model_is_verified(config: ModelConfig, name: str, tmp_path: Path
     pytest.importorskip("transformers", reason="needs the extra `peers`")
     certificate = verify(made(config, tmp_path / name))
     assert certificate.passed
-    assert [c.reference.split()[0] for c in certificate.comparisons] == ["naive", "cache", "transformers"]
+    assert [c.reference.split()[0] for c in certificate.comparisons] == ["naive", "cache", *NATIVE, "transformers"]
     assert all(c.max_difference < 1e-4 and c.top1 == 1 and c.tokens > 300 for c in certificate.comparisons)
+
+
+@pytest.mark.skipif(not NATIVE, reason="no C++ compiler")
+def test_native_code_that_errs_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, right = made(LLAMA, tmp_path / "a"), Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda self, ids, cache: right(self, ids, cache) * 1.001)
+    assert not verify(path, ["native"]).passed
+    monkeypatch.setenv("FATHOM_NATIVE", "off")
+    assert verify(path).passed
+    with pytest.raises(FathomError, match=r"native kernels off.*leave native out"):
+        verify(path, ["native"])
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -154,9 +168,10 @@ def test_a_library_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("scheme", ["int8", "int4", "nf4"])
 def test_a_packed_model_is_judged_by_its_own_weights(config: ModelConfig, scheme: str, tmp_path: Path) -> None:
     certificate = verify(made(config, tmp_path / "a"), quantize=scheme)
-    naive, cache, floats = certificate.comparisons
+    naive, cache, *native, floats = certificate.comparisons
     assert certificate.passed and certificate.quantize == scheme and "weights unpacked" in naive.about
     assert naive.max_difference < 1e-4 and cache.max_difference < 1e-4
+    assert [c.reference for c in native] == NATIVE and all(c.tolerance is None for c in native)
     assert floats.tolerance is None and floats.max_difference > 1e-3 and floats.kl > 1e-7  # told, and not judged
     assert "not judged" in certificate.text() and f"packed in {scheme}" in certificate.text()
     json.dumps(certificate.plain(), allow_nan=False)
