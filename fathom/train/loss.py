@@ -82,7 +82,8 @@ class FrozenLoss(torch.autograd.Function):
             right = logits.gather(1, wanted).float()  # (rows, 1)
             e, largest, total = exponents(logits)  # (rows, V); (rows, 1)
             losses.append((total.log() + largest - right).sum())
-            e.scatter_(1, wanted, ((right - largest).exp() - total).to(e.dtype))  # total * (p - target), all in all
+            there = torch.arange(len(e), device=e.device), wanted[:, 0]  # scatter_ would copy all of e
+            e[there] = ((right - largest).exp() - total)[:, 0].to(e.dtype)  # total * (p - target), all in all
             out.copy_((e @ weight.to(e.dtype)) / total)
         ctx.save_for_backward(slope)
         return torch.stack(losses).sum()
