@@ -46,17 +46,15 @@ def normal_quantiles() -> Tensor:
     return quantiles / quantiles.max()
 
 
-def dynamic_values() -> Tensor:
-    """The 256 values of dynamic 8-bit numbers, ascending (Dettmers 2016, section 2.1.3).
+def decades(first: int) -> list[Tensor]:
+    """Seven decades from 1e-6 up to 1: the first has so many values, and each twice as many as the one below it."""
+    edges = [torch.linspace(0.1, 1, first * 2**i + 1) for i in range(7)]
+    return [(edge[:-1] + edge[1:]) / 2 * 10.0 ** (i - 6) for i, edge in enumerate(edges)]
 
-    Each decade from 1e-6 up to 1 has twice as many values of either sign as the one below it; and there are 0 and 1.
-    """
-    values = [torch.tensor([0.0, 1.0])]
-    for i in range(7):
-        edges = torch.linspace(0.1, 1, 2**i + 1)
-        middles = (edges[:-1] + edges[1:]) / 2 * 10.0 ** (i - 6)
-        values += [middles, -middles]
-    return torch.cat(values).sort().values
+
+def dynamic_values() -> Tensor:
+    """The 256 values of dynamic 8-bit numbers, ascending (Dettmers 2016, section 2.1.3): of both signs, 0 and 1."""
+    return torch.cat((torch.tensor([0.0, 1.0]), *decades(1), *(-values for values in decades(1)))).sort().values
 
 
 NF4_VALUES = normal_quantiles()

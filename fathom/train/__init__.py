@@ -9,6 +9,7 @@ options      TrainOptions: every choice of training as one value
 before       what is said before step 1, and what looks wrong
 loss         next-token loss in chunks; exact gradient accumulation
 optimizer    which parameter goes to which optimizer, and what is decayed
+adamw8bit    AdamW that keeps its moments in 8 bits
 muon         Muon: orthogonalised momentum for matrices
 schedule     the learning rate over time
 finetune     a model that exists, trained further: an adapter on it, or all of it

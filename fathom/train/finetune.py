@@ -182,7 +182,7 @@ def start(run: TunedRun, opened: Opened) -> Session:
     torch.manual_seed(options.seed)
     if not run.adapted:
         return Session(read(opened, torch.float32, device).requires_grad_(True), options, device)
-    if options.optimizer != "adamw":
+    if options.optimizer == "muon":
         raise FathomError(f"optimizer={options.optimizer} trains whole matrices; use adamw, or --method full")
     packing, dtype = run.tuning.packing, choose(options, opened.config, device).dtype
     model = read(opened, dtype, device, None if packing is None else scheme_named(packing))
@@ -194,8 +194,8 @@ def groups(model: nn.Module, options: TrainOptions, ratio: float) -> list[Group]
     """What learns of an adapter; b so many times faster than a (LoRA+, Hayou et al. 2024, section 4)."""
     rate, decay = options.learning_rate, options.weight_decay
     parts = {
-        "a": Group("adapter a", "adamw", {}, rate, decay),
-        "b": Group("adapter b", "adamw", {}, rate * ratio, decay),
+        "a": Group("adapter a", options.optimizer, {}, rate, decay),
+        "b": Group("adapter b", options.optimizer, {}, rate * ratio, decay),
         "magnitude": Group("adapter lengths", "adamw", {}, rate, 0.0),
     }
     for name, p in model.named_parameters():

@@ -1,7 +1,8 @@
 """Which parameter goes to which optimizer, what is decayed, and one step for all of them.
 
-Matrices inside blocks go to Muon or are decayed by AdamW. Embeddings, norms and biases go to AdamW undecayed: decay
-would shrink rare tokens that get no gradient, and norms away from 1. Does not know losses or files.
+Matrices inside blocks go to Muon or are decayed by AdamW, perhaps with moments in 8 bits. Embeddings, norms and biases
+go to AdamW undecayed: decay would shrink rare tokens that get no gradient, and norms away from 1. Does not know losses
+or files.
 """
 
 import math
@@ -14,8 +15,9 @@ from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
 
 from fathom.model.transformer import Block
+from fathom.train.adamw8bit import AdamW8bit
 from fathom.train.muon import Muon
-from fathom.train.options import TrainOptions
+from fathom.train.options import Optimizer, TrainOptions
 from fathom.train.precision import muon_dtype
 
 Role = Literal["matrices", "embeddings", "norms and biases", "adapter a", "adapter b", "adapter lengths"]
@@ -26,7 +28,7 @@ class Group:
     """Parameters that are treated alike."""
 
     role: Role
-    optimizer: Literal["adamw", "muon"]
+    optimizer: Optimizer
     parameters: dict[str, nn.Parameter]
     learning_rate: float  # at its peak
     weight_decay: float
@@ -100,6 +102,8 @@ def build_optimizers(model: nn.Module, options: TrainOptions, groups: list[Group
     if adamw := [entry(g) for g in groups if g.optimizer == "adamw"]:
         fused = device.type in FUSED
         parts.append(torch.optim.AdamW(adamw, betas=options.betas, eps=options.eps, fused=fused))
+    if small := [entry(g) for g in groups if g.optimizer == "adamw8bit"]:
+        parts.append(AdamW8bit(small, betas=options.betas, eps=options.eps))
     if muon := [entry(g) for g in groups if g.optimizer == "muon"]:
         dtype = muon_dtype(options, device)
         parts.append(Muon(muon, options.muon_learning_rate, options.momentum, dtype=dtype))

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from fathom.errors import FathomError, near
 
-Optimizer = Literal["adamw", "muon"]
+Optimizer = Literal["adamw", "adamw8bit", "muon"]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Init = Literal["scaled", "zero-output"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -35,7 +35,7 @@ class TrainOptions:
     init: Init = "scaled"  # zero-output: every block begins as the identity
 
     # optimizer
-    optimizer: Optimizer = "adamw"
+    optimizer: Optimizer = "adamw"  # adamw8bit: matrices with moments in 8 bits, 2 bytes a weight instead of 8
     learning_rate: float = 1e-3  # AdamW's: all parameters, or those that are not Muon's
     weight_decay: float = 0.1  # of matrices; norms, biases and embeddings are not decayed
     betas: tuple[float, float] = (0.9, 0.99)

@@ -14,7 +14,7 @@ from fathom.errors import Diverged, FathomError
 from fathom.formats.detect import open_model
 from fathom.formats.load import load as load_base
 from fathom.train.events import Evaluated, Event, Note, Sample
-from fathom.train.finetune import resumed, start
+from fathom.train.finetune import micro_batch, resumed, start
 from fathom.train.loop import Session, update
 from fathom.train.metrics import read
 from tests.train.runs import TEXT
@@ -259,3 +259,10 @@ def test_an_adapters_run_says_what_it_is_to_those_who_want_a_model(tmp_path: Pat
     tuned(tmp_path, "run", max_iters=2)
     with pytest.raises(FathomError, match=r"holds an adapter of .*base and no model of its own.*fathom merge"):
         load_base(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "rows, numbers, at_once", [(8, 256 * 64, 8), (4, 256 * 768, 2), (1, 256 * 2048, 1), (8, 2**20, 1), (6, 2**17, 3)]
+)
+def test_rows_go_through_as_many_as_caches_hold(rows: int, numbers: int, at_once: int) -> None:
+    assert micro_batch(rows, numbers) == at_once

@@ -21,6 +21,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "qlora in bf16": {"method": "qlora", "dtype": "bf16", "dropout": 0.2},
     "forgetting blocks": {"dropout": 0.3, "checkpoint_blocks": True},
     "full": {"method": "full", "learning_rate": 0.001},
+    "full, moments in 8 bits": {"method": "full", "learning_rate": 0.001, "optimizer": "adamw8bit"},
 }
 
 

@@ -60,7 +60,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"momentum": 1.0}, "momentum=1.0; it must be from 0 to below 1"),
     ({"final_fraction": 1.5}, "final_fraction=1.5; it is a fraction from 0 to 1"),
     ({"val_fraction": 1.0}, "val_fraction=1.0; it must be above 0 and below 1"),
-    ({"optimizer": "adam"}, "did you mean adamw? Choose one of adamw, muon"),
+    ({"optimizer": "adam"}, "did you mean adamw, adamw8bit? Choose one of adamw, adamw8bit, muon"),
     ({"dtype": "float16"}, "Choose one of auto, fp32, bf16, fp16"),
     ({"batch_size": 12, "micro_batch_size": 5}, "batch_size=12 is not a multiple of micro_batch_size=5"),
     ({"batch_size": 4, "micro_batch_size": 8}, "batch_size=4 is not a multiple of micro_batch_size=8"),
