@@ -11,9 +11,11 @@ from fathom.errors import FathomError
 
 if TYPE_CHECKING:
     from fathom.verify.evaluate import Evaluation
-    from fathom.verify.quantised import SchemeReport
+    from fathom.verify.quantised import Found, SchemeReport
 
 KINDS = "int8, int4, nf4, nf4-single or all: what packing the weights so costs."
+MEETS = "with x in 8 bits and unembed in int8"
+TORCH = "the same weights, unpacked, with x and unembed in floats"
 
 
 @verb("eval", "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.")
@@ -29,30 +31,45 @@ def command(
     model: str, data: str, stride: str | None, windows: str | None, quantize: str | None, as_json: bool, **call: Any
 ) -> None:
     from fathom.adapters.load import load
+    from fathom.cli.choices import how
     from fathom.formats.load import needed
-    from fathom.machine import describe
     from fathom.verify import quantised
-    from fathom.verify.evaluate import evaluate, questions
+    from fathom.verify.evaluate import questions
 
     limits = whole("stride", stride), whole("windows", windows)
     schemes = quantised.schemes(quantize) if quantize is not None else []
+    if quantize is not None:
+        require_floats(model, quantize, call["adapter"])
     network, found = load(model, call["dtype"] or "auto", call["device"] or "auto", adapter=call["adapter"])
     tokenizer = needed(found, model)
     asked = questions(data, tokenizer, network.config.context_length, *limits)
     packed = [quantised.packed_copy(network, scheme) for scheme in schemes]
     shown = click.progressbar(asked.windows, length=asked.count, file=sys.stderr, hidden=not sys.stderr.isatty())
     with shown as batches:
-        exact, *others = evaluate([network, *packed], batches, tokenizer)
+        own, *others = quantised.judged([network, *packed], batches, tokenizer)
     reports = [quantised.report(network, *row) for row in zip(packed, schemes, others)]
-    size, weight = quantised.nbytes(network), network.embed.weight
-    how = f"{describe(weight.device)}, {str(weight.dtype)[6:]}"
-    lines = [f"{model}: {how}", f"{data}: {asked.about}", "", text(exact, asked.count)]
-    lines += [compared(exact, size, reports), errors(reports)] if reports else []
+    size = quantised.nbytes(network)
+    runs = ", ".join(filter(None, [how(network, call | {"quantize": None, "draft": None}), native([own])]))
+    lines = [f"{model}: {runs}", f"{data}: {asked.about}", "", text(own, asked.count)]
+    lines += [compared(own.torch, size, reports), errors(reports)] if reports else []
     click.echo("\n".join(lines).rstrip(), err=as_json)
     if as_json:
         facts = {"model": model, "data": data, "about": asked.about, "windows": asked.count, "stride": asked.stride}
-        rows = [report.plain(exact) for report in reports]
-        answer(facts | plain(exact) | {"model_bytes": size, "quantised": rows})
+        rows = [report.plain(own.torch) for report in reports]
+        in_use = native([own, *others])
+        answer(facts | plain(own) | {"model_bytes": size, "native": in_use, "quantised": rows})
+
+
+def require_floats(model: str, quantize: str, adapter: Sequence[str]) -> None:
+    """FathomError where there is nothing to compare packed weights with."""
+    from fathom.adapters.run import adapted_run
+
+    run = None if adapter else adapted_run(model)
+    if run is not None and run.quantize is not None:
+        raise FathomError(
+            f"{model} is packed in {run.quantize}, as it was trained; expected floats to compare --quantize with; leave"
+            f" it out, or say fathom eval {run.base} --adapter {run.adapter} --quantize {quantize}"
+        )
 
 
 def whole(name: str, said: str | None) -> int | None:
@@ -63,25 +80,34 @@ def whole(name: str, said: str | None) -> int | None:
     return int(said)
 
 
-def plain(exact: "Evaluation") -> dict[str, Any]:
+def plain(own: "Found") -> dict[str, Any]:
     """JSON values; a perplexity that is no number is null."""
     names = ("loss", "bits_per_character", "bits_per_byte", "top1", "tokens", "characters", "bytes")
-    finite = exact.perplexity if exact.perplexity < float("inf") else None
-    return {name: getattr(exact, name) for name in names} | {"perplexity": finite}
+    finite = own.used.perplexity if own.used.perplexity < float("inf") else None
+    return {name: getattr(own.used, name) for name in names} | {"perplexity": finite, "torch_loss": own.torch.loss}
 
 
-def text(exact: "Evaluation", n_windows: int) -> str:
+def native(found: "Sequence[Found]") -> str | None:
+    """What computed with packed weights, where it was not torch."""
+    from fathom.native.build import status
+
+    return status() if any(f.used is not f.torch for f in found) else None
+
+
+def text(own: "Found", n_windows: int) -> str:
     from fathom.report.table import plain as as_text
     from fathom.report.table import table
 
+    used, met = own.used, own.used is not own.torch
     rows = [
-        ("loss", f"{exact.loss:.4f}", "nats per token"),
-        ("perplexity", f"{exact.perplexity:,.3f}", "e^loss"),
-        ("bits per character", f"{exact.bits_per_character:.4f}", f"{exact.characters:,} characters"),
-        ("bits per byte", f"{exact.bits_per_byte:.4f}", f"{exact.bytes:,} bytes"),
-        ("top-1", f"{100 * exact.top1:.2f} %", "of tokens were the likeliest"),
-        ("scored", f"{exact.tokens:,}", f"tokens, each once, in {n_windows:,} windows"),
+        ("loss", f"{used.loss:.4f}", f"nats per token, {MEETS}" if met else "nats per token"),
+        ("perplexity", f"{used.perplexity:,.3f}", "e^loss"),
+        ("bits per character", f"{used.bits_per_character:.4f}", f"{used.characters:,} characters"),
+        ("bits per byte", f"{used.bits_per_byte:.4f}", f"{used.bytes:,} bytes"),
+        ("top-1", f"{100 * used.top1:.2f} %", "of tokens were the likeliest"),
+        ("scored", f"{used.tokens:,}", f"tokens, each once, in {n_windows:,} windows"),
     ]
+    rows += [("loss in torch", f"{own.torch.loss:.4f}", TORCH)] if met else []
     return as_text(table(("what", "figure", "of"), rows, numbers=(1,)))
 
 
@@ -91,25 +117,46 @@ def compared(exact: "Evaluation", size: int, reports: "Sequence[SchemeReport]") 
     from fathom.report.table import table
     from fathom.verify.quantised import percent
 
-    heads = ("weights", "bits each", "model, MB", "error", "loss", "Δ loss", "Δ %", "KL, nats", "same top-1")
-    rows = [("float", "", f"{size / 1e6:,.3f}", "", f"{exact.loss:.4f}", "", "", "", "")]
+    heads = (
+        "weights",
+        "bits each",
+        "model, MB",
+        "error",
+        "loss",
+        "Δ loss",
+        "Δ %",
+        "in torch",
+        "KL, nats",
+        "same top-1",
+    )
+    rows = [("float", "", f"{size / 1e6:,.3f}", "", f"{exact.loss:.4f}", "", "", f"{exact.loss:.4f}", "", "")]
     for report in reports:
-        found, change = report.found, report.found.loss - exact.loss
+        used, change = report.found.used, report.found.used.loss - exact.loss
         rows.append(
             (
                 report.scheme,
                 f"{report.bits:.3f}",
                 f"{report.model_bytes / 1e6:,.3f}",
                 f"{100 * report.relative_error:.2f} %",
-                f"{found.loss:.4f}",
+                f"{used.loss:.4f}",
                 f"{change:+.4f}",
                 f"{percent(change, exact):+.2f}",
-                f"{found.kl:.2e}",
-                f"{100 * found.agreement:.2f} %",
+                f"{report.found.torch.loss:.4f}",
+                f"{used.kl:.2e}",
+                f"{100 * used.agreement:.2f} %",
             )
         )
     note = "bits each: of a packed weight with its scales; error: rms(w - w') / rms(w); KL(float || packed) a token\n"
-    return as_text(table(heads, rows, numbers=range(1, 9))) + note
+    return as_text(table(heads, rows, numbers=range(1, 10))) + note + in_use(reports)
+
+
+def in_use(reports: "Sequence[SchemeReport]") -> str:
+    """Which figures are of what runs when it generates."""
+    met = [report for report in reports if report.found.used is not report.found.torch]
+    if not met:
+        return "all computed by torch, which unpacks the weights and leaves x in floats\n"
+    names, said = " and ".join(report.scheme for report in met), native([report.found for report in met])
+    return f"{names} as they generate, by {said}, {MEETS}\nin torch: {TORCH}\n"
 
 
 def errors(reports: "Sequence[SchemeReport]") -> str:

@@ -7,7 +7,7 @@ import click
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 
-AGAINST = "naive, cache, transformers, file:OTHER, separated by commas; default: all that are at hand"
+AGAINST = "naive, cache, native, transformers, file:OTHER, separated by commas; default: all that are at hand"
 
 
 @verb("verify", "Compare a model with other ways to compute it, other libraries or other files of it.")

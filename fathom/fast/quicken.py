@@ -4,9 +4,13 @@ The model that is given is taken apart leaf by leaf, so that no weight is in mem
 what it does not cover, everything runs as before. Does not know files or text.
 """
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 
+from fathom.errors import FathomError
 from fathom.fast.linear import FLOATS, PanelLinear
 from fathom.fast.step import Step, makes_steps
 from fathom.model.cache import KVCache, NoCache
@@ -34,29 +38,65 @@ def quicken(model: Transformer) -> Transformer:
     if library("panels") is None or library("step") is None:
         return model
     kinds = {name: kind for name, part in model.named_modules() if (kind := kind_of(part))}
-    if any(kind in PACKED for kind in kinds.values()):
+    if "unembed" in kinds and any(kind in PACKED for kind in kinds.values()):  # one with adapters stays as it is
         kinds["unembed"] = "int8"
     arena = Arena(sum(panel_bytes(kind, sizes(model.get_submodule(name))) for name, kind in kinds.items()))
     for name, kind in kinds.items():
         model.set_submodule(name, in_panels(model.get_submodule(name), kind, arena))
-    return QuickTransformer(model.eval())
+    return QuickTransformer(model.requires_grad_(False))
 
 
 class QuickTransformer(Transformer):
-    """A Transformer whose `hidden` takes a short way for few tokens over a cache. Whoever looks gets the long one."""
+    """A Transformer whose `hidden` takes a short way for few tokens over a cache. Whoever looks gets the long one.
+
+    Its weights stay where they are and as they are, for native code knows their places. It can be copied.
+    """
+
+    step: Step | None
 
     def __init__(self, model: Transformer) -> None:
         nn.Module.__init__(self)  # the parts are there: nothing is made anew
         self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
         self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
+        self.eval().prepare()
+
+    def prepare(self) -> None:
+        """Take the short way if every part is as native code knows it."""
         self.step = Step(self) if makes_steps(self) else None
-        self.eval()
 
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
-        if self.step is None or not isinstance(cache, KVCache) or ids.numel() > FEW:
+        step = self.step
+        if step is None or not isinstance(cache, KVCache) or ids.numel() > FEW or not step.takes(ids, cache):
             return super().hidden(ids, cache)
         self.position.admit(cache.length + ids.shape[1])
-        return self.step(ids, cache)
+        return step(ids, cache)
+
+    def set_submodule(self, target: str, module: nn.Module, strict: bool = False) -> None:
+        super().set_submodule(target, module, strict)
+        self.prepare()
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            raise FathomError("a model made ready for inference cannot be trained; load it anew for that")
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `float`, `cuda` and their kind do: nothing if all stays as it is, else it is refused."""
+        now = self.embed.weight.new_empty(0)
+        new = fn(now)
+        if (new.dtype, new.device) != (now.dtype, now.device):
+            raise FathomError(
+                f"a model made ready for inference stays in {str(now.dtype)[6:]} on {now.device}; load it anew for"
+                f" {str(new.dtype)[6:]} on {new.device}"
+            )
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "step"}  # it knows places in memory
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.prepare()
 
 
 def kind_of(part: nn.Module) -> str | None:
@@ -77,9 +117,9 @@ def in_panels(part: nn.Module, kind: str, arena: Arena) -> PanelLinear:
     """The layer with its weights in the arena; a float matrix that is to be small becomes int8 on the way."""
     assert isinstance(part, nn.Linear | QuantLinear)
     if isinstance(part, nn.Linear) and kind not in PACKED:
-        return PanelLinear(from_float(part.weight, part.bias, arena))
+        return PanelLinear(from_float(part.weight, part.bias, arena), part.bias)
     codes = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
-    return PanelLinear(from_groups(kind, codes, sizes(part), part.bias, arena))
+    return PanelLinear(from_groups(kind, codes, sizes(part), part.bias, arena), part.bias)
 
 
 def packed(weight: Tensor) -> Packed:

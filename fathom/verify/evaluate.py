@@ -22,6 +22,8 @@ from fathom.data.example_file import Short
 from fathom.data.instructions import Instructions
 from fathom.data.prepare import encoded, text_size
 from fathom.errors import FathomError
+from fathom.fast.quicken import FEW, QuickTransformer
+from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
 
@@ -190,12 +192,20 @@ def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) 
     """Add one window to every model's score."""
     scored = batch.targets[0] != IGNORED  # (t,)
     rows = max(1, AT_ONCE // models[0].config.vocab_size)
-    states = [model.eval().hidden(batch.ids)[0, scored].split(rows) for model in models]  # pieces (r, d)
+    states = [hidden(model.eval(), batch.ids)[scored].split(rows) for model in models]  # pieces (r, d)
     for wanted, *pieces in zip(batch.targets[0, scored].split(rows), *states):
         first = log_probabilities(models[0], pieces[0])
         for model, x, total in zip(models, pieces, scores):
             log_p = first if x is pieces[0] else log_probabilities(model, x)
             total.add(log_p, wanted, first)
+
+
+def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (1, t) -> (t, d)
+    """What `unembed` reads. A model made ready to generate is asked as it generates: few tokens at a time."""
+    if not isinstance(model, QuickTransformer):
+        return model.hidden(ids)[0]
+    cache = KVCache(model.config, 1, ids.shape[1], dtype=model.embed.weight.dtype)
+    return torch.cat([model.hidden(piece, cache)[0] for piece in ids.split(FEW, 1)])
 
 
 def log_probabilities(model: Transformer, x: Tensor) -> Tensor:  # (n, d) -> (n, V)

@@ -1,26 +1,42 @@
 """What packing a model's weights costs: bits, the error of each kind of matrix, and what becomes of its predictions.
 
-The packed copies share all that is not packed with the model, so that each needs only its packed weights.
+Native code meets packed weights with x in 8 bits and packs `unembed` too, torch unpacks them: both are measured. Copies
+share with the model all that stays as it is, so that each needs only its packed weights.
 """
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from torch import Tensor
 
+from fathom.adapters.peft import packing
+from fathom.data.batches import Batch
+from fathom.fast.quicken import PACKED, QuickTransformer, quicken
 from fathom.fields import plain
 from fathom.model.transformer import Transformer
 from fathom.quant.error import Cost, cost
 from fathom.quant.linear import QuantLinear
 from fathom.quant.schemes import SCHEMES, scheme_named
 from fathom.quant.swap import quantize_model
-from fathom.verify.evaluate import Evaluation
+from fathom.tokenizer.protocol import Tokenizer
+from fathom.verify.evaluate import Evaluation, evaluate
 
 ALL = "all"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model makes of a text: as it generates on this machine, and as torch computes with the same weights.
+
+    They are one where native code is off or brings no x to 8 bits: then they would differ by rounding alone.
+    """
+
+    used: Evaluation
+    torch: Evaluation
 
 
 @dataclass(frozen=True)
@@ -43,13 +59,14 @@ class SchemeReport:
     model_bytes: int  # of the whole model, with what is not packed
     relative_error: float
     kinds: tuple[KindCost, ...]
-    found: Evaluation
+    found: Found
 
     def plain(self, exact: Evaluation) -> dict[str, Any]:
         """JSON values; `exact`: what the float model makes of the text."""
-        change = self.found.loss - exact.loss
-        values = {"delta_loss": change, "delta_percent": percent(change, exact)}
-        values |= {name: getattr(self.found, name) for name in ("loss", "top1", "kl", "agreement", "bits_per_byte")}
+        used, torch = self.found.used, self.found.torch
+        change = used.loss - exact.loss
+        values = {"delta_loss": change, "delta_percent": percent(change, exact), "torch_loss": torch.loss}
+        values |= {name: getattr(used, name) for name in ("loss", "top1", "kl", "agreement", "bits_per_byte")}
         return {key: value for key, value in plain(self).items() if key != "found"} | values
 
 
@@ -68,10 +85,30 @@ def packed_copy(model: Transformer, scheme: str) -> Transformer:
 
     FathomError where there is none to pack, or it is packed already.
     """
-    shared = {id(tensor): tensor for tensor in tensors(model)}
-    other = copy.deepcopy(model, shared)
+    other = shared_copy(model)
     quantize_model(other, scheme)
     return other
+
+
+def as_generated(model: Transformer) -> Transformer:
+    """A copy ready to generate, where native code computes with x in 8 bits; else the model itself."""
+    if packing(model) not in PACKED:
+        return model
+    quick = quicken(shared_copy(model))
+    return quick if isinstance(quick, QuickTransformer) else model
+
+
+def shared_copy(model: Transformer) -> Transformer:
+    """Its modules anew, with the same tensors."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors(model)})
+
+
+def judged(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Found]:
+    """What each makes of the text, all compared with the first in torch."""
+    used = [as_generated(model) for model in models]
+    every = list(dict.fromkeys([*models, *used]))
+    found = dict(zip(every, evaluate(every, windows, tokenizer)))
+    return [Found(found[quick], found[model]) for quick, model in zip(used, models)]
 
 
 def tensors(model: Transformer) -> list[Tensor]:
@@ -83,7 +120,7 @@ def nbytes(model: Transformer) -> int:
     return sum(tensor.nbytes for tensor in tensors(model))
 
 
-def report(model: Transformer, packed: Transformer, scheme: str, found: Evaluation) -> SchemeReport:
+def report(model: Transformer, packed: Transformer, scheme: str, found: Found) -> SchemeReport:
     """What `packed`, a packed copy of the model, costs and makes of the text."""
     groups: dict[str, list[tuple[Cost, float]]] = {}
     for name, layer in packed.named_modules():

@@ -1,4 +1,5 @@
-"""What `fathom eval` reports is what counting token by token gives, whatever the windows, and of packed models too."""
+"""What `fathom eval` reports is what counting token by token gives, whatever the windows, and of packed models too:
+as torch computes with their weights, and as native code does."""
 
 import json
 import math
@@ -13,20 +14,26 @@ from torch import nn
 from fathom.cli.main import main
 from fathom.data.batches import IGNORED
 from fathom.errors import FathomError
+from fathom.fast.step import Step
+from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
+from fathom.native.build import library
 from fathom.quant.error import costs
 from fathom.quant.schemes import SCHEMES
 from fathom.quant.swap import quantize_model
 from fathom.tokenizer.byte import ByteTokenizer
 from fathom.verify import evaluate as rows
 from fathom.verify.evaluate import evaluate, places, questions
-from fathom.verify.quantised import packed_copy, report
+from fathom.verify.quantised import Found, as_generated, judged, packed_copy, report
 from tests.cli.models import model_folder
+from tests.fast.test_quicken import meets_eight_bits
 from tests.generate.models import random_model
+from tests.train.tuning import base, records
 
 TEXT = "To be, or not to be: that is the question. Né à Paris? " * 3
 LENGTH = 24  # of a context
 BYTES = ByteTokenizer()
+needs_native = pytest.mark.skipif(library("step") is None, reason="no C++ compiler")
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ def test_a_packed_model_is_judged_as_one_packed_by_hand(scheme: str, text: str, 
     assert packed.embed.weight is model.embed.weight
     exact, found = evaluate([model, packed], questions(text, BYTES, LENGTH).windows, BYTES)
     by_kind = list(costs(model, scheme))
-    made = report(model, packed, scheme, found)
+    made = report(model, packed, scheme, Found(found, found))
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
     p = log_probabilities(model, text)
     quantize_model(model, scheme)
@@ -123,6 +130,47 @@ def test_a_packed_model_is_judged_as_one_packed_by_hand(scheme: str, text: str, 
     assert up.max_error == max(c.max_error for c in ups)
     assert min(c.relative_error for c in ups) <= up.relative_error <= max(c.relative_error for c in ups)
     assert {kind.kind for kind in made.kinds} == {c.name.split(".", 2)[2] for c in by_kind}
+
+
+@needs_native
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_as_it_generates_a_packed_model_meets_x_in_eight_bits(
+    scheme: str, text: str, model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when torch computes with every input rounded so; the given models stay as they are."""
+    lengths: list[int] = []
+    right = Step.__call__
+
+    def counted(step: Step, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        lengths.append(ids.shape[1])
+        return right(step, ids, cache)
+
+    monkeypatch.setattr(Step, "__call__", counted)
+    monkeypatch.setattr(rows, "FEW", 7)
+    packed, by_hand = packed_copy(model, scheme), packed_copy(model, scheme)
+    asked = list(questions(text, BYTES, LENGTH).windows)
+    own, other = judged([model, packed], asked, BYTES)
+    meets_eight_bits(by_hand)
+    _, in_torch, wanted = evaluate([model, packed, by_hand], asked, BYTES)
+    assert own.used is own.torch
+    assert other.torch == in_torch and other.used.kl != in_torch.kl
+    assert other.used.loss == pytest.approx(wanted.loss, abs=1e-4)
+    assert abs(other.used.loss - in_torch.loss) > 10 * abs(other.used.loss - wanted.loss)
+    assert other.used.kl == pytest.approx(wanted.kl, rel=0.02)
+    assert max(lengths) == 7 and sum(lengths) == sum(batch.ids.shape[1] for batch in asked)
+
+
+@pytest.mark.parametrize("scheme", [None, "nf4", "int8"])
+def test_where_x_stays_in_floats_there_is_one_answer(
+    scheme: str | None, text: str, model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without native code nothing brings it to 8 bits, nor where no matrix is int8 or int4."""
+    if scheme == "int8":
+        monkeypatch.setenv("FATHOM_NATIVE", "off")
+    packed = model if scheme is None else packed_copy(model, scheme)
+    assert as_generated(packed) is packed
+    (found,) = judged([packed], questions(text, BYTES, LENGTH).windows, BYTES)
+    assert found.used is found.torch
 
 
 @torch.no_grad()
@@ -150,10 +198,47 @@ def test_the_verb_says_all_of_it(text: str, tmp_path: Path, capsys: pytest.Captu
     assert said["tokens"] == len(TEXT.encode()) - 1 and said["stride"] == LENGTH // 2
     assert [row["scheme"] for row in said["quantised"]] == list(SCHEMES)
     assert all(row["delta_loss"] == row["loss"] - said["loss"] and row["kinds"] for row in said["quantised"])
-    assert f"{said['loss']:.4f}" in err and "mlp.down" in err
+    differs = [row["scheme"] for row in said["quantised"] if row["loss"] != row["torch_loss"]]
+    assert differs == (["int8", "int4"] if library("step") else []) and bool(differs) == bool(said["native"])
+    assert all(f"{number:.4f}" in err for row in said["quantised"] for number in (row["loss"], row["torch_loss"]))
+    assert f"{said['loss']:.4f}" in err and "mlp.down" in err and "nf4 as they generate" not in err
     assert main(["eval", folder, "--data", text, "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
     assert f"{said['bits_per_byte']:.4f}" in out and not err
+
+
+def test_without_native_code_it_says_that_torch_computes(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FATHOM_NATIVE", "off")
+    folder = str(model_folder(tmp_path / "m", BYTES, LENGTH))
+    assert main(["eval", folder, "--data", text, "--quantize", "int4", "--json", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert said["native"] is None and "all computed by torch" in err
+    assert all(row["loss"] == row["torch_loss"] != said["loss"] for row in said["quantised"])
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_run_on_packed_weights_says_how_and_names_its_floats(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, run = base(tmp_path / "base"), str(records(tmp_path / "r.jsonl", 6)), str(tmp_path / "run")
+    words = ["--method", "qlora", "--quantize", kind, "--target", "attn.q,unembed", "--max-iters", "2"]
+    assert main(["finetune", str(model), "--data", data, "-o", run, *words, "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["eval", run, "--data", data, "--json", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    said, native = json.loads(out), kind == "int8" and library("step") is not None
+    assert f"{kind}, with the run's adapter" in err and ("x in 8 bits" in err) == native == bool(said["native"])
+    assert (said["loss"] != said["torch_loss"]) == native
+    assert main(["eval", run, "--data", data, "--quantize", kind, "--device", "cpu"]) == 2
+    line = capsys.readouterr().err
+    assert f"packed in {kind}" in line and line.count("\n") == 1
+    said_to_do = line.strip().split("fathom ")[-1].split()
+    assert main([*said_to_do, "--data", data, "--json", "--device", "cpu"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["quantised"]
+    assert row["loss"] == pytest.approx(said["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize(
