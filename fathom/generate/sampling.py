@@ -15,6 +15,7 @@ from torch import Tensor
 from fathom.generate.options import SamplingOptions
 
 OUT = float("-inf")
+FIRST = 512  # the likeliest tokens among which a nucleus is sought before all are sorted
 
 
 def temperature(logits: Tensor, value: float) -> Tensor:
@@ -32,10 +33,17 @@ def top_k(logits: Tensor, k: float) -> Tensor:
 
 def top_p(logits: Tensor, p: float) -> Tensor:
     """The nucleus: the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020, eq. 2)."""
-    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
-    chances = ordered.softmax(-1)
-    beyond = chances.cumsum(-1) - chances >= p  # those before it suffice
-    return logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), OUT)
+    for k in (FIRST, logits.shape[-1]):  # sorting them all takes longer than a step of a small model
+        ordered = logits.topk(min(k, logits.shape[-1])).values
+        chances = (ordered - logits.logsumexp(-1, keepdim=True)).exp()
+        before = chances.cumsum(-1) - chances
+        if (before[:, -1] >= p).all():
+            break
+    count = (before < p).sum(-1, keepdim=True).clamp(min=1)  # those before it do not suffice
+    least = ordered.gather(-1, count - 1)
+    equal, more = logits == least, logits > least
+    first = equal & (equal.cumsum(-1) <= count - more.sum(-1, keepdim=True))  # of equals, the first
+    return logits.masked_fill(~(more | first), OUT)
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
