@@ -3,6 +3,8 @@
 Takes the place of an nn.Linear or of a packed one, from outside. Gives no gradients. Does not know the model.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +17,11 @@ FLOATS = (torch.float32, torch.bfloat16)
 class PanelLinear(nn.Module):
     """x (..., in), fp32 or bf16 -> (..., out). Float weights multiply x as it is, packed ones x in 8 bits."""
 
-    def __init__(self, panels: Panels) -> None:
+    def __init__(self, panels: Panels, bias: Tensor | None) -> None:
+        """`bias` as the layer had it, which `panels` hold in fp32."""
         super().__init__()
         self.panels = panels
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         self.out_features, self.in_features = panels.shape
 
     @property
@@ -26,18 +30,25 @@ class PanelLinear(nn.Module):
         return self.panels.matrix()
 
     @property
-    def bias(self) -> Tensor | None:
-        return self.panels.bias
-
-    @property
     def nbytes(self) -> int:
         """Of the weights: numbers and scales."""
         return self.panels.nbytes
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        if x.dtype not in FLOATS:
-            raise FathomError(f"found x in {x.dtype}; expected fp32 or bf16; load the model in one of them")
-        return self.panels.product(x.detach())
+        if x.dtype not in FLOATS or not x.is_cpu:
+            raise FathomError(
+                f"found x in {x.dtype} on {x.device.type}; expected fp32 or bf16 on a CPU; load the model so"
+            )
+        if x.shape[-1:] != (self.in_features,):
+            raise FathomError(f"found x {tuple(x.shape)}; expected (..., {self.in_features})")
+        if x.requires_grad and torch.is_grad_enabled():
+            raise FathomError("a layer in panels gives no gradient; use the plain model, or torch.no_grad()")
+        return self.panels.product(x)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """The matrix under its own name where it is what the model was loaded with, else under that of its panels."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + ("weight" if self.panels.scales is None else "panels")] = self.weight
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.panels.kind} in panels"

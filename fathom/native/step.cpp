@@ -6,6 +6,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#include "attention.h"
 #include "panels.h"
 
 using namespace fathom;
@@ -18,6 +19,7 @@ struct Norm { int64_t kind; const float *weight, *bias; double eps; };
 struct Layer { Norm attn_norm, mlp_norm, q_norm, k_norm; Linear q, k, v, out, gate, up, down; };
 struct Model {
   int64_t n_layer, d, h, g, c, f, mlp, residual, position, bf16;  // bf16: how embed and table are kept
+  int64_t vocab, context;                                         // their rows
   const void *embed, *table;                                      // (V, d), (context, d)
   const float* frequency;                                         // (c / 2)
   double rope_scale;
@@ -30,14 +32,6 @@ struct Pass {
   void* store;                               // (n_layer, 2, b, g, capacity, c)
   float* hidden;                             // (b, t, d): the answer
 };
-
-static inline float fast_exp(float x) {  // within 2 units of the last place; vectorises, unlike the library's
-  x = std::min(std::max(x, -87.0f), 88.0f);
-  float n = std::rint(x * 1.44269504f), r = x - n * 0.693359375f - n * -2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) y = y * r + next;
-  return (y * r * r + r + 1) * as_float(uint32_t(int(n) + 127) << 23);
-}
 
 static void norm(const Norm& n, const float* x, int64_t d, float* y) {
   float mean = 0, square = 0;
@@ -85,7 +79,8 @@ struct Scratch {
 };
 struct Own {  // of one thread
   Input input;
-  std::vector<float> row, scores;
+  std::vector<float> row;
+  Room room;
 };
 
 class Walk {  // one thread's way through the model
@@ -236,94 +231,29 @@ class Walk {  // one thread's way through the model
     const int64_t r = pair / model.g, j = pair % model.g, c = model.c, group = model.h / model.g, n = heads.end - heads.begin;
     for (int64_t i = 0; i < pass.t; i++) {
       const int64_t at = r * pass.t + i, self = pass.length + i;
-      const int64_t start = pass.padding ? std::min(pass.padding[r], self) : 0, seen = self + 1 - start;
+      const int64_t start = pass.padding ? std::min(std::max<int64_t>(pass.padding[r], 0), self) : 0, seen = self + 1 - start;
       float* q = &all.q[size_t((at * model.h + j * group + heads.begin) * c)];
       float* z = &all.z[size_t((at * model.h + j * group + heads.begin) * c)];
       for (int64_t a = 0; a < n; a++) turned(layer.q_norm, q + a * c, at);
-      own.scores.resize(size_t(n * seen));
-      if (pass.cache_bf16) look<uint16_t>(l, r, j, start, seen, q, z, n);
-      else look<float>(l, r, j, start, seen, q, z, n);
+      const int64_t keys = place(l, 0, r, j, start), values = place(l, 1, r, j, start);
+      if (pass.cache_bf16) attend((uint16_t*)pass.store + keys, (uint16_t*)pass.store + values, seen, c, q, n, z, own.room);
+      else attend((float*)pass.store + keys, (float*)pass.store + values, seen, c, q, n, z, own.room);
     }
-  }
-
-  static float number(float x) { return x; }
-  static float number(uint16_t x) { return from_bf16(x); }
-
-  template <class T>
-  void look(int64_t l, int64_t r, int64_t j, int64_t start, int64_t seen, const float* q, float* z, int64_t n) {
-    const T *keys = (const T*)pass.store + place(l, 0, r, j, start), *values = (const T*)pass.store + place(l, 1, r, j, start);
-    switch (model.c) {  // widths that real models have, known to the compiler
-      case 32: return look<T, 32>(keys, values, seen, q, z, n);
-      case 48: return look<T, 48>(keys, values, seen, q, z, n);
-      case 64: return look<T, 64>(keys, values, seen, q, z, n);
-      case 128: return look<T, 128>(keys, values, seen, q, z, n);
-      default: return look<T, 0>(keys, values, seen, q, z, n);
-    }
-  }
-
-  // Keys, then values, in blocks that stay in the nearest cache while every head meets them.
-  template <class T, int C>
-  void look(const T* keys, const T* values, int64_t seen, const float* q, float* z, int64_t n) {
-    constexpr int64_t BLOCK = 64;
-    const int64_t c = C ? C : model.c;
-    const float scale = 1 / std::sqrt(float(c));
-    own.row.resize(size_t(BLOCK * c));
-    float *rows = own.row.data(), *scores = own.scores.data();
-    for (int64_t first = 0; first < seen; first += BLOCK) {
-      const int64_t count = std::min(BLOCK, seen - first);
-      for (int64_t k = 0; k < count * c; k++) rows[k] = number(keys[first * c + k]);
-      for (int64_t a = 0; a < n; a++)
-        for (int64_t s = 0; s < count; s++) scores[a * seen + first + s] = scale * inner<C>(q + a * c, rows + s * c, c);
-    }
-    for (int64_t a = 0; a < n; a++) softmax(scores + a * seen, seen);
-    std::fill(z, z + n * c, 0.0f);
-    for (int64_t first = 0; first < seen; first += BLOCK) {
-      const int64_t count = std::min(BLOCK, seen - first);
-      for (int64_t k = 0; k < count * c; k++) rows[k] = number(values[first * c + k]);
-      for (int64_t a = 0; a < n; a++) mix<C>(scores + a * seen + first, rows, count, z + a * c, c);
-    }
-  }
-
-  template <int C>
-  static float inner(const float* a, const float* b, int64_t c) {
-    if constexpr (C > 0) {
-      F sums = zero();
-      for (int k = 0; k < C; k += 16) sums = fma(load(a + k), load(b + k), sums);
-      return sum(sums);
-    }
-    float sum = 0;
-    for (int64_t k = 0; k < c; k++) sum += a[k] * b[k];
-    return sum;
-  }
-
-  // z += the rows, each times its p
-  template <int C>
-  static void mix(const float* p, const float* rows, int64_t count, float* z, int64_t c) {
-    if constexpr (C > 0) {
-      F sums[C / 16];
-      for (int k = 0; k < C / 16; k++) sums[k] = load(z + 16 * k);
-      for (int64_t s = 0; s < count; s++)
-        for (int k = 0; k < C / 16; k++) sums[k] = fma(fathom::all(p[s]), load(rows + s * C + 16 * k), sums[k]);
-      for (int k = 0; k < C / 16; k++) store(z + 16 * k, sums[k]);
-    } else {
-      for (int64_t s = 0; s < count; s++)
-        for (int64_t k = 0; k < c; k++) z[k] += p[s] * rows[s * c + k];
-    }
-  }
-
-  static void softmax(float* x, int64_t n) {
-    float largest = x[0], sum = 0;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < n; i++) largest = std::max(largest, x[i]);
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += x[i] = fast_exp(x[i] - largest);
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) x[i] /= sum;
   }
 };
 
+// The first of the tokens whose id or position no table holds; -1: there is none.
+static int outside(const Model& model, const Pass& pass) {
+  for (int64_t i = 0; i < pass.b * pass.t; i++)
+    if (uint64_t(pass.ids[i]) >= uint64_t(model.vocab) || (model.position == LEARNED && uint64_t(pass.positions[i]) >= uint64_t(model.context))) return int(i);
+  return -1;
+}
+
 // `pass` says what is read and where the answer goes. The cache must have room; its clock is the caller's.
-extern "C" void step(const Model* model, const Pass* pass, int threads) {
+// Gives -1, or, with nothing done, which of the tokens cannot be read.
+extern "C" int step(const Model* model, const Pass* pass, int threads) {
+  const int wrong = outside(*model, *pass);
+  if (wrong >= 0) return wrong;
   static thread_local Scratch scratch;
   static thread_local std::vector<Own> own;
   Scratch& all = scratch;
@@ -342,4 +272,5 @@ extern "C" void step(const Model* model, const Pass* pass, int threads) {
     Walk(*model, *pass, all, each[0], 0, 1).blocks();
 #endif
   }
+  return -1;
 }
