@@ -30,6 +30,9 @@ constexpr int OFFSET8 = 128;  // what is added to an int8 weight before `dot8`, 
 
 static inline F zero() { return _mm512_setzero_ps(); }
 static inline F load(const float* x) { return _mm512_loadu_ps(x); }
+static inline F load_bf16(const uint16_t* x) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16));
+}
 static inline void store(float* y, F x) { _mm512_storeu_ps(y, x); }
 static inline F all(float x) { return _mm512_set1_ps(x); }
 static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -70,6 +73,10 @@ constexpr int OFFSET8 = 128;
 
 static inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline F load(const float* x) { return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}; }
+static inline __m256 load_bf16(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
+static inline F load_bf16(const uint16_t* x) {
+  return {load_bf16(_mm_loadu_si128((const __m128i*)x)), load_bf16(_mm_loadu_si128((const __m128i*)x + 1))};
+}
 static inline void store(float* y, F x) { _mm256_storeu_ps(y, x.a); _mm256_storeu_ps(y + 8, x.b); }
 static inline F all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 static inline F add(F a, F b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
@@ -133,6 +140,9 @@ constexpr int OFFSET8 = 0;  // `dot8` gives the sum for signed weights at once
 static inline F all(float x) { F y; EACH y.v[i] = vdupq_n_f32(x); return y; }
 static inline F zero() { return all(0.0f); }
 static inline F load(const float* x) { F y; EACH y.v[i] = vld1q_f32(x + 4 * i); return y; }
+static inline F load_bf16(const uint16_t* x) {
+  F y; EACH y.v[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(x + 4 * i), 16)); return y;
+}
 static inline void store(float* y, F x) { EACH vst1q_f32(y + 4 * i, x.v[i]); }
 static inline F add(F a, F b) { EACH a.v[i] = vaddq_f32(a.v[i], b.v[i]); return a; }
 static inline F mul(F a, F b) { EACH a.v[i] = vmulq_f32(a.v[i], b.v[i]); return a; }
@@ -183,6 +193,7 @@ constexpr int OFFSET8 = 128;
 static inline F all(float x) { F y; EACH y.v[i] = x; return y; }
 static inline F zero() { return all(0.0f); }
 static inline F load(const float* x) { F y; EACH y.v[i] = x[i]; return y; }
+static inline F load_bf16(const uint16_t* x) { F y; EACH y.v[i] = from_bf16(x[i]); return y; }
 static inline void store(float* y, F x) { EACH y[i] = x.v[i]; }
 static inline F add(F a, F b) { EACH a.v[i] += b.v[i]; return a; }
 static inline F mul(F a, F b) { EACH a.v[i] *= b.v[i]; return a; }
