@@ -43,7 +43,7 @@ def decoded(model: Transformer, cache: KVCache, ids: Tensor, options: BenchOptio
         if step == UNCOUNTED:
             settle(ids.device)
             began = time.perf_counter()
-        ids = model.unembed(model.hidden(ids, cache)[:, -1]).argmax(-1, keepdim=True)  # (b, 1)
+        ids = model.unembed(model.hidden(ids, cache)[:, -1]).float().argmax(-1, keepdim=True)  # (b, 1)
     settle(ids.device)
     return time.perf_counter() - began
 
