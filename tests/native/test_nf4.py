@@ -30,7 +30,8 @@ def test_equal_to_torch_to_the_bit(
 
 
 @needs_compiler
-def test_scales_that_are_no_numbers_stay_so() -> None:
+def test_scales_that_are_no_numbers_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FATHOM_NATIVE", "auto")
     packed = SCHEMES["nf4-single"].quantize(torch.randn(2, 64))
     packed["scales"] = torch.tensor([torch.nan, torch.inf])
     for dtype in nf4.FORMATS:

@@ -50,6 +50,7 @@ def test_the_same_as_the_long_way(name: str) -> None:
 
 @pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 def test_it_is_gone_where_it_is_open_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FATHOM_NATIVE", "auto")
     model, ids = frozen(CONFIGS["swiglu"]), torch.randint(0, 50, (2, 16))
     slim(model)
     called: list[str] = []
