@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fathom.fast.linear import PanelLinear
 from fathom.quant.linear import QuantLinear
 
 Weight = float | Tensor  # by how much an adapter counts; (b, 1, 1) where each row of a batch has its own
@@ -69,12 +70,12 @@ class LoraLinear(nn.Module):
     def bias(self) -> Tensor | None:
         return self.base.bias  # type: ignore[return-value]
 
-    def merge(self, names: list[str]) -> None:
-        """Put W + delta in the place of W, for these adapters."""
+    def merge(self, names: list[str], dtype: torch.dtype) -> None:
+        """Put W + delta in the place of W, for these adapters; where W is packed, in floats of this dtype."""
         weights = [(self.delta(name), self.active[name]) for name in names if name in self.active]
         if weights:
             self.kept, self.waiting = self.base, self.active
-            self.base = dense(self.base, changed(self.base.weight, weights))  # type: ignore[arg-type]
+            self.base = dense(self.base, changed(self.base.weight, weights).to(dtype))  # type: ignore[arg-type]
             self.active = {name: weight for name, weight in self.active.items() if name not in names}
 
     def unmerge(self) -> None:
@@ -86,7 +87,7 @@ def sizes(base: nn.Module) -> tuple[int, int]:
     """(out, in); an embedding reads one of its vocabulary and writes a vector."""
     if isinstance(base, nn.Embedding):
         return base.embedding_dim, base.num_embeddings
-    assert isinstance(base, nn.Linear | QuantLinear)
+    assert isinstance(base, nn.Linear | QuantLinear | PanelLinear)
     return base.out_features, base.in_features
 
 

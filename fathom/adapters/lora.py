@@ -15,6 +15,7 @@ from fathom.adapters.options import LoraOptions, layer_scale, of_layer
 from fathom.adapters.targets import chosen, layers
 from fathom.adapters.variants import Dora, of
 from fathom.errors import FathomError, near
+from fathom.fast.quicken import QuickTransformer
 from fathom.model.transformer import Transformer
 
 TIED = "embed and unembed are one matrix; the adapter changes each only where it is a target, and merged they are two"
@@ -57,6 +58,8 @@ def start(base: nn.Module, rank: int, scale: float, options: LoraOptions, chance
 def admit(model: Transformer, name: str) -> None:
     """FathomError where an adapter of this name cannot be added."""
     apart(model)
+    if isinstance(model, QuickTransformer):
+        raise FathomError("the model was made ready for inference; add adapters first, and make it ready then")
     if name in names(model) or not name.isidentifier() or hasattr(nn.ModuleDict, name):
         raise FathomError(
             f"an adapter cannot be called {name!r}; expected letters and digits, and a name not yet taken"
@@ -152,7 +155,7 @@ def merge(model: Transformer, name: str | None = None) -> None:
             f"{name!r} shares layers with a DoRA, which needs the weights as they were; merge all at once"
         )
     for part in parts.values():
-        part.merge(list(part.active) if name is None else [name])
+        part.merge(list(part.active) if name is None else [name], model.embed.weight.dtype)
 
 
 def leans(part: LoraLinear, name: str) -> bool:

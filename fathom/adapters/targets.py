@@ -22,7 +22,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     """Every layer that can be adapted, by name: linear ones, packed or not, and the embedding."""
     found = dict[str, nn.Module]()
     for name, part in model.named_modules():
-        if isinstance(part, nn.Linear | QuantLinear) or name == "embed":
+        if isinstance(part, nn.Linear | QuantLinear) or name in ("embed", "embed.base"):
             found[name.removesuffix(".base")] = part  # what an adapter stands on already is named as before
     return {name: part for name, part in found.items() if ".adapters." not in name}
 

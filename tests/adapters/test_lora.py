@@ -215,6 +215,23 @@ def test_compiles_whole(kind: str) -> None:
     assert torch.equal(compiled(ids), model(ids)) and len(graphs) == 1
 
 
+def test_merged_into_packed_layers_of_a_model_in_16_bits() -> None:
+    model = model_of(LLAMA, std=0.2).bfloat16()
+    quantize_model(model, "nf4")
+    lora.add(model, LoraOptions(rank=2))
+    ids = ids_for(model.config)
+    apart = model(ids)
+    lora.merge(model)
+    assert torch.allclose(model(ids), apart, atol=0.1)
+
+
+def test_two_adapters_of_the_embedding() -> None:
+    model = model_of(GPT)
+    for name in ("one", "two"):
+        assert lora.add(model, LoraOptions(targets=("embed",), rank=2), name) == ["embed"]
+    assert lora.names(model) == ["one", "two"]
+
+
 def test_embedding_and_its_tie() -> None:
     """The adapter of a tied embedding changes what is read and not what is unembedded; folded, the two are untied."""
     model, ids = small("gpt"), ids_for(GPT)
