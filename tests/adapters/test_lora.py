@@ -226,7 +226,7 @@ def test_merged_into_packed_layers_of_a_model_in_16_bits() -> None:
 
 
 def test_two_adapters_of_the_embedding() -> None:
-    model = model_of(GPT)
+    model = model_of(LLAMA)
     for name in ("one", "two"):
         assert lora.add(model, LoraOptions(targets=("embed",), rank=2), name) == ["embed"]
     assert lora.names(model) == ["one", "two"]
