@@ -2,6 +2,7 @@
 
 quicken.py         a model made ready: every linear layer in panels, few tokens in one native call
 linear.py          the linear layer whose weights lie in panels
+attend.py          attention of a prompt in native code
 step.py            the model as native code reads it, and the call
 graph.py           on a GPU: one decode step as a graph
 matvec.py          on a GPU: matrix times few vectors

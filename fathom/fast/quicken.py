@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
+from fathom.fast.attend import attend_natively
 from fathom.fast.linear import FLOATS, PanelLinear
 from fathom.fast.step import Step, makes_steps
+from fathom.model.attention import attend_fused
 from fathom.model.cache import KVCache, NoCache
 from fathom.model.transformer import Transformer
 from fathom.native.arena import Arena
@@ -43,6 +45,8 @@ def quicken(model: Transformer) -> Transformer:
     arena = Arena(sum(panel_bytes(kind, sizes(model.get_submodule(name))) for name, kind in kinds.items()))
     for name, kind in kinds.items():
         model.set_submodule(name, in_panels(model.get_submodule(name), kind, arena))
+    for block in model.blocks:
+        block.attn.attend = attend_natively if block.attn.attend is attend_fused else block.attn.attend
     return QuickTransformer(model.requires_grad_(False))
 
 

@@ -1,12 +1,13 @@
-// softmax(q k / sqrt(c)) v for the query heads that share one head of keys and values, over a cache as it lies.
+// softmax(q k / sqrt(c)) v for the rows that share one head of keys and values, over a cache as it lies. A row is a head
+// of a query.
 //
-//   keys, values   (seen, c), fp32 or bf16, row after row         each is read once for all heads of the group
+//   keys, values   (seen, c), fp32 or bf16, row after row         each is read once for all rows
 //
-// Scores: sixteen heads are a panel (panels.h) and a key is the vector that meets it, so that no sum crosses lanes.
+// Scores: sixteen rows are a panel (panels.h) and a key is the vector that meets it, so that no sum crosses lanes.
 //
-//   line l   word l of head 0, of head 1, ... of head 15          word l of a key meets all of them at once
+//   line l   word l of row 0, of row 1, ... of row 15             word l of a key meets all of them at once
 //
-// Fewer than four heads would leave most lanes empty: there a head's channels lie in the lanes. Values: always so.
+// Fewer than four rows would leave most lanes empty: there a row's channels lie in the lanes. Values: always so.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -31,6 +32,8 @@ static inline F load_row(const float* x) { return load(x); }
 static inline F load_row(const uint16_t* x) { return load_bf16(x); }
 static inline float number(float x) { return x; }
 static inline float number(uint16_t x) { return from_bf16(x); }
+static inline void put(float* to, float x) { *to = x; }
+static inline void put(uint16_t* to, float x) { *to = to_bf16(x); }
 static inline F dot(F acc, Line w, uint32_t x, const float*) { return dot_fp32(acc, w, x); }
 static inline F dot(F acc, Line w, uint32_t x, const uint16_t*) { return dot_bf16(acc, w, x); }
 
@@ -125,40 +128,52 @@ static void mix_heads(const float* p, int64_t seen, const T* values, int64_t cou
       for (int64_t k = 0; k < c; k++) z[a * c + k] += p[a * seen + s] * number(values[s * c + k]);
 }
 
-struct Room {  // kept from call to call
-  std::vector<float> scores;    // (heads, seen)
-  std::vector<uint32_t> lines;  // of sixteen queries
+// Rows that look at the same keys: the heads of a group, of one query or of some that follow each other.
+struct Rows {
+  std::vector<float> q, z;      // (n, c)
+  std::vector<int64_t> seen;    // (n): how many keys each may look at; the last row at the most
+  std::vector<float> scores;    // (n, keys); this and the next are kept from call to call
+  std::vector<uint32_t> lines;  // of sixteen rows
+
+  void make_room(int64_t n, int64_t c) { q.resize(size_t(n * c)), z.resize(size_t(n * c)), seen.resize(size_t(n)); }
 };
 
 template <class T, int C>
-static void attend_to(const T* keys, const T* values, int64_t seen, int64_t c, const float* q, int64_t heads, float* z, Room& room) {
-  constexpr int64_t BLOCK = 64;  // values that stay in the nearest cache while every head meets them
-  const float scale = 1 / std::sqrt(float(c));
-  room.scores.resize(size_t(heads * seen));
-  float* scores = room.scores.data();
-  if (heads < 4 || c * sizeof(T) % 4) {
-    for (int64_t s = 0; s < seen; s++)
-      for (int64_t a = 0; a < heads; a++) scores[a * seen + s] = scale * inner<T, C>(q + a * c, keys + s * c, c);
+static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
+  constexpr int64_t BLOCK = 64;  // values that stay in the nearest cache while every row meets them
+  const int64_t n = int64_t(rows.seen.size()), all = rows.seen.back();
+  const float scale = 1 / std::sqrt(float(c)), *q = rows.q.data();
+  rows.scores.resize(size_t(n * all));
+  float *scores = rows.scores.data(), *z = rows.z.data();
+  if (n < 4 || c * sizeof(T) % 4) {
+    for (int64_t s = 0; s < all; s++)
+      for (int64_t a = 0; a < n; a++) scores[a * all + s] = scale * inner<T, C>(q + a * c, keys + s * c, c);
   } else {
-    for (int64_t a = 0; a < heads; a += 16)
-      score_panel(keys, seen, c, q + a * c, std::min<int64_t>(16, heads - a), scale, room.lines, scores + a * seen);
+    for (int64_t a = 0; a < n; a += 16)
+      score_panel(keys, all, c, q + a * c, std::min<int64_t>(16, n - a), scale, rows.lines, scores + a * all);
   }
-  for (int64_t a = 0; a < heads; a++) softmax(scores + a * seen, seen);
-  std::fill(z, z + heads * c, 0.0f);
-  for (int64_t s = 0; s < seen; s += BLOCK)
-    mix_heads<T, C>(scores + s, seen, values + s * c, std::min(BLOCK, seen - s), z, heads, c);
+  for (int64_t a = 0; a < n; a++) {
+    const int64_t own = rows.seen[size_t(a)];
+    softmax(scores + a * all, own);
+    std::fill(scores + a * all + own, scores + (a + 1) * all, 0.0f);
+  }
+  std::fill(z, z + n * c, 0.0f);
+  for (int64_t s = 0; s < all; s += BLOCK)
+    mix_heads<T, C>(scores + s, all, values + s * c, std::min(BLOCK, all - s), z, n, c);
 }
 
-// q and z (heads, c)
 template <class T>
-static void attend(const T* keys, const T* values, int64_t seen, int64_t c, const float* q, int64_t heads, float* z, Room& room) {
+static void attend(const T* keys, const T* values, int64_t c, Rows& rows) {
   switch (c) {  // widths that real models have, known to the compiler
-    case 32: return attend_to<T, 32>(keys, values, seen, c, q, heads, z, room);
-    case 48: return attend_to<T, 48>(keys, values, seen, c, q, heads, z, room);
-    case 64: return attend_to<T, 64>(keys, values, seen, c, q, heads, z, room);
-    case 128: return attend_to<T, 128>(keys, values, seen, c, q, heads, z, room);
-    default: return attend_to<T, 0>(keys, values, seen, c, q, heads, z, room);
+    case 32: return attend_to<T, 32>(keys, values, c, rows);
+    case 48: return attend_to<T, 48>(keys, values, c, rows);
+    case 64: return attend_to<T, 64>(keys, values, c, rows);
+    case 128: return attend_to<T, 128>(keys, values, c, rows);
+    default: return attend_to<T, 0>(keys, values, c, rows);
   }
 }
+
+// How many queries look at once: as many as fill the lanes with their heads.
+static inline int64_t queries_at_once(int64_t heads) { return std::max<int64_t>(1, 16 / heads); }
 
 }  // namespace fathom

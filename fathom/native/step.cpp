@@ -80,7 +80,7 @@ struct Scratch {
 struct Own {  // of one thread
   Input input;
   std::vector<float> row;
-  Room room;
+  Rows rows;
 };
 
 class Walk {  // one thread's way through the model
@@ -226,19 +226,33 @@ class Walk {  // one thread's way through the model
       else ((float*)pass.store)[at + i] = x[i];
   }
 
-  // softmax(q k / sqrt(c)) v of the query heads `heads` of a group. Keys and values are read once for all of them.
+  // softmax(q k / sqrt(c)) v of the query heads `heads` of a group, for as many queries at once as fill the lanes.
   void gather(int64_t l, const Layer& layer, int64_t pair, Range heads) {
-    const int64_t r = pair / model.g, j = pair % model.g, c = model.c, group = model.h / model.g, n = heads.end - heads.begin;
-    for (int64_t i = 0; i < pass.t; i++) {
-      const int64_t at = r * pass.t + i, self = pass.length + i;
-      const int64_t start = pass.padding ? std::min(std::max<int64_t>(pass.padding[r], 0), self) : 0, seen = self + 1 - start;
-      float* q = &all.q[size_t((at * model.h + j * group + heads.begin) * c)];
-      float* z = &all.z[size_t((at * model.h + j * group + heads.begin) * c)];
-      for (int64_t a = 0; a < n; a++) turned(layer.q_norm, q + a * c, at);
+    const int64_t r = pair / model.g, j = pair % model.g, c = model.c, n = heads.end - heads.begin;
+    const int64_t at_once = pass.padding ? 1 : queries_at_once(n);
+    for (int64_t first = 0; first < pass.t; first += at_once) {
+      const int64_t last = std::min(first + at_once, pass.t), self = pass.length + first;
+      const int64_t start = pass.padding ? std::min(std::max<int64_t>(pass.padding[r], 0), self) : 0;
+      own.rows.make_room((last - first) * n, c);
+      for (int64_t i = first, row = 0; i < last; i++)
+        for (int64_t a = 0; a < n; a++, row++) {
+          float* q = query(all.q, r, i, j, heads.begin + a);
+          turned(layer.q_norm, q, r * pass.t + i);
+          std::memcpy(&own.rows.q[size_t(row * c)], q, size_t(c) * 4);
+          own.rows.seen[size_t(row)] = pass.length + i + 1 - start;
+        }
       const int64_t keys = place(l, 0, r, j, start), values = place(l, 1, r, j, start);
-      if (pass.cache_bf16) attend((uint16_t*)pass.store + keys, (uint16_t*)pass.store + values, seen, c, q, n, z, own.room);
-      else attend((float*)pass.store + keys, (float*)pass.store + values, seen, c, q, n, z, own.room);
+      if (pass.cache_bf16) attend((uint16_t*)pass.store + keys, (uint16_t*)pass.store + values, c, own.rows);
+      else attend((float*)pass.store + keys, (float*)pass.store + values, c, own.rows);
+      for (int64_t i = first, row = 0; i < last; i++)
+        for (int64_t a = 0; a < n; a++, row++)
+          std::memcpy(query(all.z, r, i, j, heads.begin + a), &own.rows.z[size_t(row * c)], size_t(c) * 4);
     }
+  }
+
+  // Head `a` of group j in what belongs to query i of row r.
+  float* query(std::vector<float>& of, int64_t r, int64_t i, int64_t j, int64_t a) const {
+    return &of[size_t(((r * pass.t + i) * model.h + j * (model.h / model.g) + a) * model.c)];
   }
 };
 
