@@ -61,8 +61,13 @@ def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer
 def ready(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
     """The model as it writes soonest. Without the cache it stays plain: what the short way must agree with."""
     from fathom.fast.quicken import quicken
+    from fathom.native.build import waits
 
-    return quicken(network) if call["cache"] else network
+    if not call["cache"]:
+        return network
+    if network.embed.weight.is_cpu and waits("panels", "step"):
+        click.echo("compiling native code for this machine: once, and kept", err=True)
+    return quicken(network)
 
 
 def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -138,8 +139,16 @@ def test_every_verb_has_the_common_options_and_help_without_torch() -> None:
 
 def test_output_into_a_closed_pipe_is_no_error(run: Path) -> None:
     call = f"{sys.executable} -m fathom generate {run} -p It -n 200 | head -c 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", call], capture_output=True, text=True)
+    plain = {**os.environ, "FATHOM_NATIVE": "off"}  # nothing is to be compiled first, which would be a line more
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", call], capture_output=True, text=True, env=plain)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)  # the line that says the device
+
+
+def test_compiling_is_announced(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for waits, lines in ((True, 1), (False, 0)):
+        monkeypatch.setattr("fathom.native.build.waits", lambda *names, waits=waits: waits)
+        assert main(["generate", str(run), "-p", "It", "-n", "2"]) == 0
+        assert capfd.readouterr().err.count("compiling native code") == lines
 
 
 def test_a_prompt_on_stdin_that_is_not_text_is_one_line(run: Path) -> None:
