@@ -14,10 +14,11 @@ from torch import Tensor
 
 from fathom.adapters.spectrum import Law
 from fathom.adapters.svd import normal, singular_values, svd
+from fathom.bench.shapes import SHAPES
 from fathom.inspect.look import look
 from fathom.model.attention import attend
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes, flops, matrices, n_parameters
+from fathom.model.cost import cache_bytes, flops, matrices, n_parameters, parameters
 from fathom.model.mlp import make_mlp
 from fathom.model.norm import layer_norm, rms_norm
 from fathom.model.position import make_position
@@ -193,6 +194,21 @@ def kv_cache() -> Figure:
     return curves(drawn, "tokens so far", "GFLOPs for the next token of GPT-2", number="  {:.3g}")
 
 
+def fast_decoding() -> Figure:
+    config = SHAPES["1.1B"]
+    count = parameters(config)
+    cache = cache_bytes(config, 1, 2048, itemsize=2)
+
+    def gigabytes(blocks: float, unembed: float) -> float:
+        """With so many bits for each weight."""
+        return (blocks * (count["attn"] + count["mlp"]) + unembed * count["unembed"]) / 8e9
+
+    int8, int4 = SCHEMES["int8"].bits, SCHEMES["int4"].bits
+    rows = [Row("bf16", gigabytes(16, 16)), Row("int8", gigabytes(int8, int8)), Row("int4", gigabytes(int4, int8))]
+    rows.append(Row("the cache, after 2,048 tokens", cache / 1e9))
+    return bars(rows, "GB that one token of a LLaMA of 1.1B reads", number="{:.2f}".format)
+
+
 def falling(rate: float, n: int = 64) -> Tensor:
     """(n, n) with singular values 1, e^-rate, e^-2 rate, ..."""
     random = torch.Generator().manual_seed(0)
@@ -275,6 +291,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "swiglu": swiglu,
     "grouped-query-attention": grouped_query_attention,
     "kv-cache": kv_cache,
+    "fast-decoding": fast_decoding,
     "svd": svd_figure,
     "rank": rank_figure,
     "lora": lora_figure,

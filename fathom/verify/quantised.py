@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fathom.adapters.peft import packing
 from fathom.data.batches import Batch
@@ -99,8 +99,9 @@ def as_generated(model: Transformer) -> Transformer:
 
 
 def shared_copy(model: Transformer) -> Transformer:
-    """Its modules anew, with the same tensors."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors(model)})
+    """Its modules and parameters anew, over the same numbers."""
+    shared = {id(x): nn.Parameter(x.detach(), x.requires_grad) for x in model.parameters()}
+    return copy.deepcopy(model, shared | {id(x): x for x in model.buffers()})
 
 
 def judged(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Found]:

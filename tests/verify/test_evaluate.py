@@ -110,7 +110,7 @@ def test_who_knows_the_text_is_right(text: str, model: Transformer) -> None:
 def test_a_packed_model_is_judged_as_one_packed_by_hand(scheme: str, text: str, model: Transformer) -> None:
     before = {name: x.clone() for name, x in model.state_dict().items()}
     packed = packed_copy(model, scheme)
-    assert packed.embed.weight is model.embed.weight
+    assert packed.embed.weight.data_ptr() == model.embed.weight.data_ptr()
     exact, found = evaluate([model, packed], questions(text, BYTES, LENGTH).windows, BYTES)
     by_kind = list(costs(model, scheme))
     made = report(model, packed, scheme, Found(found, found))
@@ -152,7 +152,7 @@ def test_as_it_generates_a_packed_model_meets_x_in_eight_bits(
     own, other = judged([model, packed], asked, BYTES)
     meets_eight_bits(by_hand)
     _, in_torch, wanted = evaluate([model, packed, by_hand], asked, BYTES)
-    assert own.used is own.torch
+    assert own.used is own.torch and all(p.requires_grad for p in model.parameters())
     assert other.torch == in_torch and other.used.kl != in_torch.kl
     assert other.used.loss == pytest.approx(wanted.loss, abs=1e-4)
     assert abs(other.used.loss - in_torch.loss) > 10 * abs(other.used.loss - wanted.loss)
