@@ -6,7 +6,8 @@ using namespace fathom;
 
 // stride: numbers from one head of keys to the next; a row's heads follow each other, as do rows. z (b, t, h, c).
 template <class T>
-static void attend_all(const T* q, const T* k, const T* v, T* z, int64_t b, int64_t h, int64_t g, int64_t t, int64_t s, int64_t c, int64_t stride, int threads) {
+static void attend_all(const T* q, const T* k, const T* v, T* z, int64_t b, int64_t h, int64_t g, int64_t t, int64_t s,
+                       int64_t c, int64_t stride, int threads) {
   const int64_t n = h / g, at_once = queries_at_once(n), pieces = (t + at_once - 1) / at_once;
 #pragma omp parallel num_threads(threads)
   {
@@ -31,8 +32,11 @@ static void attend_all(const T* q, const T* k, const T* v, T* z, int64_t b, int6
   }
 }
 
-extern "C" void attention(const void* q, const void* k, const void* v, void* z, int bf16, const int64_t* sizes, int threads) {
-  const auto [b, h, g, t, s, c, stride] = *(const int64_t(*)[7])sizes;
-  if (bf16) attend_all((const uint16_t*)q, (const uint16_t*)k, (const uint16_t*)v, (uint16_t*)z, b, h, g, t, s, c, stride, threads);
+extern "C" void attention(const void* q, const void* k, const void* v, void* z, int bf16, const int64_t* sizes,
+                          int threads) {
+  const auto [b, h, g, t, s, c, stride] = *(const int64_t (*)[7])sizes;
+  if (bf16)
+    attend_all((const uint16_t*)q, (const uint16_t*)k, (const uint16_t*)v, (uint16_t*)z, b, h, g, t, s, c, stride,
+               threads);
   else attend_all((const float*)q, (const float*)k, (const float*)v, (float*)z, b, h, g, t, s, c, stride, threads);
 }

@@ -44,7 +44,8 @@ static inline uint32_t word_of(const float* q, int64_t l, const uint16_t*) {
 }
 
 template <class T, int K>
-static inline void score_keys(const T* keys, int64_t c, int64_t words, const uint32_t* lines, float scale, int64_t heads, int64_t seen, float* scores) {
+static inline void score_keys(const T* keys, int64_t c, int64_t words, const uint32_t* lines, float scale,
+                              int64_t heads, int64_t seen, float* scores) {
   F sums[K];
   for (auto& sum : sums) sum = zero();
   for (int64_t l = 0; l < words; l++) {
@@ -63,7 +64,8 @@ static inline void score_keys(const T* keys, int64_t c, int64_t words, const uin
 }
 
 template <class T>
-static void score_panel(const T* keys, int64_t seen, int64_t c, const float* q, int64_t heads, float scale, std::vector<uint32_t>& lines, float* scores) {
+static void score_panel(const T* keys, int64_t seen, int64_t c, const float* q, int64_t heads, float scale,
+                        std::vector<uint32_t>& lines, float* scores) {
   const int64_t words = c * int64_t(sizeof(T)) / 4;
   lines.assign(size_t(16 * words), 0);
   for (int64_t a = 0; a < heads; a++)
@@ -116,7 +118,8 @@ static inline void mix(const float* p, int64_t seen, const T* values, int64_t co
 }
 
 template <class T, int C>
-static void mix_heads(const float* p, int64_t seen, const T* values, int64_t count, float* z, int64_t heads, int64_t c) {
+static void mix_heads(const float* p, int64_t seen, const T* values, int64_t count, float* z, int64_t heads,
+                      int64_t c) {
   int64_t a = 0;
   if constexpr (C > 0) {
     constexpr int H = std::max(1, 256 / C);  // whose sums fill half of the registers

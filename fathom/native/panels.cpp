@@ -29,8 +29,7 @@ extern "C" void linear(const Linear* w, const void* x, int x_bf16, int64_t m, vo
       product(*w, shared, m, p, p + 1, [&](int64_t i, int64_t r, const float* values, int64_t n) {
         if (y_bf16)
           for (int64_t k = 0; k < n; k++) ((uint16_t*)y)[i * w->out + r + k] = to_bf16(values[k]);
-        else
-          std::memcpy((float*)y + i * w->out + r, values, size_t(n) * 4);
+        else std::memcpy((float*)y + i * w->out + r, values, size_t(n) * 4);
       });
   }
 }

@@ -54,7 +54,8 @@ struct Input {
       if (w.in % 2) to[w.in / 2 * T] = to_bf16(x[w.in - 1]);
     } else {
       const int offset = w.kind == INT8 ? OFFSET8 : 8;
-      for (int64_t g = 0; g < w.groups(); g++) pack_group(x + 32 * g, std::min<int64_t>(32, w.in - 32 * g), w, first, T, i, g, offset);
+      for (int64_t g = 0; g < w.groups(); g++)
+        pack_group(x + 32 * g, std::min<int64_t>(32, w.in - 32 * g), w, first, T, i, g, offset);
     }
   }
 
@@ -104,7 +105,8 @@ static inline void float_tile(const Linear& w, int64_t p, const uint32_t* x, F* 
   auto step = [&](int64_t l, int s) {
     Line weights = line(lines + l * 64);
     for (int i = 0; i < T; i++)
-      sums[s * T + i] = KIND == FP32 ? dot_fp32(sums[s * T + i], weights, x[l * T + i]) : dot_bf16(sums[s * T + i], weights, x[l * T + i]);
+      sums[s * T + i] = KIND == FP32 ? dot_fp32(sums[s * T + i], weights, x[l * T + i])
+                                     : dot_bf16(sums[s * T + i], weights, x[l * T + i]);
   };
   int64_t l = 0;
   for (; l + S <= n; l += S)
@@ -117,7 +119,8 @@ static inline void float_tile(const Linear& w, int64_t p, const uint32_t* x, F* 
 }
 
 template <int KIND, int T>
-static inline void int_tile(const Linear& w, int64_t p, const uint32_t* x, const float* scales, const int32_t* offsets, F* y) {
+static inline void int_tile(const Linear& w, int64_t p, const uint32_t* x, const float* scales, const int32_t* offsets,
+                            F* y) {
   const int64_t groups = w.groups();
   const uint8_t* lines = w.lines + p * w.lines_per_panel() * 64;
   const uint16_t* weight_scales = w.scales + p * groups * 16;

@@ -15,8 +15,15 @@ enum NormKind : int64_t { NO_NORM, LAYER, RMS };
 enum MlpKind : int64_t { NO_MLP, GELU, RELU2, SWIGLU };
 enum PositionKind : int64_t { NONE, LEARNED, ROPE };
 
-struct Norm { int64_t kind; const float *weight, *bias; double eps; };
-struct Layer { Norm attn_norm, mlp_norm, q_norm, k_norm; Linear q, k, v, out, gate, up, down; };
+struct Norm {
+  int64_t kind;
+  const float *weight, *bias;
+  double eps;
+};
+struct Layer {
+  Norm attn_norm, mlp_norm, q_norm, k_norm;
+  Linear q, k, v, out, gate, up, down;
+};
 struct Model {
   int64_t n_layer, d, h, g, c, f, mlp, residual, position, bf16;  // bf16: how embed and table are kept
   int64_t vocab, context;                                         // their rows
@@ -70,7 +77,9 @@ static void rotate(float* x, const float* turn, int64_t c) {
   }
 }
 
-struct Range { int64_t begin, end; };
+struct Range {
+  int64_t begin, end;
+};
 
 // What all threads share, kept from call to call.
 struct Scratch {
@@ -160,15 +169,18 @@ class Walk {  // one thread's way through the model
   // This thread's rows of W x, to y (m, out).
   void into(const Linear& w, float* y) {
     product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end,
-            [&](int64_t i, int64_t r, const float* values, int64_t n) { std::memcpy(y + i * w.out + r, values, size_t(n) * 4); });
+            [&](int64_t i, int64_t r, const float* values, int64_t n) {
+              std::memcpy(y + i * w.out + r, values, size_t(n) * 4);
+            });
   }
 
   // The same, added to the stream, or in its place where the model has no residual.
   void join(const Linear& w) {
-    product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end, [&](int64_t i, int64_t r, const float* values, int64_t n) {
-      float* x = &all.x[size_t(i * w.out + r)];
-      for (int64_t j = 0; j < n; j++) x[j] = model.residual ? x[j] + values[j] : values[j];
-    });
+    product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end,
+            [&](int64_t i, int64_t r, const float* values, int64_t n) {
+              float* x = &all.x[size_t(i * w.out + r)];
+              for (int64_t j = 0; j < n; j++) x[j] = model.residual ? x[j] + values[j] : values[j];
+            });
   }
 
   void mlp(const Layer& layer) {
@@ -177,7 +189,8 @@ class Walk {  // one thread's way through the model
     into(layer.up, all.up.data());
     const int64_t begin = mine(layer.up.panels()).begin * 16, end = std::min(mine(layer.up.panels()).end * 16, model.f);
     for (int64_t i = 0; i < m && begin < end; i++)  // of its own rows: no need to wait
-      activate(MlpKind(model.mlp), &all.up[size_t(i * model.f + begin)], &all.gate[size_t(i * model.f + begin)], end - begin);
+      activate(MlpKind(model.mlp), &all.up[size_t(i * model.f + begin)], &all.gate[size_t(i * model.f + begin)],
+               end - begin);
     wait();
     read(layer.down, all.up.data(), model.f, nullptr);
     join(layer.down);
@@ -259,7 +272,9 @@ class Walk {  // one thread's way through the model
 // The first of the tokens whose id or position no table holds; -1: there is none.
 static int outside(const Model& model, const Pass& pass) {
   for (int64_t i = 0; i < pass.b * pass.t; i++)
-    if (uint64_t(pass.ids[i]) >= uint64_t(model.vocab) || (model.position == LEARNED && uint64_t(pass.positions[i]) >= uint64_t(model.context))) return int(i);
+    if (uint64_t(pass.ids[i]) >= uint64_t(model.vocab) ||
+        (model.position == LEARNED && uint64_t(pass.positions[i]) >= uint64_t(model.context)))
+      return int(i);
   return -1;
 }
 
