@@ -64,6 +64,18 @@ inline void look_up(const uint8_t* codes, const Number* table, Number* y) {
 }
 #endif
 
+// The 16 numbers of a block.
+template <class Number>
+inline void multiply(const float* values, float scale, Number* table) {
+  for (int i = 0; i < 16; i++) put(values[i] * scale, table + i);
+}
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+inline void multiply(const float* values, float scale, uint16_t* table) {
+  if (scale < 1e-30f) return multiply<uint16_t>(values, scale, table);  // the instruction takes the tiniest for 0
+  _mm256_storeu_si256((__m256i*)table, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(values) * scale));
+}
+#endif
+
 template <class Number>
 void unpack(const uint8_t* codes, Scales scales, const float* values, Number* y, int64_t n, int threads) {
   const int64_t blocks = (n + BLOCK - 1) / BLOCK;
@@ -71,7 +83,7 @@ void unpack(const uint8_t* codes, Scales scales, const float* values, Number* y,
   for (int64_t block = 0; block < blocks; block++) {
     const float scale = scales.of(block);
     Number table[16];
-    for (int i = 0; i < 16; i++) put(values[i] * scale, table + i);
+    multiply(values, scale, table);
     const uint8_t* from = codes + block * (BLOCK / 2);
     const int64_t start = block * BLOCK, left = std::min(BLOCK, n - start);
     if (left == BLOCK) look_up(from, table, y + start);
