@@ -1,4 +1,4 @@
-"""A model made ready for inference on a CPU: its linear layers in panels, and few tokens at a time in one native call.
+"""A model made ready for inference on a CPU: its linear layers in panels, and all blocks in one native call.
 
 The model that is given is taken apart leaf by leaf, so that no weight is in memory twice. Without native code, or for
 what it does not cover, everything runs as before. Does not know files or text.
@@ -25,7 +25,6 @@ from fathom.quant.scheme import Packed
 from fathom.quant.schemes import scheme_named
 
 PACKED = ("int8", "int4")  # number formats that lie in panels as they are
-FEW = 64  # tokens up to which one call for the whole model beats a call for each matrix
 ROWS = 4096  # of a matrix that are packed at a time
 
 
@@ -51,7 +50,7 @@ def quicken(model: Transformer) -> Transformer:
 
 
 class QuickTransformer(Transformer):
-    """A Transformer whose `hidden` takes a short way for few tokens over a cache. Whoever looks gets the long one.
+    """A Transformer whose `hidden` takes a short way over a cache. Whoever looks gets the long one.
 
     Its weights stay where they are and as they are, for native code knows their places. It can be copied.
     """
@@ -70,7 +69,7 @@ class QuickTransformer(Transformer):
 
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         step = self.step
-        if step is None or not isinstance(cache, KVCache) or ids.numel() > FEW or not step.takes(ids, cache):
+        if step is None or not isinstance(cache, KVCache) or not step.takes(ids, cache):
             return super().hidden(ids, cache)
         self.position.admit(cache.length + ids.shape[1])
         return step(ids, cache)

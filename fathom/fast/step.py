@@ -1,6 +1,6 @@
 """The model as native code reads it: the structures of native/step.cpp, filled from the modules.
 
-One call reads few tokens over a KVCache and gives what `Transformer.hidden` gives. Only pointers are handed over; the
+One call reads some tokens over a KVCache and gives what `Transformer.hidden` gives. Only pointers are handed over; the
 tensors stay the model's and the cache's.
 """
 
@@ -35,6 +35,7 @@ REST = {"rope_scale": DOUBLE, "final_norm": Norm, "layers": POINTER}
 Model = structure("Model", dict.fromkeys(SIZES, LONG) | dict.fromkeys(TABLES, POINTER) | REST)
 COUNTS, PLACES = ("b", "t", "length", "capacity", "cache_bf16"), ("ids", "positions", "padding", "store", "hidden")
 Pass = structure("Pass", dict.fromkeys(COUNTS, LONG) | dict.fromkeys(PLACES, POINTER))
+AT_ONCE = 128  # tokens that go through the model in one call, which nobody can interrupt
 NO_NORM, LAYER, RMS = range(3)  # these and the next two as step.cpp counts them
 MLPS = {"none": 0, "gelu": 1, "relu2": 2, "swiglu": 3}
 IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
@@ -42,7 +43,7 @@ POSITIONS = {"none": 0, "learned": 1, "rope": 2}
 
 
 class Step:
-    """`hidden` of one model whose linear layers lie in panels, for few tokens. Holds what the native side points to."""
+    """`hidden` of one model whose linear layers lie in panels. Holds what the native side points to."""
 
     def __init__(self, model: Transformer) -> None:
         self.kept: list[Tensor | Panels] = []
@@ -77,6 +78,16 @@ class Step:
             raise ContextOverflow(
                 f"the cache holds {cache.capacity} tokens and {end} are needed; make it longer or shorten the text"
             )
+        try:
+            pieces = [self.call(piece, cache) for piece in ids.split(max(1, AT_ONCE // b), 1)]
+        except BaseException:
+            cache.length = end - t
+            raise
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+    def call(self, ids: Tensor, cache: KVCache) -> Tensor:
+        """The same for tokens that go through the model at once."""
+        b, t = ids.shape
         ids, positions = (x.long().contiguous() for x in (ids, cache.positions(t).expand(b, t)))
         padding = None if cache.padding is None else cache.padding.long().contiguous()
         hidden = torch.empty(b, t, self.width)
@@ -96,7 +107,7 @@ class Step:
             raise OutsideVocabulary(
                 f"found token {token} at position {place}; expected 0 to {last}; give ids of this model"
             )
-        cache.length = end
+        cache.length += t
         return hidden.to(self.dtype)
 
     def layer(self, block: Block) -> Any:

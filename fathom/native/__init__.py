@@ -3,7 +3,7 @@
 build.py      compile a C++ file into the user's cache and load it; which instruction set; what is in use, in a line
 arena.py      memory on large pages
 panels.py     a matrix in panels of 16 rows and its product with few or many vectors (panels.h, panels.cpp)
-step.cpp      all blocks of a model for a few tokens in one call (fast/step.py); attention.h: over the cache as it lies
+step.cpp      all blocks of a model for some tokens in one call (fast/step.py); attention.h: over the cache as it lies
 attention.py  attention of a prompt over keys as they lie (attention.cpp)
 isa.h         sixteen lanes in AVX-512, AVX2, NEON and plain C++: the only file that knows an instruction set
 nf4.py        NF4 to floats in one pass (nf4.cpp)

@@ -40,8 +40,8 @@ struct Input {
   std::vector<float> row;
 
   void make_room(const Linear& w, int64_t m) {
-    words.resize(size_t(w.words() * m));
-    if (w.kind >= INT8) scales.resize(size_t(w.groups() * m)), offsets.resize(size_t(w.groups() * m));
+    grow(words, w.words() * m);
+    if (w.kind >= INT8) grow(scales, w.groups() * m), grow(offsets, w.groups() * m);
   }
 
   // x (in) becomes number i of a tile of T that begins with x number `first`.
@@ -60,6 +60,11 @@ struct Input {
   }
 
  private:
+  template <class T>
+  static void grow(std::vector<T>& v, int64_t n) {
+    if (v.size() < size_t(n)) v.resize(size_t(n));
+  }
+
   void pack_group(const float* x, int64_t n, const Linear& w, int64_t first, int T, int i, int64_t g, int offset) {
     float full[32];
     if (n < 32) {

@@ -1,8 +1,8 @@
-// The blocks of a model for a few tokens at once, in one call: what model/transformer.py says of `hidden`, without the
+// The blocks of a model for some tokens at once, in one call: what model/transformer.py says of `hidden`, without the
 // overhead of a hundred operators and with nothing allocated. fast/step.py fills the structures and is held equal to it.
 //
 // All threads walk through the blocks together; each computes its own rows of every matrix and its own heads, and they
-// wait for each other five times a block. What is cheap (norms, the words of an input) each does for itself.
+// wait for each other five times a block. What is cheap (norms, the words of few inputs) each does for itself.
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -85,7 +85,9 @@ struct Range {
 struct Scratch {
   std::vector<float> x, q, k, v, z, gate, up;  // (m, d), (m, h c), (m, g c) twice, (m, h c), (m, f) twice
   std::vector<float> turn;                     // (m, c): cosines, sines
+  Input input;                                 // of many tokens
 };
+constexpr int64_t MANY = 16;
 struct Own {  // of one thread
   Input input;
   std::vector<float> row;
@@ -152,23 +154,31 @@ class Walk {  // one thread's way through the model
     for (int64_t i = 0; i < n; i++) to[i] = from_bf16(((const uint16_t*)from)[offset + i]);
   }
 
+  // The words of few tokens each thread makes for itself; those of many all make together, and wait once more.
+  Input& input() { return m >= MANY ? all.input : own.input; }
+
   // x (m, n), normed, as the words that `w` is multiplied with.
   void read(const Linear& w, const float* x, int64_t n, const Norm* how) {
-    own.input.make_room(w, m);
+    const bool many = m >= MANY;
+    Input& to = input();
+    if (!many) to.make_room(w, m);
     own.row.resize(size_t(n));
+    int64_t tile = 0;
     for (int64_t first = 0, T; first < m; first += T) {
       T = tile_at(w, m - first);
+      if (many && tile++ % threads != thread) continue;
       for (int64_t i = 0; i < T; i++) {
         const float* row = x + (first + i) * n;
         if (how) norm(*how, row, n, own.row.data());
-        own.input.pack(w, how ? own.row.data() : row, first, int(T), int(i));
+        to.pack(w, how ? own.row.data() : row, first, int(T), int(i));
       }
     }
+    if (many) wait();
   }
 
   // This thread's rows of W x, to y (m, out).
   void into(const Linear& w, float* y) {
-    product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end,
+    product(w, input(), m, mine(w.panels()).begin, mine(w.panels()).end,
             [&](int64_t i, int64_t r, const float* values, int64_t n) {
               std::memcpy(y + i * w.out + r, values, size_t(n) * 4);
             });
@@ -176,7 +186,7 @@ class Walk {  // one thread's way through the model
 
   // The same, added to the stream, or in its place where the model has no residual.
   void join(const Linear& w) {
-    product(w, own.input, m, mine(w.panels()).begin, mine(w.panels()).end,
+    product(w, input(), m, mine(w.panels()).begin, mine(w.panels()).end,
             [&](int64_t i, int64_t r, const float* values, int64_t n) {
               float* x = &all.x[size_t(i * w.out + r)];
               for (int64_t j = 0; j < n; j++) x[j] = model.residual ? x[j] + values[j] : values[j];
@@ -292,6 +302,9 @@ extern "C" int step(const Model* model, const Pass* pass, int threads) {
   all.k.resize(m * size_t(model->g) * c), all.v.resize(m * size_t(model->g) * c);
   all.gate.resize(m * size_t(model->f)), all.up.resize(m * size_t(model->f)), all.turn.resize(m * c);
   if (own.size() < size_t(threads)) own.resize(size_t(threads));
+  for (int64_t l = 0; l < model->n_layer; l++)
+    for (const Linear& w : {model->layers[l].q, model->layers[l].out, model->layers[l].up, model->layers[l].down})
+      if (w.lines) all.input.make_room(w, pass->b * pass->t);
   Own* each = own.data();
 #pragma omp parallel num_threads(threads)
   {

@@ -22,7 +22,7 @@ from fathom.data.example_file import Short
 from fathom.data.instructions import Instructions
 from fathom.data.prepare import encoded, text_size
 from fathom.errors import FathomError
-from fathom.fast.quicken import FEW, QuickTransformer
+from fathom.fast.quicken import QuickTransformer
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
@@ -201,11 +201,11 @@ def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) 
 
 
 def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (1, t) -> (t, d)
-    """What `unembed` reads. A model made ready to generate is asked as it generates: few tokens at a time."""
+    """What `unembed` reads. A model made ready to generate is asked as it generates: over a cache."""
     if not isinstance(model, QuickTransformer):
         return model.hidden(ids)[0]
     cache = KVCache(model.config, 1, ids.shape[1], dtype=model.embed.weight.dtype)
-    return torch.cat([model.hidden(piece, cache)[0] for piece in ids.split(FEW, 1)])
+    return model.hidden(ids, cache)[0]
 
 
 def log_probabilities(model: Transformer, x: Tensor) -> Tensor:  # (n, d) -> (n, V)

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fathom.errors import ContextOverflow, FathomError
+from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
 from fathom.fast.linear import PanelLinear
-from fathom.fast.quicken import FEW, QuickTransformer, quicken
+from fathom.fast.quicken import QuickTransformer, quicken
+from fathom.fast.step import AT_ONCE
 from fathom.generate.generate import generate
 from fathom.inspect.look import look
 from fathom.model.cache import KVCache
@@ -146,7 +147,7 @@ def test_bf16_is_at_least_as_near_to_fp32_as_the_plain_model_is(isa: str, seed: 
 
 @pytest.mark.skipif(library("step") is None, reason="no C++ compiler")
 class TestManners:
-    config = ModelConfig(vocab_size=256, context_length=200, d_model=32, n_layer=2, n_head=4, n_kv_head=2,
+    config = ModelConfig(vocab_size=256, context_length=400, d_model=32, n_layer=2, n_head=4, n_kv_head=2,
                          position="rope", norm="rms", mlp="swiglu")  # fmt: skip
 
     def test_generates_the_same_text(self) -> None:
@@ -160,15 +161,23 @@ class TestManners:
             )
             assert found == wanted
 
-    def test_many_tokens_go_the_long_way_and_agree(self) -> None:
+    def test_many_tokens_go_in_several_calls_and_agree(self) -> None:
         model = random_model(self.config)
         plain, quick = copy.deepcopy(model), quicken(model)
-        ids = torch.randint(0, 256, (1, FEW + 9))
-        caches = [KVCache(self.config, 1, 100) for _ in range(2)]
+        ids = torch.randint(0, 256, (1, AT_ONCE + 9))
+        caches = [KVCache(self.config, 1, 300) for _ in range(2)]
         with torch.no_grad():
             for piece in (ids, ids[:, :1]):
                 wanted, found = plain(piece, caches[0]), quick(piece, caches[1])
                 assert (found - wanted).abs().max() < 1e-5
+
+    def test_what_fails_late_leaves_the_clock_where_it_was(self) -> None:
+        quick, cache = quicken(random_model(self.config)), KVCache(self.config, 1, 300)
+        ids = torch.randint(0, 256, (1, AT_ONCE + 9))
+        ids[0, -1] = 256
+        with pytest.raises(OutsideVocabulary, match="found token 256 at position 136"):
+            quick(ids, cache)
+        assert cache.length == 0
 
     def test_a_full_cache_and_a_context_too_long_are_refused(self) -> None:
         learned = ModelConfig(vocab_size=20, context_length=6, d_model=8, n_layer=1, position="learned")

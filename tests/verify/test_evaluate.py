@@ -146,7 +146,6 @@ def test_as_it_generates_a_packed_model_meets_x_in_eight_bits(
         return right(step, ids, cache)
 
     monkeypatch.setattr(Step, "__call__", counted)
-    monkeypatch.setattr(rows, "FEW", 7)
     packed, by_hand = packed_copy(model, scheme), packed_copy(model, scheme)
     asked = list(questions(text, BYTES, LENGTH).windows)
     own, other = judged([model, packed], asked, BYTES)
@@ -157,7 +156,7 @@ def test_as_it_generates_a_packed_model_meets_x_in_eight_bits(
     assert other.used.loss == pytest.approx(wanted.loss, abs=1e-4)
     assert abs(other.used.loss - in_torch.loss) > 10 * abs(other.used.loss - wanted.loss)
     assert other.used.kl == pytest.approx(wanted.kl, rel=0.02)
-    assert max(lengths) == 7 and sum(lengths) == sum(batch.ids.shape[1] for batch in asked)
+    assert sum(lengths) == sum(batch.ids.shape[1] for batch in asked)
 
 
 @pytest.mark.parametrize("scheme", [None, "nf4", "int8"])
