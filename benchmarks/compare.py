@@ -175,7 +175,7 @@ def draw(kept: dict[str, Any], path: Path) -> None:
     ax.spines["left"].set_visible(False)
     ax.set_xlim(left=0)
     ax.set_xlabel(
-        "ours / theirs; the bar marks what is wanted, the shade the range of rounds", color=theme.faint, fontsize=9
+        "ours over theirs; bar: wanted, shade: single rounds", color=theme.faint, fontsize=9
     )
     save(figure, path)
 

@@ -65,7 +65,7 @@ def ready(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
 
     if not call["cache"]:
         return network
-    if network.embed.weight.is_cpu and waits("panels", "step"):
+    if network.embed.weight.is_cpu and waits("panels", "step", "attention"):
         click.echo("compiling native code for this machine: once, and kept", err=True)
     return quicken(network)
 
