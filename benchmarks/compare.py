@@ -174,9 +174,7 @@ def draw(kept: dict[str, Any], path: Path) -> None:
     ax.grid(visible=False, axis="y")
     ax.spines["left"].set_visible(False)
     ax.set_xlim(left=0)
-    ax.set_xlabel(
-        "ours over theirs; bar: wanted, shade: single rounds", color=theme.faint, fontsize=9
-    )
+    ax.set_xlabel("ours over theirs; bar: wanted, shade: single rounds", color=theme.faint, fontsize=9)
     save(figure, path)
 
 
