@@ -10,6 +10,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # threads that wait sleep soon:
 import pytest
 import torch
 
+from fathom.native.build import FLAGS, NEEDS, features, library
+
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,3 +28,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data at {folder}; set FATHOM_DATA")
     return folder
+
+
+@pytest.fixture(params=[kind for kind in FLAGS if NEEDS[kind] <= features()])
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every instruction set of this machine in turn, forced on native code."""
+    monkeypatch.setenv("FATHOM_NATIVE", request.param)
+    if library("step") is None:
+        pytest.skip("no C++ compiler")
+    return str(request.param)

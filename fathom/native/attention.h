@@ -12,21 +12,10 @@
 #include <algorithm>
 #include <cmath>
 #include <vector>
+#include "exponential.h"
 #include "isa.h"
 
 namespace fathom {
-
-static inline float fast_exp(float x) {  // within 2 units of the last place; vectorises, unlike the library's
-  x = std::min(std::max(x, -87.0f), 88.0f);
-  float n = std::rint(x * 1.44269504f), r = x - n * 0.693359375f - n * -2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  return (y * r * r + r + 1) * as_float(uint32_t(int(n) + 127) << 23);
-}
 
 static inline F load_row(const float* x) { return load(x); }
 static inline F load_row(const uint16_t* x) { return load_bf16(x); }

@@ -5,29 +5,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "exponential.h"
 #include "isa.h"
 
-using fathom::as_float;
 using fathom::from_bf16;
 using fathom::to_bf16;
 using bf16 = uint16_t;
 
 namespace {
 
-// e^x = 2^k e^r with |r| <= ln(2) / 2, and e^r as a polynomial (Cephes, expf); to 2e-7 for -87 <= x <= 87
-inline float exp_(float x) {
-  x = std::min(std::max(x, -87.0f), 87.0f);
-  float k = std::nearbyint(x * 1.44269504f);
-  float r = x - k * 0.693359375f + k * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  return (p * r * r + r + 1) * as_float(uint32_t(int32_t(k) + 127) << 23);
-}
-inline float sigmoid(float x) { return 1 / (1 + exp_(-x)); }
+inline float sigmoid(float x) { return 1 / (1 + fathom::fast_exp(-x)); }
 
 // gelu(x) = x sigmoid(2 u), which is its tanh form, with u = sqrt(2 / pi) (x + 0.044715 x^3)
 constexpr float TWICE = 2 * 0.7978845608f, CUBE = 0.044715f;
@@ -109,7 +96,7 @@ void exponents(bf16* x, float* largest, float* total, int64_t rows, int64_t n, i
     for (int64_t i = 0; i < n; i++) most = std::max(most, from_bf16(at[i]));
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-      float e = exp_(from_bf16(at[i]) - most);
+      float e = fathom::fast_exp(from_bf16(at[i]) - most);
       sum += e;
       at[i] = to_bf16(e);
     }

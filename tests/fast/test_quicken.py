@@ -17,22 +17,13 @@ from fathom.inspect.look import look
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.native.build import FLAGS, NEEDS, features, library
+from fathom.native.build import library
 from fathom.quant.linear import QuantLinear
 from fathom.quant.schemes import scheme_named
 from fathom.quant.swap import quantize_model, replace
 from fathom.tokenizer.byte import ByteTokenizer
 
-HERE = [kind for kind in FLAGS if NEEDS[kind] <= features()]
 PASSES = (5, 1, 1, 4, 1, 9)  # tokens of one pass after another
-
-
-@pytest.fixture(params=HERE)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FATHOM_NATIVE", request.param)
-    if library("step") is None:
-        pytest.skip("no C++ compiler")
-    return str(request.param)
 
 
 def any_config(choice: random.Random) -> ModelConfig:

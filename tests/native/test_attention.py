@@ -6,9 +6,7 @@ from torch import Tensor
 
 from fathom.model.attention import attend
 from fathom.native.attention import attention
-from fathom.native.build import FLAGS, NEEDS, features, library
 
-HERE = [kind for kind in FLAGS if NEEDS[kind] <= features()]
 SIZES = [  # b, h, g, t, s, c: few and many heads for one of keys, one query and many, odd widths, more than a block
     (1, 8, 2, 5, 9, 64),
     (2, 4, 4, 17, 17, 32),
@@ -18,14 +16,6 @@ SIZES = [  # b, h, g, t, s, c: few and many heads for one of keys, one query and
     (2, 32, 4, 33, 33, 48),
     (1, 3, 1, 16, 300, 2),
 ]
-
-
-@pytest.fixture(params=HERE)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FATHOM_NATIVE", request.param)
-    if library("attention") is None:
-        pytest.skip("no C++ compiler")
-    return str(request.param)
 
 
 def some(sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,21 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.native.arena import Arena
-from fathom.native.build import FLAGS, NEEDS, features, library
 from fathom.native.panels import Panels, from_float, from_groups, panel_bytes
 from fathom.quant.schemes import scheme_named
 
-HERE = [kind for kind in FLAGS if NEEDS[kind] <= features()]  # every instruction set of this machine
 SHAPES = [(1, 1), (5, 7), (16, 32), (33, 70), (48, 64), (100, 333)]
 COUNTS = [1, 2, 3, 7, 16, 21, 40]  # vectors: whole tiles, parts of one, several
-
-
-@pytest.fixture(params=HERE)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FATHOM_NATIVE", request.param)
-    if library("panels") is None:
-        pytest.skip("no C++ compiler")
-    return str(request.param)
 
 
 def made(kind: str, shape: tuple[int, int], bias: Tensor | None) -> tuple[Panels, Tensor]:
