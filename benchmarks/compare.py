@@ -154,8 +154,8 @@ def markdown(kept: dict[str, Any]) -> str:
 
 def draw(kept: dict[str, Any], path: Path) -> None:
     """A row for each claim: its ratio, the range of its rounds, and what is wanted."""
+    from fathom.report.plot import LIGHT as theme
     from fathom.report.plot import axes, save
-    from fathom.report.theme import LIGHT as theme
 
     rows = list(kept["claims"].values())
     figure, ax = axes(8.2, 1.1 + 0.3 * len(rows), theme)

@@ -31,8 +31,8 @@ def write_model(shape: str, folder: Path) -> None:
     import torch
 
     from fathom.formats.config_file import CONFIG, write_config
-    from fathom.formats.native import WEIGHTS
-    from fathom.formats.tensors import write_tensors
+    from fathom.formats.run import WEIGHTS
+    from fathom.formats.safetensors_file import write_tensors
     from fathom.model.presets import GPT2, LLAMA2_7B
     from fathom.model.skeleton import weight_shapes
 
@@ -53,9 +53,8 @@ def ours(folder: Path, precision: str, batch: int, shape: str) -> dict[str, Any]
 
     from fathom.formats.detect import open_model
     from fathom.train.finetune import micro_batch, start
-    from fathom.train.finetune_options import FinetuneOptions
     from fathom.train.loop import update
-    from fathom.train.options import TrainOptions
+    from fathom.train.options import FinetuneOptions, TrainOptions
 
     target = ("attn.q", "attn.k", "attn.v") if shape == "gpt2" else ("all-linear",)
     method = "qlora" if precision == "nf4" else "lora"

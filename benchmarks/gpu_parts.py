@@ -228,9 +228,9 @@ def hottest(task: Task, step: Callable[[], object], count: int = 15) -> dict[str
 
 def decode(task: Task, scheme: str | None) -> None:
     """One sequence of LLaMA 2 7B's shape, random weights: 128 tokens read, 64 written, in several ways."""
-    from fathom.fast.graph import Recorded
-    from fathom.fast.matvec import FewRows, choose_ways, few_rows
-    from fathom.quant.swap import quantize_model
+    from fathom.backend.cuda_graph import Recorded
+    from fathom.backend.matvec import FewRows, choose_ways, few_rows
+    from fathom.quant.model import quantize_model
 
     config = replace(LLAMA2_7B, **SMALL, d_ff=96) if task.tiny else LLAMA2_7B
     copy = copy_speed(task)

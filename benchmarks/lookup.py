@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fathom.fast.quicken import quicken
+from fathom.backend.inference import quicken
 from fathom.generate.generate import Stream, stream
 from fathom.model.presets import LLAMA2_7B
 from fathom.model.transformer import Transformer

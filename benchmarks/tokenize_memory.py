@@ -37,7 +37,7 @@ def write_text(path: Path, megabytes: int) -> None:
 
 def measure(spec: str, text: Path) -> None:
     from fathom.data.corpus import resolve
-    from fathom.data.prepare import tokenize
+    from fathom.data.token_file import tokenize
     from fathom.tokenizer.load import make
 
     corpus, started = resolve(str(text)), time.perf_counter()

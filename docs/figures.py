@@ -12,8 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fathom.adapters.spectrum import Law
-from fathom.adapters.svd import normal, singular_values, svd
+from fathom.adapters.svd import Law, normal, singular_values, svd
 from fathom.bench.shapes import SHAPES
 from fathom.inspect.look import look
 from fathom.model.attention import attend
@@ -27,8 +26,7 @@ from fathom.model.transformer import Transformer
 from fathom.quant.nf4 import BLOCK, NF4, encode
 from fathom.quant.scheme import Scheme
 from fathom.quant.schemes import SCHEMES
-from fathom.report.plot import Curve, Row, bars, curves, save
-from fathom.report.theme import LIGHT
+from fathom.report.plot import LIGHT, Curve, Row, bars, curves, save
 
 T = 10  # tokens in the pictures of attention
 

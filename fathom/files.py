@@ -1,9 +1,20 @@
-"""What a path must be before it is opened: a pipe or a device would keep a reader waiting for ever."""
+"""A file is there whole or not at all: write beside it, sync, rename over it.
 
+After a crash, a full disk or a kill at any moment the name holds the old bytes or the new ones, never a part
+(Pillai et al. 2014, OSDI, on what rename and fsync promise). Does not know what is written.
+"""
+
+import contextlib
+import os
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fathom.errors import FathomError
+
+# What a path must be before it is opened: a pipe or a device would keep a reader waiting for ever.
 
 
 def refuse_pipes(place: Path) -> None:
@@ -11,3 +22,69 @@ def refuse_pipes(place: Path) -> None:
     for path in (place, *(place.iterdir() if place.is_dir() else ())):
         if path.exists() and not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
             raise FathomError(f"{path} is a pipe or a device; expected files and folders: remove it or name another")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """`with atomic_write(path) as temporary: ...` fills `temporary`, then it becomes `path`; an error changes nothing.
+
+    The folder must exist. Writers of one path do not disturb each other: the last one wins. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C too: nothing half-written stays
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Force the bytes of a file, or the names in a folder, onto the disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows cannot open a folder and writes names through
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """`atomic_write` as an open binary file, in a folder that is made; what the disk refuses is one FathomError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            yield file
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """`with new_folder(path) as partial: ...` fills `partial`, then it becomes `path`, which must be new or empty.
+
+    An error leaves nothing behind; what the disk refuses is one FathomError. Files are for the caller to `sync`.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FathomError(f"{path} is there already and not empty; give the name of a new folder")
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        sync(partial)
+        if path.exists():
+            path.rmdir()  # empty; rename replaces a folder on some systems only
+        partial.rename(path)
+        sync(path.parent)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

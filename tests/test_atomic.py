@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fathom.atomic import atomic_write
+from fathom.files import atomic_write
 
 
 @pytest.fixture

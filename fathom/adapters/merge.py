@@ -4,6 +4,7 @@ What is compared is what the two say: the largest difference of logits, and the 
 not know how a format is written.
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,22 +13,47 @@ import torch
 from torch import Tensor
 
 from fathom.adapters.load import load, located
-from fathom.adapters.lora import disable, names, scale
+from fathom.adapters.lora import add, disable, merge, names, parameters, scale, wrapped
+from fathom.adapters.options import LoraOptions
 from fathom.adapters.peft_config import CONFIG, read_said
-from fathom.atomic import new_folder, sync
 from fathom.errors import FathomError
 from fathom.fields import plain
+from fathom.files import new_folder, sync
 from fathom.formats import config_file
 from fathom.formats.detect import open_model
 from fathom.formats.export import export
 from fathom.formats.load import DTYPES, STORED, stored_dtype
 from fathom.formats.load import load as load_model
-from fathom.formats.native import WEIGHTS, write_weights
 from fathom.formats.opened import Opened
+from fathom.formats.run import WEIGHTS, write_weights
+from fathom.inspect.identities import Residuals, named, off, worst
 from fathom.model.skeleton import skeleton, weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
+
+# C11: an adapter at init changes nothing; merged = unmerged; what it adds is alpha / r b a, of rank r at most.
+#
+# As those in `fathom.inspect.identities`: a function that returns how far each part is off.
+
+
+@torch.no_grad()
+def c11(model: Transformer, ids: Tensor, rank: int = 3, alpha: float = 5.0) -> Residuals:
+    """Of a LoRA on all linear layers of a copy of the model, at init and then with numbers drawn at random."""
+    adapted = copy.deepcopy(model)
+    add(adapted, LoraOptions(rank=rank, alpha=alpha))
+    start = off(adapted(ids), model(ids))
+    for parameter in parameters(adapted):
+        parameter.normal_(std=0.1)
+    changes, ranks = [], []
+    for part in wrapped(adapted).values():
+        adapter, delta = part.adapters["default"], part.delta("default")
+        changes.append(off(delta, alpha / rank * adapter.b @ adapter.a))  # type: ignore[operator]
+        ranks.append(float(max(0, torch.linalg.matrix_rank(delta).item() - rank)))
+    logits = adapted(ids)
+    merge(adapted)
+    return named("C11", start, off(adapted(ids), logits), worst(changes), worst(ranks))
+
 
 ROWS, LENGTH = 4, 64  # of random tokens, over which the two are compared
 

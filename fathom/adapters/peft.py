@@ -9,18 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fathom.adapters.base import fingerprint
-from fathom.adapters.fused import Factors, fuse, split
-from fathom.adapters.layer import Lora, LoraLinear, sizes
+from fathom.adapters.layer import Dora, EmbeddingLora, Lora, LoraLinear, Pissa, largest, sizes
 from fathom.adapters.lora import admit, attach, freeze, wrapped
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.peft_config import CONFIG, WEIGHTS, Said, read_said, to_config
+from fathom.adapters.peft_config import CONFIG, WEIGHTS, Factors, Said, fingerprint, fuse, read_said, split, to_config
 from fathom.adapters.peft_tensors import named, read_tensors
 from fathom.adapters.targets import layers, modules, place
-from fathom.adapters.variants import Dora, EmbeddingLora, Pissa, largest
-from fathom.atomic import atomic_write
 from fathom.errors import FathomError
-from fathom.formats.tensors import write_tensors
+from fathom.files import atomic_write
+from fathom.formats.safetensors_file import write_tensors
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fathom.adapters.fused import Factors
-from fathom.adapters.peft_config import Said
+from fathom.adapters.peft_config import Factors, Said
 from fathom.errors import FathomError, near
-from fathom.formats.json_file import short
 from fathom.formats.opened import Stored
 from fathom.formats.safetensors_file import open_safetensors
+from fathom.json_file import short
 
 PREFIX = "base_model.model."
 LINEAR = {"a": ".lora_A.weight", "b": ".lora_B.weight", "magnitude": ".lora_magnitude_vector"}

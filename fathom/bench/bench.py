@@ -7,16 +7,16 @@ import platform
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from fathom.adapters.load import load
-from fathom.bench import learning, startup, works
-from fathom.bench.counts import finetune_flops, prefill_flops, step_bytes, weight_bytes
+from fathom.bench import works
 from fathom.bench.options import LEARNING, BenchOptions
 from fathom.bench.probes import Probes, probe
 from fathom.bench.result import Figure, Result
@@ -24,10 +24,57 @@ from fathom.bench.shapes import SHAPES, random_model
 from fathom.formats.detect import open_model
 from fathom.machine import describe, pick_device
 from fathom.model.config import ModelConfig
-from fathom.model.cost import flops_per_token, n_parameters
+from fathom.model.cost import cache_bytes, flops, flops_per_token, matrices, n_parameters
 from fathom.model.transformer import Transformer
 from fathom.quant.schemes import scheme_named
 from fathom.train.precision import DTYPES, choose, has_bf16
+
+# What a work cannot do without, counted by hand: bytes that a token's step reads, FLOPs that a pass computes.
+#
+# A multiply and an add are two FLOPs; products only, attention counted whole, as in model/cost. Does not measure.
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """A layer that says how many bytes its packed weights take; a bias may stand beside them."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Of all weights that every step reads, as they are stored, scales included. Of an embedding it reads a row."""
+    parts = [part for part in model.modules() if not isinstance(part, nn.Embedding)]
+    packed = sum(part.nbytes for part in parts if isinstance(part, Weighed))
+    floats = {id(p): p.nbytes for part in parts for p in part.parameters(recurse=False)}
+    return packed + sum(floats.values())
+
+
+def step_bytes(model: Transformer, rows: int, filled: float) -> float:
+    """What one step of `rows` sequences reads with so many tokens in the cache: weights once, each row's cache."""
+    per_token = cache_bytes(model.config, rows, 1, model.embed.weight.element_size())
+    return weight_bytes(model) + per_token * filled
+
+
+def prefill_flops(config: ModelConfig, length: int, rows: int, chunk: int) -> int:
+    """Of reading `rows` prompts, `chunk` tokens at a time, and saying the token after the last."""
+    total = flops(config, 1, rows)["unembed"]
+    for past in range(0, length, chunk):
+        count = flops(config, min(chunk, length - past), rows, past)
+        total += sum(count.values()) - count["unembed"]
+    return total
+
+
+def finetune_flops(config: ModelConfig, length: int, rows: int, rank: int, targets: Iterable[str]) -> int:
+    """Of a step of an adapter: frozen matrices take part forward and toward x, everything else has three products.
+
+    targets: names of the blocks' matrices that are adapted, such as attn.q.
+    """
+    count, sizes = flops(config, length, rows), matrices(config)
+    frozen = sum(n for name, n in count.items() if name in sizes or name == "unembed")
+    pairs = sum(count.values()) - frozen
+    width = sum(sum(sizes[name]) for name in targets)
+    return 2 * frozen + 3 * pairs + 3 * 2 * length * rows * rank * width * config.n_layer
 
 
 @dataclass(frozen=True)
@@ -91,16 +138,16 @@ def prefill(options: BenchOptions) -> Done:
 
 def train(options: BenchOptions) -> Done:
     config = SHAPES[options.shape or "110M"] if options.model is None else open_model(options.model).config
-    learned = learning.train(config, options)
+    learned = works.train(config, options)
     needed = flops_per_token(config, options.length)
     return Done((Measured("train", "tok/s", learned.rounds, flops=needed),), config, learned.dtype)
 
 
 def finetune(options: BenchOptions) -> Done:
     model = built(options)
-    learned = learning.finetune(model, options)
+    learned = works.finetune(model, options)
     rows, length = options.rows, options.length
-    needed = finetune_flops(model.config, length, rows, learning.RANK, learned.targets) / (rows * length)
+    needed = finetune_flops(model.config, length, rows, works.RANK, learned.targets) / (rows * length)
     return Done((Measured("finetune", "tok/s", learned.rounds, flops=needed),), model.config, learned.dtype)
 
 
@@ -109,7 +156,7 @@ def start(options: BenchOptions) -> Done:
     if options.model is not None:
         return started(Path(options.model), options)
     with tempfile.TemporaryDirectory() as folder:
-        startup.write(built(options, packed=False), Path(folder))
+        works.write(built(options, packed=False), Path(folder))
         return started(Path(folder), options)
 
 
@@ -117,7 +164,7 @@ def started(path: Path, options: BenchOptions) -> Done:
     model = prepared_by(options)(load(path, options.dtype, options.device, options.quantize)[0])
     needed, config, dtype = weight_bytes(model), model.config, model.embed.weight.dtype
     del model
-    parts = startup.startup(path, options, prepared_by(options))
+    parts = works.startup(path, options, prepared_by(options))
     whole = Measured("startup", "s", tuple(sum(part) for part in parts), bytes=needed)
     named = [Measured(name, "s", rounds) for name, rounds in zip(("imports", "load", "first token"), zip(*parts))]
     return Done((whole, *named), config, dtype)
@@ -155,7 +202,7 @@ def dtype_of(config: ModelConfig, options: BenchOptions) -> torch.dtype:
     """Of a shape's weights: as asked for, else as the loop chooses, else bf16 where the machine multiplies it."""
     device = pick_device(options.device)
     if options.work in LEARNING:
-        return choose(learning.training(options), config, device).dtype
+        return choose(works.training(options), config, device).dtype
     if options.dtype == "auto":
         return torch.bfloat16 if has_bf16(device) else torch.float32
     return DTYPES[options.dtype]

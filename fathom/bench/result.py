@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fathom.bench.probes import Probes
+from fathom.report.table import plain, table
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,52 @@ class Result:
         """As JSON has it."""
         figures = [figure.plain() for figure in self.figures]
         return {**self.about, "figures": figures, "probes": asdict(self.probes), "peak_mib": self.peak_mib}
+
+
+# A benchmark's figures as rows of text. Does not print.
+
+HEADS = ("what", "median", "", "from", "to", "limit", "reached", "limited by")
+NUMBERS = (1, 3, 4, 5, 6)
+
+
+def text(result: Result) -> str:
+    """What ran, a row for each figure, the probes and the memory."""
+    about, probes = result.about, result.probes
+    kept = f", {about['quantize']}" if about["quantize"] else ""
+    plainly = ", plain" if about["plain"] else ""
+    lines = [
+        f"{about['model']}: {about['parameters']:,} parameters, {about['dtype']}{kept}{plainly};"
+        f" {about['device']}, torch {about['torch']}",
+        f"{said(result)}; medians of {about['repeat']}",
+        "",
+        plain(table(HEADS, map(row, result.figures), NUMBERS), 140),
+        f"peak memory {result.peak_mib:,.0f} MiB; this machine: memory read {probes.read_gb_s:,.1f} GB/s, copied"
+        f" {probes.copy_gb_s:,.1f} GB/s; {probes.gemm}: {probes.gemm_gflop_s:,.0f} GFLOP/s",
+    ]
+    return "\n".join(lines)
+
+
+def said(result: Result) -> str:
+    """The work in words."""
+    about = result.about
+    rows = f"{about['batch']} x " if about["batch"] > 1 else ""
+    return {
+        "decode": f"{rows}{about['new']} tokens behind {about['prompt']:,} in the cache, which are random and not read",
+        "prefill": f"a prompt of {rows}{about['prompt']:,} tokens",
+        "train": f"steps of {about['batch']} x {about['prompt']:,} tokens, all weights",
+        "finetune": f"steps of {about['batch']} x {about['prompt']:,} tokens, LoRA of rank 8",
+        "startup": f"from a file to the token after a prompt of {rows}{about['prompt']:,}",
+    }[about["work"]]
+
+
+def row(figure: Figure) -> tuple[str, ...]:
+    """median, lowest, highest, limit, and how much of it is reached."""
+    limit = "" if figure.limit is None else number(figure.limit)
+    reached = "" if figure.percent is None else f"{figure.percent:.1f} %"
+    spread = number(min(figure.rounds)), number(max(figure.rounds))
+    return figure.name, number(figure.median), figure.unit, *spread, limit, reached, figure.limited_by
+
+
+def number(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -19,9 +19,9 @@ from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
+from fathom.quant.model import linears
+from fathom.quant.model import replace as put
 from fathom.quant.scheme import Scheme
-from fathom.quant.swap import linears
-from fathom.quant.swap import replace as put
 
 SHAPES: dict[Shape, ModelConfig] = {
     "gpt2": GPT2,

@@ -24,13 +24,13 @@ DECODE = "Tokens in the cache before decoding, of a prompt, or of a row to learn
 @click.option("--threads", metavar="N", help="Default: as many as torch takes.")
 @click.option("--repeat", metavar="N", help="Rounds, of which the median counts; default 3.")
 @click.option("--plain", is_flag=True, default=None, help="The readable model as it is, without its fast leaves.")
-def command(as_json: bool, **call: Any) -> None:
+def bench_command(as_json: bool, **call: Any) -> None:
     given = {name: call[name] for name in BenchOptions.__dataclass_fields__ if call.get(name) is not None}
     options = build(BenchOptions, given, "bench")
     if options.threads is not None:  # before torch comes, whose threads begin with it
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
     from fathom.bench.bench import bench
-    from fathom.bench.report import text
+    from fathom.bench.result import text
 
     result = bench(options)
     click.echo(text(result), err=as_json)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, drafting, loaded
-from fathom.cli.options import answer, verb
+from fathom.cli.options import LINES, answer, choices, chosen, drafting, loaded, verb
 from fathom.errors import FathomError, near
 
 if TYPE_CHECKING:
     from fathom.generate.chat import Conversation
+
 
 COMMANDS = {
     "/help": "show this",
@@ -30,7 +30,7 @@ HELP = "\n".join(f"{name:<8} {about}" for name, about in COMMANDS.items()) + "\n
 @click.argument("model")
 @click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
 @choices
-def command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
+def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
     from fathom.generate.chat import Conversation
     from fathom.tokenizer.template import about, template_for
 

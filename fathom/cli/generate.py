@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.choices import LINES, choices, chosen, drafting, loaded
-from fathom.cli.options import answer, verb
+from fathom.cli.options import LINES, answer, choices, chosen, drafting, loaded, verb
 from fathom.errors import FathomError
 
 if TYPE_CHECKING:
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
 @click.option("--chat", is_flag=True, help="Ask the prompt as a user does, in the model's chat template.")
 @click.option("--echo/--no-echo", default=None, help="Print the prompt too; default: unless --chat.")
 @choices
-def command(
+def generate_command(
     model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
 ) -> None:
-    from fathom.generate.generate import stream
-    from fathom.generate.tell import tell
+    from fathom.generate.generate import stream, tell
 
     options = chosen(call)
     texts = [read_prompt(text) for text in prompt or ("",)]

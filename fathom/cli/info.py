@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @verb("info", "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.")
 @click.argument("model")
-def command(model: str, as_json: bool, **_: Any) -> None:
+def info_command(model: str, as_json: bool, **_: Any) -> None:
     from fathom.formats.detect import open_model
     from fathom.formats.load import require_tensors, tokenizer_of
 

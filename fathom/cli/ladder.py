@@ -26,11 +26,10 @@ ABOUT = "Train every rung from a bigram to LLaMA on the same text and budget, an
 @click.option("--out-dir", "--output-dir", "-o", "out_dir", type=click.Path(path_type=Path), default="runs/ladder")
 @click.option("--resume", is_flag=True, help="Train what the ladder in --out-dir still lacks.")
 @click.option("--overwrite", is_flag=True, help="Replace the ladder in --out-dir.")
-def command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, **call: Any) -> int:
-    from fathom.cli.watch import watching
+def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, **call: Any) -> int:
+    from fathom.cli.train import watching
     from fathom.ladder import experiment
-    from fathom.ladder.page import write_page
-    from fathom.ladder.report import summary, terminal
+    from fathom.ladder.page import summary, terminal, write_page
     from fathom.report.table import plain as text
     from fathom.train.signals import stop_on_signal
 

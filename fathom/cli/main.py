@@ -15,20 +15,20 @@ import click
 import fathom
 from fathom.errors import FathomError, near
 
-VERBS = {  # verb: (the module that holds `command`, what it does)
+VERBS = {  # verb: (the module that holds VERB_command, what it does)
     "train": ("fathom.cli.train", "train a model from random weights"),
-    "finetune": ("fathom.cli.finetune", "train a model that exists further: LoRA, QLoRA, DoRA or all weights"),
-    "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
+    "finetune": ("fathom.cli.train", "train a model that exists further: LoRA, QLoRA, DoRA or all weights"),
+    "presets": ("fathom.cli.train", "list presets, or print one as YAML"),
     "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
-    "verify": ("fathom.cli.verify", "a certificate that a model computes what it should"),
-    "eval": ("fathom.cli.eval", "how well a model predicts a text, and what quantising it costs"),
+    "verify": ("fathom.cli.evaluate", "a certificate that a model computes what it should"),
+    "eval": ("fathom.cli.evaluate", "how well a model predicts a text, and what quantising it costs"),
     "info": ("fathom.cli.info", "what a model is, without loading its weights"),
     "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
     "chat": ("fathom.cli.chat", "talk with a model"),
     "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
     "svd": ("fathom.cli.svd", "spectra of weights, changes and adapters; the loss against the rank of a change"),
-    "extract": ("fathom.cli.extract", "the best adapter of a full fine-tune, by singular value decomposition"),
-    "merge": ("fathom.cli.merge", "a model with an adapter in its weights"),
+    "extract": ("fathom.cli.svd", "the best adapter of a full fine-tune, by singular value decomposition"),
+    "merge": ("fathom.cli.export", "a model with an adapter in its weights"),
     "bench": ("fathom.cli.bench", "how fast a model runs, trains and starts here, and how much of the limit that is"),
     "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
 }
@@ -54,7 +54,8 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS) or ';'} Verbs are {', '.join(VERBS)}")
-        command: click.Command = import_module(VERBS[cmd_name][0]).command
+        module, _ = VERBS[cmd_name]
+        command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_") + "_command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,9 +8,17 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from fathom.fields import build
+from fathom.generate.options import ORDER, GenerateOptions
+
+if TYPE_CHECKING:
+    from fathom.model.transformer import Transformer
+    from fathom.tokenizer.protocol import Tokenizer
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
@@ -61,3 +69,95 @@ def said(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def answer(value: Mapping[str, Any]) -> None:
     """The result as one JSON object on one line of stdout."""
     sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+
+# How a model speaks, as options that `generate` and `chat` share. Does not import torch.
+
+LINES = (
+    "How the next token is chosen: repetition penalty, temperature, top-k, top-p, min-p, in the order of --samplers."
+)
+CHOICES = [
+    click.option("-n", "--max-new-tokens", "--max-tokens", "-m", "max_new_tokens", metavar="N", help="default 256"),
+    click.option("-t", "--temperature", "--temp", "temperature", metavar="T", help="0 is greedy; default 1"),
+    click.option("--top-k", metavar="K", help="Only the K likeliest."),
+    click.option("--top-p", metavar="P", help="Only the likeliest that reach P together."),
+    click.option("--min-p", metavar="P", help="Only those at least P times as likely as the likeliest."),
+    click.option("--repetition-penalty", metavar="X", help="Above 1: what was said becomes less likely."),
+    click.option("--samplers", metavar="NAMES", help=f"Their order; default {','.join(ORDER)}"),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
+    click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend."),
+    click.option("--quantize", metavar="KIND", help="Keep the matrices of the blocks as int8, int4 or nf4."),
+    click.option(
+        "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, as yarn:4."
+    ),
+    click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew."),
+    click.option("--speculate", metavar="HOW", help="lookup: guess from repeats in the text; writes the same, sooner."),
+    click.option("--draft", metavar="MODEL", help="A smaller model that guesses; both have one vocabulary."),
+    click.option("--adapter", multiple=True, metavar="FOLDER", help="An adapter on the model; several add up."),
+    click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers too, on stderr."),
+]
+
+
+def choices(function: F) -> F:
+    """The decorator that adds them to a verb."""
+    for option in reversed(CHOICES):
+        function = option(function)
+    return function
+
+
+def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
+    """The model that a call asks for, ready to write, its tokenizer, and how it runs, as a line."""
+    from fathom.adapters.load import load
+    from fathom.formats.load import needed
+    from fathom.native.build import library, status
+
+    dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
+    network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
+    tokenizer, line, quick = needed(tokenizer, model), how(network, call), ready(network, call)
+    in_use = f", {status()}" if quick is not network or library("step") is None else ""
+    return quick, tokenizer, line + in_use
+
+
+def ready(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
+    """The model as it writes soonest. Without the cache it stays plain: what the short way must agree with."""
+    from fathom.backend.inference import quicken
+    from fathom.native.build import waits
+
+    if not call["cache"]:
+        return network
+    if network.embed.weight.is_cpu and waits("panels", "step", "attention"):
+        click.echo("compiling native code for this machine: once, and kept", err=True)
+    return quicken(network)
+
+
+def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
+    """The model that guesses what comes next, where a call names one, read as the other is."""
+    from fathom.formats.load import load
+    from fathom.generate.speculative import check_tokens
+
+    if call["draft"] is None:
+        return None
+    network, theirs = load(call["draft"], call["dtype"] or "auto", call["device"] or "auto", call["quantize"])
+    if theirs is not None:
+        check_tokens(tokenizer, theirs)
+    return ready(network, call)
+
+
+def how(network: "Transformer", call: Mapping[str, Any]) -> str:
+    """How the model runs: device, dtype, how it is packed and what is on it, as a line."""
+    from fathom.adapters import lora, peft
+    from fathom.machine import describe
+
+    scheme = call["quantize"] or peft.packing(network)  # a run of QLoRA is packed as it was trained
+    packed = f", {scheme}" if scheme else ""
+    packed += "".join(f", adapter {folder}" for folder in call["adapter"])
+    packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
+    packed += f", draft {call['draft']}" if call["draft"] else ""
+    return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
+
+
+def chosen(call: Mapping[str, Any]) -> GenerateOptions:
+    """What a call said of them, checked; the options of the call that are about other things are left alone."""
+    known = {key: value for key, value in call.items() if key in GenerateOptions.__dataclass_fields__}
+    said = {key: value for key, value in known.items() if value not in (None, ())}
+    return build(GenerateOptions, said | {"use_cache": call["cache"]}, "generate")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fathom.data.examples import Example
     from fathom.tokenizer.protocol import Tokenizer
 
+
 COLOURS = {"frame": "bright_black", "text": "default", "system": "magenta", "user": "cyan", "assistant": "green"}
 OTHER = "yellow"
 NOTHING = "▁"  # a token that spells nothing here, as the space before a first word
@@ -33,7 +34,7 @@ ABOUT = "Show the exact tokens of the first training examples: who says each, an
 @click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="How many examples.")
 @click.option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", help="Cut each after N tokens.")
 @click.option("--ids", "with_ids", is_flag=True, help="Show the number of each token too.")
-def command(
+def show_batch_command(
     source: str, data: str, count: int, context_length: int | None, with_ids: bool, as_json: bool, **_: Any
 ) -> None:
     from fathom.formats.load import load_tokenizer
@@ -60,7 +61,7 @@ def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple
     """What the data are, in words, and their examples."""
     from fathom.data.corpus import resolve
     from fathom.data.examples import rendered, windows
-    from fathom.data.instructions import Dialogue, Instructions
+    from fathom.data.records import Dialogue, Instructions
     from fathom.tokenizer.template import about, template_for
 
     if Path(data).suffix.lower() not in RECORDS:

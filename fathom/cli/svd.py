@@ -8,10 +8,63 @@ import click
 from fathom.cli.options import answer, verb
 from fathom.errors import FathomError
 from fathom.fields import build, plain
-from fathom.lab.options import RankOptions
+from fathom.lab.result import RankOptions
 
 if TYPE_CHECKING:
     from fathom.lab.survey import Survey
+if TYPE_CHECKING:
+    from fathom.lab.extract import Extracted
+
+
+# `fathom extract BASE TUNED`: the best adapter of a full fine-tune, by singular value decomposition.
+
+
+@verb(
+    "extract",
+    "Write the best rank-R adapter of a full fine-tune as a PEFT folder, and how much of the change it holds.",
+)
+@click.argument("base")
+@click.argument("tuned")
+@click.option("-r", "--rank", type=int, default=8, show_default=True, help="Of each matrix.")
+@click.option("--target", "layers", multiple=True, metavar="NAME", help="Layers such as attn.q; default all-linear.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The adapter's folder.")
+def extract_command(
+    base: str, tuned: str, rank: int, layers: tuple[str, ...], out: Path, as_json: bool, **_: Any
+) -> None:
+    from fathom.lab.extract import extract
+
+    done = extract(base, tuned, rank, out, layers or ("all-linear",))
+    click.echo(text(done), err=as_json)
+    if as_json:
+        answer(plain(done) | {"error": done.error})
+
+
+def text(done: "Extracted") -> str:
+    """What was written and what it leaves out."""
+    from fathom.report.table import plain as as_text
+    from fathom.report.table import table
+
+    heads = ("tensor", "shape", "|ΔW| / |W|", "rank", "error")
+    rows = [
+        (
+            p.name,
+            " x ".join(map(str, p.shape)),
+            f"{p.relative:.4f}",
+            f"{p.rank}" if p.rank else "none",
+            f"{p.error:.1%}",
+        )
+        for p in done.parts
+    ]
+    left = sum(not part.rank for part in done.parts)
+    lines = [
+        as_text(table(heads, rows, (1, 2, 3, 4)), 120).rstrip(),
+        f"error is |ΔW - ΔW_r| / |ΔW|; {done.error:.1%} for all that was changed together",
+        *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
+        *done.notes,
+        f"{done.folder}: rank {done.rank}, {done.parameters:,} numbers",
+    ]
+    return "\n".join(lines)
+
 
 ABOUT = "Show the spectra of a model's weights, of a change or an adapter, or the loss against the rank of a change."
 DELTA = "Another version of MODEL, whose change is shown; at most two of --delta and --adapter."
@@ -40,7 +93,7 @@ REPORT = "An HTML page, with all numbers as .json beside it."
 @click.option("--batch-size", metavar="N", help="Sequences per step; default 8.")
 @click.option("--lr", "--learning-rate", "learning_rate", metavar="RATE", help="Of the full fine-tune; default 0.003.")
 @click.option("--lora-lr", "lora_learning_rate", metavar="RATE", help="Of LoRA; default 0.015.")
-def command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **call: Any) -> None:
+def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **call: Any) -> None:
     if page is not None and page.suffix not in (".html", ".htm"):
         raise FathomError(f"--report is {page}; expected a name that ends in .html (the numbers go to .json beside it)")
     given = {name: call[name] for name in RankOptions.__dataclass_fields__ if call.get(name) is not None}
@@ -59,8 +112,8 @@ def command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **
 
 def look(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:
     """Spectra as they are, on the terminal and as a page; without singular values for --json."""
-    from fathom.cli.watch import watching
-    from fathom.lab.page import survey_page, write_page
+    from fathom.cli.train import watching
+    from fathom.lab.pages import survey_page, write_page
     from fathom.lab.result import write_json
     from fathom.lab.survey import survey
 
@@ -99,11 +152,10 @@ def told(seen: "Survey") -> str:
 
 def experiment(model: str, options: RankOptions, page: Path | None, as_json: bool) -> dict[str, Any]:
     """Loss against rank, watched, on the terminal and as a page."""
-    from fathom.cli.watch import watching
+    from fathom.cli.train import watching
     from fathom.lab import report
-    from fathom.lab.page import write_page
+    from fathom.lab.pages import rank_page, write_page
     from fathom.lab.rank import loss_vs_rank
-    from fathom.lab.rank_page import rank_page
     from fathom.lab.result import write_json
     from fathom.report.table import plain as text
     from fathom.report.table import table

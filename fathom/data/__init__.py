@@ -2,13 +2,10 @@
 
 corpus      a name, file or folder as a stream of documents
 text        reading .txt and .jsonl strictly and in bounded memory
-download    a named text from the network: once, checked, cached
-prepare     a corpus as two token files, train and validation
 token_file  ids on disk, memory-mapped, never wrapped
-instructions  records that say what to answer: conversations, instructions, completions, texts
+records  records that say what to answer: conversations, instructions, completions, texts
 examples    from a record to tokens, who says each and which are learned
 encoding    a file of records as examples: what is cut, what is dropped, what is held back for validation
-example_file  examples on disk, memory-mapped
 packing     which examples make up which step, one a row or packed
 batches     which windows of the tokens make up which step
 """

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fathom.data.example_file import Short, short
-from fathom.data.examples import rendered
-from fathom.data.instructions import Dialogue, Instructions
+from fathom.data.examples import Short, rendered, short
+from fathom.data.records import Dialogue, Instructions
 from fathom.errors import FathomError
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import about, template_for

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fathom.data.batches import IGNORED, Batch
-from fathom.data.example_file import ExampleFile
+from fathom.data.examples import ExampleFile
 from fathom.errors import FathomError
 
 Row = list[int]  # places of examples

@@ -1,33 +1,25 @@
 """Formats: models in files, ours and those of others.
 
-native       our own: config.yaml, tokenizer.json, model.safetensors
 config_file  config.yaml as plain values
 checkpoint   folders that are there whole or not at all
 load         a model and its tokenizer from wherever they lie
-tensors      a file of named tensors
 names        the Rosetta table: what every format calls the parts of one model
 convert      all tensors of a model from one format to another
 
-mapped            numbers in a file as tensors, without reading them
-json_file         JSON objects from strangers, field by field
 safetensors_file  a safetensors file, its header checked, its tensors mapped
-shards            weights in several files with an index
 hf_config         config.json of Hugging Face and our config
 hf_rope           its rotary positions
 huggingface       a folder of Hugging Face, read and written
 hub               a model fetched from the Hugging Face hub by its name
 llama2c           the .bin files of llama2.c
-llama2c_layout    what lies where in them
 ggml_blocks  the number types of GGUF: blocks of weights to floats and back
 gguf         a GGUF file's header read and checked, and whole files written
 gguf_config  a GGUF file's values as a config, and back
 gguf_model   a whole model in one GGUF file
 
-archive         a zip whose members lie in it as they are
-pickle          a file of torch.save, read without running it
+torch_file          a file of torch.save, read without running it
 pickle_machine  what a pickle is: a small program, and the steps of it that make tensors
 meta            params.json, consolidated.NN.pth and tokenizer.model, as Meta publishes them
-meta_params     params.json and our config
 meta_shards     a model cut for several GPUs, put together again
 opened            a model in files, opened but not read
 detect            which format a path holds, by what is in it

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fathom.atomic import sync
 from fathom.errors import FathomError
+from fathom.files import sync
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20  # bytes; a damaged or foreign manifest is not worth more memory

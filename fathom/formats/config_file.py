@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from fathom.atomic import atomic_write
 from fathom.errors import FathomError
+from fathom.files import atomic_write
 
 CONFIG = "config.yaml"
 LIMIT = 1 << 18  # bytes; a run's own has a few thousand

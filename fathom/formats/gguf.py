@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fathom.atomic import replacing
 from fathom.errors import FathomError
+from fathom.files import replacing
 from fathom.formats.ggml_blocks import IDS, NumberType, number_type
 from fathom.tokenizer.protocol import utf8
 

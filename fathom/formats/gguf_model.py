@@ -17,8 +17,7 @@ from fathom.formats import gguf
 from fathom.formats.convert import makers, shapes
 from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, NumberType, fields, packed, unpacked
 from fathom.formats.gguf_config import STRETCH, config_of, metadata_of, stretch_of
-from fathom.formats.mapped import tensor_at
-from fathom.formats.opened import Opened, Stored
+from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer

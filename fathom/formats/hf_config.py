@@ -9,8 +9,8 @@ from typing import Any
 
 from fathom.errors import FathomError
 from fathom.formats.hf_rope import read_rope, write_rope
-from fathom.formats.json_file import field, short
 from fathom.formats.names import family
+from fathom.json_file import field, short
 from fathom.model.config import ModelConfig, ResolvedConfig
 
 NONE, OFF = (None,), (None, False)

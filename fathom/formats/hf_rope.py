@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fathom.errors import FathomError
-from fathom.formats.json_file import field, short
+from fathom.json_file import field, short
 from fathom.model.config import ResolvedConfig, RopeScaling
 
 FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besides factor, with their defaults

@@ -4,21 +4,210 @@ Tensors have the names of Meta's files: rope turns neighbouring channels togethe
 in `llama2c_layout`. Does not know what the tensors are for.
 """
 
+import math
+import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fathom.atomic import replacing
 from fathom.errors import FathomError
-from fathom.formats import llama2c_layout as layout
+from fathom.files import replacing
 from fathom.formats.convert import from_ours
-from fathom.formats.mapped import tensor_at
-from fathom.formats.opened import Opened, Stored
-from fathom.model.config import ModelConfig
+from fathom.formats.names import column, join
+from fathom.formats.opened import Opened, Stored, tensor_at
+from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.cost import matrices
 from fathom.tokenizer.protocol import Tokenizer
+
+# What lies where in a .bin file of llama2.c (export.py of karpathy/llama2.c): three versions of one idea.
+#
+# A header of seven sizes, then tensors of known shape without names, each kind for all layers. Version 0 keeps rope's
+# tables too, 1 aligns its header, 2 has matrices in groups of int8 with an fp32 scale each. Reads no tensor.
+
+MAGIC, ALIGNED = 0x616B3432, 256  # of versions 1 and 2: "ak42", and the bytes of the header
+SIZES = struct.Struct("<7i")  # d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length
+GROUP = 64  # of version 2: how many numbers share a scale, halved until it divides every row
+ATTENTION = ["blocks.N.attn.q", "blocks.N.attn.k", "blocks.N.attn.v", "blocks.N.attn.out"]
+MLP = ["blocks.N.mlp.gate", "blocks.N.mlp.down", "blocks.N.mlp.up"]
+ROPE = "rope"  # cosines, then sines of every position; they are worked out anew
+FIRST = ["embed", "blocks.N.attn_norm", *ATTENTION, "blocks.N.mlp_norm", *MLP, "final_norm", ROPE, "unembed"]
+LATER = ["blocks.N.attn_norm", "blocks.N.mlp_norm", "final_norm", "embed", *ATTENTION, *MLP, "unembed"]
+ORDER = {0: FIRST, 1: LATER, 2: LATER}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands at the head of the file; `group` is 0 but in version 2."""
+
+    version: int
+    config: ResolvedConfig
+    group: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return ALIGNED if self.version else SIZES.size
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tensors of one shape in a row: one for each layer, or one alone. `group`: numbers to a scale; 0: plain fp32."""
+
+    part: str
+    shape: tuple[int, ...]
+    copies: int
+    group: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of each copy."""
+        count = math.prod(self.shape)
+        return count + 4 * (count // self.group) if self.group else 4 * count
+
+    def names(self) -> list[str]:
+        """Of each copy, as Meta's files name them; none where no model needs it."""
+        if self.part == ROPE:
+            return []
+        name = column("llama", "meta")[self.part].name
+        return [join(name, str(layer), ".weight") for layer in range(self.copies)]
+
+
+def sections(header: Header) -> list[Section]:
+    """All that follows the header, in order."""
+    z = header.config
+    shapes: dict[str, tuple[int, ...]] = {f"blocks.N.{name}": (b, a) for name, (a, b) in matrices(z).items()}
+    shapes |= {"embed": (z.vocab_size, z.d_model), ROPE: (z.context_length, z.head_dim // 2)}
+    shapes |= {} if z.tie_embeddings else {"unembed": (z.vocab_size, z.d_model)}
+    shapes |= dict.fromkeys(("blocks.N.attn_norm", "blocks.N.mlp_norm", "final_norm"), (z.d_model,))
+    copies = {part: z.n_layer if ".N." in part else 2 if part == ROPE else 1 for part in shapes}
+    return [
+        Section(part, shapes[part], copies[part], header.group if len(shapes[part]) == 2 else 0)
+        for part in ORDER[header.version]
+        if part in shapes
+    ]
+
+
+def places(header: Header) -> Iterator[tuple[str, Section, int]]:
+    """The name of each tensor, its section, and the byte it begins at."""
+    start = header.nbytes
+    for section in sections(header):
+        for copy, name in enumerate(section.names()):
+            yield name, section, start + copy * section.nbytes
+        start += section.copies * section.nbytes
+
+
+def read_header(path: Path) -> Header:
+    """The header of a file whose size is exactly what it says. FathomError where it is not."""
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(ALIGNED), path.stat().st_size
+    except OSError as problem:
+        raise FathomError(f"{path} cannot be read ({problem.strerror or problem}); expected a .bin file") from None
+    header = _parse(head, path)
+    if ragged := [s.part for s in sections(header) if s.group and math.prod(s.shape) % s.group]:
+        raise FathomError(f"{path}: groups of {header.group} do not divide {ragged[0]}; the header is damaged")
+    needed = header.nbytes + sum(section.copies * section.nbytes for section in sections(header))
+    if needed != size:
+        raise FathomError(
+            f"{path} has {size} bytes; its header (version {header.version}) describes {needed}; fetch the file again"
+        )
+    return header
+
+
+def has_magic(head: bytes) -> bool:
+    return head[:4] == struct.pack("<I", MAGIC)
+
+
+def _parse(head: bytes, path: Path) -> Header:
+    at = 8 if has_magic(head) else 0
+    if len(head) < (ALIGNED if at else SIZES.size):
+        raise FathomError(f"{path} has {len(head)} bytes, too few for a header; fetch the file again")
+    version = struct.unpack_from("<i", head, 4)[0] if at else 0
+    if version not in ORDER or (at and not version):
+        raise FathomError(f"{path} is version {version} of llama2.c's format; known are {', '.join(map(str, ORDER))}")
+    vocab_size = SIZES.unpack_from(head, at)[5]
+    shared, group = struct.unpack_from("<Bi", head, at + SIZES.size) if at else (vocab_size > 0, 0)
+    if shared not in (0, 1) or (version == 2 and group < 1) or (at and vocab_size < 0):
+        raise FathomError(f"{path}: the header has vocab_size={vocab_size}, shared={shared}, group={group}; damaged")
+    try:
+        config = _config(SIZES.unpack_from(head, at), bool(shared)).resolved()
+    except FathomError as problem:
+        raise FathomError(f"{path}: the header says {problem}") from None
+    return Header(version, config, group if version == 2 else 0)
+
+
+def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
+    """The one LLaMA that this format knows: no biases, angles with base 10,000, 1e-5 in its norms."""
+    d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length = sizes
+    return ModelConfig(
+        vocab_size=abs(vocab_size),  # negative in version 0: with an unembedding of its own
+        context_length=context_length,
+        d_model=d_model,
+        n_layer=n_layer,
+        n_head=n_head,
+        n_kv_head=n_kv_head,
+        d_ff=d_ff,
+        position="rope",
+        norm="rms",
+        mlp="swiglu",
+        tie_embeddings=shared,
+    )
+
+
+PLAIN = {  # what its runner does, and no header says
+    "position": "rope", "norm": "rms", "mlp": "swiglu", "residual": True, "bias": False, "qk_norm": False,
+    "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def header_for(config: ModelConfig, version: int) -> Header:
+    """The header of a file that is to be written. FathomError names what the format has no place for."""
+    if version not in ORDER:
+        raise FathomError(f"version is {version}; llama2.c's format has {', '.join(map(str, ORDER))}")
+    z = config.resolved()
+    for name, value in {**PLAIN, "head_dim": z.d_model / z.n_head}.items():
+        if getattr(z, name) != value:
+            found = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
+            raise FathomError(f"{name}={found} has no place in a file of llama2.c, only {value}; choose another format")
+    group = GROUP
+    while version == 2 and (z.d_model % group or z.d_ff % group):  # its runner takes whole rows in whole groups
+        group //= 2
+    return Header(version, z, group if version == 2 else 0)
+
+
+def pack(header: Header) -> bytes:
+    """The bytes before the first tensor."""
+    z = header.config
+    vocab_size = z.vocab_size if header.version or z.tie_embeddings else -z.vocab_size
+    sizes = SIZES.pack(z.d_model, z.d_ff, z.n_layer, z.n_head, z.n_kv_head, vocab_size, z.context_length)
+    if not header.version:
+        return sizes
+    flags = struct.pack("<B", z.tie_embeddings) + (struct.pack("<i", header.group) if header.group else b"")
+    return (struct.pack("<Ii", MAGIC, header.version) + sizes + flags).ljust(ALIGNED, b"\0")
+
+
+def quantize(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """int8 numbers (n / group, group) and a scale for each row: the largest becomes 127 (quantize_q80, export.py)."""
+    rows = x.float().reshape(-1, group)
+    scale = rows.abs().amax(dim=1) / 127.0
+    return torch.where(scale[:, None] > 0, rows / scale[:, None], 0.0).round().to(torch.int8), scale
+
+
+def dequantize(q: Tensor, scale: Tensor) -> Tensor:
+    """The numbers (n / group, group) that int8 and scale stand for."""
+    return q.float().mul_(scale[:, None])
+
+
+def rope_tables(config: ResolvedConfig) -> list[Tensor]:
+    """Cosines and sines (t, c/2) of every position, which version 0 keeps and its later runners pass over."""
+    c = config.head_dim
+    frequency = 1.0 / (config.rope_theta ** (torch.arange(0, c, 2).float() / c))
+    angle = torch.outer(torch.arange(config.context_length).float(), frequency)
+    return [angle.cos(), angle.sin()]
+
 
 TOKENIZER, SENTENCEPIECE = "tokenizer.bin", "tokenizer.model"
 LARGEST_TOKENIZER = 1 << 26  # bytes; nothing larger is looked into
@@ -28,24 +217,24 @@ def is_llama2c(path: Path) -> bool:
     """Whether the content of a file is this format: by its magic, or by sizes that fit the file exactly."""
     try:
         with path.open("rb") as file:
-            if layout.has_magic(file.read(4)):
+            if has_magic(file.read(4)):
                 return True
-        return bool(layout.read_header(path))
+        return bool(read_header(path))
     except (FathomError, OSError):
         return False
 
 
 def open_llama2c(path: Path) -> Opened:
     """The model in a .bin file. FathomError where its size is not what its header says."""
-    header = layout.read_header(path)
-    tensors = {name: _stored(path, section, start) for name, section, start in layout.places(header)}
+    header = read_header(path)
+    tensors = {name: _stored(path, section, start) for name, section, start in places(header)}
     about = {"version": header.version} | ({"group_size": header.group} if header.group else {})
     name = f"llama2.c version {header.version}{', int8' * bool(header.group)}"
     vocab_size = header.config.vocab_size
     return Opened(path, name, header.config, "meta", tensors, lambda: tokenizer_beside(path, vocab_size), about)
 
 
-def _stored(path: Path, section: layout.Section, start: int) -> Stored:
+def _stored(path: Path, section: Section, start: int) -> Stored:
     def plain() -> Tensor:
         return tensor_at(path, start, section.shape, torch.float32)
 
@@ -53,7 +242,7 @@ def _stored(path: Path, section: layout.Section, start: int) -> Stored:
         row = section.shape[1] // section.group  # groups
         q = tensor_at(path, start + first * section.shape[1], ((last - first) * row, section.group), torch.int8)
         scales = start + section.shape[0] * section.shape[1] + first * row * 4
-        return layout.dequantize(q, tensor_at(path, scales, (len(q),), torch.float32)).view(-1, section.shape[1])
+        return dequantize(q, tensor_at(path, scales, (len(q),), torch.float32)).view(-1, section.shape[1])
 
     if not section.group:
         return Stored(section.shape, "F32", section.nbytes, plain)
@@ -86,15 +275,15 @@ def write_llama2c(
     """The model as `path` and its tokenizer as tokenizer.bin beside it. FathomError names what does not fit in."""
     from fathom.tokenizer.llama2c import to_tokenizer_bin
 
-    header = layout.header_for(config, version)
+    header = header_for(config, version)
     stored = from_ours(config, state, "meta")
     content = None if tokenizer is None else to_tokenizer_bin(tokenizer, config.vocab_size)
     if content is not None:
         _refuse_another(path.parent / TOKENIZER, content)
     with replacing(path) as file:
-        file.write(layout.pack(header))
-        for section in layout.sections(header):
-            tables = layout.rope_tables(header.config) if section.part == layout.ROPE else []
+        file.write(pack(header))
+        for section in sections(header):
+            tables = rope_tables(header.config) if section.part == ROPE else []
             for tensor in tables or (stored[name] for name in section.names()):
                 for part in _numbers(tensor, section, path):
                     file.write(part)
@@ -103,12 +292,12 @@ def write_llama2c(
             file.write(content)
 
 
-def _numbers(tensor: Tensor, section: layout.Section, path: Path) -> Iterator[bytes]:
+def _numbers(tensor: Tensor, section: Section, path: Path) -> Iterator[bytes]:
     """The bytes of a tensor, in int8 followed by their scales where the section has groups."""
     x = tensor.detach().cpu().float()
     if section.group and not bool(x.isfinite().all()):
         raise FathomError(f"{path}: {section.part} has numbers that are not finite, which int8 cannot hold; mend them")
-    for part in layout.quantize(x, section.group) if section.group else (x,):
+    for part in quantize(x, section.group) if section.group else (x,):
         yield part.contiguous().numpy().tobytes()
 
 

@@ -23,10 +23,10 @@ from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import parameters
 from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
+from fathom.quant.model import linears
+from fathom.quant.model import replace as put
 from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named
-from fathom.quant.swap import linears
-from fathom.quant.swap import replace as put
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 

@@ -5,16 +5,35 @@ a gap (huggingface.co/docs/safetensors). Does not know what the tensors are.
 """
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.formats.json_file import LARGEST, LIMIT, parse_object, short
-from fathom.formats.mapped import tensor_at
-from fathom.formats.opened import Stored
+from fathom.formats.opened import Stored, tensor_at
+from fathom.json_file import LARGEST, LIMIT, parse_object, short
+
+# A file of named tensors: safetensors, written so that every failure is one line and no reader is shut out.
+#
+# Bits in, bits out, for every dtype. Does not know what the tensors are.
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """`tensors` as safetensors. For a `path` that must never be half-written, write inside `atomic_write`."""
+    try:
+        path.touch()
+        mode = path.stat().st_mode  # safetensors puts a new file there that its owner alone may read
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        path.chmod(mode)
+    except (SafetensorError, OSError) as error:
+        raise FathomError(f"{path} cannot be written: {error}") from error
+
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}

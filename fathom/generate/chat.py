@@ -10,12 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fathom.atomic import replacing
 from fathom.errors import ContextOverflow, FathomError
+from fathom.files import replacing
 from fathom.generate.generate import Stream, stream
 from fathom.generate.options import GenerateOptions
-from fathom.generate.pieces import Piece
-from fathom.generate.propose import check_draft
+from fathom.generate.speculative import check_draft
+from fathom.generate.text import Piece
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import STOPS, Message, read_message, render, template_for

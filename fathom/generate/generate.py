@@ -6,19 +6,16 @@ prints nothing.
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fathom.errors import OutsideVocabulary
 from fathom.fields import build, plain
-from fathom.generate.choose import Chooser
 from fathom.generate.context import make_reader, room_for
 from fathom.generate.options import GenerateOptions
-from fathom.generate.pieces import Completion, Facts, Piece, complete
-from fathom.generate.propose import DraftModel, PromptLookup, check_draft
-from fathom.generate.row import Row
-from fathom.generate.sampling import Samplers
-from fathom.generate.speculative import Speculative
+from fathom.generate.sampling import Chooser, Samplers
+from fathom.generate.speculative import DraftModel, PromptLookup, Speculative, check_draft
+from fathom.generate.text import Completion, Facts, Piece, Row, complete
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -141,3 +138,38 @@ def first_id(tokenizer: Tokenizer) -> int:
         return tokenizer.encode("\n")[-1]
     except OutsideVocabulary:
         return 0
+
+
+# A stream told to a reader: rows one after another, in order, each as early as it can be.
+#
+# The first row is shown as it is written; what the rows after it have written meanwhile waits until it is their turn.
+# Does not know where the text goes.
+
+BETWEEN = "\n\n---\n\n"  # between one row and the next
+
+
+def tell(stream: Stream, write: Callable[[str], None], echo: bool = True) -> list[Completion]:
+    """Run `stream` and give `write` the text of each row, after its prompt if `echo`; returns the completions."""
+    waiting = [[BETWEEN * (row > 0) + prompt * echo] for row, prompt in enumerate(stream.prompts)]
+    pieces: list[Piece] = []
+    ended: set[int] = set()
+    turn = show(waiting, ended, 0, write)
+    for piece in stream:
+        pieces.append(piece)
+        waiting[piece.row].append(piece.text)
+        if piece.finish_reason:
+            ended.add(piece.row)
+        turn = show(waiting, ended, turn, write)
+    return complete(pieces, stream.prompts)
+
+
+def show(waiting: list[list[str]], ended: set[int], turn: int, write: Callable[[str], None]) -> int:
+    """Write what waits of the row whose turn it is, and once it has ended of those after it; returns the new turn."""
+    while turn < len(waiting):
+        if text := "".join(waiting[turn]):
+            write(text)
+        waiting[turn].clear()
+        if turn not in ended:
+            break
+        turn += 1
+    return turn

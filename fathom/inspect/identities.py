@@ -37,7 +37,7 @@ TOLERANCES: dict[str, Residuals] = {
     "C8": {"score depends on the distance": 1e-4, "rotation keeps norms": 1e-4, "position 0 is the identity": 1e-4},
     "C9": {"cached logits = uncached": 1e-4, "cached tokens = uncached": 0.0, "cache bytes": 0.0},
     "C10": {"grouped = repeated to all heads": 1e-5},
-    "C11": {  # fathom.adapters.identity
+    "C11": {  # fathom.adapters.merge
         "an adapter at init changes nothing": 0.0,
         "merged = unmerged": 1e-4,
         "change = alpha / r b a": 1e-6,

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from fathom.lab.compare import Entered, Meeting
 from fathom.lab.result import Point, RankResult
 from fathom.lab.spectra import Measured
-from fathom.lab.survey import Section, Survey
+from fathom.lab.survey import Entered, Meeting, Section, Survey
 
 HEADS = ("matrix", "shape", "rank 50 %", "90 %", "99 %", "of", "effective", "stable", "random: 90 %", "effective")
 NUMERIC = tuple(range(1, len(HEADS)))

@@ -5,21 +5,23 @@ fewer rungs; ladder.json is whole after every run.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import torch
 from torch import Tensor
 
 from fathom.data.batches import Batches, eval_windows
-from fathom.errors import Diverged
+from fathom.errors import Diverged, FathomError
 from fathom.fields import plain
 from fathom.formats.config_file import CONFIG, write_config
-from fathom.formats.native import WEIGHTS, write_weights
+from fathom.formats.run import WEIGHTS, write_weights
 from fathom.generate.generate import generate
 from fathom.generate.options import GenerateOptions
-from fathom.ladder.budget import REPORT_SECONDS, Cost, Pace, fastest_threads, measure, plan
 from fathom.ladder.options import LadderOptions
 from fathom.ladder.references import references
 from fathom.ladder.result import LadderResult, Text, Trained, folder_of, read, write
@@ -27,9 +29,91 @@ from fathom.ladder.rungs import Rung, find, rungs
 from fathom.machine import describe, pick_device
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Evaluated, Event, Note, Prepared, Report, silent
-from fathom.train.loop import Session, fit
-from fathom.train.recipes import Recipe
+from fathom.train.loop import Session, evaluate, fit
+from fathom.train.presets import Recipe
 from fathom.train.run import Run, created, open_run, recipe_of
+
+# How many steps fit into the minutes: a few steps of each rung are timed, and all rungs get the same number.
+
+PROBE = 6  # steps that are timed; the first half warms up
+FEWEST = 20  # steps below which a ladder says nothing
+REPORT_SECONDS = 12.0  # kept for the report
+SLACK = 0.88  # of the time left that is planned for; machines are not even
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a rung takes on this machine."""
+
+    step: float
+    evaluation: float
+
+    def run(self, steps: int, evaluations: int) -> float:
+        """Seconds of a whole run."""
+        return steps * self.step + evaluations * self.evaluation
+
+
+def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]) -> Cost:
+    """What a step and an evaluation of this rung take, from a few steps of a model that is then forgotten."""
+    still = replace(options, learning_rate=1e-9, muon_learning_rate=1e-9)  # what is timed cannot diverge
+    training = replace(still.training(options.seed, PROBE), eval_interval=PROBE + 1)
+    session, moments = Session.start(rung.config, training), [time.perf_counter()]
+    fit(session, batches, validation[:1], lambda event: moments.append(time.perf_counter()))
+    some, start = validation[:2], time.perf_counter()
+    evaluate(session.model, some, session.precision)
+    evaluation = (time.perf_counter() - start) * len(validation) / len(some)
+    return Cost(median(after - before for before, after in pairwise(moments[PROBE // 2 :])), evaluation)
+
+
+@contextmanager
+def fastest_threads(
+    rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]
+) -> Iterator[int]:
+    """Within it torch uses one thread where that trains this rung faster than all of them, as with small models."""
+    before = torch.get_num_threads()
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return measure(rung, options, batches, validation).step
+
+    try:
+        choices = sorted({1, before})
+        torch.set_num_threads(min(choices, key=seconds) if len(choices) > 1 else before)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def plan(costs: Mapping[str, Cost], options: LadderOptions, seconds: float) -> int:
+    """The steps every run can have, so that all runs with all their evaluations take these seconds."""
+    per_step = options.seeds * sum(cost.step for cost in costs.values())
+    fixed = options.seeds * options.evaluations * sum(cost.evaluation for cost in costs.values())
+    steps = int((SLACK * seconds - fixed) / per_step)
+    if steps < FEWEST:
+        needed = (fixed + FEWEST * per_step) / SLACK + 60 * options.minutes - seconds
+        raise FathomError(
+            f"minutes={options.minutes:g} is too short for {len(costs)} rungs with {options.seeds} seeds; {FEWEST} "
+            f"steps of each take {needed / 60:.1f} minutes here; give more minutes, or fewer rungs or seeds"
+        )
+    return steps - steps % options.evaluations if steps > options.evaluations else steps
+
+
+class Pace:
+    """How far a ladder has come, told in planned seconds, so that deep rungs count as much as they take."""
+
+    def __init__(self, total: float, report: Report) -> None:
+        self.total, self.report, self.before = total, report, 0.0
+
+    def part(self, seconds: float) -> Callable[[float], None]:
+        """The next part of the way takes this long; what is returned is told how much of it, 0 to 1, is done."""
+        start = self.before
+        self.before += seconds
+
+        def moved(fraction: float) -> None:
+            self.report(Prepared("planned seconds", round(start + fraction * seconds), round(self.total)))
+
+        return moved
+
 
 SAMPLE_TOKENS = 200
 Stop = Callable[[], bool]

@@ -10,8 +10,7 @@ from typing import Any
 from fathom.errors import FathomError, near
 from fathom.ladder.options import LadderOptions
 from fathom.model.config import ModelConfig
-from fathom.train.presets import PRESETS
-from fathom.train.recipes import Recipe
+from fathom.train.presets import PRESETS, Recipe
 
 
 @dataclass(frozen=True)

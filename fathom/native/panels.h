@@ -6,7 +6,7 @@
 //   row 1   w0 w1 w2 ...          ---->       line 1   row0.w1  row1.w1  ...  row15.w1
 //   ...                                       ...
 //
-//   a word   fp32: 1 weight     bf16: 2 weights     int8: 4 codes + OFFSET8     int4: 8 codes + 8, as quant/int4.py
+//   a word   fp32: 1 weight     bf16: 2 weights     int8: 4 codes + OFFSET8     int4: 8 codes + 8, as quant/integer.py
 //
 // Integers come in groups of 32 along a row with one fp16 scale each: scales[panel][group][row]. For them x is brought
 // to int8 in the same groups, so that a group is a sum of whole numbers, exact in 32 bits. A group is 8 lines of int8

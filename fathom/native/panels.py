@@ -110,7 +110,7 @@ def from_float(weight: Tensor, bias: Tensor | None, arena: Arena) -> Panels:
 def from_groups(
     kind: str, packed: Mapping[str, Tensor], shape: tuple[int, int], bias: Tensor | None, arena: Arena
 ) -> Panels:
-    """Panels of `codes` and `scales` as quant/int8.py and quant/int4.py lay them out."""
+    """Panels of `codes` and `scales` as quant/integer.py lay them out."""
     words = packed["codes"].flatten(1).view(torch.int32)
     if kind == "int8":
         words = words ^ SIGN

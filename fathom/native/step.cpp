@@ -1,5 +1,5 @@
 // The blocks of a model for some tokens at once, in one call: what model/transformer.py says of `hidden`, without the
-// overhead of a hundred operators and with nothing allocated. fast/step.py fills the structures and is held equal to it.
+// overhead of a hundred operators and with nothing allocated. backend/step.py fills the structures and is held equal to it.
 //
 // All threads walk through the blocks together; each computes its own rows of every matrix and its own heads, and they
 // wait for each other five times a block. What is cheap (norms, the words of few inputs) each does for itself.

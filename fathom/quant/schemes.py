@@ -4,8 +4,7 @@
 """
 
 from fathom.errors import FathomError, near
-from fathom.quant.int4 import Int4
-from fathom.quant.int8 import Int8
+from fathom.quant.integer import Int4, Int8
 from fathom.quant.nf4 import NF4, NF4Single
 from fathom.quant.scheme import Scheme
 

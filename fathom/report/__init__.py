@@ -1,6 +1,5 @@
 """Showing results: plots, pages, tables and a live view, all fed with plain values.
 
-theme  the colours of light and dark, shared by plots and pages
 plot   loss curves and rows of dots or bars, as PNG and SVG
 html   one page in one file: tags, tables, code and figures, everything escaped
 table  aligned text for a terminal

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fathom.report.plot import png
-from fathom.report.theme import DARK, LIGHT, Theme
+from fathom.report.plot import DARK, LIGHT, Theme, png
 
 
 class Html(str):

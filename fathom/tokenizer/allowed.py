@@ -7,7 +7,10 @@ not. Does not know how a template is run.
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import partial, wraps
 from typing import Any
@@ -16,8 +19,73 @@ from jinja2.filters import FILTERS as JINJA
 from jinja2.tests import TESTS as JINJA_TESTS
 
 from fathom.errors import FathomError
-from fathom.tokenizer import said
-from fathom.tokenizer.meter import STEP, charge, weight
+from fathom.tokenizer import marked_text
+
+# What a text of unknown origin may cost when it runs: a purse from which every step and every value is paid.
+#
+# The purse bounds memory, and with it most of the time; a deadline in the thread's own processor time bounds the
+# rest, however busy the machine is. Knows nothing of what runs.
+
+STEP = 64  # what a step, or one entry of a list, costs; a character costs 1
+SECONDS = 1.0
+DEEPEST = 64  # lists within lists
+LARGEST = 1 << 64  # whole numbers beyond this grow without end
+
+
+class Meter:
+    """A purse and a deadline."""
+
+    def __init__(self, purse: int, seconds: float = SECONDS) -> None:
+        self.left, self.end = purse, time.thread_time() + seconds
+
+    def charge(self, price: int) -> None:
+        self.left -= STEP + price
+        if self.left < 0:
+            raise FathomError("it makes far more than a conversation has: it would fill the memory")
+        if time.thread_time() > self.end:
+            raise FathomError(f"it takes longer than {SECONDS:g} s")
+
+
+METER: ContextVar[Meter] = ContextVar("meter")
+
+
+@contextmanager
+def metering(purse: int) -> Iterator[None]:
+    """All that is charged within is paid from a purse of this size."""
+    token = METER.set(Meter(purse))
+    try:
+        yield
+    finally:
+        METER.reset(token)
+
+
+def charge(price: int = 0) -> None:
+    """Pay for one step and `price`; FathomError when nothing is left, or no time."""
+    METER.get().charge(price)
+
+
+def weight(value: object, most: int | None = None) -> int:
+    """What it costs to look at all of a value: its characters, and a step for each entry, however often it is there."""
+    most = METER.get().left if most is None else most
+    total, waiting = 0, [(value, 0)]
+    while waiting and total <= most:
+        value, depth = waiting.pop()
+        entries: list[object] = []
+        match value:
+            case str():
+                total += len(value)
+            case list() | tuple():
+                entries = list(value)
+            case dict():
+                entries = [*value.keys(), *value.values()]
+            case int() if abs(value) >= LARGEST:
+                raise FathomError(f"it calculates with a number of {value.bit_length()} bits; expected at most 64")
+        if entries and depth == DEEPEST:
+            raise FathomError(f"it nests lists deeper than {DEEPEST}")
+        total += STEP * len(entries)
+        waiting += [(entry, depth + 1) for entry in entries]
+    return total
+
 
 Function = Callable[..., Any]
 TIME = re.compile(r"(?:[^%]|%-?[a-zA-Z%])*")  # without widths
@@ -38,7 +106,7 @@ def compared(value: Any) -> Any:
 
 def joined(*values: Any) -> str:
     """`a ~ b`: the values as one text."""
-    return said.join([str(made(value)) for value in values])
+    return marked_text.join([str(made(value)) for value in values])
 
 
 def span(*ends: int) -> range:
@@ -71,29 +139,29 @@ def priced(function: Function) -> Function:
 
 def split(text: str, separator: str | None = None, maxsplit: int = -1) -> list[str]:
     charge(STEP * (len(text) if separator is None else text.count(separator)))
-    return said.split(text, separator, maxsplit)
+    return marked_text.split(text, separator, maxsplit)
 
 
 def rsplit(text: str, separator: str | None = None, maxsplit: int = -1) -> list[str]:
     charge(STEP * (len(text) if separator is None else text.count(separator)))
-    return said.rsplit(text, separator, maxsplit)
+    return marked_text.rsplit(text, separator, maxsplit)
 
 
 def splitlines(text: str, keepends: bool = False) -> list[str]:
     charge(STEP * len(text))
-    return said.splitlines(text, keepends)
+    return marked_text.splitlines(text, keepends)
 
 
 def replace(text: Any, old: str, new: str, count: int | None = None) -> str:
     text = str(made(text))
     charge(text.count(old) * len(new))
-    return said.replace(text, old, new, -1 if count is None else count)
+    return marked_text.replace(text, old, new, -1 if count is None else count)
 
 
 def join(values: Iterable[Any], between: str = "") -> str:
     texts = [str(made(value)) for value in values]
     charge(len(between) * len(texts))
-    return said.join(texts, between)
+    return marked_text.join(texts, between)
 
 
 def indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
@@ -103,7 +171,9 @@ def indent(text: str, width: int | str = 4, first: bool = False, blank: bool = F
     lines = splitlines(joined(text, "\n"))
     charge(len(margin) * len(lines))
     wanted = [(line or blank) if place else first for place, line in enumerate(lines)]
-    return said.join([said.join([margin, line]) if new else line for new, line in zip(wanted, lines)], "\n")
+    return marked_text.join(
+        [marked_text.join([margin, line]) if new else line for new, line in zip(wanted, lines)], "\n"
+    )
 
 
 def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **form: Any) -> str:
@@ -115,7 +185,7 @@ def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, *
 
 
 def in_other_letters(change: Callable[[str], str]) -> Function:
-    return lambda text: said.like(str(text), change(str(text)))
+    return lambda text: marked_text.like(str(text), change(str(text)))
 
 
 # Lists and numbers.
@@ -182,7 +252,7 @@ CUTS = ("strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "partition"
 TEXT: dict[str, Function] = {
     **{name: priced(getattr(str, name)) for name in PLAIN},
     **{name: priced(in_other_letters(getattr(str, name))) for name in LETTERS},
-    **{name: priced(getattr(said, name)) for name in CUTS},
+    **{name: priced(getattr(marked_text, name)) for name in CUTS},
     "split": priced(split),
     "rsplit": priced(rsplit),
     "splitlines": priced(splitlines),
@@ -199,7 +269,7 @@ FILTERS: dict[str, Function] = {
     **{name: priced(JINJA[name]) for name in ("default", "d", "first", "last", "length", "count", "int", "float")},
     **{name: JINJA[name] for name in ("map", "select", "reject", "selectattr", "rejectattr")},  # a step at a time
     "title": priced(in_other_letters(JINJA["title"])),
-    "trim": priced(lambda text, characters=None: said.strip(str(text), characters)),
+    "trim": priced(lambda text, characters=None: marked_text.strip(str(text), characters)),
     "string": lambda value: str(made(value)),
     "safe": lambda value: value,  # nothing is escaped
     "replace": replace,

@@ -17,7 +17,7 @@ from fathom.tokenizer.bpe import NEVER, NONE, BPETokenizer, last_match, slices, 
 from fathom.tokenizer.protocol import Special, known, utf8, whole_pieces
 
 SPACE = "▁"  # U+2581
-BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE_AFTER = re.compile(rf"[^{SPACE}]{SPACE}")  # tokens that could reach from one word into the next
 WORD_ENDS = re.compile(rf"(?<=[^ {SPACE}]) ")
 PREPEND = {"type": "Prepend", "prepend": SPACE}
@@ -57,7 +57,7 @@ class ByteFallbackTokenizer(BPETokenizer):
         vocabulary = hf.get_vocab(with_added_tokens=True)
         table = [b""] * vocabulary_size(vocabulary)
         for token, id in vocabulary.items():
-            byte = BYTE.fullmatch(token)
+            byte = BYTE_TOKEN.fullmatch(token)
             table[id] = bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode("utf-8")
         return table
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from fathom.errors import FathomError, near
 from fathom.tokenizer import library
-from fathom.tokenizer.as_sentencepiece import as_sentencepiece
 from fathom.tokenizer.bpe import LLAMA3, PATTERNS, BPETokenizer, byte_letters
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, fits
 from fathom.tokenizer.protocol import Special, Tokenizer
-from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
 
 G = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fathom.errors import FathomError
-from fathom.tokenizer.as_sentencepiece import as_sentencepiece
 from fathom.tokenizer.pieces import BYTE, BYTE_PIECES, CONTROL, NORMAL, SPACE, UNKNOWN, Pieces, fits, read_small
 from fathom.tokenizer.protocol import Special, Tokenizer
-from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
 
 FIRST = ("<unk>", "<s>", "</s>", *BYTE_PIECES)  # the ids that run.c knows by heart
 FIRST_WRITTEN = ("<unk>", "\n<s>\n", "\n</s>\n", *BYTE_PIECES)

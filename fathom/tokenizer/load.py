@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fathom.atomic import replacing
 from fathom.errors import FathomError, near
-from fathom.files import refuse_pipes
-from fathom.tokenizer import gpt2, library, llama2c, sentencepiece, tiktoken
-from fathom.tokenizer.as_sentencepiece import as_sentencepiece
+from fathom.files import refuse_pipes, replacing
+from fathom.tokenizer import bpe, library, llama2c, sentencepiece, tiktoken
 from fathom.tokenizer.bpe import BPETokenizer
-from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.protocol import Tokenizer, read_special
+from fathom.tokenizer.sentencepiece import as_sentencepiece
 
 FILE = "tokenizer.json"
 ANY_SIZE = 1 << 20  # ids, where there is no model to say how many: four times the largest vocabulary in use
@@ -59,8 +57,8 @@ def load(path: Path) -> Tokenizer:
             start = file.read(1 << 12)
         if tiktoken.is_tiktoken(path) or sentencepiece.is_sentencepiece(path):
             return read_model_file(path, ANY_SIZE)
-        if gpt2.is_merges(path):
-            return gpt2.from_merges(path)
+        if bpe.is_merges(path):
+            return bpe.from_merges(path)
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a tokenizer file") from None
     return llama2c.read_tokenizer_bin(path, ANY_SIZE) if b"\0" in start else _json(path)

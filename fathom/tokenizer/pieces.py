@@ -5,14 +5,75 @@ with byte fallback, text taken as it is. Parts are checked before any library se
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from fathom.errors import FathomError
-from fathom.tokenizer import protobuf
 from fathom.tokenizer.protocol import Special, utf8
+
+# Protocol buffers' wire format: just enough to read and write a SentencePiece model.
+#
+# A message is a row of fields: a tag (number and kind), then a varint, 4 or 8 bytes, or a length and so many bytes
+# (protobuf.dev/programming-guides/encoding). Knows no message.
+
+VARINT, BYTES, FOUR = 0, 2, 5  # kinds of fields; 3 and 4, groups, are out of use
+WIDTHS = {1: 8, FOUR: 4}  # bytes of those whose size is fixed
+
+
+def read_fields(data: bytes, base: int = 0) -> Iterator[tuple[int, int | bytes, int]]:
+    """(number, value, offset of the value) of each field; `base` is where the message lies in its file."""
+    end = 0
+    while (at := end) < len(data):
+        tag, start = read_varint(data, at, base)
+        field, kind = tag >> 3, tag & 7
+        if kind == VARINT:
+            number, end = read_varint(data, start, base)
+            yield field, number, base + start
+            continue
+        length, start = read_varint(data, start, base) if kind == BYTES else (WIDTHS.get(kind, -1), start)
+        end = start + length
+        if length < 0 or end > len(data):
+            raise FathomError(f"offset {base + at}: not a field of a protocol buffer, or one cut short")
+        yield field, data[start:end], base + start
+
+
+def read_varint(data: bytes, at: int, base: int = 0) -> tuple[int, int]:
+    """An unsigned number of 7 bits a byte, the lowest first, and the place after it."""
+    if at < len(data) and data[at] < 128:
+        return data[at], at + 1  # as almost all are
+    value = 0
+    for place, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, at + place + 1
+    raise FathomError(f"offset {base + at}: a number of a protocol buffer is cut short or longer than 64 bits")
+
+
+def varint(value: int) -> bytes:
+    """`value`, 64 bits of it, as `read_varint` reads it; negative numbers as their two's complement."""
+    value, found = value & (1 << 64) - 1, bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def number(field: int, value: int) -> bytes:
+    """A field with a whole number or a truth."""
+    return varint(field << 3 | VARINT) + varint(value)
+
+
+def real(field: int, value: float) -> bytes:
+    """A field with a float32."""
+    return varint(field << 3 | FOUR) + struct.pack("<f", value)
+
+
+def text(field: int, value: bytes) -> bytes:
+    """A field with text, bytes or a message."""
+    return varint(field << 3 | BYTES) + varint(len(value)) + value
+
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -87,7 +148,7 @@ def read_pieces(data: bytes, vocab_size: int) -> tuple[Pieces, Special]:
     """What a model file says, of at most `vocab_size` pieces. FathomError: damaged, or of a kind not known here."""
     rows: list[tuple[str, float, int]] = []
     count, said = 0, dict[int, dict[int, int | bytes]]()
-    for field, value, at in protobuf.read_fields(data):
+    for field, value, at in read_fields(data):
         if field == PIECES:
             count += 1
             if count <= vocab_size:  # of more only the number is of interest
@@ -135,7 +196,7 @@ def _known(trainer: Fields, normalizer: Fields, denormalizer: Fields) -> None:
 def _message(value: int | bytes, at: int) -> dict[int, int | bytes]:
     if isinstance(value, int):
         raise FathomError(f"offset {at}: a number where a message of a SentencePiece model should be")
-    return {field: value for field, value, _ in protobuf.read_fields(value, at)}
+    return {field: value for field, value, _ in read_fields(value, at)}
 
 
 def _get(fields: Fields, field: int, default: T) -> T:
@@ -155,13 +216,13 @@ def _text(value: bytes, where: str) -> str:
 def write_pieces(pieces: Pieces, special: Special) -> bytes:
     """The bytes of a model file."""
     rows = [
-        protobuf.text(1, text.encode()) + protobuf.real(2, score) + protobuf.number(3, type)
-        for text, score, type in zip(pieces.texts, pieces.scores, pieces.types)
+        text(1, piece.encode()) + real(2, score) + number(3, type)
+        for piece, score, type in zip(pieces.texts, pieces.scores, pieces.types)
     ]
-    normalizer = protobuf.text(1, b"identity") + protobuf.number(DUMMY_PREFIX, pieces.dummy_prefix)
-    normalizer += protobuf.number(SQUEEZE_SPACES, pieces.squeeze_spaces)
+    normalizer = text(1, b"identity") + number(DUMMY_PREFIX, pieces.dummy_prefix)
+    normalizer += number(SQUEEZE_SPACES, pieces.squeeze_spaces)
     messages = [(TRAINER, _trainer(pieces, special)), (NORMALIZER, normalizer)]
-    return b"".join(protobuf.text(field, message) for field, message in [*((PIECES, row) for row in rows), *messages])
+    return b"".join(text(field, message) for field, message in [*((PIECES, row) for row in rows), *messages])
 
 
 def _trainer(pieces: Pieces, special: Special) -> bytes:
@@ -170,8 +231,8 @@ def _trainer(pieces: Pieces, special: Special) -> bytes:
     numbers = {MODEL_TYPE: BPE, VOCAB_SIZE: len(pieces.texts), BYTE_FALLBACK: 1}
     numbers |= {field: NONE if id is None else id for field, id in ids.items()}
     names = {PIECE_OF[field]: pieces.texts[id] for field, id in ids.items() if id is not None}
-    fields = [protobuf.number(*item) for item in numbers.items()]
-    return b"".join([*fields, *(protobuf.text(field, name.encode()) for field, name in names.items())])
+    fields = [number(*item) for item in numbers.items()]
+    return b"".join([*fields, *(text(field, name.encode()) for field, name in names.items())])
 
 
 def read_small(path: Path, vocab_size: int) -> bytes:

@@ -20,9 +20,21 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from fathom.errors import FathomError
-from fathom.tokenizer.allowed import FILTERS, OPERATORS, TESTS, compared, joined, made, method, now, span
-from fathom.tokenizer.meter import charge, metering, weight
-from fathom.tokenizer.said import join
+from fathom.tokenizer.allowed import (
+    FILTERS,
+    OPERATORS,
+    TESTS,
+    charge,
+    compared,
+    joined,
+    made,
+    metering,
+    method,
+    now,
+    span,
+    weight,
+)
+from fathom.tokenizer.marked_text import join
 
 N = TypeVar("N", bound=nodes.Node)
 LONGEST, MOST = 1 << 17, 12_000  # characters and words of a template: to read a word takes 4 KB

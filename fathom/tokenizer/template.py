@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fathom.errors import FathomError
+from fathom.tokenizer.marked_text import by, plain, voices
 from fathom.tokenizer.protocol import Tokenizer, utf8
-from fathom.tokenizer.said import by, plain, voices
 from fathom.tokenizer.sandbox import fill
 
 NEVER = "\uffff"  # no character: no special token is spelled with it

@@ -12,7 +12,7 @@ from pathlib import Path
 from fathom.errors import FathomError
 from fathom.tokenizer import library
 from fathom.tokenizer.bpe import LLAMA3, BPETokenizer, byte_letters
-from fathom.tokenizer.merges import merges_of
+from fathom.tokenizer.library import merges_of
 from fathom.tokenizer.protocol import Special, Tokenizer
 
 LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,9})")

@@ -1,8 +1,13 @@
 """What training has to say, as values. Whoever listens (a terminal, a log file, a test) decides how it looks."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from fathom.errors import FathomError
+from fathom.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -82,3 +87,86 @@ def together(listeners: Iterable[Report]) -> Report:
             listener(event)
 
     return tell
+
+
+# What a run measured, kept as it happens: metrics.jsonl, TensorBoard if asked for, and the loss as a plot.
+#
+# Resuming at a step first drops what a later, lost part of the run had written, so that every step stands there once.
+
+LINES = 5000  # about as many lines of training loss as a run of any length writes
+
+
+class Metrics:
+    """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [line for line in read(path) if line["step"] <= step] if step else []
+        with atomic_write(path) as new:
+            new.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Progress() if event.step % max(1, event.steps // LINES) == 0 or event.step == event.steps:
+                rates = {"learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
+                counts = {"tokens": event.tokens, "seconds": round(event.seconds, 4)}
+                self.write({"step": event.step, "loss": event.loss, **rates, **counts})
+            case Evaluated():
+                bits = {"bits_per_character": event.bits_per_character, "bits_per_byte": event.bits_per_byte}
+                self.write({"step": event.step, "val_loss": event.loss, **bits, "seconds": round(event.seconds, 4)})
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line cut off by a kill is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def curves(lines: list[dict[str, Any]]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """(step, training loss) and (step, validation loss) of a run."""
+    return (
+        [(line["step"], line["loss"]) for line in lines if "loss" in line],
+        [(line["step"], line["val_loss"]) for line in lines if "val_loss" in line],
+    )
+
+
+def require_tensorboard() -> Any:
+    """TensorBoard's writer; FathomError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise FathomError(
+            "tensorboard is not installed; pip install 'fathom-lm[tensorboard]', or leave it off"
+        ) from None
+    return SummaryWriter
+
+
+class TensorBoard:
+    """A listener that writes the same numbers for TensorBoard; what a lost part had written after `step` is hidden."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.writer = require_tensorboard()(str(folder), purge_step=step + 1)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Progress():
+                self.writer.add_scalar("loss/train", event.loss, event.step)
+                self.writer.add_scalar("learning_rate", event.learning_rate, event.step)
+                self.writer.add_scalar("grad_norm", event.grad_norm, event.step)
+            case Evaluated():
+                self.writer.add_scalar("loss/val", event.loss, event.step)
+
+    def close(self) -> None:
+        self.writer.close()

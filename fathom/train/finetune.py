@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.adapters import lora
-from fathom.adapters.base import fingerprint
+from fathom.adapters.peft_config import fingerprint
 from fathom.data.batches import Batch
 from fathom.data.encoding import holds_records
 from fathom.errors import FathomError
@@ -29,14 +29,12 @@ from fathom.model.config import ModelConfig
 from fathom.quant.schemes import scheme_named
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Event, Report, Sample, silent
-from fathom.train.finetune_before import notes
-from fathom.train.finetune_data import prepare
-from fathom.train.finetune_options import SAID_BY_MODEL, FinetuneOptions, learning_rate
-from fathom.train.finetune_run import Base, TunedFacts, TunedRun
+from fathom.train.finetune_run import Base, TunedFacts, TunedRun, prepare
 from fathom.train.loop import Session
 from fathom.train.optimizer import Group
-from fathom.train.options import TrainOptions
+from fathom.train.options import SAID_BY_MODEL, FinetuneOptions, TrainOptions, learning_rate
 from fathom.train.precision import choose
+from fathom.train.preflight import finetune_notes
 from fathom.train.run import FACTS, placed, refuse_existing
 from fathom.train.train import Result, go_on, refuse_other, stand, write_sample
 
@@ -82,7 +80,7 @@ def trained(run: TunedRun, session: Session, report: Report) -> Result:
     """The run to its end, with what the model writes before and after."""
 
     def before(run: TunedRun, session: Session, validation: Sequence[Tensor | Batch]) -> Iterator[Event]:
-        yield from notes(run, session, validation)
+        yield from finetune_notes(run, session, validation)
         yield Sample(0, write_sample(run, session))
 
     result = go_on(run, session, report, before)

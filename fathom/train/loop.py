@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fathom.backend.training import forget_blocks
 from fathom.data.batches import Batch, shown
 from fathom.errors import Diverged, FathomError
 from fathom.machine import keep_freed_memory, pick_device
@@ -21,11 +22,9 @@ from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
 from fathom.train.events import Evaluated, Progress, Report, silent
 from fathom.train.loss import accumulate, next_token_loss, parts
-from fathom.train.optimizer import Group, assign, build_optimizers, clip
+from fathom.train.optimizer import Group, assign, build_optimizers, clip, factor
 from fathom.train.options import TrainOptions
 from fathom.train.precision import Precision, choose, compiles
-from fathom.train.recompute import forget_blocks
-from fathom.train.schedule import factor
 
 
 class Batches(Protocol):

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch.amp import GradScaler
 
+from fathom.backend.training import attend_narrow, slim
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.train.attend import attend_narrow
-from fathom.train.lean import slim
 from fathom.train.options import TrainOptions
 
 NARROW = 128  # below this width a CPU spends its time elsewhere than in matrix products, and converting costs more

@@ -15,16 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from fathom.atomic import sync
 from fathom.data.batches import Batch, Batches, eval_windows, refuse_short
 from fathom.data.corpus import Corpus, resolve
-from fathom.data.prepare import text_size, tokenize
-from fathom.data.token_file import open_tokens
+from fathom.data.token_file import open_tokens, text_size, tokenize
 from fathom.errors import FathomError
 from fathom.fields import build
+from fathom.files import sync
 from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
-from fathom.formats.native import WEIGHTS, place, read_weights, write_weights
+from fathom.formats.run import WEIGHTS, place, read_weights, write_weights
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -33,7 +32,7 @@ from fathom.tokenizer.protocol import TokenArray, Tokenizer
 from fathom.train import loop
 from fathom.train.events import Prepared, Report
 from fathom.train.options import TrainOptions
-from fathom.train.recipes import Recipe
+from fathom.train.presets import Recipe
 
 FACTS, METRICS, CHECKPOINTS = "facts.json", "metrics.jsonl", "checkpoints"
 

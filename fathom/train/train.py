@@ -22,17 +22,15 @@ from fathom.formats.config_file import CONFIG, write_config
 from fathom.generate.generate import generate
 from fathom.generate.options import GenerateOptions
 from fathom.report.plot import loss_curve, save
-from fathom.train import metrics
-from fathom.train.before import notes
-from fathom.train.events import Evaluated, Event, Note, Progress, Report, Sample, silent, together
+from fathom.train import events
+from fathom.train.checkpoints import restore, save_checkpoint
+from fathom.train.events import Evaluated, Event, Metrics, Note, Progress, Report, Sample, silent, together
 from fathom.train.loop import Session, fit
-from fathom.train.metrics import Metrics
 from fathom.train.options import TrainOptions
-from fathom.train.presets import DEFAULT, PRESETS
-from fathom.train.recipes import Recipe, find
+from fathom.train.preflight import notes
+from fathom.train.presets import DEFAULT, PRESETS, Recipe, find
 from fathom.train.run import METRICS, Run, created, open_run
 from fathom.train.signals import Stop, stop_on_signal
-from fathom.train.survive import restore, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def train(
         return go_on(*resumed(folder, said.changed(model or {}, options or {}), report), report)
     with created(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report) as run:
         if run.options.tensorboard:
-            metrics.require_tensorboard()
+            events.require_tensorboard()
         session = Session.start(run.config, run.options)  # what it refuses is refused while nothing is in place
     return go_on(replace(run, folder=folder), session, report)
 
@@ -107,7 +105,7 @@ def recording(run: Run, session: Session, report: Report) -> Iterator[Report]:
     with ExitStack() as stack:
         listeners: list[Report] = [stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))), report]
         if run.options.tensorboard:
-            board = metrics.TensorBoard(run.folder / "tensorboard", session.step)
+            board = events.TensorBoard(run.folder / "tensorboard", session.step)
             listeners.append(stack.enter_context(closing(board)))
         tell = together(listeners)
 
@@ -147,7 +145,7 @@ def write_sample(run: Run, session: Session) -> str:
 
 def draw(run: Run) -> None:
     """The loss so far, as loss.png and loss.svg."""
-    training, validation = metrics.curves(metrics.read(run.folder / METRICS))
+    training, validation = events.curves(events.read(run.folder / METRICS))
     for kind in ("png", "svg"):
         figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
         save(figure, run.folder / f"loss.{kind}")
@@ -155,7 +153,7 @@ def draw(run: Run) -> None:
 
 def result(run: Run, session: Session, stop: Stop) -> Result:
     """How it ended."""
-    training, validation = metrics.curves(metrics.read(run.folder / METRICS))
+    training, validation = events.curves(events.read(run.folder / METRICS))
     last = validation[-1][1] if validation else None
     return Result(
         folder=run.folder,

@@ -2,10 +2,7 @@
 
 verify       all comparisons that were asked for, as one certificate
 references   who it is compared with: naive, cache, transformers, another file
-prompts      what it is asked: fixed texts and random tokens
-compare      two sets of logits as four numbers, and when they are equal
 layout       the rope layout, by weights and by what the model makes of text
 evaluate     how well a model predicts a text: loss, bits per byte, top-1
 quantised    what packing its weights costs: bits, errors, and what becomes of its predictions
-certificate  what was found, as text and as plain values
 """

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fathom.backend.inference import QuickTransformer
 from fathom.data.batches import IGNORED, Batch
 from fathom.data.corpus import JSON_LINES, resolve
 from fathom.data.encoding import encode, holds_records
-from fathom.data.example_file import Short
-from fathom.data.instructions import Instructions
-from fathom.data.prepare import encoded, text_size
+from fathom.data.examples import Short
+from fathom.data.records import Instructions
+from fathom.data.token_file import encoded, text_size
 from fathom.errors import FathomError
-from fathom.fast.quicken import QuickTransformer
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype

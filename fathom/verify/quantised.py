@@ -14,14 +14,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from fathom.adapters.peft import packing
+from fathom.backend.inference import PACKED, QuickTransformer, quicken
 from fathom.data.batches import Batch
-from fathom.fast.quicken import PACKED, QuickTransformer, quicken
 from fathom.fields import plain
 from fathom.model.transformer import Transformer
-from fathom.quant.error import Cost, cost
 from fathom.quant.linear import QuantLinear
+from fathom.quant.model import Cost, cost, quantize_model
 from fathom.quant.schemes import SCHEMES, scheme_named
-from fathom.quant.swap import quantize_model
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.verify.evaluate import Evaluation, evaluate
 

@@ -4,13 +4,17 @@ The model is loaded as everybody loads it and compared with each reference in tu
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from fathom.backend.linear import FLOATS
 from fathom.errors import FathomError
-from fathom.fast.linear import FLOATS
+from fathom.fields import plain
 from fathom.formats.detect import open_model
 from fathom.formats.load import DTYPES, read, tokenizer_of
 from fathom.formats.names import family
@@ -19,11 +23,127 @@ from fathom.machine import describe, pick_device
 from fathom.model.transformer import Transformer
 from fathom.native import build as native
 from fathom.quant.schemes import scheme_named
-from fathom.verify.certificate import Certificate
-from fathom.verify.compare import TOLERANCES, Comparison, compare
-from fathom.verify.layout import layout
-from fathom.verify.prompts import prompts, texts
-from fathom.verify.references import reference, unpacked, whole
+from fathom.report.table import plain as as_text
+from fathom.report.table import table
+from fathom.tokenizer.protocol import Tokenizer
+from fathom.verify.layout import Layout, layout
+from fathom.verify.references import TOLERANCES, Comparison, compare, reference, unpacked, whole
+
+# What a model is asked when it is verified: the same texts every time, and tokens drawn at random from a seed.
+#
+# Random tokens visit every corner of a vocabulary; texts are what models are for. Does not know who answers.
+
+LONGEST = 256  # tokens of one prompt
+RANDOM = 4  # prompts of random tokens
+TEXTS = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her friends. One"
+    ' day, she saw a big, red ball. She wanted to play with it, but it was too high up in the tree. Her mom said, "Do'
+    ' not worry, we can ask your dad to help." They went home together, and soon everyone was happy again.',
+    "The sea was calm that morning, and the fishermen had already left the harbour. In the market square the first"
+    " stalls were opening: bread, cheese, apples and fresh flowers. An old man sat down on the bench in front of the"
+    " church, as he had done every day for twenty years, and waited for the bells to ring.",
+    "def add(a, b):\n    return a + b\n\n\nassert add(1, 2) == 3\n",
+    "Zürich, 東京, Москва: 12.5 % of 1,000 is 125 — isn't it? 🙂\n",
+)
+
+
+def prompts(vocab_size: int, context_length: int, tokenizer: Tokenizer | None, seed: int) -> list[Tensor]:
+    """Ids (t,) of each prompt, of at most LONGEST tokens and never more than the context."""
+    longest = min(LONGEST, context_length)
+    chance = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(vocab_size, (longest,), generator=chance) for _ in range(RANDOM)]
+    return [torch.tensor(ids[:longest]) for ids in texts(tokenizer)] + drawn
+
+
+def texts(tokenizer: Tokenizer | None) -> Iterator[list[int]]:
+    """The texts that this vocabulary can say, bos first where the format has one."""
+    for text in TEXTS if tokenizer is not None else ():
+        assert tokenizer is not None
+        try:
+            ids = tokenizer.encode(text)
+        except FathomError:  # a vocabulary of characters need not have all of these
+            continue
+        yield ([] if tokenizer.bos is None else [tokenizer.bos]) + ids
+
+
+# What a verification found, as plain values and as text for a reader. Computes nothing.
+
+PACKED = (
+    "packed in {}: naive and cache compute with these weights and must be equal; the others have floats, and the"
+    " difference is what packing costs"
+)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A model, how it was run, and how it compares."""
+
+    path: str
+    format: str
+    dtype: str
+    quantize: str | None  # how the matrices of the blocks are packed
+    device: str
+    torch: str
+    prompts: int
+    seed: int
+    layout: Layout | None
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every comparison holds and nothing speaks for the other rope layout."""
+        return all(c.passed for c in self.comparisons) and (self.layout is None or self.layout.verdict != "wrong")
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values."""
+        comparisons = [plain(c) | {"allowed": c.allowed, "passed": c.passed} for c in self.comparisons]
+        layout = self.layout and plain(self.layout) | {"verdict": self.layout.verdict}
+        return plain(self) | {"comparisons": comparisons, "layout": layout, "passed": self.passed}
+
+    def text(self) -> str:
+        """A table with a verdict on every line, and the verdict on all."""
+        heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest logit", "KL, nats", "top-1", "verdict")
+        rows = [
+            (
+                c.reference,
+                f"{c.tokens:,}",
+                f"{c.max_difference:.2e}",
+                "" if c.allowed is None else f"{c.allowed:.1e}",
+                f"{c.largest_logit:.1f}",
+                f"{c.kl:.1e}",
+                f"{100 * c.top1:.2f} %",
+                verdict(c),
+            )
+            for c in self.comparisons
+        ]
+        lines = [f"{self.path}: {self.format}", f"run as {self.dtype} on {self.device}, torch {self.torch}"]
+        lines += [PACKED.format(self.quantize)] if self.quantize else []
+        lines += [f"{self.prompts} prompts, seed {self.seed}", ""]
+        lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5, 6))).rstrip(), ""]
+        lines += [f"{c.reference}: {c.about}" for c in self.comparisons]
+        lines += [f"rope layout: {said(self.layout)}"] if self.layout else []
+        return "\n".join([*lines, "", "verified" if self.passed else "NOT VERIFIED"])
+
+
+def verdict(c: Comparison) -> str:
+    if not c.passed:
+        return "DIFFERENT"
+    return "equal" if c.tolerance else "not judged"
+
+
+def said(layout: Layout) -> str:
+    """The evidence on the rope layout in a line."""
+    evidence = []
+    if layout.weights is not None:
+        w = layout.weights
+        evidence.append(
+            f"by weights {w.verdict} ({w.half_split:+.1f} σ half-split, {w.interleaved:+.1f} σ interleaved)"
+        )
+    if layout.loss is not None and layout.other_loss is not None:
+        evidence.append(f"loss on text {layout.loss:.3f} as loaded, {layout.other_loss:.3f} in the other layout")
+    meaning = {"right": "right", "wrong": "WRONG: the rows of q and k are in the order of the other layout"}
+    return f"{meaning.get(layout.verdict, layout.verdict)}; {'; '.join(evidence)}"
+
 
 SAME_WEIGHTS = ("naive", "cache")  # whatever the model's weights are, these have them
 

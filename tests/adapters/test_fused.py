@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fathom.adapters.fused import Factors, fuse, split
+from fathom.adapters.peft_config import Factors, fuse, split
 
 OUTS = [6, 4, 5]
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.adapters.identity import c11
 from fathom.adapters.layer import Lora, LoraLinear
+from fathom.adapters.merge import c11
 from fathom.inspect.identities import TOLERANCES, Residuals, broken
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
 

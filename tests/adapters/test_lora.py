@@ -17,7 +17,7 @@ from fathom.adapters.targets import chosen
 from fathom.errors import FathomError
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
-from fathom.quant.swap import quantize_model
+from fathom.quant.model import quantize_model
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
 
 KINDS: dict[str, dict[str, Any]] = {

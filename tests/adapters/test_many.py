@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.adapters.many import blend, rows, switch
+from fathom.adapters.lora import blend, rows, switch
 from fathom.adapters.merge import folded
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError

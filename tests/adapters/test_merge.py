@@ -17,7 +17,7 @@ from fathom.errors import FathomError
 from fathom.formats.detect import open_model
 from fathom.formats.export import export
 from fathom.formats.load import load as load_model
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from tests.adapters.models import adapter_folder, base_folder
 from tests.architectures import LLAMA, ids_for, model_of
 from tests.cli.models import model_folder

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fathom.adapters import lora, peft
-from fathom.adapters.base import fingerprint
 from fathom.adapters.load import load
 from fathom.adapters.options import LoraOptions
+from fathom.adapters.peft_config import fingerprint
 from fathom.errors import FathomError
 from fathom.formats.export import export
 from fathom.formats.load import load as load_model

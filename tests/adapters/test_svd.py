@@ -8,17 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from fathom.adapters.spectrum import (
+from fathom.adapters.svd import (
+    SVD,
     Law,
     control,
     control_of_product,
     effective_rank,
     energy_rank,
+    intruders,
     numerical_rank,
+    overlap,
+    principal_angles,
+    sampled_svd,
+    singular_values,
     stable_rank,
+    svd,
+    svd_of_product,
 )
-from fathom.adapters.subspaces import intruders, overlap, principal_angles
-from fathom.adapters.svd import SVD, sampled_svd, singular_values, svd, svd_of_product
 from fathom.errors import FathomError
 from fathom.formats.safetensors_file import open_safetensors
 

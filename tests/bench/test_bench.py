@@ -9,17 +9,16 @@ import pytest
 import torch
 
 from fathom.bench import bench as room
-from fathom.bench import learning, probes, shapes, works
+from fathom.bench import probes, shapes, works
 from fathom.bench.bench import Measured, bench
 from fathom.bench.options import UNCOUNTED, BenchOptions
 from fathom.bench.probes import Probes
-from fathom.bench.report import text
-from fathom.bench.result import Figure
+from fathom.bench.result import Figure, text
 from fathom.bench.shapes import random_model
 from fathom.cli.main import main
 from fathom.model.cache import KVCache
 from fathom.model.cost import n_parameters
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from tests.bench.test_counts import GPT, LLAMA
 from tests.cli.models import model_folder
 
@@ -73,7 +72,7 @@ def test_a_work_answers_with_what_it_says(words: tuple[str, ...], capsys: pytest
 
 
 def test_starting_is_its_parts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fathom.bench.startup.IMPORTS", "")
+    monkeypatch.setattr("fathom.bench.works.IMPORTS", "")
     said = answered(capsys, "startup", "--prompt", "16")
     whole, *parts = said["figures"]
     assert [part["name"] for part in parts] == ["imports", "load", "first token"]
@@ -86,7 +85,7 @@ def test_starting_is_its_parts(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_any_model_can_be_measured(
     work: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fathom.bench.startup.IMPORTS", "")
+    monkeypatch.setattr("fathom.bench.works.IMPORTS", "")
     folder = model_folder(tmp_path / "model", ByteTokenizer())
     said = answered(capsys, work, str(folder), "--prompt", "8", "--new", "6")
     assert said["model"] == str(folder) and said["parameters"] > 0
@@ -146,8 +145,8 @@ def test_plain_is_without_what_generation_prepares(monkeypatch: pytest.MonkeyPat
 
 def test_an_adapter_stands_where_the_peers_put_it() -> None:
     options = BenchOptions(work="finetune", prompt=8, batch=1, repeat=1, device="cpu", dtype="fp32")
-    assert learning.finetune(random_model(GPT, torch.float32), options).targets == ("attn.q", "attn.k", "attn.v")
-    assert len(learning.finetune(random_model(LLAMA, torch.float32), options).targets) == 7
+    assert works.finetune(random_model(GPT, torch.float32), options).targets == ("attn.q", "attn.k", "attn.v")
+    assert len(works.finetune(random_model(LLAMA, torch.float32), options).targets) == 7
 
 
 def test_memory_is_measured_before_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:

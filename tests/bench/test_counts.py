@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fathom.bench.counts import finetune_flops, prefill_flops, step_bytes, weight_bytes
+from fathom.bench.bench import finetune_flops, prefill_flops, step_bytes, weight_bytes
 from fathom.bench.shapes import random_model
 from fathom.model.config import ModelConfig
 from fathom.model.cost import flops
 from fathom.model.transformer import Transformer
-from fathom.quant.swap import quantize_model
+from fathom.quant.model import quantize_model
 
 LLAMA = ModelConfig(vocab_size=96, context_length=64, d_model=64, n_layer=3, n_head=4, n_kv_head=2, d_ff=160,
                     position="rope", norm="rms", mlp="swiglu")  # fmt: skip

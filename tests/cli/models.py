@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fathom.formats.config_file import CONFIG, write_config
-from fathom.formats.native import WEIGHTS, write_weights
+from fathom.formats.run import WEIGHTS, write_weights
 from fathom.tokenizer.load import FILE, save
 from fathom.tokenizer.protocol import Tokenizer
 from tests.generate.models import random_model

@@ -13,8 +13,8 @@ from fathom.cli.chat import reply
 from fathom.cli.main import main
 from fathom.generate.chat import Conversation
 from fathom.generate.options import GenerateOptions
-from fathom.generate.pieces import Piece
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.generate.text import Piece
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.template import LLAMA3
 from tests.cli.models import model_folder
 from tests.generate.models import random_model

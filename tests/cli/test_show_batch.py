@@ -8,8 +8,8 @@ import pytest
 from fathom.cli.main import main
 from fathom.cli.show_batch import legend, painted, spelled, visible
 from fathom.data.examples import Example, rendered
-from fathom.data.instructions import Instructions
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.data.records import Instructions
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import load, save
 from fathom.tokenizer.template import LLAMA3
 from tests.tokenizer.templates import bpe

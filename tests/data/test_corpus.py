@@ -7,8 +7,8 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from fathom.data import corpus
 from fathom.data import corpus as corpus_module
-from fathom.data import download
 from fathom.data.corpus import NAMED, Corpus, resolve
 from fathom.errors import FathomError
 
@@ -134,7 +134,7 @@ def test_shakespeare_comes_from_the_cache(shared_data: Path, tmp_path: Path, mon
     text = (shared_data / "tinyshakespeare.txt").read_bytes()
     (tmp_path / "shakespeare.txt").write_bytes(text)
     assert whole(resolve("shakespeare"), 1 << 20).encode() == text
-    assert resolve("shakespeare").fingerprint() == download.SHAKESPEARE.sha256
+    assert resolve("shakespeare").fingerprint() == corpus.SHAKESPEARE.sha256
 
 
 def test_the_named_corpora_are_these() -> None:

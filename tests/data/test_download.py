@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fathom.data.download import SHAKESPEARE, Remote, cache_folder, fetch
+from fathom.data.corpus import SHAKESPEARE, Remote, cache_folder, fetch
 from fathom.errors import FathomError
 
 CONTENT = b"To be, or not to be\n" * 1000

@@ -6,9 +6,8 @@ import pytest
 
 from fathom.data.corpus import resolve
 from fathom.data.examples import Example, rendered, windows
-from fathom.data.instructions import Completion, Dialogue, Document, Instructions
-from fathom.tokenizer.byte import ByteTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.data.records import Completion, Dialogue, Document, Instructions
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.load import load
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import LLAMA2, LLAMA3, Message, render

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fathom.data.instructions import Completion, Dialogue, Document, Instructions
+from fathom.data.records import Completion, Dialogue, Document, Instructions
 from fathom.errors import FathomError
 from fathom.tokenizer.template import Message
 from tests.mutants import survive

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fathom.data.batches import IGNORED, Batch
-from fathom.data.example_file import ExampleFile, Short, write_examples
+from fathom.data.examples import ExampleFile, Short, write_examples
 from fathom.data.packing import ExampleBatches, batch, eval_rows, pack
 from fathom.model.cache import Packed
 from fathom.model.transformer import Transformer

@@ -10,11 +10,10 @@ import pytest
 
 from fathom.data import corpus as corpus_module
 from fathom.data.corpus import Corpus, resolve
-from fathom.data.prepare import encoded, text_size, tokenize
-from fathom.data.token_file import open_tokens
+from fathom.data.token_file import encoded, open_tokens, text_size, tokenize
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer.bpe import BPETokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import CharacterTokenizer
 from fathom.tokenizer.load import load, make
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -108,7 +107,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from fathom.data.corpus import resolve
-from fathom.data.prepare import tokenize
+from fathom.data.token_file import tokenize
 from fathom.tokenizer.load import make
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))

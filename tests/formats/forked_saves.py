@@ -16,7 +16,7 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.formats import checkpoint
-from fathom.formats.tensors import write_tensors
+from fathom.formats.safetensors_file import write_tensors
 from tests.formats.saving import files, quick_directory
 
 torch.set_num_threads(1)  # a forked child has none of its parent's threads and would wait for them forever

@@ -11,7 +11,7 @@ from fathom.formats import export as exporting
 from fathom.formats.export import export
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 
 LLAMA = replace(LLAMA2_7B, vocab_size=256, context_length=32, d_model=64, n_layer=2, n_head=4, n_kv_head=2, d_ff=96)
 TINY_GPT2 = replace(GPT2, vocab_size=256, context_length=32, d_model=64, n_layer=2, n_head=4)

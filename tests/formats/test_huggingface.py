@@ -14,7 +14,7 @@ from fathom.errors import FathomError
 from fathom.formats.convert import read_ours
 from fathom.formats.huggingface import open_huggingface, read_ends, write_huggingface
 from fathom.formats.llama2c import open_llama2c
-from fathom.formats.tensors import write_tensors
+from fathom.formats.safetensors_file import write_tensors
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2 as PRESET_GPT2
 from fathom.model.presets import LLAMA2_7B

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fathom.errors import FathomError
-from fathom.formats.json_file import field, parse_object, read_object, short
+from fathom.json_file import field, parse_object, read_object, short
 
 VALUES = parse_object(b'\xef\xbb\xbf{"a": 3, "b": 2.5, "c": true, "d": "x", "e": null}', "f")  # with Windows' mark
 DEEP = '{"a": ' + "[" * 800 + "]" * 800 + "}"

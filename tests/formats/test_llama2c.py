@@ -12,8 +12,7 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.formats.convert import from_ours, read_ours
-from fathom.formats.llama2c import is_llama2c, open_llama2c, write_llama2c
-from fathom.formats.llama2c_layout import SIZES
+from fathom.formats.llama2c import SIZES, is_llama2c, open_llama2c, write_llama2c
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer

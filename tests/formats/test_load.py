@@ -16,13 +16,13 @@ from fathom.formats.config_file import write_config
 from fathom.formats.detect import is_model, locate, open_model
 from fathom.formats.export import WRITERS, export
 from fathom.formats.load import load, load_tokenizer, needed, read, stretched
-from fathom.formats.native import write_weights
+from fathom.formats.run import write_weights
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
+from fathom.quant.model import quantize_model
 from fathom.quant.schemes import scheme_named
-from fathom.quant.swap import quantize_model
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import save
 
 CONFIG = replace(LLAMA2_7B, vocab_size=256, context_length=32, d_model=32, n_layer=2, n_head=4, n_kv_head=2, d_ff=64)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.formats.convert import accounted, read_ours, to_ours
-from fathom.formats.meta import open_meta, write_meta
-from fathom.formats.meta_params import config_of, params_of
+from fathom.formats.meta import config_of, open_meta, params_of, write_meta
 from fathom.formats.meta_shards import join_shards
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig, RopeScaling

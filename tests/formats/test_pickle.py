@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
-from fathom.formats.pickle import open_pickle
+from fathom.formats.torch_file import open_pickle
 from tests.formats.torch_files import Call, pickled, storage, tensor, write
 from tests.mutants import survive
 

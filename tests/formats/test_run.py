@@ -9,8 +9,7 @@ from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.formats.config_file import write_config
 from fathom.formats.load import load
-from fathom.formats.native import write_weights
-from fathom.formats.run import open_run
+from fathom.formats.run import open_run, write_weights
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.load import make, save

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
-from fathom.formats.shards import open_weights
-from fathom.formats.tensors import write_tensors
+from fathom.formats.huggingface import open_weights
+from fathom.formats.safetensors_file import write_tensors
 
 ONE, TWO, INDEX = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"
 

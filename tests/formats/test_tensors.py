@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from fathom.errors import FathomError
-from fathom.formats.tensors import write_tensors
+from fathom.formats.safetensors_file import write_tensors
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
 

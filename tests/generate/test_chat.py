@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from fathom.data.instructions import Dialogue, Instructions
+from fathom.data.records import Dialogue, Instructions
 from fathom.errors import ContextOverflow, FathomError
 from fathom.generate.chat import Conversation
 from fathom.generate.generate import generate
 from fathom.generate.options import GenerateOptions
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.template import LLAMA3, Message, render
 from tests.generate.models import random_model
 from tests.tokenizer.templates import PUBLISHED, bpe

@@ -12,8 +12,7 @@ from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
 from fathom.generate.generate import Stream, first_id, generate, prompt_ids, stream
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.bpe import BPETokenizer
-from fathom.tokenizer.byte import ByteTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.protocol import Special
 from tests.generate.models import CONTEXT, KINDS, random_model
 

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from fathom.errors import FathomError
 from fathom.generate import context
 from fathom.generate.options import SamplingOptions
-from fathom.generate.propose import LONGEST, SHORTEST, DraftModel, PromptLookup, check_tokens
 from fathom.generate.sampling import Samplers
+from fathom.generate.speculative import LONGEST, SHORTEST, DraftModel, PromptLookup, check_tokens
 from fathom.model.transformer import Transformer
-from fathom.tokenizer.byte import ByteTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from tests.generate.models import KINDS, random_model
 
 SEEN = torch.zeros(1, 256, dtype=torch.bool)

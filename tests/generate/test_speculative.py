@@ -18,8 +18,7 @@ from fathom.generate.options import GenerateOptions
 from fathom.generate.sampling import Samplers
 from fathom.generate.speculative import Draft, Speculative, settle
 from fathom.model.transformer import Transformer
-from fathom.tokenizer.byte import ByteTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from tests.generate.models import KINDS, random_model
 from tests.generate.test_generate import Ended
 

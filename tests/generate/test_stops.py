@@ -7,10 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fathom.generate.stops import StopStrings, TextDecoder
+from fathom.generate.text import StopStrings, TextDecoder
 from fathom.tokenizer.bpe import BPETokenizer
-from fathom.tokenizer.byte import ByteTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.protocol import Tokenizer
 
 TEXT = "na\u00efve caf\u00e9 \u20ac5 \U0001f600\U0001f469\u200d\U0001f4bb \u65e5\u672c\u8a9e e\u0301 na na na " * 3

@@ -1,8 +1,7 @@
 """Rows are told in order and as early as can be."""
 
-from fathom.generate.generate import stream
-from fathom.generate.tell import BETWEEN, tell
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.generate.generate import BETWEEN, stream, tell
+from fathom.tokenizer.characters import ByteTokenizer
 from tests.generate.models import random_model
 
 GIVEN = {"max_new_tokens": 20, "seed": 2}

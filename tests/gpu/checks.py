@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
-from fathom.fast.graph import Recorded
-from fathom.fast.matvec import FLOATS, FOUR_BITS, few_rows, matvec, matvec_int4
+from fathom.backend.cuda_graph import Recorded
+from fathom.backend.matvec import FLOATS, FOUR_BITS, few_rows, matvec, matvec_int4
 from fathom.model.attention import attend, attend_fused, causal
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
+from fathom.quant.model import quantize_model
 from fathom.quant.schemes import SCHEMES
-from fathom.quant.swap import quantize_model
 from fathom.train.loop import Session, update
 from fathom.train.loss import next_token_loss
 from fathom.train.options import TrainOptions

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
+from fathom.backend.cuda_graph import StaticCache
 from fathom.data.batches import Batch
-from fathom.fast.graph import StaticCache
 from fathom.generate.context import Cached, Window
 from fathom.generate.options import GenerateOptions
 from fathom.generate.sampling import Samplers, draw
@@ -25,8 +25,8 @@ from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
+from fathom.quant.model import linears
 from fathom.quant.schemes import SCHEMES
-from fathom.quant.swap import linears
 from fathom.train.loop import Session, evaluate, update
 from fathom.train.options import TrainOptions
 from tests.gpu.checks import LLAMA, MODELS, STRONG

@@ -26,7 +26,7 @@ def test_the_model_is_short(paths: list[Path], most: int) -> None:
     assert sum(map(lines, paths)) <= most
 
 
-@pytest.mark.parametrize("paths, most", [(MODULES, 300), (HOUSE, 60)], ids=["package", "house"])
+@pytest.mark.parametrize("paths, most", [(MODULES, 350), (HOUSE, 60)], ids=["package", "house"])
 def test_files_are_short(paths: list[Path], most: int) -> None:
     assert not {name(path): lines(path) for path in paths if lines(path) > most}
 

@@ -10,12 +10,12 @@ from tests.house.source import MODULES, PACKAGE, name, tree
 
 FLOORS = """
 __version__ Room errors
-atomic fields files machine
+fields files json_file machine
 native
 model
 tokenizer quant report
 formats data
-inspect fast
+inspect backend
 generate
 adapters
 train

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from fathom.formats.config_file import CONFIG, write_config
-from fathom.formats.native import WEIGHTS, write_weights
-from fathom.lab.options import RankOptions
+from fathom.formats.run import WEIGHTS, write_weights
 from fathom.lab.rank import loss_vs_rank
-from fathom.lab.result import RankResult
+from fathom.lab.result import RankOptions, RankResult
 from fathom.model.transformer import Transformer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import CharacterTokenizer
 from fathom.tokenizer.load import FILE, save
 from fathom.train.events import Event
 from tests.generate.models import random_model

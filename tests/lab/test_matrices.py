@@ -9,10 +9,10 @@ import torch
 from fathom.errors import FathomError
 from fathom.formats.export import export
 from fathom.formats.load import load
-from fathom.formats.native import read_weights
-from fathom.formats.tensors import write_tensors
-from fathom.lab.matrices import open_matrices, same
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.formats.run import read_weights
+from fathom.formats.safetensors_file import write_tensors
+from fathom.lab.spectra import open_matrices, same
+from fathom.tokenizer.characters import CharacterTokenizer
 from tests.lab.conftest import LETTERS, small, written
 
 

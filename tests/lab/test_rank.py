@@ -12,11 +12,10 @@ import torch
 from fathom.adapters.svd import svd
 from fathom.errors import FathomError
 from fathom.lab import report
-from fathom.lab.allocate import cheapest, first, parameters
-from fathom.lab.options import RankOptions
+from fathom.lab.extract import cheapest, first, parameters
+from fathom.lab.pages import rank_page
 from fathom.lab.rank import loss_vs_rank
-from fathom.lab.rank_page import rank_page
-from fathom.lab.result import Point, RankResult
+from fathom.lab.result import Point, RankOptions, RankResult
 from fathom.train.events import Event, Note
 from tests.lab.conftest import SMALL
 from tests.report.test_html import Reader

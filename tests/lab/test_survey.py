@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-import fathom.lab.changes
 import fathom.lab.spectra
+import fathom.lab.survey
 from fathom.adapters import lora, peft
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 from fathom.formats.load import load
-from fathom.formats.tensors import write_tensors
-from fathom.lab.compare import side
-from fathom.lab.page import survey_page
+from fathom.formats.safetensors_file import write_tensors
+from fathom.lab.pages import survey_page
 from fathom.lab.report import role, row, said_of
 from fathom.lab.spectra import measure
-from fathom.lab.survey import Survey, survey
+from fathom.lab.survey import Survey, side, survey
 from tests.report.test_html import Reader
 
 
@@ -88,7 +87,7 @@ def test_an_adapter_of_its_own_change_has_its_directions(base: Path, tuned: Path
 
 
 def test_large_matrices_are_sampled_and_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for room in (fathom.lab.spectra, fathom.lab.changes):
+    for room in (fathom.lab.spectra, fathom.lab.survey):
         monkeypatch.setattr(room, "LARGE", 50)
         monkeypatch.setattr(room, "SAMPLED", 20)
     low = torch.randn(90, 8) @ torch.randn(8, 70)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fathom.cli.main import main
-from fathom.formats.tensors import write_tensors
+from fathom.formats.safetensors_file import write_tensors
 from tests.lab.conftest import small, written
 
 Capture = pytest.CaptureFixture[str]

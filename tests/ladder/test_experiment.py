@@ -11,10 +11,9 @@ import torch
 
 from fathom.data.batches import Batches, eval_windows
 from fathom.errors import FathomError
-from fathom.formats.native import read_weights
-from fathom.ladder import budget, experiment
-from fathom.ladder.budget import Cost, Pace, plan
-from fathom.ladder.experiment import climb, resume
+from fathom.formats.run import read_weights
+from fathom.ladder import experiment
+from fathom.ladder.experiment import Cost, Pace, climb, plan, resume
 from fathom.ladder.options import LadderOptions
 from fathom.ladder.result import LadderResult, read
 from fathom.ladder.rungs import IDEAS, rungs
@@ -99,7 +98,7 @@ def test_stopped_and_resumed_equals_never_stopped(words: Path, tmp_path: Path) -
 
 
 def test_the_minutes_end_a_ladder(words: Path, tmp_path: Path) -> None:
-    start = budget.REPORT_SECONDS / 60  # all of it is kept for the report
+    start = experiment.REPORT_SECONDS / 60  # all of it is kept for the report
     cut = climb(LadderOptions(data=str(words), **FEW | {"minutes": start}), tmp_path / "run")
     assert cut.trained == () and read(tmp_path / "run") == cut
 
@@ -117,7 +116,7 @@ def test_the_plan_fits_the_minutes() -> None:
     costs = {"a": Cost(step=0.01, evaluation=0.1), "b": Cost(step=0.03, evaluation=0.3)}
     steps = plan(costs, options, seconds=280)
     total = 3 * sum(cost.run(steps, options.evaluations) for cost in costs.values())
-    assert 0.8 * 280 < total <= budget.SLACK * 280
+    assert 0.8 * 280 < total <= experiment.SLACK * 280
     with pytest.raises(FathomError, match=r"minutes=0.1 is too short for 2 rungs with 3 seeds.* give more minutes"):
         plan(costs, replace(options, minutes=0.1), seconds=1)
 
@@ -127,11 +126,11 @@ def test_the_faster_number_of_threads(
     one: float, all_of_them: float, chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {1: one, 3: all_of_them}
-    monkeypatch.setattr(budget, "measure", lambda *_: Cost(seconds[torch.get_num_threads()], 0))
+    monkeypatch.setattr(experiment, "measure", lambda *_: Cost(seconds[torch.get_num_threads()], 0))
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with budget.fastest_threads(rungs(5)[-1], LadderOptions(), None, []) as threads:  # type: ignore[arg-type]
+        with experiment.fastest_threads(rungs(5)[-1], LadderOptions(), None, []) as threads:  # type: ignore[arg-type]
             assert threads == torch.get_num_threads() == chosen
         assert torch.get_num_threads() == 3
     finally:

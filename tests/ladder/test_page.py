@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fathom.ladder.page import page, write_page
-from fathom.ladder.report import rounded, rows, summary, terminal
+from fathom.ladder.page import page, rounded, rows, source, summary, terminal, write_page
 from fathom.ladder.result import LadderResult, Trained
 from fathom.ladder.rungs import IDEAS
-from fathom.ladder.source import source
 from fathom.report.html import code
 from fathom.report.table import plain
 from tests.report.test_html import Reader

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
+from fathom.ladder.page import source
 from fathom.ladder.rungs import IDEAS, Rung, difference, find, recipes, rungs
-from fathom.ladder.source import source
 from fathom.model.config import ModelConfig
 from fathom.model.cost import n_parameters
 from fathom.model.transformer import Transformer

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fathom.ladder.statistics import bought, estimate, t_quantile, t_within
+from fathom.ladder.result import bought, estimate, t_quantile, t_within
 
 # two-sided 95 % points of Student's t, as in any printed table
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}

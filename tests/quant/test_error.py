@@ -5,10 +5,9 @@ import torch
 
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.quant.error import cost, costs
 from fathom.quant.linear import QuantLinear
+from fathom.quant.model import cost, costs, linears
 from fathom.quant.schemes import SCHEMES
-from fathom.quant.swap import linears
 
 CONFIG = ModelConfig(vocab_size=31, context_length=16, d_model=64, n_layer=2, n_head=4, mlp="gelu", norm="rms")
 

@@ -10,8 +10,8 @@ from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
+from fathom.quant.model import linears, quantize_model, replace
 from fathom.quant.schemes import SCHEMES
-from fathom.quant.swap import linears, quantize_model, replace
 
 LLAMA = ModelConfig(vocab_size=31, context_length=16, d_model=64, n_layer=2, n_head=4, n_kv_head=2, d_ff=172,
                     position="rope", norm="rms", mlp="swiglu")  # fmt: skip

@@ -11,8 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from fathom.report.plot import Curve, Row, bars, curves, dots, loss_curve, png, save, signed, smooth, spread, svg
-from fathom.report.theme import DARK, LIGHT, Theme
+from fathom.report.plot import (
+    DARK,
+    LIGHT,
+    Curve,
+    Row,
+    Theme,
+    bars,
+    curves,
+    dots,
+    loss_curve,
+    png,
+    save,
+    signed,
+    smooth,
+    spread,
+    svg,
+)
 
 TRAIN = [(step, 4.0 / step**0.2 + 0.01 * (step % 3)) for step in range(1, 60)]
 ROWS = [Row("a", 2.5, 0.1, (2.4, 2.6)), Row("b", 1.5, None), Row("c", -0.1, 0.2, faint=True)]

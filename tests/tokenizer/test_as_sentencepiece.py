@@ -8,16 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError
-from fathom.tokenizer.as_library import as_library
-from fathom.tokenizer.as_sentencepiece import as_sentencepiece
-from fathom.tokenizer.byte import ByteTokenizer
 from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.ggml import from_gguf, to_gguf
-from fathom.tokenizer.hugging_face import from_values
+from fathom.tokenizer.hugging_face import as_library, from_values
 from fathom.tokenizer.llama2c import to_tokenizer_bin
 from fathom.tokenizer.load import load, to_model_file
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, read_sentencepiece
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece, read_sentencepiece
 
 MARKS = [*"   ▁▁\n\t\r\0\xa0\u3000", *"theca.s<>0xA12", *"é東😀\u0301", "    ", "</s>", "Hello", " world"]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.lists(st.sampled_from(MARKS), max_size=60).map("".join)

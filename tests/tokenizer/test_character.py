@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import CharacterTokenizer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 

@@ -14,8 +14,7 @@ from fathom.errors import FathomError
 from fathom.formats import gguf
 from fathom.tokenizer import ggml
 from fathom.tokenizer.bpe import LLAMA3, BPETokenizer, byte_letters
-from fathom.tokenizer.byte import ByteTokenizer
-from fathom.tokenizer.character import CharacterTokenizer
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.ggml import from_gguf, to_gguf
 from fathom.tokenizer.pieces import BYTE_PIECES, Pieces
 from fathom.tokenizer.protocol import Special, Tokenizer

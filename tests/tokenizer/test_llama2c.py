@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.llama2c import is_tokenizer_bin, read_tokenizer_bin, to_tokenizer_bin
 from fathom.tokenizer.pieces import BYTE_PIECES, Pieces
 from fathom.tokenizer.protocol import Special, Tokenizer

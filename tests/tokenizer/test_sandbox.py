@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fathom.errors import FathomError
-from fathom.tokenizer.said import by, voices
+from fathom.tokenizer.marked_text import by, voices
 from fathom.tokenizer.sandbox import LONGEST, fill
 from tests.mutants import survive
 from tests.tokenizer.templates import LLAMA31, PUBLISHED

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.generate.stops import TextDecoder
-from fathom.tokenizer import load, pieces, protobuf
+from fathom.generate.text import TextDecoder
+from fathom.tokenizer import load, pieces
 from fathom.tokenizer import sentencepiece as ours
 from fathom.tokenizer.pieces import BYTE, CONTROL, NORMAL, UNUSED, Pieces, write_pieces
 from fathom.tokenizer.protocol import Special
@@ -278,10 +278,10 @@ def test_a_tokenizer_larger_than_its_model_is_refused(shared_data: Path) -> None
         (b"\x0a", "offset 1"),
         (b"\x0a\x05ab", "offset 0"),
         (b"\x08\x01", "offset 1: a number where a message"),
-        (protobuf.number(1, 7), "offset 1: a number where a message"),
-        (protobuf.text(1, protobuf.number(1, 7)), "field 1 .* another kind"),
-        (protobuf.text(1, protobuf.text(1, b"\xff")), "piece 0 at offset 2 is .*; expected UTF-8"),
-        (protobuf.text(1, protobuf.text(1, b"a") + protobuf.text(2, b"abc")), "the score of piece 0 .* 3 bytes"),
+        (pieces.number(1, 7), "offset 1: a number where a message"),
+        (pieces.text(1, pieces.number(1, 7)), "field 1 .* another kind"),
+        (pieces.text(1, pieces.text(1, b"\xff")), "piece 0 at offset 2 is .*; expected UTF-8"),
+        (pieces.text(1, pieces.text(1, b"a") + pieces.text(2, b"abc")), "the score of piece 0 .* 3 bytes"),
         (b"\xff" * 11, "offset 0: a number .* longer than 64 bits"),
         (b"\x0b", "offset 0: not a field"),
     ],
@@ -295,7 +295,7 @@ def test_damaged_files_are_one_line(tmp_path: Path, data: bytes, problem: str) -
 
 def test_of_more_pieces_than_the_model_has_ids_only_the_number_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
-    path.write_bytes(write_pieces(bytes_and(), Special()) + protobuf.text(1, protobuf.text(1, b"\xff")))
+    path.write_bytes(write_pieces(bytes_and(), Special()) + pieces.text(1, pieces.text(1, b"\xff")))
     with pytest.raises(FathomError, match="a tokenizer of 260 tokens for a model of 259"):
         read_sentencepiece(path, 259)
     with pytest.raises(FathomError, match=r"piece 259 at offset .* expected UTF-8"):

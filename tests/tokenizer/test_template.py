@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fathom.errors import FathomError
 from fathom.tokenizer.bpe import BPETokenizer
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.hugging_face import read_folder, to_folder
 from fathom.tokenizer.load import load
 from fathom.tokenizer.protocol import Special

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fathom.train.recipes import Recipe
+from fathom.train.presets import Recipe
 
 SENTENCE = "green bottles hanging on a wall and if one should fall there would be another that nobody had ever seen"
 WORDS = SENTENCE.split()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fathom.backend import training as room
+from fathom.backend.training import attend_narrow
 from fathom.model.attention import attend
-from fathom.train import attend as room
-from fathom.train.attend import attend_narrow
 
 SIZES = [(2, 4, 4, 24, 24, 8), (1, 4, 2, 33, 33, 16), (2, 6, 1, 17, 17, 4), (1, 2, 2, 5, 40, 8), (1, 1, 1, 1, 1, 2)]
 

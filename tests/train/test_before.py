@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fathom.train.before import overlap
+from fathom.train.preflight import overlap
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])

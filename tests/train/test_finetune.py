@@ -13,10 +13,9 @@ from fathom.adapters import lora
 from fathom.errors import Diverged, FathomError
 from fathom.formats.detect import open_model
 from fathom.formats.load import load as load_base
-from fathom.train.events import Evaluated, Event, Note, Sample
+from fathom.train.events import Evaluated, Event, Note, Sample, read
 from fathom.train.finetune import micro_batch, resumed, start
 from fathom.train.loop import Session, update
-from fathom.train.metrics import read
 from tests.train.runs import TEXT
 from tests.train.tuning import GPT, base, records, tuned
 

@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from fathom.errors import FathomError
-from fathom.train.events import Progress, Saved
+from fathom.train.events import Progress, Saved, read
 from fathom.train.finetune import finetune
-from fathom.train.metrics import read
 from tests.train.test_resume import Stopped, after, figures, same_bits
 from tests.train.tuning import base, records, tuned
 

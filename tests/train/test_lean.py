@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from fathom.backend.training import slim
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from fathom.native import passes
 from fathom.native.build import compiler
-from fathom.train.lean import slim
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "n_layer": 2, "n_head": 2, "d_model": 32, "d_ff": 48, "context_length": 16}
 CONFIGS = {

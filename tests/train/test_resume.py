@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 import fathom
 from fathom.errors import FathomError
 from fathom.formats.run import find
-from fathom.train.events import Event, Note, Progress, Saved
-from fathom.train.metrics import read
-from fathom.train.recipes import Recipe
+from fathom.train.events import Event, Note, Progress, Saved, read
+from fathom.train.presets import Recipe
 from fathom.train.train import train
 from tests.train.runs import recipe
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fathom.train.optimizer import factor
 from fathom.train.options import TrainOptions
-from fathom.train.schedule import factor
 
 KINDS = ("constant", "linear", "cosine", "wsd")
 

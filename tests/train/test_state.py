@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from fathom.errors import FathomError
-from fathom.formats.tensors import write_tensors
-from fathom.train.state import load_optimizer_state, optimizer_state, random_states, restore_random_states
+from fathom.formats.safetensors_file import write_tensors
+from fathom.train.checkpoints import load_optimizer_state, optimizer_state, random_states, restore_random_states
 
 
 class Sign(Optimizer):

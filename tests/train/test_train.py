@@ -12,9 +12,8 @@ from fathom.data.batches import eval_windows
 from fathom.errors import Diverged, FathomError
 from fathom.formats.checkpoint import steps
 from fathom.train import loop
-from fathom.train.events import Evaluated, Event, Note, Progress, Sample, Saved
+from fathom.train.events import Evaluated, Event, Note, Progress, Sample, Saved, read
 from fathom.train.loop import Session, evaluate, update
-from fathom.train.metrics import read
 from fathom.train.run import open_run
 from fathom.train.train import train
 from tests.train.runs import TEXT, recipe

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fathom.formats.config_file import CONFIG, write_config
-from fathom.formats.native import WEIGHTS, write_weights
+from fathom.formats.run import WEIGHTS, write_weights
 from fathom.model.config import ModelConfig
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import FILE, save
 from fathom.train.finetune import finetune
 from fathom.train.train import Result
@@ -42,7 +42,7 @@ def records(path: Path, count: int = 30) -> Path:
 
 def tuned(folder: Path, out: str, mode: str = "new", report: Any = lambda event: None, **said: Any) -> Result:
     """A short run on a LLaMA; of what is said, the fields of FinetuneOptions go there."""
-    from fathom.train.finetune_options import FinetuneOptions
+    from fathom.train.options import FinetuneOptions
 
     options = {name: said.pop(name) for name in list(said) if name in FinetuneOptions.__dataclass_fields__}
     if mode == "resume":

@@ -11,22 +11,21 @@ import pytest
 import torch
 from torch import nn
 
+from fathom.backend.step import Step
 from fathom.cli.main import main
 from fathom.data.batches import IGNORED
 from fathom.errors import FathomError
-from fathom.fast.step import Step
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
-from fathom.quant.error import costs
+from fathom.quant.model import costs, quantize_model
 from fathom.quant.schemes import SCHEMES
-from fathom.quant.swap import quantize_model
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.verify import evaluate as rows
 from fathom.verify.evaluate import evaluate, places, questions
 from fathom.verify.quantised import Found, as_generated, judged, packed_copy, report
+from tests.backend.test_quicken import meets_eight_bits
 from tests.cli.models import model_folder
-from tests.fast.test_quicken import meets_eight_bits
 from tests.generate.models import random_model
 from tests.train.tuning import base, records
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fathom.backend.step import Step
 from fathom.cli.main import main
 from fathom.errors import FathomError
-from fathom.fast.step import Step
 from fathom.formats.export import export
 from fathom.formats.load import load
 from fathom.formats.rope_layout import rope_layout
@@ -17,7 +17,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
-from fathom.tokenizer.byte import ByteTokenizer
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.verify.layout import interleaved, layout
 from fathom.verify.verify import verify
 

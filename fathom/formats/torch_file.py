@@ -1,0 +1,299 @@
+"""What torch.save writes, read without running it: a zip with a pickle (`data.pkl`) and the numbers (`data/0`, ...).
+
+The pickle says which tensor is which part of which storage; each is checked against its storage, and that against the
+file, before anything is read. Does not know whose tensors they are.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.formats.opened import Stored, tensor_at
+from fathom.formats.pickle_machine import View, run
+
+# A zip whose members lie in the file as they are, such as torch.save writes: where each one's bytes begin and end.
+#
+# A zip is read from its end: the last record points to a directory, which lists every member with its size and CRC
+# (PKWARE APPNOTE 6.3.9, sections 4.3 and 4.5.3). What torch does not write is refused: compressed, encrypted,
+# overlapping or repeated members, comments. Does not know what the members are.
+
+END = struct.Struct("<4s4H2IH")  # signature, disks, counts, size and offset of the directory, length of the comment
+END64 = struct.Struct("<4sQ2H2I4Q")  # the same with 64 bits
+LOCATOR = struct.Struct("<4sIQI")  # says where END64 lies
+ENTRY = struct.Struct("<4s6H3I5H2I")  # one member in the directory; its name and extra fields follow
+HEADER = struct.Struct("<4s5H3I2H")  # the same once more before the member's bytes
+EXTRA = struct.Struct("<2H")  # kind and length of an extra field
+ZIP64 = 1
+IN_EXTRA = 0xFFFFFFFF  # a number that needs 64 bits is in the extra field
+ENCRYPTED = 1
+DIRECTORY_LIMIT = 1 << 21  # bytes: some 25,000 members
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The bytes of one member, and where in the file they lie."""
+
+    start: int
+    size: int
+    crc: int
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The members of a zip by name. Their bytes are to be trusted after `verify` alone."""
+
+    path: Path
+    members: dict[str, Member]
+    verified: set[str] = field(default_factory=set)
+
+    def verify(self, name: str) -> Member:
+        """The member; FathomError unless its bytes have the CRC that the directory notes. Each is read through once."""
+        member = self.members[name]
+        if name not in self.verified:
+            if _crc(self._chunks(member)) != member.crc:
+                raise FathomError(f"{self.path}: {name!r} is damaged: its CRC is not the one noted; get the file anew")
+            self.verified.add(name)
+        return member
+
+    def content(self, name: str, limit: int) -> bytes:
+        """The bytes of a member that has no reason to be larger than `limit`."""
+        if self.members[name].size > limit:
+            raise FathomError(f"{self.path}: {name!r} is {self.members[name].size} bytes; expected at most {limit}")
+        return b"".join(self._chunks(self.verify(name)))
+
+    def _chunks(self, member: Member) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(member.start)
+                for done in range(0, member.size, CHUNK):
+                    yield file.read(min(CHUNK, member.size - done))
+        except OSError as error:
+            raise FathomError(f"{self.path} cannot be read: {error.strerror}") from error
+
+
+def _crc(chunks: Iterable[bytes]) -> int:
+    crc = 0
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def open_archive(path: Path) -> Archive:
+    """The zip at `path`, its directory checked against the file and its members against each other."""
+    try:
+        with path.open("rb") as file:
+            return Archive(path, _members(file, path.stat().st_size, path))
+    except OSError as error:
+        raise FathomError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _members(file: BinaryIO, file_size: int, path: Path) -> dict[str, Member]:
+    start, size, count = _directory(file, file_size, path)
+    file.seek(start)
+    entries = sorted(_entries(file.read(size), path))
+    last = entries[-1][0] if entries else 0
+    if len(entries) != count or last >= start:
+        found = f"lists {len(entries)} members, the last at byte {last}"
+        raise FathomError(f"{path}: the zip directory {found}; expected {count} before byte {start}")
+    members: dict[str, Member] = {}
+    ends = [offset for offset, *_ in entries[1:]] + [start]
+    for (offset, name, length, crc), end in zip(entries, ends):
+        member = Member(_start(file, offset, name, path), length, crc)
+        if member.start + length > end:
+            raise FathomError(
+                f"{path}: zip member {_text(name)!r} runs into the next at byte {end}; the file is damaged"
+            )
+        if members.setdefault(_text(name), member) is not member:
+            raise FathomError(f"{path}: two zip members have the name {_text(name)!r}; expected one of each")
+    return members
+
+
+def _directory(file: BinaryIO, file_size: int, path: Path) -> tuple[int, int, int]:
+    """Start, size and number of entries of the directory, which must end where the records of the end begin."""
+    file.seek(max(0, file_size - END.size - LOCATOR.size - END64.size))
+    tail = file.read()
+    if len(tail) < END.size or not tail[-END.size :].startswith(b"PK\5\6") or tail[-2:] != b"\0\0":
+        raise FathomError(
+            f"{path}: no zip directory at the end of {file_size} bytes; the file was cut short, get it anew"
+        )
+    *_, count, size, start, _ = END.unpack(tail[-END.size :])
+    end = file_size - END.size
+    wide = tail[: END64.size]
+    if tail[-END.size - LOCATOR.size :].startswith(b"PK\6\7") and wide.startswith(b"PK\6\6"):
+        *_, count, size, start = END64.unpack(wide)
+        end = file_size - len(tail)
+    if start + size != end or size > DIRECTORY_LIMIT:
+        raise FathomError(f"{path}: zip directory of {size} bytes at {start}; expected it to end at {end}")
+    return start, size, count
+
+
+def _entries(directory: bytes, path: Path) -> Iterator[tuple[int, bytes, int, int]]:
+    """(offset of the header, name, size, crc) of each member."""
+    at = 0
+    while at < len(directory):
+        found = directory[at : at + ENTRY.size]
+        if len(found) < ENTRY.size or not found.startswith(b"PK\1\2"):
+            raise FathomError(f"{path}: byte {at} of the zip directory begins no entry; the file is damaged")
+        _, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, offset = ENTRY.unpack(found)
+        after = at + ENTRY.size + lengths[0]
+        name, extra = directory[at + ENTRY.size : after], directory[after : after + lengths[1]]
+        packed, size, offset = _wide(extra, packed, size, offset)
+        if method or flags & ENCRYPTED or packed != size:
+            raise FathomError(
+                f"{path}: zip member {_text(name)!r} is compressed or encrypted; torch.save writes neither"
+            )
+        yield offset, name, size, crc
+        at += ENTRY.size + sum(lengths)
+
+
+def _wide(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, int]:
+    """The three numbers, each from the ZIP64 field of `extra` where it did not fit into 32 bits."""
+    at = 0
+    while at + EXTRA.size <= len(extra):
+        kind, length = EXTRA.unpack_from(extra, at)
+        at += EXTRA.size + length
+        if kind == ZIP64:
+            body = extra[at - length : at]
+            wide = iter(struct.unpack_from(f"<{len(body) // 8}Q", body))
+            size = next(wide, size) if size == IN_EXTRA else size
+            packed = next(wide, packed) if packed == IN_EXTRA else packed
+            offset = next(wide, offset) if offset == IN_EXTRA else offset
+            break
+    return packed, size, offset
+
+
+def _start(file: BinaryIO, offset: int, name: bytes, path: Path) -> int:
+    """Where the bytes of a member begin: after its header, in which the name stands again."""
+    file.seek(offset)
+    head = file.read(HEADER.size + len(name))
+    if len(head) < HEADER.size + len(name) or not head.startswith(b"PK\3\4") or head[HEADER.size :] != name:
+        raise FathomError(f"{path}: byte {offset} begins no zip member {_text(name)!r}; the file is damaged")
+    *_, name_length, extra_length = HEADER.unpack_from(head)
+    return offset + HEADER.size + name_length + extra_length
+
+
+def _text(name: bytes) -> str:
+    return name[:200].decode("utf-8", "replace")
+
+
+OLD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number that begins what torch wrote before version 1.6
+PICKLE_LIMIT = 1 << 23  # bytes; a tensor takes some 60
+NAME_LIMIT = 256
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+}  # fmt: skip
+
+
+def open_pickle(path: Path) -> dict[str, Stored]:
+    """The tensors by name in a file of torch.save, or in the one dict of them within it (such as {"model": ...}).
+
+    Numbers are mapped from the file when read, once their CRC holds. Two names of the same numbers are one `Stored`.
+    FathomError where the file is damaged, holds anything but tensors, or is older than torch 1.6.
+    """
+    _require_zip(path)
+    archive = open_archive(path)
+    root = _root(archive)
+    if f"{root}byteorder" in archive.members and archive.content(f"{root}byteorder", 16) != b"little":
+        raise FathomError(f"{path}: its byteorder is not 'little'; save it on a machine with little-endian numbers")
+    pickled = archive.content(f"{root}data.pkl", PICKLE_LIMIT)
+    stored: dict[View, Stored] = {}
+    try:
+        views = _views(run(pickled))
+        for name, view in views.items():
+            if view not in stored:
+                stored[view] = _stored(archive, root, name, view)
+    except FathomError as problem:
+        raise FathomError(f"{path}: {problem}") from None
+    return {name: stored[view] for name, view in views.items()}
+
+
+def _require_zip(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise FathomError(f"{path} cannot be read: {error.strerror}") from error
+    if OLD in start:
+        raise FathomError(
+            f"{path} is in the format of torch before 1.6; expected a zip; "
+            "convert it with a newer torch: torch.save(torch.load(path, weights_only=True), path)"
+        )
+    if not start.startswith(b"PK\3\4"):
+        raise FathomError(f"{path} begins with {start[:4]!r}; expected the zip that torch.save writes")
+
+
+def _root(archive: Archive) -> str:
+    """The folder within the zip that holds everything, with its slash."""
+    found = [name.removesuffix("data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    if len(found) != 1:
+        raise FathomError(f"{archive.path} is a zip with {len(found)} files data.pkl; expected the one of torch.save")
+    return found[0]
+
+
+def _views(value: object) -> dict[str, View]:
+    """The dict of tensors in what a pickle holds."""
+    if isinstance(value, dict) and View not in map(type, value.values()):
+        inner = [item for item in value.values() if isinstance(item, dict) and View in map(type, item.values())]
+        if len(inner) > 1:
+            raise FathomError(
+                f"it holds {len(inner)} dicts of tensors; expected one: save the model's state dict alone"
+            )
+        value = inner[0] if inner else None
+    if not isinstance(value, dict):
+        raise FathomError("it holds no dict of tensors; save a model's state dict")
+    for name, item in value.items():
+        if not isinstance(name, str) or len(name) > NAME_LIMIT:
+            raise FathomError(
+                f"a tensor has the name {str(name)[:40]!r}...; expected text of up to {NAME_LIMIT} characters"
+            )
+        if not isinstance(item, View):
+            raise FathomError(
+                f"{name!r} is {type(item).__name__}; expected a tensor: save the model's state dict alone"
+            )
+    return value
+
+
+def _stored(archive: Archive, root: str, name: str, view: View) -> Stored:
+    """The tensor, found to lie within its storage, and the storage to be as large as its member."""
+    key, dtype, numel = view.storage.key, DTYPES[view.storage.kind], math.prod(view.shape)
+    member = archive.members.get(f"{root}data/{key}")
+    if member is None or member.size != view.storage.numel * dtype.itemsize:
+        found = f"has {member.size} bytes" if member else "is missing"
+        expected = f"{view.storage.numel} numbers of {dtype.itemsize} bytes"
+        raise FathomError(f"{name!r}: its storage {key[:40]!r} {found}; expected {expected}")
+    if not _dense(view):
+        raise FathomError(
+            f"{name!r} is {view.shape} in steps of {view.stride}; expected every number once: save tensor.contiguous()"
+        )
+    if view.offset + numel > view.storage.numel:
+        raise FathomError(f"{name!r} needs {numel} numbers from {view.offset} on; its storage has {view.storage.numel}")
+    return Stored(
+        view.shape, view.storage.kind, numel * dtype.itemsize, partial(_read, archive, f"{root}data/{key}", view)
+    )
+
+
+def _dense(view: View) -> bool:
+    """Whether every number is met once, none skipped: contiguous, but for the order of the dimensions."""
+    expected = 1
+    for step, size in sorted(zip(view.stride, view.shape)):
+        if size != 1 and step != expected:
+            return False
+        expected *= size
+    return expected > 0
+
+
+def _read(archive: Archive, member: str, view: View) -> Tensor:
+    dtype = DTYPES[view.storage.kind]
+    start = archive.verify(member).start + view.offset * dtype.itemsize
+    return tensor_at(archive.path, start, (math.prod(view.shape),), dtype).as_strided(view.shape, view.stride)

@@ -1,0 +1,166 @@
+"""What one call of native code is handed: whatever it cannot read goes the long way, or is refused in one line."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fathom.backend.inference import QuickTransformer, quicken
+from fathom.errors import FathomError, OutsideVocabulary
+from fathom.model.cache import KVCache
+from fathom.model.config import ModelConfig
+from fathom.model.transformer import Transformer
+from fathom.native.build import library
+
+pytestmark = pytest.mark.skipif(library("step") is None, reason="no C++ compiler")
+V = 50
+IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
+
+
+def config(position: str = "rope", **others: int) -> ModelConfig:
+    return ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, n_kv_head=2, norm="rms",
+                       mlp="swiglu", position=position, **others)  # type: ignore[arg-type]  # fmt: skip
+
+
+def pair(position: str = "rope") -> tuple[Transformer, QuickTransformer]:
+    torch.manual_seed(0)
+    plain = Transformer(config(position)).eval().requires_grad_(False)
+    quick = quicken(copy.deepcopy(plain))
+    assert isinstance(quick, QuickTransformer) and quick.step is not None
+    return plain, quick
+
+
+def agree(plain: Transformer, quick: Transformer, ids: Tensor = IDS, padding: Tensor | None = None) -> None:
+    wanted, found = (one(ids, KVCache(one.config, len(ids), 8, padding)) for one in (plain, quick))
+    assert (wanted - found).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+@pytest.mark.parametrize("wrong", [-1, V, 2**40, -(2**62)])
+def test_ids_of_no_token_are_refused(position: str, wrong: int) -> None:
+    _, quick = pair(position)
+    ids, cache = IDS.clone(), KVCache(quick.config, 2, 8)
+    ids[1, 1] = wrong
+    with pytest.raises(OutsideVocabulary, match=rf"found token {wrong} at position 1; expected 0 to 49"):
+        quick(ids, cache)
+    assert cache.length == 0
+    assert not cache.store.any()
+
+
+def test_ids_of_other_kinds() -> None:
+    plain, quick = pair()
+    agree(plain, quick, IDS.int())
+    agree(plain, quick, torch.stack((IDS, IDS), -1)[..., 0])  # not one after another in memory
+    for ids in (IDS.float(), IDS > 2, IDS.short()):
+        with pytest.raises(RuntimeError, match=r"xpected"):
+            quick(ids, KVCache(quick.config, 2, 8))
+
+
+@pytest.mark.parametrize("rows, t", [(0, 3), (2, 0), (0, 0)])
+def test_nothing_at_all_ends_as_in_the_plain_model(rows: int, t: int) -> None:
+    for one in pair():
+        cache = KVCache(one.config, rows, 8)
+        assert one(torch.zeros(rows, t, dtype=torch.long), cache).shape == (rows, t, V)
+        assert cache.length == t
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [
+        torch.tensor([1, 0], dtype=torch.int32),
+        torch.tensor([1, 2, 0, 9])[::2],
+        torch.tensor([-3, 0]),
+        torch.tensor([7, 0]),
+    ],
+    ids=["int32", "strided", "negative", "longer than the text"],
+)
+def test_padding_of_any_kind(padding: Tensor) -> None:
+    plain, quick = pair()
+    agree(plain, quick, padding=padding)
+
+
+def test_negative_padding_reaches_beyond_no_table() -> None:
+    _, quick = pair("learned")
+    with pytest.raises(OutsideVocabulary, match="at position 1000000"):
+        quick(IDS, KVCache(quick.config, 2, 8, torch.tensor([0, -(10**6)])))
+
+
+def test_a_cache_of_another_kind_ends_as_in_the_plain_model() -> None:
+    other = KVCache(config(head_dim=16), 2, 8)
+    for cache, message in (
+        (KVCache(config(), 2, 8, dtype=torch.float16), "same dtype"),
+        (KVCache(config(), 2, 8, dtype=torch.float64), "same dtype"),
+        (KVCache(config(), 3, 8), "expand|size"),
+        (other, "expand|size"),
+    ):
+        for one in pair():
+            with pytest.raises(RuntimeError, match=message):
+                one(IDS, copy.copy(cache))
+
+
+def test_a_cache_that_lies_otherwise_in_memory() -> None:
+    plain, quick = pair()
+    caches = [KVCache(plain.config, 2, 8) for _ in range(2)]
+    caches[0].store = caches[0].store.transpose(2, 4).contiguous().transpose(2, 4)
+    for cache in caches:
+        plain(IDS, cache)
+    assert (quick(IDS, caches[0]) - plain(IDS, caches[1])).abs().max() < 1e-5
+    assert quick.step is not None
+    cache = KVCache(quick.config, 3, 8)
+    for rows in ([2, 0], [0, 0, 1, 1]):
+        cache.select(torch.tensor(rows))
+        assert quick.step.takes(torch.zeros(len(rows), 1, dtype=torch.long), cache)
+
+
+def test_only_what_native_code_knows_makes_a_step() -> None:
+    class Twice(nn.Embedding):
+        def forward(self, ids: Tensor) -> Tensor:
+            return 2 * super().forward(ids)
+
+    _, quick = pair()
+    plain, _ = pair()
+    for model in (plain, quick):
+        twice = Twice(V, 32)
+        twice.weight = model.embed.weight
+        model.set_submodule("embed", twice)
+    assert quick.step is None
+    agree(plain, quick)
+    lying = nn.Embedding(V, 32)
+    lying.weight = nn.Parameter(plain.embed.weight.T.contiguous().T, requires_grad=False)
+    for model in (plain, quick):
+        model.set_submodule("embed", lying)
+    agree(plain, quick)
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+def test_a_step_outlives_its_model(position: str) -> None:
+    plain, quick = pair(position)
+    assert quick.step is not None
+    step, cache = quick.step, KVCache(quick.config, 2, 8)
+    del quick
+    rubbish = [torch.full((V, 32), torch.nan) for _ in range(50)]  # whatever was freed is written over
+    hidden = step(IDS, cache)
+    assert len(rubbish) == 50
+    assert (hidden - plain.hidden(IDS, KVCache(plain.config, 2, 8))).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
+def test_any_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    for heads in (1, 4):
+        made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, n_kv_head=heads)
+        plain = Transformer(made).eval().requires_grad_(False)
+        quick = quicken(copy.deepcopy(plain))
+        try:
+            torch.set_num_threads(threads)
+            agree(plain, quick)
+            agree(plain, quick, IDS[:1, :1])
+        finally:
+            torch.set_num_threads(before)
+
+
+def test_refused_in_one_line() -> None:
+    with pytest.raises(FathomError) as caught:
+        pair()[1](IDS - 9, KVCache(config(), 2, 8))
+    assert "\n" not in str(caught.value)
