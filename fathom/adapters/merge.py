@@ -32,7 +32,8 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
-# C11: an adapter at init changes nothing; merged = unmerged; what it adds is alpha / r b a, of rank r at most.
+# Identities of adapters: an adapter at init changes nothing; merged = unmerged; its change is alpha / r b a, of rank r
+# at most.
 #
 # As those in `fathom.inspect.identities`: a function that returns how far each part is off.
 
@@ -52,7 +53,7 @@ def c11(model: Transformer, ids: Tensor, rank: int = 3, alpha: float = 5.0) -> R
         ranks.append(float(max(0, torch.linalg.matrix_rank(delta).item() - rank)))
     logits = adapted(ids)
     merge(adapted)
-    return named("C11", start, off(adapted(ids), logits), worst(changes), worst(ranks))
+    return named("adapter", start, off(adapted(ids), logits), worst(changes), worst(ranks))
 
 
 ROWS, LENGTH = 4, 64  # of random tokens, over which the two are compared

@@ -1,9 +1,9 @@
-"""The glass in the house: whatever is shown is a tensor the running model really computed.
+"""Looking inside: whatever is shown is a tensor the running model really computed.
 
 look        record named activations while a model runs, without changing a bit of its logits
 edit        change named activations while a model runs: zero, scale, replace
 names       which names a config has, their shapes and bytes, before anything runs
-wire        where each name is found in a running model
+hooks       where each name is computed in a running model
 derived     what follows from recorded tensors: scores, pattern, logit lens, who wrote which part of a logit
 identities  statements that hold for every recording, as functions that return how far they are off
 """

@@ -1,7 +1,7 @@
-"""What follows from recorded tensors: who looks where, what the model would say now, who wrote which part of a logit.
+"""Derived from recorded tensors: attention scores and pattern, the logit lens, direct logit attribution.
 
 Logit lens: nostalgebraist 2020. The residual stream as a sum of what every head and MLP wrote: Elhage et al. 2021.
-Does not run the model and does not know how tensors were recorded; `seen` is any mapping from names to tensors.
+Pure functions: `seen` is any mapping from names to tensors.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ Tensors = Mapping[str, Tensor]
 
 
 def scores_and_pattern(q: Tensor, k: Tensor, visible: Tensor | None = None) -> dict[str, Tensor]:
-    """What `attend` notes on its way, given rotated q (b, h, t, c) and all keys k (b, g, s, c).
+    """Attention scores and pattern, given rotated q (b, h, t, c) and all keys k (b, g, s, c).
 
-    scores (b, h, t, s) before the softmax, -inf where a query may not look; pattern (b, h, t, s) after it.
+    scores (b, h, t, s) before the softmax, -inf where masked; pattern (b, h, t, s) after it.
     """
-    noted: dict[str, Tensor] = {}
+    recorded: dict[str, Tensor] = {}
 
-    def note(name: str, x: Tensor) -> Tensor:
-        noted[name] = x
+    def record(name: str, x: Tensor) -> Tensor:
+        recorded[name] = x
         return x
 
-    attend(q, k, k, visible, 0.0, note)
-    return noted
+    attend(q, k, k, visible, 0.0, record)
+    return recorded
 
 
 def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
-    """By how much this norm stretches each vector of x (..., d) before its weight: (..., 1)."""
+    """The factor (..., 1) by which this norm scales each vector of x (..., d) before its weight."""
     if isinstance(norm, LayerNorm):
         return torch.rsqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
     if isinstance(norm, RMSNorm):
@@ -41,9 +41,9 @@ def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def through_norm(norm: nn.Module, part: Tensor, scale: Tensor) -> Tensor:
-    """What a part (..., d) of the stream becomes behind the norm when the scale (..., 1) is that of the whole stream.
+    """A part (..., d) of the stream after the norm, with the scale (..., 1) of the whole stream.
 
-    Linear in `part`: the norm's result is the sum over the parts, and the norm's bias.
+    Linear in `part`: the norm's output is the sum over all parts, plus the norm's bias.
     """
     if isinstance(norm, LayerNorm):
         return (part - part.mean(-1, keepdim=True)) * scale * norm.weight
@@ -51,27 +51,27 @@ def through_norm(norm: nn.Module, part: Tensor, scale: Tensor) -> Tensor:
 
 
 def lens(model: Transformer, stream: Tensor) -> Tensor:
-    """The logits (b, t, V) if the stream (b, t, d) were read now: unembed(final_norm(stream))."""
+    """Logit lens: the logits (b, t, V) of the stream (b, t, d) read here: unembed(final_norm(stream))."""
     return model.unembed(model.final_norm(stream))
 
 
 def last_stream(model: Transformer, seen: Tensors) -> Tensor:
-    """What final_norm reads (b, t, d)."""
+    """The input of final_norm (b, t, d)."""
     if len(model.blocks):
         return seen[f"blocks.{len(model.blocks) - 1}"]
     return seen["embed"] + seen["position"] if model.config.position == "learned" else seen["embed"]
 
 
 def head_result(attn: Attention, z: Tensor, head: int) -> Tensor:
-    """z_h W_out,h (..., d): what one head writes to the stream, given z (..., h, c)."""
+    """z_h W_out,h (..., d): what one head adds to the stream, given z (..., h, c)."""
     columns = slice(head * attn.head_dim, (head + 1) * attn.head_dim)
     return z[..., head, :] @ attn.out.weight[:, columns].mT
 
 
-def written(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor]:
-    """All that was written to the stream that final_norm reads, at position `at`, by writer: (b, d) each.
+def stream_parts(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor]:
+    """The parts whose sum final_norm reads at position `at`, by component: (b, d) each.
 
-    Needs embed, position, blocks.*.attn.z and blocks.*.mlp. Without a residual stream only the last writer remains.
+    Needs embed, position, blocks.*.attn.z and blocks.*.mlp. Without a residual stream only the last component remains.
     """
     parts = {name: seen[name][:, at] for name in ("embed", "position") if name in seen}
     for layer, block in enumerate(model.blocks):
@@ -91,14 +91,15 @@ def written(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor]:
 
 
 def contributions(model: Transformer, seen: Tensors, token: Tensor, at: int = -1) -> dict[str, Tensor]:
-    """What each writer adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit.
+    """What each component adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit.
 
     Needs embed, position, blocks.*.attn.z, blocks.*.mlp and the last stream. The norm's scale is that of the sum.
     """
     norm, direction = model.final_norm, model.unembed.weight[token]  # (b, d)
     scale = norm_scale(norm, last_stream(model, seen)[:, at])
     parts = {
-        name: (through_norm(norm, part, scale) * direction).sum(-1) for name, part in written(model, seen, at).items()
+        name: (through_norm(norm, part, scale) * direction).sum(-1)
+        for name, part in stream_parts(model, seen, at).items()
     }
     if isinstance(norm, LayerNorm) and norm.bias is not None:
         parts["final_norm.bias"] = (norm.bias * direction).sum(-1)

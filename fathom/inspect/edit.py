@@ -1,7 +1,7 @@
-"""Change what a model computes while it runs, to see what depends on it.
+"""Change what a model computes while it runs: zero, scale or replace named activations.
 
-An edit is a name and a function from the tensor of that name to another of the same shape, dtype and device. It lives
-as long as its `with`. An edit of scores or pattern sends that layer, and only it, down the explicit attention path.
+An edit is a name and a function from the tensor of that name to another of the same shape, dtype and device. It is
+active inside its `with`. An edit of scores or pattern sends that layer, and only it, down the explicit attention path.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.inspect.look import plain
+from fathom.inspect.hooks import Watcher, watching
+from fathom.inspect.look import require_transformer
 from fathom.inspect.names import names, select
-from fathom.inspect.wire import Watcher, watching
 from fathom.model.transformer import Transformer
 
 Function = Callable[[Tensor], Tensor]
@@ -30,17 +30,17 @@ class Edit:
 
 
 def replace(pattern: str, function: Function, head: int | None = None) -> Edit:
-    """Go on with function(x) in place of x; `lambda x: seen["blocks.1"]` patches in what was recorded elsewhere."""
+    """Replace x by function(x); `lambda x: seen["blocks.1"]` patches in a recording of another pass."""
     return Edit(pattern, function, head)
 
 
 def scale(pattern: str, factor: float, head: int | None = None) -> Edit:
-    """Go on with factor * x."""
+    """Replace x by factor * x."""
     return Edit(pattern, lambda x: x * factor, head)
 
 
 def zero(pattern: str, head: int | None = None) -> Edit:
-    """Go on with zeros."""
+    """Replace x by zeros."""
     return Edit(pattern, torch.zeros_like, head)
 
 
@@ -48,18 +48,18 @@ def zero(pattern: str, head: int | None = None) -> Edit:
 def edit(model: Transformer, *edits: Edit) -> Iterator[None]:
     """Apply `edits`, in this order, to every pass of `model` in this thread while inside. No weight is changed.
 
-    FathomError for a name that the model lacks, for a result of another shape, dtype or device, and on leaving when an
-    edit never took place. What a query may not see stays unseen, whatever an edit makes of the scores.
+    FathomError for a name that the model lacks, for a result of another shape, dtype or device, and on leaving if an
+    edit was never applied. Masked keys stay masked whatever an edit makes of the scores.
     """
-    watcher = Editing(plain(model), edits)
+    watcher = Editing(require_transformer(model), edits)
     with watching(model, watcher):
         yield
     if idle := [name for name in watcher.chosen if name not in watcher.fired]:
-        raise FathomError(f"the edit of {', '.join(idle)} never took place; run the model inside the `with`")
+        raise FathomError(f"the edit of {', '.join(idle)} was never applied; run the model inside the `with`")
 
 
 class Editing(Watcher):
-    """What `edit` puts behind the glass."""
+    """The watcher behind `edit`."""
 
     reads = False
 
@@ -77,7 +77,7 @@ class Editing(Watcher):
         self.fired.add(name)
         new = x
         for function in self.edits[name]:
-            new = checked(name, x, function(new.clone()))  # a copy, so that x stays what it was
+            new = checked(name, x, function(new.clone()))  # a copy, so that x stays unchanged
         if name.endswith(".scores"):
             new = new.masked_fill(x == float("-inf"), float("-inf"))
         return new
@@ -101,10 +101,12 @@ def on_head(one: Edit, name: str, letters: str, model: Transformer) -> Function:
 
 
 def checked(name: str, old: Tensor, new: Tensor) -> Tensor:
-    """`new`, if the model can go on with it in place of `old`."""
+    """`new`, where it can replace `old`; else FathomError."""
     if not isinstance(new, Tensor):
-        raise FathomError(f"the edit of {name} gave {type(new).__name__}; expected a tensor")
+        raise FathomError(f"the edit of {name} returned {type(new).__name__}; expected a tensor")
     for what in ("shape", "dtype", "device"):
-        if (found := getattr(new, what)) != (expected := getattr(old, what)):
-            raise FathomError(f"the edit of {name} gave {what} {found}; expected {expected}: keep shape, dtype, device")
+        if (actual := getattr(new, what)) != (expected := getattr(old, what)):
+            raise FathomError(
+                f"the edit of {name} returned {what} {actual}; expected {expected}: keep shape, dtype and device"
+            )
     return new

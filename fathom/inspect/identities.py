@@ -1,7 +1,7 @@
-"""Statements that hold for every model and every recording, as functions that return how far they are off.
+"""Identities that hold for every model and every recording, as functions that return their residuals by name.
 
-C1 to C5 take recorded tensors; C6, C7, C9, C10 and C14 run the model; C8 takes a position, C15 what a sampler draws
-from. Each returns residuals by name; TOLERANCES says how large each may be in fp32. For models in eval mode.
+The first five take recorded tensors (RECORD lists which); the others run the model, or take its position or a sampler's
+probabilities. TOLERANCES has the largest residual allowed in fp32. For models in eval mode.
 """
 
 import copy
@@ -23,40 +23,47 @@ from fathom.model.transformer import Transformer
 Residuals = dict[str, float]
 
 TOLERANCES: dict[str, Residuals] = {
-    "C1": {"rows of pattern sum to 1": 1e-6, "later keys get nothing": 0.0},
-    "C2": {"pattern v = z": 1e-4, "heads and bias sum to attn": 1e-4},
-    "C3": {
+    "pattern_is_causal": {"rows of pattern sum to 1": 1e-6, "later keys get nothing": 0.0},
+    "heads_sum_to_attention": {"pattern v = z": 1e-4, "heads and bias sum to attn": 1e-4},
+    "stream_is_a_sum": {
         "resid_pre + attn = resid_mid": 0.0,
         "resid_mid + mlp = resid_post": 0.0,
         "mlp_norm = norm(resid_mid)": 1e-6,
     },
-    "C4": {"lens of the last stream = softmax(logits)": 1e-5},
-    "C5": {"contributions sum to the logit": 1e-3},
-    "C6": {"logits with look = without": 0.0},
-    "C7": {"zeroed head is missing from attn": 1e-5, "an empty edit changes nothing": 0.0},
-    "C8": {"score depends on the distance": 1e-4, "rotation keeps norms": 1e-4, "position 0 is the identity": 1e-4},
-    "C9": {"cached logits = uncached": 1e-4, "cached tokens = uncached": 0.0, "cache bytes": 0.0},
-    "C10": {"grouped = repeated to all heads": 1e-5},
-    "C11": {  # fathom.adapters.merge
+    "lens_of_last_stream": {"lens of the last stream = softmax(logits)": 1e-5},
+    "contributions_sum_to_logit": {"contributions sum to the logit": 1e-3},
+    "looking_changes_nothing": {"logits with look = without": 0.0},
+    "zeroing_a_head": {"zeroed head is missing from attn": 1e-5, "an empty edit changes nothing": 0.0},
+    "rotation_is_relative": {
+        "score depends on the distance": 1e-4,
+        "rotation keeps norms": 1e-4,
+        "position 0 is the identity": 1e-4,
+    },
+    "cache_equals_recompute": {"cached logits = uncached": 1e-4, "cached tokens = uncached": 0.0, "cache bytes": 0.0},
+    "grouped_equals_repeated": {"grouped = repeated to all heads": 1e-5},
+    "adapter": {  # fathom.adapters.merge
         "an adapter at init changes nothing": 0.0,
         "merged = unmerged": 1e-4,
         "change = alpha / r b a": 1e-6,
         "rank of the change <= r": 0.0,
     },
-    "C14": {"parameters": 0.0, "FLOPs": 0.0},
-    "C15": {"all probabilities are the softmax and sum to 1": 1e-6, "the sampler renormalises its own set": 1e-6},
+    "cost_equals_count": {"parameters": 0.0, "FLOPs": 0.0},
+    "sampler_renormalises": {
+        "all probabilities are the softmax and sum to 1": 1e-6,
+        "the sampler renormalises its own set": 1e-6,
+    },
 }
 RECORD = {  # what must be recorded for those that take recorded tensors
-    "C1": ("blocks.*.attn.pattern",),
-    "C2": ("blocks.*.attn.pattern", "blocks.*.attn.v", "blocks.*.attn.z", "blocks.*.attn"),
-    "C3": ("**",),
-    "C4": ("**",),
-    "C5": ("**",),
+    "pattern_is_causal": ("blocks.*.attn.pattern",),
+    "heads_sum_to_attention": ("blocks.*.attn.pattern", "blocks.*.attn.v", "blocks.*.attn.z", "blocks.*.attn"),
+    "stream_is_a_sum": ("**",),
+    "lens_of_last_stream": ("**",),
+    "contributions_sum_to_logit": ("**",),
 }
 
 
 def broken(identity: str, residuals: Residuals) -> list[str]:
-    """The parts of an identity that are off by more than they may be; not a number counts as off."""
+    """The parts of an identity whose residual exceeds its tolerance; NaN counts as exceeding."""
     allowed = TOLERANCES[identity]
     return [name for name, off in residuals.items() if not off <= allowed[name]]
 
@@ -65,16 +72,16 @@ def named(identity: str, *residuals: float) -> Residuals:
     return dict(zip(TOLERANCES[identity], residuals, strict=True))
 
 
-def off(found: Tensor, expected: Tensor | float) -> float:
-    """The largest absolute difference; 0 of nothing."""
-    return (found - expected).abs().max().item() if found.numel() else 0.0
+def off(actual: Tensor, expected: Tensor | float) -> float:
+    """The largest absolute difference; 0 for empty tensors."""
+    return (actual - expected).abs().max().item() if actual.numel() else 0.0
 
 
 def worst(values: "list[float]") -> float:
     return max(values, key=lambda value: float("inf") if value != value else value, default=0.0)
 
 
-def c1(model: Transformer, seen: Tensors) -> Residuals:
+def pattern_is_causal(model: Transformer, seen: Tensors) -> Residuals:
     """Rows of the pattern sum to 1, and keys after the query get exactly 0."""
     sums, later = [], []
     for layer in range(len(model.blocks)):
@@ -82,10 +89,10 @@ def c1(model: Transformer, seen: Tensors) -> Residuals:
         t, s = pattern.shape[-2:]
         sums.append(off(pattern.sum(-1), 1.0))
         later.append(off(pattern.triu(s - t + 1), 0.0))
-    return named("C1", worst(sums), worst(later))
+    return named("pattern_is_causal", worst(sums), worst(later))
 
 
-def c2(model: Transformer, seen: Tensors) -> Residuals:
+def heads_sum_to_attention(model: Transformer, seen: Tensors) -> Residuals:
     """pattern v = z, and the heads' z_h W_out,h with the bias sum to attn."""
     weighted, summed = [], []
     for layer, block in enumerate(model.blocks):
@@ -96,11 +103,11 @@ def c2(model: Transformer, seen: Tensors) -> Residuals:
         heads = sum((head_result(block.attn, z, head) for head in range(n_head)), torch.zeros_like(seen[path]))
         bias = block.attn.out.bias
         summed.append(off(heads if bias is None else heads + bias, seen[path]))
-    return named("C2", worst(weighted), worst(summed))
+    return named("heads_sum_to_attention", worst(weighted), worst(summed))
 
 
-def c3(model: Transformer, seen: Tensors) -> Residuals:
-    """The stream is what was there plus what is said; without a residual stream, what is said alone."""
+def stream_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:
+    """The stream after a layer is the stream before it plus the layer's output; without residual, the output alone."""
     mid, post, norm = [], [], []
     for layer, block in enumerate(model.blocks):
         path = f"blocks.{layer}"
@@ -113,33 +120,33 @@ def c3(model: Transformer, seen: Tensors) -> Residuals:
         mid.append(off(after_attn, resid_mid))
         post.append(off(resid_mid * keep + seen[f"{path}.mlp"], seen[path]))
         norm.append(off(block.mlp_norm(resid_mid), seen[f"{path}.mlp_norm"]))
-    return named("C3", worst(mid), worst(post), worst(norm))
+    return named("stream_is_a_sum", worst(mid), worst(post), worst(norm))
 
 
-def c4(model: Transformer, seen: Tensors) -> Residuals:
+def lens_of_last_stream(model: Transformer, seen: Tensors) -> Residuals:
     """The logit lens of the last stream gives the model's own probabilities."""
     probabilities = lens(model, last_stream(model, seen)).softmax(-1)
-    return named("C4", off(probabilities, seen["logits"].softmax(-1)))
+    return named("lens_of_last_stream", off(probabilities, seen["logits"].softmax(-1)))
 
 
-def c5(model: Transformer, seen: Tensors, at: int = -1) -> Residuals:
-    """What embedding, heads, MLPs and biases contribute sums to the logit, for the likeliest token at `at`."""
+def contributions_sum_to_logit(model: Transformer, seen: Tensors, at: int = -1) -> Residuals:
+    """Contributions of embedding, heads, MLPs and biases sum to the logit of the likeliest token at `at`."""
     logit, token = seen["logits"][:, at].max(-1)  # (b,)
     parts = contributions(model, seen, token, at)
-    return named("C5", off(torch.stack(list(parts.values())).sum(0), logit))
+    return named("contributions_sum_to_logit", off(torch.stack(list(parts.values())).sum(0), logit))
 
 
 @torch.no_grad()
-def c6(model: Transformer, ids: Tensor) -> Residuals:
+def looking_changes_nothing(model: Transformer, ids: Tensor) -> Residuals:
     """Looking at everything changes no bit of the logits."""
     without = model(ids)
     with look(model, "**", max_bytes="1TiB"):
         logits = model(ids)
-    return named("C6", 0.0 if torch.equal(logits, without) else max(off(logits, without), 1e-45))
+    return named("looking_changes_nothing", 0.0 if torch.equal(logits, without) else max(off(logits, without), 1e-45))
 
 
 @torch.no_grad()
-def c7(model: Transformer, ids: Tensor, layer: int = 0, head: int = 0) -> Residuals:
+def zeroing_a_head(model: Transformer, ids: Tensor, layer: int = 0, head: int = 0) -> Residuals:
     """Zeroing z_h takes z_h W_out,h from attn; an empty edit changes nothing."""
     path = f"blocks.{layer}.attn"
     with look(model, path, f"{path}.z") as seen:
@@ -149,10 +156,10 @@ def c7(model: Transformer, ids: Tensor, layer: int = 0, head: int = 0) -> Residu
     with edit(model):
         again = model(ids)
     missing = head_result(model.blocks[layer].attn, seen[f"{path}.z"], head)
-    return named("C7", off(seen[path] - missing, edited[path]), off(again, logits))
+    return named("zeroing_a_head", off(seen[path] - missing, edited[path]), off(again, logits))
 
 
-def c8(position: NoPosition, q: Tensor, k: Tensor, shift: int) -> Residuals:
+def rotation_is_relative(position: NoPosition, q: Tensor, k: Tensor, shift: int) -> Residuals:
     """score(m, n) = score(m + s, n + s) for q, k (b, h, t, c); rotation keeps norms; position 0 is the identity."""
     here = position.rotation(torch.arange(q.shape[2], device=q.device))
     there = position.rotation(torch.arange(q.shape[2], device=q.device) + shift)
@@ -161,11 +168,13 @@ def c8(position: NoPosition, q: Tensor, k: Tensor, shift: int) -> Residuals:
     scores, shifted = here(q) @ here(k).mT, there(q) @ there(k).mT
     root = q.shape[-1] ** 0.5
     norms = there(q).norm(dim=-1) / scale
-    return named("C8", off(scores, shifted) / root, off(norms, q.norm(dim=-1)), off(start(q) / scale, q))
+    return named(
+        "rotation_is_relative", off(scores, shifted) / root, off(norms, q.norm(dim=-1)), off(start(q) / scale, q)
+    )
 
 
 @torch.no_grad()
-def c9(model: Transformer, ids: Tensor, new: int) -> Residuals:
+def cache_equals_recompute(model: Transformer, ids: Tensor, new: int) -> Residuals:
     """`new` greedy tokens after ids (b, t), with and without a cache: the same logits, the same tokens."""
     length, config = ids.shape[1] + new, model.config
     dtype = model.embed.weight.dtype
@@ -179,11 +188,11 @@ def c9(model: Transformer, ids: Tensor, new: int) -> Residuals:
         tokens.append(float((cached.argmax(-1, keepdim=True) != fresh).sum()))
         so_far = torch.cat((so_far, fresh), dim=1)
     bytes_off = cache.nbytes - cost.cache_bytes(config, len(ids), length, dtype.itemsize)
-    return named("C9", worst(logits), worst(tokens), abs(float(bytes_off)))
+    return named("cache_equals_recompute", worst(logits), worst(tokens), abs(float(bytes_off)))
 
 
 @torch.no_grad()
-def c10(model: Transformer, ids: Tensor) -> Residuals:
+def grouped_equals_repeated(model: Transformer, ids: Tensor) -> Residuals:
     """A model whose keys and values are repeated to all heads, each head its group's, gives the same logits."""
     repeated = copy.deepcopy(model)
     for block in repeated.blocks:
@@ -192,11 +201,11 @@ def c10(model: Transformer, ids: Tensor) -> Residuals:
                 heads = weight.unflatten(0, (model.config.n_kv_head, -1))  # (g, c, ...)
                 each = [heads[h * len(heads) // model.config.n_head] for h in range(model.config.n_head)]
                 setattr(linear, name, nn.Parameter(torch.cat(each)))
-    return named("C10", off(repeated(ids), model(ids)))
+    return named("grouped_equals_repeated", off(repeated(ids), model(ids)))
 
 
 @torch.no_grad()
-def c14(model: Transformer, ids: Tensor) -> Residuals:
+def cost_equals_count(model: Transformer, ids: Tensor) -> Residuals:
     """The arithmetic of cost.py is what torch allocates and, on the explicit attention path, what it multiplies."""
     plain = [block.attn.attend for block in model.blocks]
     try:
@@ -210,17 +219,23 @@ def c14(model: Transformer, ids: Tensor) -> Residuals:
     counted = sum(parameter.numel() for parameter in model.parameters())
     flops = sum(cost.flops(model.config, ids.shape[1], len(ids)).values())
     parameters_off = abs(cost.n_parameters(model.config) - counted)
-    return named("C14", float(parameters_off), float(abs(flops - counter.get_total_flops())))
+    return named("cost_equals_count", float(parameters_off), float(abs(flops - counter.get_total_flops())))
 
 
-def c15(logits: Tensor, shown: Tensor, drawn: Tensor) -> Residuals:
+def sampler_renormalises(logits: Tensor, shown: Tensor, drawn: Tensor) -> Residuals:
     """`shown` (..., V) are the probabilities of all tokens; `drawn`, what a sampler draws from, those of its own set,
     and only they, divided by their sum."""
     total = logits.logsumexp(-1, keepdim=True)
     kept = shown * (drawn > 0)
     renormalised = kept / kept.sum(-1, keepdim=True)
     full = max(off(shown, (logits - total).exp()), off(shown.sum(-1), 1.0))
-    return named("C15", full, off(drawn, renormalised))
+    return named("sampler_renormalises", full, off(drawn, renormalised))
 
 
-RECORDED: dict[str, Callable[[Transformer, Tensors], Residuals]] = {"C1": c1, "C2": c2, "C3": c3, "C4": c4, "C5": c5}
+RECORDED: dict[str, Callable[[Transformer, Tensors], Residuals]] = {
+    "pattern_is_causal": pattern_is_causal,
+    "heads_sum_to_attention": heads_sum_to_attention,
+    "stream_is_a_sum": stream_is_a_sum,
+    "lens_of_last_stream": lens_of_last_stream,
+    "contributions_sum_to_logit": contributions_sum_to_logit,
+}

@@ -1,7 +1,7 @@
 """Look at what a model computes while it runs.
 
-Looking never changes a bit of the logits: hooks record references, and attention's scores and pattern, which the
-fused kernel never holds, are worked out from the recorded rotated q and k. Does not know how names are found.
+Looking changes no bit of the logits: hooks record references; attention's scores and pattern, which the fused kernel
+never materialises, are computed from the recorded rotated q and k.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fathom.errors import FathomError, near
 from fathom.inspect.derived import scores_and_pattern
+from fathom.inspect.hooks import Watcher, watching
 from fathom.inspect.names import Size, canonical, check_budget, readable, select, to_bytes
-from fathom.inspect.wire import Watcher, watching
 from fathom.model.transformer import Transformer
 
 
@@ -21,19 +21,19 @@ from fathom.model.transformer import Transformer
 def look(model: Transformer, *patterns: str, max_bytes: str | int = "2GiB") -> Iterator["Seen"]:
     """Record the tensors whose names match `patterns` ("blocks.*.attn.pattern"; `**` is everything) while inside.
 
-    What is seen is the last pass of this thread, with its graph where gradients are on. A pass that would record more
-    than `max_bytes` is refused before it runs. A compiled model runs uncompiled meanwhile; `model` is the Transformer.
+    Holds the last pass of this thread, with its autograd graph where gradients are on. A pass that would record more
+    than `max_bytes` is refused before it runs. A compiled model runs uncompiled inside.
     """
-    seen = Seen(plain(model), select(model.config, patterns), to_bytes(max_bytes))
+    seen = Seen(require_transformer(model), select(model.config, patterns), to_bytes(max_bytes))
     with watching(model, seen.recording):
         yield seen
 
 
-def plain(model: object) -> Transformer:
-    """`model`, if it can be watched."""
+def require_transformer(model: object) -> Transformer:
+    """`model`, where it is a Transformer; else FathomError."""
     if not isinstance(model, Transformer):
         kind = type(model).__name__
-        raise FathomError(f"found {kind}; expected a Transformer; of a wrapped model give the one inside")
+        raise FathomError(f"expected a Transformer, got {kind}; pass the model inside the wrapper")
     return model
 
 
@@ -88,7 +88,7 @@ class Seen(Mapping[str, Tensor]):
 
 
 class Recording(Watcher):
-    """What `look` puts behind the glass: keeps what it sees, changes nothing."""
+    """The watcher behind `look`: keeps every tensor, changes none."""
 
     def __init__(self, model: Transformer, chosen: list[str], max_bytes: int) -> None:
         super().__init__(chosen)
@@ -119,12 +119,12 @@ class Recording(Watcher):
 
     def missing(self, name: str) -> str:
         if not self.tensors and not self.attentions:
-            return "nothing was seen; run the model in this thread inside the `with`: model(ids)"
+            return "nothing was recorded; run the model in this thread inside the `with`: model(ids)"
         return f"{name!r} was not recorded{near(name, self.chosen)}; recorded are {', '.join(list(self.chosen)[:6])}"
 
 
 def row(name: str, x: Tensor) -> Row:
     finite = x.detach().float()
-    finite = finite[finite.isfinite()]  # scores of keys that may not be seen are -inf
+    finite = finite[finite.isfinite()]  # scores of masked keys are -inf
     mean, rms = finite.mean().item(), finite.square().mean().sqrt().item()
     return Row(name, tuple(x.shape), str(x.dtype).removeprefix("torch."), x.nbytes, mean, rms)

@@ -1,7 +1,7 @@
 """The names of everything that can be seen in a model, known from its config alone.
 
 One name per thing. Shape letters: b rows, t queries, s keys, d d_model, h heads, g KV heads, c head_dim, f d_ff,
-V vocabulary. Patterns: `*` stands for anything within one part of a name, `**` for anything. Does not know torch.
+V vocabulary. Patterns: `*` matches within one part of a name, `**` across parts. Does not import torch.
 """
 
 import math
@@ -27,24 +27,24 @@ class Size:
 def names(config: ModelConfig) -> dict[str, str]:
     """Every name this model has, in the order of computation, with its shape in letters."""
     config = config.resolved()
-    found = {"embed": "btd"}
+    result = {"embed": "btd"}
     if config.position == "learned":
-        found["position"] = "btd"
+        result["position"] = "btd"
     for layer in range(config.n_layer):
-        found |= {f"blocks.{layer}{name}": letters for name, letters in block_names(config).items()}
-    return found | {"final_norm": "btd", "logits": "btV"}
+        result |= {f"blocks.{layer}{name}": letters for name, letters in block_names(config).items()}
+    return result | {"final_norm": "btd", "logits": "btV"}
 
 
 def block_names(config: ModelConfig) -> dict[str, str]:
-    """The names of one block, after `blocks.L`; the block itself, "", is the stream when it is done."""
-    found = {".resid_pre": "btd", ".attn_norm": "btd", ".attn.q": "bthc", ".attn.k": "btgc", ".attn.v": "btgc"}
+    """The names of one block, after `blocks.L`; "" is the block's output, the residual stream after it."""
+    result = {".resid_pre": "btd", ".attn_norm": "btd", ".attn.q": "bthc", ".attn.k": "btgc", ".attn.v": "btgc"}
     if config.position == "rope" or config.qk_norm:
-        found |= {".attn.q_rot": "bthc", ".attn.k_rot": "btgc"}
-    found |= {".attn.scores": "bhts", ".attn.pattern": "bhts", ".attn.z": "bthc", ".attn": "btd"}
+        result |= {".attn.q_rot": "bthc", ".attn.k_rot": "btgc"}
+    result |= {".attn.scores": "bhts", ".attn.pattern": "bhts", ".attn.z": "bthc", ".attn": "btd"}
     if config.mlp != "none":
         gate = {".mlp.gate": "btf"} if config.mlp == "swiglu" else {}
-        found |= {".resid_mid": "btd", ".mlp_norm": "btd", **gate, ".mlp.up": "btf", ".mlp.act": "btf", ".mlp": "btd"}
-    return found | {"": "btd"}
+        result |= {".resid_mid": "btd", ".mlp_norm": "btd", **gate, ".mlp.up": "btf", ".mlp.act": "btf", ".mlp": "btd"}
+    return result | {"": "btd"}
 
 
 def canonical(name: str) -> str:
@@ -53,7 +53,7 @@ def canonical(name: str) -> str:
 
 
 def select(config: ModelConfig, patterns: Iterable[str]) -> list[str]:
-    """The names that match any of the patterns, in the order of computation. FathomError for a pattern without one."""
+    """The names that match any pattern, in the order of computation. FathomError for a pattern that matches none."""
     known, chosen = names(config), set()
     if not (patterns := list(patterns)):
         raise FathomError("nothing to look at: no pattern was given; give names such as 'blocks.*.attn.pattern'")
@@ -66,15 +66,15 @@ def select(config: ModelConfig, patterns: Iterable[str]) -> list[str]:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """`*` within one part of a dotted name, `**` across parts; everything else stands for itself."""
+    """`*` matches within one part of a dotted name, `**` across parts; everything else is literal."""
     wild = {"**": ".*", "*": "[^.]*"}
     return re.fullmatch("".join(wild.get(p) or re.escape(p) for p in re.split(r"(\*+)", pattern)), name) is not None
 
 
 def _hint(pattern: str, known: Iterable[str]) -> str:
-    """Near matches; with a wildcard for the layer where the pattern has one."""
-    some = dict.fromkeys(re.sub(r"\.\d+", ".*", name) if "*" in pattern else name for name in known)
-    return near(pattern, some) or f"; names are such as {', '.join(list(some)[:4])}"
+    """Near matches, with a wildcard for the layer where the pattern has one."""
+    candidates = dict.fromkeys(re.sub(r"\.\d+", ".*", name) if "*" in pattern else name for name in known)
+    return near(pattern, candidates) or f"; examples are {', '.join(list(candidates)[:4])}"
 
 
 def shapes(config: ModelConfig, size: Size) -> dict[str, tuple[int, ...]]:
@@ -88,17 +88,17 @@ def shapes(config: ModelConfig, size: Size) -> dict[str, tuple[int, ...]]:
 def n_bytes(config: ModelConfig, chosen: Iterable[str], size: Size, itemsize: int) -> dict[str, int]:
     """Bytes of each chosen name, largest first."""
     every = shapes(config, size)
-    found = {name: itemsize * math.prod(every[name]) for name in chosen}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    counts = {name: itemsize * math.prod(every[name]) for name in chosen}
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def check_budget(config: ModelConfig, chosen: Iterable[str], size: Size, itemsize: int, max_bytes: int) -> None:
-    """FathomError, naming the largest, where the chosen names need more than `max_bytes`."""
+    """FathomError naming the largest tensors where the chosen names need more than `max_bytes`."""
     needed = n_bytes(config, chosen, size, itemsize)
     if (total := sum(needed.values())) > max_bytes:
         largest = ", ".join(f"{name} {readable(count)}" for name, count in list(needed.items())[:3])
         raise FathomError(
-            f"looking would keep {readable(total)}, more than max_bytes={readable(max_bytes)} (largest: {largest}); "
+            f"recording would keep {readable(total)}, more than max_bytes={readable(max_bytes)} (largest: {largest}); "
             "choose fewer names, a shorter text or a larger max_bytes"
         )
 

@@ -150,12 +150,12 @@ def test_gradients_flow_through_an_edit() -> None:
         (zero("blocks.0.mlp", head=1), "blocks.0.mlp has no heads"),
         (zero("blocks.0.attn.z", head=6), "heads 0 to 5"),
         (zero("blocks.0.attn.v", head=2), "heads 0 to 1"),
-        (replace("blocks.0", lambda x: x[:, :1]), "gave shape"),
-        (replace("blocks.0.attn.z", lambda x: x.flatten(2)), "gave shape"),
-        (replace("blocks.0.attn.z", lambda x: x[..., :1], head=1), "gave shape"),
-        (replace("embed", torch.Tensor.half), "gave dtype torch.float16; expected torch.float32"),
-        (replace("embed", lambda x: x.to("meta")), "gave device meta"),
-        (replace("embed", lambda x: None), "gave NoneType"),  # type: ignore[arg-type,return-value]
+        (replace("blocks.0", lambda x: x[:, :1]), "returned shape"),
+        (replace("blocks.0.attn.z", lambda x: x.flatten(2)), "returned shape"),
+        (replace("blocks.0.attn.z", lambda x: x[..., :1], head=1), "returned shape"),
+        (replace("embed", torch.Tensor.half), "returned dtype torch.float16; expected torch.float32"),
+        (replace("embed", lambda x: x.to("meta")), "returned device meta"),
+        (replace("embed", lambda x: None), "returned NoneType"),  # type: ignore[arg-type,return-value]
     ],
 )
 def test_a_wrong_edit_is_one_line(wrong: Edit, message: str) -> None:
@@ -167,12 +167,12 @@ def test_a_wrong_edit_is_one_line(wrong: Edit, message: str) -> None:
     assert torch.equal(model(ids), without)
 
 
-def test_an_edit_that_never_took_place() -> None:
+def test_an_edit_that_was_never_applied() -> None:
     model, ids = model_of(LLAMA), ids_for(LLAMA)
     idle = edit(model, zero("embed"), zero("logits"))
-    with pytest.raises(FathomError, match="the edit of embed, logits never took place"), idle:
+    with pytest.raises(FathomError, match="the edit of embed, logits was never applied"), idle:
         pass
-    with pytest.raises(FathomError, match="the edit of logits never"), edit(model, zero("embed"), zero("logits")):
+    with pytest.raises(FathomError, match="the edit of logits was never"), edit(model, zero("embed"), zero("logits")):
         model.hidden(ids)
     with pytest.raises(KeyError), edit(model, zero("embed")):  # the first error is the one that is told
         raise KeyError

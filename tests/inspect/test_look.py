@@ -138,7 +138,7 @@ def test_the_budget_is_checked_before_anything_runs(monkeypatch: pytest.MonkeyPa
 
 
 def test_reading_before_running() -> None:
-    with look(model_of(GPT), "embed") as seen, pytest.raises(FathomError, match="nothing was seen"):
+    with look(model_of(GPT), "embed") as seen, pytest.raises(FathomError, match="nothing was recorded"):
         seen["embed"]
 
 
@@ -146,7 +146,7 @@ def test_one_recording_at_a_time() -> None:
     model, other = model_of(GPT), model_of(GPT)
     with look(model, "embed"):
         for second in (lambda: look(model, "logits"), lambda: look(other, "embed"), lambda: edit(other)):
-            with pytest.raises(FathomError, match="already looking"), second():
+            with pytest.raises(FathomError, match="another look"), second():
                 pass
     with look(model, "logits"), edit(model):
         pass
@@ -213,7 +213,7 @@ class Boom:
 
 
 def test_only_a_transformer_can_be_watched() -> None:
-    with pytest.raises(FathomError, match="Linear; expected a Transformer"), look(nn.Linear(2, 2), "embed"):  # type: ignore[arg-type]
+    with pytest.raises(FathomError, match="expected a Transformer, got Linear"), look(nn.Linear(2, 2), "embed"):  # type: ignore[arg-type]
         pass
 
 

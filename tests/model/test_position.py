@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fathom.inspect.identities import broken, c8
+from fathom.inspect.identities import broken, rotation_is_relative
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.position import LearnedPosition, NoPosition, Rope, frequencies, make_position, temperature
 from fathom.model.transformer import Transformer
@@ -32,13 +32,13 @@ def test_the_score_depends_on_the_distance_alone(
 ) -> None:
     rope = Rope(replace(LLAMA, head_dim=head_dim, rope_theta=theta, rope_scaling=scaling).resolved())
     q, k = torch.randn(2, 1, 3, 9, head_dim)
-    assert not broken("C8", c8(rope, q, k, shift))
+    assert not broken("rotation_is_relative", rotation_is_relative(rope, q, k, shift))
 
 
 def test_far_out_the_angles_hold() -> None:
     """fp32 angles of positions near 4,000 are good to about 1e-4."""
     q, k = torch.randn(2, 1, 2, 32, 64)
-    residuals = c8(Rope(LONG.resolved()), q, k, shift=4000)
+    residuals = rotation_is_relative(Rope(LONG.resolved()), q, k, shift=4000)
     assert max(residuals.values()) < 5e-3
 
 

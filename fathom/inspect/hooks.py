@@ -1,7 +1,6 @@
-"""Where each name is found in a running model, and hooks that are there only while somebody watches.
+"""Where each name is computed in a running model, and hooks that exist only while look() or edit() is active.
 
-Nearly every name is the output of the module of that name; PLACES lists the others. Edits act before a recording
-reads. Passes of another thread or another model are neither seen nor changed. Knows nothing of what is done with it.
+Nearly every name is the output of the module of that name; PLACES lists the others. Edits come before recordings. Passes of another thread or another model are neither recorded nor changed.
 """
 
 import re
@@ -21,12 +20,12 @@ from fathom.model.attention import Attention, attend
 from fathom.model.cache import NoCache
 from fathom.model.transformer import Transformer
 
-PLACES = {  # name (in a block: what follows blocks.L): its module, and whether it is what that module reads
+PLACES = {  # name (in a block: what follows blocks.L): its module, and whether it is that module's input
     "position": ("position.table", False),
     "logits": ("unembed", False),
     ".resid_pre": ("", True),
     ".attn.z": (".attn.out", True),
-    ".resid_mid": (".join", False),  # what the first of its two calls gives
+    ".resid_mid": (".join", False),  # the output of the first of its two calls
     ".mlp.act": (".mlp.down", True),
 }
 TAPPED = (".attn.q_rot", ".attn.k_rot")
@@ -34,39 +33,39 @@ DERIVED = (".attn.scores", ".attn.pattern")
 
 
 class Watcher:
-    """Somebody who is shown the tensors of the chosen names. The model goes on with what `see` returns."""
+    """Receives the tensors of the chosen names. The model continues with what `see` returns."""
 
-    reads = True  # False: changes what it sees, and so comes before those who read
+    reads = True  # False: changes tensors, so it is called before those that read
 
     def __init__(self, chosen: Collection[str]) -> None:
         self.chosen = dict.fromkeys(chosen)  # a set that keeps its order
 
     def begin(self, size: Size, itemsize: int) -> None:
-        """A pass of this size begins, in numbers of `itemsize` bytes."""
+        """Called when a pass of this size begins, with activations of `itemsize` bytes a number."""
 
     def see(self, name: str, x: Tensor) -> Tensor:
         return x
 
     def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None) -> None:
-        """The attention at `path` compares rotated q (b, h, t, c) with all keys so far, k (b, g, s, c)."""
+        """Called with what the attention at `path` compares: rotated q (b, h, t, c), all keys so far k (b, g, s, c)."""
 
 
 @contextmanager
 def watching(model: Transformer, watcher: Watcher) -> Iterator[None]:
-    """Show `watcher` every pass of `model` in this thread. Afterwards the model is as it was before."""
-    wire = Wire.with_watcher(model, watcher)
+    """Pass the tensors of every pass of `model` in this thread to `watcher`; afterwards the model is unchanged."""
+    hooks = Hooks.with_watcher(model, watcher)
     try:
-        wire.connect()
+        hooks.install()
         yield
     finally:
-        wire.dismiss(watcher)
+        hooks.remove(watcher)
 
 
-class Wire:
-    """The hooks in the one model that is watched, on behalf of all who watch it."""
+class Hooks:
+    """The hooks in the one watched model, shared by all its watchers."""
 
     lock = threading.Lock()
-    current: "Wire | None" = None  # one per process
+    current: "Hooks | None" = None  # one per process
 
     def __init__(self, model: Transformer) -> None:
         self.model, self.thread, self.size = model, threading.get_ident(), Size(1, 1, 1)
@@ -75,49 +74,48 @@ class Wire:
         self.undo = ExitStack()
 
     @classmethod
-    def with_watcher(cls, model: Transformer, watcher: Watcher) -> "Wire":
-        """The wire in use, or a new one, with one more watcher. One model, one thread and one recording at a time."""
+    def with_watcher(cls, model: Transformer, watcher: Watcher) -> "Hooks":
+        """The active hooks, or new ones, with one more watcher. One model, one thread and one recording at a time."""
         with cls.lock:
-            wire = cls.current or cls(model)
-            if wire.model is not model or not wire.here() or any(w.reads and watcher.reads for w in wire.watchers):
-                where = "" if wire.here() else " in another thread"
-                what = "" if wire.model is model else " with another model"
+            hooks = cls.current or cls(model)
+            if hooks.model is not model or not hooks.here() or any(w.reads and watcher.reads for w in hooks.watchers):
+                where = "" if hooks.here() else " in another thread"
+                what = "" if hooks.model is model else " of another model"
                 raise FathomError(
-                    f"somebody is already looking{where}{what}; one at a time: leave that `with` first, "
-                    "or give all patterns to one look"
+                    f"another look(){what} is active{where}; leave that `with` first, or give one look() all patterns"
                 )
-            wire.watchers = sorted([*wire.watchers, watcher], key=lambda w: w.reads)
-            cls.current = wire
-            return wire
+            hooks.watchers = sorted([*hooks.watchers, watcher], key=lambda w: w.reads)
+            cls.current = hooks
+            return hooks
 
-    def dismiss(self, watcher: Watcher) -> None:
+    def remove(self, watcher: Watcher) -> None:
         self.watchers = [w for w in self.watchers if w is not watcher]
-        self.connect()
+        self.install()
         if not self.watchers:
-            Wire.current = None
+            Hooks.current = None
 
-    def connect(self) -> None:
-        """Take all hooks out, and put in those that the present watchers need."""
+    def install(self) -> None:
+        """Remove all hooks and register those that the current watchers need."""
         self.undo.close()
         if not self.watchers:
             return
-        if "torch._dynamo" in sys.modules:  # somebody may have compiled the model: its plain modules run meanwhile
+        if "torch._dynamo" in sys.modules:  # the model may be compiled: run its plain modules
             self.undo.enter_context(torch.compiler.set_stance("force_eager"))
-        self._watch_hidden()
+        self._hook_hidden()
         chosen = {split(name) for watcher in self.watchers for name in watcher.chosen}
         if any(name in TAPPED for _, name in chosen):
-            self._watch_taps()
+            self._hook_taps()
         for block in {block for block, name in chosen if name in DERIVED}:
-            self._watch_attend(f"{block}.attn")
+            self._hook_attend(f"{block}.attn")
         for block, name in chosen:
             if name not in TAPPED + DERIVED:
-                self._watch_module(block, name)
+                self._hook_module(block, name)
 
     def here(self) -> bool:
         return threading.get_ident() == self.thread
 
     def see(self, name: str, x: Tensor) -> Tensor:
-        """What all who chose `name` make of x, one after another."""
+        """x after every watcher of `name`, one after another."""
         if not self.here():
             return x
         for watcher in self.watchers:
@@ -125,9 +123,9 @@ class Wire:
                 x = watcher.see(name, x)
         return x
 
-    def _watch_hidden(self) -> None:
+    def _hook_hidden(self) -> None:
         """Tell every watcher when a pass begins and how large it is."""
-        plain = partial(Transformer.hidden, self.model)  # block by block, whatever shorter way the model may have
+        plain = partial(Transformer.hidden, self.model)  # block by block, even where the model has a faster path
 
         def hidden(ids: Tensor, cache: NoCache | None = None) -> Tensor:
             if self.here():
@@ -139,19 +137,19 @@ class Wire:
 
         self._replace(self.model, "hidden", hidden)
 
-    def _watch_taps(self) -> None:
-        """Listen to the rotated q and k, which are no module's output."""
+    def _hook_taps(self) -> None:
+        """Listen to rotated q and k, which are not the output of a module."""
         paths = {block.attn: f"blocks.{layer}.attn" for layer, block in enumerate(self.model.blocks)}
 
         def listen(owner: nn.Module, name: str, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
-            return self._show(f"{paths[owner]}.{name}", x, turn, turn) if owner in paths else x
+            return self._show(f"{paths[owner]}.{name}", x, swap_heads, swap_heads) if owner in paths else x
 
         tap.listener = listen
         self.undo.callback(setattr, tap, "listener", None)
 
-    def _watch_attend(self, path: str) -> None:
-        """Show scores and pattern. Who only reads is told q and k, and the kernel in use runs; an edit is what sends
-        the layer down the explicit path."""
+    def _hook_attend(self, path: str) -> None:
+        """Show scores and pattern. Watchers that only read get q and k, and the kernel in use runs; an edit sends the
+        layer down the explicit path."""
         attn = self.model.get_submodule(path)
         assert isinstance(attn, Attention)
         plain = attn.attend
@@ -170,8 +168,8 @@ class Wire:
 
         self._replace(attn, "attend", attention)
 
-    def _watch_module(self, block: str, name: str) -> None:
-        """Show the output of the module of this name, or the input or output of the one in PLACES."""
+    def _hook_module(self, block: str, name: str) -> None:
+        """Show the output of the module of this name, or the input or output that PLACES names."""
         path, reads = PLACES.get(name, (name, False))
         module = self.model.get_submodule(block + path)
         view, back = self._views(block + name)
@@ -182,13 +180,13 @@ class Wire:
                 )
             )
         elif name == ".resid_mid":
-            self._watch_first_join(block, module)
+            self._hook_first_join(block, module)
         else:
             self._undo_later(
                 module.register_forward_hook(lambda _, args, out: self._show(block + name, out, view, back))
             )
 
-    def _watch_first_join(self, block: str, join: nn.Module) -> None:
+    def _hook_first_join(self, block: str, join: nn.Module) -> None:
         """A block joins twice, after attn and after mlp; the first gives resid_mid."""
         next_is_first = threading.local()
 
@@ -203,7 +201,7 @@ class Wire:
         self._undo_later(join.register_forward_hook(joined))
 
     def _show(self, name: str, x: Tensor, view: "View", back: "View") -> Tensor:
-        """Show x in the shape that its name promises; x itself where nobody changed it."""
+        """Show x in the shape of its name; returns x itself where no watcher changed it."""
         shown = view(x)
         seen = self.see(name, shown)
         return x if seen is shown else back(seen)
@@ -214,11 +212,11 @@ class Wire:
         if self.letters[name][-1] == "c":  # (b, t, h * c) <-> (b, t, h, c)
             return (lambda x: x.unflatten(-1, (-1, c))), (lambda x: x.flatten(-2))
         if name == "position":  # (t, d) or (b, t, d) -> (b, t, d)
-            return (lambda x: x.expand(self.size.batch, -1, -1)), itself
-        return itself, itself
+            return (lambda x: x.expand(self.size.batch, -1, -1)), identity
+        return identity, identity
 
     def _replace(self, owner: nn.Module, name: str, function: Callable[..., Tensor]) -> None:
-        """Set owner.name, and later make it what it was: the owner's own attribute or its class's."""
+        """Set owner.name, and restore it on undo: the owner's own attribute or its class's."""
         own = vars(owner)
         self.undo.callback(own.update, {name: own[name]}) if name in own else self.undo.callback(own.pop, name)
         own[name] = function
@@ -230,11 +228,11 @@ class Wire:
 View = Callable[[Tensor], Tensor]
 
 
-def itself(x: Tensor) -> Tensor:
+def identity(x: Tensor) -> Tensor:
     return x
 
 
-def turn(x: Tensor) -> Tensor:  # (b, h, t, c) <-> (b, t, h, c)
+def swap_heads(x: Tensor) -> Tensor:  # (b, h, t, c) <-> (b, t, h, c)
     return x.transpose(1, 2)
 
 
