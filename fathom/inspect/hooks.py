@@ -1,6 +1,7 @@
 """Where each name is computed in a running model, and hooks that exist only while look() or edit() is active.
 
-Nearly every name is the output of the module of that name; PLACES lists the others. Edits come before recordings. Passes of another thread or another model are neither recorded nor changed.
+Nearly every name is the output of the module of that name; PLACES lists the others. Edits come before recordings.
+Passes of another thread or another model are neither recorded nor changed.
 """
 
 import re
