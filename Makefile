@@ -23,11 +23,15 @@ demo: $(LEAN)
 	@echo "  $(BIN)/fathom train shakespeare-cpu --data FILE.txt     teach it your own text"
 	@echo "  $(BIN)/fathom ladder --data FILE.txt                    from a bigram to LLaMA, what each idea buys"
 
+# One process a core, each with one thread (tests/conftest.py). worksteal keeps the tests of a file together, so that
+# what they share is computed once, until one process has nothing left to do.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: $(SETUP)
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-full: $(SETUP)
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: $(SETUP)
 	$(BIN)/ruff check

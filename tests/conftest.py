@@ -1,10 +1,11 @@
-"""What every test shares: pinned threads, a seed, and where real data lies."""
+"""What every test shares: one thread, a seed, and where real data lies."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("MKL_NUM_THREADS", "2")
+# One thread: `make test` runs a process on every core. Programs that tests start inherit it.
+os.environ.update({f"{pool}_NUM_THREADS": "1" for pool in ("OMP", "MKL", "OPENBLAS", "RAYON")})
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # threads that wait sleep soon: a busy machine slows tests by little
 
 import pytest
@@ -12,13 +13,20 @@ import torch
 
 from fathom.native.build import FLAGS, NEEDS, features, library
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For what divides its own work among threads: with one, a wrong division is never seen."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +39,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(params=[kind for kind in FLAGS if NEEDS[kind] <= features()])
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, two_threads: None) -> str:
     """Every instruction set of this machine in turn, forced on native code."""
     monkeypatch.setenv("FATHOM_NATIVE", request.param)
     if library("step") is None:

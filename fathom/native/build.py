@@ -16,7 +16,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fathom.errors import FathomError, near
@@ -142,13 +142,29 @@ def kept(name: str, way: list[str]) -> Path | None:
 
 
 def compiled(name: str, way: list[str]) -> Path:
-    """Where the library lies after compiling it now."""
-    with tempfile.TemporaryDirectory(dir=cache()) as place:
+    """Where the library lies after compiling it now, or after another process has."""
+    with locked(cache()), tempfile.TemporaryDirectory(dir=cache()) as place:
+        if done := kept(name, way):
+            return done
         made = Path(place, "made.so")
         command = [*way, str(SOURCES / f"{name}.cpp"), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
         target = cache() / f"{name}-{mark(way)}-{digest(made.read_bytes())}.so"
         return made.replace(target)  # whole or not at all, whoever else compiles it too
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While another process holds the folder, wait: of many that want a library one compiles it."""
+    import fcntl  # only POSIX systems have it, as they alone have native code
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks: each compiles for itself
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def mark(way: list[str]) -> str:

@@ -1,7 +1,6 @@
 """A small model, what a fine-tune made of it, and one loss-versus-rank experiment that the tests share."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,14 +19,6 @@ from tests.generate.models import random_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,\n"
 SMALL = {"steps": 12, "batch_size": 4, "context_length": 16, "eval_windows": 8}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def written(folder: Path, model: Transformer, letters: str = LETTERS) -> Path:

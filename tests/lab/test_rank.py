@@ -3,8 +3,9 @@
 import math
 import re
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,10 +97,13 @@ def test_progress_is_told(experiment: Ran) -> None:
     assert notes[0].startswith("full fine-tune: loss ") and [n[:5] for n in notes[1:]] == ["LoRA,"] * 6
 
 
-def test_minutes_decide_the_steps(base: Path, words: Path) -> None:
+def test_minutes_decide_the_steps(base: Path, words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is 0.3 s further at each look: three steps take that, and so does an evaluation."""
+    clock = count(step=0.3)
+    monkeypatch.setattr("fathom.lab.training.time", SimpleNamespace(monotonic=lambda: next(clock)))
     small = {**SMALL, "steps": None, "ranks": (0, 1), "data": str(words), "device": "cpu"}
-    result = loss_vs_rank(base, RankOptions(**{**small, "minutes": 0.05}))
-    assert result.steps >= 10 and result.seconds < 20
+    result = loss_vs_rank(base, RankOptions(**{**small, "minutes": 0.45}))
+    assert result.steps == int((0.8 * 0.45 * 60 - 50 * 0.3) / (3 * 0.1))  # 0.8 of the time, less 50 evaluations
     with pytest.raises(FathomError, match="is too short: 3 trainings of 10 steps take"):
         loss_vs_rank(base, RankOptions(**{**small, "minutes": 1e-4}))
 

@@ -1,11 +1,9 @@
 """A small text with structure, and the ladder on it that the tests share."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from fathom.ladder.experiment import climb
 from fathom.ladder.options import LadderOptions
@@ -13,15 +11,6 @@ from fathom.ladder.result import LadderResult
 from fathom.train.events import Event
 
 SMALL = {"steps": 12, "seeds": 2, "minutes": 30.0, "context_length": 8, "d_model": 8, "batch_size": 4, "evaluations": 3}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So that no run depends on which number of threads was faster at that moment."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

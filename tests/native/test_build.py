@@ -139,8 +139,10 @@ def test_paths_and_compilers_with_spaces(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_many_at_once(tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain"}
+def test_many_at_once_compile_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    counted = script(tmp_path / "counted", f'[ "$1" = --version ] || echo >> {shlex.quote(str(log))}; exec {REAL} "$@"')
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain", "CXX": counted}
     code = f"from fathom.native import build; {THERE}"
     running = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
@@ -148,6 +150,7 @@ def test_many_at_once(tmp_path: Path) -> None:
     ]
     assert [one.communicate()[0].strip() for one in running] == ["True"] * 3
     assert [path.suffix for path in (tmp_path / "fathom" / "native").iterdir()] == [".so"]
+    assert log.read_text() == "\n"
 
 
 class TestWhereItLies:

@@ -8,6 +8,7 @@ from fathom.native.build import FLAGS, NEEDS, compiler, features
 from fathom.quant.nf4 import DYNAMIC, NF4_VALUES
 from fathom.quant.schemes import SCHEMES
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 HERE = [kind for kind in FLAGS if NEEDS[kind] <= features()]
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 

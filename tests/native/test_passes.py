@@ -19,7 +19,7 @@ HALF = 1.01 * 2**-8  # of a number: half the distance of bf16 numbers, and a lit
 
 
 @pytest.fixture(autouse=True)
-def forced(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def forced(kind: str, monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
     monkeypatch.setenv("FATHOM_NATIVE", kind)
 
 

@@ -56,6 +56,7 @@ def figures(run: Path) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_resumed_twice_is_bitwise_the_whole_run(tmp_path: Path, optimizer: str) -> None:
     """With dropout and accumulation; once cut off right after a checkpoint and once two steps later."""
