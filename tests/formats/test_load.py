@@ -26,7 +26,7 @@ from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import save
 
 CONFIG = replace(LLAMA2_7B, vocab_size=256, context_length=32, d_model=32, n_layer=2, n_head=4, n_kv_head=2, d_ff=64)
-FORMATS = ["run", *(set(WRITERS) - {"meta"})]  # Meta's have no form for a vocabulary of bytes
+FORMATS = ["run", *(name for name in WRITERS if name != "meta")]  # Meta's have no form for a vocabulary of bytes
 
 
 def written(format: str, folder: Path, model: Transformer) -> Path:

@@ -100,7 +100,7 @@ def test_progress_is_told(experiment: Ran) -> None:
 def test_minutes_decide_the_steps(base: Path, words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that is 0.3 s further at each look: three steps take that, and so does an evaluation."""
     clock = count(step=0.3)
-    monkeypatch.setattr("fathom.lab.training.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("fathom.lab.rank.time", SimpleNamespace(monotonic=lambda: next(clock)))
     small = {**SMALL, "steps": None, "ranks": (0, 1), "data": str(words), "device": "cpu"}
     result = loss_vs_rank(base, RankOptions(**{**small, "minutes": 0.45}))
     assert result.steps == int((0.8 * 0.45 * 60 - 50 * 0.3) / (3 * 0.1))  # 0.8 of the time, less 50 evaluations
