@@ -1,6 +1,6 @@
 """What comes out of generation: pieces while it runs, completions of them, and what was measured.
 
-Knows neither the model nor how a token is chosen. Does not import torch.
+Works on tokens alone; choosing them is in `sampling`.
 """
 
 import codecs
