@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.cost import training_bytes
 from fathom.model.transformer import Transformer
-from fathom.train.finetune import groups
+from fathom.train.finetune import groups, micro_batch
 from fathom.train.loop import Session, update
 from fathom.train.options import TrainOptions
 
@@ -72,8 +72,11 @@ def finetune(model: Transformer, options: BenchOptions) -> Learned:
     require_room(model.config, options)
     targets = ("attn.q", "attn.k", "attn.v") if model.config.position == "learned" else ("all-linear",)
     layers = lora.add(model, LoraOptions(rank=RANK, targets=targets), seed=options.seed)
-    choices = training(options)
-    session = Session(model, choices, model.embed.weight.device, groups(model, choices, 1.0))
+    device, choices = model.embed.weight.device, training(options)
+    if device.type == "cpu":  # as `fathom finetune` does
+        rows = micro_batch(options.rows, options.length * model.config.d_model)
+        choices = replace(choices, micro_batch_size=rows)
+    session = Session(model, choices, device, groups(model, choices, 1.0))
     first = (name.removeprefix("blocks.0.") for name in layers if name.startswith("blocks.0."))
     return Learned(steps(session, options), session.precision.dtype, tuple(first))
 
