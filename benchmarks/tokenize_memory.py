@@ -1,9 +1,9 @@
-"""Peak memory and time of making a tokenizer from a text and turning the text into token files.
+"""Peak memory and time of building a tokenizer from a text and encoding the text into token files.
 
-    python benchmarks/tokenize_memory.py 1000        # megabytes; one JSON line per tokenizer
+The text is generated: words by Zipf's law out of a million, so that the vocabulary keeps growing as in real text.
+Each tokenizer runs in a process of its own, whose peak resident memory the kernel reports. One JSON line each.
 
-The text is generated: words by a Zipf law out of a million, so that the vocabulary keeps growing as in real text.
-Each tokenizer runs in a process of its own, whose peak resident memory the kernel reports.
+usage: python benchmarks/tokenize_memory.py MEGABYTES [--tokenizers char,byte,bpe:32000]
 """
 
 import argparse
@@ -42,7 +42,7 @@ def measure(spec: str, text: Path) -> None:
 
     corpus, started = resolve(str(text)), time.perf_counter()
     tokenizer = make(spec, corpus.chunks())
-    made = time.perf_counter()
+    built = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=text.parent) as folder:
         prepared = tokenize(corpus, tokenizer, Path(folder))
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # ru_maxrss: bytes there, KiB elsewhere
@@ -51,8 +51,8 @@ def measure(spec: str, text: Path) -> None:
         "megabytes": round(corpus.size / 1e6),
         "vocab_size": tokenizer.vocab_size,
         "tokens": prepared.n_train + prepared.n_val,
-        "make_seconds": round(made - started, 1),
-        "tokenize_seconds": round(time.perf_counter() - made, 1),
+        "build_seconds": round(built - started, 1),
+        "tokenize_seconds": round(time.perf_counter() - built, 1),
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit),
     }
     print(json.dumps(result), flush=True)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def child(call: str) -> None:
-    """Make a call of this file in a process of its own: a child inherits the peak of the process that starts it."""
+    """Call a function of this file in a process of its own. This one stays small: a child inherits its peak."""
     code = f"from pathlib import Path; from tokenize_memory import *; {call}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
 

@@ -1,96 +1,179 @@
-"""benchmarks/compare.py with peers that only say numbers: ratios, what is kept, and what is left out and why."""
+"""benchmarks/compare.py with commands that only print numbers, its page, and the peers' scripts on tiny models."""
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from fathom.formats.detect import open_model
+from fathom.formats.hf_config import to_hf_config
+from tests.bench.test_counts import GPT, LLAMA
+from tests.house.source import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
 def compare(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return imported("compare", monkeypatch)
+
+
+def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of benchmarks/, whose files import each other as scripts do."""
+    import importlib
+
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("compare", "claims"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import compare as module  # type: ignore[import-not-found,unused-ignore]
-
-    return module
+    return importlib.import_module(name)
 
 
-def side(compare: Any, name: str, says: str, **more: Any) -> Any:
-    """A process that prints this."""
-    import claims  # type: ignore[import-not-found,unused-ignore]
+def side(name: str, output: str, **more: Any) -> Any:
+    """A process that prints this, read as `rate`."""
+    import comparisons  # type: ignore[import-not-found,unused-ignore]
 
-    words = (sys.executable, "-c", f"print({says!r})")
-    return claims.Side(name, claims.Command(f"{name} says {says}", words, **more), claims.key("rate"))
+    more = {"python": sys.executable, "arguments": lambda: ("-c", f"print({output!r})"), **more}
+    return comparisons.Side(name, comparisons.Command(f"{name}: {output}", **more), comparisons.key("rate"))
 
 
-def claim(compare: Any, work: str, ours: Any, peer: Any, wanted: float, at_most: bool = False) -> Any:
-    return compare.Claim(work, "tok/s", ours, peer, wanted, at_most)
+def pair(work: str, ours: Any, peer: Any) -> Any:
+    import comparisons
+
+    return comparisons.Comparison(work, "tok/s", ours, peer)
 
 
 def test_ratios_are_of_medians_and_their_range_of_rounds(compare: Any) -> None:
-    asked = claim(compare, "w", side(compare, "us", "1"), side(compare, "them", "2"), 1.6)
-    runs = {"us says 1": [{"rate": r} for r in (3, 8, 4)], "them says 2": [{"rate": r} for r in (1, 2, 4)]}
-    found = compare.judged(asked, runs)
-    assert (found["ours_median"], found["theirs_median"], found["ratio"]) == (4, 2, 2)
-    assert (found["lowest"], found["highest"], found["reached"]) == (1, 4, True)
-    assert compare.judged(claim(compare, "w", asked.ours, asked.peer, 1.6, at_most=True), runs)["reached"] is False
-    assert compare.judged(asked, {**runs, "us says 1": []}) is None
+    asked = pair("w", side("us", "1"), side("them", "2"))
+    runs = {"us: 1": [{"rate": r} for r in (3, 8, 4)], "them: 2": [{"rate": r} for r in (1, 2, 4)]}
+    result = compare.result(asked, runs)
+    assert (result["ours_median"], result["theirs_median"], result["ratio"]) == (4, 2, 2)
+    assert (result["lowest"], result["highest"], result["limit"]) == (1, 4, "")
+    assert compare.result(asked, {**runs, "us: 1": []}) is None
+    assert compare.result(asked, {}) is None
 
 
-def test_a_run_is_kept_and_another_beside_it(
+def test_the_share_of_the_limit_is_the_median_of_what_bench_measured(compare: Any) -> None:
+    def lines(limited_by: str) -> list[dict[str, Any]]:
+        return [{"figures": [{"percent": percent, "limited_by": limited_by}]} for percent in (80.0, 91.2, 90.0)]
+
+    assert compare.share_of_limit(lines("0.6 GB read a token, 37 GB/s")) == "90 % of memory bandwidth"
+    assert compare.share_of_limit(lines("2 GFLOP a token, 430 GFLOP/s")) == "90 % of bf16 products"
+    assert compare.share_of_limit([{"rate": 1.0}]) == ""
+
+
+def test_what_is_left_out_keeps_its_figures(
     compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    peer = side(compare, "them", '{"rate": 5}')
-    first = claim(compare, "fast", side(compare, "us", '{"rate": 10}'), peer, 1.5)
-    second = claim(compare, "slow", side(compare, "we", '{"rate": 4}'), peer, 1.5)
-    monkeypatch.setattr(compare, "claims", lambda *_: [second, first])
+    peer = side("them", '{"rate": 5}')
+    first = pair("fast", side("us", '{"rate": 10}'), peer)
+    second = pair("slow", side("we", '{"rate": 4}'), peer)
+    monkeypatch.setattr(compare, "comparisons", lambda *_: [second, first])
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{compare.BEGIN}old{compare.END}after\n")
     for only in ("fast", "slow"):
         monkeypatch.setattr(sys, "argv", ["compare.py", "--only", only, "--repeat", "2", "--out", str(tmp_path)])
         compare.main()
     kept = json.loads((tmp_path / "compare.json").read_text())
-    assert list(kept["claims"]) == ["slow / them", "fast / them"]
-    assert [one["ratio"] for one in kept["claims"].values()] == [0.8, 2.0]
-    assert kept["runs"]['us says {"rate": 10}'] == [{"rate": 10}] * 2
-    table = (tmp_path / "compare.md").read_text()
-    assert "| fast | them | 5 tok/s | 10 tok/s | **2.00** (2.00 to 2.00) | ≥ 1.5 | reached |" in table
-    assert "**0.80**" in table and "missed" in table
+    assert list(kept["comparisons"]) == ["slow / them", "fast / them"]
+    assert [one["ratio"] for one in kept["comparisons"].values()] == [0.8, 2.0]
+    assert kept["runs"]['us: {"rate": 10}'] == [{"rate": 10}] * 2
+    text = page.read_text()
+    assert "| fast | them | 5 tok/s | 10 tok/s | **2.00** (2.00 to 2.00) |  |" in text and "**0.80**" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert "round 2" in capsys.readouterr().err
 
 
 def test_what_is_missing_or_fails_is_one_line(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    good = side(compare, "us", '{"rate": 1}')
-    lacking = [
-        claim(compare, "a", good, side(compare, "x", "", needs=((None, "give --peers"),)), 1),
-        claim(compare, "b", good, side(compare, "y", "", needs=((Path("nowhere.gguf"), "make it"),)), 1),
-        claim(compare, "c", good, side(compare, "z", "", module="no_such_module"), 1),
+    def lacking() -> list[str]:
+        raise compare.Failed("give --text")
+
+    good = side("us", '{"rate": 1}')
+    missing = [
+        pair("a", good, side("x", "", python="no-such-python")),
+        pair("b", good, side("y", "", arguments=lacking)),
+        pair("c", good, side("z", "", module="no_such_module")),
     ]
-    assert compare.possible(lacking) == []
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "a, x: left out: give --peers; found nothing" and "found no nowhere.gguf" in said[1]
-    assert len(said) == 3 and "no_such_module cannot be imported" in said[2]
-    failing = claim(compare, "d", good, side(compare, "w", "no JSON"), 1)
-    *_, runs = compare.rounds([failing], 2, 1)
-    assert runs[failing.peer.command.label] == [] and capsys.readouterr().err.count("failed") == 1
+    assert compare.runnable(missing) == []
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "found no no-such-python" in lines[0]
+    assert lines[1] == "b, y: left out: give --text" and "cannot import no_such_module" in lines[2]
+    failing = [pair("d", good, side("w", "no JSON")), pair("e", good, side("v", "", arguments=lambda: ("-c", "1/0")))]
+    *_, runs = compare.rounds(failing, 2, 1)
+    errors = capsys.readouterr().err
+    assert [runs[one.peer.command.label] for one in failing] == [[], []] and errors.count("failed") == 2
+    assert "ZeroDivisionError" in errors
 
 
-def test_every_wish_of_the_table_is_there(compare: Any) -> None:
-    """And no label holds a folder: labels are written to compare.json."""
-    import claims
+def test_an_interrupted_model_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, path = imported("random_models", monkeypatch).written, tmp_path / "models" / "model.gguf"
+
+    def interrupted(new: Path) -> None:
+        new.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        written(path, interrupted)
+    assert not path.exists()
+    assert written(path, lambda new: new.write_text("whole")).read_text() == "whole"
+    assert written(path, interrupted).read_text() == "whole"
+
+
+def test_all_works_are_in_the_published_results_and_their_labels_hold_no_folder(compare: Any) -> None:
+    import random_models
 
     folder = Path("some") / "folder"
-    every = claims.claims(claims.Commands(folder, "python", folder, 2), folder / "t.model", folder / "t.txt")
-    names = {(one.name, one.peer.name): one.wanted for one in every}
-    assert names["decode 1.1B int4", "llama.cpp q4_0"] == 1.1 and names["decode 1.1B bf16", "transformers bf16"] == 2.5
-    assert (
-        names["prefill 512 1.1B int8", "llama.cpp q8_0"] == 2.0
-        and names["prompt lookup 110M bf16", "plain decoding"] == 1.5
-    )
-    assert len(names) == len(every) == 22
+    models = random_models.RandomModels(folder, "python")
+    every = compare.comparisons(models, 2, folder / "t.model", folder / "t.txt")
+    names = [f"{one.work} / {one.peer.name}" for one in every]
+    published = json.loads((BENCHMARKS / "compare.json").read_text())
+    assert names == list(published["comparisons"]) and len(names) == 22
     labels = {command.label for one in every for command in (one.ours.command, one.peer.command)}
     assert not [label for label in labels if "folder" in label]
+    assert labels == set(published["runs"])
+
+
+def test_the_page_shows_the_published_results(compare: Any) -> None:
+    text = (BENCHMARKS / "README.md").read_text()
+    table = compare.markdown(json.loads((BENCHMARKS / "compare.json").read_text()))
+    assert f"{compare.BEGIN}\n{table}\n{compare.END}" in text, "run `python benchmarks/compare.py`"
+
+
+def peer(script: str, *arguments: object) -> str:
+    words = [sys.executable, str(BENCHMARKS / "peers" / script), *map(str, arguments)]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.mark.parametrize("kind", ["bf16", "q8_0", "q4_0"])
+def test_the_gguf_of_a_shape_is_that_model(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    config, path = tmp_path / "config.json", tmp_path / "model.gguf"
+    config.write_text(json.dumps(to_hf_config(LLAMA)))
+    peer("random_gguf.py", config, kind, path)
+    opened = open_model(path)
+    assert opened.config.resolved() == LLAMA.resolved()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [GPT, LLAMA], ids=["gpt2", "llama"])
+def test_transformers_and_peft_print_what_compare_reads(model: Any, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    config, folder = tmp_path / "config.json", tmp_path / "checkpoint"
+    config.write_text(json.dumps(to_hf_config(model)))
+    speeds = json.loads(peer("infer_transformers.py", config, 8, 4).splitlines()[-1])
+    assert set(speeds) == {"prefill_tok_s", "decode_tok_s"} and min(speeds.values()) > 0
+    peer("random_checkpoint.py", config, folder)
+    assert open_model(folder).config.resolved() == model.resolved()
+    tuned = json.loads(peer("finetune_peft.py", folder, "bf16", 2, 8, 1).splitlines()[-1])
+    assert set(tuned) == {"tok_s", "peak_mib"} and min(tuned.values()) > 0
+
+
+def test_the_scripts_that_the_page_names_exist() -> None:
+    text = (BENCHMARKS / "README.md").read_text()
+    scripts = set(re.findall(r"benchmarks/[\w/.]+\.(?:py|txt)\b", text))
+    assert len(scripts) > 6 and not [name for name in scripts if not (ROOT / name).is_file()]

@@ -1,10 +1,10 @@
-"""The peer of train_char.py: the plain recipe for a character GPT, on the reference library's GPT-2, eager and fp32.
+"""The plain recipe for a character GPT: transformers' GPT-2, eager and fp32.
 
 4 layers, 4 heads, width 128, context 64, 12 windows a step, 2000 steps, AdamW, 1e-3 to 1e-4 along a cosine after 100
 steps of warm-up: 1.54M tokens. Prints one JSON line: seconds of training alone, ms per step, and the validation loss
 over all windows of the last tenth of the text as (step, seconds, loss).
 
-usage: python benchmarks/plain_char_gpt.py TEXT [STEPS=2000] [EVALUATIONS=10]
+usage: python train_char_gpt.py TEXT [STEPS=2000] [EVALUATIONS=10]
 """
 
 import json
@@ -27,16 +27,15 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def main(path: str, steps: int = 2000, evaluations: int = 10) -> None:
-    torch.set_num_threads(2)
     torch.manual_seed(1337)
     text = Path(path).read_text()
-    places = {character: i for i, character in enumerate(sorted(set(text)))}
-    ids = torch.tensor([places[character] for character in text])
-    train, held = ids[: int(0.9 * len(ids))], ids[int(0.9 * len(ids)) :]
-    windows = held[: (len(held) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
+    index = {character: i for i, character in enumerate(sorted(set(text)))}
+    ids = torch.tensor([index[character] for character in text])
+    train, validation = ids.split((int(0.9 * len(ids)), len(ids) - int(0.9 * len(ids))))
+    windows = validation[: (len(validation) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
     off = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "use_cache": False}
     model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=len(places), n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4, **off)
+        GPT2Config(vocab_size=len(index), n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4, **off)
     )
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
