@@ -149,6 +149,15 @@ def test_an_adapter_stands_where_the_peers_put_it() -> None:
     assert len(works.finetune(random_model(LLAMA, torch.float32), options).targets) == 7
 
 
+def test_an_adapters_step_takes_as_many_rows_at_a_time_as_finetune_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fathom.train.finetune.AT_ONCE", 2 * 8 * LLAMA.d_model)
+    options = BenchOptions(work="finetune", prompt=8, batch=4, repeat=1, device="cpu", dtype="fp32")
+    model, rows = random_model(LLAMA, torch.float32), []
+    model.blocks[0].register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+    works.finetune(model, options)
+    assert rows == [2] * 4  # two steps, the first one uncounted
+
+
 def test_memory_is_measured_before_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     monkeypatch.setattr(room, "peak_mib", lambda device: order.append("peak") or 1.0)
