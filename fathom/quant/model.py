@@ -1,4 +1,4 @@
-"""The linear layers of a model, exchanged for packed ones from outside: the model itself never knows.
+"""Quantise a model: the linear layers of its blocks are exchanged for packed ones, from outside.
 
 Only those of the blocks: embeddings and `unembed` decide single tokens and are small where it matters. One layer at a
 time is in memory as floats, so that a model on the meta device fills up with packed weights as they are read.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fathom.errors import FathomError, near
+from fathom.model.swap import matching, swap
 from fathom.quant.linear import QuantLinear
 from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named
@@ -30,18 +31,16 @@ def replace(model: nn.Module, name: str, weight: Tensor | Packed, bias: Tensor |
     """
     if name not in linears(model):
         raise FathomError(f"{name!r} is no linear layer in the model's blocks{near(name, linears(model))}; choose one")
-    old = model.get_submodule(name)
-    assert isinstance(old, nn.Linear)
-    shape = weight.shape if isinstance(weight, Tensor) else old.weight.shape
-    if shape != old.weight.shape or (bias is None) != (old.bias is None):
-        found, expected = sizes(shape, bias), sizes(old.weight.shape, old.bias)
-        raise FathomError(f"{name}: found {found}; expected {expected}; choose weights of this model")
-    try:
-        packed = scheme.quantize(weight) if isinstance(weight, Tensor) else weight
-        new = QuantLinear(scheme, (old.out_features, old.in_features), packed, bias)
-    except FathomError as error:
-        raise FathomError(f"{name}: {error}") from None
-    model.set_submodule(name, new.train(old.training))
+
+    def packed(old: nn.Linear) -> QuantLinear:
+        shape = weight.shape if isinstance(weight, Tensor) else old.weight.shape
+        if shape != old.weight.shape or (bias is None) != (old.bias is None):
+            actual, expected = sizes(shape, bias), sizes(old.weight.shape, old.bias)
+            raise FathomError(f"found {actual}; expected {expected}; choose weights of this model")
+        fields = scheme.quantize(weight) if isinstance(weight, Tensor) else weight
+        return QuantLinear(scheme, (old.out_features, old.in_features), fields, bias)
+
+    swap(model, {nn.Linear: packed}, names=[name])
 
 
 def sizes(shape: Sequence[int], bias: Tensor | None) -> str:
@@ -52,16 +51,17 @@ def sizes(shape: Sequence[int], bias: Tensor | None) -> str:
 def quantize_model(model: nn.Module, scheme_name: str) -> None:
     """Pack all linear layers of the model's blocks, in place, one after another.
 
-    FathomError where there is none, the scheme is unknown, or it cannot hold a weight: layers before that are packed.
+    FathomError where there is none, one is of a class of its own, the scheme is unknown, or it cannot hold a weight:
+    in that last case the layers before it are packed.
     """
     scheme = scheme_named(scheme_name)
-    for name in found(model):
-        old = model.get_submodule(name)
-        assert isinstance(old, nn.Linear)
-        replace(model, name, old.weight.detach(), old.bias, scheme)
+    names = layers_to_pack(model)
+    matching(model, {nn.Linear}, names)
+    for name in names:  # one by one, so that each float matrix is freed before the next is packed
+        swap(model, {nn.Linear: lambda old: QuantLinear.quantized(old.weight.detach(), old.bias, scheme)}, names=[name])
 
 
-def found(model: nn.Module) -> list[str]:
+def layers_to_pack(model: nn.Module) -> list[str]:
     """`linears`, if there are any."""
     if names := linears(model):
         return names
@@ -70,9 +70,8 @@ def found(model: nn.Module) -> list[str]:
     raise FathomError(f"found {what}; expected linear layers under {WHERE!r}; quantise a float model, and only once")
 
 
-# What packing costs: bits per parameter and how far each matrix is from what it was.
-#
-# Does not know what the model makes of it: see the loss for that.
+# What packing costs: bits per parameter and how far each matrix is from the original. What the model loses by it is
+# measured by its loss, in fathom/verify/quantised.py.
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def cost(name: str, weight: Tensor, layer: QuantLinear) -> Cost:
 def costs(model: nn.Module, scheme_name: str) -> Iterator[Cost]:
     """What each linear layer in the blocks of a float model would cost, one after another. The model stays as it is."""
     scheme = scheme_named(scheme_name)
-    for name in found(model):
+    for name in layers_to_pack(model):
         weight = model.get_submodule(name).weight
         assert isinstance(weight, Tensor)
         yield cost(name, weight, QuantLinear.quantized(weight, None, scheme))

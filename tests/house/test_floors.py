@@ -28,7 +28,7 @@ __init__ __main__
 """
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.strip().splitlines()) for room in rooms.split()}
 STRANGERS = {  # floors would allow it, the plan does not: this room must not know those
-    **{room: {"model"} for room in ("native", "tokenizer", "quant", "report")},
+    **{room: {"model"} for room in ("native", "tokenizer", "report")},
     "inspect": {"tokenizer", "formats", "data"},
     "generate": {"formats", "data"},
     "serve": {"train"},

@@ -1,13 +1,16 @@
 """Packed layers take the place of linear ones in a whole model, from outside, and nothing else changes."""
 
+from copy import deepcopy
 from dataclasses import replace as but
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
+from fathom.model.mlp import GeluMLP
+from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import linears, quantize_model, replace
@@ -110,3 +113,35 @@ def test_an_unknown_format_changes_nothing() -> None:
     with pytest.raises(FathomError, match="found 'int3'"):
         quantize_model(model, "int3")
     assert len(linears(model)) == 14
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Doubled(GeluMLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_linear_layer_of_its_own_class_is_refused_before_anything_is_packed() -> None:
+    model = Transformer(LLAMA)
+    model.get_submodule("blocks.1.mlp.down").__class__ = Scaled
+    with pytest.raises(FathomError, match=r"blocks\.1\.mlp\.down is a Scaled, which descends from Linear"):
+        quantize_model(model, "nf4")
+    assert len(linears(model)) == 14
+    with pytest.raises(FathomError, match=r"blocks\.1\.mlp\.down is a Scaled"):
+        replace(model, "blocks.1.mlp.down", torch.zeros(64, 172), None, SCHEMES["nf4"])
+
+
+def test_an_mlp_of_its_own_class_keeps_its_forward_over_packed_layers() -> None:
+    model = Transformer(GPT2).eval()
+    swap(model, {GeluMLP: Doubled})
+    expected = deepcopy(model)
+    quantize_model(model, "int8")
+    assert {type(block.mlp) for block in model.blocks} == {Doubled} and not linears(model)
+    with torch.no_grad():
+        for name in linears(expected):
+            expected.get_submodule(name).weight.copy_(model.get_submodule(name).weight)
+    torch.testing.assert_close(model(IDS), expected(IDS))

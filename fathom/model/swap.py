@@ -1,0 +1,167 @@
+"""One way to change a model from outside: parts of a kind are exchanged for others, and the exchange can be undone.
+
+    with swap(model, {GeluMLP: Mine}): ...  # every GeluMLP computes as Mine, a subclass of it, until the block ends
+    swapped = swap(model, attend=mine)      # every Attention calls this function, until swapped.undo()
+
+A kind is an exact class. A part that descends from a kind may compute something else: it is refused, not exchanged.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fathom.errors import FathomError, near
+from fathom.model.attention import Attention
+
+Kind = type[nn.Module]
+New = Callable[[Any], nn.Module]  # a subclass of the kind, or what makes a new part of an old one
+HOOKS = [name for name in vars(nn.Module()) if name.startswith(("_forward", "_backward", "_is_full_backward"))]
+
+
+def swap(
+    model: nn.Module,
+    kinds: Mapping[Kind, New] | None = None,
+    *,
+    attend: Callable[..., Tensor] | None = None,
+    names: Iterable[str] | None = None,
+) -> "Swap":
+    """Exchange every part of these kinds, or only those called `names`; `attend` is what every Attention calls.
+
+    kinds: {kind: new}. A subclass of the kind with the same constructor takes the part over as it is: one object, with
+    its parameters, children and hooks, whose class is now another. Anything else is called with the old part and
+    returns the new one, which gets the old one's hooks, device and training flag. FathomError, and nothing changed:
+    a part descends from a kind or has a `forward` of its own, there is no part of a kind, or `new` failed.
+    """
+    kinds = kinds or {}
+    matches = matching(model, {*kinds, *([Attention] if attend else [])}, names)
+    swapped = Swap(model, list(matches))
+    try:
+        depth = sorted(matches, key=lambda name: name.count("."), reverse=True)  # what lies inside others comes first
+        for part in dict.fromkeys(matches[name] for name in depth):
+            kind, places = type(part), [name for name, each in matches.items() if each is part]
+            if kind in kinds:
+                part = swapped.exchange(places, part, kinds[kind])
+            if kind is Attention and attend:
+                swapped.set_attend(places, part, attend)
+    except BaseException:
+        swapped.undo()
+        raise
+    return swapped
+
+
+class Swap:
+    """What was exchanged, by `names`. As a context manager it is undone at the end."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        self.model, self.names = model, names
+        self.changes: list[tuple[str, Callable[[], bool], Callable[[], object]]] = []  # where, still so?, undo
+
+    def undo(self) -> None:
+        """Put everything back, to the same objects. FathomError where a part has been exchanged again since."""
+        while self.changes:
+            name, unchanged, restore = self.changes[-1]
+            if not unchanged():
+                raise FathomError(f"{name} has been exchanged again since; undo that first")
+            restore()
+            self.changes.pop()
+
+    def __enter__(self) -> "Swap":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+    def exchange(self, places: list[str], old: nn.Module, new: New) -> nn.Module:
+        """Put what `new` means in all places of the old part."""
+        kind = type(old)
+        if isinstance(new, type) and issubclass(new, kind) and new.__init__ is kind.__init__:
+            old.__class__ = new
+            self.changes.append((places[0], lambda: type(old) is new, lambda: setattr(old, "__class__", kind)))
+            return old
+        try:
+            part = settled(new(old), old)
+        except FathomError as error:
+            raise FathomError(f"{places[0]}: {error}") from None
+
+        model = self.model  # no closure holds this Swap itself: with the last reference to it the old parts are freed
+
+        def put(there: nn.Module) -> None:
+            exchange_hooks(old, part)
+            for name in places:
+                model.set_submodule(name, there)
+
+        put(part)
+        self.changes.append((places[0], lambda: named(model, places[0]) is part, lambda: put(old)))
+        return part
+
+    def set_attend(self, places: list[str], part: nn.Module, attend: Callable[..., Tensor]) -> None:
+        """Let this attention call another function."""
+        before, part.attend = part.attend, attend  # type: ignore[assignment]
+        self.changes.append((places[0], lambda: part.attend is attend, lambda: setattr(part, "attend", before)))
+
+
+def kind_of(part: nn.Module) -> Kind | None:
+    """The class whose `forward` this part runs; None where it has one of its own."""
+    return None if "forward" in vars(part) else type(part)
+
+
+def parts(model: nn.Module, *kinds: Kind) -> list[str]:
+    """Names of the parts of exactly these kinds, in the model's order; all others are left out, and none refused."""
+    return [name for name, part in model.named_modules() if kind_of(part) in kinds]
+
+
+def matching(model: nn.Module, kinds: set[Kind], names: Iterable[str] | None) -> dict[str, nn.Module]:
+    """All parts that are or descend from these kinds, or those called `names`. FathomError unless each is of a kind."""
+    words = " or ".join(kind.__name__ for kind in kinds)
+    if names is None:
+        every = model.named_modules(remove_duplicate=False)
+        matches = {name: part for name, part in every if name and any(isinstance(part, kind) for kind in kinds)}
+        if not matches:
+            known = dict.fromkeys(type(part).__name__ for part in model.modules())
+            raise FathomError(f"found no {words}; the model's parts are {', '.join(known)}; choose among them")
+    else:
+        matches = {name: named(model, name) for name in names}
+    for name, part in matches.items():
+        what = type(part).__name__
+        parent = next((kind.__name__ for kind in type(part).__mro__ if kind in kinds), None)
+        if parent is None:
+            raise FathomError(f"{name} is a {what}; expected {words}; name parts of that kind")
+        if type(part) not in kinds:
+            raise FathomError(
+                f"{name} is a {what}, which descends from {parent} and may compute something else; list {what} too, or"
+                " name the parts that are meant"
+            )
+        if kind_of(part) is None:
+            raise FathomError(f"{name} has a forward of its own, set on this {what} alone; swap its class instead")
+    return matches
+
+
+def named(model: nn.Module, name: str) -> nn.Module:
+    """The part of this name. FathomError, with near matches, where there is none."""
+    try:
+        if name:  # "" is the model itself
+            return model.get_submodule(name)
+    except AttributeError:
+        pass
+    known = dict.fromkeys(name for name, _ in model.named_modules())
+    raise FathomError(f"{name!r} is no part of this model{near(name, known) or '; see named_modules()'}")
+
+
+def settled(new: nn.Module, old: nn.Module) -> nn.Module:
+    """The new part with the training flag and on the device of the old one, unless that is on meta."""
+    device = next((x.device for x in tensors(old)), torch.device("meta"))
+    if device.type != "meta" and any(x.device != device for x in tensors(new)):
+        new.to(device)
+    return new.train(old.training)
+
+
+def tensors(part: nn.Module) -> list[Tensor]:
+    return [*part.parameters(), *part.buffers()]
+
+
+def exchange_hooks(one: nn.Module, other: nn.Module) -> None:
+    """Let hooks stay with the place in the model: who registered them can still remove them."""
+    for name in HOOKS:
+        vars(one)[name], vars(other)[name] = vars(other)[name], vars(one)[name]
