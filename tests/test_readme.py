@@ -1,6 +1,6 @@
-"""Every command and program of the README is run as it stands, in order, but for those it says cannot be.
+"""Every command and program of the README runs as written, in order, except those that need a network or a GPU.
 
-The longer verbs are given a small budget; texts that the reader is to have are put where the commands expect them.
+The slower verbs get a small budget; texts that a reader would have are put where the commands expect them.
 """
 
 import os
