@@ -28,7 +28,8 @@ def output(words: Sequence[str], threads: int) -> str:
     except OSError as error:
         raise Failed(f"{words[0]} cannot be started: {error.strerror}") from None
     if process.returncode:
-        raise Failed((process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+        last = (process.stderr.strip().splitlines() or ["nothing printed"])[-1]
+        raise Failed(f"exit code {process.returncode}: {last}")
     return process.stdout
 
 
