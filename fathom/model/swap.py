@@ -16,7 +16,7 @@ from fathom.errors import FathomError, near
 from fathom.model.attention import Attention
 
 Kind = type[nn.Module]
-New = Callable[[Any], nn.Module]  # a subclass of the kind, or what makes a new part of an old one
+New = Kind | Callable[[Any], nn.Module]  # a subclass of the kind, or what makes a new part of an old one
 HOOKS = [name for name in vars(nn.Module()) if name.startswith(("_forward", "_backward", "_is_full_backward"))]
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fathom.backend.training import forget_blocks
+from fathom.backend.training import recompute_blocks
 from fathom.data.batches import Batch, shown
 from fathom.errors import Diverged, FathomError
 from fathom.machine import keep_freed_memory, pick_device
@@ -50,7 +50,7 @@ class Session:
         self.groups = assign(self.model, options) if groups is None else groups
         self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
         if options.checkpoint_blocks:
-            forget_blocks(self.model)
+            recompute_blocks(self.model)
         compiled, self.compilation = compiles(options, device)
         if compiled:
             for block in self.model.blocks:  # alike, so that one is compiled and all are served

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.amp import GradScaler
 
-from fathom.backend.training import attend_narrow, slim
+from fathom.backend.training import use_fused_passes
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -40,9 +40,7 @@ class Precision:
     def adapt(self, model: Transformer) -> None:
         """On a CPU, let what lies between matrix products in bf16 take ways that are fast there."""
         if self.device.type == "cpu" and self.dtype != torch.float32:
-            slim(model)
-            for block in model.blocks:
-                block.attn.attend = attend_narrow
+            use_fused_passes(model)
 
     def scaler(self) -> GradScaler:
         """Scales losses in fp16; anywhere else it is disabled and passes everything through."""

@@ -107,7 +107,7 @@ def test_a_model_reads_and_writes_where_it_is(config: ModelConfig, packed: str |
     assert not gpu.waits
 
 
-@pytest.mark.parametrize("what", ["adamw", "muon", "lora", "qlora", "packed rows", "forgetting"])
+@pytest.mark.parametrize("what", ["adamw", "muon", "lora", "qlora", "packed rows", "recomputed blocks"])
 def test_a_step_of_training_waits_for_the_device_only_to_tell(what: str, gpu: Imagined) -> None:
     """For the norm, the loss twice, and the learned places of each of two parts."""
     model = model_on(STRONG, "nf4" if what == "qlora" else None)
@@ -115,7 +115,7 @@ def test_a_step_of_training_waits_for_the_device_only_to_tell(what: str, gpu: Im
         lora.add(model, LoraOptions(rank=4))
     options = TrainOptions(
         batch_size=4, micro_batch_size=2, compile="off", dtype="fp32",
-        optimizer="muon" if what == "muon" else "adamw", checkpoint_blocks=what == "forgetting",
+        optimizer="muon" if what == "muon" else "adamw", checkpoint_blocks=what == "recomputed blocks",
     )  # fmt: skip
     session, ids = Session(model, options, GPU), torch.ones(4, 49, dtype=torch.int64)
     documents = torch.ones(4, 48, dtype=torch.int64) if what == "packed rows" else None

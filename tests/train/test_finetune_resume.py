@@ -18,7 +18,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "pissa": {"init": "pissa"},
     "dora, packed": {"method": "dora", "pack": True, "dropout": 0.1},
     "qlora in bf16": {"method": "qlora", "dtype": "bf16", "dropout": 0.2},
-    "forgetting blocks": {"dropout": 0.3, "checkpoint_blocks": True},
+    "recomputed blocks": {"dropout": 0.3, "checkpoint_blocks": True},
     "full": {"method": "full", "learning_rate": 0.001},
     "full, moments in 8 bits": {"method": "full", "learning_rate": 0.001, "optimizer": "adamw8bit"},
 }

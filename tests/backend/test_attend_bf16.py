@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fathom.backend import training as room
-from fathom.backend.training import attend_narrow
+from fathom.backend import training
+from fathom.backend.training import attend_bf16
 from fathom.model.attention import attend
 
 SIZES = [(2, 4, 4, 24, 24, 8), (1, 4, 2, 33, 33, 16), (2, 6, 1, 17, 17, 4), (1, 2, 2, 5, 40, 8), (1, 1, 1, 1, 1, 2)]
@@ -23,17 +23,17 @@ def results(function: object, inputs: list[Tensor], visible: Tensor | None, grad
 
 
 @pytest.mark.parametrize("b, h, g, t, s, c", SIZES)
-@pytest.mark.parametrize("piece", [8, 128])
+@pytest.mark.parametrize("chunk", [8, 128])
 @pytest.mark.parametrize("masked", [False, True])
 def test_near_the_equation(
-    b: int, h: int, g: int, t: int, s: int, c: int, piece: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+    b: int, h: int, g: int, t: int, s: int, c: int, chunk: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "PIECE", piece)
+    monkeypatch.setattr(training, "CHUNK", chunk)
     torch.manual_seed(t)
     inputs, grad = [heads(b, h, t, c), heads(b, g, s, c), heads(b, g, s, c)], heads(b, h, t, c)
     texts = torch.randint(0, 3, (b, s)).sort(-1).values if masked else None
     visible = None if texts is None else (texts[:, None, -t:, None] == texts[:, None, None, :]).tril(s - t)
-    ours = results(attend_narrow, inputs, visible, grad)
+    ours = results(attend_bf16, inputs, visible, grad)
     exact = results(attend, [x.double() for x in inputs], visible, grad.double())
     for mine, right in zip(ours, exact):
         assert mine.dtype == torch.bfloat16
@@ -49,7 +49,7 @@ def test_backward_keeps_nothing_that_grows_with_the_square() -> None:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        attend_narrow(q, k, v, None, 0.0)
+        attend_bf16(q, k, v, None, 0.0)
     assert kept == [2 * 256 * 4] * 3
 
 
@@ -65,6 +65,6 @@ def test_elsewhere_the_fused_kernel_answers_in_fp32(
         seen.append(q.dtype)
         return q
 
-    monkeypatch.setattr(room, "attend_fused", watched)
+    monkeypatch.setattr(training, "attend_fused", watched)
     x = torch.randn(1, 1, s, 4, dtype=dtype)
-    assert attend_narrow(x, x, x, None, dropout).dtype == dtype and seen == [torch.float32]
+    assert attend_bf16(x, x, x, None, dropout).dtype == dtype and seen == [torch.float32]
