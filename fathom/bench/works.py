@@ -30,7 +30,7 @@ from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.cost import training_bytes
 from fathom.model.transformer import Transformer
-from fathom.train.finetune import groups, micro_batch
+from fathom.train.finetune import micro_batch
 from fathom.train.loop import Session, update
 from fathom.train.options import TrainOptions
 
@@ -76,7 +76,7 @@ def finetune(model: Transformer, options: BenchOptions) -> Learned:
     if device.type == "cpu":  # as `fathom finetune` does
         rows = micro_batch(options.rows, options.length * model.config.d_model)
         choices = replace(choices, micro_batch_size=rows)
-    session = Session(model, choices, device, groups(model, choices, 1.0))
+    session = Session(model, choices, device)
     first = (name.removeprefix("blocks.0.") for name in layers if name.startswith("blocks.0."))
     return Learned(steps(session, options), session.precision.dtype, tuple(first))
 

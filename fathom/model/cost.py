@@ -69,11 +69,9 @@ def cache_bytes(config: ModelConfig, batch: int, length: int, itemsize: int = 4)
     return 2 * config.n_layer * config.n_kv_head * config.head_dim * length * batch * itemsize
 
 
-def training_bytes(
-    config: ModelConfig, t: int, batch: int, itemsize: int = 4, optimizer_values: int = 2
-) -> dict[str, int]:
-    """Memory for training by kind. Weights, gradients and optimizer state are fp32; what the forward pass keeps for
-    the backward has `itemsize` bytes a number, with fused attention. `optimizer_values` a parameter: AdamW 2, Muon 1.
+def training_bytes(config: ModelConfig, t: int, batch: int, itemsize: int = 4) -> dict[str, int]:
+    """Memory for training with AdamW, by kind. Weights, gradients and both moments are fp32; what the forward pass
+    keeps for the backward has `itemsize` bytes a number, with fused attention.
 
     An estimate: an allocator's slack and a kernel's scratch are not in it. `logits` are what a loss over whole logits
     needs (themselves, their log-softmax, their gradient); a loss in chunks needs less.
@@ -85,7 +83,7 @@ def training_bytes(
     return {
         "weights": weights,
         "gradients": weights,
-        "optimizer": optimizer_values * weights,
+        "optimizer": 2 * weights,
         "activations": kept,
         "logits": 3 * tokens * config.vocab_size * itemsize,
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fathom.adapters import lora
 from fathom.adapters.peft_config import fingerprint
@@ -31,7 +31,7 @@ from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Event, Report, Sample, silent
 from fathom.train.finetune_run import Base, TunedFacts, TunedRun, prepare
 from fathom.train.loop import Session
-from fathom.train.optimizer import Group
+from fathom.train.optimizers import optimizer_named
 from fathom.train.options import SAID_BY_MODEL, FinetuneOptions, TrainOptions, learning_rate
 from fathom.train.precision import choose
 from fathom.train.preflight import finetune_notes
@@ -180,23 +180,9 @@ def start(run: TunedRun, opened: Opened) -> Session:
     torch.manual_seed(options.seed)
     if not run.adapted:
         return Session(read(opened, torch.float32, device).requires_grad_(True), options, device)
-    if options.optimizer == "muon":
+    if not optimizer_named(options.optimizer).trains_adapters:
         raise FathomError(f"optimizer={options.optimizer} trains whole matrices; use adamw, or --method full")
     packing, dtype = run.tuning.packing, choose(options, opened.config, device).dtype
     model = read(opened, dtype, device, None if packing is None else scheme_named(packing))
     lora.add(model, run.tuning.adapter(), seed=options.seed)
-    return Session(model, options, device, groups(model, options, run.tuning.lora_plus or 1.0))
-
-
-def groups(model: nn.Module, options: TrainOptions, ratio: float) -> list[Group]:
-    """What learns of an adapter; b so many times faster than a (LoRA+, Hayou et al. 2024, section 4)."""
-    rate, decay = options.learning_rate, options.weight_decay
-    parts = {
-        "a": Group("adapter a", options.optimizer, {}, rate, decay),
-        "b": Group("adapter b", options.optimizer, {}, rate * ratio, decay),
-        "magnitude": Group("adapter lengths", "adamw", {}, rate, 0.0),
-    }
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            parts[name.rpartition(".")[2]].parameters[name] = p
-    return [group for group in parts.values() if group.parameters]
+    return Session(model, options, device, run.tuning.lora_plus or 1.0)

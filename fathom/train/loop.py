@@ -22,7 +22,7 @@ from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
 from fathom.train.events import Evaluated, Progress, Report, silent
 from fathom.train.loss import accumulate, next_token_loss, parts
-from fathom.train.optimizer import Group, assign, build_optimizers, clip, factor
+from fathom.train.optimizer import assign, build_optimizers, clip, factor
 from fathom.train.options import TrainOptions
 from fathom.train.precision import Precision, choose, compiles
 
@@ -37,17 +37,15 @@ class Batches(Protocol):
 class Session:
     """A model, its optimizers and how far they have come. `seconds` and `tokens` count over all resumes.
 
-    groups: which parameters are trained, and how; None: all that may be, by their roles.
+    lora_plus: b of an adapter learns so many times faster than a.
     """
 
-    def __init__(
-        self, model: Transformer, options: TrainOptions, device: torch.device, groups: list[Group] | None = None
-    ) -> None:
+    def __init__(self, model: Transformer, options: TrainOptions, device: torch.device, lora_plus: float = 1.0) -> None:
         keep_freed_memory()
         self.model, self.options, self.device = model.to(device).train(), options, device
         self.precision = choose(options, model.config, device)
         self.precision.adapt(model)
-        self.groups = assign(self.model, options) if groups is None else groups
+        self.groups = assign(self.model, options, lora_plus)
         self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
         if options.checkpoint_blocks:
             recompute_blocks(self.model)

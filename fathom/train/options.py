@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError, near
+from fathom.train.optimizers import NAMES as OPTIMIZERS
 
 # Every choice of fine-tuning that training from random weights does not have, as one value.
 #
@@ -114,7 +115,6 @@ def learning_rate(method: str, d_model: int) -> float:
     return float(f"{rate / SLOWER if method == 'full' else rate:.1g}")
 
 
-Optimizer = Literal["adamw", "adamw8bit", "muon"]
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Init = Literal["scaled", "zero-output"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -139,7 +139,7 @@ class TrainOptions:
     init: Init = "scaled"  # zero-output: every block begins as the identity
 
     # optimizer
-    optimizer: Optimizer = "adamw"  # adamw8bit: matrices with moments in 8 bits, 2 bytes a weight instead of 8
+    optimizer: str = "adamw"  # of the matrices, one of optimizers.NAMES
     learning_rate: float = 1e-3  # AdamW's: all parameters, or those that are not Muon's
     weight_decay: float = 0.1  # of matrices; norms, biases and embeddings are not decayed
     betas: tuple[float, float] = (0.9, 0.99)
@@ -232,12 +232,14 @@ def _wild(value: Any) -> bool:
 
 
 def _choices(options: TrainOptions) -> list[str]:
-    found = []
-    for name, hint in get_type_hints(TrainOptions).items():
-        value, known = getattr(options, name), get_args(hint)
-        if known and isinstance(known[0], str) and value not in known:  # a Literal of words
-            found.append(f"{name}={value!r}{near(str(value), known) or ';'} Choose one of {', '.join(known)}")
-    return found
+    hints = {name: get_args(hint) for name, hint in get_type_hints(TrainOptions).items()}
+    choices = {name: known for name, known in hints.items() if known and isinstance(known[0], str)}  # Literals of words
+    problems = []
+    for name, known in {**choices, "optimizer": OPTIMIZERS}.items():
+        value = getattr(options, name)
+        if value not in known:
+            problems.append(f"{name}={value!r}{near(str(value), known) or ';'} Choose one of {', '.join(known)}")
+    return problems
 
 
 def _contradictions(options: TrainOptions) -> list[str]:

@@ -87,11 +87,6 @@ def has_bf16(device: torch.device) -> bool:
             return False
 
 
-def muon_dtype(options: TrainOptions, device: torch.device) -> torch.dtype:
-    """What Muon orthogonalizes in: all its work is matrix products, so bf16 pays at any width."""
-    return torch.bfloat16 if options.dtype != "fp32" and has_bf16(device) else torch.float32
-
-
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 LONG = 1000  # steps from which on compiling, about a minute, is earned back
 

@@ -14,7 +14,7 @@ from fathom.adapters import lora
 from fathom.data.batches import Batch
 from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
-from fathom.model.cost import n_parameters, training_bytes
+from fathom.model.cost import kept_per_token, n_parameters, training_bytes
 from fathom.tokenizer.protocol import TokenArray
 from fathom.train.events import Evaluated, Event, Note
 from fathom.train.finetune_run import TunedRun
@@ -139,7 +139,12 @@ def memory(session: Session) -> dict[str, int]:
     options, config = session.options, session.model.config
     rows, itemsize = options.micro_batch_size or options.batch_size, session.precision.dtype.itemsize
     kinds = training_bytes(config, config.context_length, rows, itemsize)
-    return kinds | {"logits": min(kinds["logits"], 3 * AT_ONCE * itemsize)}  # more come in pieces
+    if options.checkpoint_blocks:  # of each block what enters it, and all of the one whose gradient is computed
+        per_token = (config.n_layer + 2) * config.d_model + kept_per_token(config)
+        kinds["activations"] = rows * config.context_length * per_token * itemsize
+    kinds["optimizer"] = sum(group.state_bytes for group in session.groups)
+    kinds["logits"] = min(kinds["logits"], 3 * AT_ONCE * itemsize)  # more come in pieces
+    return kinds
 
 
 def text_warnings(run: Run) -> Iterator[Note]:

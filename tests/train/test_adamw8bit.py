@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fathom.quant.nf4 import DYNAMIC
-from fathom.train.adamw8bit import LEAST, POSITIVE, AdamW8bit, pack, unpack
 from fathom.train.checkpoints import load_optimizer_state, optimizer_state
+from fathom.train.optimizers.adamw8bit import LEAST, POSITIVE, AdamW8bit, pack, unpack
 
 SETTINGS: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-8}
 

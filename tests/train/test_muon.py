@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.train.muon import Muon, orthogonalize, orthogonalize_all, step_scale
+from fathom.train.optimizers import muon
+from fathom.train.optimizers.muon import Muon, orthogonalize, orthogonalize_all, step_scale, working_dtype
 
 SHAPES = [(16, 16), (8, 32), (32, 8), (64, 65), (1, 5)]
 
@@ -110,5 +111,13 @@ def test_resuming_from_its_state_is_bitwise_the_same() -> None:
 
 
 def test_vectors_are_refused_in_one_line() -> None:
-    with pytest.raises(FathomError, match=r"shape \(3,\); it moves matrices"):
+    with pytest.raises(FathomError, match=r"shape \(3,\); it trains matrices"):
         Muon([torch.nn.Parameter(torch.ones(3))], lr=0.1)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_it_orthogonalizes_in_bf16_unless_fp32_was_asked_for(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "has_bf16", lambda device: bf16)
+    cpu = torch.device("cpu")
+    assert working_dtype("auto", cpu) == (torch.bfloat16 if bf16 else torch.float32)
+    assert working_dtype("fp32", cpu) == torch.float32

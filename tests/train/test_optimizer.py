@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.train.optimizer import assign, build_optimizers, check_complete, clip
+from fathom.train.optimizer import assign, build_optimizers, clip, require_complete
+from fathom.train.optimizers import NAMES
 from fathom.train.options import TrainOptions
 
 GPT = ModelConfig(
@@ -62,16 +64,19 @@ def test_frozen_parameters_go_nowhere() -> None:
     model = Transformer(GPT)
     model.embed.requires_grad_(False)
     assert all("embed.weight" not in group.parameters for group in assign(model, OPTIONS))
-    check_complete(model, assign(model, OPTIONS))
+    require_complete(model, assign(model, OPTIONS))
 
 
 def test_a_parameter_left_out_or_given_twice_is_noticed() -> None:
     model = Transformer(GPT)
     groups = assign(model, OPTIONS)
-    with pytest.raises(AssertionError):
-        check_complete(model, [*groups, groups[-1]])
-    with pytest.raises(AssertionError):
-        check_complete(model, groups[:-1])
+    with pytest.raises(FathomError, match="is in 2 groups"):
+        require_complete(model, [*groups, groups[-1]])
+    with pytest.raises(FathomError, match="is in no group"):
+        require_complete(model, groups[:-1])
+    model.embed.requires_grad_(False)
+    with pytest.raises(FathomError, match=r"embed\.weight is not trainable"):
+        require_complete(model, groups)
 
 
 def test_adamw_is_torchs_with_the_same_groups() -> None:
@@ -125,3 +130,22 @@ def test_clip_is_torchs(limit: float | None) -> None:
     after = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(norm, gradients.norm())
     torch.testing.assert_close(after, gradients * min(1, (limit or 1e9) / norm.item()))
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_state_bytes_are_those_that_a_step_leaves(kind: str) -> None:
+    """Of each group: under Muon and adamw8bit embeddings, norms and biases are AdamW's."""
+    config = replace(GPT, d_model=96, n_head=4, vocab_size=50)
+    model, options = Transformer(config), replace(OPTIONS, optimizer=kind)
+    groups = assign(model, options)
+    optimizer = build_optimizers(model, options, groups)
+    model(torch.randint(11, (4, 8))).square().sum().backward()
+    optimizer.step(OFF)
+    state = {name: x for part in optimizer.parts for p, x in part.state.items() for name in [names(model)[p]]}
+    for group in groups:
+        kept = [x for name in group.parameters for x in state[name].values() if isinstance(x, torch.Tensor) and x.ndim]
+        assert group.state_bytes == sum(x.nbytes for x in kept)
+
+
+def names(model: torch.nn.Module) -> dict[torch.Tensor, str]:
+    return {p: name for name, p in model.named_parameters()}

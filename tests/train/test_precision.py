@@ -15,7 +15,7 @@ from fathom.model.transformer import Transformer
 from fathom.train import precision
 from fathom.train.loss import next_token_loss
 from fathom.train.options import TrainOptions
-from fathom.train.precision import Precision, choose, compiles, has_bf16, muon_dtype
+from fathom.train.precision import Precision, choose, compiles, has_bf16
 
 CPUINFO = Path("/proc/cpuinfo")
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -66,14 +66,6 @@ def test_only_fp16_scales_its_loss() -> None:
 def test_a_cpu_has_bf16_where_the_kernel_says_so() -> None:
     flags = CPUINFO.read_text().split()
     assert has_bf16(CPU) == ("avx512_bf16" in flags or "amx_tile" in flags)
-
-
-def test_muon_orthogonalizes_in_bf16_unless_fp32_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    hardware(monkeypatch, True)
-    assert muon_dtype(TrainOptions(), CPU) == torch.bfloat16
-    assert muon_dtype(TrainOptions(dtype="fp32"), CPU) == torch.float32
-    hardware(monkeypatch, False)
-    assert muon_dtype(TrainOptions(), CPU) == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Muon: momentum for matrices, each update replaced by the nearest orthogonal matrix.
 
-M = U S V^T becomes U V^T: every direction moves equally far, also those the gradient rarely shows. Source: Keller
-Jordan 2024, kellerjordan.github.io/posts/muon. Not for embeddings, norms or biases. Does not know the model.
+M = U S V^T becomes U V^T: every direction moves equally far, also those that gradients rarely have. Source: Keller
+Jordan 2024, kellerjordan.github.io/posts/muon. Not for embeddings, norms or biases.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.train.optimizers import OptimizerKind
+from fathom.train.precision import has_bf16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at 0, so that small singular values grow fast; ends in 0.7 .. 1.2
 ITERATIONS = 5
@@ -48,11 +50,11 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`dtype`: what matrices are orthogonalized in; weights and momentum keep their own."""
+        """`dtype`: that of the orthogonalization; weights and momentum keep their own."""
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
         for p in (p for group in self.param_groups for p in group["params"] if p.ndim != 2):
-            raise FathomError(f"Muon was given a tensor of shape {tuple(p.shape)}; it moves matrices; use AdamW for it")
+            raise FathomError(f"Muon got a tensor of shape {tuple(p.shape)}; it trains matrices: use AdamW for it")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -67,7 +69,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def directions(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
-        """The running mean of the gradients, moved on, and a look ahead from there (Nesterov)."""
+        """Update the running mean of the gradients; returns the look-ahead from there (Nesterov)."""
         gradients = [p.grad for p in weights if p.grad is not None]
         for p in weights:
             if not self.state[p]:
@@ -78,12 +80,31 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize_all(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """`orthogonalize` of each; those of one shape, upright or lying, as one batch: small ones cost mostly calls."""
-    lying = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
-    done = list(matrices)
-    for shape in dict.fromkeys(m.shape for m in lying):
-        members = [i for i, m in enumerate(lying) if m.shape == shape]
-        batch = orthogonalize(torch.stack([lying[i] for i in members]).to(dtype))
+    """`orthogonalize` of each. Those of one shape, transposed or not, form a batch: small ones cost mostly calls."""
+    wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
+    result = list(matrices)
+    for shape in dict.fromkeys(m.shape for m in wide):
+        members = [i for i, m in enumerate(wide) if m.shape == shape]
+        batch = orthogonalize(torch.stack([wide[i] for i in members]).to(dtype))
         for i, x in zip(members, batch.to(matrices[0].dtype)):
-            done[i] = x if matrices[i].shape == shape else x.mT
-    return done
+            result[i] = x if matrices[i].shape == shape else x.mT
+    return result
+
+
+def working_dtype(requested: str, device: torch.device) -> torch.dtype:
+    """That of the orthogonalization: all its work is matrix products, so bf16 pays at any width."""
+    return torch.bfloat16 if requested != "fp32" and has_bf16(device) else torch.float32
+
+
+def build(groups: list[dict[str, Any]], device: torch.device, momentum: float, dtype: str) -> Muon:
+    return Muon(groups, groups[0]["lr"], momentum, dtype=working_dtype(dtype, device))
+
+
+OPTIMIZER = OptimizerKind(
+    build,
+    ("momentum", "dtype"),
+    state_bytes=lambda n: 4 * n,
+    learning_rate="muon_learning_rate",
+    weight_decay="muon_weight_decay",
+    trains_adapters=False,
+)
