@@ -1,11 +1,11 @@
 """Adapters: a frozen model, changed by a few small matrices beside its own.
 
-layer     the idea, y = W x + scale b a x: one layer and its adapters
-lora      what is done with adapters on a model: add, remove, enable, merge
+layer     the equation, y = W x + scale b a x: one layer and its adapters
+lora      the adapters of a model: add, remove, enable, blend, one per row, merge
 options   LoraOptions: rank, alpha, targets as one value
 targets   which layers a name or pattern means, ours or those of Hugging Face
 load      fathom.load: a model with adapters on it
-merge     base and adapter as one model of its own, written and compared
+merge     base and adapter as one model, written and compared
 
 peft          adapters in the folders of the peft library, read and written
 peft_config   adapter_config.json

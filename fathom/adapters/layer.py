@@ -1,38 +1,43 @@
-"""LoRA: y = W x + scale b a x. W stays as it is; a (rank, in) and b (out, rank) are all that learns.
+"""LoRA: y = W x + scale b a x. W stays frozen; only a (rank, in) and b (out, rank) are trained.
 
-Hu et al. 2021, section 4.1, with scale = alpha / rank. A layer is wrapped from outside and never knows; what several
-adapters say of it adds up. Does not know models, files or training.
+Hu et al. 2021, section 4.1, with scale = alpha / rank. A layer is wrapped from outside, and the deltas of its active
+adapters add up. DoRA (Liu et al. 2024, eq. 5) and PiSSA (Meng et al. 2024, section 3) add a delta to W as LoRA does
+and leave W itself alone, so that all can be enabled, weighted and merged alike. Does not know models or files.
 """
+
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fathom.adapters.options import LoraOptions
+from fathom.adapters.svd import SVD, svd
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
 from fathom.quant.linear import QuantLinear
 
-Weight = float | Tensor  # by how much an adapter counts; (b, 1, 1) where each row of a batch has its own
+Layer = nn.Linear | nn.Embedding | QuantLinear | PanelLinear  # what an adapter can be put on
+Weight = float | Tensor  # factor of a delta; (b, 1, 1) where each row of a batch has its own
 
 
 class Lora(nn.Module):
-    """What one adapter adds to one layer."""
+    """The adapter of one layer."""
 
-    rslora = False  # by which rule scale came from alpha: for files, which keep alpha
+    rslora = False  # how scale was derived from alpha: for files, which store alpha
 
     def __init__(self, a: Tensor, b: Tensor, scale: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.a, self.b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(self, x: Tensor, y: Tensor, base: nn.Module, weight: Weight) -> Tensor:
-        """weight * scale * b a x, (..., in) -> (..., out). `y` is what the layer itself says of x."""
+    def forward(self, x: Tensor, y: Tensor, base: Layer, weight: Weight) -> Tensor:
+        """weight * scale * b a x, (..., in) -> (..., out). `y` is the layer's own output, `base(x)`."""
         a, b = self.matrices()
         return F.linear(F.linear(self.dropout(x), a.to(x.dtype)) * (self.scale * weight), b.to(x.dtype))
 
     def matrices(self) -> tuple[Tensor, Tensor]:
-        """The a and b that the layer gets."""
+        """The effective a and b."""
         return self.a, self.b
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -41,84 +46,10 @@ class Lora(nn.Module):
         return self.scale * (b.float() @ a.float())
 
 
-class LoraLinear(nn.Module):
-    """A layer and its adapters; those in `active` count, each by its weight."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.base, self.adapters = base, nn.ModuleDict()
-        self.out_features, self.in_features = sizes(base)
-        self.active: dict[str, Weight] = {}
-        self.kept: nn.Module | None = None  # while merged: the layer as it was, to the bit
-        self.waiting: dict[str, Weight] = {}  # and what was active
-
-    def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        y = out = self.base(x)
-        for name, weight in self.active.items():
-            out = out + self.adapters[name](x, y, self.base, weight)
-        return out
-
-    def delta(self, name: str) -> Tensor:
-        """What the adapter adds to the matrix, (out, in) in fp32."""
-        return self.adapters[name].delta((self.kept or self.base).weight.detach().float())  # type: ignore[operator]
-
-    @property
-    def weight(self) -> Tensor:
-        """The matrix that the layer now multiplies by: its own, and what is active added to it."""
-        own: Tensor = self.base.weight  # type: ignore[assignment]
-        return own if not self.active else changed(own, [(self.delta(n), w) for n, w in self.active.items()])
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.base.bias  # type: ignore[return-value]
-
-    def merge(self, names: list[str], dtype: torch.dtype) -> None:
-        """Put W + delta in the place of W, for these adapters; where W is packed, in floats of this dtype."""
-        weights = [(self.delta(name), self.active[name]) for name in names if name in self.active]
-        if weights:
-            self.kept, self.waiting = self.base, self.active
-            self.base = dense(self.base, changed(self.base.weight, weights).to(dtype))  # type: ignore[arg-type]
-            self.active = {name: weight for name, weight in self.active.items() if name not in names}
-
-    def unmerge(self) -> None:
-        if self.kept is not None:
-            self.base, self.active, self.kept = self.kept, self.waiting, None
-
-
-def sizes(base: nn.Module) -> tuple[int, int]:
-    """(out, in); an embedding reads one of its vocabulary and writes a vector."""
-    if isinstance(base, nn.Embedding):
-        return base.embedding_dim, base.num_embeddings
-    assert isinstance(base, nn.Linear | QuantLinear | PanelLinear)
-    return base.out_features, base.in_features
-
-
-def changed(weight: Tensor, deltas: list[tuple[Tensor, Weight]]) -> Tensor:
-    """The matrix with the deltas added in fp32, in its own dtype."""
-    return sum((delta * by for delta, by in deltas), weight.float()).to(weight.dtype)
-
-
-def dense(base: nn.Module, weight: Tensor) -> nn.Module:
-    """The layer with other weights, in floats also where it was packed."""
-    out, width = sizes(base)
-    with torch.device("meta"):
-        new = nn.Embedding(width, out) if isinstance(base, nn.Embedding) else nn.Linear(width, out, bias=False)
-    new.weight = nn.Parameter(weight.detach(), requires_grad=False)
-    if isinstance(new, nn.Linear):
-        new.bias = base.bias  # type: ignore[assignment]
-    return new.train(base.training)
-
-
-# Three variations of LoRA that differ in what one layer gets: DoRA, PiSSA, and LoRA of an embedding.
-#
-# DoRA: Liu et al. 2024, eq. 5. PiSSA: Meng et al. 2024, section 3. Each adds a change to W, as LoRA does, and none
-# touches W itself, so that they can be switched, scaled, blended and merged alike.
-
-
 class EmbeddingLora(Lora):
-    """Of a table: column `id` of a, and of W^T, is what is looked up."""
+    """LoRA of a table: looks up column `id` of a, as the table's own rows are looked up."""
 
-    def forward(self, x: Tensor, y: Tensor, base: nn.Module, weight: Weight) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, base: Layer, weight: Weight) -> Tensor:
         """(b, t) ids -> (b, t, d)"""
         low = F.embedding(x, self.a.T.to(y.dtype))  # (b, t, r)
         return F.linear(self.dropout(low) * (self.scale * weight), self.b.to(y.dtype))
@@ -128,10 +59,10 @@ class EmbeddingLora(Lora):
 
 
 class Dora(Lora):
-    """W' = m (W + scale b a) / ||W + scale b a||, row by row: length m (out,) and direction learn apart.
+    """W' = m (W + scale b a) / ||W + scale b a|| row by row: magnitude m (out,) and direction are trained apart.
 
-    The length of W + scale b a needs no matrix of W's size: |w|^2 + 2 s b (a W^T) + s^2 b (a a^T) b^T of each row, and
-    a W^T is what the layer says of the rows of a. No gradient flows through it (section 4.3).
+    The row norms need no matrix of W's size: |w|^2 + 2 s b (a W^T) + s^2 b (a a^T) b^T, and a W^T is the layer's output
+    for the rows of a. No gradient flows through them (section 4.3).
     """
 
     squares: Tensor
@@ -141,30 +72,29 @@ class Dora(Lora):
         self.register_buffer("squares", weight.detach().float().square().sum(1), persistent=False)  # (out,)
         self.magnitude = nn.Parameter(self.squares.sqrt())  # (out,)
 
-    def forward(self, x: Tensor, y: Tensor, base: nn.Module, weight: Weight) -> Tensor:
-        bias = base.bias
-        ratio = (self.magnitude / self.lengths(base)).to(y.dtype)  # (out,)
-        own = y if bias is None else y - bias.to(y.dtype)  # type: ignore[operator]
+    def forward(self, x: Tensor, y: Tensor, base: Layer, weight: Weight) -> Tensor:
+        bias: Tensor | None = base.bias  # type: ignore[assignment]
+        ratio = (self.magnitude / self.row_norms(base)).to(y.dtype)  # (out,)
+        own = y if bias is None else y - bias.to(y.dtype)
         return (ratio - 1) * own * weight + ratio * super().forward(x, y, base, weight)
 
     @torch.no_grad()
-    def lengths(self, base: nn.Module) -> Tensor:
-        """Of the rows of W + scale b a, (out,)."""
+    def row_norms(self, base: Layer) -> Tensor:
+        """||W + scale b a|| of each row, (out,)."""
         a, b = self.a.float(), self.b.float() * self.scale
-        bias: Tensor | None = base.bias  # type: ignore[assignment]
-        dtype = a.dtype if not isinstance(base, nn.Linear) else base.weight.dtype
-        mixed = base(a.to(dtype)).float() - (0 if bias is None else bias.float())  # (r, out)
+        dtype = base.weight.dtype if isinstance(base, nn.Linear) else a.dtype
+        mixed = base(a.to(dtype)).float() - (0 if base.bias is None else base.bias.float())  # (r, out)
         return (self.squares + 2 * (b * mixed.T).sum(1) + ((b @ (a @ a.T)) * b).sum(1)).clamp(min=0).sqrt()
 
     def delta(self, weight: Tensor) -> Tensor:
-        turned = weight + super().delta(weight)
-        return turned * (self.magnitude / turned.norm(dim=1))[:, None] - weight
+        direction = weight + super().delta(weight)
+        return direction * (self.magnitude / direction.norm(dim=1))[:, None] - weight
 
 
 class Pissa(Lora):
-    """Begins as the `rank` largest directions of W, and only what becomes of them counts: scale (b a - b0 a0).
+    """Starts as the first `rank` principal components of W; the delta is what training changed: scale (b a - b0 a0).
 
-    The paper puts the residual W - scale b0 a0 in the place of W; here W stays, and the sum is the same.
+    The paper replaces W by the residual W - scale b0 a0; here W stays, and the sum is the same.
     """
 
     first_a: Tensor
@@ -176,32 +106,146 @@ class Pissa(Lora):
         self.register_buffer("first_b", first[1].clone())
 
     def matrices(self) -> tuple[Tensor, Tensor]:
-        """(2 r, in) and (out, 2 r): as one LoRA of twice the rank, which is how peft saves it too."""
+        """(2 r, in) and (out, 2 r): one LoRA of twice the rank, which is also how peft saves it."""
         return torch.cat((self.a, self.first_a)), torch.cat((self.b, -self.first_b), 1)
 
 
-def largest(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
-    """a (rank, in) and b (out, rank) with scale b a the best approximation of W of that rank: U S V^T, S shared out."""
-    u, s, vt = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-    root = (s[:rank] / scale).sqrt()
-    return root[:, None] * vt[:rank], u[:, :rank] * root
+class ActiveAdapters:
+    """Which adapters of a model are active, each with its weight. All LoraLinear of a model share one.
+
+    While some are merged into the layers, nothing else can change: FathomError.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Weight] = {}  # in the order in which deltas are added
+        self._before_merge: dict[str, Weight] | None = None
+
+    def set(self, weights: Mapping[str, Weight]) -> None:
+        """Activate these adapters and no others."""
+        self.require_unmerged()
+        self.weights = dict(weights)
+
+    def enable(self, name: str, weight: Weight = 1.0) -> None:
+        self.set(self.weights | {name: weight})
+
+    def disable(self, name: str) -> None:
+        self.set({other: weight for other, weight in self.weights.items() if other != name})
+
+    def merge(self, names: Iterable[str]) -> None:
+        """The layers hold these adapters from now on: they are no longer added."""
+        before, names = self.weights, set(names)
+        self.set({name: weight for name, weight in before.items() if name not in names})
+        self._before_merge = before
+
+    def unmerge(self) -> None:
+        if self._before_merge is not None:
+            self.weights, self._before_merge = self._before_merge, None
+
+    def require_unmerged(self) -> None:
+        """FathomError where adapters are merged."""
+        if self._before_merge is not None:
+            raise FathomError("adapters are merged into the weights; unmerge first")
 
 
-def of(plain: Lora, base: nn.Module, options: LoraOptions) -> Lora:
-    """The adapter that the options ask for, in the place of a plain one."""
-    weight: Tensor = base.weight  # type: ignore[assignment]
+class LoraLinear(nn.Module):
+    """A layer, its adapters, and while they are merged a second layer that holds them."""
+
+    def __init__(self, base: Layer, active: ActiveAdapters) -> None:
+        super().__init__()
+        self.base, self.adapters, self.active = base, nn.ModuleDict(), active
+        self.merged: nn.Linear | nn.Embedding | None = None
+        self.out_features, self.in_features = features(base)
+
+    @property
+    def layer(self) -> Layer:
+        """The layer to which active adapters are added."""
+        return self.base if self.merged is None else self.merged
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        y = out = self.layer(x)
+        for name, weight in self.active.weights.items():
+            if name in self.adapters:
+                out = out + self.adapters[name](x, y, self.layer, weight)
+        return out
+
+    def delta(self, name: str) -> Tensor:
+        """What the adapter adds to the matrix, (out, in) in fp32."""
+        return self.adapters[name].delta(self.base.weight.detach().float())  # type: ignore[operator]
+
+    def deltas(self, names: Iterable[str]) -> list[tuple[Tensor, Weight]]:
+        """Those of the adapters that this layer has, each with its weight."""
+        return [(self.delta(name), self.active.weights[name]) for name in names if name in self.adapters]
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective matrix: the layer's own plus the active deltas."""
+        deltas = self.deltas(self.active.weights)
+        return add_deltas(self.layer.weight, deltas) if deltas else self.layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias  # type: ignore[return-value]
+
+    def merge(self, names: Iterable[str], dtype: torch.dtype) -> None:
+        """Compute with W + delta of these active adapters; where W is packed, in floats of this dtype."""
+        if deltas := self.deltas(names):
+            self.merged = float_layer(self.base, add_deltas(self.base.weight, deltas).to(dtype))
+
+    def unmerge(self) -> None:
+        self.merged = None
+
+
+def features(base: Layer) -> tuple[int, int]:
+    """(out, in); an embedding maps one of its vocabulary to a vector."""
+    if isinstance(base, nn.Embedding):
+        return base.embedding_dim, base.num_embeddings
+    return base.out_features, base.in_features
+
+
+def add_deltas(weight: Tensor, deltas: Iterable[tuple[Tensor, Weight]]) -> Tensor:
+    """The matrix with the weighted deltas added in fp32, in its own dtype."""
+    return sum((delta * factor for delta, factor in deltas), weight.float()).to(weight.dtype)
+
+
+def float_layer(base: Layer, weight: Tensor) -> nn.Linear | nn.Embedding:
+    """The layer with another matrix, in floats even where it was packed."""
+    out, width = features(base)
+    with torch.device("meta"):
+        new = nn.Embedding(width, out) if isinstance(base, nn.Embedding) else nn.Linear(width, out, bias=False)
+    new.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if isinstance(new, nn.Linear):
+        new.bias = base.bias  # type: ignore[assignment]
+    return new.train(base.training)
+
+
+def new_adapter(base: Layer, rank: int, scale: float, options: LoraOptions, generator: torch.Generator) -> Lora:
+    """An adapter to be trained: a uniform within 1 / sqrt(in), as nn.Linear is initialised, and b = 0; PiSSA see there.
+
+    FathomError where the layer cannot have the kind that the options ask for.
+    """
+    out, width = features(base)
+    device = next(t.device for t in (*base.parameters(), *base.buffers()))
+    a = ((torch.rand(rank, width, generator=generator) * 2 - 1) * width**-0.5).to(device)
+    b = torch.zeros(out, rank, device=device)
     if isinstance(base, nn.Embedding):
         if options.dora or options.init == "pissa":
             raise FathomError("dora and pissa are for linear layers, and embed is a table; leave it out of the targets")
-        return EmbeddingLora(plain.a.data, plain.b.data, plain.scale, options.dropout)
+        return EmbeddingLora(a, b, scale, options.dropout)
     if options.dora:
-        return Dora(plain.a.data, plain.b.data, plain.scale, options.dropout, weight)
+        return Dora(a, b, scale, options.dropout, base.weight)
     if options.init == "pissa":
         if isinstance(base, QuantLinear):
             raise FathomError(
                 "init is pissa, which takes the largest directions out of weights before they are packed, and these are"
                 f" packed in {base.scheme.name}; leave init out, or give weights in floats (method lora)"
             )
-        first = largest(weight, len(plain.a), plain.scale)
-        return Pissa(*first, plain.scale, options.dropout, first)
-    return plain
+        first = principal_components(base.weight, rank, scale)
+        return Pissa(*first, scale, options.dropout, first)
+    return Lora(a, b, scale, options.dropout)
+
+
+def principal_components(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """a (rank, in) and b (out, rank) with scale b a the best approximation of W of that rank."""
+    terms = svd(weight.float()).cut(rank)
+    b, a = SVD(terms.u, terms.s / scale, terms.v).factors()
+    return a, b

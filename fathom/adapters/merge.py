@@ -1,7 +1,6 @@
-"""Base and adapter as one model of its own: W + delta in the place of W, written, read back and compared.
+"""Base and adapter as one model: W + delta in place of W, written to files, read back and compared.
 
-What is compared is what the two say: the largest difference of logits, and the KL divergence of the next token. Does
-not know how a format is written.
+Compared are the largest difference of logits, and the KL divergence of the next token.
 """
 
 import copy
@@ -12,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fathom.adapters.load import load, located
+from fathom.adapters.load import adapter_folder, load
 from fathom.adapters.lora import add, disable, merge, names, parameters, scale, wrapped
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.peft_config import CONFIG, read_said
+from fathom.adapters.peft_config import CONFIG, read_config
 from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.files import new_folder, sync
@@ -32,36 +31,12 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
-# Identities of adapters: an adapter at init changes nothing; merged = unmerged; its change is alpha / r b a, of rank r
-# at most.
-#
-# As those in `fathom.inspect.identities`: a function that returns how far each part is off.
-
-
-@torch.no_grad()
-def c11(model: Transformer, ids: Tensor, rank: int = 3, alpha: float = 5.0) -> Residuals:
-    """Of a LoRA on all linear layers of a copy of the model, at init and then with numbers drawn at random."""
-    adapted = copy.deepcopy(model)
-    add(adapted, LoraOptions(rank=rank, alpha=alpha))
-    start = off(adapted(ids), model(ids))
-    for parameter in parameters(adapted):
-        parameter.normal_(std=0.1)
-    changes, ranks = [], []
-    for part in wrapped(adapted).values():
-        adapter, delta = part.adapters["default"], part.delta("default")
-        changes.append(off(delta, alpha / rank * adapter.b @ adapter.a))  # type: ignore[operator]
-        ranks.append(float(max(0, torch.linalg.matrix_rank(delta).item() - rank)))
-    logits = adapted(ids)
-    merge(adapted)
-    return named("adapter", start, off(adapted(ids), logits), worst(changes), worst(ranks))
-
-
-ROWS, LENGTH = 4, 64  # of random tokens, over which the two are compared
+ROWS, LENGTH = 4, 64  # of random tokens, on which logits are compared
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What was written, and how far it is from base and adapter run apart, both worked out in fp32."""
+    """What was written, and how far it is from base and adapter run unmerged, both computed in fp32."""
 
     path: Path
     format: str  # hf or run
@@ -69,60 +44,59 @@ class Merged:
     packed: str | None  # how the base was packed for the adapter, which a merged model is not
     untied: bool  # embed and unembed were one matrix
     max_difference: float  # of two logits
-    kl: float  # mean KL(apart || merged), nats
+    kl: float  # mean KL(unmerged || merged), nats
     effect: float  # the largest difference that the adapter makes to a logit of the base
 
 
 def merge_files(
     path: str | Path, adapter: str | Path, out: Path, factor: float = 1.0, dtype: str = "auto", device: str = "auto"
 ) -> Merged:
-    """Write base and `factor` times the adapter as a new folder `out`: a run where the base is one, else that of
+    """Write base and `factor` times the adapter as a new folder `out`: a run where the base is one, else a folder of
     Hugging Face. dtype: auto (as the base is stored; 16 bits where it is quantised), fp32, bf16 or fp16.
 
-    FathomError where `out` holds something, numbers become too large, or as `load` does.
+    FathomError where `out` holds something, numbers overflow, or as `load` does.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     if not math.isfinite(factor):
         raise FathomError(f"scale is {factor}; expected a finite number, such as 0.5")
-    opened, packed = open_model(path), read_said(located(Path(adapter)) / CONFIG).quantize or None
-    wanted = DTYPES[dtype] or dtype_of(opened, packed)
+    opened, packed = open_model(path), read_config(adapter_folder(Path(adapter)) / CONFIG).quantize or None
+    target = DTYPES[dtype] or default_dtype(opened, packed)
     model, tokenizer = load(path, "fp32", device, packed, adapter=adapter)
     (name,) = names(model)
     disable(model)
-    base = said(model)
+    base = sample_logits(model)
     scale(model, name, factor)
-    apart, new = said(model), folded(model, wanted)
-    if not all(x.isfinite().all() for x in (apart, *new.state_dict().values())):
-        raise FathomError(f"merged as {str(wanted)[6:]} the model holds what is no number; use a smaller scale or fp32")
+    unmerged, new = sample_logits(model), merged_copy(model, target)
+    if not all(x.isfinite().all() for x in (unmerged, *new.state_dict().values())):
+        raise FathomError(f"merged as {str(target)[6:]} the model has infinite numbers; use a smaller scale or fp32")
     del model
     kind = "run" if opened.names == "ours" else "hf"
     if kind == "run":
         write_run(out, new, tokenizer)
     else:
         export(new, tokenizer, "hf", out)
-    together = said(load_model(out, "fp32", device)[0])
-    difference, kl = compared(apart, together)
+    difference, kl = compare(unmerged, sample_logits(load_model(out, "fp32", device)[0]))
     untied = opened.config.tie_embeddings and not new.config.tie_embeddings
-    return Merged(out, kind, str(wanted)[6:], packed, untied, difference, kl, compared(base, apart)[0])
+    return Merged(out, kind, str(target)[6:], packed, untied, difference, kl, compare(base, unmerged)[0])
 
 
-def dtype_of(opened: Opened, packed: str | None) -> torch.dtype:
-    """As most of the base is stored; bfloat16 where the adapter was made for a quantised base, or the file is one."""
+def default_dtype(opened: Opened, packed: str | None) -> torch.dtype:
+    """As most of the base is stored; bfloat16 where the adapter was trained on a quantised base, or the file is one."""
     quantised = packed is not None or any(x.kind not in STORED and x.kind != "F64" for x in opened.tensors.values())
     stored = stored_dtype(opened)
     return stored if stored.itemsize == 2 or not quantised else torch.bfloat16
 
 
 @torch.no_grad()
-def said(model: Transformer) -> Tensor:
-    """Logits (b, t, V) over the same random tokens each time."""
-    config, chance = model.config, torch.Generator().manual_seed(0)
-    ids = torch.randint(config.vocab_size, (ROWS, min(LENGTH, config.context_length)), generator=chance)
+def sample_logits(model: Transformer) -> Tensor:
+    """Logits (b, t, V) for the same random tokens each time."""
+    config, generator = model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (ROWS, min(LENGTH, config.context_length)), generator=generator)
     return model(ids.to(model.embed.weight.device)).double().cpu()
 
 
-def compared(reference: Tensor, logits: Tensor) -> tuple[float, float]:
+def compare(reference: Tensor, logits: Tensor) -> tuple[float, float]:
     """The largest |difference|, and the mean KL(reference || logits) in nats."""
     p, q = reference.log_softmax(-1), logits.log_softmax(-1)
     return float((reference - logits).abs().max()), float((p.exp() * (p - q)).sum(-1).mean())
@@ -139,9 +113,9 @@ def write_run(out: Path, model: Transformer, tokenizer: Tokenizer | None) -> Non
             sync(file)
 
 
-def folded(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
-    """A plain model that says what this one says with its active adapters; every layer is in floats. What has not
-    changed is shared. dtype None: as it is. Where one of two tied matrices has an adapter, they are tied no more."""
+def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
+    """A plain model with the logits of this one and its active adapters; every layer is in floats. Unchanged weights
+    are shared. dtype None: as it is. Where only one of two tied matrices has an adapter, they are untied."""
     config = model.config
     if config.tie_embeddings and model.unembed.weight is not model.embed.weight:
         config = replace(config, tie_embeddings=False)
@@ -154,3 +128,22 @@ def folded(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
     if config.tie_embeddings:
         new.unembed.weight = new.embed.weight
     return new.to(model.embed.weight.device).eval()
+
+
+@torch.no_grad()
+def adapter_is_its_delta(model: Transformer, ids: Tensor, rank: int = 3, alpha: float = 5.0) -> Residuals:
+    """An identity as those in `inspect.identities`, for LoRA on all linear layers of a copy of the model: at init it
+    changes nothing; with random numbers merged = unmerged, and its delta is alpha / r b a, of rank r at most."""
+    adapted = copy.deepcopy(model)
+    add(adapted, LoraOptions(rank=rank, alpha=alpha))
+    start = off(adapted(ids), model(ids))
+    for parameter in parameters(adapted):
+        parameter.normal_(std=0.1)
+    changes, ranks = [], []
+    for part in wrapped(adapted).values():
+        adapter, delta = part.adapters["default"], part.delta("default")
+        changes.append(off(delta, alpha / rank * adapter.b @ adapter.a))  # type: ignore[operator]
+        ranks.append(float(max(0, torch.linalg.matrix_rank(delta).item() - rank)))
+    logits = adapted(ids)
+    merge(adapted)
+    return named("adapter_is_its_delta", start, off(adapted(ids), logits), worst(changes), worst(ranks))

@@ -1,4 +1,4 @@
-"""What an adapter is to be, as one value. Does not import torch."""
+"""The options of an adapter as one value. Does not import torch."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ Alphas = tuple[tuple[str, float], ...]
 @dataclass(frozen=True, kw_only=True)
 class LoraOptions:
     """`targets`, and the first word of each pair in `ranks` and `alphas`, are layers by our names or those of Hugging
-    Face: `attn.q`, `mlp.*`, `q_proj`, `blocks.0.attn.q`; `all-linear` is all that are in the blocks.
+    Face: `attn.q`, `mlp.*`, `q_proj`, `blocks.0.attn.q`; `all-linear` is every layer in the blocks.
     """
 
     rank: int = 8
     alpha: float | None = None  # None: 2 * rank, of each layer
-    dropout: float = 0.0  # of what the adapter reads, while training
+    dropout: float = 0.0  # of the adapter's input, in training
     targets: tuple[str, ...] = ("all-linear",)
     rslora: bool = False  # scale by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023)
-    dora: bool = False  # learn the length of each row of W beside its direction (Liu et al. 2024)
-    init: Literal["default", "pissa"] = "default"  # pissa: begin as the largest directions of W (Meng et al. 2024)
-    ranks: Ranks = ()  # other ranks for some layers; the last that fits counts
+    dora: bool = False  # train the norm of each row of W apart from its direction (Liu et al. 2024)
+    init: Literal["default", "pissa"] = "default"  # pissa: start as the principal components of W (Meng et al. 2024)
+    ranks: Ranks = ()  # other ranks for some layers; the last match wins
     alphas: Alphas = ()
 
     def __post_init__(self) -> None:
@@ -44,19 +44,15 @@ class LoraOptions:
     @property
     def scale(self) -> float:
         """What b a is multiplied by, in layers of the common rank."""
-        return scale_of(self.rank, self.alpha, self.rslora)
+        return lora_scale(self.rank, self.alpha, self.rslora)
+
+    def for_layer(self, patterns: Sequence[str]) -> tuple[int, float]:
+        """Rank and scale of a layer that these patterns of `ranks` and `alphas` match."""
+        rank = next((rank for pattern, rank in reversed(self.ranks) if pattern in patterns), self.rank)
+        alpha = next((alpha for pattern, alpha in reversed(self.alphas) if pattern in patterns), self.alpha)
+        return rank, lora_scale(rank, alpha, self.rslora)
 
 
-def scale_of(rank: int, alpha: float | None, rslora: bool) -> float:
-    """alpha / rank, or alpha / sqrt(rank)."""
+def lora_scale(rank: int, alpha: float | None, rslora: bool) -> float:
+    """alpha / rank, or alpha / sqrt(rank). alpha None: 2 * rank."""
     return (2.0 * rank if alpha is None else alpha) / (rank**0.5 if rslora else rank)
-
-
-def layer_scale(options: LoraOptions, rank: int, alpha: float | None) -> float:
-    """That of a layer with a rank, and perhaps an alpha, of its own."""
-    return scale_of(rank, options.alpha if alpha is None else alpha, options.rslora)
-
-
-def of_layer(pairs: Sequence[tuple[str, float]], fits: Sequence[str]) -> float | None:
-    """What `pairs` says of a layer that the patterns `fits` mean: the last one counts; None: nothing."""
-    return next((value for pattern, value in reversed(pairs) if pattern in fits), None)

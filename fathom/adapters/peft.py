@@ -1,69 +1,177 @@
 """An adapter as the peft library keeps it: a folder with adapter_config.json and adapter_model.safetensors.
 
-A layer is called base_model.model.NAME, NAME as in files of Hugging Face; so GPT-2's q, k and v are one, c_attn (see
-`fused`). PiSSA is written as the plain LoRA of twice the rank that it is. Does not know how an adapter was trained.
+A module is called base_model.model.NAME, NAME as in files of Hugging Face; so GPT-2's q, k and v are one, c_attn. PiSSA
+is written as the plain LoRA of twice the rank that it is.
 """
 
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fathom.adapters.layer import Dora, EmbeddingLora, Lora, LoraLinear, Pissa, largest, sizes
-from fathom.adapters.lora import admit, attach, freeze, wrapped
-from fathom.adapters.options import LoraOptions
-from fathom.adapters.peft_config import CONFIG, WEIGHTS, Factors, Said, fingerprint, fuse, read_said, split, to_config
-from fathom.adapters.peft_tensors import named, read_tensors
-from fathom.adapters.targets import layers, modules, place
+from fathom.adapters.layer import Dora, EmbeddingLora, Layer, Lora, Pissa, features, principal_components
+from fathom.adapters.lora import attach, freeze, require_available, wrapped
+from fathom.adapters.peft_config import CONFIG, PeftConfig, read_config
+from fathom.adapters.peft_tensors import WEIGHTS, Factors, ModuleShape, fuse, read_factors, split
+from fathom.adapters.targets import modules, place
 from fathom.errors import FathomError
 from fathom.files import atomic_write
+from fathom.formats.fingerprint import fingerprint
 from fathom.formats.safetensors_file import write_tensors
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 
 
+@dataclass(frozen=True)
+class PeftAdapter:
+    """What such a folder holds, checked: its settings, and the matrices of each module."""
+
+    config: PeftConfig
+    factors: Mapping[str, Factors]
+
+
+def load(model: Transformer, folder: str | Path, name: str = "default", base: str | Path | None = None) -> PeftAdapter:
+    """Put the adapter in `folder` on the model, enabled, and let nothing else be trainable. `base`: where the model
+    came from, to be compared with the base that the adapter names.
+
+    FathomError: a damaged file, a tensor too many or too few, another rank than the config says, another base.
+    """
+    require_available(model, name)
+    targets = modules(model)
+    adapter = read(Path(folder), {module: shape(parts.values()) for module, parts in targets.items()}, base)
+    layers: dict[str, Lora] = {}
+    for module, factors in adapter.factors.items():
+        layers |= to_layers(targets[module], factors, adapter.config, f"{folder}: {module}")
+    attach(model, layers, name)
+    freeze(model, name)
+    return adapter
+
+
+def read(folder: Path, modules: Mapping[str, ModuleShape], base: str | Path | None) -> PeftAdapter:
+    """The adapter in a folder, for a model with these modules."""
+    config = read_config(folder / CONFIG)
+    if base is not None and config.base and config.base != fingerprint(base):
+        raise FathomError(
+            f"{folder} is an adapter of another model than {base}: the fingerprint of its base is {config.base:.12}...;"
+            f' give that model, or take "base_sha256" out of {CONFIG} to use it all the same'
+        )
+    return PeftAdapter(config, read_factors(folder / WEIGHTS, config, modules))
+
+
+def shape(parts: Iterable[Layer]) -> ModuleShape:
+    """Of the module that holds these layers."""
+    outs, widths = zip(*map(features, parts))
+    return ModuleShape(sum(outs), widths[0], any(isinstance(part, nn.Embedding) for part in parts))
+
+
+def to_layers(parts: Mapping[str, Layer], whole: Factors, config: PeftConfig, where: str) -> dict[str, Lora]:
+    """A module's adapter as adapters of its layers."""
+    outs = [features(base)[0] for base in parts.values()]
+    adapters: list[Lora | None]
+    if config.pissa:
+        if any(isinstance(base, QuantLinear) for base in parts.values()):
+            raise FathomError(f"{where} is PiSSA, which begins with the base in floats; load it without quantize")
+        first_a, first_b = principal_components(torch.cat([*map(own_weight, parts.values())]), whole.rank, whole.scale)
+        adapters = [
+            Pissa(whole.a.clone(), b.clone(), whole.scale, config.dropout, (first_a, first))
+            for b, first in zip(whole.b.split(outs), first_b.split(outs))
+        ]
+    else:
+        factors = split(whole, outs)
+        adapters = [
+            None if part is None else to_lora(part, base, config.dropout) for part, base in zip(factors, parts.values())
+        ]
+    layers = {}
+    for (name, base), adapter in zip(parts.items(), adapters):
+        if adapter is not None:
+            adapter.rslora = config.rslora
+            layers[name] = adapter.to(next(x.device for x in (*base.parameters(), *base.buffers())))
+    return layers
+
+
+def to_lora(factors: Factors, base: Layer, dropout: float) -> Lora:
+    if isinstance(base, nn.Embedding):
+        return EmbeddingLora(factors.a, factors.b, factors.scale, dropout)
+    if factors.magnitude is None:
+        return Lora(factors.a, factors.b, factors.scale, dropout)
+    adapter = Dora(factors.a, factors.b, factors.scale, dropout, own_weight(base))
+    adapter.magnitude.data = factors.magnitude.clone()
+    return adapter
+
+
 def save(model: Transformer, folder: str | Path, name: str = "default", base: str | Path | None = None) -> list[str]:
     """Write the adapter to `folder`, over what was there. `base`: where the model came from; its fingerprint is kept.
 
-    Returns what is worth saying: which layers became one, and with which rank.
+    Returns notes for the user: which layers became one module, and of which rank.
     """
-    found = {module: gathered(model, parts, name) for module, parts in modules(model).items()}
-    there = {module: factors for module, factors in found.items() if factors is not None}
-    adapters = [part.adapters[name] for part in wrapped(model, name).values()]
-    rates = [adapter.dropout.p for adapter in adapters if isinstance(adapter.dropout, nn.Dropout)]
-    values = to_config(there, list(found), rslora=bool(adapters[0].rslora), dropout=max(rates, default=0.0))
-    values["fan_in_fan_out"] = any(place(model, layer).transposed for layer in layers(model))
-    values["base_model_name_or_path"] = None if base is None else str(base)
-    values["fathom"] = {"base_sha256": None if base is None else fingerprint(base), "quantize": packing(model)}
-    tensors = {key: x.contiguous() for module, factors in there.items() for key, x in named(module, factors).items()}
-    write(Path(folder), values, tensors)
-    return notes(model, there)
+    targets, adapter = modules(model), collect(model, name, "" if base is None else fingerprint(base))
+    values = adapter.config.to_json() | {
+        "fan_in_fan_out": any(place(model, layer).transposed for layers in targets.values() for layer in layers),
+        "base_model_name_or_path": None if base is None else str(base),
+    }
+    write(
+        Path(folder),
+        values,
+        {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()},
+    )
+    fused = {
+        module.rpartition(".")[2]: part.rank for module, part in adapter.factors.items() if len(targets[module]) > 1
+    }
+    return [f"attn.q, attn.k and attn.v were written as one adapter of {module}, of rank {rank}"
+            for module, rank in fused.items()]  # fmt: skip
 
 
-def gathered(model: Transformer, parts: list[str], name: str) -> Factors | None:
-    """The adapter of all layers that files keep as one; None: none of them has it."""
-    have, whole = wrapped(model, name), [model.get_submodule(part) for part in parts]
-    if not have.keys() & set(parts):
-        return None
-    factors = [factors_of(have[part].adapters[name]) if part in have else None for part in parts]
-    if len(parts) == 1:
-        return factors[0]
-    lengths = [weight_of(layer).norm(dim=1) for layer in whole]
-    return fuse(factors, lengths, [len(x) for x in lengths])
+def collect(model: Transformer, name: str, base: str) -> PeftAdapter:
+    """An adapter of the model as files keep it, on the CPU in fp32. `base`: the model's fingerprint, "" if unknown."""
+    targets = modules(model)
+    adapters = {layer: part.adapters[name] for layer, part in wrapped(model, name).items()}
+    factors = {
+        module: from_layers(layers, adapters) for module, layers in targets.items() if layers.keys() & adapters.keys()
+    }
+    dropouts = [adapter.dropout.p for adapter in adapters.values() if isinstance(adapter.dropout, nn.Dropout)]
+    rslora = any(adapter.rslora for adapter in adapters.values())
+    ranks = {module: part.rank for module, part in factors.items()}
+    alphas = {module: alpha_of(part, rslora) for module, part in factors.items()}
+    (rank, alpha), _ = Counter((ranks[module], alphas[module]) for module in factors).most_common(1)[0]
+    config = PeftConfig(
+        rank=rank,
+        alpha=alpha,
+        rslora=rslora,
+        dora=any(part.magnitude is not None for part in factors.values()),
+        pissa=False,
+        dropout=max(dropouts, default=0.0),
+        ranks={module: n for module, n in ranks.items() if n != rank},
+        alphas={module: n for module, n in alphas.items() if n != alpha},
+        targets=shortest_names(list(factors), list(targets)),
+        base=base,
+        quantize=packing(model) or "",
+    )
+    return PeftAdapter(config, factors)
 
 
-def factors_of(adapter: nn.Module) -> Factors:
-    """An adapter's matrices as files keep them, on the CPU in fp32."""
+def from_layers(layers: Mapping[str, Layer], adapters: Mapping[str, nn.Module]) -> Factors:
+    """The adapters of a module's layers, some of which have one, as one adapter."""
+    parts = [to_factors(adapters[name]) if name in adapters else None for name in layers]
+    whole, *others = parts
+    if whole is not None and not others:
+        return whole
+    return fuse(parts, [own_weight(layer).norm(dim=1) for layer in layers.values()])
+
+
+def to_factors(adapter: nn.Module) -> Factors:
     assert isinstance(adapter, Lora)
     a, b = (x.detach().float().cpu() for x in adapter.matrices())
     magnitude = adapter.magnitude.detach().float().cpu() if isinstance(adapter, Dora) else None
     return Factors(a, b, adapter.scale, magnitude, isinstance(adapter, EmbeddingLora))
 
 
-def weight_of(layer: nn.Module) -> Tensor:
-    """The layer's own matrix, without adapters, on the CPU in fp32."""
-    own = (layer.kept or layer.base) if isinstance(layer, LoraLinear) else layer
-    return own.weight.detach().float().cpu()  # type: ignore[operator]
+def own_weight(layer: Layer) -> Tensor:
+    """The layer's matrix on the CPU in fp32."""
+    return layer.weight.detach().float().cpu()
 
 
 def packing(model: Transformer) -> str | None:
@@ -71,20 +179,21 @@ def packing(model: Transformer) -> str | None:
     return next((part.scheme.name for part in model.modules() if isinstance(part, QuantLinear)), None)
 
 
-def notes(model: Transformer, there: dict[str, Factors]) -> list[str]:
-    """What is worth saying of an adapter that was written."""
-    said = []
-    fused = {module.rpartition(".")[2]: there[module].rank for module, parts in modules(model).items()
-             if module in there and len(parts) > 1}  # fmt: skip
-    for word, rank in fused.items():
-        said.append(f"attn.q, attn.k and attn.v were written as one adapter of {word}, of rank {rank}")
-    return said
+def alpha_of(factors: Factors, rslora: bool) -> float:
+    """The alpha that gives this scale at this rank; whole where it is all but whole."""
+    alpha = factors.scale * (factors.rank**0.5 if rslora else factors.rank)
+    return round(alpha) if abs(alpha - round(alpha)) < 1e-9 * alpha else alpha
 
 
-def write(folder: Path, values: dict[str, object], tensors: dict[str, Tensor]) -> None:
+def shortest_names(targets: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Last words of names, if only those of `targets` end so; else the names."""
+    words = sorted({name.rpartition(".")[2] for name in targets})
+    meant = [name for name in known if name.rpartition(".")[2] in words]
+    return tuple(words if set(meant) == set(targets) else sorted(targets))
+
+
+def write(folder: Path, values: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
     """Both files, each whole or not at all."""
-    import json
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / WEIGHTS) as partial:
@@ -93,89 +202,3 @@ def write(folder: Path, values: dict[str, object], tensors: dict[str, Tensor]) -
             partial.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as problem:
         raise FathomError(f"{folder}: the adapter could not be written ({problem.strerror or problem})") from problem
-
-
-def load(model: Transformer, folder: str | Path, name: str = "default", base: str | Path | None = None) -> LoraOptions:
-    """Put the adapter in `folder` on the model, enabled and the only thing that learns. `base`: where the model came
-    from, to be held against what the adapter says of its own.
-
-    FathomError: a damaged file, a tensor too many or too few, another rank than the config says, another base.
-    """
-    folder = Path(folder)
-    said = read_said(folder / CONFIG)
-    admit(model, name)
-    if base is not None and said.base and said.base != fingerprint(base):
-        raise FathomError(
-            f"{folder} is an adapter of another model than {base}: the fingerprint of its base is {said.base:.12}...;"
-            f' give that model, or take "base_sha256" out of {CONFIG} to use it all the same'
-        )
-    made = dict[str, Lora]()
-    for module, factors in read_tensors(folder / WEIGHTS, said, shapes(model)).items():
-        made |= parted(model, modules(model)[module], factors, said, f"{folder}: {module}")
-    attach(model, made, name)
-    freeze(model, name)
-    return options_of(made, said)
-
-
-def shapes(model: Transformer) -> dict[str, tuple[int, int, bool]]:
-    """(out, in) of every layer as files keep it, and whether it is a table."""
-    parts = layers(model)
-    found = {}
-    for module, names in modules(model).items():
-        outs, widths = zip(*(sizes(parts[name]) for name in names))
-        found[module] = (sum(outs), widths[0], isinstance(parts[names[0]], nn.Embedding))
-    return found
-
-
-def parted(model: Transformer, names: list[str], whole: Factors, said: Said, where: str) -> dict[str, Lora]:
-    """The adapters of the layers that files keep as one."""
-    bases = [layers(model)[name] for name in names]
-    outs = [sizes(base)[0] for base in bases]
-    if said.pissa:
-        if any(isinstance(base, QuantLinear) for base in bases):
-            raise FathomError(f"{where} is PiSSA, which begins with the base in floats; load it without quantize")
-        first = largest(torch.cat([weight_of(base) for base in bases]), whole.rank, whole.scale)
-        firsts = [(first[0], b) for b in first[1].split(outs)]
-        made = [Pissa(whole.a.clone(), b.clone(), whole.scale, said.dropout, first)
-                for b, first in zip(whole.b.split(outs), firsts)]  # fmt: skip
-        return {name: on_device(adapter, base, said) for name, base, adapter in zip(names, bases, made)}
-    factors = split(whole, outs) if len(names) > 1 else [whole]
-    return {
-        name: on_device(adapter_of(part, base, said), base, said)
-        for name, base, part in zip(names, bases, factors)
-        if part is not None
-    }
-
-
-def adapter_of(factors: Factors, base: nn.Module, said: Said) -> Lora:
-    if isinstance(base, nn.Embedding):
-        return EmbeddingLora(factors.a, factors.b, factors.scale, said.dropout)
-    if factors.magnitude is None:
-        return Lora(factors.a, factors.b, factors.scale, said.dropout)
-    made = Dora(factors.a, factors.b, factors.scale, said.dropout, weight_of(base))
-    made.magnitude.data = factors.magnitude.clone()
-    return made
-
-
-def on_device(adapter: Lora, base: nn.Module, said: Said) -> Lora:
-    adapter.rslora = said.rslora
-    return adapter.to(next(x.device for x in (*base.parameters(), *base.buffers())))
-
-
-def options_of(made: dict[str, Lora], said: Said) -> LoraOptions:
-    """The options that would make an adapter of these layers and ranks."""
-    ranks = {name: len(adapter.a) for name, adapter in made.items()}
-    alphas = {
-        name: adapter.scale * (n**0.5 if said.rslora else n) for (name, adapter), n in zip(made.items(), ranks.values())
-    }
-    return LoraOptions(
-        rank=said.rank,
-        alpha=said.alpha,
-        dropout=said.dropout,
-        targets=tuple(made),
-        rslora=said.rslora,
-        dora=said.dora,
-        init="pissa" if said.pissa else "default",
-        ranks=tuple((name, n) for name, n in ranks.items() if n != said.rank),
-        alphas=tuple((name, alpha) for name, alpha in alphas.items() if abs(alpha - said.alpha) > 1e-9),
-    )

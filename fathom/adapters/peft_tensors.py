@@ -1,84 +1,144 @@
-"""adapter_model.safetensors: what peft calls an adapter's matrices, and whether those in a file are the right ones.
+"""adapter_model.safetensors: the matrices of an adapter under peft's names, and q, k and v as one in GPT-2's c_attn.
 
-Names are base_model.model.LAYER.lora_A.weight and so on. Does not know models: what layers there are is told.
+Names are base_model.model.MODULE.lora_A.weight and so on. Where three layers share one module, their b lie one below
+the other if they have one a; with three, the a do, and b is block diagonal: the ranks add up. DoRA's magnitudes lie one
+below the other either way.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fathom.adapters.peft_config import Factors, Said
+from fathom.adapters.peft_config import PeftConfig
 from fathom.errors import FathomError, near
 from fathom.formats.opened import Stored
 from fathom.formats.safetensors_file import open_safetensors
 from fathom.json_file import short
 
+WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 LINEAR = {"a": ".lora_A.weight", "b": ".lora_B.weight", "magnitude": ".lora_magnitude_vector"}
-TABLE = {"a": ".lora_embedding_A", "b": ".lora_embedding_B"}  # of an embedding
-COPIES = (".base_layer.weight",)  # the embedding itself, or what unembeds, which peft saves beside an adapter of it
-Sizes = Mapping[str, tuple[int, int, bool]]  # layer: out, in, and whether it is a table
+EMBEDDING = {"a": ".lora_embedding_A", "b": ".lora_embedding_B"}
+COPIES = (".base_layer.weight",)  # the embedding itself, or the unembedding, which peft saves beside their adapters
 
 
-def named(layer: str, factors: Factors) -> dict[str, Tensor]:
-    """The tensors of one layer by peft's names."""
-    ends = TABLE if factors.table else LINEAR
-    tensors = {"a": factors.a, "b": factors.b, "magnitude": factors.magnitude}
-    return {f"{PREFIX}{layer}{ends[key]}": x for key, x in tensors.items() if x is not None}
+@dataclass(frozen=True)
+class Factors:
+    """scale b a, and DoRA's magnitudes."""
+
+    a: Tensor  # (r, in)
+    b: Tensor  # (out, r)
+    scale: float
+    magnitude: Tensor | None = None  # (out,)
+    embedding: bool = False  # of a table: columns of a are looked up
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+    def tensors(self, module: str) -> dict[str, Tensor]:
+        """Under peft's names."""
+        names = tensor_names(module, self.embedding, self.magnitude is not None)
+        return {name: getattr(self, key) for key, name in names.items()}
 
 
-def read_tensors(path: Path, said: Said, known: Sizes) -> dict[str, Factors]:
-    """The adapter of each layer. FathomError unless the file holds those that the config says, each in its shape."""
+@dataclass(frozen=True)
+class ModuleShape:
+    """A module that may have an adapter."""
+
+    out: int
+    width: int
+    embedding: bool
+
+
+def tensor_names(module: str, embedding: bool, dora: bool) -> dict[str, str]:
+    """Peft's name for each matrix of a module's adapter."""
+    ends = EMBEDDING if embedding else LINEAR
+    return {key: f"{PREFIX}{module}{end}" for key, end in ends.items() if dora or key != "magnitude"}
+
+
+def read_factors(path: Path, config: PeftConfig, modules: Mapping[str, ModuleShape]) -> dict[str, Factors]:
+    """The adapter of each module. FathomError unless the file holds what the config says, each in its shape."""
     if not path.exists() and path.with_suffix(".bin").exists():
-        raise FathomError(f"{path} does not exist, only a pickled .bin; save the adapter anew as safetensors")
+        raise FathomError(f"{path} does not exist, only a pickled .bin; save the adapter again as safetensors")
     stored = open_safetensors(path)
-    found = expected(said, known, stored, path)
-    wanted = {name for names in found.values() for name in names.values()}
-    spare = [name for name in stored if name not in wanted and not name.endswith(COPIES)]
-    missing = [name for name in wanted if name not in stored]
-    problems = [f"{short(name)} has no place in this model{near(name, wanted)}" for name in spare[:2]]
+    names = expected_names(config, modules, stored)
+    expected = {name for each in names.values() for name in each.values()}
+    spare = [name for name in stored if name not in expected and not name.endswith(COPIES)]
+    missing = [name for name in expected if name not in stored]
+    problems = [f"{short(name)} has no place in this model{near(name, expected)}" for name in spare[:2]]
     problems += [f"{name} is missing{near(name, spare)}" for name in sorted(missing)[:2]]
     if problems:
-        count = len(spare) + len(missing)
-        raise FathomError(
-            f"{path}: {'; '.join(problems)}{f' and {count - len(problems)} more' * (count > len(problems))}"
-        )
-    if not found:
+        more = len(spare) + len(missing) - len(problems)
+        raise FathomError(f"{path}: {'; '.join(problems)}{f' and {more} more' * (more > 0)}")
+    if not names:
         raise FathomError(f"{path} holds no adapter of this model's layers; expected {PREFIX}LAYER.lora_A.weight")
-    return {layer: read(layer, {key: stored[name] for key, name in names.items()}, said, known, path)
-            for layer, names in found.items()}  # fmt: skip
+    return {
+        module: read(module, {key: stored[name] for key, name in each.items()}, config, modules[module], path)
+        for module, each in names.items()
+    }
 
 
-def expected(said: Said, known: Sizes, stored: Iterable[str], path: Path) -> dict[str, dict[str, str]]:
-    """What must be there of each layer: of those that the config means, and of those that have something there."""
-    found = {}
-    stored = set(stored)
-    for layer, (_, _, table) in known.items():
-        keys = ("a", "b", "magnitude") if said.dora else ("a", "b")
-        names = {
-            key: PREFIX + layer + (TABLE if table else LINEAR).get(key, "")
-            for key in keys
-            if not table or key != "magnitude"
-        }
-        meant = any(layer == target or layer.endswith(f".{target}") for target in said.targets)
-        if meant or stored & set(names.values()):
-            found[layer] = names
-    return found
+def expected_names(
+    config: PeftConfig, modules: Mapping[str, ModuleShape], stored: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """The tensors of each module that the config targets, and of each that has any tensor in the file."""
+    stored, expected = set(stored), {}
+    for module, shape in modules.items():
+        names = tensor_names(module, shape.embedding, config.dora)
+        targeted = any(module == target or module.endswith(f".{target}") for target in config.targets)
+        if targeted or stored & set(names.values()):
+            expected[module] = names
+    return expected
 
 
-def read(layer: str, stored: Mapping[str, Stored], said: Said, known: Sizes, path: Path) -> Factors:
-    """The matrices of one layer, copied, in fp32."""
-    (out, width, table), rank = known[layer], said.rank_of(layer)
-    shapes = {"a": (rank, width), "b": (out, rank), "magnitude": (out,)}
+def read(module: str, stored: Mapping[str, Stored], config: PeftConfig, shape: ModuleShape, path: Path) -> Factors:
+    """The matrices of one module, copied, in fp32."""
+    rank = config.rank_of(module)
+    shapes = {"a": (rank, shape.width), "b": (shape.out, rank), "magnitude": (shape.out,)}
     for key, tensor in stored.items():
         if tensor.shape != shapes[key]:
             raise FathomError(
-                f"{path}: {key} of {layer} is {tensor.shape}; the model and a rank of {rank} expect {shapes[key]}"
+                f"{path}: {key} of {module} is {tensor.shape}; the model and a rank of {rank} expect {shapes[key]}"
             )
     tensors = {key: tensor.read().to(torch.float32, copy=True) for key, tensor in stored.items()}
     for key, x in tensors.items():
         if not x.isfinite().all():
-            raise FathomError(f"{path}: {key} of {layer} holds numbers that are not finite; the file is damaged")
-    return Factors(tensors["a"], tensors["b"], said.scale_of(layer), tensors.get("magnitude"), table)
+            raise FathomError(f"{path}: {key} of {module} holds numbers that are not finite; the file is damaged")
+    return Factors(tensors["a"], tensors["b"], config.scale_of(module), tensors.get("magnitude"), shape.embedding)
+
+
+def fuse(parts: Sequence[Factors | None], norms: Sequence[Tensor]) -> Factors:
+    """One adapter of several layers in one module. `norms`: of the rows of each layer, which are the magnitudes of one
+    without an adapter. Where scales differ, b absorbs the difference."""
+    given, outs = [part for part in parts if part is not None], [len(rows) for rows in norms]
+    scale, shared = given[0].scale, all(torch.equal(part.a, given[0].a) for part in given)
+    ranks = [0 if part is None else part.rank for part in parts]
+    b = torch.zeros(sum(outs), given[0].rank if shared else sum(ranks))
+    for i, part in enumerate(parts):
+        if part is not None:
+            column = 0 if shared else sum(ranks[:i])
+            b[sum(outs[:i]) : sum(outs[: i + 1]), column : column + part.rank] = part.b * (part.scale / scale)
+    magnitudes = [rows if part is None else part.magnitude for part, rows in zip(parts, norms)]
+    magnitude = None if given[0].magnitude is None else torch.cat([x for x in magnitudes if x is not None])
+    return Factors(given[0].a if shared else torch.cat([part.a for part in given]), b, scale, magnitude)
+
+
+def split(whole: Factors, outs: Sequence[int]) -> list[Factors | None]:
+    """One adapter for each layer of a module, None where it would do nothing. Columns of b that are 0 in one layer but
+    not in all are left out there, so that `fuse` is undone exactly."""
+    if len(outs) == 1:
+        return [whole]
+    used = (whole.b != 0).any(0)  # (r,)
+    magnitudes = [None] * len(outs) if whole.magnitude is None else whole.magnitude.split(list(outs))
+    parts: list[Factors | None] = []
+    for b, magnitude in zip(whole.b.split(list(outs)), magnitudes):
+        keep = (b != 0).any(0) | ~used  # (r,)
+        if magnitude is not None and not keep.any():
+            keep[0] = True
+        part = Factors(whole.a[keep].clone(), b[:, keep].clone(), whole.scale, magnitude)
+        parts.append(part if keep.any() else None)
+    return parts

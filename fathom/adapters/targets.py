@@ -1,7 +1,7 @@
 """Which layers of a model a name or pattern means.
 
-A pattern fits a layer when it fits the end of one of its names: our own (`attn.q`, `blocks.0.mlp.*`) or that of Hugging
-Face (`q_proj`, `c_attn`, `self_attn.*`). `*` stands for anything between two dots. Does not know adapters.
+A pattern matches a layer when it matches the end of one of its names: ours (`attn.q`, `blocks.0.mlp.*`) or that of
+Hugging Face (`q_proj`, `c_attn`, `self_attn.*`). `*` stands for anything between two dots.
 """
 
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from fathom.adapters.layer import Layer, LoraLinear
 from fathom.errors import FathomError, near
 from fathom.formats.names import Place, column, family, join, split
 from fathom.inspect.names import matches
@@ -18,13 +19,15 @@ from fathom.quant.linear import QuantLinear
 ALL_LINEAR, BLOCKS = "all-linear", "blocks."
 
 
-def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every layer that can be adapted, by name: linear ones, packed or not, and the embedding."""
-    found = dict[str, nn.Module]()
-    for name, part in model.named_modules():
-        if isinstance(part, nn.Linear | QuantLinear) or name in ("embed", "embed.base"):
-            found[name.removesuffix(".base")] = part  # what an adapter stands on already is named as before
-    return {name: part for name, part in found.items() if ".adapters." not in name}
+def layers(model: nn.Module) -> dict[str, Layer]:
+    """Every layer that can have an adapter, without those it has: linear ones, packed or not, and the embedding."""
+    parts = dict(model.named_modules())
+    inside = tuple(f"{name}." for name, part in parts.items() if isinstance(part, LoraLinear))
+    return {
+        name: part.base if isinstance(part, LoraLinear) else part
+        for name, part in parts.items()
+        if not name.startswith(inside) and (isinstance(part, nn.Linear | QuantLinear | LoraLinear) or name == "embed")
+    }
 
 
 def place(model: Transformer, name: str) -> Place:
@@ -37,42 +40,42 @@ def place(model: Transformer, name: str) -> Place:
     return replace(places[part], name=join(places[part].name, layer, ""))
 
 
-def modules(model: Transformer) -> dict[str, list[str]]:
-    """Names of layers in files of Hugging Face, each with the layers that lie in it, in order: q, k and v in c_attn."""
-    found: dict[str, list[str]] = {}
-    for name in layers(model):
-        found.setdefault(place(model, name).name, []).append(name)
+def modules(model: Transformer) -> dict[str, dict[str, Layer]]:
+    """Hugging Face's modules, each with the layers that it holds, in order: q, k and v in c_attn."""
+    found: dict[str, dict[str, Layer]] = {}
+    for name, layer in layers(model).items():
+        found.setdefault(place(model, name).name, {})[name] = layer
     return found
 
 
-def fits(pattern: str, names: Iterable[str]) -> bool:
-    """Whether a pattern fits the end of one of the names, beginning at a dot."""
-    return any(matches(pattern, name) or matches(f"**.{pattern}", name) for name in names)
+def select(model: Transformer, patterns: Iterable[str]) -> dict[str, list[str]]:
+    """The layers that any of the patterns match, in the model's order, each with the patterns that match it.
 
-
-def chosen(model: Transformer, patterns: Iterable[str]) -> dict[str, list[str]]:
-    """The layers that are meant, in the model's order, each with the patterns that fit it.
-
-    FathomError names a pattern that fits none, with near matches.
+    FathomError names a pattern that matches none, with near matches.
     """
-    names = {name: [name, place(model, name).name] for name in layers(model)}
-    found: dict[str, list[str]] = {name: [] for name in names}
+    names = {name: (name, place(model, name).name) for name in layers(model)}
+    selected: dict[str, list[str]] = {name: [] for name in names}
     for pattern in patterns:
-        fitting = [n for n in names if meant(pattern, n, names[n])]
-        if not fitting:
-            words = dict.fromkeys(end for each in names.values() for alias in each for end in ends(alias))
-            likely = near(pattern, words) or f"; layers are such as {', '.join(list(words)[:6])}"
-            raise FathomError(f"{pattern!r} fits no layer of this model{likely}")
-        for name in fitting:
-            found[name].append(pattern)
-    return {name: patterns for name, patterns in found.items() if patterns}
+        matching = [name for name, aliases in names.items() if matches_layer(pattern, aliases)]
+        if not matching:
+            known = dict.fromkeys(
+                short for aliases in names.values() for name in aliases for short in short_names(name)
+            )
+            hint = near(pattern, known) or f"; layers are such as {', '.join(list(known)[:6])}"
+            raise FathomError(f"{pattern!r} fits no layer of this model{hint}")
+        for name in matching:
+            selected[name].append(pattern)
+    return {name: patterns for name, patterns in selected.items() if patterns}
 
 
-def meant(pattern: str, name: str, names: Iterable[str]) -> bool:
-    return name.startswith(BLOCKS) if pattern == ALL_LINEAR else fits(pattern, names)
+def matches_layer(pattern: str, aliases: tuple[str, str]) -> bool:
+    """Whether a pattern matches the end, beginning at a dot, of our name or that of Hugging Face."""
+    if pattern == ALL_LINEAR:
+        return aliases[0].startswith(BLOCKS)
+    return any(matches(pattern, name) or matches(f"**.{pattern}", name) for name in aliases)
 
 
-def ends(name: str) -> list[str]:
-    """What people call a layer: `q_proj`, `attn.q`, or all of its name where it stands in no block."""
+def short_names(name: str) -> list[str]:
+    """What people call a layer: `q_proj`, `attn.q`; outside of the blocks its whole name."""
     *_, part, word = words = ["", *name.split(".")]
     return [name] if len(words) < 4 else [f"{part}.{word}", word]

@@ -23,6 +23,7 @@ meta            params.json, consolidated.NN.pth and tokenizer.model, as Meta pu
 meta_shards     a model cut for several GPUs, put together again
 opened            a model in files, opened but not read
 detect            which format a path holds, by what is in it
+fingerprint       a hash that identifies a model, whatever format it is in
 export            a model written in another format, and read back
 rope_layout       which channels rope turns together, told from the weights
 run               a run folder read back: its best checkpoint

@@ -41,7 +41,7 @@ TOLERANCES: dict[str, Residuals] = {
     },
     "cache_equals_recompute": {"cached logits = uncached": 1e-4, "cached tokens = uncached": 0.0, "cache bytes": 0.0},
     "grouped_equals_repeated": {"grouped = repeated to all heads": 1e-5},
-    "adapter": {  # fathom.adapters.merge
+    "adapter_is_its_delta": {  # fathom.adapters.merge
         "an adapter at init changes nothing": 0.0,
         "merged = unmerged": 1e-4,
         "change = alpha / r b a": 1e-6,

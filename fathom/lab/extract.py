@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fathom.adapters import lora, peft, targets
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.peft_config import CONFIG, WEIGHTS
+from fathom.adapters.peft_config import CONFIG
+from fathom.adapters.peft_tensors import WEIGHTS
 from fathom.adapters.svd import SVD, sampled_svd, svd
 from fathom.errors import FathomError
 from fathom.formats.load import read
@@ -94,7 +95,7 @@ def extract(base: str | Path, tuned: str | Path, rank: int, out: Path, layers: t
     same(before, after)
     assert before.opened is not None
     model = read(before.opened, torch.float32)
-    wanted = [f"{layer}.weight" for layer in targets.chosen(model, layers) if f"{layer}.weight" in before.stored]
+    wanted = [f"{layer}.weight" for layer in targets.select(model, layers) if f"{layer}.weight" in before.stored]
     refuse_rank(rank, before, wanted)
     terms = {name: term for name in wanted if (term := change(before, after, name, rank)) is not None}
     if not terms:

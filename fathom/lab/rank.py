@@ -266,7 +266,7 @@ def adapt(model: Transformer, ranks: Ranks, ground: Ground) -> tuple[set[str], f
 
 def reachable(model: Transformer) -> set[str]:
     """The layers that an adapter can be put on."""
-    return set(targets.chosen(model, TARGETS))
+    return set(targets.select(model, TARGETS))
 
 
 def described(name: str, tuned: Tuned, rank: int, adapted: bool) -> Change:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.adapters.peft_config import fingerprint
 from fathom.data.batches import Batch
 from fathom.data.encoding import holds_records
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config, write_config
 from fathom.formats.detect import open_model
+from fathom.formats.fingerprint import fingerprint
 from fathom.formats.load import needed, read, tokenizer_of
 from fathom.formats.opened import Opened
 from fathom.machine import pick_device

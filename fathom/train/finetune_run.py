@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fathom.adapters import lora, peft
 from fathom.adapters.peft_config import CONFIG as ADAPTER
-from fathom.adapters.peft_config import WEIGHTS as ADAPTER_WEIGHTS
+from fathom.adapters.peft_tensors import WEIGHTS as ADAPTER_WEIGHTS
 from fathom.data.batches import Batch, Batches, eval_windows, refuse_short
 from fathom.data.corpus import resolve
 from fathom.data.encoding import Encoded, encode, holds_records, n_shared, split
@@ -120,7 +120,7 @@ class TunedRun(Run):
         with TemporaryDirectory() as folder:
             peft.save(model, folder, base=self.base.path)
             both = {name: (Path(folder) / name).read_bytes() for name in (ADAPTER, ADAPTER_WEIGHTS)}
-        return {TRAINED: lambda path: write_tensors(path, lora.state(model)), **both}
+        return {TRAINED: lambda path: write_tensors(path, lora.state_dict(model)), **both}
 
     def put_back(self, model: Transformer, folder: Path) -> None:
         if self.adapted:
@@ -141,7 +141,7 @@ class TunedRun(Run):
 
 def put_adapter(model: Transformer, path: Path) -> None:
     """Give the adapter these numbers, to the bit."""
-    saved, here = read_weights(path), lora.state(model)
+    saved, here = read_weights(path), lora.state_dict(model)
     if {name: x.shape for name, x in saved.items()} != {name: x.shape for name, x in here.items()}:
         raise FathomError(f"{path} is of another adapter than this run's; train anew")
     with torch.no_grad():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fathom.adapters.merge import folded
+from fathom.adapters.merge import merged_copy
 from fathom.backend.inference import QuickTransformer, quicken
 from fathom.errors import FathomError, near
 from fathom.formats.convert import from_ours
@@ -140,7 +140,7 @@ def naive(opened: Opened, model: Transformer) -> Reference:
 
 def unpacked(model: Transformer) -> Transformer:
     """The same weights in fp32, in a model of their own."""
-    return folded(model, torch.float32).cpu()
+    return merged_copy(model, torch.float32).cpu()
 
 
 def cached(opened: Opened, model: Transformer) -> Reference:

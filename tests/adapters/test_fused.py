@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fathom.adapters.peft_config import Factors, fuse, split
+from fathom.adapters.peft_tensors import Factors, fuse, split
 
 OUTS = [6, 4, 5]
 
@@ -30,7 +30,7 @@ CASES = {
 
 @pytest.mark.parametrize("parts", CASES.values(), ids=CASES.keys())
 def test_there_and_back(parts: list[Factors | None]) -> None:
-    whole = fuse(parts, [torch.zeros(out) for out in OUTS], OUTS)
+    whole = fuse(parts, [torch.zeros(out) for out in OUTS])
     changes = [change(part, out) for part, out in zip(parts, OUTS)]
     assert torch.allclose(change(whole, 15), torch.cat(changes), atol=1e-6)
     again = split(whole, OUTS)
@@ -41,9 +41,9 @@ def test_there_and_back(parts: list[Factors | None]) -> None:
 
 
 def test_ranks_add_up_unless_a_is_shared() -> None:
-    assert fuse(CASES["three"], [torch.zeros(out) for out in OUTS], OUTS).rank == 9
-    assert fuse(CASES["shared"], [torch.zeros(out) for out in OUTS], OUTS).rank == 3
-    assert fuse(CASES["q alone"], [torch.zeros(out) for out in OUTS], OUTS).rank == 3
+    assert fuse(CASES["three"], [torch.zeros(out) for out in OUTS]).rank == 9
+    assert fuse(CASES["shared"], [torch.zeros(out) for out in OUTS]).rank == 3
+    assert fuse(CASES["q alone"], [torch.zeros(out) for out in OUTS]).rank == 3
 
 
 def test_an_adapter_that_has_not_learned_yet_stays_whole() -> None:
@@ -54,7 +54,7 @@ def test_an_adapter_that_has_not_learned_yet_stays_whole() -> None:
 def test_lengths_lie_one_below_the_other() -> None:
     own = [torch.rand(out) for out in OUTS]
     q = Factors(SHARED, torch.randn(6, 3), 1.0, torch.rand(6))
-    whole = fuse([q, None, None], own, OUTS)
+    whole = fuse([q, None, None], own)
     assert whole.magnitude is not None and q.magnitude is not None
     assert torch.equal(whole.magnitude, torch.cat([q.magnitude, own[1], own[2]]))
     lengths = [part.magnitude for part in split(whole, OUTS) if part is not None]

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.adapters import lora
+from fathom.adapters import lora, options
 from fathom.adapters.layer import Lora, LoraLinear
-from fathom.adapters.merge import c11
+from fathom.adapters.merge import adapter_is_its_delta
 from fathom.inspect.identities import TOLERANCES, Residuals, broken
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
 
@@ -18,12 +18,12 @@ Patch = pytest.MonkeyPatch
 
 def residuals(name: str) -> Residuals:
     config = ARCHITECTURES[name]
-    return c11(model_of(config, std=0.2), ids_for(config))
+    return adapter_is_its_delta(model_of(config, std=0.2), ids_for(config))
 
 
 def only(found: Residuals, *parts: int) -> None:
-    names = list(TOLERANCES["adapter"])
-    assert broken("adapter", found) == [names[part] for part in parts], found
+    names = list(TOLERANCES["adapter_is_its_delta"])
+    assert broken("adapter_is_its_delta", found) == [names[part] for part in parts], found
 
 
 @pytest.mark.parametrize("name", [name for name, config in ARCHITECTURES.items() if config.n_layer])
@@ -33,7 +33,7 @@ def test_it_holds(name: str) -> None:
 
 def test_scale_alpha_instead_of_alpha_over_r(monkeypatch: Patch) -> None:
     """Everywhere: only the equation itself can tell."""
-    monkeypatch.setattr(lora, "layer_scale", lambda options, rank, alpha: options.alpha)
+    monkeypatch.setattr(options, "lora_scale", lambda rank, alpha, rslora: alpha)
     only(residuals("llama"), 2)
 
 
@@ -70,6 +70,6 @@ def test_a_change_of_too_high_a_rank(monkeypatch: Patch) -> None:
 def test_the_model_stays_as_it_is() -> None:
     model = model_of(GPT)
     before = {name: x.clone() for name, x in model.state_dict().items()}
-    c11(model, ids_for(GPT))
+    adapter_is_its_delta(model, ids_for(GPT))
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert list(model.state_dict()) == list(before) and LLAMA.n_layer == 3

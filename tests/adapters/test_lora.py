@@ -11,9 +11,9 @@ from torch import nn
 
 from fathom.adapters import lora
 from fathom.adapters.layer import LoraLinear
-from fathom.adapters.merge import folded
+from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.targets import chosen
+from fathom.adapters.targets import select
 from fathom.errors import FathomError
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
@@ -57,7 +57,7 @@ def test_at_first_nothing_changes_and_everything_can_be_undone(name: str, kind: 
     assert (changed - plain).abs().max() > 1e-3
     lora.merge(model)
     assert (model(ids) - changed).abs().max() < 1e-5
-    assert all(type(part.base) is nn.Linear for part in lora.wrapped(model).values())
+    assert all(type(part.merged) is nn.Linear for part in lora.wrapped(model).values())
     lora.unmerge(model)
     assert torch.equal(model(ids), changed)
     lora.disable(model)
@@ -107,7 +107,7 @@ def test_dora_is_its_equation() -> None:
         whole = part.base.weight + 2.0 * adapter.b @ adapter.a
         expected = adapter.magnitude[:, None] * whole / whole.norm(dim=1, keepdim=True)
         assert torch.allclose(part.weight, expected, atol=1e-6)
-        assert torch.allclose(adapter.lengths(part.base), whole.norm(dim=1), atol=1e-5)
+        assert torch.allclose(adapter.row_norms(part.base), whole.norm(dim=1), atol=1e-5)
 
 
 def test_pissa_takes_the_largest_directions() -> None:
@@ -186,7 +186,7 @@ def test_a_base_of_16_bits_with_adapters_of_32(kind: str, dtype: torch.dtype) ->
 
 def nudged_as(model: Transformer) -> Transformer:
     """The same in fp32, with the matrices written out."""
-    return folded(model, torch.float32)
+    return merged_copy(model, torch.float32)
 
 
 def test_autocast() -> None:
@@ -247,7 +247,7 @@ def test_embedding_and_its_tie() -> None:
     changed = model(ids)
     lora.merge(model)
     assert (model(ids) - changed).abs().max() < 1e-5
-    apart = folded(model)
+    apart = merged_copy(model)
     assert not apart.config.tie_embeddings and (apart(ids) - changed).abs().max() < 1e-5
     lora.unmerge(model)
     assert torch.equal(model(ids), changed)
@@ -260,7 +260,7 @@ def test_unembed_that_is_tied() -> None:
     with pytest.warns(UserWarning, match="are one matrix"):
         lora.add(model, LoraOptions(rank=3, targets=("unembed",)))
     changed = nudged(model)(ids)
-    apart = folded(model)
+    apart = merged_copy(model)
     assert torch.equal(apart.embed.weight, model.embed.weight)
     assert not apart.config.tie_embeddings and (apart(ids) - changed).abs().max() < 1e-5
     assert "unembed.weight" in apart.state_dict() and not torch.equal(apart.unembed.weight, apart.embed.weight)
@@ -273,7 +273,7 @@ def test_folded_is_a_plain_model(name: str, packed: str | None) -> None:
     lora.add(model, LoraOptions(rank=3, targets=("attn.*",)))
     ids = ids_for(model.config)
     changed = nudged(model)(ids)
-    plain = folded(model)
+    plain = merged_copy(model)
     assert (plain(ids) - changed).abs().max() < 1e-5
     assert not [part for part in plain.modules() if isinstance(part, LoraLinear | QuantLinear)]
     assert list(plain.state_dict()) == list(Transformer(model.config).state_dict())
@@ -286,7 +286,7 @@ def test_the_same_seed_the_same_adapter() -> None:
         model = small("llama")
         lora.add(model, LoraOptions(rank=3), seed=seed)
         torch.rand(3)
-        states.append({key: x.clone() for key, x in lora.state(model).items()})
+        states.append({key: x.clone() for key, x in lora.state_dict(model).items()})
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert not torch.equal(states[0]["blocks.0.attn.q.a"], states[2]["blocks.0.attn.q.a"])
     assert not torch.equal(states[0]["blocks.0.attn.q.a"], states[0]["blocks.0.attn.k.a"])
@@ -317,10 +317,10 @@ def test_targets(pattern: str, gpt: list[str] | None, llama: list[str] | None) -
     square = replace(GPT, n_layer=1, n_head=5, head_dim=4)
     for config, expected in ((square, gpt), (replace(LLAMA, n_layer=1), llama)):
         if expected is not None:
-            assert set(chosen(Transformer(config), [pattern])) == set(expected)
+            assert set(select(Transformer(config), [pattern])) == set(expected)
         elif pattern != "*":
             with pytest.raises(FathomError, match="fits no layer"):
-                chosen(Transformer(config), [pattern])
+                select(Transformer(config), [pattern])
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_what_cannot_be_done_with_adapters() -> None:
         with pytest.raises(FathomError, match="unmerge first"):
             action(model)
     with pytest.raises(FathomError, match="It has none"):
-        lora.state(small("llama"))
+        lora.state_dict(small("llama"))
 
 
 def test_of_several_ranks_the_last_that_fits_counts() -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.adapters.lora import blend, rows, switch
-from fathom.adapters.merge import folded
+from fathom.adapters.lora import blend, per_row, switch
+from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 from fathom.model.transformer import Transformer
@@ -37,7 +37,7 @@ def test_one_at_a_time() -> None:
     for name, options in KINDS.items():
         torch.manual_seed(0)
         single = small("llama")
-        single.load_state_dict(folded(switched(model, None)).state_dict())
+        single.load_state_dict(merged_copy(switched(model, None)).state_dict())
         lora.add(single, options, name)
         for own, other in zip(lora.parameters(single, name), lora.parameters(model, name)):
             own.copy_(other)
@@ -60,7 +60,7 @@ def test_a_blend_is_the_sum_of_the_changes(packed: str | None) -> None:
         deltas = [part.delta(name) * {"one": 0.5, "two": -1.5, "three": 2.0}[name] for name in part.adapters]
         assert torch.allclose(part.weight, part.base.weight + sum(deltas), atol=1e-5)  # type: ignore[operator]
     blended = model(ids)
-    assert (folded(model)(ids) - blended).abs().max() < 1e-5
+    assert (merged_copy(model)(ids) - blended).abs().max() < 1e-5
     lora.merge(model)
     assert (model(ids) - blended).abs().max() < 1e-5
     lora.unmerge(model)
@@ -89,7 +89,7 @@ def test_each_row_its_own(dtype: torch.dtype) -> None:
     ids = ids_for(LLAMA, batch=5)
     switch(model, "two")
     before = model(ids)
-    with rows(model, chosen):
+    with per_row(model, chosen):
         together = model(ids)
         with pytest.raises(FathomError, match="3 rows, and adapters for 5"):
             model(ids[:3])
@@ -99,7 +99,7 @@ def test_each_row_its_own(dtype: torch.dtype) -> None:
     for row, name in enumerate(chosen):
         single = alone(model, name, ids[row : row + 1])
         assert (together[row] - single[0]).float().abs().max() < (1e-5 if dtype == torch.float32 else 0.05)
-    with pytest.raises(FathomError, match="no adapter 'four'"), rows(model, ["four"]):
+    with pytest.raises(FathomError, match="no adapter 'four'"), per_row(model, ["four"]):
         pass
 
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_merged(files: Files, tmp_path: Path) -> None:
     with pytest.raises(FathomError, match="scale is nan; expected a finite number"):
         merge_files(base, adapter, tmp_path / "out", float("nan"), device="cpu")
     for scale, dtype in ((1e39, "fp32"), (1e6, "fp16")):
-        with pytest.raises(FathomError, match="holds what is no number; use a smaller scale"):
+        with pytest.raises(FathomError, match="has infinite numbers; use a smaller scale"):
             merge_files(base, adapter, tmp_path / "out", scale, dtype, "cpu")
     with pytest.raises(FathomError, match="is there already"):
         merge_files(base, adapter, base, device="cpu")

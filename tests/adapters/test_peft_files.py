@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from fathom.adapters import lora, peft
 from fathom.adapters.load import load
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.peft_config import fingerprint
 from fathom.errors import FathomError
 from fathom.formats.export import export
+from fathom.formats.fingerprint import fingerprint
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
 from tests.adapters.models import adapted, adapter_folder, base_folder
@@ -70,11 +70,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "dora without lengths": (configure(use_dora=True), "lora_magnitude_vector is missing"),
     "another kind": (configure(peft_type="IA3"), "peft_type is 'IA3'; expected LORA"),
     "biases": (configure(bias="all"), "bias is 'all'"),
-    "whole layers": (configure(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\], which is not known"),
-    "a field of the future": (configure(use_magic=True), "use_magic is True, which is not known here"),
+    "whole layers": (configure(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\], which is not supp"),
+    "a field of the future": (configure(use_magic=True), "use_magic is True, which is not supported"),
     "biases of b": (configure(lora_bias=True), "lora_bias is True"),
-    "olora": (configure(init_lora_weights="olora"), "init_lora_weights is 'olora', which leaves another base behind"),
-    "pissa by chance": (configure(init_lora_weights="pissa_niter_4"), "leaves another base behind"),
+    "olora": (configure(init_lora_weights="olora"), "init_lora_weights is 'olora', which changes the base"),
+    "pissa by chance": (configure(init_lora_weights="pissa_niter_4"), "changes the base"),
     "rank 0": (configure(r=0), "r is 0"),
     "alpha 0": (configure(lora_alpha=0), "lora_alpha 0"),
     "no alpha": (configure(lora_alpha=None), "lora_alpha is missing"),
@@ -137,8 +137,7 @@ def test_several(tmp_path: Path) -> None:
     assert lora.names(both) == [tmp_path.name, "a_2nd"] and not both.training
     ids = ids_for(both.config)
     alone = [load(base, device="cpu", adapter=each)[0] for each in (folder, second)]
-    for part in lora.wrapped(both).values():
-        assert set(part.active) == set(part.adapters)
+    assert lora.active_adapters(both).weights == dict.fromkeys(lora.names(both), 1.0)
     lora.disable(both, "a_2nd")
     assert torch.equal(both(ids), alone[0](ids))
     with pytest.raises(FathomError, match="two adapters are called test_several"):
@@ -207,10 +206,20 @@ def test_written_over_what_was_there(tmp_path: Path) -> None:
     model = load_model(base, device="cpu")[0]
     adapter_folder(folder, model, LoraOptions(rank=5), base)
     again = load_model(base, device="cpu")[0]
-    assert peft.load(again, folder, base=base).rank == 5
+    assert peft.load(again, folder, base=base).config.rank == 5
     (tmp_path / "file").write_text("")
     with pytest.raises(FathomError, match="could not be written"):
         peft.save(model, tmp_path / "file")
+
+
+def test_saved_while_merged(tmp_path: Path) -> None:
+    """What is written is the adapter, wherever its delta is added."""
+    base, model = base_folder(tmp_path / "base", "llama")
+    adapter_folder(tmp_path / "unmerged", model, SMALL, base)
+    lora.merge(model)
+    peft.save(model, tmp_path / "merged", base=base)
+    for name in (CONFIG, WEIGHTS):
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "unmerged" / name).read_bytes()
 
 
 def test_export_of_a_model_with_an_adapter(tmp_path: Path) -> None:
@@ -256,8 +265,8 @@ def test_a_loaded_adapter_needs_its_file_no_more(tmp_path: Path) -> None:
     peft.load(model, folder)
     listed = set(map(id, lora.parameters(model)))
     assert {id(x) for x in model.parameters() if x.requires_grad} == listed  # and it alone can go on learning
-    before = {name: x.clone() for name, x in lora.state(model).items()}
+    before = {name: x.clone() for name, x in lora.state_dict(model).items()}
     size = (folder / WEIGHTS).stat().st_size
     with (folder / WEIGHTS).open("r+b") as file:
         file.write(bytes(size))
-    assert all(torch.equal(x, before[name]) for name, x in lora.state(model).items())
+    assert all(torch.equal(x, before[name]) for name, x in lora.state_dict(model).items())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.adapters import lora
-from fathom.adapters.merge import folded
+from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
 from fathom.backend.inference import QuickTransformer, quicken
 from fathom.backend.linear import PanelLinear
@@ -92,7 +92,7 @@ def test_it_is_for_inference_alone() -> None:
 def test_its_weights_are_given_as_they_were(dtype: torch.dtype) -> None:
     model = plain_model(True, dtype)
     quick, wanted = ready(model), model.state_dict()
-    for found in (quick.state_dict(), folded(quick).state_dict()):
+    for found in (quick.state_dict(), merged_copy(quick).state_dict()):
         assert found.keys() == wanted.keys()
         assert all(x.dtype == found[name].dtype and torch.equal(x, found[name]) for name, x in wanted.items())
 
@@ -136,7 +136,7 @@ def test_adapters_count_as_on_the_plain_model(kind: str | None, dora: bool, dtyp
             lora.blend(one, change)
         agree()
     assert (said(quick) - base).abs().max() > 2 * near * base.abs().max()  # and they do count
-    with lora.rows(model, ["french", None]), lora.rows(quick, ["french", None]):
+    with lora.per_row(model, ["french", None]), lora.per_row(quick, ["french", None]):
         agree()
     for one in (model, quick):
         lora.enable(one)
@@ -167,7 +167,7 @@ def test_an_adapter_of_the_embedding() -> None:
 
 
 def test_adapters_come_before() -> None:
-    with pytest.raises(FathomError, match="made ready for inference"):
+    with pytest.raises(FathomError, match="prepared for inference"):
         lora.add(ready(plain_model()), LoraOptions(targets=("attn.q",), rank=2))
 
 
