@@ -23,7 +23,7 @@ def load_once(path: str, kind: str) -> dict[str, object]:
 
     from fathom.formats import gguf_model, huggingface, llama2c, load, meta  # noqa: F401  # imported before the clock runs
     from fathom.quant.schemes import SCHEMES
-    from fathom.tokenizer import hugging_face, sentencepiece  # noqa: F401
+    from fathom.tokenizer import load as tokenizers  # noqa: F401
 
     torch.set_num_threads(2)
     before, began = status("VmRSS"), time.perf_counter()

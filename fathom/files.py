@@ -88,3 +88,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_bytes(path: Path, limit: int, what: str) -> bytes:
+    """The bytes of a file. FathomError: it cannot be read, or is larger than `limit` bytes; `what` is expected."""
+    try:
+        if (size := path.stat().st_size) > limit:
+            raise FathomError(f"{path} has {size:,} bytes; expected {what} of at most {limit:,} bytes")
+        return path.read_bytes()
+    except OSError as problem:
+        raise FathomError(f"{path}: cannot be read ({problem.strerror or problem}); expected {what}") from None

@@ -14,7 +14,7 @@ from fathom.errors import FathomError
 
 T = TypeVar("T", int, float, bool, str)
 
-LIMIT = 1 << 21  # bytes; values of a few bytes each take twenty times as much as objects of Python
+LIMIT = 1 << 21  # bytes of a configuration; values of a few bytes each take twenty times as much as objects of Python
 DEEPEST = 50  # lists in lists
 LARGEST = (1 << 31) - 1  # of whole numbers: what counts something in a model fits 32 bits
 REPR = Repr()
@@ -22,12 +22,12 @@ REPR.maxstring = REPR.maxother = 80
 KIND = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. FathomError: it cannot be read, is no JSON, or larger than any configuration."""
+def read_object(path: Path, limit: int = LIMIT) -> dict[str, Any]:
+    """The object in a JSON file. FathomError: it cannot be read, is no JSON, or is larger than `limit` bytes."""
     try:
         size = path.stat().st_size
-        if size > LIMIT:
-            raise FathomError(f"{path} has {size} bytes; expected a JSON file of at most {LIMIT}")
+        if size > limit:
+            raise FathomError(f"{path} has {size} bytes; expected a JSON file of at most {limit}")
         return parse_object(path.read_bytes(), str(path))
     except OSError as problem:
         reason = problem.strerror or str(problem)

@@ -68,7 +68,7 @@ def spoken(tokenizer: "Tokenizer") -> dict[str, Any]:
         "vocab_size": tokenizer.vocab_size,
         "bos": special.bos,
         "eos": special.eos,
-        "ends": sorted(special.last),
+        "ends": sorted(special.end_ids),
         "special_tokens": len(special.names),
         "chat_template": None if special.template is None else f"{len(special.template):,} characters of its own",
     }

@@ -33,7 +33,7 @@ class Example:
 
 def rendered(record: Record, tokenizer: Tokenizer) -> Example:
     """The tokens of a record; FathomError where they cannot be said in this vocabulary or by this template."""
-    start = [] if tokenizer.bos is None else [tokenizer.bos]
+    start = tokenizer.prefix
     match record:
         case Document(text):
             return _side_by_side(
@@ -89,7 +89,7 @@ def _starts(messages: Sequence[Message], tokenizer: Tokenizer, ids: list[int]) -
 
 def answer_end(ids: Sequence[int], roles: Sequence[str], start: int, tokenizer: Tokenizer) -> int:
     """One past the last token of the answer that begins at `start`: the token that ends it, where there is one."""
-    special, last = frozenset(tokenizer.special.names.values()), tokenizer.special.last
+    special, last = frozenset(tokenizer.special.names.values()), tokenizer.special.end_ids
     said = place = start  # said: one past what the assistant itself has said
     while place < len(ids) and roles[place] in (ASSISTANT, FRAME):
         if roles[place] == ASSISTANT:

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from fathom.data.corpus import Corpus
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.files import replacing
-from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype, whole_pieces
+from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype, safe_chunks
 
 BLOCK = 1 << 20  # ids
 
@@ -132,7 +132,7 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer, progress: Progress) -> Iterato
     for number, document in enumerate(documents):
         if number:
             yield np.array([tokenizer.eos], id_dtype(tokenizer.vocab_size))
-        yield from map(tokenizer.encode_array, whole_pieces(counted(document), tokenizer.cut))
+        yield from map(tokenizer.encode_array, safe_chunks(counted(document), tokenizer.cut))
     progress(total, total)
 
 

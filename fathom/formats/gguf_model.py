@@ -76,7 +76,7 @@ def blocks(path: Path, info: gguf.TensorInfo) -> Packed | None:
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer in a file; None: it has none."""
-    from fathom.tokenizer.ggml import from_gguf  # here: who wants the weights alone does not wait for it
+    from fathom.tokenizer.gguf import from_gguf  # here: who wants the weights alone does not wait for it
 
     try:
         return from_gguf(metadata)
@@ -124,7 +124,7 @@ def write_gguf(
 def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, Any]:
     if tokenizer is None:
         return {"tokenizer.ggml.model": "no_vocab"}  # llama.cpp then takes ids alone
-    from fathom.tokenizer.ggml import to_gguf
+    from fathom.tokenizer.gguf import to_gguf
 
     return to_gguf(tokenizer, vocab_size)
 

@@ -120,7 +120,7 @@ def open_huggingface(path: Path) -> Opened:
     ends = read_ends(folder, values, generation, config.vocab_size)
 
     def tokenizer() -> Tokenizer | None:
-        from fathom.tokenizer.hugging_face import read_folder
+        from fathom.tokenizer.load import read_folder
 
         return read_folder(folder, config.vocab_size, ends)
 
@@ -234,14 +234,14 @@ def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
     """bos and eos as config.json and generation_config.json name them; null where there is none."""
     if tokenizer is None:
         return {"bos_token_id": None, "eos_token_id": None}
-    ends = sorted(tokenizer.special.last, key=lambda id: (id != tokenizer.eos, id))  # eos first
+    ends = sorted(tokenizer.special.end_ids, key=lambda id: (id != tokenizer.eos, id))  # eos first
     return {"bos_token_id": tokenizer.bos, "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
 
 
 def _tokenizer_files(tokenizer: Tokenizer | None) -> dict[str, bytes]:
     if tokenizer is None:
         return {}
-    from fathom.tokenizer.hugging_face import to_folder
+    from fathom.tokenizer.load import to_folder
 
     return to_folder(tokenizer)
 

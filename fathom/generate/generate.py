@@ -121,8 +121,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[in
     An empty text starts as a document does: from bos, else from eos, which ends the one before it, else from a
     newline, else from the first token.
     """
-    start = [] if tokenizer.bos is None else [tokenizer.bos]
-    ids = start + tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    ids = tokenizer.prefix + tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if outside := [i for i in ids if not 0 <= i < vocab_size]:
         raise OutsideVocabulary(
             f"the prompt holds token {outside[0]}; ids run from 0 to {vocab_size - 1}; is this the model's tokenizer?"

@@ -212,7 +212,7 @@ def check_draft(model: Transformer, draft: Transformer, options: GenerateOptions
 
 def check_tokens(ours: Tokenizer, theirs: Tokenizer) -> None:
     """FathomError when an id is not the same text in both; what is no text may differ."""
-    special = {*ours.special.names.values(), *theirs.special.names.values(), *ours.special.last, ours.bos}
+    special = {*ours.special.names.values(), *theirs.special.names.values(), *ours.special.end_ids, ours.bos}
     for token in range(min(ours.vocab_size, theirs.vocab_size)):
         here, there = ours.decode_bytes([token]), theirs.decode_bytes([token])
         if here != there and token not in special:

@@ -172,7 +172,7 @@ class Row:
     def __init__(
         self, index: int, ids: Sequence[int], room: int | None, tokenizer: Tokenizer, options: GenerateOptions
     ) -> None:
-        self.index, self.last, self.left = index, tokenizer.special.last, options.max_new_tokens
+        self.index, self.last, self.left = index, tokenizer.special.end_ids, options.max_new_tokens
         self.window = Window(ids, room, slides=options.past_context == "slide")
         self.decoder, self.stops = TextDecoder(tokenizer, ids), StopStrings(options.stop)
         self.finish_reason: Finish | None = None

@@ -1,253 +1,253 @@
-"""One token per frequent run of bytes: byte pair encoding as in GPT-2 (Sennrich et al. 2016, Radford et al. 2019).
+"""Byte pair encoding (Sennrich et al. 2016) by the `tokenizers` library: over bytes as GPT-2, or over characters.
 
-A text is split into words by a pattern, each word's bytes are joined pair by pair in the order in which the pairs
-were learned. Learning and joining is done by the `tokenizers` library; here is what it does not say: exact bytes,
-where a text can be cut, and that text never becomes a special token.
+A pattern splits a text into words; in each word, pairs of tokens are merged in the order in which they were learned
+(Radford et al. 2019). Here is what the library lacks: exact bytes, where a text can be cut, and that text never becomes
+a special token.
 """
 
-import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from fathom.errors import FathomError
-from fathom.tokenizer import library
-from fathom.tokenizer.protocol import InPieces, Special, known, utf8, whole_pieces
+from fathom.tokenizer.hf_library import library_errors, steps_of
+from fathom.tokenizer.protocol import (
+    CHUNK,
+    Special,
+    TokenArray,
+    Tokenizer,
+    check_ids,
+    id_array,
+    safe_chunks,
+    slices,
+    utf8,
+)
 
-END = "<|endoftext|>"
-SMALLEST = 256 + 1  # every byte, and END
-NOVEL = 4_000_000  # characters of distinct words from which merges are learned: each costs about 150 bytes
-PIECE = 1 << 16  # characters: what one thread encodes at a time
-LLAMA3 = (
+END_OF_TEXT = "<|endoftext|>"
+MIN_VOCABULARY = 256 + 1  # every byte, and END_OF_TEXT
+NEW_WORDS = 4_000_000  # characters of distinct words from which merges are learned: each costs about 150 bytes
+LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-PATTERNS = (LLAMA3, LLAMA3.replace("{1,3}", ""))  # the second: Qwen 2
-WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # spaces belong to the word after them: before their run none is open
-WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # later patterns let line ends belong to the mark before them
-NEVER = re.compile(r"(?!)")
-NONE = Special()
+QWEN2_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
+WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # GPT-2: spaces belong to the word after them, so a cut is safe before
+WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # LLaMA 3 and Qwen 2: punctuation takes the line ends after it along
+NOWHERE = re.compile(r"(?!)")
+NO_SPECIAL = Special()
 
 
-class BPETokenizer(InPieces):
-    """A byte-level BPE of the `tokenizers` library."""
+class BPETokenizer(Tokenizer):
+    """A byte-level BPE."""
 
     kind = "bpe"
 
-    def __init__(self, hf: tokenizers.Tokenizer, special: Special = NONE) -> None:
-        self._bytes = self._spell(hf)
+    def __init__(self, hf: tokenizers.Tokenizer, special: Special = NO_SPECIAL) -> None:
+        self._bytes = self._byte_table(hf)
         self.vocab_size = len(self._bytes)
         hf.encode_special_tokens = True  # text that spells a special token stays text
         hf.no_truncation()
         hf.no_padding()
         self.hf, self.special = hf, special.check(self.vocab_size)
-        self._word_ends = self._ends(hf)
-        never_from_text(hf, self.special)
+        self._word_ends = self._word_end_pattern(hf)
+        _refuse_special_from_text(hf, self.special)
 
-    def _spell(self, hf: tokenizers.Tokenizer) -> list[bytes]:
-        """The bytes of every token by id. FathomError: it is no byte-level BPE."""
-        table = token_bytes(hf, byte_letters())
-        steps = [step["type"] for step in library.parts(hf, "pre_tokenizer")]
-        if not isinstance(hf.model, models.BPE) or steps[-1:] != ["ByteLevel"] or "Metaspace" in steps:
+    def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
+        """The bytes of every token, by id; an id without a token has none. FathomError: not a byte-level BPE."""
+        letters = byte_letters()
+        codes = {ord(letter): byte for letter, byte in letters.items()}
+        added = {token.content for token in hf.get_added_tokens_decoder().values()}
+
+        def spelled(token: str, id: int) -> bytes:
+            if token in added:
+                return token.encode("utf-8")
+            if not letters.keys() >= set(token):
+                raise FathomError(f"token {id} is {token[:40]!r}; expected byte-level BPE, whose tokens spell bytes")
+            return token.translate(codes).encode("latin-1")
+
+        table = _table(hf, spelled)
+        kinds = [step["type"] for step in steps_of(hf, "pre_tokenizer")]
+        if not isinstance(hf.model, models.BPE) or kinds[-1:] != ["ByteLevel"] or "Metaspace" in kinds:
             raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a byte-level BPE as GPT-2's")
-        if missing := [letter for letter in byte_letters() if hf.token_to_id(letter) is None]:
-            raise FathomError(f"no token for the byte {byte_letters()[missing[0]]:#04x}; expected one for each of 256")
+        if missing := [byte for letter, byte in letters.items() if hf.token_to_id(letter) is None]:
+            raise FathomError(f"no token for the byte {missing[0]:#04x}; expected one for each of 256")
         return table
 
-    def _ends(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
-        """Where a word ends whatever follows; nowhere, if the pattern of the words is not known."""
+    def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
+        """Matches where a word ends whatever follows; nowhere where the pattern of words is not a known one."""
         if any(not token.special for token in hf.get_added_tokens_decoder().values()):
-            return NEVER  # text is split around them first
-        match library.parts(hf, "pre_tokenizer"):
+            return NOWHERE  # text is split around them first
+        match steps_of(hf, "pre_tokenizer"):
             case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefix}]:
                 return WORD_ENDS_AT_SPACE if prefix else WORD_ENDS
-            case [{"type": "Split", "pattern": {"Regex": pattern}}, {"type": "ByteLevel"}] if pattern in PATTERNS:
-                return WORD_ENDS_AT_SPACE
-        return NEVER
+            case [{"type": "Split", "pattern": {"Regex": pattern}}, {"type": "ByteLevel"}]:
+                return WORD_ENDS_AT_SPACE if pattern in (LLAMA3_PATTERN, QWEN2_PATTERN) else NOWHERE
+        return NOWHERE
 
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int) -> "BPETokenizer":
         """Learn merges until there are `vocab_size` tokens, or until no pair of tokens occurs twice."""
-        if vocab_size < SMALLEST:
-            raise FathomError(f"a BPE vocabulary of {vocab_size}; expected at least {SMALLEST}: 256 bytes and {END}")
+        if vocab_size < MIN_VOCABULARY:
+            raise FathomError(
+                f"a BPE vocabulary of {vocab_size}; expected at least {MIN_VOCABULARY}: 256 bytes and {END_OF_TEXT}"
+            )
         hf = tokenizers.Tokenizer(models.BPE())
         hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         hf.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
-            special_tokens=[END],
+            special_tokens=[END_OF_TEXT],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        pieces = whole_pieces(slices(until_known(chunks, NOVEL)), lambda text: last_match(WORD_ENDS, text))
-        hf.train_from_iterator((piece for piece in pieces if utf8(piece)), trainer)  # it holds 256 of them at a time
-        end = hf.get_vocab()[END]
-        return cls(hf, Special(eos=end, names={END: end}))
+        parts = (part for chunk in until_familiar(chunks, NEW_WORDS) for part in slices(chunk, CHUNK))
+        texts = safe_chunks(parts, lambda text: last_match(WORD_ENDS, text))
+        hf.train_from_iterator((text for text in texts if utf8(text)), trainer)  # it holds 256 of them at a time
+        end = hf.get_vocab()[END_OF_TEXT]
+        return cls(hf, Special(eos=end, names={END_OF_TEXT: end}))
 
-    def _encode(self, text: str) -> Iterator[list[int]]:
-        """The ids of pieces of the text, encoded side by side."""
+    def encode_array(self, text: str) -> TokenArray:
         utf8(text)
-        pieces = whole_pieces(slices([text]), self.cut)
-        with library.one_line():
-            return iter([found.ids for found in self.hf.encode_batch_fast(list(pieces), add_special_tokens=False)])
+        chunks = list(safe_chunks(slices(text, CHUNK), lambda held: last_match(self._word_ends, held)))
+        with library_errors():
+            return id_array(self._encode_chunks(chunks), self.vocab_size)
+
+    def _encode_chunks(self, chunks: list[str]) -> Iterator[list[int]]:
+        """The ids of each chunk of a text, encoded in parallel."""
+        return (encoding.ids for encoding in self.hf.encode_batch_fast(chunks, add_special_tokens=False))
 
     def cut(self, text: str) -> int:
         return last_match(self._word_ends, text)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return b"".join([self._bytes[i] for i in known(ids, self.vocab_size)])
+        return b"".join([self._bytes[i] for i in check_ids(ids, self.vocab_size)])
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, **self.special.to_json(), "tokenizer": json.loads(self.hf.to_str())}
 
 
-def until_known(chunks: Iterable[str], novel: int) -> Iterator[str]:
-    """The chunks until their distinct words hold `novel` characters: after that more text changes few merges."""
+# LLaMA 2's vocabulary as a `tokenizer.json`: SentencePiece's rule, expressed as merges. Spaces are written as ▁.
+SPACE = "▁"  # U+2581
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+SPACE_INSIDE = re.compile(rf"[^{SPACE}]{SPACE}")  # a token that could reach from one word into the next
+WORD_ENDS_BEFORE_SPACE = re.compile(rf"(?<=[^ {SPACE}]) ")
+PREPEND = {"type": "Prepend", "prepend": SPACE}
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+
+
+class ByteFallbackTokenizer(BPETokenizer):
+    """A BPE over characters; one without a token of its own becomes tokens <0xNN>. A space goes before the text."""
+
+    kind = "byte_fallback"
+
+    def __init__(self, hf: tokenizers.Tokenizer, special: Special = NO_SPECIAL) -> None:
+        super().__init__(hf, special)
+        self._prepends_space = PREPEND in steps_of(hf, "normalizer")
+        self._drops_space = any(map(_drops_first_space, steps_of(hf, "decoder")))
+        self._later = tokenizers.Tokenizer(hf.model)  # for what follows the first chunk: no space goes before it
+        self._later.normalizer = normalizers.Replace(" ", SPACE)
+        if any(step.get("split") for step in steps_of(hf, "pre_tokenizer")):
+            self._later.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", True)
+
+    def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
+        if not isinstance(hf.model, models.BPE) or not hf.model.byte_fallback:
+            raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a BPE with byte fallback as LLaMA 2's")
+        match steps_of(hf, "normalizer"), steps_of(hf, "pre_tokenizer"):
+            case ([one, two], []) if (one, two) == (PREPEND, REPLACE):
+                pass
+            case ([one], []) if one == REPLACE:
+                pass
+            case ([], [{"type": "Metaspace", "replacement": space}]) if space == SPACE:
+                pass
+            case other:
+                raise FathomError(f"spaces are handled by {str(other)[:200]}; expected {SPACE} for each, as LLaMA 2's")
+        if missing := [byte for byte in range(256) if hf.token_to_id(f"<0x{byte:02X}>") is None]:
+            raise FathomError(f"no token <0x{missing[0]:02X}>; expected one for each of 256 bytes")
+
+        def spelled(token: str, _: int) -> bytes:
+            byte = BYTE_TOKEN.fullmatch(token)
+            return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode("utf-8")
+
+        return _table(hf, spelled)
+
+    def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
+        added = hf.get_added_tokens_decoder().values()
+        across = any(map(SPACE_INSIDE.search, hf.get_vocab(with_added_tokens=False)))
+        return NOWHERE if across or not all(token.special for token in added) else WORD_ENDS_BEFORE_SPACE
+
+    def _encode_chunks(self, chunks: list[str]) -> Iterator[list[int]]:
+        first = self.hf.encode_batch_fast(chunks[:1], add_special_tokens=False)
+        later = self._later.encode_batch_fast(chunks[1:], add_special_tokens=False)
+        return (encoding.ids for encoding in [*first, *later])
+
+    def cut(self, text: str) -> int:
+        """Nowhere where a second space would go before the second part."""
+        return 0 if self._prepends_space else super().cut(text)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        text = super().decode_bytes(ids)
+        return text[1:] if self._drops_space and text.startswith(b" ") else text
+
+
+def _drops_first_space(step: Mapping[str, object]) -> bool:
+    """Whether this step of a decoder removes the space that goes before every text."""
+    strips = step["type"] == "Strip" and step["content"] == " " and step["start"] == 1
+    return strips or (step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
+
+
+def until_familiar(chunks: Iterable[str], budget: int) -> Iterator[str]:
+    """The chunks until their distinct words hold `budget` characters: after that more text changes few merges."""
     words: set[str] = set()
     for chunk in chunks:
         yield chunk
         new = set(chunk.split()) - words
         words |= new
-        novel -= sum(map(len, new))
-        if novel <= 0:
+        budget -= sum(map(len, new))
+        if budget <= 0:
             return
 
 
-def slices(chunks: Iterable[str]) -> Iterator[str]:
-    """The same text in slices of at most PIECE characters."""
-    return (chunk[i : i + PIECE] for chunk in chunks for i in range(0, len(chunk), PIECE))
-
-
 def last_match(pattern: re.Pattern[str], text: str, look_back: int = 1 << 10) -> int:
-    """Where the last match of `pattern` starts; 0: nowhere. Looks at ever longer ends of the text."""
+    """Where the last match of `pattern` starts; 0: nowhere. Searches ever longer ends of the text."""
     while True:
         start = max(0, len(text) - look_back)
-        found = [match.start() for match in pattern.finditer(text, start)]
-        if found or not start:
-            return found[-1] if found else 0
+        starts = [match.start() for match in pattern.finditer(text, start)]
+        if starts or not start:
+            return starts[-1] if starts else 0
         look_back *= 8
 
 
 def byte_letters() -> dict[str, int]:
-    """GPT-2 writes every byte as a letter that can be seen: itself where it can, else the next one from U+0100 on."""
-    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in seen]
-    return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+    """The byte of each letter by which GPT-2 writes it: itself where it is printable, else the next from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-def never_from_text(hf: tokenizers.Tokenizer, special: Special) -> None:
-    """FathomError where a text that spells a special token becomes it."""
-    added = {token.content: id for id, token in hf.get_added_tokens_decoder().items() if token.special}
-    with library.one_line():
-        for name, id in {**added, **special.names}.items():
-            if id in hf.encode(name, add_special_tokens=False).ids:
-                raise FathomError(f"special token {name[:40]!r} is also what its text becomes; expected either")
-
-
-def token_bytes(hf: tokenizers.Tokenizer, letters: Mapping[str, int]) -> list[bytes]:
-    """The bytes of every token by id, spelled in `letters`; an id that no token has stands for no bytes."""
+def _table(hf: tokenizers.Tokenizer, spelled: Callable[[str, int], bytes]) -> list[bytes]:
+    """The bytes of every token, by id. FathomError: ids with gaps (the library would fill them), or an id twice."""
     vocabulary = hf.get_vocab(with_added_tokens=True)
-    table = [b""] * vocabulary_size(vocabulary)
-    added = {token.content for token in hf.get_added_tokens_decoder().values()}
-    codes = {ord(letter): byte for letter, byte in letters.items()}
-    for token, id in vocabulary.items():
-        if token not in added and not letters.keys() >= set(token):
-            raise FathomError(f"token {id} is {token[:40]!r}; expected byte-level BPE, whose tokens spell bytes")
-        table[id] = token.encode("utf-8") if token in added else token.translate(codes).encode("latin-1")
-    return table
-
-
-def vocabulary_size(vocabulary: Mapping[str, int]) -> int:
-    """One more than the largest id. FathomError: gaps (which the library would fill when it writes), or an id twice."""
     ids = vocabulary.values()
     size = max(ids, default=-1) + 1
     if not ids or size > 2 * len(ids):
         raise FathomError(f"token ids run up to {size - 1} with {len(ids)} tokens; expected ids without gaps")
     if len(set(ids)) < len(ids):
         raise FathomError(f"{len(ids)} tokens share {len(set(ids))} ids; expected one each")
-    return size
-
-
-# GPT-2's tokenizer files: `merges.txt`, with `vocab.json` beside it or without.
-#
-# One merge stands in each line after a line `#version`. The vocabulary follows from the merges: GPT-2's letters for
-# the 256 bytes, then what each merge makes, then <|endoftext|> (Radford et al. 2019, encoder.py).
-
-MERGES, VOCABULARY = "merges.txt", "vocab.json"
-LINE = 4096  # bytes: a longer line is no merge
-
-
-def is_merges(path: Path) -> bool:
-    """Whether the file begins with lines of two words each, as JSON never does."""
-    with path.open("rb") as file:
-        start = file.read(LINE).removeprefix(codecs.BOM_UTF8)
-    lines = [line for line in start.split(b"\n")[:3] if line and not line.startswith(b"#version")]
-    pairs = all(len(line.rstrip(b"\r").split(b" ")) == 2 for line in lines)
-    return bool(lines) and pairs and b"\0" not in start and start.lstrip()[:1] not in (b"{", b"[")
-
-
-def read_merges(path: Path) -> list[tuple[str, str]]:
-    """The pairs in the lines of a merges file, in their order."""
-    try:
-        if (size := path.stat().st_size) > library.LIMIT:
-            raise FathomError(f"{path} has {size:,} bytes; expected merges in at most {library.LIMIT:,}")
-        lines = path.read_bytes().decode("utf-8").split("\n")  # not splitlines: U+0085 is one of the letters
-    except OSError as problem:
-        raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected merges") from None
-    except UnicodeDecodeError as problem:
-        raise FathomError(f"{path}: byte {problem.start} is not UTF-8; expected two tokens in each line") from None
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#version"):
-            continue
-        left, _, right = line.rstrip("\r").partition(" ")
-        if not left or not right or " " in right:
-            raise FathomError(f"{path}: line {number} is {line[:40]!r}; expected two tokens and a space between them")
-        pairs.append((left, right))
-    return pairs
-
-
-def from_merges(path: Path) -> BPETokenizer:
-    """The tokenizer of a merges file alone."""
-    pairs = read_merges(path)
-    vocabulary = {letter: id for id, letter in enumerate(byte_letters())}
-    for pair in pairs:
-        if (token := "".join(pair)) in vocabulary or not vocabulary.keys() >= set(pair):
-            raise FathomError(
-                f"{path}: {str(pair)[:80]} makes a token there is, or of one there is not; expected a new one"
-            )
-        vocabulary[token] = len(vocabulary)
-    return build(vocabulary, pairs, [END])
-
-
-def from_files(folder: Path, names: Iterable[str], settings: Mapping[str, Any]) -> BPETokenizer:
-    """The tokenizer of a folder's vocabulary and merges; `names` are its special tokens, those that it has."""
-    vocabulary, pairs = library.read_object(folder / VOCABULARY), read_merges(folder / MERGES)
+    table = [b""] * size
     for token, id in vocabulary.items():
-        if type(id) is not int or not 0 <= id < 1 << 32:
-            raise FathomError(f"{folder / VOCABULARY}: {token[:40]!r} is {str(id)[:40]!r}; expected a token id")
-    try:
-        special = sorted({name for name in names if name in vocabulary}, key=vocabulary.__getitem__)
-        return build(vocabulary, pairs, special, settings.get("add_prefix_space") is True)
-    except FathomError as problem:
-        raise FathomError(f"{folder / VOCABULARY}: {problem}") from None
+        table[id] = spelled(token, id)
+    return table
 
 
-def build(
-    vocabulary: Mapping[str, int], pairs: list[tuple[str, str]], special: list[str], add_prefix_space: bool = False
-) -> BPETokenizer:
-    """A BPE of GPT-2's words. Special tokens that the vocabulary lacks come after it."""
-    model = {"type": "BPE", "vocab": vocabulary, "merges": pairs}
-    places = range(len(vocabulary), len(vocabulary) + len(special))
-    names = {name: vocabulary.get(name, place) for name, place in zip(special, places)}
-    hf = library.parse(library.describe(model, names, {**library.BYTE_LEVEL, "add_prefix_space": add_prefix_space}))
-    return BPETokenizer(hf, Special(eos=names.get(END), names=names))
+def _refuse_special_from_text(hf: tokenizers.Tokenizer, special: Special) -> None:
+    """FathomError where a text that spells a special token becomes it."""
+    added = {token.content: id for id, token in hf.get_added_tokens_decoder().items() if token.special}
+    with library_errors():
+        for name, id in {**added, **special.names}.items():
+            if id in hf.encode(name, add_special_tokens=False).ids:
+                raise FathomError(f"special token {name[:40]!r} is also what its text becomes; expected one or other")

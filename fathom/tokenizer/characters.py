@@ -1,6 +1,6 @@
-"""One token per character that the training text holds: the smallest vocabulary a person can read.
+"""One token per character of the training text, or one per byte of UTF-8: the smallest vocabularies.
 
-What was not in the training text cannot be said; the error names the character and the nearest ones that can.
+A character that the training text lacks cannot be encoded; the error names it and the nearest ones that can.
 """
 
 import difflib
@@ -12,19 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.tokenizer.protocol import Marked, TokenArray, id_dtype, known, utf8
+from fathom.tokenizer.protocol import TokenArray, Tokenizer, check_ids, id_dtype, utf8
 
-# One token per byte of UTF-8: 256 tokens, any text, nothing to learn and nothing unknown.
+CODE_POINTS = 0x110000  # of Unicode
 
 
-class ByteTokenizer(Marked):
-    """The id of a byte is its value."""
+class ByteTokenizer(Tokenizer):
+    """256 tokens; the id of a byte is its value."""
 
     kind = "byte"
     vocab_size = 256
-
-    def encode(self, text: str) -> list[int]:
-        return list(utf8(text))
 
     def encode_array(self, text: str) -> TokenArray:
         return np.frombuffer(utf8(text), np.uint8)
@@ -32,27 +29,21 @@ class ByteTokenizer(Marked):
     def cut(self, text: str) -> int:
         return len(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.decode_bytes(ids).decode("utf-8", "replace")
-
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return bytes(known(ids, self.vocab_size))
+        return bytes(check_ids(ids, self.vocab_size))
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind}
 
 
-UNICODE = 0x110000  # code points there are
-
-
-class CharacterTokenizer(Marked):
+class CharacterTokenizer(Tokenizer):
     """The id of a character is its place in `characters`."""
 
     kind = "char"
 
     def __init__(self, characters: str) -> None:
         if not characters:
-            raise FathomError("a character vocabulary needs at least one character and the text has none")
+            raise FathomError("a character vocabulary without characters; expected at least one")
         if len(set(characters)) < len(characters):
             twice = next(c for c in characters if characters.count(c) > 1)
             raise FathomError(f"the character vocabulary holds {describe(twice)} twice; every character needs one id")
@@ -66,13 +57,10 @@ class CharacterTokenizer(Marked):
     @classmethod
     def train(cls, chunks: Iterable[str]) -> "CharacterTokenizer":
         """The vocabulary of a text: its characters, in the order of their code points."""
-        seen = np.zeros(UNICODE, np.bool_)
+        seen = np.zeros(CODE_POINTS, np.bool_)
         for chunk in chunks:
             seen[code_points(chunk)] = True
         return cls("".join(map(chr, np.flatnonzero(seen))))
-
-    def encode(self, text: str) -> list[int]:
-        return self.encode_array(text).tolist()
 
     def encode_array(self, text: str) -> TokenArray:
         ids = self._id_of[np.minimum(code_points(text), len(self._id_of) - 1)]
@@ -89,7 +77,7 @@ class CharacterTokenizer(Marked):
         return len(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join([self.characters[i] for i in known(ids, self.vocab_size)])
+        return "".join([self.characters[i] for i in check_ids(ids, self.vocab_size)])
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return self.decode(ids).encode("utf-8")
@@ -98,9 +86,9 @@ class CharacterTokenizer(Marked):
         return {"kind": self.kind, "characters": self.characters}
 
     def _nearest(self, character: str, count: int = 3) -> list[str]:
-        """Other case and without accents first, then by the likeness of the Unicode names."""
-        plain = unicodedata.normalize("NFKD", character)[0]
-        alike = [c for c in (plain, plain.swapcase(), " " if plain.isspace() else "") if c and c in self.characters]
+        """Other case and without accents first, then by similar Unicode names."""
+        base = unicodedata.normalize("NFKD", character)[0]
+        alike = [c for c in (base, base.swapcase(), " " if base.isspace() else "") if c and c in self.characters]
         names = {name(c): c for c in self.characters}
         alike += [names[match] for match in difflib.get_close_matches(name(character), names, count, 0.75)]
         alike = alike or [names[match] for match in difflib.get_close_matches(name(character), names, count, 0.0)]

@@ -1,8 +1,8 @@
 """llama2.c's `tokenizer.bin`: a SentencePiece vocabulary without its types (tokenizer.py and run.c of that project).
 
-A uint32, the longest token in bytes, then for each id a float32 score, an int32 length and so many bytes, to the end of
-the file, all little-endian. Spaces are spaces, <s> and </s> stand between line ends; <unk>, <s>, </s> and the bytes are
-always the ids 0 to 258.
+A uint32, the bytes of the longest token; then for each id a float32 score, an int32 length and so many bytes, all
+little-endian. Spaces are spaces, <s> and </s> are written between newlines; ids 0 to 258 are always <unk>, <s>, </s>
+and the bytes.
 """
 
 import struct
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fathom.errors import FathomError
-from fathom.tokenizer.pieces import BYTE, BYTE_PIECES, CONTROL, NORMAL, SPACE, UNKNOWN, Pieces, fits, read_small
-from fathom.tokenizer.protocol import Special, Tokenizer
-from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
+from fathom.tokenizer.pieces import BYTE, BYTE_PIECES, CONTROL, NORMAL, SPACE, UNKNOWN, Pieces, decoded
+from fathom.tokenizer.protocol import Special, Tokenizer, check_size
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece, read_vocabulary
 
-FIRST = ("<unk>", "<s>", "</s>", *BYTE_PIECES)  # the ids that run.c knows by heart
+FIRST = ("<unk>", "<s>", "</s>", *BYTE_PIECES)  # hard-coded in run.c
 FIRST_WRITTEN = ("<unk>", "\n<s>\n", "\n</s>\n", *BYTE_PIECES)
 FIRST_TYPES = (UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256)
 ENTRY = struct.Struct("<fi")
@@ -22,19 +22,19 @@ ENTRY = struct.Struct("<fi")
 
 def read_tokenizer_bin(path: Path, vocab_size: int) -> SentencePieceTokenizer:
     """The tokenizer in the file, of at most `vocab_size` tokens; it puts <s> before every text."""
-    data = read_small(path, vocab_size)
+    data = read_vocabulary(path, vocab_size)
     try:
-        fits(sum(1 for _ in _entries(data)), vocab_size)
-        return _tokenizer([(_text(token, at), score) for score, token, at in _entries(data)])
+        check_size(sum(1 for _ in _entries(data)), vocab_size)
+        return _tokenizer([(decoded(token, f"the token at offset {at}"), score) for score, token, at in _entries(data)])
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None
 
 
 def _tokenizer(rows: list[tuple[str, float]]) -> SentencePieceTokenizer:
     for id, expected in enumerate(FIRST_WRITTEN):
-        found = rows[id][0] if id < len(rows) else "missing"
-        if found != expected:
-            raise FathomError(f"token {id} is {found[:40]!r}; expected {expected!r}")
+        actual = rows[id][0] if id < len(rows) else "missing"
+        if actual != expected:
+            raise FathomError(f"token {id} is {actual[:40]!r}; expected {expected!r}")
     texts = (*FIRST, *(text.replace(" ", SPACE) for text, _ in rows[len(FIRST) :]))
     types = (*FIRST_TYPES, *[NORMAL] * (len(rows) - len(FIRST)))
     pieces = Pieces(texts, tuple(score for _, score in rows), types)
@@ -44,25 +44,25 @@ def _tokenizer(rows: list[tuple[str, float]]) -> SentencePieceTokenizer:
 def is_tokenizer_bin(path: Path, vocab_size: int) -> bool:
     """Whether the file holds `vocab_size` tokens, to its last byte."""
     try:
-        return sum(1 for _ in _entries(read_small(path, vocab_size))) == vocab_size
+        return sum(1 for _ in _entries(read_vocabulary(path, vocab_size))) == vocab_size
     except FathomError:
         return False
 
 
 def to_tokenizer_bin(tokenizer: Tokenizer, vocab_size: int | None = None) -> bytes:
-    """The bytes of a file of `vocab_size` tokens (None: the tokenizer's): run.c wants one for each of a model's ids.
+    """The bytes of a file of `vocab_size` tokens (None: the tokenizer's); run.c needs one for each of a model's ids.
 
-    Lost are a chat template and which pieces after the bytes are special: no text becomes them all the same.
+    A chat template is lost, and which pieces after the bytes are special; text becomes none of them all the same.
     """
     tokenizer = as_sentencepiece(tokenizer)
     if not isinstance(tokenizer, SentencePieceTokenizer) or tokenizer.pieces.texts[: len(FIRST)] != FIRST:
-        found = "with other first tokens" if isinstance(tokenizer, SentencePieceTokenizer) else f"({tokenizer.kind})"
+        actual = "with other first tokens" if isinstance(tokenizer, SentencePieceTokenizer) else f"({tokenizer.kind})"
         raise FathomError(
-            f"a tokenizer {found}; llama2.c knows only SentencePiece with <unk>, <s>, </s> and the 256 bytes as ids"
+            f"a tokenizer {actual}; llama2.c supports only SentencePiece with <unk>, <s>, </s> and the 256 bytes as ids"
             f" 0 to {len(FIRST) - 1}"
         )
     pieces, size = tokenizer.pieces, vocab_size or tokenizer.vocab_size
-    fits(tokenizer.vocab_size, size)
+    check_size(tokenizer.vocab_size, size)
     texts = [*FIRST_WRITTEN, *(text.replace(SPACE, " ") for text in pieces.texts[len(FIRST) :])]
     texts += [f"[PAD{id}]" for id in range(len(texts), size)]
     scores = [*pieces.scores, *[-1e9] * (size - len(pieces.scores))]
@@ -72,7 +72,7 @@ def to_tokenizer_bin(tokenizer: Tokenizer, vocab_size: int | None = None) -> byt
 
 
 def _entries(data: bytes) -> Iterator[tuple[float, bytes, int]]:
-    """(score, bytes, offset of the bytes) of each token; every one must fit the longest there is, and the file."""
+    """(score, bytes, offset of the bytes) of each token. FathomError: a length is damaged."""
     longest = int.from_bytes(data[:4], "little")
     at = 4
     while at < max(len(data), 5):
@@ -81,10 +81,3 @@ def _entries(data: bytes) -> Iterator[tuple[float, bytes, int]]:
         if not 0 < length <= longest or at > len(data):
             raise FathomError(f"offset {start}: no token of 1 to {longest} bytes; expected a tokenizer.bin of llama2.c")
         yield score, data[start:at], start
-
-
-def _text(token: bytes, at: int) -> str:
-    try:
-        return token.decode("utf-8")
-    except UnicodeDecodeError:
-        raise FathomError(f"the token at offset {at} is {token[:40]!r}; expected UTF-8") from None

@@ -1,29 +1,43 @@
-"""Tokenizers from a word (`char`, `byte`, `bpe:SIZE`), and from a file or folder, recognised by what is in it.
+"""Tokenizers from a word (`char`, `byte`, `bpe:SIZE`), and from and to files and folders, recognised by content.
 
-Ours are one JSON file, which `save` writes. Of others are known: Hugging Face's folders and `tokenizer.json`, both
-kinds of `tokenizer.model`, GPT-2's `merges.txt` and llama2.c's `tokenizer.bin`. Each is read in a module of its own.
+Our own are one JSON file. Of others are read: Hugging Face's folders and `tokenizer.json`, both kinds of
+`tokenizer.model`, GPT-2's `merges.txt`, llama2.c's `tokenizer.bin`. In a folder, `tokenizer_config.json` names the
+token that ends a text and holds the chat template; published folders lack one file or another.
 """
 
+import codecs
+import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fathom.errors import FathomError, near
-from fathom.files import refuse_pipes, replacing
-from fathom.tokenizer import bpe, library, llama2c, sentencepiece, tiktoken
-from fathom.tokenizer.bpe import BPETokenizer
-from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
+from fathom.files import read_bytes, refuse_pipes, replacing
+from fathom.json_file import read_object
+from fathom.tokenizer import bpe_files, llama2c
+from fathom.tokenizer.bpe import END_OF_TEXT, BPETokenizer
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
-from fathom.tokenizer.protocol import Tokenizer, read_special
-from fathom.tokenizer.sentencepiece import as_sentencepiece
+from fathom.tokenizer.hf_library import MAX_BYTES
+from fathom.tokenizer.protocol import Special, Tokenizer, check_size
+from fathom.tokenizer.sentencepiece import (
+    SentencePieceTokenizer,
+    as_sentencepiece,
+    is_sentencepiece,
+    read_sentencepiece,
+    to_sentencepiece,
+)
+from fathom.tokenizer.tokenizer_json import read_json, special_name, to_library_json
 
-FILE = "tokenizer.json"
-ANY_SIZE = 1 << 20  # ids, where there is no model to say how many: four times the largest vocabulary in use
+FILE, MODEL, TEMPLATE = "tokenizer.json", "tokenizer.model", "chat_template.jinja"
+CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
+MAX_TEMPLATE = 1 << 20  # bytes
+MAX_VOCABULARY = 1 << 20  # ids, where there is no model to say how many: four times the largest vocabulary in use
 
 
 def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
-    """The tokenizer that `spec` names: learned from the text in `chunks`, or loaded from a file or run directory."""
+    """The tokenizer that `spec` names: learned from the text in `chunks`, or loaded from a file or folder."""
     kind, _, size = spec.partition(":")
     if kind == "bpe" and size.isdecimal():
         return BPETokenizer.train(chunks, int(size))
@@ -33,93 +47,169 @@ def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
         return ByteTokenizer()
     if spec and Path(spec).exists():
         return load(Path(spec))
-    wanted = "char, byte, bpe:SIZE (such as bpe:4096) or a file"
-    raise FathomError(f"tokenizer {spec!r}: expected {wanted}{near(kind, ('char', 'byte', 'bpe:4096'))}")
+    expected = "char, byte, bpe:SIZE (such as bpe:4096) or a file"
+    raise FathomError(f"tokenizer {spec!r}: expected {expected}{near(kind, ('char', 'byte', 'bpe:4096'))}")
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
-    """Write the tokenizer as JSON; the file is there complete or not at all."""
+    """Write the tokenizer as JSON; the file is complete or not there."""
     with replacing(path) as file:
         file.write(json.dumps(tokenizer.to_json(), ensure_ascii=False).encode("utf-8"))
 
 
 def load(path: Path) -> Tokenizer:
-    """The tokenizer in a file or a folder, whatever it is called."""
+    """The tokenizer in a file or a folder, whatever its name."""
     refuse_pipes(path)
     if path.is_dir():
-        from fathom.tokenizer import hugging_face  # which reads its files with this module
-
-        if found := hugging_face.read_folder(path, ANY_SIZE):
-            return found
-        raise FathomError(f"{path} holds no tokenizer; expected {FILE}, tokenizer.model or merges.txt in it")
-    try:
-        with path.open("rb") as file:
-            start = file.read(1 << 12)
-        if tiktoken.is_tiktoken(path) or sentencepiece.is_sentencepiece(path):
-            return read_model_file(path, ANY_SIZE)
-        if bpe.is_merges(path):
-            return bpe.from_merges(path)
-    except OSError as problem:
-        raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a tokenizer file") from None
-    return llama2c.read_tokenizer_bin(path, ANY_SIZE) if b"\0" in start else _json(path)
-
-
-def _json(path: Path) -> Tokenizer:
-    values = library.read_object(path)
-    try:
-        return from_json(values)
-    except FathomError as problem:
-        raise FathomError(f"{path}: {problem}") from None
+        if (tokenizer := read_folder(path, MAX_VOCABULARY)) is None:
+            raise FathomError(f"{path} holds no tokenizer; expected {FILE}, {MODEL} or {bpe_files.MERGES} in it")
+        return tokenizer
+    head = _head(path)
+    if bpe_files.is_ranks(head) or is_sentencepiece(head):
+        return read_model_file(path, MAX_VOCABULARY)
+    if bpe_files.is_merges(head):
+        return bpe_files.from_merges(path)
+    if b"\0" in head:
+        return llama2c.read_tokenizer_bin(path, MAX_VOCABULARY)
+    if not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+        raise FathomError(f"{path}: not a tokenizer file; expected JSON, a {MODEL} or a {bpe_files.MERGES}")
+    return read_json(path)
 
 
 def read_model_file(path: Path, vocab_size: int) -> Tokenizer:
-    """The tokenizer in a `tokenizer.model`: SentencePiece's or tiktoken's, of at most `vocab_size` ids."""
+    """The tokenizer in a `tokenizer.model`, SentencePiece's or LLaMA 3's ranks, of at most `vocab_size` ids."""
+    if bpe_files.is_ranks(_head(path)):
+        return bpe_files.from_ranks(path, vocab_size)
+    return read_sentencepiece(path, vocab_size)
+
+
+def _head(path: Path) -> bytes:
     try:
-        read = tiktoken.read_tiktoken if tiktoken.is_tiktoken(path) else sentencepiece.read_sentencepiece
+        with path.open("rb") as file:
+            return file.read(1 << 14)
     except OSError as problem:
-        raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a tokenizer.model") from None
-    return read(path, vocab_size)
+        raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a tokenizer file") from None
 
 
 def to_model_file(tokenizer: Tokenizer) -> bytes:
-    """The bytes of a `tokenizer.model`. FathomError: neither of its two formats can say what this tokenizer is."""
+    """The bytes of a `tokenizer.model`. FathomError: neither of its two formats can express this tokenizer."""
     tokenizer = as_sentencepiece(tokenizer)
-    if isinstance(tokenizer, sentencepiece.SentencePieceTokenizer):
-        return sentencepiece.to_sentencepiece(tokenizer)
-    return tiktoken.to_tiktoken(tokenizer)
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return to_sentencepiece(tokenizer)
+    return bpe_files.to_ranks(tokenizer)
 
 
-def from_json(values: Any) -> Tokenizer:
-    """The tokenizer whose `to_json` these values are, or that a Hugging Face `tokenizer.json` describes."""
-    if not isinstance(values, Mapping):
-        raise FathomError(f"a tokenizer is {type(values).__name__}; expected an object with 'kind'")
-    if "kind" not in values and "model" in values:
-        from fathom.tokenizer import hugging_face
-
-        return hugging_face.from_values(values)
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise FathomError(f"tokenizer kind is {kind!r}; this version knows {', '.join(KINDS)}{near(str(kind), KINDS)}")
-    return KINDS[kind](values)
-
-
-def _character(values: Mapping[str, Any]) -> Tokenizer:
-    characters = values.get("characters")
-    if not isinstance(characters, str):
-        raise FathomError(f"'characters' is {type(characters).__name__}; expected text")
-    return CharacterTokenizer(characters)
+def read_folder(folder: Path, vocab_size: int, ends: Sequence[int] = ()) -> Tokenizer | None:
+    """The tokenizer of a folder; None: it holds none. `ends`: ids besides eos after which generation ends."""
+    settings = _read_settings(folder)
+    tokenizer = _read_vocabulary(folder, vocab_size, settings)
+    if tokenizer is None:
+        return None
+    try:
+        check_size(tokenizer.vocab_size, vocab_size)
+        return _with_special(tokenizer, _special(tokenizer, settings, ends))
+    except FathomError as problem:
+        raise FathomError(f"{folder}: {problem}") from None
 
 
-def _bpe(values: Mapping[str, Any]) -> Tokenizer:
-    special = read_special(values)
-    kind = BPETokenizer if values["kind"] == BPETokenizer.kind else ByteFallbackTokenizer
-    return kind(library.parse(values.get("tokenizer")), special)
+def _read_vocabulary(folder: Path, vocab_size: int, settings: Mapping[str, Any]) -> Tokenizer | None:
+    """From the first of the known files that exists. What goes before a text, a `tokenizer.json` itself knows."""
+    if (folder / FILE).exists():
+        return read_json(folder / FILE)
+    if (folder / MODEL).exists():
+        return _with_bos(read_model_file(folder / MODEL, vocab_size), settings)
+    if not (folder / bpe_files.MERGES).exists():
+        return None
+    if not (folder / bpe_files.VOCABULARY).exists():
+        return _with_bos(bpe_files.from_merges(folder / bpe_files.MERGES), settings)
+    prefix = settings.get("add_prefix_space") is True
+    return _with_bos(bpe_files.from_files(folder, [*settings["names"], END_OF_TEXT], prefix), settings)
 
 
-KINDS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
-    "char": _character,
-    "byte": lambda values: ByteTokenizer(),
-    "bpe": _bpe,
-    "byte_fallback": _bpe,
-    "sentencepiece": sentencepiece.from_json,
-}
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """The settings beside a vocabulary: `tokenizer_config.json` wins over `special_tokens_map.json`."""
+    settings: dict[str, Any] = {}
+    for name in (SPECIAL_MAP, CONFIG):
+        if (folder / name).exists():
+            values = read_object(folder / name, MAX_BYTES)
+            settings |= {key: value for key, value in values.items() if value is not None}
+    named = {key: _content(settings[key], f"{folder}: {key}") for key in ("bos_token", "eos_token") if key in settings}
+    names = list(dict.fromkeys(named.values()))
+    return settings | named | {"names": names, "template": _read_template(folder, settings.get("chat_template"))}
+
+
+def _content(token: Any, where: str) -> str:
+    """The text of a token: itself, or the content of an object."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    if not isinstance(text, str):
+        raise FathomError(f"{where} is {str(token)[:80]!r}; expected text, or an object with 'content'")
+    return text
+
+
+def _read_template(folder: Path, configured: Any) -> str | None:
+    """The chat template: a file of its own wins; of several in the configuration, the one called default."""
+    path = folder / TEMPLATE
+    if path.exists():
+        try:
+            return read_bytes(path, MAX_TEMPLATE, "a chat template").decode("utf-8")
+        except UnicodeDecodeError as problem:
+            raise FathomError(f"{path}: byte {problem.start} is not UTF-8; expected a chat template") from None
+    if isinstance(configured, list):
+        named = {str(one.get("name")): one.get("template") for one in configured if isinstance(one, Mapping)}
+        configured = named.get("default")
+    if not isinstance(configured, str | None):
+        raise FathomError(f"{folder / CONFIG}: chat_template is {str(configured)[:80]!r}; expected text or a list")
+    return configured
+
+
+def _special(tokenizer: Tokenizer, settings: Mapping[str, Any], ends: Sequence[int]) -> Special:
+    special = tokenizer.special
+    eos = _id(tokenizer, settings["eos_token"]) if "eos_token" in settings else None
+    return replace(
+        special,
+        eos=special.eos if eos is None else eos,
+        ends=tuple(dict.fromkeys([*special.ends, *ends])),
+        names={**special.names, **({} if eos is None else {settings["eos_token"]: eos})},
+        template=settings["template"] or special.template,
+    )
+
+
+def _id(tokenizer: Tokenizer, name: str) -> int | None:
+    """The id of a special token; None: the vocabulary has none of that name."""
+    known = tokenizer.hf.token_to_id(name) if isinstance(tokenizer, BPETokenizer) else None
+    return tokenizer.special.names.get(name, known)
+
+
+def _with_bos(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
+    """With or without a bos before every text, where the configuration has `add_bos_token`."""
+    match settings.get("add_bos_token"):
+        case True if "bos_token" in settings:
+            return _with_special(tokenizer, replace(tokenizer.special, bos=_id(tokenizer, settings["bos_token"])))
+        case False:
+            return _with_special(tokenizer, replace(tokenizer.special, bos=None))
+    return tokenizer
+
+
+def _with_special(tokenizer: Tokenizer, special: Special) -> Tokenizer:
+    """The same tokenizer with other special tokens."""
+    if special == tokenizer.special:
+        return tokenizer
+    changed = copy.copy(tokenizer)
+    changed.special = special.check(tokenizer.vocab_size)
+    return changed
+
+
+def to_folder(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files of a Hugging Face folder, by name, from which transformers' AutoTokenizer makes the same tokenizer."""
+    special = tokenizer.special
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    for key, id in (("bos_token", special.bos), ("eos_token", special.eos)):
+        if id is not None:
+            settings[key] = special_name(tokenizer, id)
+    if special.template is not None:
+        settings["chat_template"] = special.template
+    values = {FILE: to_library_json(tokenizer), CONFIG: settings}
+    files = {name: json.dumps(value, ensure_ascii=False).encode("utf-8") for name, value in values.items()}
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        files[MODEL] = to_sentencepiece(tokenizer)
+    return files

@@ -1,13 +1,13 @@
-"""What every tokenizer can do, and the few checks they share.
+"""What every tokenizer is: text to ids and back, its special tokens, and how long texts are cut into chunks.
 
-A tokenizer is a value: it turns text into ids and back and never changes. `to_json` holds all of it, so that it
-travels inside a run directory and a checkpoint. Knows no particular tokenizer and no file.
+A tokenizer is a value that never changes. `to_json` holds all of it, so that it can be stored in a run folder or a
+checkpoint.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,113 +16,101 @@ from fathom.errors import FathomError, OutsideVocabulary
 
 TokenArray: TypeAlias = NDArray[np.unsignedinteger[Any]]
 
+CHUNK = 1 << 16  # characters that a library encodes at a time, one thread each; it is slower on longer texts
+READ_CHUNK = 16 * CHUNK  # characters of a corpus that are read at a time: work for 16 threads
+MAX_CHUNK = 64 * CHUNK  # a longer text with no safe place to cut is cut anywhere, so that memory stays bounded
+
 
 @dataclass(frozen=True)
 class Special:
-    """The tokens that are no text, and what a format does with them."""
+    """The special tokens, which no text becomes, and what a format does with them."""
 
-    bos: int | None = None  # what the format puts before every text; None: nothing
-    eos: int | None = None  # what ends a document; None: documents are separated by a newline
-    ends: tuple[int, ...] = ()  # after any of these, or eos, a model has nothing more to say
-    names: Mapping[str, int] = field(default_factory=dict)  # how each special token is written, such as "</s>"
-    template: str | None = None  # how a conversation becomes text, in Jinja
+    bos: int | None = None  # the token that begins every text; None: the format has none
+    eos: int | None = None  # the token that ends a document; None: documents are separated by a newline
+    ends: tuple[int, ...] = ()  # tokens other than eos after which generation ends
+    names: Mapping[str, int] = field(default_factory=dict)  # id of each special token by its text, such as "</s>"
+    template: str | None = None  # chat template, in Jinja
 
     def check(self, vocab_size: int) -> "Special":
-        """Itself; OutsideVocabulary where a special token is not one of the vocabulary."""
-        known([id for id in (self.bos, self.eos, *self.ends, *self.names.values()) if id is not None], vocab_size)
+        """Itself. OutsideVocabulary where a special token is not in the vocabulary."""
+        check_ids([id for id in (self.bos, self.eos, *self.ends, *self.names.values()) if id is not None], vocab_size)
         return self
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON values, for the object of its tokenizer."""
-        return asdict(self) | {"names": dict(self.names), "ends": list(self.ends)}
-
     @property
-    def last(self) -> frozenset[int]:
-        """Every id after which a text is over."""
+    def end_ids(self) -> frozenset[int]:
+        """Every id after which generation ends."""
         return frozenset(self.ends) | ({self.eos} if self.eos is not None else frozenset())
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, to be merged into those of the tokenizer."""
+        return asdict(self) | {"names": dict(self.names), "ends": list(self.ends)}
 
-class Marked:
-    """What follows from a tokenizer's special tokens; those that have none need to say nothing."""
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Special":
+        """The special tokens in the JSON object of a tokenizer, as `to_json` wrote them."""
+        ids = {"bos": values.get("bos"), "eos": values.get("eos")}
+        names, ends, template = values.get("names", {}), values.get("ends", []), values.get("template")
+        if not isinstance(names, Mapping) or not isinstance(ends, list) or not isinstance(template, str | None):
+            raise FathomError("'names', 'ends' or 'template' is damaged; expected an object, a list and text")
+        for name, id in [*ids.items(), *names.items(), *(("ends", end) for end in ends)]:
+            if type(id) is not int and (id is not None or name not in ids):
+                raise FathomError(f"{name!r} is {id!r}; expected a token id{' or null' if name in ids else ''}")
+        return cls(ids["bos"], ids["eos"], tuple(ends), dict(names), template)
 
-    special = Special()
+
+class Tokenizer(ABC):
+    """Text to ids and back. Text never becomes a special token: only `special` names them."""
+
+    kind: ClassVar[str]  # the word under which `from_json` finds the class
+    vocab_size: int
+    special: Special = Special()
 
     @property
     def bos(self) -> int | None:
+        """The token that begins a text; None: the format has none."""
         return self.special.bos
 
     @property
     def eos(self) -> int | None:
+        """The token that ends a document; None: documents are separated by a newline."""
         return self.special.eos
 
-
-class InPieces(Marked):
-    """What follows where a text is encoded in pieces, so that a long one needs little memory."""
-
-    vocab_size: int
-
-    def _encode(self, text: str) -> Iterator[list[int]]:
-        """The ids of the text, piece by piece."""
-        raise NotImplementedError
+    @property
+    def prefix(self) -> list[int]:
+        """The ids that the format puts before every text; `encode` leaves them out."""
+        return [] if self.special.bos is None else [self.special.bos]
 
     def encode(self, text: str) -> list[int]:
-        return list(chain.from_iterable(self._encode(text)))
+        """The ids of `text`, without prefix and eos. OutsideVocabulary where the vocabulary cannot spell it."""
+        return self.encode_array(text).tolist()
 
+    @abstractmethod
     def encode_array(self, text: str) -> TokenArray:
-        dtype = id_dtype(self.vocab_size)
-        return np.concatenate([np.zeros(0, dtype), *(np.array(ids, dtype) for ids in self._encode(text))])
+        """(n,) `encode` for corpora: an array of dtype `id_dtype(vocab_size)`."""
 
-
-class Tokenizer(Protocol):
-    """Text to ids and back. Special tokens are never made from text: only `special` names them."""
-
-    @property
-    def kind(self) -> str:
-        """The word under which `load.from_json` finds the class."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def special(self) -> Special: ...
-
-    @property
-    def bos(self) -> int | None:
-        """The id that the format puts before every text; None: none."""
-
-    @property
-    def eos(self) -> int | None:
-        """The id that ends a document; None: documents are separated by a newline."""
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without bos or eos. OutsideVocabulary when it cannot be said in this vocabulary."""
-
-    def encode_array(self, text: str) -> TokenArray:
-        """`encode` for corpora: an array of dtype `id_dtype(vocab_size)`."""
-
+    @abstractmethod
     def cut(self, text: str) -> int:
-        """The last place where `text` can be cut, whatever follows, so that its two parts give the ids of the whole."""
+        """The last place where `text`, whatever follows it, can be cut into two parts that have the ids of the whole.
+
+        0: there is none.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD. OutsideVocabulary: no such id."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
 
+    @abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The exact bytes of `ids`, which may end in the middle of a character."""
 
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes that each id adds to the text of those before it: of a first word the space may be dropped."""
+        pairs = [(ids[max(place - 1, 0) : place], id) for place, id in enumerate(ids)]
+        return [self.decode_bytes([*before, id])[len(self.decode_bytes(before)) :] for before, id in pairs]
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """All of the tokenizer as plain JSON values."""
-
-
-def read_special(values: Mapping[str, Any]) -> Special:
-    """The special tokens in the JSON object of a tokenizer, as `Special.to_json` wrote them."""
-    ids = {"bos": values.get("bos"), "eos": values.get("eos")}
-    names, ends, template = values.get("names", {}), values.get("ends", []), values.get("template")
-    if not isinstance(names, Mapping) or not isinstance(ends, list) or not isinstance(template, str | None):
-        raise FathomError("'names', 'ends' or 'template' is damaged; expected an object, a list and text")
-    for name, id in [*ids.items(), *names.items(), *(("ends", end) for end in ends)]:
-        if type(id) is not int and (id is not None or name not in ids):
-            raise FathomError(f"{name!r} is {id!r}; expected a token id{' or null' if name in ids else ''}")
-    return Special(ids["bos"], ids["eos"], tuple(ends), dict(names), template)
 
 
 def id_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
@@ -130,11 +118,17 @@ def id_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
     for dtype in (np.uint8, np.uint16, np.uint32):
         if vocab_size <= np.iinfo(dtype).max + 1:
             return np.dtype(dtype)
-    raise FathomError(f"vocab_size is {vocab_size}; ids are stored in at most 32 bits")
+    raise FathomError(f"vocab_size is {vocab_size}; expected at most 2 ** 32: ids are stored in 32 bits")
 
 
-def known(ids: Iterable[int], vocab_size: int) -> list[int]:
-    """`ids` as whole numbers, each refused that is not from 0 to below `vocab_size`."""
+def id_array(chunks: Iterable[Sequence[int]], vocab_size: int) -> TokenArray:
+    """(n,) the ids of all chunks, one after another."""
+    dtype = id_dtype(vocab_size)
+    return np.concatenate([np.zeros(0, dtype), *(np.array(ids, dtype) for ids in chunks)])
+
+
+def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
+    """`ids` as Python integers. OutsideVocabulary: one is not from 0 to below `vocab_size`."""
     numbers = [int(i) for i in ids]
     for place, number in enumerate(numbers):
         if not 0 <= number < vocab_size:
@@ -142,22 +136,30 @@ def known(ids: Iterable[int], vocab_size: int) -> list[int]:
     return numbers
 
 
+def check_size(n_tokens: int, vocab_size: int) -> None:
+    """FathomError where a vocabulary is larger than its model's. It may be smaller: the model's rows may be padded."""
+    if n_tokens > vocab_size:
+        raise FathomError(f"a tokenizer of {n_tokens} tokens; the model has {vocab_size} ids; give the model's own")
+
+
 def utf8(text: str) -> bytes:
-    """`text` as UTF-8; half a surrogate pair, which no file can hold, is one clear error."""
+    """`text` as UTF-8. FathomError: it holds half a surrogate pair, which UTF-8 cannot encode."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as problem:
-        found = ord(text[problem.start])
+        at = problem.start
         raise FathomError(
-            f"U+{found:04X} at character {problem.start} is half a surrogate pair; expected text that is valid Unicode"
+            f"U+{ord(text[at]):04X} at character {at} is half a surrogate pair; expected text that is valid Unicode"
         ) from None
 
 
-LONGEST = 1 << 22  # characters without a place to cut: such a run is no language, and memory must stay bounded
+def slices(text: str, size: int) -> Iterator[str]:
+    """The text in chunks of at most `size` characters, cut anywhere."""
+    return (text[start : start + size] for start in range(0, len(text), size))
 
 
-def whole_pieces(chunks: Iterable[str], cut: Callable[[str], int], longest: int = LONGEST) -> Iterator[str]:
-    """The same text in pieces that end where `cut` allows it, so that no token is torn however the chunks fall."""
+def safe_chunks(chunks: Iterable[str], cut: Callable[[str], int], longest: int = MAX_CHUNK) -> Iterator[str]:
+    """The same text in chunks that end where `cut` allows it, so that no token is torn."""
     held = ""
     for chunk in chunks:
         held += chunk

@@ -112,7 +112,7 @@ def is_text(data: str) -> bool:
 def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
     """The ids of a text, after the bos that the format puts before it."""
     dtype = id_dtype(tokenizer.vocab_size)
-    start = np.array([] if tokenizer.bos is None else [tokenizer.bos], dtype)
+    start = np.array(tokenizer.prefix, dtype)
     tokens = np.concatenate([start, *encoded(resolve(data), tokenizer, lambda done, total: None)])
     if len(tokens) < 2:
         raise FathomError(f"{data}: {len(tokens)} token; expected at least 2, one to read and one to predict")

@@ -63,7 +63,7 @@ def texts(tokenizer: Tokenizer | None) -> Iterator[list[int]]:
             ids = tokenizer.encode(text)
         except FathomError:  # a vocabulary of characters need not have all of these
             continue
-        yield ([] if tokenizer.bos is None else [tokenizer.bos]) + ids
+        yield tokenizer.prefix + ids
 
 
 # What a verification found, as plain values and as text for a reader. Computes nothing.

@@ -60,7 +60,7 @@ def test_what_is_learned_is_what_follows_the_prompt_of_a_chat(name: str) -> None
         if any(ids[: len(prompt)] != prompt for prompt in prompts):
             continue
         for start in map(len, prompts):
-            end = next(place for place in range(start, len(ids)) if ids[place] in tokenizer.special.last)
+            end = next(place for place in range(start, len(ids)) if ids[place] in tokenizer.special.end_ids)
             expected[start : end + 1] = [True] * (end + 1 - start)
         assert list(example.trained) == expected, (name, seed)
         compared += bool(prompts)

@@ -106,7 +106,7 @@ def test_a_trained_model_tells_the_same_story_there(tmp_path: Path, shared_data:
     assert told == story and words.decode(told, skip_special_tokens=True) == tokenizer.decode(told[1:])
     assert "there was a little girl named Lily" in tokenizer.decode(told[1:])
     back = open_huggingface(tmp_path / "out").tokenizer()
-    assert back is not None and (back.bos, back.special.last) == (1, {2})
+    assert back is not None and (back.bos, back.special.end_ids) == (1, {2})
     assert back.encode("a café 🙂") == tokenizer.encode("a café 🙂")
 
 

@@ -47,7 +47,7 @@ def test_an_answer_ends_with_its_turn() -> None:
     said = talk(max_new_tokens=300)
     pieces = list(said.say("Hello"))
     assert pieces[-1].finish_reason in ("eos", "length")
-    ends = said.tokenizer.special.last
+    ends = said.tokenizer.special.end_ids
     assert all(piece.token not in ends for piece in pieces[:-1])
 
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError
-from fathom.tokenizer.byte_fallback import ByteFallbackTokenizer
+from fathom.tokenizer.bpe import ByteFallbackTokenizer
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.tokenizer.ggml import from_gguf, to_gguf
-from fathom.tokenizer.hugging_face import as_library, from_values
+from fathom.tokenizer.gguf import from_gguf, to_gguf
 from fathom.tokenizer.llama2c import to_tokenizer_bin
 from fathom.tokenizer.load import load, to_model_file
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece, read_sentencepiece
+from fathom.tokenizer.tokenizer_json import from_library_json, to_library_json
 
 MARKS = [*"   ▁▁\n\t\r\0\xa0\u3000", *"theca.s<>0xA12", *"é東😀\u0301", "    ", "</s>", "Hello", " world"]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.lists(st.sampled_from(MARKS), max_size=60).map("".join)
@@ -23,11 +23,11 @@ Pair = tuple[ByteFallbackTokenizer, Tokenizer]
 
 
 def values_of(shared_data: Path) -> dict[str, Any]:
-    return as_library(read_sentencepiece(shared_data / "llama2_tokenizer.model", 32_000))
+    return to_library_json(read_sentencepiece(shared_data / "llama2_tokenizer.model", 32_000))
 
 
 def as_bpe(values: dict[str, Any]) -> ByteFallbackTokenizer:
-    tokenizer = from_values(values)
+    tokenizer = from_library_json(values)
     assert isinstance(tokenizer, ByteFallbackTokenizer)
     return tokenizer
 
@@ -103,9 +103,9 @@ def metaspace(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "fault, problem",
     [
-        (torn, "its merges join otherwise"),
-        (missing, "its merges join otherwise"),
-        (metaspace, "spaces are treated as SentencePiece has no name for"),
+        (torn, "one score for each token cannot express"),
+        (missing, "one score for each token cannot express"),
+        (metaspace, "SentencePiece cannot express how spaces are handled"),
     ],
 )
 def test_what_has_no_equal_is_one_line(fault: Any, problem: str, shared_data: Path) -> None:

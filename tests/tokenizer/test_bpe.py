@@ -12,8 +12,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer import bpe
-from fathom.tokenizer.bpe import LLAMA3, PATTERNS, BPETokenizer, byte_letters
-from fathom.tokenizer.protocol import Special, whole_pieces
+from fathom.tokenizer.bpe import LLAMA3_PATTERN, QWEN2_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.protocol import Special, safe_chunks
 
 SENTENCES = (
     "The cat's hat isn't flat; we'll see 12 cats in 1987!\n\n  Über naïve café — 東京 😀 'tis they've  \t done.\r\n"
@@ -48,7 +48,7 @@ def learned() -> BPETokenizer:
     return BPETokenizer.train([SENTENCES * 20, "the then they 's 're .\n\n .\n \n\n\n   a " * 20], 420)
 
 
-GPT2_WORDS, LLAMA3_WORDS, QWEN2_WORDS = learned(), with_pattern(LLAMA3), with_pattern(PATTERNS[1])
+GPT2_WORDS, LLAMA3_WORDS, QWEN2_WORDS = learned(), with_pattern(LLAMA3_PATTERN), with_pattern(QWEN2_PATTERN)
 BOTH = pytest.mark.parametrize("tokenizer", [GPT2_WORDS, LLAMA3_WORDS, QWEN2_WORDS], ids=["gpt2", "llama3", "qwen2"])
 
 
@@ -95,14 +95,14 @@ def test_a_text_with_tokens_that_are_text_is_cut_nowhere() -> None:
 def test_pieces_give_the_ids_of_the_whole(tokenizer: BPETokenizer, chunks: list[str]) -> None:
     text = "".join(chunks)
     whole = tokenizer.hf.encode(text, add_special_tokens=False).ids
-    assert [i for piece in whole_pieces(chunks, tokenizer.cut) for i in tokenizer.encode(piece)] == whole
+    assert [i for piece in safe_chunks(chunks, tokenizer.cut) for i in tokenizer.encode(piece)] == whole
 
 
 @BOTH
 def test_encode_in_pieces_equals_the_library_on_the_whole(
     tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bpe, "PIECE", 97)
+    monkeypatch.setattr(bpe, "CHUNK", 97)
     letters = list(SENTENCES) + [" ", "\n"] * 10
     text = SENTENCES * 30 + "".join(np.random.default_rng(0).choice(letters, 20_000).tolist())
     whole = tokenizer.hf.encode(text, add_special_tokens=False).ids
@@ -161,16 +161,16 @@ def test_learning_stops_reading_when_the_words_repeat_no_more() -> None:
             read.append(number)
             yield f"word{number} " * 3
 
-    list(bpe.until_known(chunks(), novel=60))
+    list(bpe.until_familiar(chunks(), budget=60))
     assert len(read) == 12  # ten words of 5 characters, then two of 6
 
 
 def test_the_end_token_comes_only_by_its_id() -> None:
-    assert GPT2_WORDS.eos == GPT2_WORDS.hf.token_to_id(bpe.END)
-    ids = GPT2_WORDS.encode(f"a{bpe.END}b")
+    assert GPT2_WORDS.eos == GPT2_WORDS.hf.token_to_id(bpe.END_OF_TEXT)
+    ids = GPT2_WORDS.encode(f"a{bpe.END_OF_TEXT}b")
     assert GPT2_WORDS.eos not in ids
-    assert GPT2_WORDS.decode(ids) == f"a{bpe.END}b"
-    assert GPT2_WORDS.decode([GPT2_WORDS.eos]) == bpe.END
+    assert GPT2_WORDS.decode(ids) == f"a{bpe.END_OF_TEXT}b"
+    assert GPT2_WORDS.decode([GPT2_WORDS.eos]) == bpe.END_OF_TEXT
 
 
 def test_a_text_too_small_for_the_vocabulary_gives_a_smaller_one() -> None:
@@ -209,10 +209,10 @@ def test_the_real_merges_of_gpt2(shared_data: Path) -> None:
     """GPT-2's ids of a known sentence (its published encoder gives 15496, 11, 995, 0)."""
     lines = (shared_data / "gpt2_merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [tuple(line.split()) for line in lines if not line.startswith("#version") and line]
-    vocabulary = [*byte_letters(), *("".join(pair) for pair in merges), bpe.END]
+    vocabulary = [*byte_letters(), *("".join(pair) for pair in merges), bpe.END_OF_TEXT]
     hf = tokenizers.Tokenizer(models.BPE({token: id for id, token in enumerate(vocabulary)}, merges))
     hf.pre_tokenizer, hf.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    hf.add_special_tokens([bpe.END])
+    hf.add_special_tokens([bpe.END_OF_TEXT])
     tokenizer = BPETokenizer(hf, Special(eos=50256))
     assert tokenizer.vocab_size == 50257
     assert tokenizer.encode("Hello, world!") == [15496, 11, 995, 0]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.tokenizer import byte_fallback, load
+from fathom.tokenizer import bpe, load
 from fathom.tokenizer.bpe import byte_letters
-from fathom.tokenizer.hugging_face import read_folder, to_folder
+from fathom.tokenizer.load import read_folder, to_folder
 from fathom.tokenizer.protocol import Special, Tokenizer
 from tests.tokenizer.folders import ANY, FLAGS, TEXT, put, small, template
 
@@ -46,7 +46,7 @@ def llama(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as the published LLaMA 2 has it: normalisers put the space there, a template puts <s> there."""
     values = json.loads((llama / "tokenizer.json").read_text())
-    steps = [byte_fallback.PREPEND, byte_fallback.REPLACE]
+    steps = [bpe.PREPEND, bpe.REPLACE]
     values |= {"normalizer": {"type": "Sequence", "normalizers": steps}, "pre_tokenizer": None}
     values["post_processor"] = template("<s>", 1)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": added("</s>")}
@@ -106,7 +106,7 @@ def test_llama_2_goes_through_a_run(both: tuple[Tokenizer, Any], tmp_path: Path)
 
 def test_a_long_text_in_pieces_equals_the_whole(both: tuple[Tokenizer, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ours, reference = both
-    monkeypatch.setattr("fathom.tokenizer.bpe.PIECE", 53)
+    monkeypatch.setattr("fathom.tokenizer.bpe.CHUNK", 53)
     text = " ▁ a" + TEXT + "  ▁ ▁▁ x" + " " * 200 + TEXT.replace(" ", "\n ▁  ")
     assert ours.encode(text) == reference(text, add_special_tokens=False).input_ids
 
@@ -208,7 +208,7 @@ def test_a_sentencepiece_model_alone(shared_data: Path, tmp_path: Path) -> None:
     put(tmp_path, tokenizer_config__json={"add_bos_token": False, "bos_token": "<s>"})
     again = read_folder(tmp_path, 32000, [2, 7])
     assert again is not None
-    assert (again.bos, again.special.last) == (None, {2, 7})
+    assert (again.bos, again.special.end_ids) == (None, {2, 7})
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_the_end_of_a_text(files: dict[str, Any], eos: int, tmp_path: Path) -> N
     ours = read_folder(put(tmp_path, tokenizer__json=values, **files), 301, [5, eos])
     assert ours is not None
     assert (ours.eos, ours.special.names) == (eos, {END: 0, "<x>": 300})
-    assert ours.special.last == {5, eos}
+    assert ours.special.end_ids == {5, eos}
 
 
 @pytest.mark.parametrize(

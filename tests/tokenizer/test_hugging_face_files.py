@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fathom.errors import FathomError
-from fathom.tokenizer import byte_fallback, load
+from fathom.tokenizer import bpe, load
 from fathom.tokenizer.bpe import BPETokenizer, byte_letters
-from fathom.tokenizer.hugging_face import read_folder
+from fathom.tokenizer.load import read_folder
 from tests.mutants import survive
 from tests.tokenizer.folders import ANY, FLAGS, put, small, template
 
@@ -20,7 +20,7 @@ def tiny() -> dict[str, Any]:
     model = {"type": "BPE", "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
     model |= {"vocab": {token: id for id, token in enumerate(tokens)}, "merges": [["▁", "a"], ["b", "c"]]}
     added = [{"id": id, "content": tokens[id], "special": True, **FLAGS} for id in range(3)]
-    steps = {"type": "Sequence", "normalizers": [byte_fallback.PREPEND, byte_fallback.REPLACE]}
+    steps = {"type": "Sequence", "normalizers": [bpe.PREPEND, bpe.REPLACE]}
     decoder = {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
     parts = {"normalizer": steps, "pre_tokenizer": None, "post_processor": template("<s>", 1), "decoder": decoder}
     return {"version": "1.0", "added_tokens": added, **parts, "model": model}
@@ -58,9 +58,9 @@ for _ in range(90):
         ("model/dropout", 0.5, "dropout"),
         ("model/continuing_subword_prefix", "##", "prefix"),
         ("model/byte_fallback", False, "WordLevel|byte-level|spell bytes"),
-        ("normalizer/normalizers/0/prepend", "_", "spaces are treated"),
+        ("normalizer/normalizers/0/prepend", "_", "spaces are handled"),
         ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "normalizer is 'Precompiled'"),
-        ("normalizer", DEEP, "tokenizers library|spaces are treated"),
+        ("normalizer", DEEP, "nested deeper than 50"),
         ("normalizer", "NFC", "expected an object"),
         ("normalizer/normalizers", 3, "expected a list"),
         ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "("}}, "tokenizers library"),
@@ -103,7 +103,7 @@ def test_the_tiny_vocabulary_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("[" * 100_000, "not a tokenizer file"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "expected an object"),
         ('{"eos_token": 3}', "eos_token is '3'"),
         ('{"eos_token": {"text": "a"}}', "eos_token"),

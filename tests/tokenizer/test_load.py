@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fathom.errors import FathomError
-from fathom.tokenizer.load import from_json, load, make, save
+from fathom.tokenizer.load import load, make, save
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.tokenizer_json import from_json
 
 TEXT = "To be, or not to be: that is the question — whether 'tis nobler in the mind to suffer 😀\n" * 20
 SPECS = ["char", "byte", "bpe:300"]
@@ -71,10 +72,10 @@ def test_wrong_words(spec: str, said: str, tmp_path: Path, monkeypatch: pytest.M
     ("content", "said"),
     [
         ("", "not a tokenizer file"),
-        ("{", "not a tokenizer file"),
+        ("{", "is not JSON"),
         ("\xff", "not a tokenizer file"),
         ("[" * 100_000, "not a tokenizer file"),
-        ("[]", "list"),
+        ("[]", "not a tokenizer file"),
         ("{}", "kind is None"),
         ('{"kind": "chars"}', "did you mean char"),
         ('{"kind": ["char"]}', "kind is"),

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models
 
-from fathom.tokenizer.bpe import read_merges
-from fathom.tokenizer.library import merges_of
+from fathom.tokenizer.bpe_files import merges_of, read_merges
 
 
 def test_the_merges_of_gpt2_follow_from_its_vocabulary(shared_data: Path) -> None:

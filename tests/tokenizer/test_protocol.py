@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError
-from fathom.tokenizer.protocol import id_dtype, whole_pieces
+from fathom.tokenizer.protocol import id_dtype, safe_chunks
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_more_ids_than_32_bits_are_refused() -> None:
 
 @given(st.lists(st.text("ab |")))
 def test_pieces_join_to_the_text_and_end_where_allowed(chunks: list[str]) -> None:
-    pieces = list(whole_pieces(chunks, lambda text: text.rfind("|") if "|" in text else 0))
+    pieces = list(safe_chunks(chunks, lambda text: text.rfind("|") if "|" in text else 0))
     assert "".join(pieces) == "".join(chunks)
     assert all(piece.startswith("|") for piece in pieces[1:])
     assert all(pieces)
 
 
 def test_a_run_without_a_cut_does_not_grow_without_bound() -> None:
-    pieces = list(whole_pieces(["x" * 10] * 10, lambda text: 0, longest=25))
+    pieces = list(safe_chunks(["x" * 10] * 10, lambda text: 0, longest=25))
     assert [len(piece) for piece in pieces] == [30, 30, 30, 10]

@@ -22,6 +22,7 @@ from fathom.tokenizer.sentencepiece import (
     read_sentencepiece,
     to_sentencepiece,
 )
+from fathom.tokenizer.tokenizer_json import from_json
 from tests.mutants import survive
 
 SENTENCES = ["the cat sat on the mat", "  two  spaces and\ttabs", "Über naïve café — 東京", "they'll see 1987 cats!"]
@@ -144,7 +145,7 @@ def test_encode_in_parts_equals_the_library_on_the_whole(
     shared_data: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ours, "PART", 97)
+    monkeypatch.setattr(ours, "CHUNK", 97)
     rng = np.random.default_rng(0)
     noise = "".join(rng.choice([*"   aaa\n\nthe.,0▁東京é😀", "  "], 20_000).tolist())
     text = (shared_data / "tinyshakespeare.txt").read_text()[:100_000] + noise + " " * 500 + "a" * 500
@@ -182,7 +183,7 @@ def bytes_and(*texts: str, types: tuple[int, ...] = ()) -> Pieces:
 
 def test_unused_pieces_are_taken_apart_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """It remembers one way to take a piece apart for all of a text: so the text goes to it as a whole."""
-    monkeypatch.setattr(ours, "PART", 3)
+    monkeypatch.setattr(ours, "CHUNK", 3)
     parts = bytes_and("a", "b", "c", "ab", "bc", "abc", types=(1, 1, 1, 1, 1, UNUSED))
     tokenizer = SentencePieceTokenizer(replace(parts, dummy_prefix=False), Special())
     whole = library.SentencePieceProcessor(model_proto=write_pieces(tokenizer.pieces, Special()))
@@ -204,7 +205,7 @@ def test_the_library_reads_what_is_written(llama: Pair, tmp_path: Path) -> None:
     tokenizer, whole = llama
     path = tmp_path / "tokenizer.model"
     path.write_bytes(to_sentencepiece(tokenizer))
-    assert is_sentencepiece(path)
+    assert is_sentencepiece(path.read_bytes())
     again, read = library.SentencePieceProcessor(model_file=str(path)), read_sentencepiece(path, 32_000)
     assert (again.bos_id(), again.eos_id(), again.unk_id(), again.pad_id()) == (1, 2, 0, -1)
     for id in range(32_000):
@@ -260,13 +261,13 @@ def test_pieces_that_the_library_must_not_see_are_one_line(pieces: Pieces, probl
 def test_other_kinds_of_models_are_refused(tmp_path: Path, how: dict[str, object], problem: str) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(train(**how))
-    assert is_sentencepiece(path)
+    assert is_sentencepiece(path.read_bytes())
     with pytest.raises(FathomError, match=problem):
         read_sentencepiece(path, 1000)
 
 
 def test_a_tokenizer_larger_than_its_model_is_refused(shared_data: Path) -> None:
-    with pytest.raises(FathomError, match=r"llama2_tokenizer.model: a tokenizer of 32000 tokens for a model of 31999"):
+    with pytest.raises(FathomError, match=r"llama2_tokenizer.model: a tokenizer of 32000 tokens; the model has 31999"):
         read_sentencepiece(shared_data / "llama2_tokenizer.model", 31_999)
     assert read_sentencepiece(shared_data / "llama2_tokenizer.model", 32_064).vocab_size == 32_000
 
@@ -277,11 +278,14 @@ def test_a_tokenizer_larger_than_its_model_is_refused(shared_data: Path) -> None
         (b"", "0 pieces|of type unigram"),
         (b"\x0a", "offset 1"),
         (b"\x0a\x05ab", "offset 0"),
-        (b"\x08\x01", "offset 1: a number where a message"),
-        (pieces.number(1, 7), "offset 1: a number where a message"),
-        (pieces.text(1, pieces.number(1, 7)), "field 1 .* another kind"),
-        (pieces.text(1, pieces.text(1, b"\xff")), "piece 0 at offset 2 is .*; expected UTF-8"),
-        (pieces.text(1, pieces.text(1, b"a") + pieces.text(2, b"abc")), "the score of piece 0 .* 3 bytes"),
+        (b"\x08\x01", "offset 1: a number; expected a message"),
+        (pieces.varint_field(1, 7), "offset 1: a number; expected a message"),
+        (pieces.length_field(1, pieces.varint_field(1, 7)), "field 1 .* is not bytes"),
+        (pieces.length_field(1, pieces.length_field(1, b"\xff")), "piece 0 at offset 2 is .*; expected UTF-8"),
+        (
+            pieces.length_field(1, pieces.length_field(1, b"a") + pieces.length_field(2, b"abc")),
+            "the score of piece 0 .* 3 bytes",
+        ),
         (b"\xff" * 11, "offset 0: a number .* longer than 64 bits"),
         (b"\x0b", "offset 0: not a field"),
     ],
@@ -295,8 +299,8 @@ def test_damaged_files_are_one_line(tmp_path: Path, data: bytes, problem: str) -
 
 def test_of_more_pieces_than_the_model_has_ids_only_the_number_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
-    path.write_bytes(write_pieces(bytes_and(), Special()) + pieces.text(1, pieces.text(1, b"\xff")))
-    with pytest.raises(FathomError, match="a tokenizer of 260 tokens for a model of 259"):
+    path.write_bytes(write_pieces(bytes_and(), Special()) + pieces.length_field(1, pieces.length_field(1, b"\xff")))
+    with pytest.raises(FathomError, match="a tokenizer of 260 tokens; the model has 259"):
         read_sentencepiece(path, 259)
     with pytest.raises(FathomError, match=r"piece 259 at offset .* expected UTF-8"):
         read_sentencepiece(path, 260)
@@ -306,9 +310,10 @@ def test_a_file_too_large_to_be_a_tokenizer_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     with path.open("wb") as file:
         file.truncate(20 << 30)
-    with pytest.raises(FathomError, match="at most 1112576"):
+    with pytest.raises(FathomError, match="at most 1,112,576"):
         read_sentencepiece(path, 1000)
-    assert not is_sentencepiece(path)
+    with path.open("rb") as file:
+        assert not is_sentencepiece(file.read(1 << 14))
     with pytest.raises(FathomError, match="cannot be read"):
         read_sentencepiece(tmp_path / "none", 1000)
 
@@ -319,7 +324,7 @@ def test_a_file_too_large_to_be_a_tokenizer_is_not_read(tmp_path: Path) -> None:
 def test_other_files_are_no_model(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert not is_sentencepiece(path)
+    assert not is_sentencepiece(path.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -336,12 +341,12 @@ def test_other_files_are_no_model(tmp_path: Path, content: bytes) -> None:
 )
 def test_damaged_json_is_one_line(change: dict[str, object], problem: str) -> None:
     with pytest.raises(FathomError, match=problem):
-        load.from_json(SentencePieceTokenizer(bytes_and("a"), Special()).to_json() | change)
+        from_json(SentencePieceTokenizer(bytes_and("a"), Special()).to_json() | change)
 
 
 def read_and_use(path: Path) -> None:
     """What a stranger's tokenizer goes through."""
-    is_sentencepiece(path)
+    is_sentencepiece(path.read_bytes())
     tokenizer = read_sentencepiece(path, 1000)
     tokenizer.decode(tokenizer.encode("the  cat sat\0 é東😀 <s>" * 3))
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from fathom.errors import FathomError
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.tokenizer.hugging_face import read_folder, to_folder
-from fathom.tokenizer.load import load
+from fathom.tokenizer.load import load, read_folder, to_folder
 from fathom.tokenizer.protocol import Special
 from fathom.tokenizer.template import FRAME, LLAMA2, LLAMA3, PLAIN, Message, pieces, read_message, render, template_for
 from tests.tokenizer.templates import PUBLISHED, SPECIAL, bpe, conversation, library_tokenizer

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from fathom.errors import FathomError
 from fathom.tokenizer import load
-from fathom.tokenizer.bpe import LLAMA3, BPETokenizer, byte_letters
-from fathom.tokenizer.hugging_face import to_folder
-from fathom.tokenizer.tiktoken import is_tiktoken, read_tiktoken, to_tiktoken
+from fathom.tokenizer.bpe import LLAMA3_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe_files import from_ranks, is_ranks, to_ranks
+from fathom.tokenizer.load import to_folder
+from fathom.tokenizer.tokenizer_json import from_json
 from tests.mutants import survive
 
 tiktoken = pytest.importorskip("tiktoken", reason="needs the extra `peers`")
@@ -54,7 +55,7 @@ def ours(path: Path) -> BPETokenizer:
 @pytest.fixture(scope="module")
 def theirs(path: Path, gpt2_tokens: list[bytes]) -> Any:
     ranks = {token: rank for rank, token in enumerate(gpt2_tokens)}
-    return tiktoken.Encoding("ranks", pat_str=LLAMA3, mergeable_ranks=ranks, special_tokens={})
+    return tiktoken.Encoding("ranks", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
 
 
 @given(text=UNICODE | TRICKY)
@@ -85,8 +86,8 @@ def test_tokens_that_no_merges_lead_to(words: list[bytes], text: str, tmp_path_f
     path = tmp_path_factory.mktemp("ranks") / "x"
     path.write_bytes(lines(tokens))
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    theirs = tiktoken.Encoding("ranks", pat_str=LLAMA3, mergeable_ranks=ranks, special_tokens={})
-    ours = read_tiktoken(path, len(tokens))
+    theirs = tiktoken.Encoding("ranks", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    ours = from_ranks(path, len(tokens))
     for word in (text, "éab", "abba"):
         assert ours.encode(word) == theirs.encode_ordinary(word)
 
@@ -106,26 +107,26 @@ def test_special_tokens_are_those_that_meta_publishes(ours: BPETokenizer) -> Non
     }
     assert {name: names[name] for name in published} == published
     assert sorted(names.values()) == list(range(256))
-    assert (ours.bos, ours.eos, ours.special.last) == (50256, 50257, {50257, 50264, 50265})
+    assert (ours.bos, ours.eos, ours.special.end_ids) == (50256, 50257, {50257, 50264, 50265})
     assert max(ours.encode("<|begin_of_text|><|eot_id|> <|end_of_text|>")) < 50256
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 256])
 def test_the_model_says_how_many_are_special(count: int, path: Path) -> None:
-    tokenizer = read_tiktoken(path, 50256 + count)
+    tokenizer = from_ranks(path, 50256 + count)
     assert (tokenizer.vocab_size, len(tokenizer.special.names)) == (50256 + count, count)
 
 
 def test_a_model_with_fewer_ids_is_refused(path: Path) -> None:
     with pytest.raises(FathomError, match="50256 tokens; the model has 50255 ids"):
-        read_tiktoken(path, 50255)
+        from_ranks(path, 50255)
 
 
 def test_it_is_written_as_it_was_read(path: Path, ours: BPETokenizer, tmp_path: Path) -> None:
     assert load.to_model_file(ours) == path.read_bytes()
     for name, data in to_folder(ours).items():
         (tmp_path / name).write_bytes(data)
-    assert to_tiktoken(load.load(tmp_path)) == path.read_bytes()  # through a tokenizer.json
+    assert to_ranks(load.load(tmp_path)) == path.read_bytes()  # through a tokenizer.json
 
 
 @pytest.mark.parametrize(
@@ -146,22 +147,22 @@ def test_words_split_otherwise_are_refused(ours: BPETokenizer) -> None:
     values = ours.to_json()
     values["tokenizer"]["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     with pytest.raises(FathomError, match="LLaMA 3's pattern"):
-        to_tiktoken(load.from_json(values))
+        to_ranks(from_json(values))
 
 
 def test_merges_in_another_order_are_refused(ours: BPETokenizer) -> None:
     values = ours.to_json()
     values["tokenizer"]["model"]["merges"].reverse()
     with pytest.raises(FathomError, match="order of the ids"):
-        to_tiktoken(load.from_json(values))
+        to_ranks(from_json(values))
 
 
 def test_recognised_by_content(path: Path, shared_data: Path, tmp_path: Path) -> None:
-    assert is_tiktoken(path)
+    assert is_ranks(path.read_bytes())
     for name in ("gpt2_merges.txt", "llama2_tokenizer.model", "tinyshakespeare.txt", "instructions.json"):
-        assert not is_tiktoken(shared_data / name)
+        assert not is_ranks((shared_data / name).read_bytes())
     (tmp_path / "empty").touch()
-    assert not is_tiktoken(tmp_path / "empty")
+    assert not is_ranks((tmp_path / "empty").read_bytes())
 
 
 SMALL = [*(bytes([byte]) for byte in byte_letters().values()), b" a", b"bc", b" abc"]
@@ -187,7 +188,7 @@ def test_damaged_files(data: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(data)
     with pytest.raises(FathomError, match=said) as error:
-        read_tiktoken(path, 300)
+        from_ranks(path, 300)
     assert str(path) in str(error.value)
 
 

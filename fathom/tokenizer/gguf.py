@@ -1,7 +1,7 @@
-"""The vocabulary inside a GGUF file: SentencePiece's ("llama") and byte-level BPE ("gpt2"), there and back.
+"""The vocabulary inside a GGUF file, read and written: SentencePiece's ("llama") and byte-level BPE ("gpt2").
 
-The keys are those of the GGUF specification (ggml/docs/gguf.md, "Tokenizer"); what llama.cpp does where one is missing
-is done here (src/llama-vocab.cpp). Knows the metadata as a mapping of plain values, and no file.
+The keys are those of the GGUF specification (ggml/docs/gguf.md, "Tokenizer"), the defaults those of llama.cpp
+(src/llama-vocab.cpp). The metadata are a mapping of plain values; files are read elsewhere.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,26 +10,27 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fathom.errors import FathomError, near
-from fathom.tokenizer import library
-from fathom.tokenizer.bpe import LLAMA3, PATTERNS, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import LLAMA3_PATTERN, QWEN2_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe_files import split_by
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, fits
-from fathom.tokenizer.protocol import Special, Tokenizer
+from fathom.tokenizer.hf_library import BYTE_LEVEL, build_json, parse, steps_of
+from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces
+from fathom.tokenizer.protocol import Special, Tokenizer, check_size
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
 
 G = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
 SINGLE_DIGITS = r"\p{N}"
 PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-WORDS = {  # by tokenizer.ggml.pre: the patterns that split a text into words, one after another
-    "gpt-2": (GPT2,),
-    "llama-bpe": (LLAMA3,),
-    "qwen2": PATTERNS[1:],
-    "smollm": (SINGLE_DIGITS, GPT2),
-    "default": (PUNCTUATION, GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+PATTERNS = {  # by tokenizer.ggml.pre: the patterns that split a text into words, one after another
+    "gpt-2": (GPT2_PATTERN,),
+    "llama-bpe": (LLAMA3_PATTERN,),
+    "qwen2": (QWEN2_PATTERN,),
+    "smollm": (SINGLE_DIGITS, GPT2_PATTERN),
+    "default": (PUNCTUATION, GPT2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"),
 }
-SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm", "phi-2": "gpt-2"}
+ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm", "phi-2": "gpt-2"}
 WHOLE_WORDS = ("llama-bpe",)  # a word that is a token becomes it, also where no merges lead there; a bos goes before it
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def to_gguf(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     if type(tokenizer) not in WRITERS:
         known = ", ".join(str(kind.kind) for kind in WRITERS)
         raise FathomError(f"a {tokenizer.kind} tokenizer; GGUF, as llama.cpp reads it, has a place only for {known}")
-    fits(tokenizer.vocab_size, vocab_size)
+    check_size(tokenizer.vocab_size, vocab_size)
     return _padded(WRITERS[type(tokenizer)](tokenizer), vocab_size) | _special_values(tokenizer.special)
 
 
@@ -69,9 +70,9 @@ def _read_llama(metadata: Mapping[str, Any]) -> Tokenizer:
 def _read_gpt2(metadata: Mapping[str, Any]) -> Tokenizer:
     texts, types = _tokens(metadata)
     pre = _get(metadata, G + "pre", str, "default")
-    pre = SAME.get(pre, pre)
-    if pre not in WORDS:
-        raise FathomError(f"{G}pre is {pre[:40]!r}; this version splits words as {', '.join([*WORDS, *SAME])} do")
+    pre = ALIASES.get(pre, pre)
+    if pre not in PATTERNS:
+        raise FathomError(f"{G}pre is {pre[:40]!r}; supported are {', '.join([*PATTERNS, *ALIASES])}")
     merges = _list(metadata, "merges", str)
     if not merges and texts == _letters():
         return ByteTokenizer()
@@ -81,7 +82,7 @@ def _read_gpt2(metadata: Mapping[str, Any]) -> Tokenizer:
         raise FathomError(f"{G}tokens: {texts[twice][:40]!r} is token {twice} and again {ids[texts[twice]]}")
     names = {text: id for id, (text, type) in enumerate(zip(texts, types)) if type in (CONTROL, USER_DEFINED)}
     model = {"type": "BPE", "vocab": ids, "merges": merges, "ignore_merges": pre in WHOLE_WORDS}
-    hf = library.parse(library.describe(model, names, _splitting(WORDS[pre])))
+    hf = parse(build_json(model, names, _pre_tokenizer(PATTERNS[pre])))
     return BPETokenizer(hf, _special(metadata, names, first=(None, None), adds_bos=pre in WHOLE_WORDS))
 
 
@@ -98,7 +99,7 @@ def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
 def _special(
     metadata: Mapping[str, Any], names: Mapping[str, int], first: tuple[int | None, int | None], adds_bos: bool
 ) -> Special:
-    """What the metadata say of special tokens; `first`: bos and eos where they say nothing."""
+    """The special tokens; `first`: bos and eos where the metadata name none."""
     bos, eos, eot, eom = (_id(metadata, name) for name in ("bos", "eos", "eot", "eom"))
     bos, eos = first[0] if bos is None else bos, first[1] if eos is None else eos
     adds_bos = _get(metadata, G + "add_bos_token", bool, adds_bos)
@@ -122,11 +123,11 @@ def _get(metadata: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
 
 
 def _list(metadata: Mapping[str, Any], name: str, kind: type[T]) -> list[T]:
-    found = metadata.get(G + name)
-    found = found.tolist() if isinstance(found, np.ndarray) else found
-    if not isinstance(found, list) or not all(type(item) is kind for item in found):
-        raise FathomError(f"{G}{name} is {repr(found)[:40]}; expected a list of {kind.__name__}")
-    return found
+    items = metadata.get(G + name)
+    items = items.tolist() if isinstance(items, np.ndarray) else items
+    if not isinstance(items, list) or not all(type(item) is kind for item in items):
+        raise FathomError(f"{G}{name} is {repr(items)[:40]}; expected a list of {kind.__name__}")
+    return items
 
 
 def _write_llama(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
@@ -145,11 +146,10 @@ def _write_llama(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 
 def _write_gpt2(tokenizer: BPETokenizer) -> dict[str, Any]:
     model = tokenizer.to_json()["tokenizer"]["model"]
-    found = _patterns(library.parts(tokenizer.hf, "pre_tokenizer"))
-    whole = bool(model["ignore_merges"])
-    pre = next((pre for pre, patterns in WORDS.items() if patterns == found and (pre in WHOLE_WORDS) == whole), None)
+    own, whole = _patterns(steps_of(tokenizer.hf, "pre_tokenizer")), bool(model["ignore_merges"])
+    pre = next((pre for pre, patterns in PATTERNS.items() if patterns == own and (pre in WHOLE_WORDS) == whole), None)
     if pre is None or tokenizer.hf.normalizer is not None:
-        raise FathomError(f"a BPE that splits words otherwise than GGUF has a name for; known are {', '.join(WORDS)}")
+        raise FathomError(f"GGUF has no name for how this BPE splits words; supported are {', '.join(PATTERNS)}")
     added = tokenizer.hf.get_added_tokens_decoder()
     control = {*tokenizer.special.names.values(), *(id for id, token in added.items() if token.special)}
     texts = [_filler(id) for id in range(tokenizer.vocab_size)]  # where ids have gaps, these stay
@@ -194,24 +194,18 @@ def _letters() -> list[str]:
     return sorted(byte_letters(), key=byte_letters().__getitem__)
 
 
-def _splits(patterns: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in patterns]
-
-
-def _splitting(patterns: tuple[str, ...]) -> Mapping[str, Any]:
-    """The pre_tokenizer that splits by one pattern after another. GPT-2's alone is ByteLevel's own."""
-    if patterns == (GPT2,):
-        return library.BYTE_LEVEL
-    return {"type": "Sequence", "pretokenizers": [*_splits(patterns), {**library.BYTE_LEVEL, "use_regex": False}]}
+def _pre_tokenizer(patterns: tuple[str, ...]) -> Mapping[str, Any]:
+    """What splits by one pattern after another; GPT-2's alone is ByteLevel's own."""
+    return BYTE_LEVEL if patterns == (GPT2_PATTERN,) else {"type": "Sequence", "pretokenizers": split_by(*patterns)}
 
 
 def _patterns(steps: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The patterns by which these steps split; empty, where one of them does something else."""
+    """The patterns by which these steps split; empty where one of them does something else."""
     *splits, level = steps
-    found = tuple(split["pattern"].get("Regex", "") for split in splits if split["type"] == "Split")
-    if level["add_prefix_space"] or splits != _splits(found):
+    patterns = tuple(split["pattern"].get("Regex", "") for split in splits if split["type"] == "Split")
+    if level["add_prefix_space"] or splits != split_by(*patterns)[:-1]:
         return ()
-    return (*found, GPT2) if level["use_regex"] else found
+    return (*patterns, GPT2_PATTERN) if level["use_regex"] else patterns
 
 
 READERS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {"llama": _read_llama, "gpt2": _read_gpt2}

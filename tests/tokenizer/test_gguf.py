@@ -12,10 +12,10 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from fathom.errors import FathomError
 from fathom.formats import gguf
-from fathom.tokenizer import ggml
-from fathom.tokenizer.bpe import LLAMA3, BPETokenizer, byte_letters
+from fathom.tokenizer import gguf as vocabulary
+from fathom.tokenizer.bpe import LLAMA3_PATTERN, BPETokenizer, byte_letters
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
-from fathom.tokenizer.ggml import from_gguf, to_gguf
+from fathom.tokenizer.gguf import from_gguf, to_gguf
 from fathom.tokenizer.pieces import BYTE_PIECES, Pieces
 from fathom.tokenizer.protocol import Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, read_sentencepiece
@@ -44,7 +44,7 @@ def gpt2(shared_data: Path, special: Special | None = None) -> BPETokenizer:
 def like_llama_3(shared_data: Path) -> BPETokenizer:
     """GPT-2's merges behind LLaMA 3's words, with special tokens as LLaMA 3 has them."""
     values = json.loads(gpt2(shared_data).hf.to_str())
-    split = {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False}
     level = values["pre_tokenizer"] | {"use_regex": False}
     values["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, level]}
     values["model"]["ignore_merges"] = True
@@ -111,7 +111,7 @@ def small(**values: Any) -> dict[str, Any]:
 
 
 def small_bpe(**values: Any) -> dict[str, Any]:
-    texts = [*ggml._letters(), "ab", "<|end|>"]
+    texts = [*vocabulary._letters(), "ab", "<|end|>"]
     found = {"model": "gpt2", "tokens": texts, "merges": ["a b"], "token_type": [1] * 257 + [3], "pre": "gpt-2"}
     found |= values
     return {G + key: value for key, value in found.items() if value is not None}
@@ -192,7 +192,7 @@ def test_no_vocabulary_is_none(values: dict[str, Any]) -> None:
         (small(add_space_prefix=1), "add_space_prefix is 1; expected bool"),
         (small(add_bos_token="yes"), "add_bos_token is 'yes'; expected bool"),
         ({**small(), "tokenizer.chat_template": 5}, "tokenizer.chat_template is 5; expected str"),
-        (small_bpe(pre="tekken"), "pre is 'tekken'; this version splits words as gpt-2, llama-bpe"),
+        (small_bpe(pre="tekken"), "pre is 'tekken'; supported are gpt-2, llama-bpe"),
         (small_bpe(merges=None), "merges is None; expected a list of str"),
         (small_bpe(merges=["a zz"]), "not a tokenizer of the tokenizers library"),
         (small_bpe(merges=["ab"]), "not a tokenizer of the tokenizers library"),

@@ -1,0 +1,187 @@
+"""A tokenizer as JSON: our own objects with a `kind`, and the `tokenizer.json` of the `tokenizers` library.
+
+The library encodes with what `to_library_json` returns to the same ids as ours, and puts the same bos before a text.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from fathom.errors import FathomError, near
+from fathom.json_file import read_object
+from fathom.tokenizer import sentencepiece
+from fathom.tokenizer.bpe import END_OF_TEXT, PREPEND, REPLACE, SPACE, BPETokenizer, ByteFallbackTokenizer, byte_letters
+from fathom.tokenizer.bpe_files import merges_of, split_by
+from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
+from fathom.tokenizer.hf_library import MAX_BYTES, build_json, library_errors, parse
+from fathom.tokenizer.pieces import NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from fathom.tokenizer.protocol import Special, Tokenizer
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
+
+END_TOKENS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what published tokenizers end a document with
+STRIP_FIRST_SPACE = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+TO_SPACES = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+
+
+def read_json(path: Path) -> Tokenizer:
+    """The tokenizer in a JSON file of either kind."""
+    values = read_object(path, MAX_BYTES)
+    try:
+        return from_json(values)
+    except FathomError as problem:
+        raise FathomError(f"{path}: {problem}") from None
+
+
+def from_json(values: Any) -> Tokenizer:
+    """The tokenizer whose `to_json` these values are, or that a `tokenizer.json` of the library describes."""
+    if not isinstance(values, Mapping):
+        raise FathomError(f"a tokenizer is {type(values).__name__}; expected an object with 'kind'")
+    if "kind" not in values and "model" in values:
+        return from_library_json(values)
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise FathomError(f"tokenizer kind is {kind!r}; supported are {', '.join(KINDS)}{near(str(kind), KINDS)}")
+    return KINDS[kind](values)
+
+
+def _characters_from(values: Mapping[str, Any]) -> Tokenizer:
+    characters = values.get("characters")
+    if not isinstance(characters, str):
+        raise FathomError(f"'characters' is {type(characters).__name__}; expected text")
+    return CharacterTokenizer(characters)
+
+
+def _bpe_from(kind: type[BPETokenizer], values: Mapping[str, Any]) -> Tokenizer:
+    special = Special.from_json(values)
+    return kind(parse(values.get("tokenizer")), special)
+
+
+KINDS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
+    CharacterTokenizer.kind: _characters_from,
+    ByteTokenizer.kind: lambda values: ByteTokenizer(),
+    BPETokenizer.kind: partial(_bpe_from, BPETokenizer),
+    ByteFallbackTokenizer.kind: partial(_bpe_from, ByteFallbackTokenizer),
+    SentencePieceTokenizer.kind: sentencepiece.from_json,
+}
+
+
+def from_library_json(values: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a `tokenizer.json` describes. Its bos is what the library puts before a text."""
+    model = values.get("model")
+    if isinstance(model, Mapping) and model.get("type") == "WordLevel":
+        return _characters_from_words(model)
+    hf = parse(values)
+    names = {token.content: id for id, token in hf.get_added_tokens_decoder().items() if token.special}
+    eos = next((hf.token_to_id(name) for name in END_TOKENS if hf.token_to_id(name) is not None), None)
+    names |= {name: eos for name in END_TOKENS if eos is not None and hf.token_to_id(name) == eos}
+    kind = ByteFallbackTokenizer if isinstance(model, Mapping) and model.get("byte_fallback") else BPETokenizer
+    return kind(hf, Special(_bos(hf), eos, names=names))
+
+
+def _bos(hf: tokenizers.Tokenizer) -> int | None:
+    """The id that the library puts before every text."""
+    with library_errors():
+        bare, whole = hf.encode("a", add_special_tokens=False).ids, hf.encode("a").ids
+    count = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
+    if count > 1:
+        raise FathomError(f"{count} tokens go before every text; expected at most one")
+    return whole[0] if count else None
+
+
+def _characters_from_words(model: Mapping[str, Any]) -> CharacterTokenizer:
+    """Words of one character each, as `to_library_json` writes a vocabulary of characters."""
+    ids = model.get("vocab")
+    if not isinstance(ids, Mapping) or [*ids.values()] != [*range(len(ids))] or any(len(word) != 1 for word in ids):
+        raise FathomError("a WordLevel tokenizer; expected a BPE, or a word for each character")
+    return CharacterTokenizer("".join(ids))
+
+
+def to_library_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The values of a `tokenizer.json`. FathomError where the library cannot express this tokenizer."""
+    values = TO_LIBRARY[tokenizer.kind](tokenizer)
+    present = {token["content"] for token in values["added_tokens"]}
+    missing = {name: id for name, id in tokenizer.special.names.items() if name not in present}
+    added = [*values["added_tokens"], *build_json({}, missing, None)["added_tokens"]]
+    added.sort(key=lambda token: token["id"])
+    return values | {"added_tokens": added, "post_processor": _post_processor(tokenizer)}
+
+
+def _post_processor(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """The step that puts bos before a text, or before each of a pair."""
+    if tokenizer.bos is None:
+        return None
+    name = special_name(tokenizer, tokenizer.bos)
+    first, second = (
+        [{"SpecialToken": {"id": name, "type_id": place}}, {"Sequence": {"id": text, "type_id": place}}]
+        for place, text in enumerate("AB")
+    )
+    special = {name: {"id": name, "ids": [tokenizer.bos], "tokens": [name]}}
+    return {"type": "TemplateProcessing", "single": first, "pair": [*first, *second], "special_tokens": special}
+
+
+def special_name(tokenizer: Tokenizer, id: int) -> str:
+    """The text of a special token."""
+    for name, known in tokenizer.special.names.items():
+        if known == id:
+            return name
+    raise FathomError(f"special token {id} has no name; expected one to write it by")
+
+
+def _characters_to_library(tokenizer: CharacterTokenizer) -> dict[str, Any]:
+    """A word for each; any other character is an error of the library too: it has no unknown word here."""
+    model = {"type": "WordLevel", "vocab": {c: id for id, c in enumerate(tokenizer.characters)}, "unk_token": "<unk>"}
+    return build_json(model, {}, split_by(r"[\s\S]")[0], decoder={"type": "Fuse"})
+
+
+def _bytes_to_library(tokenizer: Tokenizer) -> dict[str, Any]:
+    return build_json({"type": "BPE", "vocab": byte_letters(), "merges": []}, {}, split_by()[0])
+
+
+def _pieces_to_library(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
+    """A BPE whose merges follow from the scores."""
+    pieces = tokenizer.pieces
+    if pieces.squeeze_spaces or UNUSED in pieces.types:
+        raise FathomError(
+            "SentencePiece that squeezes runs of spaces, or has unused pieces; a tokenizer.json cannot express either"
+        )
+    ranks = {
+        text: -score
+        for text, score, type in zip(pieces.texts, pieces.scores, pieces.types)
+        if type == NORMAL or (type == USER_DEFINED and len(text) == 1)
+    }
+    _refuse_ties(ranks)
+    unknown = pieces.texts[pieces.types.index(UNKNOWN)]
+    model = {
+        "type": "BPE",
+        "unk_token": unknown,
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "vocab": {text: id for id, text in enumerate(pieces.texts)},
+        "merges": merges_of(ranks),
+    }
+    normalizer = {"type": "Sequence", "normalizers": [PREPEND, REPLACE]} if pieces.dummy_prefix else REPLACE
+    steps = [TO_SPACES, {"type": "ByteFallback"}, {"type": "Fuse"}, *[STRIP_FIRST_SPACE] * pieces.dummy_prefix]
+    special = {**tokenizer.special.names, unknown: pieces.texts.index(unknown)}
+    return build_json(model, special, None, normalizer, {"type": "Sequence", "decoders": steps})
+
+
+def _refuse_ties(ranks: Mapping[str, float]) -> None:
+    """FathomError where SentencePiece would join the leftmost of two different pairs: merges have an order instead."""
+    first: dict[float, str] = {}
+    for text, rank in ranks.items():
+        if len(text) > 1 and len(set(first.setdefault(rank, text)) | set(text)) > 1 and first[rank] != text:
+            raise FathomError(
+                f"pieces {first[rank][:40]!r} and {text[:40]!r} have the same score; a tokenizer.json needs an order"
+            )
+
+
+TO_LIBRARY: dict[str, Callable[[Any], dict[str, Any]]] = {
+    ByteTokenizer.kind: _bytes_to_library,
+    CharacterTokenizer.kind: _characters_to_library,
+    BPETokenizer.kind: lambda tokenizer: tokenizer.to_json()["tokenizer"],
+    ByteFallbackTokenizer.kind: lambda tokenizer: tokenizer.to_json()["tokenizer"],
+    SentencePieceTokenizer.kind: _pieces_to_library,
+}
