@@ -74,18 +74,18 @@ def compare(model: Transformer, tokenizer: Tokenizer, prompt: list[int], new: in
         for way in rates:  # lookup last, so that `running` is a stream with proposals
             running = stream(model, tokenizer, [prompt], max_new_tokens=new, temperature=0, speculate=way)
             texts.add(running.collect()[0].tokens)
-            rates[way].append(running.facts.decode_rate)
+            rates[way].append(running.stats.decode_rate)
     plain, lookup = (statistics.median(rates[way]) for way in rates)
-    facts = running.facts
+    stats = running.stats
     return {
         "plain": round(plain, 1),
         "lookup": round(lookup, 1),
         "ratio": round(lookup / plain, 2),
         "same_text": len(texts) == 1,
-        "new_tokens": facts.decode_tokens + 1,
-        "proposed": facts.proposed,
-        "accepted": facts.accepted,
-        "tokens_a_pass": round(facts.decode_tokens / facts.passes, 2),
+        "new_tokens": stats.decode_tokens + 1,
+        "proposed": stats.proposed,
+        "accepted": stats.accepted,
+        "tokens_a_pass": round(stats.decode_tokens / stats.passes, 2),
     }
 
 

@@ -113,7 +113,7 @@ def reply(talk: "Conversation", text: str, out: TextIO, verbose: bool) -> None:
     if finish == "length":
         note("(cut: the answer is as long as it may be)")
     if verbose:
-        note(f"{talk.options.describe()}; {said.facts.describe()}")
+        note(f"{talk.options.describe()}; {said.stats.describe()}")
 
 
 def obey(talk: "Conversation", line: str) -> str:

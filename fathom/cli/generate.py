@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def generate_command(
     model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
 ) -> None:
-    from fathom.generate.generate import stream, tell
+    from fathom.generate.generate import show, stream
 
     options = chosen(call)
     texts = [read_prompt(text) for text in prompt or ("",)]
@@ -45,11 +45,11 @@ def generate_command(
         out.write(piece)
         out.flush()
 
-    completions = tell(running, write, echo=not chat if echo is None else echo)
+    completions = show(running, write, echo=not chat if echo is None else echo)
     write("\n")
-    click.echo(f"{options.describe() + '; ' if verbose else ''}{running.facts.describe()}", err=True)
+    click.echo(f"{options.describe() + '; ' if verbose else ''}{running.stats.describe()}", err=True)
     if as_json:
-        facts = {"samplers": options.describe(), **vars(running.facts)}
+        facts = {"samplers": options.describe(), **vars(running.stats)}
         answer({"completions": [vars(completion) for completion in completions], "facts": facts})
 
 

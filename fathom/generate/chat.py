@@ -1,7 +1,7 @@
-"""A conversation with a model: what was said so far, and the next answer as it is written.
+"""A conversation with a model: the messages so far, and the next answer as it is generated.
 
-All of it is read anew for each answer, as the template tells it; what no longer fits beside an answer is left out, the
-oldest exchange first, and `dropped` says which messages those are. Does not know where words come from or go to.
+The whole conversation goes through the chat template again for each answer; the oldest exchanges that no longer fit
+beside an answer are left out, and `dropped` lists their messages.
 """
 
 import json
@@ -24,7 +24,7 @@ LARGEST = 64 << 20  # bytes of a saved conversation
 
 
 class Conversation:
-    """`say` a text and read the answer; `messages` is all that was said, `dropped` what the model no longer sees."""
+    """`say` a text and iterate over the answer. `messages`: all so far; `dropped`: those the model no longer sees."""
 
     def __init__(
         self,
@@ -38,13 +38,11 @@ class Conversation:
         if draft is not None:
             check_draft(model, draft, options, min(tokenizer.vocab_size, model.config.vocab_size))
         stop = (*options.stop, *STOPS.get(template_for(tokenizer), ()))
-        past_context = (
-            "stop" if options.past_context == "slide" else options.past_context
-        )  # whole messages go, not half
+        past_context = "stop" if options.past_context == "slide" else options.past_context  # whole messages are dropped
         self.options = replace(options, stop=stop, num_samples=1, past_context=past_context)
         self.model, self.tokenizer, self.system, self.draft = model, tokenizer, system, draft
         self.turns: list[Message] = []
-        self.left_out = 0  # of the turns, the oldest
+        self.left_out = 0  # how many of the oldest turns
 
     @property
     def messages(self) -> list[Message]:
@@ -59,11 +57,11 @@ class Conversation:
         return [] if self.system is None else [Message("system", self.system)]
 
     def reset(self) -> None:
-        """Forget all but the system prompt."""
+        """Drop all messages but the system prompt."""
         self.turns, self.left_out = [], 0
 
     def say(self, text: str) -> "Answer":
-        """The model's answer to `text`. Every FathomError comes before its first piece, and then nothing was said."""
+        """The model's answer to `text`. Any FathomError is raised before its first piece; then nothing is added."""
         question = Message("user", text)
         ids = self.prompt(question)
 
@@ -73,7 +71,7 @@ class Conversation:
         return Answer(stream(self.model, self.tokenizer, [ids], self.options, self.draft), keep)
 
     def prompt(self, question: Message) -> list[int]:
-        """What the model reads: as many of the newest turns as leave room for an answer."""
+        """The ids of the conversation: as many of the newest turns as leave room for an answer."""
         context = self.model.config.context_length
         room = min(self.options.max_new_tokens, max(1, context // 4))
         starts = [place for place, turn in enumerate(self.turns) if turn.role == "user" and place >= self.left_out]
@@ -82,35 +80,33 @@ class Conversation:
             if len(ids) + room <= context or self.options.past_context == "extend":
                 break
         if len(ids) > context and self.options.past_context != "extend":
-            raise ContextOverflow(
-                f"this message alone makes {len(ids):,} tokens and the model reads {context:,}; say less at a time"
-            )
+            raise ContextOverflow(f"the message is {len(ids):,} tokens and the context {context:,}; send a shorter one")
         self.left_out = start
         return ids
 
     def save(self, path: Path) -> None:
-        """Write all messages as a JSON file, which is there whole or not at all."""
+        """Write all messages as JSON, atomically."""
         with replacing(path) as file:
             values = {"messages": [asdict(message) for message in self.messages]}
             file.write(json.dumps(values, ensure_ascii=False, indent=1).encode("utf-8"))
 
     def load(self, path: Path) -> None:
-        """Go on with what `save` wrote, instead of what was said so far."""
+        """Replace the conversation by one that `save` wrote."""
         messages = read_messages(path)
         self.system = messages[0].content if messages and messages[0].role == "system" else None
         self.turns, self.left_out = messages[self.system is not None :], 0
 
 
 class Answer(Iterator[Piece]):
-    """The pieces of one answer. When it ends, or is closed early, it becomes part of the conversation."""
+    """The pieces of one answer. When it ends or is closed, it is added to the conversation."""
 
     def __init__(self, running: Stream, keep: Callable[[str], None]) -> None:
-        self.facts, self.texts = running.facts, list[str]()
+        self.stats, self.texts = running.stats, list[str]()
         self.pieces = self.run(running, keep)
 
     @property
     def text(self) -> str:
-        """What was said so far."""
+        """The answer so far."""
         return "".join(self.texts)
 
     def run(self, running: Stream, keep: Callable[[str], None]) -> Generator[Piece, None, None]:
@@ -125,7 +121,7 @@ class Answer(Iterator[Piece]):
         return next(self.pieces)
 
     def close(self) -> None:
-        """End it here, with what was said."""
+        """End the answer here; keep what there is."""
         self.pieces.close()
 
 

@@ -1,7 +1,7 @@
-"""Which tokens the model reads to say the next one, and how: with a cache of what it has read, or all anew.
+"""Which tokens the model reads for the next one, and how: with a KV cache, or by recomputing the whole window.
 
-Once `room` tokens are in view the older half is forgotten and the rest is read anew from position 0, as in training,
-so that each token follows from at least half a context. Does not know text or sampling.
+Once `room` tokens are in the window its older half is dropped and the rest is read again from position 0, as in
+training, so that each token follows from at least half a context.
 """
 
 import sys
@@ -21,27 +21,27 @@ from fathom.model.transformer import Transformer
 
 
 class Window:
-    """The tokens of one row that are in view. `room` None: all of them, however many."""
+    """The tokens of one row that the model sees. `room` None: unlimited."""
 
     def __init__(self, ids: Sequence[int], room: int | None, slides: bool) -> None:
         self.ids, self.room, self.slides = list(ids), room, slides
-        self.forgotten = 0
+        self.dropped = 0
 
     def append(self, token: int) -> None:
         self.ids.append(token)
         if self.full and self.slides:
             keep = max(1, len(self.ids) // 2)
-            self.forgotten += len(self.ids) - keep
+            self.dropped += len(self.ids) - keep
             self.ids = self.ids[-keep:]
 
     @property
     def full(self) -> bool:
-        """More is in view than can be read: nothing can follow."""
+        """More tokens than fit: nothing can follow."""
         return self.room is not None and len(self.ids) > self.room
 
 
 def room_for(config: ModelConfig, past_context: PastContext, longest: int) -> int | None:
-    """How many tokens may be in view at once; ContextOverflow when the longest prompt alone is more than that."""
+    """How many tokens a window may hold; ContextOverflow where the longest prompt alone is longer."""
     learned = config.position == "learned"
     if past_context == "extend" and learned:
         raise FathomError(
@@ -52,14 +52,14 @@ def room_for(config: ModelConfig, past_context: PastContext, longest: int) -> in
         return None
     if longest > config.context_length:
         raise ContextOverflow(
-            f"the prompt has {longest} tokens and the model reads {config.context_length}; shorten it"
-            + ("" if learned else ", or let it read on beyond what it was trained on with past_context='extend'")
+            f"the prompt has {longest} tokens and the context is {config.context_length}; shorten it"
+            + ("" if learned else ", or go beyond the trained length with past_context='extend'")
         )
     return config.context_length
 
 
 class Reader(Protocol):
-    """The model's answer to what is in view."""
+    """Runs the model on windows of tokens."""
 
     nbytes: int  # of the cache
 
@@ -67,17 +67,17 @@ class Reader(Protocol):
         """(b, V) logits of the token after each window."""
 
     def spare(self, window: Window) -> int:
-        """How long a draft may be that is read after this window, the only one, in the same pass."""
+        """How many draft tokens can follow this window, the only one, in the same pass."""
 
     def ahead(self, window: Window, draft: Sequence[int]) -> Tensor:
-        """(1 + k, V) logits of the token after the window and after each of k tokens that may follow it."""
+        """(1 + k, V) logits of the token after the window and after each of k draft tokens."""
 
     def rewind(self, count: int) -> None:
-        """Forget the last `count` tokens of the draft: they do not follow."""
+        """Discard the last `count` tokens of the draft: they were rejected."""
 
 
 class Recompute:
-    """Each window through the whole model for every token: slow, plain, and what the cache must agree with."""
+    """The whole window through the model for every token: slow, and the reference for the cache."""
 
     nbytes = 0
 
@@ -101,15 +101,15 @@ class Recompute:
 
 
 class Cached:
-    """Every token goes through the model once, all rows side by side; shorter ones are padded on the left.
+    """Every token goes through the model once, all rows in one batch; shorter ones are padded on the left.
 
-    capacity: the most tokens that will be in view. chunk: how many tokens of a prompt are read at a time.
+    capacity: the most tokens a window will hold. chunk: how many tokens of a prompt are read at a time.
     """
 
     def __init__(self, model: Transformer, capacity: int, chunk: int) -> None:
         self.model, self.capacity, self.chunk = model, capacity, chunk
         self.device, self.dtype = model.embed.weight.device, model.embed.weight.dtype
-        self.rows: list[Window] = []  # what the rows of the cache stand for
+        self.rows: list[Window] = []  # the window of each row of the cache
         self.cache = KVCache(model.config, 0, 0)
         self.nbytes = 0
 
@@ -137,7 +137,7 @@ class Cached:
         return self.model.hidden(ids, self.cache)[:, -1]
 
     def prefill(self, windows: Sequence[Window]) -> Tensor:  # -> (b, d)
-        """Read all of each row into a new cache, samples of one prompt once, a bounded number of tokens at a time."""
+        """Read each window into a new cache, samples of one prompt once, `chunk` tokens at a time."""
         texts = list(dict.fromkeys(tuple(window.ids) for window in windows))
         longest = max(map(len, texts))
         padding = [longest - len(text) for text in texts]
@@ -152,26 +152,26 @@ class Cached:
         return hidden[rows.to(self.device)]
 
     def make_cache(self, batch: int, rows: int, padding: Tensor | None) -> KVCache:
-        """An empty cache for `batch` texts, if there is memory for the `rows` that will follow from them."""
+        """An empty cache for `batch` texts; FathomError without memory for the `rows` that are sampled from them."""
         config = self.model.config
         fits(config, rows, self.capacity, self.dtype, self.device)
-        self.cache = KVCache(config, 0, 0)  # the old one goes before the new one comes
+        self.cache = KVCache(config, 0, 0)  # free the old one first
         return KVCache(config, batch, self.capacity, padding, self.dtype, self.device)
 
 
 def fits(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-    """FathomError when there is no memory for a cache of so many rows and tokens."""
+    """FathomError where there is no memory for a cache of this many rows and tokens."""
     needed, free = cache_bytes(config, rows, capacity, dtype.itemsize), free_memory(device)
     if free is not None and needed > free:
         raise FathomError(
             f"the cache of {rows:,} x {capacity:,} tokens needs {needed / 2**20:,.0f} MiB and"
-            f" {free / 2**20:,.0f} MiB are free; write fewer tokens or fewer samples"
+            f" {free / 2**20:,.0f} MiB are free; generate fewer tokens or samples"
         )
 
 
 def make_reader(model: Transformer, options: GenerateOptions, longest: int, room: int | None) -> Reader:
-    """With `use_cache` a cache that holds all that will be in view at once: the last new token is never read."""
-    wanted = longest + options.max_new_tokens - 1
+    """With `use_cache` a cache that holds the largest window; the last new token is never read."""
+    needed = longest + options.max_new_tokens - 1
     if not options.use_cache:
         return Recompute(model)
-    return Cached(model, wanted if room is None else min(wanted, room), options.prefill_chunk)
+    return Cached(model, needed if room is None else min(needed, room), options.prefill_chunk)

@@ -1,7 +1,6 @@
-"""The loop that writes: read what is in view, choose a token, show what it adds, until there is a reason to end.
+"""The generation loop: run the model on the window, choose a token, decode it, until each row has a reason to end.
 
-`stream` gives a piece for each token as it is chosen; `generate` is the same, collected. Does not know files, and
-prints nothing.
+`stream` yields a piece for each token as it is chosen; `generate` collects them; `show` writes rows in order.
 """
 
 import secrets
@@ -15,11 +14,11 @@ from fathom.generate.context import make_reader, room_for
 from fathom.generate.options import GenerateOptions
 from fathom.generate.sampling import Chooser, Samplers
 from fathom.generate.speculative import DraftModel, PromptLookup, Speculative, check_draft
-from fathom.generate.text import Completion, Facts, Piece, Row, complete
+from fathom.generate.text import Completion, Piece, Row, Stats, complete
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
-Prompt = str | Sequence[int]  # a text, or ids that are taken as they are
+Prompt = str | Sequence[int]  # a text, or token ids used as they are
 Prompts = str | Sequence[Prompt]
 
 
@@ -31,10 +30,10 @@ def stream(
     draft: Transformer | None = None,
     **changes: Any,
 ) -> "Stream":
-    """Pieces of text as the model writes them: for one text, or side by side for a list of texts or of lists of ids.
+    """Pieces of text as the model generates them: for one text, or in a batch for a list of texts or lists of ids.
 
-    `changes` are fields of GenerateOptions, such as `temperature=0`. `draft`: a smaller model of the same vocabulary
-    that guesses what comes next. Every FathomError comes before the first piece.
+    `changes`: fields of GenerateOptions, such as `temperature=0`. `draft`: a smaller model of the same vocabulary for
+    speculative decoding. Any FathomError about the call is raised before the first piece.
     """
     if isinstance(changes.get("stop"), str):
         changes["stop"] = (changes["stop"],)
@@ -50,12 +49,12 @@ def generate(
     draft: Transformer | None = None,
     **changes: Any,
 ) -> list[Completion]:
-    """What `stream` writes, whole: `num_samples` completions of each prompt, in the order of the prompts."""
+    """What `stream` yields, collected: `num_samples` completions of each prompt, in the order of the prompts."""
     return stream(model, tokenizer, prompts, options, draft, **changes).collect()
 
 
 class Stream(Iterator[Piece]):
-    """Pieces as they are chosen. `facts`: what was measured so far. `prompts`: the text each row goes on from."""
+    """Pieces as they are chosen. `stats`: timing so far. `prompts`: the prompt of each row as text."""
 
     def __init__(
         self,
@@ -65,18 +64,20 @@ class Stream(Iterator[Piece]):
         options: GenerateOptions,
         draft: Transformer | None = None,
     ) -> None:
-        vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)  # a padded vocabulary ends in no tokens
+        vocab_size = min(
+            tokenizer.vocab_size, model.config.vocab_size
+        )  # a padded vocabulary ends in rows without tokens
         ids = [prompt_ids(tokenizer, prompt, vocab_size) for prompt in prompts]
         longest = max(map(len, ids), default=1)
         room = room_for(model.config, options.past_context, longest)
         reader = make_reader(model, options, longest, room)
-        self.facts = Facts(secrets.randbits(32) if options.seed is None else options.seed, sum(map(len, ids)))
+        self.stats = Stats(secrets.randbits(32) if options.seed is None else options.seed, sum(map(len, ids)))
         self.prompts, self.rows = [], list[Row]()
         for prompt, start in zip(prompts, ids):
             for _ in range(options.num_samples):
                 self.prompts.append(prompt if isinstance(prompt, str) else tokenizer.decode(prompt))
                 self.rows.append(Row(len(self.rows), start, room, tokenizer, options))
-        chooser = Chooser(model, reader, Samplers(options), self.rows, self.facts, vocab_size)
+        chooser = Chooser(model, reader, Samplers(options), self.rows, self.stats, vocab_size)
         self.chooser = speculating(chooser, options, longest, draft)
         self.pieces = self.run()
 
@@ -88,38 +89,38 @@ class Stream(Iterator[Piece]):
         return complete(self, self.prompts)
 
     def run(self) -> Iterator[Piece]:
-        """The loop."""
+        """The loop: one pass of the model for all rows that have not ended."""
         while live := [row for row in self.rows if row.finish_reason is None]:
             began = time.perf_counter()
             chosen = self.chooser.choose(live)
             seconds = time.perf_counter() - began
             pieces = [row.accept(token, logprob) for row, token, logprob in chosen if row.finish_reason is None]
-            self.facts.count(len(pieces), seconds)
-            self.facts.cache_bytes = self.chooser.nbytes
-            self.facts.forgotten = sum(row.window.forgotten for row in self.rows)
+            self.stats.count(len(pieces), seconds)
+            self.stats.cache_bytes = self.chooser.nbytes
+            self.stats.dropped = sum(row.window.dropped for row in self.rows)
             yield from pieces
 
 
 def speculating(
     chooser: Chooser, options: GenerateOptions, longest: int, draft: Transformer | None
 ) -> Chooser | Speculative:
-    """The chooser itself, or for a single row one that judges drafts, if any are wanted; several rows do without."""
+    """The chooser itself, or for a single row one that verifies drafts if asked for; several rows do without."""
     if draft is not None:
         check_draft(chooser.model, draft, options, chooser.vocab_size)
     if len(chooser.generators) != 1 or (draft is None and options.speculate == "off"):
         return chooser
-    chooser.facts.proposed = 0
+    chooser.stats.proposed = 0
     if draft is None:
         return Speculative(chooser, PromptLookup())
-    made = (chooser.samplers, chooser.generators[0], chooser.vocab_size)
-    return Speculative(chooser, DraftModel(draft, *made, longest + options.max_new_tokens, options.prefill_chunk))
+    sampling = (chooser.samplers, chooser.generators[0], chooser.vocab_size)
+    return Speculative(chooser, DraftModel(draft, *sampling, longest + options.max_new_tokens, options.prefill_chunk))
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[int]:
-    """What the model reads of a prompt: of a text bos, where the format has one, and its ids; of ids themselves.
+    """The ids of a prompt: for a text bos, where the format has one, and its ids; ids as they are.
 
-    An empty text starts as a document does: from bos, else from eos, which ends the one before it, else from a
-    newline, else from the first token.
+    An empty text starts as a document does: from bos, else from eos (the end of the document before), else from a
+    newline, else from token 0.
     """
     ids = tokenizer.prefix + tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if outside := [i for i in ids if not 0 <= i < vocab_size]:
@@ -130,7 +131,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[in
 
 
 def first_id(tokenizer: Tokenizer) -> int:
-    """What comes before an empty text for a tokenizer without bos."""
+    """The first id of an empty text for a tokenizer without bos."""
     if tokenizer.eos is not None:
         return tokenizer.eos
     try:
@@ -139,31 +140,29 @@ def first_id(tokenizer: Tokenizer) -> int:
         return 0
 
 
-# A stream told to a reader: rows one after another, in order, each as early as it can be.
-#
-# The first row is shown as it is written; what the rows after it have written meanwhile waits until it is their turn.
-# Does not know where the text goes.
-
 BETWEEN = "\n\n---\n\n"  # between one row and the next
 
 
-def tell(stream: Stream, write: Callable[[str], None], echo: bool = True) -> list[Completion]:
-    """Run `stream` and give `write` the text of each row, after its prompt if `echo`; returns the completions."""
+def show(stream: Stream, write: Callable[[str], None], echo: bool = True) -> list[Completion]:
+    """Run `stream` and pass its text to `write`, each row after its prompt if `echo`; returns the completions.
+
+    Rows are written in order, each as early as possible: text of later rows waits until the rows before have ended.
+    """
     waiting = [[BETWEEN * (row > 0) + prompt * echo] for row, prompt in enumerate(stream.prompts)]
     pieces: list[Piece] = []
     ended: set[int] = set()
-    turn = show(waiting, ended, 0, write)
+    turn = flush(waiting, ended, 0, write)
     for piece in stream:
         pieces.append(piece)
         waiting[piece.row].append(piece.text)
         if piece.finish_reason:
             ended.add(piece.row)
-        turn = show(waiting, ended, turn, write)
+        turn = flush(waiting, ended, turn, write)
     return complete(pieces, stream.prompts)
 
 
-def show(waiting: list[list[str]], ended: set[int], turn: int, write: Callable[[str], None]) -> int:
-    """Write what waits of the row whose turn it is, and once it has ended of those after it; returns the new turn."""
+def flush(waiting: list[list[str]], ended: set[int], turn: int, write: Callable[[str], None]) -> int:
+    """Write the waiting text of the current row, and of those after it once it has ended; returns the new turn."""
     while turn < len(waiting):
         if text := "".join(waiting[turn]):
             write(text)

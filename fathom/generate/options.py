@@ -1,7 +1,7 @@
-"""What can be chosen when text is generated, checked before anything runs.
+"""Options of text generation, validated before anything runs.
 
-`None` is off for every sampler; temperature 0 is greedy. The order in which samplers act is itself a choice, because
-it changes the result. Does not import torch, so that a command line can read it at once.
+`None` turns a sampler off; temperature 0 is greedy. The order of samplers is an option too, because it changes the
+result. Does not import torch, so that the command line starts quickly.
 """
 
 import math
@@ -22,8 +22,8 @@ class SamplingOptions:
 
     temperature: float | None = 1.0  # below 1 sharper, above 1 flatter, 0 always the likeliest token
     top_k: int | None = None  # only the k likeliest
-    top_p: float | None = None  # only the fewest that hold this much probability together
-    min_p: float | None = None  # only those at least this probable, as a share of the likeliest
+    top_p: float | None = None  # only the fewest likeliest that together have this probability
+    min_p: float | None = None  # only those at least this fraction as probable as the likeliest
     repetition_penalty: float | None = None  # above 1: tokens already in the text become less likely
     samplers: tuple[str, ...] = ORDER
 
@@ -34,7 +34,7 @@ class SamplingOptions:
             raise FathomError(problem)
 
     def steps(self) -> tuple[tuple[str, float], ...]:
-        """The samplers that do something, in their order, each with its value."""
+        """The active samplers in their order, each with its value."""
         values = ((name, getattr(self, name)) for name in self.samplers)
         return tuple((name, value) for name, value in values if value is not None and value != NEUTRAL.get(name))
 
@@ -45,16 +45,18 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(SamplingOptions):
-    """How the next token is chosen, how much is written and where it ends."""
+    """How the next token is chosen, how many are generated and where generation ends."""
 
     max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()  # texts before which a sample ends
+    stop: tuple[str, ...] = ()  # a sample ends before any of these texts
     num_samples: int = 1  # of each prompt, in one batch
     seed: int | None = None  # sample i of seed s is the first sample of seed s + i; None: a new one each time
     use_cache: bool = True
-    past_context: PastContext = "slide"  # when context_length is full: forget the older half, stop, or read on (rope)
-    prefill_chunk: int = 512  # tokens of a prompt that are read at a time; bounds the memory
-    speculate: Speculate = "off"  # lookup: guess what comes next from the text so far, for one sample of one prompt
+    past_context: PastContext = (
+        "slide"  # when the context is full: drop the older half, stop, or go on beyond it (rope)
+    )
+    prefill_chunk: int = 512  # tokens of a prompt per pass; bounds the memory
+    speculate: Speculate = "off"  # lookup: draft from repeats in the text, for one sample of one prompt
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,18 +65,18 @@ class GenerateOptions(SamplingOptions):
 
 
 def _sampling_problems(o: SamplingOptions) -> list[str]:
-    found = []
+    problems = []
     if o.temperature is not None and not 0 <= o.temperature < math.inf:
-        found.append(f"temperature is {o.temperature}; expected 0 (always the likeliest token) or more")
+        problems.append(f"temperature is {o.temperature}; expected 0 (always the likeliest token) or more")
     if o.top_k is not None and not o.top_k >= 1:
-        found.append(f"top_k is {o.top_k}; expected at least 1; leave it out to keep all tokens")
+        problems.append(f"top_k is {o.top_k}; expected at least 1; leave it out to keep all tokens")
     if o.top_p is not None and not 0 < o.top_p <= 1:
-        found.append(f"top_p is {o.top_p}; expected a probability above 0 and up to 1; 1 keeps all tokens")
+        problems.append(f"top_p is {o.top_p}; expected a probability above 0 and up to 1; 1 keeps all tokens")
     if o.min_p is not None and not 0 <= o.min_p <= 1:
-        found.append(f"min_p is {o.min_p}; expected a share from 0 to 1; 0 keeps all tokens")
+        problems.append(f"min_p is {o.min_p}; expected a share from 0 to 1; 0 keeps all tokens")
     if o.repetition_penalty is not None and not 0 < o.repetition_penalty < math.inf:
-        found.append(f"repetition_penalty is {o.repetition_penalty}; expected a number above 0; 1 is off")
-    return found or _order_problems(o)
+        problems.append(f"repetition_penalty is {o.repetition_penalty}; expected a number above 0; 1 is off")
+    return problems or _order_problems(o)
 
 
 def _order_problems(o: SamplingOptions) -> list[str]:
@@ -92,17 +94,17 @@ def _order_problems(o: SamplingOptions) -> list[str]:
 
 
 def _length_problems(o: GenerateOptions) -> list[str]:
-    found = [
+    problems = [
         f"{name} is {getattr(o, name)}; expected at least 1"
         for name in ("max_new_tokens", "num_samples", "prefill_chunk")
         if getattr(o, name) < 1
     ]
     if "" in o.stop:
-        found.append("a stop string is empty; expected at least one character")
+        problems.append("a stop string is empty; expected at least one character")
     if o.seed is not None and not 0 <= o.seed < 2**62:
-        found.append(f"seed is {o.seed}; expected a whole number from 0 to below 2**62")
+        problems.append(f"seed is {o.seed}; expected a whole number from 0 to below 2**62")
     if o.past_context not in ("slide", "stop", "extend"):
-        found.append(f"past_context is {o.past_context!r}; choose one of slide, stop, extend")
+        problems.append(f"past_context is {o.past_context!r}; choose one of slide, stop, extend")
     if o.speculate not in ("off", "lookup"):
-        found.append(f"speculate is {o.speculate!r}; choose off or lookup")
-    return found
+        problems.append(f"speculate is {o.speculate!r}; choose off or lookup")
+    return problems

@@ -1,8 +1,8 @@
 """From the logits of the next token to the token.
 
-Each sampler is a function logits (b, V) -> logits (b, V), float32, that moves logits or sets those it leaves out to
--inf; nothing is renormalised until `chances`, whose softmax then spreads the probability over the kept set alone. Does
-not know models or text.
+Each sampler is a function logits (b, V) -> logits (b, V), float32, that changes logits or sets excluded ones to -inf;
+nothing is renormalised until `probabilities`, whose softmax is over the kept set alone. `Chooser` runs the model, the
+samplers and the draw for every row.
 """
 
 import math
@@ -16,22 +16,22 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.generate.context import Reader
 from fathom.generate.options import SamplingOptions
-from fathom.generate.text import Facts, Row
+from fathom.generate.text import Row, Stats
 from fathom.model.transformer import Transformer
 
 OUT = float("-inf")
-FIRST = 512  # the likeliest tokens among which a nucleus is sought before all are sorted
+FIRST = 512  # a nucleus is searched among this many likeliest tokens before all are sorted
 
 
 def temperature(logits: Tensor, value: float) -> Tensor:
-    """Differences of logits divided by `value`; 0 leaves only the likeliest token (of equals, the first)."""
+    """Logits divided by `value`, relative to the largest; 0 keeps only the likeliest token (the first of equals)."""
     if value == 0:
         return torch.full_like(logits, OUT).scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
-    return (logits - logits.amax(-1, keepdim=True)) / max(value, 1e-30)  # at most 0: nothing overflows
+    return (logits - logits.amax(-1, keepdim=True)) / max(value, 1e-30)  # all <= 0: no overflow
 
 
 def top_k(logits: Tensor, k: float) -> Tensor:
-    """Only the k likeliest, with all that tie with the k-th (Fan et al. 2018)."""
+    """Keeps the k likeliest tokens, and all that tie with the k-th (Fan et al. 2018)."""
     least = logits.topk(min(int(k), logits.shape[-1])).values[:, -1:]
     return logits.masked_fill(logits < least, OUT)
 
@@ -39,16 +39,18 @@ def top_k(logits: Tensor, k: float) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """The nucleus: the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020, eq. 2)."""
     whole = logits.shape[-1]
-    for k in (FIRST, whole) if logits.is_cpu and whole > FIRST else (whole,):  # a GPU sorts sooner than it answers
+    for k in (
+        (FIRST, whole) if logits.is_cpu and whole > FIRST else (whole,)
+    ):  # on a GPU sorting all is faster than a host check
         ordered = logits.topk(k).values
-        chances = (ordered - logits.logsumexp(-1, keepdim=True)).exp()
-        before = chances.cumsum(-1) - chances
+        p_sorted = (ordered - logits.logsumexp(-1, keepdim=True)).exp()
+        before = p_sorted.cumsum(-1) - p_sorted
         if k < whole and (before[:, -1] >= p).all():
             break
-    count = (before < p).sum(-1, keepdim=True).clamp(min=1)  # those before it do not suffice
+    count = (before < p).sum(-1, keepdim=True).clamp(min=1)  # tokens whose predecessors do not reach p
     least = ordered.gather(-1, count - 1)
     equal, more = logits == least, logits > least
-    first = equal & (equal.cumsum(-1) <= count - more.sum(-1, keepdim=True))  # of equals, the first
+    first = equal & (equal.cumsum(-1) <= count - more.sum(-1, keepdim=True))  # the first of equals
     return logits.masked_fill(~(more | first), OUT)
 
 
@@ -83,53 +85,48 @@ class Samplers:
         return self.options.describe()
 
 
-def chances(logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
+def probabilities(logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
     """softmax(logits), in float64 where the device has it."""
     return logits.to(torch.float32 if logits.device.type == "mps" else torch.float64).softmax(-1)
 
 
 def pick(weights: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
-    """One token for each row, as often as its share of the row's weights, by the inverse of their running sum.
+    """One token per row, drawn in proportion to the row's weights by inverting their cumulative sum.
 
-    One uniform number for each row, from its own CPU generator: a row's draws do not hang on the rows beside it.
+    One uniform number per row from its own CPU generator: samples do not depend on the batch.
     """
-    up_to = weights.cumsum(-1)  # (b, V)
-    mark = 1 - torch.stack([torch.rand(1, generator=g, dtype=weights.dtype) for g in generators])  # (b, 1) in (0, 1]
-    return torch.searchsorted(up_to, mark.to(weights.device) * up_to[:, -1:]).squeeze(-1)
+    cumulative = weights.cumsum(-1)  # (b, V)
+    threshold = 1 - torch.stack(
+        [torch.rand(1, generator=g, dtype=weights.dtype) for g in generators]
+    )  # (b, 1) in (0, 1]
+    return torch.searchsorted(cumulative, threshold.to(weights.device) * cumulative[:, -1:]).squeeze(-1)
 
 
 def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
-    """One token for each row from softmax(logits)."""
-    return pick(chances(logits), generators)
+    """One token per row from softmax(logits)."""
+    return pick(probabilities(logits), generators)
 
-
-# How the next token of each row is chosen: read what is in view, sample, draw.
-#
-# Does not know text, nor when a row ends.
 
 Chosen = tuple[Row, int, float]  # a row, its next token, and ln of the model's own probability of that token
-Draw = Callable[[Tensor, Sequence[torch.Generator]], Tensor]  # as `sampling.draw`
+Draw = Callable[[Tensor, Sequence[torch.Generator]], Tensor]  # such as `draw`
 
 
 class Chooser:
-    """One token for each row in each pass.
-
-    Each row has a generator of its own: its draws do not hang on the rows beside it.
-    """
+    """The next token of each row: a pass of the model, samplers, a draw. Each row has its own random generator."""
 
     def __init__(
-        self, model: Transformer, reader: Reader, samplers: Samplers, rows: Sequence[Row], facts: Facts, vocab_size: int
+        self, model: Transformer, reader: Reader, samplers: Samplers, rows: Sequence[Row], stats: Stats, vocab_size: int
     ) -> None:
-        self.model, self.reader, self.samplers, self.facts = model, reader, samplers, facts
+        self.model, self.reader, self.samplers, self.stats = model, reader, samplers, stats
         self.vocab_size, self.device = vocab_size, model.embed.weight.device
-        self.generators = [torch.Generator().manual_seed(facts.seed + row.index) for row in rows]
+        self.generators = [torch.Generator().manual_seed(stats.seed + row.index) for row in rows]
         self.seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device=self.device)  # tokens in each text
         for row in rows:
             self.seen[row.index, row.window.ids] = True
 
     @property
     def nbytes(self) -> int:
-        """Of what is kept of the past."""
+        """Bytes of the cache."""
         return self.reader.nbytes
 
     @torch.no_grad()
@@ -137,31 +134,39 @@ class Chooser:
         """The next token of each row."""
         with evaluating(self.model):
             logits = self.reader.logits([row.window for row in live])
-        return self.sample(self.checked(logits), live)
+        return self.sample(self.over_vocabulary(logits), live)
 
-    def checked(self, logits: Tensor) -> Tensor:
-        """What the model says, as `finite` has it."""
-        return finite(logits[:, : self.vocab_size])
+    def over_vocabulary(self, logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
+        """In float32, without the rows that pad the model's vocabulary."""
+        return logits[:, : self.vocab_size].float()
 
     def sample(self, logits: Tensor, live: Sequence[Row], draw: Draw = draw) -> list[Chosen]:
-        """A token for each row from its logits (b, V), which from then on is one of those seen."""
+        """A token for each row from its logits (b, V), marked as seen. The host waits for the device once, at the end:
+        a token and its log-probability come back together, and that is not finite where the logits are not."""
         index = torch.tensor([row.index for row in live], device=self.device)
         ids = draw(self.samplers(logits, self.seen[index]), [self.generators[row.index] for row in live])  # (b,)
+        ids = ids.clamp(max=self.vocab_size - 1)  # NaN draws no token
         self.seen[index, ids] = True
-        logprobs = logits.log_softmax(-1).gather(1, ids[:, None])  # (b, 1)
-        return list(zip(live, ids.tolist(), logprobs.flatten().tolist()))
+        logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)  # (b,)
+        tokens, values = torch.stack((ids.to(logprobs.dtype), logprobs)).tolist()  # float32 holds ids below 2^24
+        if not all(map(math.isfinite, values)):
+            raise FathomError(NOT_FINITE.format("the model"))
+        return list(zip(live, map(int, tokens), values))
 
 
-def finite(logits: Tensor, of: str = "the model") -> Tensor:  # (b, V) -> (b, V)
-    """Logits in float32, refused when they are not numbers."""
+NOT_FINITE = "{}'s logits are not finite; its weights are damaged or its dtype is too narrow"
+
+
+def finite(logits: Tensor, of: str) -> Tensor:  # (b, V) -> (b, V)
+    """Logits in float32; FathomError where they are not finite."""
     if not logits.amax(-1).isfinite().all():
-        raise FathomError(f"{of}'s logits are not finite numbers; its weights are damaged or its dtype too small")
+        raise FathomError(NOT_FINITE.format(of))
     return logits.float()
 
 
 @contextmanager
 def evaluating(model: Transformer) -> Iterator[None]:
-    """Without dropout; afterwards as before."""
+    """In evaluation mode (no dropout) inside; the mode is restored."""
     training = model.training
     if training:
         model.eval()

@@ -1,8 +1,8 @@
-"""Several tokens for one pass: something guesses what comes next, the model reads the guess whole and judges it.
+"""Speculative decoding: a proposer drafts several tokens, and the model verifies them all in one pass.
 
-A pass over k tokens costs hardly more than over one, as long as both wait for the weights to be read. What is kept
-follows the model's own distribution exactly, after all samplers (Leviathan et al. 2023, algorithm 1; Chen et al. 2023,
-theorem 1). Does not know where guesses come from.
+A pass over k tokens costs hardly more than over one, while both are bound by reading the weights. Accepted tokens
+follow the model's own distribution exactly, after all samplers (Leviathan et al. 2023, algorithm 1; Chen et al. 2023,
+theorem 1). Drafts come from repeats in the text (PromptLookup) or from a smaller model (DraftModel).
 """
 
 from collections.abc import Sequence
@@ -16,59 +16,60 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.generate.context import fits
 from fathom.generate.options import GenerateOptions
-from fathom.generate.sampling import Chooser, Chosen, Draw, Samplers, chances, draw, evaluating, finite, pick
+from fathom.generate.sampling import Chooser, Chosen, Draw, Samplers, draw, evaluating, finite, pick, probabilities
 from fathom.generate.text import Row
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
-MOST = 16  # tokens that are proposed for one pass
-FIRST = 4  # and for the first one
+MOST = 16  # draft tokens of one pass
+FIRST = 4  # of the first pass
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A guess: tokens, and the distribution q that each was drawn from; None: they were not drawn, q is certain."""
+    """Draft tokens, and the distribution q that each was drawn from; None: deterministic, q is one-hot."""
 
     tokens: list[int] = field(default_factory=list)
     q: Tensor | None = None  # (k, V)
 
-    def judge(self, place: int) -> Draw:
-        """How the token at this place of the draft is chosen, or the one that follows all of it."""
+    def verifier(self, place: int) -> Draw:
+        """How the token at this place of the draft, or the one after all of it, is drawn."""
         if self.q is None or place == len(self.tokens):
             return draw
-        return partial(settle, token=self.tokens[place], q=self.q[place])
+        return partial(accept_or_resample, token=self.tokens[place], q=self.q[place])
 
 
 class Proposer(Protocol):
-    """What guesses."""
+    """Where drafts come from."""
 
     @property
     def nbytes(self) -> int:
-        """Of what it keeps of the past."""
+        """Bytes of its cache."""
 
     def propose(self, text: list[int], seen: Tensor, most: int) -> Draft:
-        """Up to `most` tokens that may follow `text`, which only ever grows. `seen` (1, V): which tokens it holds."""
+        """Up to `most` tokens that may follow `text`, which only grows. `seen` (1, V): the tokens in it."""
 
 
-def settle(scores: Tensor, generators: Sequence[torch.Generator], token: int, q: Tensor) -> Tensor:  # (1, V) -> (1,)
-    """`token`, drawn from q, with probability min(1, p / q), else a draw from what p has more than q; p: of `scores`.
+def accept_or_resample(
+    scores: Tensor, generators: Sequence[torch.Generator], token: int, q: Tensor
+) -> Tensor:  # (1, V) -> (1,)
+    """Accept `token`, drawn from q, with probability min(1, p / q), else draw from max(p - q, 0); p: of `scores`.
 
-    The result is distributed as p: min(p, q) comes from what is kept and max(p - q, 0) from what is not. A token that
-    was not kept is never drawn again. Where q is certain this is the same as a draw from p.
+    The result is distributed as p. A rejected token is never drawn again. Where q is one-hot this is a draw from p.
     """
-    (p,) = chances(scores)  # (V,)
+    (p,) = probabilities(scores)  # (V,)
     q = q.to(p)
     if torch.rand(1, generator=generators[0], dtype=torch.float64).item() * q[token] < p[token]:
         return torch.tensor([token], device=scores.device)
-    more = (p - q).clamp(min=0)
-    return pick((more if more.any() else p)[None], generators)  # nothing is more where they differ by rounding alone
+    residual = (p - q).clamp(min=0)
+    return pick((residual if residual.any() else p)[None], generators)  # all 0 where p and q differ by rounding alone
 
 
 class Speculative:
-    """Chooses for one row: in each pass as much of a draft as the model agrees to, and one token more.
+    """Chooses for one row: in each pass the accepted part of a draft, and one token more.
 
-    A draft is up to twice as long as the one before if all of that was kept, else as long as what was kept.
+    A draft is up to twice as long as the last if all of that was accepted, else as long as its accepted part.
     """
 
     def __init__(self, chooser: Chooser, proposer: Proposer) -> None:
@@ -86,33 +87,29 @@ class Speculative:
         self.text = self.text or list(row.window.ids)
         room = min(self.length, row.left - 1, self.reader.spare(row.window))
         draft = self.proposer.propose(self.text, self.chooser.seen, room)
-        chosen = self.judged(row, draft) if draft.tokens else self.chooser.choose(live)
+        chosen = self.verified(row, draft) if draft.tokens else self.chooser.choose(live)
         self.text += [token for _, token, _ in chosen]
         return chosen
 
-    def judged(self, row: Row, draft: Draft) -> list[Chosen]:
-        """The draft up to the first token that is not kept, and in its place, or after all of it, one more."""
+    def verified(self, row: Row, draft: Draft) -> list[Chosen]:
+        """The draft up to its first rejected token, and one more in its place or after all of it."""
         with evaluating(self.chooser.model):
-            logits = self.chooser.checked(self.reader.ahead(row.window, draft.tokens))  # (1 + k, V)
+            logits = self.chooser.over_vocabulary(self.reader.ahead(row.window, draft.tokens))  # (1 + k, V)
         chosen: list[Chosen] = []
         for place, here in enumerate(logits.split(1)):  # (1, V)
-            chosen += self.chooser.sample(here, [row], draft.judge(place))
+            chosen += self.chooser.sample(here, [row], draft.verifier(place))
             if [chosen[-1][1]] != draft.tokens[place : place + 1]:
                 break
-        self.learn(len(draft.tokens), len(chosen) - 1)
+        self.adapt(len(draft.tokens), len(chosen) - 1)
         return chosen
 
-    def learn(self, proposed: int, kept: int) -> None:
-        """Forget what was read and not kept; how much to propose next."""
-        self.reader.rewind(proposed - kept)
-        self.length = min(MOST, 2 * self.length) if kept == proposed else max(1, kept)
-        facts = self.chooser.facts
-        facts.proposed, facts.accepted = (facts.proposed or 0) + proposed, facts.accepted + kept
+    def adapt(self, proposed: int, accepted: int) -> None:
+        """Rewind the cache over rejected tokens; choose the length of the next draft."""
+        self.reader.rewind(proposed - accepted)
+        self.length = min(MOST, 2 * self.length) if accepted == proposed else max(1, accepted)
+        stats = self.chooser.stats
+        stats.proposed, stats.accepted = (stats.proposed or 0) + proposed, stats.accepted + accepted
 
-
-# Where guesses come from: from the text itself, which repeats, or from a smaller model of the same vocabulary.
-#
-# Does not know who judges them.
 
 LONGEST, SHORTEST = 8, 2  # tokens at the end of the text that are looked for in it
 PADDING = 128  # a vocabulary may be filled up to a round number
@@ -178,7 +175,7 @@ class DraftModel:
         tokens, q = list[int](), list[Tensor]()
         logits = self.read(view[same:])
         while len(tokens) < most:
-            q.append(chances(self.samplers(logits, seen)))  # (1, V)
+            q.append(probabilities(self.samplers(logits, seen)))  # (1, V)
             tokens += pick(q[-1], [self.generator]).tolist()
             seen[0, tokens[-1]] = True
             if len(tokens) < most:

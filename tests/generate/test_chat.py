@@ -39,7 +39,7 @@ def test_answers_are_what_follows_the_rendered_conversation() -> None:
         answer = said.say(question)
         assert "".join(piece.text for piece in answer) == expected.text == answer.text
         messages.append(Message("assistant", expected.text.strip()))
-        assert said.messages == messages and answer.facts.prompt_tokens == len(ids)
+        assert said.messages == messages and answer.stats.prompt_tokens == len(ids)
     assert said.dropped == []
 
 
@@ -70,7 +70,7 @@ def test_the_oldest_exchanges_are_dropped_and_named(context_length: int) -> None
             *said.turns[said.left_out :],
             Message("user", f"Hello {turn} world, how are you?"),
         ]
-        assert answer.facts.prompt_tokens == len(render(said.tokenizer, view, reply=True).ids) <= context_length - 12
+        assert answer.stats.prompt_tokens == len(render(said.tokenizer, view, reply=True).ids) <= context_length - 12
         list(answer)
         dropped.append(len(said.dropped))
     assert dropped == sorted(dropped) and dropped[-1] >= 8 and all(count % 2 == 0 for count in dropped)
@@ -89,7 +89,7 @@ def test_no_more_is_dropped_than_has_to_be() -> None:
 def test_a_message_that_does_not_fit_is_refused_with_both_counts_and_not_said() -> None:
     said = talk(context_length=60)
     list(said.say("Hello"))
-    with pytest.raises(ContextOverflow, match=r"alone makes \d\d\d tokens and the model reads 60"):
+    with pytest.raises(ContextOverflow, match=r"the message is \d\d\d tokens and the context 60"):
         said.say("x " * 300)
     assert len(said.messages) == 2 and said.dropped == []
     assert list(said.say("Hello"))

@@ -49,7 +49,7 @@ def test_a_window_forgets_its_older_half_and_keeps_count() -> None:
     window = Window(range(10), 10, slides=True)
     for token in (10, 11, 12):
         window.append(token)
-    assert (window.ids, window.forgotten, window.full) == ([6, 7, 8, 9, 10, 11, 12], 6, False)
+    assert (window.ids, window.dropped, window.full) == ([6, 7, 8, 9, 10, 11, 12], 6, False)
     assert not any(_grown(Window([0], room, slides=True), 9).full for room in (1, 2, 3))
 
 
@@ -113,7 +113,7 @@ def _refuse_large(cache: Any) -> Any:
 def test_a_prompt_longer_than_the_context_is_refused_with_both_counts(kind: str) -> None:
     config = random_model(kind).config
     assert room_for(config, "stop", CONTEXT) == room_for(config, "slide", CONTEXT) == CONTEXT
-    with pytest.raises(ContextOverflow, match=rf"{CONTEXT + 1} tokens and the model reads {CONTEXT}") as problem:
+    with pytest.raises(ContextOverflow, match=rf"{CONTEXT + 1} tokens and the context is {CONTEXT}") as problem:
         room_for(config, "stop", CONTEXT + 1)
     assert ("extend" in str(problem.value)) == (kind != "gpt")
 

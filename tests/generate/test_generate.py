@@ -93,8 +93,8 @@ def test_without_a_seed_a_new_one_is_drawn_and_told() -> None:
     model = random_model("llama")
     first, second = (stream(model, BYTES, "a", max_new_tokens=20) for _ in range(2))
     tokens = first.collect()[0].tokens
-    assert first.facts.seed != second.facts.seed
-    assert generate(model, BYTES, "a", max_new_tokens=20, seed=first.facts.seed)[0].tokens == tokens
+    assert first.stats.seed != second.stats.seed
+    assert generate(model, BYTES, "a", max_new_tokens=20, seed=first.stats.seed)[0].tokens == tokens
 
 
 def test_logprobs_are_the_models_own_whatever_the_samplers_do() -> None:
@@ -138,7 +138,7 @@ def test_rope_reads_on_beyond_its_context_when_asked() -> None:
 
 
 def test_too_long_a_prompt_is_refused_before_anything_runs() -> None:
-    with pytest.raises(ContextOverflow, match="161 tokens and the model reads 160"):
+    with pytest.raises(ContextOverflow, match="161 tokens and the context is 160"):
         stream(random_model("llama"), BYTES, "a" * (CONTEXT + 1))
 
 
@@ -241,12 +241,12 @@ def test_facts_count_what_was_done() -> None:
     model = random_model("llama", context_length=32)
     running: Stream = stream(model, BYTES, ["abcd", "ef"], num_samples=3, max_new_tokens=40, seed=4)
     list(running)
-    facts = running.facts
-    assert (facts.seed, facts.prompt_tokens, facts.decode_tokens) == (4, 6, 6 * 39)
-    assert facts.cache_bytes == 2 * 2 * 2 * 8 * 32 * 6 * 4  # 2 L g c T b itemsize
-    assert facts.forgotten == 6 * 17  # of 33 the newer 16 stay
-    assert facts.prefill_rate > 0 and facts.decode_rate > 0
-    assert "slid out of view" in facts.describe()
+    stats = running.stats
+    assert (stats.seed, stats.prompt_tokens, stats.decode_tokens) == (4, 6, 6 * 39)
+    assert stats.cache_bytes == 2 * 2 * 2 * 8 * 32 * 6 * 4  # 2 L g c T b itemsize
+    assert stats.dropped == 6 * 17  # of 33 the newer 16 stay
+    assert stats.prefill_rate > 0 and stats.decode_rate > 0
+    assert "tokens were dropped" in stats.describe()
 
 
 def test_no_prompts_are_no_completions() -> None:

@@ -109,7 +109,7 @@ def test_q_is_what_each_token_was_drawn_from() -> None:
 
 def test_a_draft_models_cache_must_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "free_memory", lambda device: 1000)
-    with pytest.raises(FathomError, match="are free; write fewer"):
+    with pytest.raises(FathomError, match="are free; generate fewer"):
         drafter(random_model("llama"), 100)
 
 

@@ -16,7 +16,7 @@ from fathom.errors import FathomError
 from fathom.generate.generate import generate, stream
 from fathom.generate.options import GenerateOptions
 from fathom.generate.sampling import Samplers
-from fathom.generate.speculative import Draft, Speculative, settle
+from fathom.generate.speculative import Draft, Speculative, accept_or_resample
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from tests.generate.models import KINDS, random_model
@@ -99,7 +99,7 @@ def test_a_greedy_draft_model_changes_nothing_and_itself_is_always_right(given: 
         assert generate(model, BYTES, "To be", draft=other, max_new_tokens=80, **given)[0].tokens == plain[0].tokens
     running = stream(model, BYTES, "To be", draft=model, max_new_tokens=80, **given)
     list(running)
-    assert running.facts.accepted == running.facts.proposed > 60
+    assert running.stats.accepted == running.stats.proposed > 60
 
 
 @pytest.mark.parametrize("kind", ["bigram", "gpt"])
@@ -110,7 +110,7 @@ def test_a_draft_model_with_a_smaller_context_goes_on_with_the_end_of_the_text(k
         plain = generate(model, BYTES, prompt, max_new_tokens=90, temperature=0)
         running = stream(model, BYTES, prompt, draft=other, max_new_tokens=90, temperature=0)
         assert running.collect()[0].tokens == plain[0].tokens
-        assert kind != "bigram" or running.facts.accepted == running.facts.proposed > 70
+        assert kind != "bigram" or running.stats.accepted == running.stats.proposed > 70
 
 
 @pytest.mark.parametrize("prompt", ["Once upon a time", "Lily had a dog. Lily had a dog. Lily had", ""])
@@ -120,7 +120,7 @@ def test_a_trained_model_writes_the_same_story(shared_data: Path, prompt: str) -
     plain = generate(model, tokenizer, prompt, max_new_tokens=250, temperature=0)
     running = stream(model, tokenizer, prompt, max_new_tokens=250, temperature=0, speculate="lookup")
     assert running.collect()[0].tokens == plain[0].tokens
-    assert running.facts.accepted > 20
+    assert running.stats.accepted > 20
     assert generate(model, tokenizer, prompt, draft=other, max_new_tokens=250, temperature=0)[0].text == plain[0].text
 
 
@@ -155,7 +155,7 @@ def test_every_way_a_draft_can_be_settled_adds_up_to_p(
         results = Counter[int]()
         for second in grid:
             uniform(monkeypatch, [first, second])
-            results[int(settle(p.log()[None], [torch.Generator()], token=token, q=q))] += 1
+            results[int(accept_or_resample(p.log()[None], [torch.Generator()], token=token, q=q))] += 1
         for result, count in results.items():
             found[result] += q[token] * count / len(grid) ** 2
     torch.testing.assert_close(found, p, atol=1e-12, rtol=0)
@@ -166,7 +166,7 @@ def test_p_and_q_that_differ_by_rounding_alone_leave_p() -> None:
     p = torch.tensor([0.5, 0.5], dtype=torch.float64)
     q = torch.tensor([0.5 + 1e-9, 0.5 + 1e-9], dtype=torch.float64)
     drawn = Counter(
-        int(settle(p.log()[None], [torch.Generator().manual_seed(i)], token=0, q=q * 4)) for i in range(400)
+        int(accept_or_resample(p.log()[None], [torch.Generator().manual_seed(i)], token=0, q=q * 4)) for i in range(400)
     )
     assert min(drawn[0], drawn[1]) > 60
 
@@ -227,7 +227,7 @@ def test_a_long_text_from_drawn_drafts_has_the_transitions_of_its_model(given: d
     model, other = tiny(0, n_layer=0, context_length=30), tiny(0.7, n_layer=0, context_length=30)
     running = stream(model, FEW, "a", draft=other, max_new_tokens=2000, seed=1, **given)
     tokens = (0, *running.collect()[0].tokens)
-    assert 0.2 < running.facts.accepted / (running.facts.proposed or 0) < 0.8
+    assert 0.2 < running.stats.accepted / (running.stats.proposed or 0) < 0.8
     for before in range(4):
         found = Counter((b,) for a, b in itertools.pairwise(tokens) if a == before)
         assert worst(found, dict(exact(model, (before,), 1, Samplers(GenerateOptions(**given))))) < 4
@@ -256,7 +256,7 @@ def test_an_end_inside_a_draft_is_an_end() -> None:
         running = stream(model, ended, "To be", max_new_tokens=60, temperature=0, speculate="lookup")
         running.chooser.proposer = Guesses([*b"To be", *free.tokens], [False])
         assert running.collect() == [approximately(plain)] and plain.finish_reason == "eos"
-        assert running.facts.decode_tokens == len(plain.tokens) - 1
+        assert running.stats.decode_tokens == len(plain.tokens) - 1
 
 
 class approximately:
@@ -295,17 +295,17 @@ def test_facts_tell_what_was_kept() -> None:
     model = random_model("llama")
     running = stream(model, BYTES, REPEATS, max_new_tokens=100, temperature=0, speculate="lookup")
     list(running)
-    facts = running.facts
-    assert facts.decode_tokens == 99 == facts.passes + facts.accepted and facts.proposed >= facts.accepted > 0
-    assert f"{facts.accepted} of {facts.proposed} drafted tokens kept, {99 / facts.passes:.2f} tokens a pass" in (
-        facts.describe()
+    stats = running.stats
+    assert stats.decode_tokens == 99 == stats.passes + stats.accepted and stats.proposed >= stats.accepted > 0
+    assert f"{stats.accepted} of {stats.proposed} draft tokens accepted, {99 / stats.passes:.2f} tokens per pass" in (
+        stats.describe()
     )
     plain = stream(model, BYTES, REPEATS, max_new_tokens=100)
     list(plain)
-    assert plain.facts.passes == 99 and "drafted" not in plain.facts.describe()
+    assert plain.stats.passes == 99 and "draft" not in plain.stats.describe()
     drafted = stream(model, BYTES, "ab", max_new_tokens=30, draft=random_model("gpt"))
     list(drafted)
-    assert drafted.facts.cache_bytes == 2 * 2 * 2 * 8 * 31 * 4 + 2 * 2 * 4 * 8 * 32 * 4  # 2 L g c T itemsize
+    assert drafted.stats.cache_bytes == 2 * 2 * 2 * 8 * 31 * 4 + 2 * 2 * 4 * 8 * 32 * 4  # 2 L g c T itemsize
 
 
 def test_several_rows_do_without() -> None:
@@ -313,7 +313,7 @@ def test_several_rows_do_without() -> None:
     for given in ({"speculate": "lookup"}, {"draft": model}):
         plain = generate(model, BYTES, ["ab", "c"], num_samples=2, seed=1, max_new_tokens=20)
         running = stream(model, BYTES, ["ab", "c"], num_samples=2, seed=1, max_new_tokens=20, **given)
-        assert running.collect() == plain and running.facts.proposed is None
+        assert running.collect() == plain and running.stats.proposed is None
 
 
 def test_wrong_choices_are_one_line() -> None:
@@ -335,4 +335,4 @@ def test_a_draft_model_in_training_is_asked_without_dropout_and_left_in_training
     model, other = random_model("gpt"), random_model("gpt", dropout=0.5).train()
     running = stream(model, BYTES, "a", draft=other, max_new_tokens=40, temperature=0)
     list(running)
-    assert other.training and running.facts.accepted == running.facts.proposed
+    assert other.training and running.stats.accepted == running.stats.proposed

@@ -92,11 +92,11 @@ def test_stop_strings_cut_at_the_same_place_however_the_text_arrives(pieces: lis
     matcher, shown = StopStrings(stops), ""
     for piece in pieces:
         shown += matcher.push(piece)
-        if matcher.found:
+        if matcher.reached:
             break
         assert not matcher.held or any(stop.startswith(matcher.held) for stop in stops)  # nothing is held in vain
     shown += matcher.flush()
-    assert (shown, matcher.found) == cut("".join(pieces), stops)
+    assert (shown, matcher.reached) == cut("".join(pieces), stops)
 
 
 @settings(deadline=None, derandomize=True)

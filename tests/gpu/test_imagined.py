@@ -20,13 +20,15 @@ from fathom.backend.cuda_graph import StaticCache
 from fathom.data.batches import Batch
 from fathom.generate.context import Cached, Window
 from fathom.generate.options import GenerateOptions
-from fathom.generate.sampling import Samplers, draw
+from fathom.generate.sampling import Chooser, Samplers, draw
+from fathom.generate.text import Row, Stats
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import linears
 from fathom.quant.schemes import SCHEMES
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.train.loop import Session, evaluate, update
 from fathom.train.options import TrainOptions
 from tests.gpu.checks import LLAMA, MODELS, STRONG
@@ -143,3 +145,15 @@ def test_a_step_of_writing_does_not_wait_before_the_token_is_drawn(gpu: Imagined
     options = GenerateOptions(temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, repetition_penalty=1.1)
     chosen = draw(Samplers(options)(logits, seen), [torch.Generator(), torch.Generator()])
     assert chosen.device == GPU and gpu.waits == {"sent": 1}  # the random number
+
+
+@torch.no_grad()
+def test_a_generated_token_makes_the_host_wait_once(gpu: Imagined) -> None:
+    model, options = model_on(LLAMA).eval(), GenerateOptions(temperature=0.7, top_k=5, max_new_tokens=8, seed=0)
+    rows = [Row(i, [1, 2, 3], 20, ByteTokenizer(), options) for i in range(2)]
+    chooser = Chooser(model, Cached(model, 20, 512), Samplers(options), rows, Stats(0, 6), LLAMA.vocab_size)
+    for row, token, logprob in chooser.choose(rows):
+        row.accept(token, logprob)
+    gpu.waits.clear()
+    chooser.choose(rows)
+    assert gpu.waits["a tensor"] == 1 and gpu.waits["a number"] == gpu.waits["places"] == 0
