@@ -1,5 +1,7 @@
 """benchmarks/compare.py with commands that only print numbers, its page, and the peers' scripts on tiny models."""
 
+import ast
+import importlib
 import json
 import re
 import subprocess
@@ -25,8 +27,6 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A module of benchmarks/, whose files import each other as scripts do."""
-    import importlib
-
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module(name)
 
@@ -177,3 +177,16 @@ def test_the_scripts_that_the_page_names_exist() -> None:
     text = (BENCHMARKS / "README.md").read_text()
     scripts = set(re.findall(r"benchmarks/[\w/.]+\.(?:py|txt)\b", text))
     assert len(scripts) > 6 and not [name for name in scripts if not (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.name)
+def test_what_a_script_imports_from_fathom_exists(path: Path) -> None:
+    """Most imports are inside functions that take minutes to reach."""
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        if node.module and node.module.split(".")[0] in ("fathom", "tests"):
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or importlib.import_module(f"{node.module}.{name}"), (
+                    f"{node.module}.{name}"
+                )
