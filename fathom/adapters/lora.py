@@ -7,15 +7,17 @@ delta is made of plays no part here. Does not know files or training.
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from fathom.adapters.layer import ActiveAdapters, Dora, Lora, LoraLinear, Weight, features, new_adapter
+from fathom.adapters.layer import ActiveAdapters, Dora, Layer, Lora, LoraLinear, Weight, features, new_adapter
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.targets import layers, select
 from fathom.backend.inference import QuickTransformer
 from fathom.errors import FathomError, near
+from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 TIED = "embed and unembed are one matrix; the adapter changes each only where it is a target, and merged they are two"
@@ -57,14 +59,14 @@ def require_available(model: Transformer, name: str) -> None:
 
 
 def attach(model: Transformer, adapters: Mapping[str, Lora], name: str) -> None:
-    """Put one adapter on these layers, enabled; a layer that has none yet is wrapped."""
-    active = active_adapters(model)
+    """Put one adapter on these layers, enabled; a layer that has none yet is wrapped. FathomError, and nothing
+    changed, where a layer is of a class of its own, whose matrix may not be all that it computes with."""
+    active, own = active_adapters(model), wrapped(model)
+    new = dict.fromkeys(get_args(Layer), lambda base: LoraLinear(base, active))
+    swap(model, new, names=[layer for layer in adapters if layer not in own])
+    parts = wrapped(model)
     for layer, adapter in adapters.items():
-        part = model.get_submodule(layer)
-        if not isinstance(part, LoraLinear):
-            part = LoraLinear(part, active).train(part.training)  # type: ignore[arg-type]
-            model.set_submodule(layer, part)
-        part.adapters[name] = adapter.train(part.training)
+        parts[layer].adapters[name] = adapter.train(parts[layer].training)
     active.enable(name)
 
 
@@ -113,10 +115,10 @@ def remove(model: Transformer, name: str) -> None:
     """Remove an adapter; a layer that has none left is the original layer again."""
     active, parts = active_adapters(model), wrapped(model, name)
     active.disable(name)
-    for layer, part in parts.items():
+    for part in parts.values():
         del part.adapters[name]
-        if not len(part.adapters):
-            model.set_submodule(layer, part.base)
+    unused = [layer for layer, part in parts.items() if not len(part.adapters)]
+    swap(model, {LoraLinear: lambda part: part.base}, names=unused)
 
 
 def scale(model: Transformer, name: str, factor: Weight) -> None:

@@ -349,6 +349,33 @@ def test_what_cannot_be_added(settings: dict[str, Any], says: str) -> None:
     assert [name for name, _ in model.named_modules()] == names  # nothing was begun
 
 
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_layer_of_a_class_of_its_own_is_refused() -> None:
+    """Merged, it would silently compute as its parent."""
+    model = small("llama")
+    model.blocks[1].mlp.up.__class__ = Doubled
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(FathomError, match=r"blocks\.1\.mlp\.up is a Doubled, which descends from Linear"):
+        lora.add(model, LoraOptions(rank=2))
+    assert [name for name, _ in model.named_modules()] == names
+
+
+def test_hooks_stay_in_their_places() -> None:
+    model, calls = small("llama"), list[str]()
+    hook = model.blocks[0].attn.q.register_forward_hook(lambda part, *_: calls.append(type(part).__name__))
+    lora.add(model, LoraOptions(rank=2))
+    model(ids_for(LLAMA))
+    lora.remove(model, "default")
+    model(ids_for(LLAMA))
+    hook.remove()
+    model(ids_for(LLAMA))
+    assert calls == ["LoraLinear", "Linear"]
+
+
 def test_what_cannot_be_done_with_adapters() -> None:
     model = small("llama")
     lora.add(model, LoraOptions(rank=2, targets=("attn.q",)), "poems")
