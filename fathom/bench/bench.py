@@ -1,6 +1,8 @@
-"""One call of `fathom bench`: a model, a work, the memory it took, and then what this machine could do at most.
+"""One call of `fathom bench`: a model, a work, its peak memory, and the limits of this machine.
 
-The probes come last, so that their buffers are not in the peak of memory.
+What a work needs at least (bytes that a token's step reads, FLOPs of a pass) is arithmetic: a multiply and an add are
+two FLOPs, products only, attention counted whole, as in model/cost. The probes of the machine run last, so that their
+buffers do not count in the peak memory.
 """
 
 import platform
@@ -29,35 +31,33 @@ from fathom.model.transformer import Transformer
 from fathom.quant.schemes import scheme_named
 from fathom.train.precision import DTYPES, choose, has_bf16
 
-# What a work cannot do without, counted by hand: bytes that a token's step reads, FLOPs that a pass computes.
-#
-# A multiply and an add are two FLOPs; products only, attention counted whole, as in model/cost. Does not measure.
-
 
 @runtime_checkable
-class Weighed(Protocol):
-    """A layer that says how many bytes its packed weights take; a bias may stand beside them."""
+class HasBytes(Protocol):
+    """A layer that knows the bytes of its packed weights; a bias is not in them."""
 
     @property
     def nbytes(self) -> int: ...
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Of all weights that every step reads, as they are stored, scales included. Of an embedding it reads a row."""
+    """Bytes of all weights that every step reads, as stored, scales included. The embedding, of which it reads a row,
+    is not among them."""
     parts = [part for part in model.modules() if not isinstance(part, nn.Embedding)]
-    packed = sum(part.nbytes for part in parts if isinstance(part, Weighed))
+    packed = sum(part.nbytes for part in parts if isinstance(part, HasBytes))
     floats = {id(p): p.nbytes for part in parts for p in part.parameters(recurse=False)}
     return packed + sum(floats.values())
 
 
 def step_bytes(model: Transformer, rows: int, filled: float) -> float:
-    """What one step of `rows` sequences reads with so many tokens in the cache: weights once, each row's cache."""
+    """Bytes that one step of `rows` sequences reads with `filled` tokens in the cache: the weights once, each row's
+    cache."""
     per_token = cache_bytes(model.config, rows, 1, model.embed.weight.element_size())
     return weight_bytes(model) + per_token * filled
 
 
 def prefill_flops(config: ModelConfig, length: int, rows: int, chunk: int) -> int:
-    """Of reading `rows` prompts, `chunk` tokens at a time, and saying the token after the last."""
+    """FLOPs of reading `rows` prompts, `chunk` tokens at a time, and of the logits after the last token."""
     total = flops(config, 1, rows)["unembed"]
     for past in range(0, length, chunk):
         count = flops(config, min(chunk, length - past), rows, past)
@@ -66,7 +66,7 @@ def prefill_flops(config: ModelConfig, length: int, rows: int, chunk: int) -> in
 
 
 def finetune_flops(config: ModelConfig, length: int, rows: int, rank: int, targets: Iterable[str]) -> int:
-    """Of a step of an adapter: frozen matrices take part forward and toward x, everything else has three products.
+    """FLOPs of a step of an adapter: frozen matrices have two products (forward, gradient of x), all others three.
 
     targets: names of the blocks' matrices that are adapted, such as attn.q.
     """
@@ -78,8 +78,8 @@ def finetune_flops(config: ModelConfig, length: int, rows: int, rank: int, targe
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Rounds, and the bytes or FLOPs that a token (unit tok/s) or all of it (unit s) cannot do without."""
+class Measurement:
+    """Rounds of one figure, and the bytes or FLOPs needed by a token (unit tok/s) or by all of it (unit s)."""
 
     name: str
     unit: str
@@ -87,110 +87,110 @@ class Measured:
     bytes: float = 0.0
     flops: float = 0.0
 
-    def held(self, probes: Probes) -> Figure:
-        """Beside what the machine allows."""
+    def against(self, probes: Probes) -> Figure:
+        """With the limit that the machine sets."""
         needed, speed = (self.bytes, probes.read_gb_s) if self.bytes else (self.flops, probes.gemm_gflop_s)
         if not needed:
             return Figure(self.name, self.unit, self.rounds)
         limit = needed / (1e9 * speed) if self.unit == "s" else 1e9 * speed / needed
         what, rate = ("GB read", "GB/s") if self.bytes else ("GFLOP", "GFLOP/s")
-        each = " a token" if self.unit == "tok/s" else ""
+        each = " per token" if self.unit == "tok/s" else ""
         return Figure(
             self.name, self.unit, self.rounds, limit, f"{needed / 1e9:,.4g} {what}{each}, {speed:,.1f} {rate}"
         )
 
 
 @dataclass(frozen=True)
-class Done:
-    """A work's figures, of which model, and in which dtype its products were computed."""
+class WorkResult:
+    """A work's figures, the model's config, and the dtype of its products."""
 
-    figures: tuple[Measured, ...]
+    figures: tuple[Measurement, ...]
     config: ModelConfig
     dtype: torch.dtype
 
 
 def bench(options: BenchOptions) -> Result:
-    """Measure one work. FathomError where the model, the shape or the memory does not allow it."""
+    """Measure one work. FathomError where the model or shape cannot be loaded or does not fit into memory."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     device = pick_device(options.device)
-    done = WORK[options.work](options)
+    work = WORK[options.work](options)
     peak = peak_mib(device)
-    probes = probe(done.config, done.dtype, device)
-    figures = tuple(measured.held(probes) for measured in done.figures)
-    return Result(about(options, done, device), figures, probes, peak)
+    probes = probe(work.config, work.dtype, device)
+    figures = tuple(measurement.against(probes) for measurement in work.figures)
+    return Result(describe_run(options, work, device), figures, probes, peak)
 
 
-def decode(options: BenchOptions) -> Done:
+def decode(options: BenchOptions) -> WorkResult:
     model = prepared(options)
     rounds = works.decode(model, options)
     needed = step_bytes(model, options.rows, works.mean_filled(options)) / options.rows
-    return Done((Measured("decode", "tok/s", rounds, bytes=needed),), model.config, model.embed.weight.dtype)
+    return WorkResult((Measurement("decode", "tok/s", rounds, bytes=needed),), model.config, model.embed.weight.dtype)
 
 
-def prefill(options: BenchOptions) -> Done:
+def prefill(options: BenchOptions) -> WorkResult:
     model = prepared(options)
     rounds = works.prefill(model, options)
     needed = prefill_flops(model.config, options.length, options.rows, works.CHUNK) / (options.rows * options.length)
-    return Done((Measured("prefill", "tok/s", rounds, flops=needed),), model.config, model.embed.weight.dtype)
+    return WorkResult((Measurement("prefill", "tok/s", rounds, flops=needed),), model.config, model.embed.weight.dtype)
 
 
-def train(options: BenchOptions) -> Done:
+def train(options: BenchOptions) -> WorkResult:
     config = SHAPES[options.shape or "110M"] if options.model is None else open_model(options.model).config
-    learned = works.train(config, options)
+    steps = works.train(config, options)
     needed = flops_per_token(config, options.length)
-    return Done((Measured("train", "tok/s", learned.rounds, flops=needed),), config, learned.dtype)
+    return WorkResult((Measurement("train", "tok/s", steps.rounds, flops=needed),), config, steps.dtype)
 
 
-def finetune(options: BenchOptions) -> Done:
+def finetune(options: BenchOptions) -> WorkResult:
     model = built(options)
-    learned = works.finetune(model, options)
+    steps = works.finetune(model, options)
     rows, length = options.rows, options.length
-    needed = finetune_flops(model.config, length, rows, works.RANK, learned.targets) / (rows * length)
-    return Done((Measured("finetune", "tok/s", learned.rounds, flops=needed),), model.config, learned.dtype)
+    needed = finetune_flops(model.config, length, rows, works.RANK, steps.targets) / (rows * length)
+    return WorkResult((Measurement("finetune", "tok/s", steps.rounds, flops=needed),), model.config, steps.dtype)
 
 
-def start(options: BenchOptions) -> Done:
-    """A shape is written to a folder first, which goes when all is done."""
+def startup(options: BenchOptions) -> WorkResult:
+    """A shape is written to a temporary folder first."""
     if options.model is not None:
-        return started(Path(options.model), options)
+        return load_and_run(Path(options.model), options)
     with tempfile.TemporaryDirectory() as folder:
         works.write(built(options, packed=False), Path(folder))
-        return started(Path(folder), options)
+        return load_and_run(Path(folder), options)
 
 
-def started(path: Path, options: BenchOptions) -> Done:
+def load_and_run(path: Path, options: BenchOptions) -> WorkResult:
     model = prepared_by(options)(load(path, options.dtype, options.device, options.quantize)[0])
     needed, config, dtype = weight_bytes(model), model.config, model.embed.weight.dtype
     del model
     parts = works.startup(path, options, prepared_by(options))
-    whole = Measured("startup", "s", tuple(sum(part) for part in parts), bytes=needed)
-    named = [Measured(name, "s", rounds) for name, rounds in zip(("imports", "load", "first token"), zip(*parts))]
-    return Done((whole, *named), config, dtype)
+    whole = Measurement("startup", "s", tuple(sum(part) for part in parts), bytes=needed)
+    named = [Measurement(name, "s", rounds) for name, rounds in zip(("imports", "load", "first token"), zip(*parts))]
+    return WorkResult((whole, *named), config, dtype)
 
 
-WORK: dict[str, Callable[[BenchOptions], Done]] = {
+WORK: dict[str, Callable[[BenchOptions], WorkResult]] = {
     "decode": decode,
     "prefill": prefill,
     "train": train,
     "finetune": finetune,
-    "startup": start,
+    "startup": startup,
 }
 
 
 def prepared_by(options: BenchOptions) -> Callable[[Transformer], Transformer]:
-    """What is done to a model before it is measured."""
+    """How a model is prepared before it is measured."""
     return (lambda model: model) if options.plain else works.prepare
 
 
 def prepared(options: BenchOptions) -> Transformer:
-    """The model that infers."""
+    """The model, prepared for inference."""
     return prepared_by(options)(built(options))
 
 
 def built(options: BenchOptions, packed: bool = True) -> Transformer:
-    """The model asked for: loaded, or of random weights."""
+    """The model of the options: loaded, or of a shape with random weights."""
     quantize = options.quantize if packed else None
     if options.model is not None:
         return load(options.model, options.dtype, options.device, quantize)[0]
@@ -199,7 +199,8 @@ def built(options: BenchOptions, packed: bool = True) -> Transformer:
 
 
 def dtype_of(config: ModelConfig, options: BenchOptions) -> torch.dtype:
-    """Of a shape's weights: as asked for, else as the loop chooses, else bf16 where the machine multiplies it."""
+    """Dtype of a shape's weights: as given, else as the training loop chooses, else bf16 where the CPU or GPU has
+    it."""
     device = pick_device(options.device)
     if options.work in LEARNING:
         return choose(works.training(options), config, device).dtype
@@ -208,13 +209,13 @@ def dtype_of(config: ModelConfig, options: BenchOptions) -> torch.dtype:
     return DTYPES[options.dtype]
 
 
-def about(options: BenchOptions, done: Done, device: torch.device) -> dict[str, Any]:
-    """What ran, where and how."""
+def describe_run(options: BenchOptions, work: WorkResult, device: torch.device) -> dict[str, Any]:
+    """What ran, where and how, as plain values."""
     return {
         "work": options.work,
         "model": options.name,
-        "parameters": n_parameters(done.config),
-        "dtype": str(done.dtype).removeprefix("torch."),
+        "parameters": n_parameters(work.config),
+        "dtype": str(work.dtype).removeprefix("torch."),
         "quantize": options.quantize,
         "prompt": options.length,
         "new": options.new,
@@ -229,7 +230,7 @@ def about(options: BenchOptions, done: Done, device: torch.device) -> dict[str, 
 
 
 def peak_mib(device: torch.device) -> float:
-    """Largest memory so far: of this process, on a GPU of what torch held there."""
+    """Peak memory so far: of this process, or on a GPU of torch's allocator."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB elsewhere

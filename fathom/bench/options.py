@@ -1,4 +1,4 @@
-"""Everything that decides what `fathom bench` measures, as one value. Does not import torch."""
+"""Options of `fathom bench`. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Packing = Literal["int8", "int4", "nf4", "nf4-single"]
 
 WORKS: tuple[str, ...] = get_args(Work)
-UNCOUNTED = 4  # first steps of a decoding, in which caches and threads warm up
+UNCOUNTED = 4  # first decoding steps, in which caches and threads warm up
 LEARNING = ("train", "finetune")
 
 
@@ -22,15 +22,15 @@ class BenchOptions:
     work: Work
     model: str | None = None  # of any format; None: random weights of `shape`
     shape: Shape | None = None  # None: 110M, where no model is given
-    quantize: Packing | None = None  # how the matrices of the blocks are kept; None: as floats
-    dtype: Dtype = "auto"  # a shape: bf16 where the machine multiplies it; a model: as stored; train: as `train` does
+    quantize: Packing | None = None  # number format of the blocks' matrices; None: floats
+    dtype: Dtype = "auto"  # a shape: bf16 where the machine has it; a model: as stored; train: as `train` chooses
     device: str = "auto"
-    prompt: int | None = None  # tokens that stand before, or of a row to learn from; None: 128, or 256 to learn from
-    new: int = 64  # tokens to decode, the first UNCOUNTED of them not counted
-    batch: int | None = None  # rows side by side; None: 1, or 4 to learn from
-    threads: int | None = None  # None: as many as torch takes
+    prompt: int | None = None  # tokens of context, or of a training row; None: 128, or 256 in training
+    new: int = 64  # tokens to decode; the first UNCOUNTED are not timed
+    batch: int | None = None  # rows in a batch; None: 1, or 4 in training
+    threads: int | None = None  # None: torch's default
     repeat: int = 3
-    plain: bool = False  # the readable model as it is, without its fast leaves
+    plain: bool = False  # the plain model, without native code
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,23 +47,25 @@ class BenchOptions:
 
     @property
     def name(self) -> str:
-        """Of what is measured: a path or a shape."""
+        """Name of what is measured: a path or a shape."""
         return self.model or self.shape or "110M"
 
 
 def problems(options: BenchOptions) -> list[str]:
     """What is wrong with these options, each one line: found, expected, what to do."""
-    found = []
+    messages = []
     for name in ("prompt", "new", "batch", "threads", "repeat"):
         value = getattr(options, name)
         if value is not None and value < 1:
-            found.append(f"{name} is {value}; it must be at least 1")
+            messages.append(f"{name} is {value}; it must be at least 1")
     if options.model is not None and options.shape is not None:
-        found.append(f"found the model {options.model} and the shape {options.shape}; expected one of them")
+        messages.append(f"model {options.model} and shape {options.shape} were both given; expected one of them")
     if options.work == "decode" and options.new <= UNCOUNTED:
-        found.append(f"new is {options.new}, and the first {UNCOUNTED} steps are not counted; decode more")
+        messages.append(f"new is {options.new} and the first {UNCOUNTED} steps are not timed; expected more")
     if options.work == "train" and options.quantize is not None:
-        found.append(f"quantize is {options.quantize}, and packed weights cannot be trained; leave it out, or finetune")
+        messages.append(
+            f"quantize is {options.quantize}, but packed weights cannot be trained; leave it out, or use finetune"
+        )
     if options.work in LEARNING and options.plain:
-        found.append(f"plain was given, and {options.work} has no other way; leave it out")
-    return found
+        messages.append(f"--plain has no meaning for {options.work}; leave it out")
+    return messages

@@ -1,8 +1,7 @@
-"""What this machine can do at most: bytes a second from memory, and products a second of matrices.
+"""Limits of this machine: memory bandwidth, and throughput of matrix products.
 
-Every figure of a benchmark is held against one of the two, measured in the same process with the same threads: the
-best of several runs, since a limit is what is possible and not what is usual.
-"""
+Every figure of a benchmark is given as a fraction of one of the two, measured in the same process with the same
+threads. A limit is the best of several runs."""
 
 import mmap
 import time
@@ -18,8 +17,8 @@ from fathom.model.config import ModelConfig
 from fathom.model.cost import matrices
 
 RUNS = 7
-BUFFER = 1 << 29  # bytes, more than caches hold
-ROWS = 512  # of the probe's left factor: enough that arithmetic decides and not memory
+BUFFER = 1 << 29  # bytes, larger than the caches
+ROWS = 512  # of the left factor: enough to be bound by arithmetic and not by memory
 
 
 @dataclass(frozen=True)

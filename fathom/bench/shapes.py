@@ -1,7 +1,7 @@
-"""Models of known shapes with random weights: made in seconds, and never twice in memory.
+"""Models of known shapes with random weights, built in seconds and never twice in memory.
 
-Speed and memory depend on shapes alone. So each matrix of one shape is drawn and packed once, and the others of that
-shape are copies of it, in memory of their own. Does not know what is measured.
+Speed and memory depend on shapes alone, so one matrix of each shape is drawn and packed, and the others of that shape
+are copies of it in memory of their own.
 """
 
 from dataclasses import replace
@@ -34,7 +34,7 @@ SHAPES: dict[Shape, ModelConfig] = {
 def random_model(
     config: ModelConfig, dtype: torch.dtype, device: torch.device | str = "cpu", scheme: Scheme | None = None
 ) -> Transformer:
-    """The model with random weights, the blocks' matrices packed by `scheme`. FathomError where memory is short."""
+    """The model with random weights, the blocks' matrices packed by `scheme`. FathomError where memory is too small."""
     require_memory(config, dtype, torch.device(device), scheme)
     model, copies = skeleton(config), Copies(dtype, torch.device(device))
     if scheme is not None:
@@ -49,7 +49,7 @@ def random_model(
 
 
 class Copies:
-    """The first tensor and the first packed layer of each shape, of which the next are copied."""
+    """The first tensor and the first packed layer of each shape, from which the others are copied."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
@@ -57,7 +57,7 @@ class Copies:
         self.layers: dict[torch.Size, QuantLinear] = {}
 
     def drawn(self, like: Tensor) -> Tensor:
-        """Normal numbers; ones where it is no matrix."""
+        """Normal numbers for a matrix, ones for a vector."""
         if like.ndim < 2:
             return torch.ones(like.shape, dtype=self.dtype, device=self.device)
         if (first := self.tensors.get(like.shape)) is not None:
@@ -68,7 +68,7 @@ class Copies:
         return torch.empty(shape, dtype=self.dtype, device=self.device).normal_(std=STD)
 
     def pack(self, model: nn.Module, name: str, scheme: Scheme) -> None:
-        """Put a packed layer in the place of an empty one."""
+        """Replace an empty layer by a packed one."""
         old = model.get_submodule(name)
         assert isinstance(old, nn.Linear)
         bias = None if old.bias is None else torch.zeros(old.bias.shape, dtype=self.dtype, device=self.device)
@@ -83,7 +83,7 @@ class Copies:
 
 
 def nbytes(config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None = None) -> int:
-    """Of all weights."""
+    """Bytes of all weights."""
     count = parameters(config)
     inside = count["attn"] + count["mlp"]
     bits = 8 * dtype.itemsize if scheme is None else scheme.bits
@@ -91,7 +91,7 @@ def nbytes(config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None = None
 
 
 def require_memory(config: ModelConfig, dtype: torch.dtype, device: torch.device, scheme: Scheme | None) -> None:
-    """FathomError where the weights are more than what is free."""
+    """FathomError where the weights are larger than the free memory."""
     needed, free = nbytes(config, dtype, scheme), free_memory(device)
     if free is not None and needed > free:
         raise FathomError(

@@ -1,9 +1,8 @@
-"""Decoding and prefill: what `fathom generate` asks of a model, without text and sampling.
+"""The works that are timed: decoding, prefill, steps of training and fine-tuning, start-up.
 
-decode: new tokens one after another, the likeliest each time, behind a cache that is filled with random keys and
-values: what stands in it does not change the time, and nothing has to be read for it. prefill: a prompt of random ids
-into an empty cache, and the token after it. Does not know limits.
-"""
+decode: greedy tokens one after another over a cache filled with random keys and values (their contents do not change
+the time). prefill: a prompt of random ids into an empty cache, and the token after it. Training: steps of the training
+loop on random ids, the first not timed. Start-up: imports, in a process of their own, load, and the first token."""
 
 import subprocess
 import sys
@@ -34,42 +33,37 @@ from fathom.train.finetune import micro_batch
 from fathom.train.loop import Session, update
 from fathom.train.options import TrainOptions
 
-# Steps of training and of fine-tuning, as the training loop takes them: forward, backward, clip, update.
-#
-# The data are random ids. One round is one step; the first, which also makes the optimizer's state, is not counted.
-# Does not know limits.
-
 RANK = 8
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Tokens per second of each round, what products were computed in, and which matrices an adapter stands on."""
+class Steps:
+    """Tokens per second of each round, the dtype of products, and which matrices an adapter is on."""
 
     rounds: tuple[float, ...]
     dtype: torch.dtype
     targets: tuple[str, ...] = ()
 
 
-def train(config: ModelConfig, options: BenchOptions) -> Learned:
-    """All weights, fp32, with AdamW."""
+def train(config: ModelConfig, options: BenchOptions) -> Steps:
+    """Training of all weights in fp32 with AdamW."""
     device = pick_device(options.device)
-    require_room(config, options)
+    check_length(config, options)
     needed = sum(training_bytes(config, options.length, options.rows).values())
     free = free_memory(device)
     if free is not None and needed > free:
         raise FathomError(f"training needs about {needed / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are free; choose"
                           " a smaller shape or batch")  # fmt: skip
     session = Session.start(config, training(options))
-    return Learned(steps(session, options), session.precision.dtype)
+    return Steps(steps(session, options), session.precision.dtype)
 
 
-def finetune(model: Transformer, options: BenchOptions) -> Learned:
-    """An adapter of rank RANK on all linear layers of GPT-2's attention that read the stream, or of all blocks.
+def finetune(model: Transformer, options: BenchOptions) -> Steps:
+    """LoRA of rank RANK on q, k and v of a GPT-2, or on all linear layers of the blocks.
 
-    What peers do by default: c_attn of GPT-2, every matrix of a LLaMA.
+    The default of peers: c_attn of GPT-2, every matrix of a LLaMA.
     """
-    require_room(model.config, options)
+    check_length(model.config, options)
     targets = ("attn.q", "attn.k", "attn.v") if model.config.position == "learned" else ("all-linear",)
     layers = lora.add(model, LoraOptions(rank=RANK, targets=targets), seed=options.seed)
     device, choices = model.embed.weight.device, training(options)
@@ -78,11 +72,11 @@ def finetune(model: Transformer, options: BenchOptions) -> Learned:
         choices = replace(choices, micro_batch_size=rows)
     session = Session(model, choices, device)
     first = (name.removeprefix("blocks.0.") for name in layers if name.startswith("blocks.0."))
-    return Learned(steps(session, options), session.precision.dtype, tuple(first))
+    return Steps(steps(session, options), session.precision.dtype, tuple(first))
 
 
 def training(options: BenchOptions) -> TrainOptions:
-    """The loop's own options."""
+    """Options of the training loop."""
     rows, dtype, device, seed = options.rows, options.dtype, options.device, options.seed
     return TrainOptions(batch_size=rows, dtype=dtype, device=device, seed=seed, learning_rate=1e-4)
 
@@ -95,16 +89,18 @@ def steps(session: Session, options: BenchOptions) -> tuple[float, ...]:
     return tuple(options.rows * options.length / each for each in taken)
 
 
-def require_room(config: ModelConfig, options: BenchOptions) -> None:
+def check_length(config: ModelConfig, options: BenchOptions) -> None:
     if options.length > config.context_length:
-        raise FathomError(f"prompt is {options.length}, and the model reads {config.context_length}; give at most that")
+        raise FathomError(
+            f"prompt is {options.length} and the context length {config.context_length}; give at most that"
+        )
 
 
 CHUNK = GenerateOptions.prefill_chunk
 
 
 def prepare(model: Transformer) -> Transformer:
-    """The model as generation runs it."""
+    """The model as generation runs it: prepared for inference."""
     return quicken(model)
 
 
@@ -116,11 +112,11 @@ def decode(model: Transformer, options: BenchOptions) -> tuple[float, ...]:
     cache.store.normal_()
     ids = random_ids(model, options.rows, 1)
     counted = options.rows * (options.new - UNCOUNTED)
-    return tuple(counted / decoded(model, cache, ids, options) for _ in range(options.repeat))
+    return tuple(counted / time_steps(model, cache, ids, options) for _ in range(options.repeat))
 
 
-def decoded(model: Transformer, cache: KVCache, ids: Tensor, options: BenchOptions) -> float:
-    """Seconds of the counted steps."""
+def time_steps(model: Transformer, cache: KVCache, ids: Tensor, options: BenchOptions) -> float:
+    """Seconds of the timed steps."""
     cache.length, began = options.length, 0.0
     for step in range(options.new):
         if step == UNCOUNTED:
@@ -132,7 +128,7 @@ def decoded(model: Transformer, cache: KVCache, ids: Tensor, options: BenchOptio
 
 
 def mean_filled(options: BenchOptions) -> float:
-    """Tokens in the cache that a counted step of decoding reads, its own included, on average."""
+    """Average number of tokens in the cache that a timed decoding step reads, its own included."""
     return options.length + 1 + (UNCOUNTED + options.new - 1) / 2
 
 
@@ -149,7 +145,7 @@ def prefill(model: Transformer, options: BenchOptions) -> tuple[float, ...]:
 
 
 def read(model: Transformer, cache: KVCache, ids: Tensor) -> Tensor:
-    """(b, t) prompts into the cache, from its beginning -> (b,) the likeliest next tokens."""
+    """Prompts (b, t) into an empty cache -> the likeliest next tokens (b,)."""
     cache.length = 0
     for chunk in ids.split(CHUNK, dim=1):
         x = model.hidden(chunk, cache)[:, -1]  # (b, d)
@@ -165,18 +161,14 @@ def random_ids(model: Transformer, rows: int, length: int) -> Tensor:
     return torch.randint(model.config.vocab_size, (rows, length), device=model.embed.weight.device)
 
 
-# Starting: how long until the first token stands, and where the time goes.
-#
-# The file lies in the system's cache after the first round, which is not counted. Imports are timed in a process of
-# their own, as a process has them once. Does not know limits.
-
 IMPORTS = "import fathom.adapters.load, fathom.generate.generate"
 Prepare = Callable[[Transformer], Transformer]
 
 
 @torch.no_grad()
 def startup(path: Path, options: BenchOptions, prepare: Prepare) -> tuple[tuple[float, float, float], ...]:
-    """Seconds of each round: imports, load, a prompt read and the first token said."""
+    """Seconds of each round: imports, load, prompt and first token. The first round, which fills the file cache, is
+    left out."""
     rounds = []
     for _ in range(options.repeat + 1):
         began = time.perf_counter()
@@ -186,18 +178,18 @@ def startup(path: Path, options: BenchOptions, prepare: Prepare) -> tuple[tuple[
         read(model, empty_cache(model, *ids.shape), ids)
         settle(ids.device)
         rounds.append((imports(), loaded - began, time.perf_counter() - loaded))
-        del model  # before the next one comes
+        del model  # before the next one is loaded
     return tuple(rounds[1:])
 
 
 def imports() -> float:
-    """Seconds of a process that imports what generation needs, and does nothing."""
+    """Seconds of a process that only imports what generation needs."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)
     return time.perf_counter() - began
 
 
 def write(model: Transformer, folder: Path) -> None:
-    """The model as a folder that `load` opens."""
+    """Write the model as a folder that `load` opens."""
     write_config(folder / CONFIG, {"model": asdict(model.config)})
     write_weights(model, folder / WEIGHTS)

@@ -11,7 +11,7 @@ from fathom.errors import FathomError
 
 if TYPE_CHECKING:
     from fathom.verify.evaluate import Evaluation
-    from fathom.verify.quantised import Found, SchemeReport
+    from fathom.verify.quantised import SchemeReport, Scores
 
 
 # `fathom verify MODEL`: a certificate that the model computes what it should; exit code 1 where it does not.
@@ -57,27 +57,33 @@ def eval_command(
     from fathom.cli.options import how
     from fathom.formats.load import needed
     from fathom.verify import quantised
-    from fathom.verify.evaluate import questions
+    from fathom.verify.evaluate import eval_set
 
     limits = whole("stride", stride), whole("windows", windows)
     schemes = quantised.schemes(quantize) if quantize is not None else []
     if quantize is not None:
         require_floats(model, quantize, call["adapter"])
-    network, found = load(model, call["dtype"] or "auto", call["device"] or "auto", adapter=call["adapter"])
-    tokenizer = needed(found, model)
-    asked = questions(data, tokenizer, network.config.context_length, *limits)
+    network, its_tokenizer = load(model, call["dtype"] or "auto", call["device"] or "auto", adapter=call["adapter"])
+    tokenizer = needed(its_tokenizer, model)
+    asked = eval_set(data, tokenizer, network.config.context_length, *limits)
     packed = [quantised.packed_copy(network, scheme) for scheme in schemes]
     shown = click.progressbar(asked.windows, length=asked.count, file=sys.stderr, hidden=not sys.stderr.isatty())
     with shown as batches:
-        own, *others = quantised.judged([network, *packed], batches, tokenizer)
+        own, *others = quantised.score_all([network, *packed], batches, tokenizer)
     reports = [quantised.report(network, *row) for row in zip(packed, schemes, others)]
     size = quantised.nbytes(network)
     runs = ", ".join(filter(None, [how(network, call | {"quantize": None, "draft": None}), native([own])]))
-    lines = [f"{model}: {runs}", f"{data}: {asked.about}", "", text(own, asked.count)]
+    lines = [f"{model}: {runs}", f"{data}: {asked.description}", "", text(own, asked.count)]
     lines += [compared(own.torch, size, reports), errors(reports)] if reports else []
     click.echo("\n".join(lines).rstrip(), err=as_json)
     if as_json:
-        facts = {"model": model, "data": data, "about": asked.about, "windows": asked.count, "stride": asked.stride}
+        facts = {
+            "model": model,
+            "data": data,
+            "about": asked.description,
+            "windows": asked.count,
+            "stride": asked.stride,
+        }
         rows = [report.plain(own.torch) for report in reports]
         in_use = native([own, *others])
         answer(facts | plain(own) | {"model_bytes": size, "native": in_use, "quantised": rows})
@@ -103,21 +109,21 @@ def whole(name: str, said: str | None) -> int | None:
     return int(said)
 
 
-def plain(own: "Found") -> dict[str, Any]:
+def plain(own: "Scores") -> dict[str, Any]:
     """JSON values; a perplexity that is no number is null."""
     names = ("loss", "bits_per_character", "bits_per_byte", "top1", "tokens", "characters", "bytes")
     finite = own.used.perplexity if own.used.perplexity < float("inf") else None
     return {name: getattr(own.used, name) for name in names} | {"perplexity": finite, "torch_loss": own.torch.loss}
 
 
-def native(found: "Sequence[Found]") -> str | None:
+def native(scores: "Sequence[Scores]") -> str | None:
     """What computed with packed weights, where it was not torch."""
     from fathom.native.build import status
 
-    return status() if any(f.used is not f.torch for f in found) else None
+    return status() if any(f.used is not f.torch for f in scores) else None
 
 
-def text(own: "Found", n_windows: int) -> str:
+def text(own: "Scores", n_windows: int) -> str:
     from fathom.report.table import plain as as_text
     from fathom.report.table import table
 
@@ -154,7 +160,7 @@ def compared(exact: "Evaluation", size: int, reports: "Sequence[SchemeReport]") 
     )
     rows = [("float", "", f"{size / 1e6:,.3f}", "", f"{exact.loss:.4f}", "", "", f"{exact.loss:.4f}", "", "")]
     for report in reports:
-        used, change = report.found.used, report.found.used.loss - exact.loss
+        used, change = report.scores.used, report.scores.used.loss - exact.loss
         rows.append(
             (
                 report.scheme,
@@ -164,7 +170,7 @@ def compared(exact: "Evaluation", size: int, reports: "Sequence[SchemeReport]") 
                 f"{used.loss:.4f}",
                 f"{change:+.4f}",
                 f"{percent(change, exact):+.2f}",
-                f"{report.found.torch.loss:.4f}",
+                f"{report.scores.torch.loss:.4f}",
                 f"{used.kl:.2e}",
                 f"{100 * used.agreement:.2f} %",
             )
@@ -175,10 +181,10 @@ def compared(exact: "Evaluation", size: int, reports: "Sequence[SchemeReport]") 
 
 def in_use(reports: "Sequence[SchemeReport]") -> str:
     """Which figures are of what runs when it generates."""
-    met = [report for report in reports if report.found.used is not report.found.torch]
+    met = [report for report in reports if report.scores.used is not report.scores.torch]
     if not met:
         return "all computed by torch, which unpacks the weights and leaves x in floats\n"
-    names, said = " and ".join(report.scheme for report in met), native([report.found for report in met])
+    names, said = " and ".join(report.scheme for report in met), native([report.scores for report in met])
     return f"{names} as they generate, by {said}, {MEETS}\nin torch: {TORCH}\n"
 
 

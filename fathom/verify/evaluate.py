@@ -1,9 +1,8 @@
-"""How well a model predicts a text: loss, bits per character and per byte, and how often the likeliest token is right.
+"""How well a model predicts a text: loss, bits per character and per byte, top-1 accuracy.
 
-Windows overlap: each reads context_length tokens and begins `stride` after the one before, and scores only what that
-one has not, so that no token counts twice (https://huggingface.co/docs/transformers/perplexity). Of records only the
-answers are scored. Does not know how the models that it compares differ.
-"""
+Windows of context_length tokens begin `stride` apart, and each scores only the tokens that the one before has not, so
+that no token counts twice (https://huggingface.co/docs/transformers/perplexity). Of records only the answers are
+scored."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,51 +27,51 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
 
 T = TypeVar("T")
-AT_ONCE = 1 << 22  # logits held at a time, of each model
+AT_ONCE = 1 << 22  # logits of each model held at a time
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Windows (1, t) in which tokens are to be predicted, and what they are in words."""
+class EvalSet:
+    """Windows (1, t) of tokens to predict, and a description of them."""
 
-    about: str
+    description: str
     windows: Iterator[Batch]
     count: int
-    stride: int | None  # None: of records
+    stride: int | None  # None: records
 
 
 @dataclass
 class Score:
-    """Of one model over all scored tokens so far; kl and same against the first of the models."""
+    """Sums of one model over all scored tokens so far; kl and same are against the first model."""
 
     loss: float = 0.0  # sum of -ln p(token), nats
-    right: int = 0  # tokens that the model found likeliest
+    right: int = 0  # tokens whose likeliest prediction was right
     kl: float = 0.0  # sum of KL(first || this), nats
-    same: int = 0  # tokens at which the first model finds the same one likeliest
+    same: int = 0  # tokens at which the first model's likeliest is the same
 
-    def add(self, log_p: Tensor, wanted: Tensor, first: Tensor) -> None:  # (n, V), (n,), (n, V)
+    def add(self, log_p: Tensor, targets: Tensor, first: Tensor) -> None:  # (n, V), (n,), (n, V)
         likeliest = log_p.argmax(-1)  # (n,)
-        self.loss -= float(log_p.gather(1, wanted[:, None]).sum())
-        self.right += int((likeliest == wanted).sum())
+        self.loss -= float(log_p.gather(1, targets[:, None]).sum())
+        self.right += int((likeliest == targets).sum())
         self.kl += 0.0 if log_p is first else float((first.exp() * (first - log_p)).sum())
         self.same += int((likeliest == first.argmax(-1)).sum())
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model makes of the text. Figures are means over the tokens scored."""
+    """One model's scores on the text: means over the scored tokens."""
 
     tokens: int
     characters: int
     bytes: int
     loss: float  # nats per token
-    top1: float  # share of tokens that the model found likeliest
+    top1: float  # share of tokens whose likeliest prediction was right
     kl: float  # KL(first || this), nats per token
-    agreement: float  # share of places where the first model finds the same token likeliest
+    agreement: float  # share of tokens at which the first model's likeliest is the same
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss) if self.loss < 700 else math.inf  # e^710 is no number
+        return math.exp(self.loss) if self.loss < 700 else math.inf  # e^710 overflows
 
     @property
     def bits_per_character(self) -> float:
@@ -83,10 +82,10 @@ class Evaluation:
         return self.loss * self.tokens / math.log(2) / max(self.bytes, 1)
 
 
-def questions(
+def eval_set(
     data: str, tokenizer: Tokenizer, context_length: int, stride: int | None = None, limit: int | None = None
-) -> Questions:
-    """What to ask of a text, a named corpus or a file of records; `limit`: only so many windows, spread evenly.
+) -> EvalSet:
+    """The windows of a text, a named corpus or a file of records; `limit`: only this many, evenly spread.
 
     stride: default half of context_length. FathomError where there is nothing to predict.
     """
@@ -98,19 +97,19 @@ def questions(
         return of_records(data, tokenizer, context_length, stride, limit)
     stride = stride or max(1, context_length // 2)
     tokens = tokens_of(data, tokenizer)
-    found = spread(places(len(tokens), context_length, stride), limit)
-    about = f"text, in windows of {context_length} tokens, {stride} apart"
-    return Questions(about, (window(tokens, *place) for place in found), len(found), stride)
+    chosen = spread(windows(len(tokens), context_length, stride), limit)
+    description = f"text, in windows of {context_length} tokens, {stride} apart"
+    return EvalSet(description, (window(tokens, *place) for place in chosen), len(chosen), stride)
 
 
 def is_text(data: str) -> bool:
-    """Whether all of it is scored: JSON lines that hold nothing but texts are one."""
+    """Whether all of it is scored: so are JSON lines that hold nothing but texts."""
     lines = Path(data).suffix.lower() in JSON_LINES
     return not holds_records(data) or (lines and Instructions(Path(data)).kind.fields == ("text",))
 
 
 def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
-    """The ids of a text, after the bos that the format puts before it."""
+    """The ids of a text, after bos where the format has one."""
     dtype = id_dtype(tokenizer.vocab_size)
     start = np.array(tokenizer.prefix, dtype)
     tokens = np.concatenate([start, *encoded(resolve(data), tokenizer, lambda done, total: None)])
@@ -119,20 +118,20 @@ def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
     return tokens
 
 
-def places(n_tokens: int, context_length: int, stride: int) -> list[tuple[int, int, int]]:
-    """(begin, first, end) of each window: it reads from begin to before end, and scores what follows from first on.
+def windows(n_tokens: int, context_length: int, stride: int) -> list[tuple[int, int, int]]:
+    """(begin, first, end) of each window: it reads [begin, end) and scores the tokens after position `first`.
 
     Every token but the very first is scored once, and after the first window with more than context_length - stride
-    tokens before it.
+    tokens of context.
     """
-    found, first = [], 0
+    result, first = [], 0
     for begin in range(0, n_tokens - 1, stride):
         end = min(begin + context_length, n_tokens - 1)
-        found.append((begin, first, end))
+        result.append((begin, first, end))
         if end == n_tokens - 1:
             break
         first = end
-    return found
+    return result
 
 
 def window(tokens: TokenArray, begin: int, first: int, end: int) -> Batch:
@@ -142,19 +141,19 @@ def window(tokens: TokenArray, begin: int, first: int, end: int) -> Batch:
     return Batch(part[None, :-1], targets[None])
 
 
-def of_records(
-    data: str, tokenizer: Tokenizer, context_length: int, stride: int | None, limit: int | None
-) -> Questions:
-    """A window for each record, of which the answer is scored."""
+def of_records(data: str, tokenizer: Tokenizer, context_length: int, stride: int | None, limit: int | None) -> EvalSet:
+    """A window for each record; its answer is scored."""
     if stride is not None:
-        raise FathomError(f"{data} holds records, each of which is read on its own; leave --stride out")
-    found = encode(Path(data), tokenizer, context_length + 1, whole=False)
-    examples = spread(found.examples, limit)
+        raise FathomError(f"{data} holds records, which have no stride; leave --stride out")
+    encoded_records = encode(Path(data), tokenizer, context_length + 1, whole=False)
+    examples = spread(encoded_records.examples, limit)
     cut = (
-        f"; {found.n_cut:,} cut after {context_length + 1} tokens, {found.n_dropped:,} left out" if found.n_cut else ""
+        f"; {encoded_records.n_cut:,} cut after {context_length + 1} tokens, {encoded_records.n_dropped:,} left out"
+        if encoded_records.n_cut
+        else ""
     )
-    about = f"{found.about}; only the answers are scored{cut}"
-    return Questions(about, map(of_record, examples), len(examples), None)
+    description = f"{encoded_records.about}; only the answers are scored{cut}"
+    return EvalSet(description, map(of_record, examples), len(examples), None)
 
 
 def of_record(example: Short) -> Batch:
@@ -162,25 +161,24 @@ def of_record(example: Short) -> Batch:
     return Batch(ids[None, :-1], ids[1:].masked_fill(trained[1:] == 0, IGNORED)[None])
 
 
-def spread(things: Sequence[T], limit: int | None) -> Sequence[T]:
-    if limit is None or limit >= len(things):
-        return things
-    return [things[i * len(things) // limit] for i in range(limit)]
+def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 @torch.no_grad()
 def evaluate(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Evaluation]:
-    """How well each model predicts what is to be predicted, and how far it is from the first.
+    """How well each model predicts the targets, and how far it is from the first.
 
-    One window at a time passes through all models, and few rows of logits are held. FathomError where a loss is not a
-    number.
+    One window at a time passes through all models, and few rows of logits are held. FathomError where a loss is NaN.
     """
-    scores, asked = [Score() for _ in models], [np.zeros(0, id_dtype(tokenizer.vocab_size))]
+    scores, scored = [Score() for _ in models], [np.zeros(0, id_dtype(tokenizer.vocab_size))]
     for batch in windows:
-        wanted = batch.targets[batch.targets != IGNORED]  # (n,)
-        asked.append(wanted.numpy().astype(asked[0].dtype))
+        targets = batch.targets[batch.targets != IGNORED]  # (n,)
+        scored.append(targets.numpy().astype(scored[0].dtype))
         score(models, scores, batch.to(models[0].embed.weight.device))
-    tokens = np.concatenate(asked)
+    tokens = np.concatenate(scored)
     characters, n_bytes = text_size(tokens, tokenizer)
     n = len(tokens)
     if bad := [s.loss for s in scores if not math.isfinite(s.loss)]:
@@ -189,19 +187,19 @@ def evaluate(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer:
 
 
 def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) -> None:
-    """Add one window to every model's score."""
+    """Add one window to every model's sums."""
     scored = batch.targets[0] != IGNORED  # (t,)
     rows = max(1, AT_ONCE // models[0].config.vocab_size)
     states = [hidden(model.eval(), batch.ids)[scored].split(rows) for model in models]  # pieces (r, d)
-    for wanted, *pieces in zip(batch.targets[0, scored].split(rows), *states):
+    for targets, *pieces in zip(batch.targets[0, scored].split(rows), *states):
         first = log_probabilities(models[0], pieces[0])
         for model, x, total in zip(models, pieces, scores):
             log_p = first if x is pieces[0] else log_probabilities(model, x)
-            total.add(log_p, wanted, first)
+            total.add(log_p, targets, first)
 
 
 def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (1, t) -> (t, d)
-    """What `unembed` reads. A model made ready to generate is asked as it generates: over a cache."""
+    """The input of `unembed`. A model prepared for inference runs as it generates: over a cache."""
     if not isinstance(model, QuickTransformer):
         return model.hidden(ids)[0]
     cache = KVCache(model.config, 1, ids.shape[1], dtype=model.embed.weight.dtype)
@@ -209,5 +207,5 @@ def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (1, t) -> (t, d)
 
 
 def log_probabilities(model: Transformer, x: Tensor) -> Tensor:  # (n, d) -> (n, V)
-    exact = torch.float32 if x.device.type == "mps" else torch.float64  # where fp64 is to be had
+    exact = torch.float32 if x.device.type == "mps" else torch.float64  # where the device has fp64
     return model.unembed(x).to(exact).log_softmax(-1)

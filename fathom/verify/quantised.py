@@ -1,7 +1,7 @@
-"""What packing a model's weights costs: bits, the error of each kind of matrix, and what becomes of its predictions.
+"""The cost of packing a model's weights: bits, the error of each kind of matrix, and the change of its predictions.
 
-Native code meets packed weights with x in 8 bits and packs `unembed` too, torch unpacks them: both are measured. Copies
-share with the model all that stays as it is, so that each needs only its packed weights.
+Native code multiplies packed weights by x in 8 bits and packs `unembed` too; torch unpacks the weights: both are
+measured. Copies share all unchanged tensors with the model, so that each needs only its packed weights.
 """
 
 import copy
@@ -28,10 +28,10 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a model makes of a text: as it generates on this machine, and as torch computes with the same weights.
+class Scores:
+    """A model's scores on a text: as it generates on this machine, and as torch computes with the same weights.
 
-    They are one where native code is off or brings no x to 8 bits: then they would differ by rounding alone.
+    The same object where native code is off or keeps x in floats: then they would differ by rounding alone.
     """
 
     used: Evaluation
@@ -40,7 +40,7 @@ class Found:
 
 @dataclass(frozen=True)
 class KindCost:
-    """Of all matrices that have the same place in their blocks."""
+    """Cost of all matrices with the same place in their blocks."""
 
     kind: str  # such as attn.q
     parameters: int
@@ -51,36 +51,36 @@ class KindCost:
 
 @dataclass(frozen=True)
 class SchemeReport:
-    """What one number format costs."""
+    """Cost of one number format."""
 
     scheme: str
     bits: float  # per parameter of the packed matrices, with scales
-    model_bytes: int  # of the whole model, with what is not packed
+    model_bytes: int  # of the whole model, unpacked parts included
     relative_error: float
     kinds: tuple[KindCost, ...]
-    found: Found
+    scores: Scores
 
     def plain(self, exact: Evaluation) -> dict[str, Any]:
-        """JSON values; `exact`: what the float model makes of the text."""
-        used, torch = self.found.used, self.found.torch
+        """JSON values; `exact`: the scores of the float model."""
+        used, torch = self.scores.used, self.scores.torch
         change = used.loss - exact.loss
         values = {"delta_loss": change, "delta_percent": percent(change, exact), "torch_loss": torch.loss}
         values |= {name: getattr(used, name) for name in ("loss", "top1", "kl", "agreement", "bits_per_byte")}
-        return {key: value for key, value in plain(self).items() if key != "found"} | values
+        return {key: value for key, value in plain(self).items() if key != "scores"} | values
 
 
 def percent(change: float, exact: Evaluation) -> float:
-    """Of the float model's loss."""
+    """Percent of the float model's loss."""
     return 100 * change / exact.loss if exact.loss else 0.0
 
 
-def schemes(said: str) -> list[str]:
-    """The number formats of a name, or all. FathomError names those there are."""
-    return list(SCHEMES) if said == ALL else [scheme_named(said).name]
+def schemes(name: str) -> list[str]:
+    """The number formats that `name` selects; FathomError lists them."""
+    return list(SCHEMES) if name == ALL else [scheme_named(name).name]
 
 
 def packed_copy(model: Transformer, scheme: str) -> Transformer:
-    """The model with the matrices of its blocks packed; the given one stays as it is and lends all its other tensors.
+    """A copy of the model with the matrices of its blocks packed; all other tensors are shared.
 
     FathomError where there is none to pack, or it is packed already.
     """
@@ -90,7 +90,7 @@ def packed_copy(model: Transformer, scheme: str) -> Transformer:
 
 
 def as_generated(model: Transformer) -> Transformer:
-    """A copy ready to generate, where native code computes with x in 8 bits; else the model itself."""
+    """A copy prepared for inference where native code computes with x in 8 bits; else the model itself."""
     if packing(model) not in PACKED:
         return model
     quick = quicken(shared_copy(model))
@@ -98,21 +98,21 @@ def as_generated(model: Transformer) -> Transformer:
 
 
 def shared_copy(model: Transformer) -> Transformer:
-    """Its modules and parameters anew, over the same numbers."""
+    """New modules and parameters over the same storage."""
     shared = {id(x): nn.Parameter(x.detach(), x.requires_grad) for x in model.parameters()}
     return copy.deepcopy(model, shared | {id(x): x for x in model.buffers()})
 
 
-def judged(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Found]:
-    """What each makes of the text, all compared with the first in torch."""
+def score_all(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Scores]:
+    """The scores of each model, all compared with the first one in torch."""
     used = [as_generated(model) for model in models]
     every = list(dict.fromkeys([*models, *used]))
-    found = dict(zip(every, evaluate(every, windows, tokenizer)))
-    return [Found(found[quick], found[model]) for quick, model in zip(used, models)]
+    result = dict(zip(every, evaluate(every, windows, tokenizer)))
+    return [Scores(result[fast], result[model]) for fast, model in zip(used, models)]
 
 
 def tensors(model: Transformer) -> list[Tensor]:
-    """All that the model holds, each once."""
+    """All parameters and buffers of the model, each once."""
     return list(chain(model.parameters(), model.buffers()))
 
 
@@ -120,8 +120,8 @@ def nbytes(model: Transformer) -> int:
     return sum(tensor.nbytes for tensor in tensors(model))
 
 
-def report(model: Transformer, packed: Transformer, scheme: str, found: Found) -> SchemeReport:
-    """What `packed`, a packed copy of the model, costs and makes of the text."""
+def report(model: Transformer, packed: Transformer, scheme: str, scores: Scores) -> SchemeReport:
+    """The cost and scores of `packed`, a packed copy of the model."""
     groups: dict[str, list[tuple[Cost, float]]] = {}
     for name, layer in packed.named_modules():
         if isinstance(layer, QuantLinear):
@@ -130,16 +130,16 @@ def report(model: Transformer, packed: Transformer, scheme: str, found: Found) -
             groups.setdefault(kind_of(name), []).append((cost(name, weight, layer), weight.float().norm().item()))
     kinds = tuple(pooled(kind, costs) for kind, costs in groups.items())
     whole = pooled("", list(chain.from_iterable(groups.values())))
-    return SchemeReport(scheme, whole.bits, nbytes(packed), whole.relative_error, kinds, found)
+    return SchemeReport(scheme, whole.bits, nbytes(packed), whole.relative_error, kinds, scores)
 
 
 def kind_of(name: str) -> str:
-    """`blocks.3.attn.q` is an `attn.q`, with an adapter on it too."""
+    """`attn.q` of `blocks.3.attn.q`, also where it has an adapter."""
     return re.sub(r"^blocks\.\d+\.", "", name).removesuffix(".base")
 
 
 def pooled(kind: str, costs: Sequence[tuple[Cost, float]]) -> KindCost:
-    """Several matrices as if they were one, each with its norm."""
+    """The cost of several matrices, each given with its norm, as if they were one."""
     count, size = sum(c.parameters for c, _ in costs), sum(c.nbytes for c, _ in costs)
     wrong, norm = sum((c.relative_error * n) ** 2 for c, n in costs), sum(n**2 for _, n in costs)
     relative = (wrong / norm) ** 0.5 if norm else 0.0

@@ -1,6 +1,7 @@
-"""`fathom.verify`: does this model compute what it should? The answer is a certificate anyone can ask for again.
+"""`fathom.verify`: does this model compute what it should? The answer is a certificate that anyone can reproduce.
 
-The model is loaded as everybody loads it and compared with each reference in turn, one at a time in memory.
+The model is loaded in the ordinary way and compared with each reference in turn, one at a time in memory, on fixed
+texts (what models are for) and on random tokens (every corner of the vocabulary).
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +30,6 @@ from fathom.tokenizer.protocol import Tokenizer
 from fathom.verify.layout import Layout, layout
 from fathom.verify.references import TOLERANCES, Comparison, compare, reference, unpacked, whole
 
-# What a model is asked when it is verified: the same texts every time, and tokens drawn at random from a seed.
-#
-# Random tokens visit every corner of a vocabulary; texts are what models are for. Does not know who answers.
-
 LONGEST = 256  # tokens of one prompt
 RANDOM = 4  # prompts of random tokens
 TEXTS = (
@@ -50,38 +47,36 @@ TEXTS = (
 def prompts(vocab_size: int, context_length: int, tokenizer: Tokenizer | None, seed: int) -> list[Tensor]:
     """Ids (t,) of each prompt, of at most LONGEST tokens and never more than the context."""
     longest = min(LONGEST, context_length)
-    chance = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(vocab_size, (longest,), generator=chance) for _ in range(RANDOM)]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randint(vocab_size, (longest,), generator=generator) for _ in range(RANDOM)]
     return [torch.tensor(ids[:longest]) for ids in texts(tokenizer)] + drawn
 
 
 def texts(tokenizer: Tokenizer | None) -> Iterator[list[int]]:
-    """The texts that this vocabulary can say, bos first where the format has one."""
+    """Ids of the texts that this vocabulary can encode, bos first where the format has one."""
     for text in TEXTS if tokenizer is not None else ():
         assert tokenizer is not None
         try:
             ids = tokenizer.encode(text)
-        except FathomError:  # a vocabulary of characters need not have all of these
+        except FathomError:  # a vocabulary of characters may lack some of these
             continue
         yield tokenizer.prefix + ids
 
 
-# What a verification found, as plain values and as text for a reader. Computes nothing.
-
 PACKED = (
-    "packed in {}: naive and cache compute with these weights and must be equal; the others have floats, and the"
-    " difference is what packing costs"
+    "packed in {}: naive and cache use the same packed weights and must be equal; the others use floats, and the"
+    " difference is the cost of packing"
 )
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A model, how it was run, and how it compares."""
+    """A model, how it was run, and its comparisons."""
 
     path: str
     format: str
     dtype: str
-    quantize: str | None  # how the matrices of the blocks are packed
+    quantize: str | None  # number format of the blocks' matrices
     device: str
     torch: str
     prompts: int
@@ -91,7 +86,7 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Every comparison holds and nothing speaks for the other rope layout."""
+        """Every comparison holds and no evidence points to the other rope layout."""
         return all(c.passed for c in self.comparisons) and (self.layout is None or self.layout.verdict != "wrong")
 
     def plain(self) -> dict[str, Any]:
@@ -101,7 +96,7 @@ class Certificate:
         return plain(self) | {"comparisons": comparisons, "layout": layout, "passed": self.passed}
 
     def text(self) -> str:
-        """A table with a verdict on every line, and the verdict on all."""
+        """A table with a verdict on every line, and the overall verdict."""
         heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest logit", "KL, nats", "top-1", "verdict")
         rows = [
             (
@@ -121,7 +116,7 @@ class Certificate:
         lines += [f"{self.prompts} prompts, seed {self.seed}", ""]
         lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5, 6))).rstrip(), ""]
         lines += [f"{c.reference}: {c.about}" for c in self.comparisons]
-        lines += [f"rope layout: {said(self.layout)}"] if self.layout else []
+        lines += [f"rope layout: {evidence(self.layout)}"] if self.layout else []
         return "\n".join([*lines, "", "verified" if self.passed else "NOT VERIFIED"])
 
 
@@ -131,21 +126,19 @@ def verdict(c: Comparison) -> str:
     return "equal" if c.tolerance else "not judged"
 
 
-def said(layout: Layout) -> str:
-    """The evidence on the rope layout in a line."""
-    evidence = []
+def evidence(layout: Layout) -> str:
+    """The evidence for the rope layout in one line."""
+    lines = []
     if layout.weights is not None:
         w = layout.weights
-        evidence.append(
-            f"by weights {w.verdict} ({w.half_split:+.1f} σ half-split, {w.interleaved:+.1f} σ interleaved)"
-        )
+        lines.append(f"by weights {w.verdict} ({w.half_split:+.1f} σ half-split, {w.interleaved:+.1f} σ interleaved)")
     if layout.loss is not None and layout.other_loss is not None:
-        evidence.append(f"loss on text {layout.loss:.3f} as loaded, {layout.other_loss:.3f} in the other layout")
+        lines.append(f"loss on text {layout.loss:.3f} as loaded, {layout.other_loss:.3f} in the other layout")
     meaning = {"right": "right", "wrong": "WRONG: the rows of q and k are in the order of the other layout"}
-    return f"{meaning.get(layout.verdict, layout.verdict)}; {'; '.join(evidence)}"
+    return f"{meaning.get(layout.verdict, layout.verdict)}; {'; '.join(lines)}"
 
 
-SAME_WEIGHTS = ("naive", "cache")  # whatever the model's weights are, these have them
+SAME_WEIGHTS = ("naive", "cache")  # references that use the model's own weights, packed or not
 
 
 def verify(
@@ -158,49 +151,52 @@ def verify(
 ) -> Certificate:
     """Compare the model at `path` with each of `against`: naive, cache, native, transformers, file:OTHER.
 
-    Without `against`: naive, cache, native where it runs, and transformers where it is installed and knows the
-    architecture. Packed by
-    `quantize` it is judged by naive and cache, with the weights that it has; how it differs from floats is told, and
-    without `against` that is its own file.
+    Default: naive, cache, native where it runs, and transformers where it is installed and has the architecture. With
+    `quantize` the packed model must equal naive and cache, which use the packed weights; its difference from floats (by
+    default its own file) is reported and not judged.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     opened, target, scheme = open_model(path), pick_device(device), None if quantize is None else scheme_named(quantize)
     tokenizer = tokenizer_of(opened)
     model = read(opened, DTYPES[dtype], target, scheme)
-    asked = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
-    spoken = [torch.tensor(ids[: len(asked[-1])]) for ids in texts(tokenizer)]
-    names = against or [*SAME_WEIGHTS, *quick(model), *(library(opened) if scheme is None else [f"file:{path}"])]
-    found = tuple(compared(opened, model, names, asked, scheme is not None))
-    evidence = layout(model if scheme is None else unpacked(model), [ids for ids in spoken if len(ids) > 1])
+    inputs = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
+    text_ids = [torch.tensor(ids[: len(inputs[-1])]) for ids in texts(tokenizer)]
+    names = against or [
+        *SAME_WEIGHTS,
+        *native_reference(model),
+        *(library(opened) if scheme is None else [f"file:{path}"]),
+    ]
+    comparisons = tuple(compare_all(opened, model, names, inputs, scheme is not None))
+    rope = layout(model if scheme is None else unpacked(model), [ids for ids in text_ids if len(ids) > 1])
     return Certificate(
         str(opened.path), opened.format, str(model.embed.weight.dtype)[6:], quantize, describe(target),
-        torch.__version__, len(asked), seed, evidence, found,
+        torch.__version__, len(inputs), seed, rope, comparisons,
     )  # fmt: skip
 
 
-def compared(
-    opened: Opened, model: Transformer, against: Sequence[str], asked: Sequence[torch.Tensor], packed: bool
+def compare_all(
+    opened: Opened, model: Transformer, against: Sequence[str], inputs: Sequence[torch.Tensor], packed: bool
 ) -> Iterator[Comparison]:
-    """The model against each reference; what a dtype may do is judged by the coarser of the two, and what packing does
-    is not judged."""
+    """The model against each reference. The tolerance is that of the coarser dtype; the effect of packing is not
+    judged."""
     for name in against:
         other = reference(name, opened, model)
         coarser = max(other.dtype, model.embed.weight.dtype, key=lambda dtype: torch.finfo(dtype).eps)
         tolerance = None if packed and name not in SAME_WEIGHTS else TOLERANCES[coarser]
-        yield compare(other.name, other.about, whole(model), other.logits, asked, tolerance)
+        yield compare(other.name, other.about, whole(model), other.logits, inputs, tolerance)
 
 
-def quick(model: Transformer) -> list[str]:
-    """Native code, where it computes this model."""
-    there = model.embed.weight.device.type == "cpu" and model.embed.weight.dtype in FLOATS
-    return ["native"] if there and native.library("step") else []
+def native_reference(model: Transformer) -> list[str]:
+    """Native code, where it supports this model."""
+    supported = model.embed.weight.device.type == "cpu" and model.embed.weight.dtype in FLOATS
+    return ["native"] if supported and native.library("step") else []
 
 
 def library(opened: Opened) -> list[str]:
     """The reference library, where it is installed and has the architecture."""
     try:
         family(opened.config)
-    except FathomError:  # an architecture that only we have
+    except FathomError:  # an architecture that only a run folder holds
         return []
     return ["transformers"] if find_spec("transformers") else []

@@ -10,7 +10,7 @@ import torch
 
 from fathom.bench import bench as room
 from fathom.bench import probes, shapes, works
-from fathom.bench.bench import Measured, bench
+from fathom.bench.bench import Measurement, bench
 from fathom.bench.options import UNCOUNTED, BenchOptions
 from fathom.bench.probes import Probes
 from fathom.bench.result import Figure, text
@@ -100,11 +100,11 @@ def test_the_table_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_rates_and_times_are_held_against_the_limit() -> None:
     machine = Probes(40.0, 30.0, 400.0, "")
-    rate = Measured("decode", "tok/s", (9.0, 11.0, 10.0), bytes=2e9).held(machine)
+    rate = Measurement("decode", "tok/s", (9.0, 11.0, 10.0), bytes=2e9).against(machine)
     assert (rate.median, rate.limit, rate.percent) == (10.0, 20.0, 50.0)
-    time = Measured("startup", "s", (0.5, 0.1, 0.2), bytes=4e9).held(machine)
+    time = Measurement("startup", "s", (0.5, 0.1, 0.2), bytes=4e9).against(machine)
     assert (time.median, time.limit, time.percent) == (0.2, 0.1, 50.0)
-    flops = Measured("train", "tok/s", (100.0,), flops=1e9).held(machine)
+    flops = Measurement("train", "tok/s", (100.0,), flops=1e9).against(machine)
     assert (flops.limit, flops.percent) == (400.0, 25.0)
     assert Figure("imports", "s", (1.0,)).percent is None
 

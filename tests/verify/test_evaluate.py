@@ -22,8 +22,8 @@ from fathom.quant.model import costs, quantize_model
 from fathom.quant.schemes import SCHEMES
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.verify import evaluate as rows
-from fathom.verify.evaluate import evaluate, places, questions
-from fathom.verify.quantised import Found, as_generated, judged, packed_copy, report
+from fathom.verify.evaluate import eval_set, evaluate, windows
+from fathom.verify.quantised import Scores, as_generated, packed_copy, report, score_all
 from tests.backend.test_quicken import meets_eight_bits
 from tests.cli.models import model_folder
 from tests.generate.models import random_model
@@ -68,7 +68,7 @@ def test_the_loss_is_that_of_each_token_on_its_own(
 ) -> None:
     monkeypatch.setattr(rows, "AT_ONCE", 5 * BYTES.vocab_size)  # logits in pieces
     losses = one_by_one(model, list(TEXT.encode()), stride)
-    asked = questions(text, BYTES, LENGTH, stride)
+    asked = eval_set(text, BYTES, LENGTH, stride)
     (found,) = evaluate([model], asked.windows, BYTES)
     assert found.tokens == len(losses) == len(TEXT.encode()) - 1
     assert found.loss == pytest.approx(sum(losses) / len(losses), abs=1e-6)
@@ -76,7 +76,7 @@ def test_the_loss_is_that_of_each_token_on_its_own(
 
 
 def test_a_byte_is_a_token(text: str, model: Transformer) -> None:
-    (found,) = evaluate([model], questions(text, BYTES, LENGTH).windows, BYTES)
+    (found,) = evaluate([model], eval_set(text, BYTES, LENGTH).windows, BYTES)
     assert found.bits_per_byte == pytest.approx(found.loss / math.log(2), rel=1e-12)
     assert found.bytes == found.tokens and found.characters == len(TEXT) - 1
     assert found.bits_per_character == pytest.approx(found.bits_per_byte * found.bytes / found.characters)
@@ -85,19 +85,19 @@ def test_a_byte_is_a_token(text: str, model: Transformer) -> None:
 @pytest.mark.parametrize("n", [2, 3, LENGTH, LENGTH + 1, LENGTH + 2, 100])
 @pytest.mark.parametrize("stride", [1, 5, 12, LENGTH])
 def test_every_token_is_scored_once_and_with_enough_before_it(n: int, stride: int) -> None:
-    found = places(n, LENGTH, stride)
+    found = windows(n, LENGTH, stride)
     assert [t for _, first, end in found for t in range(first, end)] == list(range(n - 1))
     assert all(first - begin >= LENGTH - stride and end - begin <= LENGTH for begin, first, end in found[1:])
 
 
 def test_who_knows_nothing_loses_the_logarithm_of_the_vocabulary(text: str, model: Transformer) -> None:
     nn.init.zeros_(model.unembed.weight)
-    (found,) = evaluate([model], questions(text, BYTES, LENGTH).windows, BYTES)
+    (found,) = evaluate([model], eval_set(text, BYTES, LENGTH).windows, BYTES)
     assert found.loss == pytest.approx(math.log(BYTES.vocab_size), abs=1e-9)
 
 
 def test_who_knows_the_text_is_right(text: str, model: Transformer) -> None:
-    asked = list(questions(text, BYTES, LENGTH, limit=3).windows)
+    asked = list(eval_set(text, BYTES, LENGTH, limit=3).windows)
     best = [model(batch.ids)[0].argmax(-1)[batch.targets[0] != IGNORED] for batch in asked]
     hits = sum(int((b == w.targets[w.targets != IGNORED]).sum()) for b, w in zip(best, asked))
     told = [replace(w, targets=model(w.ids).argmax(-1)) for w in asked]
@@ -110,13 +110,13 @@ def test_a_packed_model_is_judged_as_one_packed_by_hand(scheme: str, text: str, 
     before = {name: x.clone() for name, x in model.state_dict().items()}
     packed = packed_copy(model, scheme)
     assert packed.embed.weight.data_ptr() == model.embed.weight.data_ptr()
-    exact, found = evaluate([model, packed], questions(text, BYTES, LENGTH).windows, BYTES)
+    exact, found = evaluate([model, packed], eval_set(text, BYTES, LENGTH).windows, BYTES)
     by_kind = list(costs(model, scheme))
-    made = report(model, packed, scheme, Found(found, found))
+    made = report(model, packed, scheme, Scores(found, found))
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
     p = log_probabilities(model, text)
     quantize_model(model, scheme)
-    (by_hand,) = evaluate([model], questions(text, BYTES, LENGTH).windows, BYTES)
+    (by_hand,) = evaluate([model], eval_set(text, BYTES, LENGTH).windows, BYTES)
     q = log_probabilities(model, text)
     assert found.loss == by_hand.loss != exact.loss and exact.kl == 0 and exact.agreement == 1
     assert found.kl == pytest.approx(
@@ -146,8 +146,8 @@ def test_as_it_generates_a_packed_model_meets_x_in_eight_bits(
 
     monkeypatch.setattr(Step, "__call__", counted)
     packed, by_hand = packed_copy(model, scheme), packed_copy(model, scheme)
-    asked = list(questions(text, BYTES, LENGTH).windows)
-    own, other = judged([model, packed], asked, BYTES)
+    asked = list(eval_set(text, BYTES, LENGTH).windows)
+    own, other = score_all([model, packed], asked, BYTES)
     meets_eight_bits(by_hand)
     _, in_torch, wanted = evaluate([model, packed, by_hand], asked, BYTES)
     assert own.used is own.torch and all(p.requires_grad for p in model.parameters())
@@ -167,24 +167,24 @@ def test_where_x_stays_in_floats_there_is_one_answer(
         monkeypatch.setenv("FATHOM_NATIVE", "off")
     packed = model if scheme is None else packed_copy(model, scheme)
     assert as_generated(packed) is packed
-    (found,) = judged([packed], questions(text, BYTES, LENGTH).windows, BYTES)
+    (found,) = score_all([packed], eval_set(text, BYTES, LENGTH).windows, BYTES)
     assert found.used is found.torch
 
 
 @torch.no_grad()
 def log_probabilities(model: nn.Module, text: str) -> torch.Tensor:  # (n, V)
-    asked = questions(text, BYTES, LENGTH).windows
+    asked = eval_set(text, BYTES, LENGTH).windows
     return torch.cat([model(w.ids)[w.targets != IGNORED] for w in asked]).double().log_softmax(-1)
 
 
 def test_of_records_only_the_answers_are_scored(tmp_path: Path, model: Transformer) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "a b ", "completion": "cd"}\n{"prompt": "e", "completion": "fgh"}\n')
-    asked = list(questions(str(path), BYTES, LENGTH).windows)
+    asked = list(eval_set(str(path), BYTES, LENGTH).windows)
     scored = np.concatenate([w.targets[w.targets != IGNORED].numpy() for w in asked])
     assert bytes(scored.tolist()) == b"cd\nfgh\n"
     path.write_text('{"text": "abc"}\n{"text": "de"}\n')
-    (only,) = questions(str(path), BYTES, LENGTH).windows
+    (only,) = eval_set(str(path), BYTES, LENGTH).windows
     assert bytes(only.targets[0].tolist()) == b"bc\nde"
 
 
@@ -271,4 +271,4 @@ def test_bad_calls_end_in_one_line(
 def test_a_loss_that_is_no_number_is_an_error(text: str, model: Transformer) -> None:
     nn.init.constant_(model.unembed.weight, float("nan"))
     with pytest.raises(FathomError, match="the loss is nan"):
-        evaluate([model], questions(text, BYTES, LENGTH).windows, BYTES)
+        evaluate([model], eval_set(text, BYTES, LENGTH).windows, BYTES)
