@@ -32,17 +32,18 @@ HELP = "\n".join(f"{name:<8} {about}" for name, about in COMMANDS.items()) + "\n
 @choices
 def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
     from fathom.generate.chat import Conversation
-    from fathom.tokenizer.template import about, template_for
+    from fathom.tokenizer.template import template_for, template_origin
 
     options = chosen(call)
     network, tokenizer, how = loaded(model, call)
     talk = Conversation(network, tokenizer, options, system, drafting(call, tokenizer))
     brought = "" if tokenizer.special.template is not None else "; the model brings none"
-    note(f"chat template: {about(template_for(tokenizer))}{brought}")
+    note(f"chat template: {template_origin(template_for(tokenizer))}{brought}")
     note(f"{how}; /help lists commands")
     converse(talk, as_json, verbose)
     if as_json:
-        answer({"messages": [vars(message) for message in talk.messages], "template": about(template_for(tokenizer))})
+        messages = [vars(message) for message in talk.messages]
+        answer({"messages": messages, "template": template_origin(template_for(tokenizer))})
 
 
 def note(line: str) -> None:

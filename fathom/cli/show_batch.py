@@ -62,14 +62,14 @@ def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple
     from fathom.data.corpus import resolve
     from fathom.data.examples import rendered, windows
     from fathom.data.records import Dialogue, Instructions
-    from fathom.tokenizer.template import about, template_for
+    from fathom.tokenizer.template import template_for, template_origin
 
     if Path(data).suffix.lower() not in RECORDS:
         length = context_length or 256
         return f"{data}: text, in windows of {length} tokens", windows(resolve(data), tokenizer, length)
     records = Instructions(Path(data))
     told = isinstance(next(iter(records)), Dialogue)
-    how = f"; chat template: {about(template_for(tokenizer))}" if told else ""
+    how = f"; chat template: {template_origin(template_for(tokenizer))}" if told else ""
     return f"{data}: {records.kind.about}{how}", (rendered(record, tokenizer) for record in records)
 
 

@@ -14,7 +14,7 @@ from fathom.data.examples import Short, rendered, short
 from fathom.data.records import Dialogue, Instructions
 from fathom.errors import FathomError
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.tokenizer.template import about, template_for
+from fathom.tokenizer.template import template_for, template_origin
 
 RECORDS = (".json", ".jsonl", ".ndjson", ".json-lines")  # of other files the text itself is learned
 SUMMED = 1000  # records between two reports
@@ -50,7 +50,7 @@ def encode(
         except FathomError as problem:
             raise FathomError(f"{path}, record {number}: {problem}") from None
         if isinstance(record, Dialogue) and not template:
-            template = f"; chat template: {about(template_for(tokenizer))}"
+            template = f"; chat template: {template_origin(template_for(tokenizer))}"
         made = short(example, number, length, tokenizer.vocab_size, whole)
         n_cut += len(example.ids) > length
         n_dropped += not made.n_trained

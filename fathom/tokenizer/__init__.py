@@ -13,6 +13,6 @@ tokenizer_json      a tokenizer as JSON: our own and the `tokenizers` library's
 load                a tokenizer from a word on the command line, a file or a folder
 template            a conversation as tokens, and the role of each of them
 sandbox             a chat template in Jinja, run without being trusted
-allowed             what such a template may do
+template_functions  what such a template may do to values
 marked_text         text that remembers the speaker of each character
 """

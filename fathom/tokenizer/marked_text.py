@@ -1,53 +1,53 @@
-"""Text that remembers who said each of its characters, whatever a chat template does to it.
+"""Text that remembers the speaker of each character, whatever a chat template does to it.
 
-A `Said` is a `str` with one byte a character, its voice; text that is none was said by the template, voice 0. Cutting
-and joining keep the voices. Knows neither templates nor tokens.
+A `MarkedText` is a `str` with one byte a character, the number of its speaker. Any other text is the template's own,
+speaker 0. What is cut or joined here gives what `str` gives, and every character keeps its speaker.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import SupportsIndex
 
 
-class Said(str):
-    """Text with `voices`: one byte for each character."""
+class MarkedText(str):
+    """Text with `speakers`: one byte for each character."""
 
-    voices: bytes
+    speakers: bytes
 
-    def __new__(cls, text: str, voices: bytes) -> "Said":
+    def __new__(cls, text: str, speakers: bytes) -> "MarkedText":
         self = super().__new__(cls, text)
-        self.voices = voices
+        self.speakers = speakers
         return self
 
     def __str__(self) -> str:
-        return self  # str(x) keeps the voices
+        return self  # str(x) keeps the speakers
 
-    def __getitem__(self, place: SupportsIndex | slice) -> "Said":
+    def __getitem__(self, place: SupportsIndex | slice) -> "MarkedText":
         text = super().__getitem__(place)
-        return Said(text, self.voices[place] if isinstance(place, slice) else bytes([self.voices[place]]))
+        return MarkedText(text, self.speakers[place] if isinstance(place, slice) else bytes([self.speakers[place]]))
 
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))
 
 
-def by(voice: int, text: str) -> Said:
-    """`text`, all of it said by one voice."""
-    return Said(text, bytes([voice]) * len(text))
+def mark(text: str, speaker: int) -> MarkedText:
+    """`text`, all of it of one speaker."""
+    return MarkedText(text, bytes([speaker]) * len(text))
 
 
-def plain(text: str) -> str:
+def unmarked(text: str) -> str:
     """The text alone."""
     return str.__getitem__(text, slice(None))
 
 
-def voices(text: str) -> bytes:
+def speakers_of(text: str) -> bytes:
     """One byte for each character of any text."""
-    return text.voices if isinstance(text, Said) else bytes(len(text))
+    return text.speakers if isinstance(text, MarkedText) else bytes(len(text))
 
 
-def join(pieces: Iterable[str], between: str = "") -> Said:
-    """`between.join(pieces)`."""
-    texts = list(pieces)
-    return Said(str.join(between, texts), voices(between).join([voices(text) for text in texts]))
+def join(parts: Iterable[str], between: str = "") -> MarkedText:
+    """`between.join(parts)`."""
+    texts = list(parts)
+    return MarkedText(str.join(between, texts), speakers_of(between).join([speakers_of(text) for text in texts]))
 
 
 def strip(text: str, characters: str | None = None) -> str:
@@ -94,17 +94,17 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     return join(split(text, old, count), new) if old else str.replace(text, old, new, count)
 
 
-def like(text: str, changed: str) -> str:
-    """`changed` is `text` in other letters: the same voices, or where there are more letters now the first one's."""
+def recased(text: str, changed: str) -> str:
+    """`changed` is `text` in another case: it has the same speakers, or where its length differs, the first one's."""
     same = len(changed) == len(text)
-    return Said(changed, voices(text) if same else voices(text)[:1] * len(changed))
+    return MarkedText(changed, speakers_of(text) if same else speakers_of(text)[:1] * len(changed))
 
 
-def _cut(text: str, pieces: list[str], gap: int) -> list[str]:
-    """The same pieces, found in `text` one after the other with at least `gap` characters between them."""
-    found, at = [], 0
-    for piece in pieces:
-        at = text.index(piece, at)  # nothing but what separates pieces lies before it
-        found.append(text[at : at + len(piece)])
-        at += len(piece) + gap
-    return found
+def _cut(text: str, parts: list[str], gap: int) -> list[str]:
+    """The parts as slices of `text`: they follow one another with at least `gap` characters between them."""
+    slices, at = [], 0
+    for part in parts:
+        at = text.index(part, at)  # nothing but separators lies before it
+        slices.append(text[at : at + len(part)])
+        at += len(part) + gap
+    return slices

@@ -1,8 +1,8 @@
-"""A chat template in Jinja, as a stranger wrote it: run so that it can only make text, and only so much of it.
+"""A chat template in Jinja, run without being trusted: Jinja's own sandbox bounds neither memory nor time.
 
-The rules are those of Hugging Face's `apply_chat_template`: blocks take the rest of their lines with them, loop
-controls and `generation` blocks are known. Whatever can grow or go on is paid from a meter; what else a template may
-use stands in `allowed`. Does not know tokens.
+A template can only produce text, and only so much of it. The rules are those of Hugging Face's `apply_chat_template`:
+blocks take the rest of their lines with them; loop controls and `generation` blocks are supported. Whatever can grow or
+repeat is charged to a meter; `template_functions` lists what else a template may use.
 """
 
 import traceback
@@ -20,65 +20,53 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from fathom.errors import FathomError
-from fathom.tokenizer.allowed import (
-    FILTERS,
-    OPERATORS,
-    TESTS,
-    charge,
-    compared,
-    joined,
-    made,
-    metering,
-    method,
-    now,
-    span,
-    weight,
-)
+from fathom.tokenizer import template_functions as functions
 from fathom.tokenizer.marked_text import join
+from fathom.tokenizer.template_functions import charge, charged, metering, method, size_of
 
 N = TypeVar("N", bound=nodes.Node)
-LONGEST, MOST = 1 << 17, 12_000  # characters and words of a template: to read a word takes 4 KB
-PURSE, EACH = 4 << 20, 64  # what a template may spend; and this much for each character of its messages
-WHERE = "<template>"  # what Jinja calls the source in tracebacks
+MAX_CHARACTERS, MAX_TOKENS = 1 << 17, 12_000  # of a template: parsing one of its tokens takes 4 KB
+BUDGET, BUDGET_PER_CHARACTER = 4 << 20, 64  # of a template, and in addition for each character of its messages
+SOURCE = "<template>"  # what Jinja calls the source in tracebacks
 
 
-class Refused(Exception):
-    """What a template raises itself: the conversation is not one it can tell."""
+class TemplateRefusal(Exception):
+    """Raised by a template itself: it does not support this conversation."""
 
 
-def fill(template: str, values: Mapping[str, Any]) -> str:
-    """The text that `template` makes of plain values (text, numbers, lists, dicts); a `Said` where they are.
+def run_template(template: str, values: Mapping[str, Any]) -> str:
+    """The text that `template` makes of plain values (text, numbers, lists, dicts): marked where they are.
 
     FathomError in one line for everything that can be wrong, in the template's own words where it refuses.
     """
     try:
-        with metering(PURSE + EACH * weight(dict(values), most=1 << 40)):
+        with metering(BUDGET + BUDGET_PER_CHARACTER * size_of(dict(values), limit=1 << 40)):
             return compiled(template).render(values)
-    except Refused as refusal:
+    except TemplateRefusal as refusal:
         raise FathomError(f"the chat template refuses this conversation: {str(refusal)[:500]}") from None
-    except Exception as problem:  # whatever a stranger's program can do
-        raise FathomError(f"the chat template{_line(problem)}: {_said_of(problem)}") from None
+    except Exception as problem:  # whatever an untrusted program can do
+        raise FathomError(f"the chat template{_line(problem)}: {_message(problem)}") from None
 
 
 @lru_cache(maxsize=16)
 def compiled(template: str) -> Template:
-    """The template, ready to be run and metered."""
-    if len(template) > LONGEST:
-        raise FathomError(f"it has {len(template):,} characters; expected at most {LONGEST:,}")
-    if (words := sum(kind != "whitespace" for _, kind, _ in ENVIRONMENT.lex(template))) > MOST:
-        raise FathomError(f"it has {words:,} words and signs; expected at most {MOST:,}")
-    tree = Metered().visit(ENVIRONMENT.parse(template)).set_environment(ENVIRONMENT).set_lineno(1)
-    return Template.from_code(ENVIRONMENT, ENVIRONMENT.compile(tree, None, WHERE), ENVIRONMENT.globals)
+    """The template, ready to be run with metering."""
+    if len(template) > MAX_CHARACTERS:
+        raise FathomError(f"it has {len(template):,} characters; expected at most {MAX_CHARACTERS:,}")
+    if (tokens := sum(kind != "whitespace" for _, kind, _ in ENVIRONMENT.lex(template))) > MAX_TOKENS:
+        raise FathomError(f"it has {tokens:,} words and signs; expected at most {MAX_TOKENS:,}")
+    tree = Metering().visit(ENVIRONMENT.parse(template)).set_environment(ENVIRONMENT).set_lineno(1)
+    return Template.from_code(ENVIRONMENT, ENVIRONMENT.compile(tree, None, SOURCE), ENVIRONMENT.globals)
 
 
 def _line(problem: Exception) -> str:
     if isinstance(problem, TemplateSyntaxError):
         return f", line {problem.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == WHERE]
+    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == SOURCE]
     return f", line {lines[-1]}" if lines else ""
 
 
-def _said_of(problem: Exception) -> str:
+def _message(problem: Exception) -> str:
     match problem:
         case RecursionError():
             return "it calls itself without end, or is nested too deeply"
@@ -89,46 +77,46 @@ def _said_of(problem: Exception) -> str:
     return f"{' '.join(str(problem).split())[:500]} ({type(problem).__name__})"
 
 
-class Metered(NodeTransformer):
-    """The same template, in which whatever can grow or go on is paid."""
+class Metering(NodeTransformer):
+    """The same template, in which whatever can grow or repeat is charged."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        return self.running(node)
+        return self.body(node)
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
-        return self.running(node)
+        return self.body(node)
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
-        return self.running(node)
+        return self.body(node)
 
-    def running(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
-        """Each time the body runs, all text that stands in it is paid."""
+    def body(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
+        """Each time the body runs, all text in it is charged."""
         texts = [text.data for text in node.find_all(nodes.TemplateData)]
         texts += [text.value for text in node.find_all(nodes.Const) if isinstance(text.value, str)]
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(paid("step", nodes.Const(sum(map(len, texts))))))
+        node.body.insert(0, nodes.ExprStmt(call("charge", nodes.Const(sum(map(len, texts))))))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        return paid("joined", *self.inside(node).nodes)
+        return call("concatenate", *self.inside(node).nodes)
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
-        return paid("made", self.inside(node))
+        return call("charged", self.inside(node))
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
-        return paid("made", self.inside(node))
+        return call("charged", self.inside(node))
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        return self.inside(node) if node.ctx == "store" else paid("made", self.inside(node))
+        return self.inside(node) if node.ctx == "store" else call("charged", self.inside(node))
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        return paid("made", self.inside(node)) if isinstance(node.arg, nodes.Slice) else self.inside(node)
+        return call("charged", self.inside(node)) if isinstance(node.arg, nodes.Slice) else self.inside(node)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
-        node.expr = paid("compared", node.expr)
+        node.expr = call("charged_operand", node.expr)
         for operand in node.ops:
-            operand.expr = paid("compared", operand.expr)
+            operand.expr = call("charged_operand", operand.expr)
         return node
 
     def inside(self, node: N) -> N:
@@ -136,13 +124,13 @@ class Metered(NodeTransformer):
         return node
 
 
-def paid(function: str, *arguments: nodes.Expr) -> nodes.Call:
-    """A call of one of the sandbox's own functions, for which a template has no name."""
+def call(function: str, *arguments: nodes.Expr) -> nodes.Call:
+    """A call of one of the environment's own functions, which a template itself cannot name."""
     return nodes.Call(nodes.EnvironmentAttribute(function), list(arguments), [], None, None)
 
 
 class Generation(Extension):
-    """`{% generation %}` encloses what an assistant says; here voices tell that."""
+    """`{% generation %}` encloses what an assistant says; here the speakers tell that."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -151,7 +139,7 @@ class Generation(Extension):
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
-class Box(Namespace):
+class TemplateNamespace(Namespace):
     """A template's `namespace`. It never shows what it holds, which may be itself."""
 
     def __repr__(self) -> str:
@@ -164,26 +152,27 @@ class Box(Namespace):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Nothing can be reached but what is named here and in `allowed`."""
+    """Nothing can be reached but what is named here and in `template_functions`."""
 
-    intercepted_binops = frozenset(OPERATORS)
+    intercepted_binops = frozenset(functions.OPERATORS)
     concat = staticmethod(join)  # of what a block, or the whole template, has written
-    step, joined, made, compared = (
-        staticmethod(charge),
-        staticmethod(joined),
-        staticmethod(made),
-        staticmethod(compared),
-    )
+    charge = staticmethod(functions.charge)
+    charged = staticmethod(functions.charged)
+    charged_operand = staticmethod(functions.charged_operand)
+    concatenate = staticmethod(functions.concatenate)
 
     def __init__(self) -> None:
         extensions = [Generation, loopcontrols]
-        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, finalize=made)
-        self.binop_table, self.filters, self.tests = dict(OPERATORS), dict(FILTERS), dict(TESTS)
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, finalize=functions.charged
+        )
+        self.binop_table, self.filters = dict(functions.OPERATORS), dict(functions.FILTERS)
+        self.tests = dict(functions.TESTS)
         self.globals = {
-            "range": span,
-            "namespace": lambda *pairs, **named: Box(*pairs, **named),
-            "dict": lambda *pairs, **named: made(dict(*pairs, **named)),
-            "strftime_now": now,
+            "range": functions.charged_range,
+            "namespace": lambda *pairs, **named: TemplateNamespace(*pairs, **named),
+            "dict": lambda *pairs, **named: functions.charged(dict(*pairs, **named)),
+            "strftime_now": functions.strftime_now,
             "raise_exception": refuse,
         }
 
@@ -192,9 +181,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call(__context, __obj, *arguments, **named)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """A method that is allowed, what a loop, macro or namespace has, or an entry of a dict."""
-        if (found := method(obj, attribute)) is not None:
-            return found
+        """An allowed method, an attribute of a loop, macro or namespace, or an entry of a dict."""
+        if (function := method(obj, attribute)) is not None:
+            return function
         if isinstance(obj, LoopContext | Macro | Namespace | Undefined) and not attribute.startswith("_"):
             return super().getattr(obj, attribute)
         if isinstance(obj, dict) and attribute in obj:
@@ -207,15 +196,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         try:
             return obj[argument]
         except (TypeError, LookupError, AttributeError):
-            return (
-                self.getattr(obj, str(argument))
-                if isinstance(argument, str)
-                else self.undefined(obj=obj, name=argument)
-            )
+            if isinstance(argument, str):
+                return self.getattr(obj, str(argument))
+            return self.undefined(obj=obj, name=argument)
 
 
 def refuse(message: object) -> None:
-    raise Refused(str(made(message)))
+    raise TemplateRefusal(str(charged(message)))
 
 
 ENVIRONMENT = Sandbox()

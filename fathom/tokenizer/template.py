@@ -1,8 +1,7 @@
-"""A conversation as the tokens that a chat model was trained on, and for each token who says it.
+"""A conversation as the tokens that a chat model was trained on, and the role of each token.
 
-The template's text is cut at the special tokens it spells; each stretch between two of them is encoded as one text, so
-that tokens may join template and content exactly as in the reference. What a message spells stays text. Knows no
-model; how a template runs is the sandbox's business.
+The template's text is cut at the special tokens that it spells; each stretch between two of them is encoded as one
+text, so that tokens may join template and content exactly as in the reference. What a message spells stays text.
 """
 
 import re
@@ -11,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fathom.errors import FathomError
-from fathom.tokenizer.marked_text import by, plain, voices
+from fathom.tokenizer.marked_text import mark, speakers_of, unmarked
 from fathom.tokenizer.protocol import Tokenizer, utf8
-from fathom.tokenizer.sandbox import fill
+from fathom.tokenizer.sandbox import run_template
 
-NEVER = "\uffff"  # no character: no special token is spelled with it
-FRAME = "frame"  # who says what no message says: the template's text and special tokens
+HIDDEN = "\uffff"  # not a character: no special token is spelled with it
+FRAME = "frame"  # the role of what belongs to no message: the template's own text and special tokens
 ROLE = re.compile(r"[A-Za-z][\w-]{0,63}")
 
-# Touvron et al. 2023 (LLaMA 2), as in Meta's `chat_completion`: a system prompt stands in the first question.
+# Touvron et al. 2023 (LLaMA 2), as in Meta's `chat_completion`: a system prompt is part of the first question.
 LLAMA2 = """\
 {% if messages[0].role == 'system' %}
 {% set system, turns = '<<SYS>>\\n' + messages[0].content + '\\n<</SYS>>\\n\\n', messages[1:] %}
@@ -48,8 +47,8 @@ LLAMA3 = """\
 {{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
 {%- endif %}"""
 
-# For a model that was never taught to converse: a transcript, which it may go on with.
-PLAIN = """\
+# For a base model, which was not trained to converse: a transcript that it may continue.
+TRANSCRIPT = """\
 {{ bos_token }}
 {%- for message in messages %}
 {{ message.role.capitalize() + ': ' + message.content.strip() }}
@@ -58,14 +57,14 @@ PLAIN = """\
 {%- endfor %}
 {{- 'Assistant:' if add_generation_prompt }}"""
 
-LLAMAS = ("sentencepiece", "byte_fallback")  # the same vocabulary in Meta's files and in those of Hugging Face
-STOPS = {PLAIN: ("\nUser:",)}  # texts that begin another's turn where no token ends one
-BUILT_IN = {LLAMA2: "LLaMA 2's", LLAMA3: "LLaMA 3's", PLAIN: "a plain transcript (User: ..., Assistant: ...)"}
+LLAMA2_KINDS = ("sentencepiece", "byte_fallback")  # the same vocabulary in Meta's files and in those of Hugging Face
+STOPS = {TRANSCRIPT: ("\nUser:",)}  # texts that begin another's turn where no token ends one
+BUILT_IN = {LLAMA2: "LLaMA 2's", LLAMA3: "LLaMA 3's", TRANSCRIPT: "a plain transcript (User: ..., Assistant: ...)"}
 
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says. role: system, user, assistant, or another word that the template knows."""
+    """One turn of a conversation. role: system, user, assistant, or another word that the template supports."""
 
     role: str
     content: str
@@ -84,7 +83,8 @@ def read_message(values: object, where: str) -> Message:
         raise FathomError(f"{where}: {type(values).__name__}; expected an object with 'role' and 'content'")
     for name in ("role", "content"):
         if name not in values:
-            raise FathomError(f"{where}: no field {name!r}, found {', '.join(map(repr, values))[:200] or 'none'}")
+            fields = ", ".join(map(repr, values))[:200] or "none"
+            raise FathomError(f"{where}: no field {name!r}, found {fields}; expected 'role' and 'content'")
     try:
         return Message(values["role"], values["content"])
     except FathomError as problem:
@@ -93,7 +93,7 @@ def read_message(values: object, where: str) -> Message:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as tokens. A token that joins template and content is said by the content's role."""
+    """A conversation as tokens. A token that joins template and content has the content's role."""
 
     ids: list[int]
     roles: list[str]  # of each token: the role of its message, or FRAME
@@ -101,18 +101,18 @@ class Rendered:
 
 
 def template_for(tokenizer: Tokenizer) -> str:
-    """The model's own template; without one that of LLaMA 3 or 2, whose special tokens these are; else PLAIN."""
+    """The model's own template, else that of LLaMA 3 or 2 if the special tokens are theirs, else TRANSCRIPT."""
     names = tokenizer.special.names
     if tokenizer.special.template is not None:
         return tokenizer.special.template
     if "<|start_header_id|>" in names:
         return LLAMA3
-    llama = tokenizer.kind in LLAMAS and {"<s>", "</s>"} <= names.keys()
-    return LLAMA2 if llama else PLAIN
+    llama = tokenizer.kind in LLAMA2_KINDS and {"<s>", "</s>"} <= names.keys()
+    return LLAMA2 if llama else TRANSCRIPT
 
 
-def about(template: str) -> str:
-    """In words where a template comes from."""
+def template_origin(template: str) -> str:
+    """Where a template comes from, in words."""
     return BUILT_IN.get(template, "the model's own")
 
 
@@ -124,31 +124,32 @@ def render(
     special_in_content: special tokens that a message spells become tokens too, not text. FathomError where the
     template refuses the conversation, or is damaged.
     """
-    speakers = [FRAME, *dict.fromkeys(message.role for message in messages)]  # a voice is a place in it
-    text = told(tokenizer, messages, reply, speakers)
+    speakers = [FRAME, *dict.fromkeys(message.role for message in messages)]  # numbered by their places here
+    text = _fill(tokenizer, messages, reply, speakers)
     names = tokenizer.special.names
-    shown = plain(text) if special_in_content else "".join(c if v == 0 else NEVER for c, v in zip(text, voices(text)))
+    own = "".join(c if speaker == 0 else HIDDEN for c, speaker in zip(text, speakers_of(text)))
     ids, roles = list[int](), list[str]()
-    for start, stop, name in pieces(shown, names):
-        found = [names[name]] if name else tokenizer.encode(plain(text[start:stop]))
-        ids += found
-        roles += [speakers[v] for v in ([0] if name else who(tokenizer, found, text[start:stop]))]
-    return Rendered(ids, roles, plain(text))
+    for start, stop, name in split_at_special(unmarked(text) if special_in_content else own, names):
+        new = [names[name]] if name else tokenizer.encode(unmarked(text[start:stop]))
+        ids += new
+        roles += [speakers[i] for i in ([0] if name else _token_speakers(tokenizer, new, text[start:stop]))]
+    return Rendered(ids, roles, unmarked(text))
 
 
-def told(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool, speakers: list[str]) -> str:
-    """The conversation as the template tells it, with voices."""
+def _fill(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool, speakers: list[str]) -> str:
+    """The text that the template makes of a conversation, marked with the places of roles in `speakers`."""
     if not messages:
         raise FathomError("a conversation without messages; expected at least one")
     names: dict[int | None, str] = {id: name for name, id in tokenizer.special.names.items()}
     ends = {"bos_token": names.get(tokenizer.bos), "eos_token": names.get(tokenizer.eos)}
     values: dict[str, Any] = {name: text for name, text in ends.items() if text is not None}
-    values["messages"] = [{"role": m.role, "content": by(speakers.index(m.role), m.content)} for m in messages]
-    return fill(template_for(tokenizer), values | {"add_generation_prompt": reply, "tools": None, "documents": None})
+    values["messages"] = [{"role": m.role, "content": mark(m.content, speakers.index(m.role))} for m in messages]
+    values |= {"add_generation_prompt": reply, "tools": None, "documents": None}
+    return run_template(template_for(tokenizer), values)
 
 
-def pieces(text: str, names: Iterable[str]) -> Iterator[tuple[int, int, str]]:
-    """(start, stop, name) of each special token, the longest where several begin, and of each stretch between: ""."""
+def split_at_special(text: str, names: Iterable[str]) -> Iterator[tuple[int, int, str]]:
+    """(start, stop, name) of each special token, the longest where several begin; name is empty for text between."""
     pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
     end = 0
     for match in re.finditer(pattern, text) if pattern else ():
@@ -160,12 +161,11 @@ def pieces(text: str, names: Iterable[str]) -> Iterator[tuple[int, int, str]]:
         yield end, len(text), ""
 
 
-def who(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> Iterator[int]:
-    """The voice of each of the tokens that `text` was encoded to."""
-    voice = b"".join(bytes([v]) * len(c.encode("utf-8")) for c, v in zip(plain(text), voices(text)))  # of each byte
+def _token_speakers(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> Iterator[int]:
+    """The speaker of each of the tokens that `text` was encoded to; of several, the last in number."""
+    characters = zip(unmarked(text), speakers_of(text))
+    of_bytes = b"".join(bytes([speaker]) * len(c.encode("utf-8")) for c, speaker in characters)
     end = 0
-    for place in range(len(ids)):
-        before = ids[max(place - 1, 0) : place]  # what a first token spells may differ from what a later one does
-        length = len(tokenizer.decode_bytes(ids[max(place - 1, 0) : place + 1])) - len(tokenizer.decode_bytes(before))
-        yield max(voice[end : end + max(length, 1)], default=0)
-        end += length
+    for spelled in tokenizer.token_bytes(ids):
+        yield max(of_bytes[end : end + max(len(spelled), 1)], default=0)
+        end += len(spelled)

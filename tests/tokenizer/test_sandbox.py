@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fathom.errors import FathomError
-from fathom.tokenizer.marked_text import by, voices
-from fathom.tokenizer.sandbox import LONGEST, fill
+from fathom.tokenizer.marked_text import mark, speakers_of
+from fathom.tokenizer.sandbox import MAX_CHARACTERS, run_template
 from tests.mutants import survive
 from tests.tokenizer.templates import LLAMA31, PUBLISHED
 
@@ -47,16 +47,16 @@ def transformers_text(template: str, values: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("template", [*ORDINARY, *PUBLISHED.values()], ids=lambda text: text[:40])
 def test_what_templates_do_is_done_as_in_transformers(template: str) -> None:
-    assert fill(template, VALUES) == transformers_text(template, VALUES)
+    assert run_template(template, VALUES) == transformers_text(template, VALUES)
 
 
-def test_what_a_message_says_keeps_its_voice_through_blocks_and_macros() -> None:
-    values = {"text": by(5, " ab ")}
+def test_what_a_message_says_keeps_its_speaker_through_blocks_and_macros() -> None:
+    values = {"text": mark(" ab ", 5)}
     for template in (
         "{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(text|trim) }}",
         "{% set x %}<{{ text.strip() }}>{% endset %}{{ x }}",
     ):
-        assert voices(fill(template, values)) == b"\0\5\5\0"
+        assert speakers_of(run_template(template, values)) == b"\0\5\5\0"
 
 
 LOOP, DONE = "{% for a in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] %}", "{% endfor %}"
@@ -123,7 +123,7 @@ BOMBS = [
     "{% if a %}" * 5000 + "{% endif %}" * 5000,
     "{{ 0x" + "f" * 60000 + " * 2 }}",
     "{{ " + "9" * 60000 + " }}",
-    "x" * (LONGEST + 1),
+    "x" * (MAX_CHARACTERS + 1),
 ]
 ESCAPES = [
     "{{ ''.__class__.__mro__ }}",
@@ -146,7 +146,7 @@ ESCAPES = [
     "{{ self.__init__ }}",
     "{{ loop.__init__ }}{{ (1).real }}",
     "{% macro m() %}{% endmacro %}{{ m._func }}{{ m.__init__ }}",
-    "{{ environment.made }}{{ context.vars }}",
+    "{{ environment.charged }}{{ context.vars }}",
     "{{ 1 / 0 }}",
     "{{ messages.0.content.x.y }}",
     "{% for %}",
@@ -162,30 +162,30 @@ ESCAPES = [
 def test_what_no_template_needs_is_one_line_at_once(template: str) -> None:
     began = time.thread_time()
     with pytest.raises(FathomError, match=r"^the chat template") as caught:
-        fill(template, VALUES)
+        run_template(template, VALUES)
     assert time.thread_time() - began < 2
     assert len(str(caught.value)) < 800 and MESSAGES[0] == {"role": "user", "content": " Hi\nyou "}
     tracemalloc.start()
     with pytest.raises(FathomError):
-        fill(template, VALUES)
+        run_template(template, VALUES)
     assert tracemalloc.get_traced_memory()[1] < 32 << 20
     tracemalloc.stop()
 
 
-def test_what_is_wrong_is_told_with_its_line() -> None:
+def test_what_is_wrong_is_reported_with_its_line() -> None:
     with pytest.raises(FathomError, match=r"the chat template, line 3: division by zero"):
-        fill("a\nb\n{{ 1 / 0 }}", VALUES)
+        run_template("a\nb\n{{ 1 / 0 }}", VALUES)
     with pytest.raises(FathomError, match=r"the chat template, line 2: .*endfor"):
-        fill("a\n{% for m in messages %}", VALUES)
+        run_template("a\n{% for m in messages %}", VALUES)
     with pytest.raises(FathomError, match="it has 14,001 words and signs; expected at most 12,000"):
-        fill("{{ x" + " ~ x" * 6_999 + " }}", VALUES)
+        run_template("{{ x" + " ~ x" * 6_999 + " }}", VALUES)
     with pytest.raises(FathomError, match="refuses this conversation: only you and me"):
-        fill("{{ raise_exception('only you\nand me') }}", VALUES)
+        run_template("{{ raise_exception('only you\nand me') }}", VALUES)
 
 
 def test_a_long_conversation_has_more_to_spend() -> None:
     long = [{"role": "user", "content": "x" * 5_000}] * 2_000
-    told = fill(PUBLISHED["thinking"], VALUES | {"messages": long})
+    told = run_template(PUBLISHED["thinking"], VALUES | {"messages": long})
     assert told.count("<|im_start|>user") == 2_000 and len(told) > 10_000_000
 
 
@@ -193,4 +193,4 @@ def test_a_long_conversation_has_more_to_spend() -> None:
 def test_damaged_templates_end_in_a_text_or_one_line(tmp_path: Path, count: int) -> None:
     path = tmp_path / "template.jinja"
     path.write_text(LLAMA31)
-    survive(lambda file: fill(file.read_text(encoding="utf-8", errors="replace"), VALUES), path, count)
+    survive(lambda file: run_template(file.read_text(encoding="utf-8", errors="replace"), VALUES), path, count)

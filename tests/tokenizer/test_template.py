@@ -16,7 +16,17 @@ from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import load, read_folder, to_folder
 from fathom.tokenizer.protocol import Special
-from fathom.tokenizer.template import FRAME, LLAMA2, LLAMA3, PLAIN, Message, pieces, read_message, render, template_for
+from fathom.tokenizer.template import (
+    FRAME,
+    LLAMA2,
+    LLAMA3,
+    TRANSCRIPT,
+    Message,
+    read_message,
+    render,
+    split_at_special,
+    template_for,
+)
 from tests.tokenizer.templates import PUBLISHED, SPECIAL, bpe, conversation, library_tokenizer
 
 CONVERSATIONS = 150
@@ -155,8 +165,13 @@ def with_template(tokenizer: Any, template: str) -> Any:
 
 
 def test_of_two_special_tokens_the_longer_one_is_meant() -> None:
-    assert list(pieces("a<s>!b<s>", ["<s>", "<s>!"])) == [(0, 1, ""), (1, 5, "<s>!"), (5, 6, ""), (6, 9, "<s>")]
-    assert list(pieces("a", [])) == [(0, 1, "")] and list(pieces("", ["<s>"])) == []
+    assert list(split_at_special("a<s>!b<s>", ["<s>", "<s>!"])) == [
+        (0, 1, ""),
+        (1, 5, "<s>!"),
+        (5, 6, ""),
+        (6, 9, "<s>"),
+    ]
+    assert list(split_at_special("a", [])) == [(0, 1, "")] and list(split_at_special("", ["<s>"])) == []
 
 
 # Which template.
@@ -165,7 +180,7 @@ def test_of_two_special_tokens_the_longer_one_is_meant() -> None:
 def test_the_models_own_template_comes_first_then_the_one_its_tokens_are_of() -> None:
     assert template_for(bpe("own")) == "own"
     assert template_for(bpe(None)) == LLAMA3
-    assert template_for(ByteTokenizer()) == PLAIN
+    assert template_for(ByteTokenizer()) == TRANSCRIPT
 
 
 def test_a_plain_transcript() -> None:
