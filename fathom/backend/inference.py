@@ -16,10 +16,9 @@ from fathom.errors import FathomError
 from fathom.model.attention import attend_fused
 from fathom.model.cache import KVCache, NoCache
 from fathom.model.transformer import Transformer
-from fathom.native.arena import Arena
-from fathom.native.attention import attention
 from fathom.native.build import library
-from fathom.native.panels import from_float, from_groups, panel_bytes
+from fathom.native.kernels import attention
+from fathom.native.panels import Arena, from_float, from_groups, panel_bytes
 from fathom.quant.linear import QuantLinear
 from fathom.quant.scheme import Packed
 from fathom.quant.schemes import scheme_named

@@ -4,42 +4,32 @@ One call reads some tokens over a KVCache and gives what `Transformer.hidden` gi
 tensors stay the model's and the cache's.
 """
 
-import ctypes
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from fathom.backend.linear import FLOATS, PanelLinear
-from fathom.errors import ContextOverflow, OutsideVocabulary
+from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
+from fathom.model.attention import Attention
 from fathom.model.cache import KVCache
+from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
 from fathom.model.norm import LayerNorm, RMSNorm
-from fathom.model.position import LearnedPosition, Rope
+from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.transformer import Block, Transformer
 from fathom.native.build import library
-from fathom.native.panels import Linear, Panels, pointer
+from fathom.native.interface import OK, UNSUPPORTED, Layer, Linear, MlpKind, Model, Norm, NormKind, Pass, PositionKind
+from fathom.native.panels import Panels, address
 
-
-def structure(name: str, fields: dict[str, Any]) -> Any:
-    """A C structure of these fields, in their order."""
-    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
-
-
-LONG, DOUBLE, POINTER = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-Norm = structure("Norm", {"kind": LONG, "weight": POINTER, "bias": POINTER, "eps": DOUBLE})
-NORMS, LINEARS = ("attn_norm", "mlp_norm", "q_norm", "k_norm"), ("q", "k", "v", "out", "gate", "up", "down")
-Layer = structure("Layer", dict.fromkeys(NORMS, Norm) | dict.fromkeys(LINEARS, Linear))
-SIZES = ("n_layer", "d", "h", "g", "c", "f", "mlp", "residual", "position", "bf16", "vocab", "context")
-TABLES = ("embed", "table", "frequency")
-REST = {"rope_scale": DOUBLE, "final_norm": Norm, "layers": POINTER}
-Model = structure("Model", dict.fromkeys(SIZES, LONG) | dict.fromkeys(TABLES, POINTER) | REST)
-COUNTS, PLACES = ("b", "t", "length", "capacity", "cache_bf16"), ("ids", "positions", "padding", "store", "hidden")
-Pass = structure("Pass", dict.fromkeys(COUNTS, LONG) | dict.fromkeys(PLACES, POINTER))
 AT_ONCE = 128  # tokens that go through the model in one call, which nobody can interrupt
-NO_NORM, LAYER, RMS = range(3)  # these and the next two as step.cpp counts them
-MLPS = {"none": 0, "gelu": 1, "relu2": 2, "swiglu": 3}
 IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
-POSITIONS = {"none": 0, "learned": 1, "rope": 2}
+# The parts that step.cpp computes, by exact type: a subclass may compute something else.
+NORMS = {nn.Identity: NormKind.NONE, LayerNorm: NormKind.LAYER, RMSNorm: NormKind.RMS}
+MLPS = {
+    type(None): MlpKind.NONE,
+    GeluMLP: MlpKind.GELU,
+    Relu2MLP: MlpKind.RELU2,
+    SwigluMLP: MlpKind.SWIGLU,
+}
+POSITIONS = {NoPosition: PositionKind.NONE, LearnedPosition: PositionKind.LEARNED, Rope: PositionKind.ROPE}
 
 
 class Step:
@@ -51,15 +41,15 @@ class Step:
         self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks))
         config, position = model.config, model.position
         sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff)
-        kinds = (MLPS[config.mlp], config.residual, POSITIONS[config.position], self.dtype == torch.bfloat16)
+        mlp = MLPS[type(model.blocks[0].mlp)] if len(model.blocks) else MlpKind.NONE
+        kinds = (mlp, POSITIONS[type(position)], config.residual, self.dtype == torch.bfloat16)
         table = position.table.weight if isinstance(position, LearnedPosition) else None
         rows = (config.vocab_size, 0 if table is None else len(table))
         frequency, scale = (
             (self.keep(position.frequency), position.scale) if isinstance(position, Rope) else (None, 1.0)
         )
         tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), frequency)
-        last = (scale, self.norm(model.final_norm), ctypes.addressof(self.layers))
-        self.model = Model(*sizes, *kinds, *rows, *tables, *last)
+        self.model = Model(*sizes, *kinds, *rows, *tables, scale, self.norm(model.final_norm), self.layers)
 
     def takes(self, ids: Tensor, cache: KVCache) -> bool:
         """Whether these are what the native side reads. What else they may be is for the plain model to say."""
@@ -94,15 +84,17 @@ class Step:
         places = (
             ids.data_ptr(),
             positions.data_ptr(),
-            pointer(padding),
+            address(padding),
             cache.store.data_ptr(),
             hidden.data_ptr(),
         )
         counts = (b, t, cache.length, cache.capacity, cache.store.dtype == torch.bfloat16)
         lib = library("step")
         assert lib is not None, "a step is made where native code runs"
-        wrong = lib.step(ctypes.byref(self.model), ctypes.byref(Pass(*counts, *places)), torch.get_num_threads())
-        if wrong >= 0:
+        wrong = lib.step(self.model, Pass(*counts, *places), torch.get_num_threads())
+        if wrong == UNSUPPORTED:
+            raise FathomError("native code does not support a part of this model; set FATHOM_NATIVE=off")
+        if wrong != OK:
             token, place, last = ids.flatten()[wrong], positions.flatten()[wrong], self.model.vocab - 1
             raise OutsideVocabulary(
                 f"found token {token} at position {place}; expected 0 to {last}; give ids of this model"
@@ -110,18 +102,17 @@ class Step:
         cache.length += t
         return hidden.to(self.dtype)
 
-    def layer(self, block: Block) -> Any:
-        attn, mlp = block.attn, block.mlp
-        norms = (block.attn_norm, block.mlp_norm if mlp is not None else nn.Identity(), attn.q_norm, attn.k_norm)
-        mlp_linears = [getattr(mlp, name, None) for name in LINEARS[4:]]
-        return Layer(*map(self.norm, norms), *map(self.linear, (attn.q, attn.k, attn.v, attn.out, *mlp_linears)))
+    def layer(self, block: Block) -> Layer:
+        attn = block.attn
+        mlp = [getattr(block.mlp, name, None) for name in ("gate", "up", "down")]
+        return Layer(*map(self.norm, norms(block)), *map(self.linear, (attn.q, attn.k, attn.v, attn.out, *mlp)))
 
-    def norm(self, part: nn.Module) -> Any:
-        if isinstance(part, RMSNorm):
-            return Norm(RMS, self.keep(part.weight), None, part.eps)
-        if isinstance(part, LayerNorm):
-            return Norm(LAYER, self.keep(part.weight), None if part.bias is None else self.keep(part.bias), part.eps)
-        return Norm(NO_NORM, None, None, 0.0)
+    def norm(self, part: nn.Module) -> Norm:
+        kind = NORMS[type(part)]
+        if not isinstance(part, LayerNorm | RMSNorm):
+            return Norm(kind)
+        bias = part.bias if isinstance(part, LayerNorm) else None
+        return Norm(kind, self.keep(part.weight), None if bias is None else self.keep(bias), part.eps)
 
     def keep(self, x: Tensor) -> int:
         """Where these few numbers lie in fp32 from now on."""
@@ -140,15 +131,25 @@ class Step:
         return part.panels.struct()
 
 
+def norms(block: Block) -> list[nn.Module]:
+    mlp_norm = nn.Identity() if block.mlp is None else block.mlp_norm
+    return [block.attn_norm, mlp_norm, block.attn.q_norm, block.attn.k_norm]
+
+
 def makes_steps(model: Transformer) -> bool:
-    """Whether native code knows every part: all linear layers of the blocks lie in panels, and none of the rest was
-    exchanged for something else."""
-    position = model.position
+    """Whether native code computes every part: all linear layers of the blocks are in panels, and all other parts have
+    the exact types that step.cpp implements."""
+    position, blocks = model.position, list(model.blocks)
     tables = [model.embed, *([position.table] if isinstance(position, LearnedPosition) else [])]
-    attention = [part for block in model.blocks for part in (block.attn.q, block.attn.k, block.attn.v, block.attn.out)]
-    others = [part for block in model.blocks if block.mlp is not None for part in block.mlp.children()]
+    attention = [part for block in blocks for part in (block.attn.q, block.attn.k, block.attn.v, block.attn.out)]
+    others = [part for block in blocks if block.mlp is not None for part in block.mlp.children()]
     linears = all(isinstance(part, PanelLinear) for part in attention + others)
-    return linears and all(readable(part, model.embed.weight.dtype) for part in tables)
+    every_norm = [model.final_norm, *(norm for block in blocks for norm in norms(block))]
+    mlps = {type(block.mlp) for block in blocks}
+    exact = type(position) in POSITIONS and all(type(norm) in NORMS for norm in every_norm)
+    exact = exact and len(mlps) <= 1 and mlps <= MLPS.keys()
+    exact = exact and all(type(block) is Block and type(block.attn) is Attention for block in blocks)
+    return linears and exact and all(readable(part, model.embed.weight.dtype) for part in tables)
 
 
 def readable(table: nn.Module, dtype: torch.dtype) -> bool:

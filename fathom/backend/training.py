@@ -19,7 +19,7 @@ from fathom.model.mlp import GeluMLP, SwigluMLP
 from fathom.model.norm import RMSNorm
 from fathom.model.swap import Swap, parts, swap
 from fathom.model.transformer import Block, Transformer
-from fathom.native import passes
+from fathom.native import kernels
 
 CHUNK = 128  # queries at a time; keys after the last of them are left out
 MAX_KEYS = 512  # with more keys torch's fused kernel, which never writes scores to memory, is as fast
@@ -43,7 +43,7 @@ class FusedRMSNorm(RMSNorm):
     """RMSNorm in one pass forward and one backward, where its weight is frozen and native code takes x."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        if self.weight.requires_grad or not passes.ready(x, self.weight):
+        if self.weight.requires_grad or not kernels.can_fuse(x, self.weight):
             return super().forward(x)
         return Rms.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
 
@@ -53,7 +53,7 @@ class FusedGeluMLP(GeluMLP):
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         up = self.up(x)  # (b, t, f)
-        act = Gelu.apply(up) if passes.ready(up) else F.gelu(up, approximate="tanh")  # type: ignore[no-untyped-call]
+        act = Gelu.apply(up) if kernels.can_fuse(up) else F.gelu(up, approximate="tanh")  # type: ignore[no-untyped-call]
         return self.down(act)
 
 
@@ -62,7 +62,7 @@ class FusedSwigluMLP(SwigluMLP):
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         gate, up = self.gate(x), self.up(x)  # (b, t, f)
-        act = Swiglu.apply(gate, up) if passes.ready(gate, up) else F.silu(gate) * up  # type: ignore[no-untyped-call]
+        act = Swiglu.apply(gate, up) if kernels.can_fuse(gate, up) else F.silu(gate) * up  # type: ignore[no-untyped-call]
         return self.down(act)
 
 
@@ -84,36 +84,36 @@ class Rms(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
-        return passes.rms(x, weight, eps)
+        return kernels.rms_norm_forward(x, weight, eps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        return passes.rms_back(grads[0].contiguous(), x, weight, ctx.eps), None, None
+        return kernels.rms_norm_backward(grads[0].contiguous(), x, weight, ctx.eps), None, None
 
 
 class Gelu(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return passes.gelu(x)
+        return kernels.gelu_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return passes.gelu_back(grads[0].contiguous(), x)
+        return kernels.gelu_backward(grads[0].contiguous(), x)
 
 
 class Swiglu(Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return passes.swiglu(gate, up)
+        return kernels.swiglu_forward(gate, up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        return passes.swiglu_back(grads[0].contiguous(), gate, up)
+        return kernels.swiglu_backward(grads[0].contiguous(), gate, up)
 
 
 def attend_bf16(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:

@@ -1,12 +1,12 @@
-"""Code for one processor, beside the code for all: compiled at its first use, never needed, held equal by tests.
+"""Native kernels in C++, compiled for this processor at first use; without a compiler everything runs on torch.
 
-build.py      compile a C++ file into the user's cache and load it; which instruction set; what is in use, in a line
-arena.py      memory on large pages
-panels.py     a matrix in panels of 16 rows and its product with few or many vectors (panels.h, panels.cpp)
-step.cpp      all blocks for some tokens in one call (backend/step.py); attention.h: over the cache as it lies
-attention.py  attention of a prompt over keys as they lie (attention.cpp)
-isa.h         sixteen lanes in AVX-512, AVX2, NEON and plain C++: all that panels and attention know of a processor
-exponential.h e^x that vectorises, for attention and activations
-nf4.py        NF4 to floats in one pass (nf4.cpp)
-passes.py     what lies between the matrix products of a training step in bf16 (passes.cpp)
+build.py       find the compiler and the instruction set, compile a C++ file into the user's cache and load it
+interface.py   the C interface: enumerations, structures and the signature of every function
+panels.py      weights in panels of 16 rows, and their product with vectors (panels.h, panels.cpp)
+kernels.py     attention (attention.h, attention.cpp), NF4 to floats (nf4.cpp), fused passes of training (fused.cpp)
+
+step.cpp       all blocks of a model in one call, for backend/step.py
+isa.h          sixteen lanes in AVX-512, AVX2, NEON and plain C++: all that the kernels know of a processor
+exponential.h  e^x in a form that vectorises
+activations.h  GELU, SiLU, squared ReLU and their gradients
 """

@@ -1,17 +1,17 @@
-// Attention alone, for many queries of a prompt: t queries (b, h, t, c) over s keys and values (b, g, s, c), the last
-// query at the last key and each at its own and those before it. attention.h says how.
+// Attention of a prompt: t queries (b, h, t, c) over s keys and values (b, g, s, c). The last query is at the last key;
+// each sees its own key and those before it. The computation is in attention.h.
 #include "attention.h"
 
 using namespace fathom;
 
-// stride: numbers from one head of keys to the next; a row's heads follow each other, as do rows. z (b, t, h, c).
+// stride: numbers from one head of keys to the next, over all rows; likewise for values. z (b, t, h, c).
 template <class T>
 static void attend_all(const T* q, const T* k, const T* v, T* z, int64_t b, int64_t h, int64_t g, int64_t t, int64_t s,
                        int64_t c, int64_t stride, int threads) {
   const int64_t n = h / g, at_once = queries_at_once(n), pieces = (t + at_once - 1) / at_once;
 #pragma omp parallel num_threads(threads)
   {
-    static thread_local Rows rows;  // of each thread of the pool
+    static thread_local Rows rows;  // each thread has its own, kept for the next call
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = b * g * pieces - 1; task >= 0; task--) {
       const int64_t pair = task / pieces, first = task % pieces * at_once, last = std::min(first + at_once, t);
@@ -32,7 +32,7 @@ static void attend_all(const T* q, const T* k, const T* v, T* z, int64_t b, int6
   }
 }
 
-extern "C" void attention(const void* q, const void* k, const void* v, void* z, int bf16, const int64_t* sizes,
+extern "C" void attention(const void* q, const void* k, const void* v, void* z, bool bf16, const int64_t* sizes,
                           int threads) {
   const auto [b, h, g, t, s, c, stride] = *(const int64_t (*)[7])sizes;
   if (bf16)

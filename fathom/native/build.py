@@ -43,7 +43,7 @@ NEEDS = {  # as the system names them
     "neon": {"asimddp"},
     "plain": set[str](),
 }
-COMMON = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
+COMMON = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-Werror=switch", "-shared", "-fPIC"]
 PATIENCE = 300  # seconds for a file, which takes some ten
 THREADS = [["-fopenmp"], []]  # not every compiler comes with OpenMP; without it there is one thread
 SYSCTL = {  # names of Darwin
@@ -101,9 +101,10 @@ def waits(*names: str) -> bool:
 def load(name: str, kind: str) -> ctypes.CDLL | None:
     """The library of one file for one instruction set, from the cache or compiled now."""
     try:
-        import torch  # noqa: F401  # its OpenMP comes first, so that both share the threads of one pool
+        # imports torch, whose OpenMP is then loaded first: both share the threads of one pool
+        from fathom.native.interface import declare
 
-        return first_of(name, kind)
+        return declare(first_of(name, kind), name)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         text = said.decode(errors="replace") if isinstance(said, bytes) else said

@@ -1,16 +1,22 @@
-// The linear layer alone: y = W x + b for m vectors, over all threads. panels.h says how W lies.
+// One linear layer, y = W x + b, for m vectors on all threads. panels.h describes the layout of W.
 #include "panels.h"
 
 using namespace fathom;
 
-// x (m, in) and y (m, out), fp32 or bf16, row after row.
-extern "C" void linear(const Linear* w, const void* x, int x_bf16, int64_t m, void* y, int y_bf16, int threads) {
-  static thread_local Input input;  // kept for the next call: a step allocates nothing
-  Input& shared = input;
-  shared.make_room(*w, m);
+// Memory of the thread that calls, kept for its next call so that a call allocates nothing.
+static Input& kept_input() {
+  static thread_local Input input;
+  return input;
+}
+
+// x (m, in) and y (m, out), each fp32 or bf16, contiguous. Returns false, with nothing done, for an unknown kind of W.
+extern "C" bool linear(const Linear* w, const void* x, bool x_bf16, int64_t m, void* y, bool y_bf16, int threads) {
+  if (!w->valid()) return false;
+  Input& input = kept_input();  // all threads read and fill this one
+  input.make_room(*w, m);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float>& row = input.row;  // this thread's own
+    static thread_local std::vector<float> row;  // each thread has its own
     row.resize(size_t(w->in));
 #pragma omp for schedule(static)
     for (int64_t j = 0; j < m; j++) {
@@ -22,14 +28,15 @@ extern "C" void linear(const Linear* w, const void* x, int x_bf16, int64_t m, vo
       }
       int64_t first = 0;
       while (j >= first + tile_at(*w, m - first)) first += tile_at(*w, m - first);
-      shared.pack(*w, from, first, tile_at(*w, m - first), int(j - first));
+      input.pack(*w, from, first, tile_at(*w, m - first), int(j - first));
     }
 #pragma omp for schedule(dynamic, 4)
     for (int64_t p = 0; p < w->panels(); p++)
-      product(*w, shared, m, p, p + 1, [&](int64_t i, int64_t r, const float* values, int64_t n) {
+      product(*w, input, m, p, p + 1, [&](int64_t i, int64_t r, const float* values, int64_t n) {
         if (y_bf16)
           for (int64_t k = 0; k < n; k++) ((uint16_t*)y)[i * w->out + r + k] = to_bf16(values[k]);
         else std::memcpy((float*)y + i * w->out + r, values, size_t(n) * 4);
       });
   }
+  return true;
 }

@@ -1,4 +1,4 @@
-// y = W x for a few or many x, with W in panels: sixteen rows side by side, so that no product adds up across lanes.
+// y = W x for one or many vectors x, with W in panels: 16 rows side by side, one to a lane, so that no sum crosses lanes.
 //
 //   a panel = 16 rows of W as words of 4 bytes, transposed: line l holds word l of each row     (64 bytes a line)
 //
@@ -8,9 +8,9 @@
 //
 //   a word   fp32: 1 weight     bf16: 2 weights     int8: 4 codes + OFFSET8     int4: 8 codes + 8, as quant/integer.py
 //
-// Integers come in groups of 32 along a row with one fp16 scale each: scales[panel][group][row]. For them x is brought
-// to int8 in the same groups, so that a group is a sum of whole numbers, exact in 32 bits. A group is 8 lines of int8
-// or 4 lines of int4, whose low halves belong to the first 16 numbers of the group and whose high halves to the rest.
+// Integer weights have one fp16 scale for each group of 32 along a row: scales[panel][group][row]. x is quantised to int8
+// in the same groups, so that the sum over a group is an integer sum, exact in 32 bits. A group is 8 lines of int8, or 4
+// lines of int4, whose low nibbles are the first 16 weights of the group and whose high nibbles are the last 16.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -19,32 +19,34 @@
 
 namespace fathom {
 
-enum Kind : int64_t { FP32, BF16, INT8, INT4 };
+enum WeightKind : int64_t { FP32, BF16, INT8, INT4 };
 
-struct Linear {  // as panels.py fills it
-  int64_t kind, out, in;
+struct Linear {  // filled by Panels.struct in panels.py
+  WeightKind kind;
+  int64_t out, in;
   const uint8_t* lines;
   const uint16_t* scales;
-  const float* bias;  // or null
+  const float* bias;  // fp32, or null
+  bool valid() const { return kind >= FP32 && kind <= INT4; }
   int64_t groups() const { return (in + 31) / 32; }
   int64_t panels() const { return (out + 15) / 16; }
-  int64_t words() const { return kind == FP32 ? in : kind == BF16 ? (in + 1) / 2 : groups() * 8; }  // of an x
+  int64_t words() const { return kind == FP32 ? in : kind == BF16 ? (in + 1) / 2 : groups() * 8; }  // of one x
   int64_t lines_per_panel() const { return kind == INT4 ? groups() * 4 : words(); }
 };
 
-// Some x in the words that a kind of weights is multiplied with, `T` of them interleaved so that a line meets all at once.
+// Vectors x as the words that weights of a kind are multiplied with, interleaved in tiles of T vectors: a line of weights
+// is loaded once for a whole tile.
 struct Input {
   std::vector<uint32_t> words;   // tile by tile: [word][T]
-  std::vector<float> scales;     // [group][T]; integers only, as the next
-  std::vector<int32_t> offsets;  // [group][T]: what the offset of the weights adds to a group's sum, negative
-  std::vector<float> row;
+  std::vector<float> scales;     // tile by tile: [group][T]; this and the next for integer weights only
+  std::vector<int32_t> offsets;  // tile by tile: [group][T], what cancels the offset of the weights in a group's sum
 
   void make_room(const Linear& w, int64_t m) {
     grow(words, w.words() * m);
     if (w.kind >= INT8) grow(scales, w.groups() * m), grow(offsets, w.groups() * m);
   }
 
-  // x (in) becomes number i of a tile of T that begins with x number `first`.
+  // Stores x (in) as vector i of the tile of T vectors that begins with vector `first`.
   void pack(const Linear& w, const float* x, int64_t first, int T, int i) {
     uint32_t* to = words.data() + w.words() * first + i;
     if (w.kind == FP32) {
@@ -72,7 +74,7 @@ struct Input {
       std::memcpy(full, x, size_t(n) * 4);
       x = full;
     }
-    float largest = 0, poison = 0;  // what is no finite number must not vanish in the rounding
+    float largest = 0, poison = 0;  // poison: NaN if any x is not finite, which rounding to int8 would hide
 #pragma omp simd reduction(max : largest) reduction(+ : poison)
     for (int k = 0; k < 32; k++) largest = std::max(largest, std::fabs(x[k])), poison += x[k] * 0;
     const float scale = largest / 127 + poison, inverse = largest > 1e-30f ? 127 / largest : 0;
@@ -91,15 +93,17 @@ struct Input {
   }
 };
 
-constexpr int WIDEST = 16;  // tile of floats; integers need twice the registers and take half
+constexpr int WIDEST = 16;  // vectors of a tile; integer weights need twice the registers, so half as many
 
+// The width of the next tile when `left` vectors are left.
 static inline int tile_at(const Linear& w, int64_t left) {
   int T = w.kind >= INT8 ? WIDEST / 2 : WIDEST;
   while (T > left) T /= 2;
   return T;
 }
 
-// y[i] = the 16 rows of panel p times the T vectors of a tile. One vector alone gets four sums, which wait for nobody.
+// y[i] = the 16 rows of panel p times vector i of a tile of T. Narrow tiles keep several partial sums for each vector, as
+// one chain of additions would wait for the latency of each.
 template <int KIND, int T>
 static inline void float_tile(const Linear& w, int64_t p, const uint32_t* x, F* y) {
   constexpr int S = T == 1 ? 4 : T == 2 ? 2 : 1;
@@ -161,11 +165,11 @@ static inline void tile(const Linear& w, int64_t p, const Input& x, int64_t firs
     const float* scales = x.scales.data() + w.groups() * first;
     const int32_t* offsets = x.offsets.data() + w.groups() * first;
     if (w.kind == INT8) return int_tile<INT8, T>(w, p, words, scales, offsets, y);
-    return int_tile<INT4, T>(w, p, words, scales, offsets, y);
+    if (w.kind == INT4) return int_tile<INT4, T>(w, p, words, scales, offsets, y);
   }
 }
 
-// The m vectors of x times panels `begin` to `end`; `emit(i, row, values, n)` takes n <= 16 rows of vector i.
+// Multiplies panels `begin` to `end` by the m vectors of x; `emit(i, row, values, n)` receives n <= 16 rows of result i.
 template <class Emit>
 static void product(const Linear& w, const Input& x, int64_t m, int64_t begin, int64_t end, Emit emit) {
   F y[WIDEST];

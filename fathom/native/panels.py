@@ -1,41 +1,58 @@
-"""Weights in panels of 16 rows, and their product with a few or many vectors: what panels.h computes, as tensors.
+"""Weights in panels of 16 rows, the arena that holds them, and their product with one or many vectors (panels.h).
 
 A panel is 16 rows of 4-byte words, transposed. One word holds 1 weight in fp32, 2 in bf16, 4 codes in int8 and 8 in
 int4. Does not know modules or models.
 """
 
-import ctypes
+import mmap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.native.arena import Arena, padded
+from fathom.errors import FathomError
 from fathom.native.build import library
+from fathom.native.interface import Linear, WeightKind
 
 ROWS, GROUP = 16, 32
-KINDS = ("fp32", "bf16", "int8", "int4")  # in the order of panels.h
-SIGN = -0x7F7F7F80  # 0x80808080 as int32: turns four signed bytes into bytes that are 128 larger
+SIGN = -0x7F7F7F80  # 0x80808080 as int32: flips the sign bits of four int8 codes, which adds 128 to each as unsigned
+ALIGNMENT = 64  # bytes: a cache line, and the widest register
 
 
-class Linear(ctypes.Structure):
-    """`struct Linear` of panels.h."""
+class Arena:
+    """One block of `nbytes` for all weights of a model, from which tensors are taken; freed with the last of them.
 
-    _fields_ = [
-        ("kind", ctypes.c_int64),
-        ("out", ctypes.c_int64),
-        ("in", ctypes.c_int64),
-        ("lines", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-    ]
+    On large pages where the system has them: a matrix read from end to end takes an address translation for each page
+    of 4 KiB, and hardly any for pages of 2 MiB.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.memory = mmap.mmap(-1, size)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # only on Linux
+            with suppress(OSError):  # a kernel without large pages: slower, and otherwise the same
+                self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.used = 0
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor."""
+        count = torch.Size(shape).numel()
+        tensor = torch.frombuffer(self.memory, dtype=dtype, count=count, offset=self.used)
+        self.used += aligned(count * dtype.itemsize)
+        return tensor.view(shape)
+
+
+def aligned(nbytes: int) -> int:
+    """The bytes that a tensor of `nbytes` takes in an arena."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
 class Panels:
-    """A matrix (out, in) and perhaps a bias."""
+    """A matrix (out, in) and an optional bias."""
 
     kind: str
     shape: tuple[int, int]
@@ -48,40 +65,38 @@ class Panels:
         return self.lines.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     def struct(self) -> Linear:
-        """What the native side reads. Its pointers are good for as long as these panels live."""
-        out, width = self.shape
-        return Linear(
-            KINDS.index(self.kind), out, width, self.lines.data_ptr(), pointer(self.scales), pointer(self.bias)
-        )
+        """The structure that native code reads; its pointers are valid as long as these panels exist."""
+        kind, (out, width) = WeightKind[self.kind.upper()], self.shape
+        return Linear(kind, out, width, self.lines.data_ptr(), address(self.scales), address(self.bias))
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T + b: x (..., in), fp32 or bf16 -> (..., out) of the same format."""
         lib = library("panels")
-        assert lib is not None, "panels are made where native code runs"
+        assert lib is not None, "panels exist only where native code runs"
         out, width = self.shape
         rows = x.reshape(-1, width).contiguous()
         y = x.new_empty(len(rows), out)
-        narrow = x.dtype == torch.bfloat16
-        lib.linear(ctypes.byref(self.struct()), ctypes.c_void_p(rows.data_ptr()), narrow, ctypes.c_int64(len(rows)),
-                   ctypes.c_void_p(y.data_ptr()), narrow, torch.get_num_threads())  # fmt: skip
+        bf16 = x.dtype == torch.bfloat16
+        if not lib.linear(self.struct(), rows, bf16, len(rows), y, bf16, torch.get_num_threads()):
+            raise FathomError(f"native code does not support {self.kind} weights; set FATHOM_NATIVE=off")
         return y.view(*x.shape[:-1], out)
 
     def matrix(self) -> Tensor:
-        """The weights as they were, (out, in): floats in their own format, codes times scales in fp32."""
+        """The matrix (out, in): float weights in their own format, integer codes times scales in fp32."""
         (out, width), rows = self.shape, len(self.lines) * ROWS
         words = self.lines.mT.flatten()  # row after row
         if self.scales is None:
             return words.view(DTYPES[self.kind]).view(rows, -1)[:out, :width]
         scales = self.scales.mT.flatten(0, 1).float()[..., None]  # (rows, groups, 1)
-        codes = (words ^ SIGN).view(torch.int8).view(rows, -1, GROUP) if self.kind == "int8" else halves(words, rows)
+        codes = (words ^ SIGN).view(torch.int8).view(rows, -1, GROUP) if self.kind == "int8" else nibbles(words, rows)
         return (codes.float() * scales).flatten(1)[:out, :width]
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def halves(words: Tensor, rows: int) -> Tensor:  # int32, row after row -> (rows, groups, 32)
-    """Codes of int4: a group's first 16 are the low halves of its bytes, its last 16 the high ones."""
+def nibbles(words: Tensor, rows: int) -> Tensor:  # int32, row after row -> (rows, groups, 32)
+    """Codes of int4: the first 16 of a group are the low nibbles of its bytes, the last 16 the high ones."""
     pairs = words.view(torch.uint8).view(rows, -1, GROUP // 2)
     return torch.cat((pairs & 15, pairs >> 4), -1).to(torch.int8) - 8
 
@@ -92,10 +107,10 @@ def words_per_row(kind: str, width: int) -> int:
 
 
 def panel_bytes(kind: str, shape: tuple[int, int]) -> int:
-    """What panels of a matrix (out, in) take of an arena."""
+    """The bytes that panels of a matrix (out, in) take in an arena."""
     panels = -(-shape[0] // ROWS)
-    scales = padded(panels * -(-shape[1] // GROUP) * ROWS * 2) if kind in ("int8", "int4") else 0
-    return padded(panels * words_per_row(kind, shape[1]) * ROWS * 4) + scales
+    scales = aligned(panels * -(-shape[1] // GROUP) * ROWS * 2) if kind in ("int8", "int4") else 0
+    return aligned(panels * words_per_row(kind, shape[1]) * ROWS * 4) + scales
 
 
 def from_float(weight: Tensor, bias: Tensor | None, arena: Arena) -> Panels:
@@ -104,7 +119,7 @@ def from_float(weight: Tensor, bias: Tensor | None, arena: Arena) -> Panels:
     kind = "bf16" if weight.dtype == torch.bfloat16 else "fp32"
     even = F.pad(weight.detach(), (0, width % 2)) if kind == "bf16" else weight.detach()
     words = even.contiguous().view(torch.int32)  # (out, words)
-    return Panels(kind, (out, width), transposed(words, arena), None, single(bias))
+    return Panels(kind, (out, width), transposed(words, arena), None, as_fp32(bias))
 
 
 def from_groups(
@@ -114,11 +129,11 @@ def from_groups(
     words = packed["codes"].flatten(1).view(torch.int32)
     if kind == "int8":
         words = words ^ SIGN
-    return Panels(kind, shape, transposed(words, arena), transposed(packed["scales"], arena), single(bias))
+    return Panels(kind, shape, transposed(words, arena), transposed(packed["scales"], arena), as_fp32(bias))
 
 
 def transposed(rows: Tensor, arena: Arena) -> Tensor:
-    """(out, n) -> (panels, n, 16), the last panel filled up with zeros."""
+    """(out, n) -> (panels, n, 16), the last panel padded with zeros."""
     out, n = rows.shape
     whole, rest = divmod(out, ROWS)
     panels = arena.take((whole + (rest > 0), n, ROWS), rows.dtype)
@@ -128,9 +143,9 @@ def transposed(rows: Tensor, arena: Arena) -> Tensor:
     return panels
 
 
-def single(bias: Tensor | None) -> Tensor | None:
+def as_fp32(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.detach().float().contiguous()
 
 
-def pointer(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()

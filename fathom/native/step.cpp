@@ -1,22 +1,24 @@
-// The blocks of a model for some tokens at once, in one call: what model/transformer.py says of `hidden`, without the
-// overhead of a hundred operators and with nothing allocated. backend/step.py fills the structures and is held equal to it.
+// All blocks of a model for several tokens in one call: `Transformer.hidden` of model/transformer.py without the overhead
+// of a hundred operators, and without allocating. backend/step.py fills the structures; tests hold the two equal.
 //
-// All threads walk through the blocks together; each computes its own rows of every matrix and its own heads, and they
-// wait for each other five times a block. What is cheap (norms, the words of few inputs) each does for itself.
+// All threads go through the blocks together. Each computes its own rows of every matrix and its own heads, with five
+// barriers a block. Cheap work (norms, packing the words of few inputs) is repeated by every thread instead of shared.
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#include "activations.h"
 #include "attention.h"
 #include "panels.h"
 
 using namespace fathom;
 
-enum NormKind : int64_t { NO_NORM, LAYER, RMS };
-enum MlpKind : int64_t { NO_MLP, GELU, RELU2, SWIGLU };
-enum PositionKind : int64_t { NONE, LEARNED, ROPE };
+enum class NormKind : int64_t { NONE, LAYER, RMS };
+enum class MlpKind : int64_t { NONE, GELU, RELU2, SWIGLU };
+enum class PositionKind : int64_t { NONE, LEARNED, ROPE };
 
+// The structures are filled by Python (interface.py lists the same fields), so no value of an enumeration is trusted.
 struct Norm {
-  int64_t kind;
+  NormKind kind;
   const float *weight, *bias;
   double eps;
 };
@@ -25,10 +27,13 @@ struct Layer {
   Linear q, k, v, out, gate, up, down;
 };
 struct Model {
-  int64_t n_layer, d, h, g, c, f, mlp, residual, position, bf16;  // bf16: how embed and table are kept
-  int64_t vocab, context;                                         // their rows
-  const void *embed, *table;                                      // (V, d), (context, d)
-  const float* frequency;                                         // (c / 2)
+  int64_t n_layer, d, h, g, c, f;
+  MlpKind mlp;
+  PositionKind position;
+  int64_t residual, bf16;     // bf16: the format of embed and table
+  int64_t vocab, context;     // their rows
+  const void *embed, *table;  // (V, d), (context, d)
+  const float* frequency;     // (c / 2)
   double rope_scale;
   Norm final_norm;
   const Layer* layers;
@@ -37,13 +42,13 @@ struct Pass {
   int64_t b, t, length, capacity, cache_bf16;
   const int64_t *ids, *positions, *padding;  // (b, t), (b, t), (b) or null
   void* store;                               // (n_layer, 2, b, g, capacity, c)
-  float* hidden;                             // (b, t, d): the answer
+  float* hidden;                             // (b, t, d): the result
 };
 
 static void norm(const Norm& n, const float* x, int64_t d, float* y) {
   float mean = 0, square = 0;
-  if (n.kind == NO_NORM) return void(std::memcpy(y, x, size_t(d) * 4));
-  if (n.kind == LAYER) {
+  if (n.kind == NormKind::NONE) return void(std::memcpy(y, x, size_t(d) * 4));
+  if (n.kind == NormKind::LAYER) {
 #pragma omp simd reduction(+ : mean)
     for (int64_t i = 0; i < d; i++) mean += x[i];
     mean /= float(d);
@@ -55,19 +60,25 @@ static void norm(const Norm& n, const float* x, int64_t d, float* y) {
   for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * scale * n.weight[i] + (n.bias ? n.bias[i] : 0);
 }
 
+// In place. Without a default: a kind that has no case does not compile (-Werror=switch).
 static void activate(MlpKind kind, float* up, const float* gate, int64_t n) {
-  if (kind == RELU2) {
-    for (int64_t i = 0; i < n; i++) up[i] = up[i] > 0 ? up[i] * up[i] : 0;
-  } else if (kind == SWIGLU) {
+  switch (kind) {
+    case MlpKind::NONE: return;
+    case MlpKind::GELU:
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) up[i] *= gate[i] / (1 + fast_exp(-gate[i]));
-  } else {  // x sigmoid(2 u) = x (1 + tanh u) / 2
+      for (int64_t i = 0; i < n; i++) up[i] = gelu(up[i]);
+      return;
+    case MlpKind::RELU2:
+      for (int64_t i = 0; i < n; i++) up[i] = relu2(up[i]);
+      return;
+    case MlpKind::SWIGLU:
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) up[i] /= 1 + fast_exp(-1.5957691216f * (up[i] + 0.044715f * up[i] * up[i] * up[i]));
+      for (int64_t i = 0; i < n; i++) up[i] *= silu(gate[i]);
+      return;
   }
 }
 
-// Channels i and i + c/2 are a point that turns.
+// Channels i and i + c/2 are the coordinates of a point that is rotated.
 static void rotate(float* x, const float* turn, int64_t c) {
   const float *cos = turn, *sin = turn + c / 2;
   for (int64_t i = 0; i < c / 2; i++) {
@@ -81,37 +92,37 @@ struct Range {
   int64_t begin, end;
 };
 
-// What all threads share, kept from call to call.
+// Buffers shared by all threads of a call and kept for the next.
 struct Scratch {
   std::vector<float> x, q, k, v, z, gate, up;  // (m, d), (m, h c), (m, g c) twice, (m, h c), (m, f) twice
   std::vector<float> turn;                     // (m, c): cosines, sines
-  Input input;                                 // of many tokens
+  Input input;                                 // where there are MANY tokens
 };
-constexpr int64_t MANY = 16;
-struct Own {  // of one thread
+constexpr int64_t MANY = 16;  // tokens from which on the threads share the packing of inputs
+struct Own {  // buffers of one thread
   Input input;
   std::vector<float> row;
   Rows rows;
 };
 
-class Walk {  // one thread's way through the model
+class Worker {  // one thread's part of the computation
  public:
-  Walk(const Model& model, const Pass& pass, Scratch& all, Own& own, int thread, int threads)
+  Worker(const Model& model, const Pass& pass, Scratch& all, Own& own, int thread, int threads)
       : model(model), pass(pass), all(all), own(own), thread(thread), threads(threads), m(pass.b * pass.t) {}
 
-  void blocks() {
+  void run() {
     embed();
     for (int64_t l = 0; l < model.n_layer; l++) {
       const Layer& layer = model.layers[l];
       read(layer.q, all.x.data(), model.d, &layer.attn_norm);
-      into(layer.q, all.q.data()), into(layer.k, all.k.data()), into(layer.v, all.v.data());
+      multiply(layer.q, all.q.data()), multiply(layer.k, all.k.data()), multiply(layer.v, all.v.data());
       wait();
       attention(l, layer);
       wait();
       read(layer.out, all.z.data(), model.h * model.c, nullptr);
-      join(layer.out);
+      multiply_and_add(layer.out);
       wait();
-      if (model.mlp != NO_MLP) mlp(layer);
+      if (model.mlp != MlpKind::NONE) mlp(layer);
     }
     for (int64_t i = mine(m).begin; i < mine(m).end; i++)
       norm(model.final_norm, &all.x[size_t(i * model.d)], model.d, pass.hidden + i * model.d);
@@ -135,12 +146,12 @@ class Walk {  // one thread's way through the model
     for (int64_t i = mine(m).begin; i < mine(m).end; i++) {
       float* x = &all.x[size_t(i * d)];
       fetch(model.embed, model.bf16, pass.ids[i] * d, d, x);
-      if (model.position == LEARNED) {
+      if (model.position == PositionKind::LEARNED) {
         own.row.resize(size_t(d));
         fetch(model.table, model.bf16, pass.positions[i] * d, d, own.row.data());
         for (int64_t j = 0; j < d; j++) x[j] += own.row[size_t(j)];
       }
-      for (int64_t j = 0; j < half && model.position == ROPE; j++) {
+      for (int64_t j = 0; j < half && model.position == PositionKind::ROPE; j++) {
         float angle = float(pass.positions[i]) * model.frequency[j];
         all.turn[size_t(i * model.c + j)] = std::cos(angle) * float(model.rope_scale);
         all.turn[size_t(i * model.c + half + j)] = std::sin(angle) * float(model.rope_scale);
@@ -149,15 +160,16 @@ class Walk {  // one thread's way through the model
     wait();
   }
 
+  // One row of a table in fp32 or bf16, as fp32.
   static void fetch(const void* from, bool narrow, int64_t offset, int64_t n, float* to) {
     if (!narrow) return void(std::memcpy(to, (const float*)from + offset, size_t(n) * 4));
     for (int64_t i = 0; i < n; i++) to[i] = from_bf16(((const uint16_t*)from)[offset + i]);
   }
 
-  // The words of few tokens each thread makes for itself; those of many all make together, and wait once more.
+  // Each thread packs few tokens for itself; of MANY tokens it packs a share, at the price of one more barrier.
   Input& input() { return m >= MANY ? all.input : own.input; }
 
-  // x (m, n), normed, as the words that `w` is multiplied with.
+  // Packs x (m, n), normalised by `how` unless null, for products with `w`.
   void read(const Linear& w, const float* x, int64_t n, const Norm* how) {
     const bool many = m >= MANY;
     Input& to = input();
@@ -176,16 +188,16 @@ class Walk {  // one thread's way through the model
     if (many) wait();
   }
 
-  // This thread's rows of W x, to y (m, out).
-  void into(const Linear& w, float* y) {
+  // This thread's rows of W x, into y (m, out).
+  void multiply(const Linear& w, float* y) {
     product(w, input(), m, mine(w.panels()).begin, mine(w.panels()).end,
             [&](int64_t i, int64_t r, const float* values, int64_t n) {
               std::memcpy(y + i * w.out + r, values, size_t(n) * 4);
             });
   }
 
-  // The same, added to the stream, or in its place where the model has no residual.
-  void join(const Linear& w) {
+  // This thread's rows of W x, added to the residual stream; without residual connections they replace it.
+  void multiply_and_add(const Linear& w) {
     product(w, input(), m, mine(w.panels()).begin, mine(w.panels()).end,
             [&](int64_t i, int64_t r, const float* values, int64_t n) {
               float* x = &all.x[size_t(i * w.out + r)];
@@ -195,50 +207,51 @@ class Walk {  // one thread's way through the model
 
   void mlp(const Layer& layer) {
     read(layer.up, all.x.data(), model.d, &layer.mlp_norm);
-    if (model.mlp == SWIGLU) into(layer.gate, all.gate.data());
-    into(layer.up, all.up.data());
+    if (model.mlp == MlpKind::SWIGLU) multiply(layer.gate, all.gate.data());
+    multiply(layer.up, all.up.data());
     const int64_t begin = mine(layer.up.panels()).begin * 16, end = std::min(mine(layer.up.panels()).end * 16, model.f);
-    for (int64_t i = 0; i < m && begin < end; i++)  // of its own rows: no need to wait
-      activate(MlpKind(model.mlp), &all.up[size_t(i * model.f + begin)], &all.gate[size_t(i * model.f + begin)],
+    for (int64_t i = 0; i < m && begin < end; i++)  // only rows that this thread computed: no barrier needed
+      activate(model.mlp, &all.up[size_t(i * model.f + begin)], &all.gate[size_t(i * model.f + begin)],
                end - begin);
     wait();
     read(layer.down, all.up.data(), model.f, nullptr);
-    join(layer.down);
+    multiply_and_add(layer.down);
     wait();
   }
 
-  // Tasks: the query heads of one key and value head in one row; fewer heads at a time where there are more threads.
+  // A task is the query heads that share one key and value head in one row; with more threads than tasks, a part of them.
   void attention(int64_t l, const Layer& layer) {
     const int64_t group = model.h / model.g, pairs = pass.b * model.g;
     const int64_t parts = std::min<int64_t>(group, (threads + pairs - 1) / pairs);
     for (int64_t pair = mine(pairs).begin; parts == 1 && pair < mine(pairs).end; pair++) {
-      keep(l, layer, pair);
-      gather(l, layer, pair, {0, group});
+      append(l, layer, pair);
+      attend_heads(l, layer, pair, {0, group});
     }
     if (parts == 1) return;
-    for (int64_t pair = mine(pairs).begin; pair < mine(pairs).end; pair++) keep(l, layer, pair);
+    for (int64_t pair = mine(pairs).begin; pair < mine(pairs).end; pair++) append(l, layer, pair);
     wait();
     for (int64_t task = mine(pairs * parts).begin; task < mine(pairs * parts).end; task++)
-      gather(l, layer, task / parts, {group * (task % parts) / parts, group * (task % parts + 1) / parts});
+      attend_heads(l, layer, task / parts, {group * (task % parts) / parts, group * (task % parts + 1) / parts});
   }
 
-  // Put the keys and values of the new tokens into the cache.
-  void keep(int64_t l, const Layer& layer, int64_t pair) {
+  // Stores keys and values of the new tokens in the cache.
+  void append(int64_t l, const Layer& layer, int64_t pair) {
     const int64_t r = pair / model.g, j = pair % model.g, c = model.c;
     for (int64_t i = 0; i < pass.t; i++) {
       const int64_t at = r * pass.t + i;
       float *k = &all.k[size_t((at * model.g + j) * c)], *v = &all.v[size_t((at * model.g + j) * c)];
-      turned(layer.k_norm, k, at);
+      norm_and_rotate(layer.k_norm, k, at);
       write(place(l, 0, r, j, pass.length + i), k);
       write(place(l, 1, r, j, pass.length + i), v);
     }
   }
 
-  void turned(const Norm& n, float* x, int64_t at) {
-    if (n.kind != NO_NORM) norm(n, x, model.c, x);
-    if (model.position == ROPE) rotate(x, &all.turn[size_t(at * model.c)], model.c);
+  void norm_and_rotate(const Norm& n, float* x, int64_t at) {
+    if (n.kind != NormKind::NONE) norm(n, x, model.c, x);
+    if (model.position == PositionKind::ROPE) rotate(x, &all.turn[size_t(at * model.c)], model.c);
   }
 
+  // The offset of key (which = 0) or value (1) s of head j in row r.
   int64_t place(int64_t l, int64_t which, int64_t r, int64_t j, int64_t s) const {
     return ((((l * 2 + which) * pass.b + r) * model.g + j) * pass.capacity + s) * model.c;
   }
@@ -250,7 +263,7 @@ class Walk {  // one thread's way through the model
   }
 
   // softmax(q k / sqrt(c)) v of the query heads `heads` of a group, for as many queries at once as fill the lanes.
-  void gather(int64_t l, const Layer& layer, int64_t pair, Range heads) {
+  void attend_heads(int64_t l, const Layer& layer, int64_t pair, Range heads) {
     const int64_t r = pair / model.g, j = pair % model.g, c = model.c, n = heads.end - heads.begin;
     const int64_t at_once = pass.padding ? 1 : queries_at_once(n);
     for (int64_t first = 0; first < pass.t; first += at_once) {
@@ -260,7 +273,7 @@ class Walk {  // one thread's way through the model
       for (int64_t i = first, row = 0; i < last; i++)
         for (int64_t a = 0; a < n; a++, row++) {
           float* q = query(all.q, r, i, j, heads.begin + a);
-          turned(layer.q_norm, q, r * pass.t + i);
+          norm_and_rotate(layer.q_norm, q, r * pass.t + i);
           std::memcpy(&own.rows.q[size_t(row * c)], q, size_t(c) * 4);
           own.rows.seen[size_t(row)] = pass.length + i + 1 - start;
         }
@@ -273,29 +286,55 @@ class Walk {  // one thread's way through the model
     }
   }
 
-  // Head `a` of group j in what belongs to query i of row r.
+  // Head `a` of group j for query i of row r.
   float* query(std::vector<float>& of, int64_t r, int64_t i, int64_t j, int64_t a) const {
     return &of[size_t(((r * pass.t + i) * model.h + j * (model.h / model.g) + a) * model.c)];
   }
 };
 
-// The first of the tokens whose id or position no table holds; -1: there is none.
-static int outside(const Model& model, const Pass& pass) {
-  for (int64_t i = 0; i < pass.b * pass.t; i++)
-    if (uint64_t(pass.ids[i]) >= uint64_t(model.vocab) ||
-        (model.position == LEARNED && uint64_t(pass.positions[i]) >= uint64_t(model.context)))
-      return int(i);
-  return -1;
+constexpr int64_t OK = -1, UNSUPPORTED = -2;
+
+// Whether every choice is one that this file implements.
+static bool supported(const Model& model) {
+  const auto known = [](auto kind, auto last) { return int64_t(kind) >= 0 && kind <= last; };
+  bool all = known(model.mlp, MlpKind::SWIGLU) && known(model.position, PositionKind::ROPE) &&
+             known(model.final_norm.kind, NormKind::RMS);
+  for (int64_t l = 0; l < model.n_layer; l++) {
+    const Layer& layer = model.layers[l];
+    for (const Norm* n : {&layer.attn_norm, &layer.mlp_norm, &layer.q_norm, &layer.k_norm})
+      all = all && known(n->kind, NormKind::RMS);
+    for (const Linear* w : {&layer.q, &layer.k, &layer.v, &layer.out, &layer.gate, &layer.up, &layer.down})
+      all = all && w->valid();
+  }
+  return all;
 }
 
-// `pass` says what is read and where the answer goes. The cache must have room; its clock is the caller's.
-// Gives -1, or, with nothing done, which of the tokens cannot be read.
-extern "C" int step(const Model* model, const Pass* pass, int threads) {
-  const int wrong = outside(*model, *pass);
-  if (wrong >= 0) return wrong;
+// The index of the first token whose id or position lies outside its table, else OK.
+static int64_t first_outside(const Model& model, const Pass& pass) {
+  for (int64_t i = 0; i < pass.b * pass.t; i++)
+    if (uint64_t(pass.ids[i]) >= uint64_t(model.vocab) ||
+        (model.position == PositionKind::LEARNED && uint64_t(pass.positions[i]) >= uint64_t(model.context)))
+      return i;
+  return OK;
+}
+
+// Buffers of the thread that calls, kept for its next call so that a call allocates nothing.
+static Scratch& kept_scratch() {
   static thread_local Scratch scratch;
+  return scratch;
+}
+static std::vector<Own>& kept_own() {
   static thread_local std::vector<Own> own;
-  Scratch& all = scratch;
+  return own;
+}
+
+// Reads the tokens of `pass`, fills pass.hidden and the cache, which must have room; the caller moves its length.
+// Returns OK; or, with nothing done, UNSUPPORTED or the index of the first token that cannot be looked up.
+extern "C" int64_t step(const Model* model, const Pass* pass, int threads) {
+  if (!supported(*model)) return UNSUPPORTED;
+  if (const int64_t wrong = first_outside(*model, *pass); wrong != OK) return wrong;
+  Scratch& all = kept_scratch();
+  std::vector<Own>& own = kept_own();
   const size_t m = size_t(pass->b * pass->t), c = size_t(model->c);
   all.x.resize(m * size_t(model->d));
   all.q.resize(m * size_t(model->h) * c), all.z.resize(m * size_t(model->h) * c);
@@ -305,14 +344,14 @@ extern "C" int step(const Model* model, const Pass* pass, int threads) {
   for (int64_t l = 0; l < model->n_layer; l++)
     for (const Linear& w : {model->layers[l].q, model->layers[l].out, model->layers[l].up, model->layers[l].down})
       if (w.lines) all.input.make_room(w, pass->b * pass->t);
-  Own* each = own.data();
 #pragma omp parallel num_threads(threads)
   {
 #ifdef _OPENMP
-    Walk(*model, *pass, all, each[omp_get_thread_num()], omp_get_thread_num(), omp_get_num_threads()).blocks();
+    const int thread = omp_get_thread_num();
+    Worker(*model, *pass, all, own[size_t(thread)], thread, omp_get_num_threads()).run();
 #else
-    Walk(*model, *pass, all, each[0], 0, 1).blocks();
+    Worker(*model, *pass, all, own[0], 0, 1).run();
 #endif
   }
-  return -1;
+  return OK;
 }

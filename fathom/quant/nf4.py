@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.native import nf4 as native
+from fathom.native.kernels import unpack_nf4
 from fathom.quant.scheme import Packed, Shape, finite
 
 BLOCK = (
@@ -100,7 +100,7 @@ class NF4Single:
 
     def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         """codes and scales -> (out, in). Natively where that can be, which is equal to the bit."""
-        made = native.unpack(packed, NF4_VALUES, DYNAMIC, shape, dtype)
+        made = unpack_nf4(packed, NF4_VALUES, DYNAMIC, shape, dtype)
         return self.spelled(packed, shape, dtype) if made is None else made
 
     def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:

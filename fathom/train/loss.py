@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from fathom.data.batches import IGNORED, Batch, shown
 from fathom.model.cache import NoCache
 from fathom.model.transformer import Transformer
-from fathom.native import passes
+from fathom.native import kernels
 from fathom.train.precision import Precision
 
 AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
@@ -96,8 +96,8 @@ class FrozenLoss(torch.autograd.Function):
 
 def exponents(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """e^(logit - largest) in the place of logits (n, V) that nobody else holds, the largest and the sums (n, 1)."""
-    if passes.ready(logits):
-        largest, total = passes.exponents(logits)
+    if kernels.can_fuse(logits):
+        largest, total = kernels.exponentials(logits)
         return logits, largest[:, None], total[:, None]
     most = logits.amax(-1, keepdim=True).float()
     e = logits.float().sub_(most).exp_()

@@ -16,7 +16,7 @@ from fathom.model.norm import RMSNorm
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.swap import parts, swap
 from fathom.model.transformer import Block, Transformer
-from fathom.native import passes
+from fathom.native import kernels
 from fathom.native.build import compiler
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "n_layer": 2, "n_head": 2, "d_model": 32, "d_ff": 48, "context_length": 16}
@@ -59,19 +59,20 @@ def test_native_passes_run_where_they_may_and_only_there(monkeypatch: pytest.Mon
     model, ids = frozen(CONFIGS["swiglu"]), torch.randint(0, 50, (2, 16))
     use_fused_passes(model)
     called: list[str] = []
-    call = passes.call
+    call = kernels.call
 
     def watched(name: str, *rest: Any) -> None:
         called.append(name)
         call(name, *rest)
 
-    monkeypatch.setattr(passes, "call", watched)
+    monkeypatch.setattr(kernels, "call", watched)
     results(model, ids)
-    assert called.count("rms") == 5 and called.count("swiglu") == called.count("swiglu_back") == 2
+    assert called.count("rms_norm_forward") == 5
+    assert called.count("swiglu_forward") == called.count("swiglu_backward") == 2
     called.clear()
     model.blocks[0].mlp_norm.weight.requires_grad_()
     results(model, ids)
-    assert called.count("rms") == 4
+    assert called.count("rms_norm_forward") == 4
     called.clear()
     monkeypatch.setenv("FATHOM_NATIVE", "off")
     results(model, ids)

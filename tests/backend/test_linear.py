@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
-from fathom.native.arena import Arena
 from fathom.native.build import library
-from fathom.native.panels import from_float, panel_bytes
+from fathom.native.panels import Arena, from_float, panel_bytes
 
 pytestmark = pytest.mark.skipif(library("panels") is None, reason="no C++ compiler")
 

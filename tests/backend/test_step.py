@@ -1,6 +1,8 @@
 """What one call of native code is handed: whatever it cannot read goes the long way, or is refused in one line."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +10,12 @@ from torch import Tensor, nn
 
 from fathom.backend.inference import QuickTransformer, quicken
 from fathom.errors import FathomError, OutsideVocabulary
+from fathom.model.attention import Attention
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
+from fathom.model.mlp import GeluMLP, Relu2MLP
+from fathom.model.norm import RMSNorm
+from fathom.model.position import Rope
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
 
@@ -131,6 +137,73 @@ def test_only_what_native_code_knows_makes_a_step() -> None:
     for model in (plain, quick):
         model.set_submodule("embed", lying)
     agree(plain, quick)
+
+
+class Leaky(Relu2MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.leaky_relu(self.up(x)))
+
+
+class Doubled(RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Shifted(Rope):
+    def rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
+        return super().rotation(2 * positions)
+
+
+class Negated(Attention):
+    def forward(self, *given: Any) -> Tensor:
+        return -super().forward(*given)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("blocks.1.mlp", Leaky),
+        ("blocks.0.mlp", GeluMLP),  # another of the kinds that native code has, in one block alone
+        ("blocks.1.attn_norm", Doubled),
+        ("final_norm", Doubled),
+        ("position", Shifted),
+        ("blocks.0.attn", Negated),
+    ],
+)
+def test_a_subclass_is_never_computed_as_its_parent(name: str, kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, position="rope", norm="rms",
+                       mlp="relu2")  # fmt: skip
+    plain = Transformer(made).eval().requires_grad_(False)
+    plain.get_submodule(name).__class__ = kind
+    quick = quicken(copy.deepcopy(plain))
+    assert isinstance(quick, QuickTransformer) and quick.step is None
+    agree(plain, quick)
+
+
+@pytest.mark.parametrize("field", ["mlp", "position", "final_norm", "q_norm", "mlp_norm", "down"])
+@pytest.mark.parametrize("code", [-1, 4, 2**40])
+def test_a_code_that_native_code_does_not_have_is_refused(isa: str, field: str, code: int) -> None:
+    """Nothing is computed in its place, and nothing is written."""
+    _, quick = pair()
+    step, cache = quick.step, KVCache(quick.config, 2, 8)
+    assert step is not None
+    owner = step.layers[1] if field in ("q_norm", "mlp_norm", "down") else step.model
+    if field in ("mlp", "position"):
+        setattr(owner, field, code)
+    else:
+        getattr(owner, field).kind = code
+    with pytest.raises(FathomError, match="does not support"):
+        quick(IDS, cache)
+    assert cache.length == 0 and not cache.store.any()
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
+def test_what_is_not_finite_passes_through_every_activation(isa: str, mlp: str) -> None:
+    made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=1, n_head=4, mlp=mlp)  # type: ignore[arg-type]
+    plain = Transformer(made).eval().requires_grad_(False)
+    plain.blocks[0].mlp.up.weight[3] = torch.nan  # type: ignore[union-attr]
+    assert quicken(plain).hidden(IDS, KVCache(made, 2, 8)).isnan().all()
 
 
 @pytest.mark.parametrize("position", ["rope", "learned"])

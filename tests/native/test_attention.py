@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fathom.model.attention import attend
-from fathom.native.attention import attention
+from fathom.native.kernels import attention
 
 SIZES = [  # b, h, g, t, s, c: few and many heads for one of keys, one query and many, odd widths, more than a block
     (1, 8, 2, 5, 9, 64),

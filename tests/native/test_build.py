@@ -139,6 +139,18 @@ def test_paths_and_compilers_with_spaces(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_a_choice_without_a_case_does_not_compile(tmp_path: Path) -> None:
+    """So that a new activation is never computed as another one."""
+    shutil.copytree(build.SOURCES, tmp_path, dirs_exist_ok=True)
+    source = tmp_path / "step.cpp"
+    command = [*(build.compiler() or ()), *build.COMMON, "-fsyntax-only", str(source)]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    source.write_text(source.read_text().replace("RELU2, SWIGLU }", "RELU2, SWIGLU, NEW }"))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "NEW" in done.stderr
+
+
+@needs_compiler
 def test_many_at_once_compile_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     counted = script(tmp_path / "counted", f'[ "$1" = --version ] || echo >> {shlex.quote(str(log))}; exec {REAL} "$@"')

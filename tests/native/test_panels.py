@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.native.arena import Arena
-from fathom.native.panels import Panels, from_float, from_groups, panel_bytes
+from fathom.native.panels import Arena, Panels, from_float, from_groups, panel_bytes
 from fathom.quant.schemes import scheme_named
 
 SHAPES = [(1, 1), (5, 7), (16, 32), (33, 70), (48, 64), (100, 333)]

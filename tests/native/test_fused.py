@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.model.norm import rms_norm
-from fathom.native import passes
+from fathom.native import kernels
 from fathom.native.build import FLAGS, NEEDS, compiler, features
 
 HERE = [kind for kind in FLAGS if NEEDS[kind] <= features()]
@@ -35,32 +35,32 @@ def close(ours: Tensor, exact: Tensor) -> None:
 def test_gelu(size: tuple[int, int]) -> None:
     x, grad = drawn(size), drawn(size)
     exact = F.gelu(leaf := x.double().requires_grad_(), approximate="tanh")
-    close(passes.gelu(x), exact)
-    close(passes.gelu_back(grad, x), torch.autograd.grad(exact, leaf, grad.double())[0])
+    close(kernels.gelu_forward(x), exact)
+    close(kernels.gelu_backward(grad, x), torch.autograd.grad(exact, leaf, grad.double())[0])
 
 
 def test_swiglu(size: tuple[int, int]) -> None:
     gate, up, grad = drawn(size), drawn(size), drawn(size)
     leaves = [x.double().requires_grad_() for x in (gate, up)]
     exact = F.silu(leaves[0]) * leaves[1]
-    close(passes.swiglu(gate, up), exact)
-    for ours, theirs in zip(passes.swiglu_back(grad, gate, up), torch.autograd.grad(exact, leaves, grad.double())):
+    close(kernels.swiglu_forward(gate, up), exact)
+    for ours, theirs in zip(kernels.swiglu_backward(grad, gate, up), torch.autograd.grad(exact, leaves, grad.double())):
         close(ours, theirs)
 
 
 def test_rms(size: tuple[int, int]) -> None:
     x, grad, weight = drawn(size), drawn(size), drawn(size[1:])
     exact = rms_norm(leaf := x.double().requires_grad_(), weight.double(), 1e-5)
-    close(passes.rms(x, weight, 1e-5), exact)
+    close(kernels.rms_norm_forward(x, weight, 1e-5), exact)
     theirs = torch.autograd.grad(exact, leaf, grad.double())[0]
-    ours = passes.rms_back(grad, x, weight, 1e-5).double()
+    ours = kernels.rms_norm_backward(grad, x, weight, 1e-5).double()
     assert (ours - theirs).abs().le(HALF * theirs.abs() + 1e-5 * grad.abs().max() * weight.abs().max()).all()
 
 
 def test_exponents(size: tuple[int, int]) -> None:
     logits = drawn(size)
     exact = (logits.double() - logits.double().amax(-1, keepdim=True)).exp()
-    largest, total = passes.exponents(e := logits.clone())
+    largest, total = kernels.exponentials(e := logits.clone())
     close(e, exact)
     assert torch.equal(largest, logits.float().amax(-1))
     torch.testing.assert_close(total.double(), exact.sum(-1), rtol=1e-6, atol=0)
@@ -70,6 +70,6 @@ def test_what_is_not_finite_is_seen(size: tuple[int, int]) -> None:
     """A diverging run must say so."""
     for wrong in (torch.nan, torch.inf):
         x = torch.full(size, wrong, dtype=torch.bfloat16)
-        assert not passes.rms(x, torch.ones(size[1]).bfloat16(), 1e-5).isfinite().any()
-        assert not passes.swiglu(x, x).isfinite().any() and not passes.gelu(x).isfinite().any()
-        assert not passes.exponents(x)[1].isfinite().any()
+        assert not kernels.rms_norm_forward(x, torch.ones(size[1]).bfloat16(), 1e-5).isfinite().any()
+        assert not kernels.swiglu_forward(x, x).isfinite().any() and not kernels.gelu_forward(x).isfinite().any()
+        assert not kernels.exponentials(x)[1].isfinite().any()
