@@ -1,7 +1,6 @@
 """Errors for the reader: what was found, what was expected, what to do.
 
 Every mistake a user can make ends in one `FathomError`; the command line prints its one line and exits with code 2.
-Does not know who raises it or who shows it.
 """
 
 import difflib

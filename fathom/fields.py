@@ -1,6 +1,6 @@
 """Dataclasses from plain values: the one way YAML, JSON and the command line become options.
 
-Unknown fields, wrong types and wrong choices end in one line with near matches. Knows no particular dataclass.
+Unknown fields, wrong types and wrong choices end in one line with near matches.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """An instance of the dataclass `cls`; `where` names the source of the values in errors (a file, an option)."""
     hints = get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    given = {}
+    fields = {}
     for key, value in _mapping(values, where).items():
         name = str(key).replace("-", "_")
         if name not in names:
             raise FathomError(f"{where}: unknown field {key!r}{near(name, names) or ';'} Fields are {', '.join(names)}")
-        given[name] = convert(hints[name], value, f"{where}: {name}")
+        fields[name] = convert(hints[name], value, f"{where}: {name}")
     required = {f.name for f in dataclasses.fields(cls) if _required(f)}  # type: ignore[arg-type]
-    if missing := required - set(given):
+    if missing := required - set(fields):
         raise FathomError(f"{where}: missing {', '.join(sorted(missing))}")
-    return cls(**given)
+    return cls(**fields)
 
 
 def _required(field: "dataclasses.Field[Any]") -> bool:

@@ -1,7 +1,7 @@
-"""A file is there whole or not at all: write beside it, sync, rename over it.
+"""Atomic writes: write a temporary file beside the target, sync it, rename it over the target.
 
-After a crash, a full disk or a kill at any moment the name holds the old bytes or the new ones, never a part
-(Pillai et al. 2014, OSDI, on what rename and fsync promise). Does not know what is written.
+After a crash, a full disk or a kill at any moment the target holds the old bytes or the new ones, never a part
+(Pillai et al. 2014, OSDI, on the guarantees of rename and fsync). And a check that refuses pipes and devices.
 """
 
 import contextlib
@@ -14,11 +14,9 @@ from typing import BinaryIO
 
 from fathom.errors import FathomError
 
-# What a path must be before it is opened: a pipe or a device would keep a reader waiting for ever.
-
 
 def refuse_pipes(place: Path) -> None:
-    """FathomError where this is neither a file nor a folder of files and folders. What does not exist is let pass."""
+    """FathomError for a pipe or a device, which would block a reader for ever. A path that does not exist passes."""
     for path in (place, *(place.iterdir() if place.is_dir() else ())):
         if path.exists() and not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
             raise FathomError(f"{path} is a pipe or a device; expected files and folders: remove it or name another")
@@ -35,7 +33,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(path)
-    except BaseException:  # Ctrl-C too: nothing half-written stays
+    except BaseException:  # Ctrl-C too: leave nothing half-written
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
@@ -56,24 +54,24 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """`atomic_write` as an open binary file, in a folder that is made; what the disk refuses is one FathomError."""
+    """`atomic_write` as an open binary file, creating its folder; an OSError becomes a FathomError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             yield file
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
+        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed") from problem
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """`with new_folder(path) as partial: ...` fills `partial`, then it becomes `path`, which must be new or empty.
 
-    An error leaves nothing behind; what the disk refuses is one FathomError. Files are for the caller to `sync`.
+    An error leaves nothing behind; an OSError becomes a FathomError. The caller syncs the files.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FathomError(f"{path} is there already and not empty; give the name of a new folder")
+        raise FathomError(f"{path} exists and is not empty; give the name of a new folder")
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -85,7 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed there") from problem
+        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

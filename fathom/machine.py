@@ -1,4 +1,4 @@
-"""What machine this is: device, threads, free memory; and what `auto` stands for here."""
+"""This machine: device, threads, free memory, and what `auto` means on it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises FathomError for a device that is not there."""
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. FathomError for a device that is not available."""
     import torch
 
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
     kind = name.split(":")[0]
-    if kind not in there:
+    if kind not in available:
         raise FathomError(f"device is {name!r}{near(name, DEVICES) or ';'} Choose one of {', '.join(DEVICES)}")
-    if not there[kind]:
-        raise FathomError(f"device {name!r} was asked for, but torch sees no {kind} here; use auto or cpu")
+    if not available[kind]:
+        raise FathomError(f"device {name!r} was requested, but torch finds no {kind} here; use auto or cpu")
     return torch.device(name)
 
 
@@ -41,7 +41,7 @@ def describe(device: torch.device) -> str:
 
 
 def free_memory(device: torch.device | None = None) -> int | None:
-    """Bytes that can still be allocated on the device, or None where the system does not say."""
+    """Bytes that can still be allocated on the device, or None where the system does not report it."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -58,10 +58,10 @@ def free_memory(device: torch.device | None = None) -> int | None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; other systems are left alone.
+    """Make glibc keep freed memory; no effect on other systems.
 
-    It would give large blocks back to the system after every operation and fault the same pages in again: thousands of
-    page faults, a tenth of the time of a small training step on a CPU.
+    By default it returns large blocks to the system after every operation and faults the same pages in again: thousands
+    of page faults, a tenth of the time of a small training step on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -69,8 +69,8 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def give_back_freed_memory() -> None:
-    """Let glibc return what is freed to the system; other systems are left alone. For after large passing work."""
+def release_freed_memory() -> None:
+    """Make glibc return freed memory to the system; no effect on other systems. For use after large temporary work."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

@@ -1,7 +1,8 @@
 """Limits of this machine: memory bandwidth, and throughput of matrix products.
 
 Every figure of a benchmark is given as a fraction of one of the two, measured in the same process with the same
-threads. A limit is the best of several runs."""
+threads. A limit is the best of several runs.
+"""
 
 import mmap
 import time

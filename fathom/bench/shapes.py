@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fathom.bench.options import Shape
 from fathom.errors import FathomError
-from fathom.machine import free_memory, give_back_freed_memory
+from fathom.machine import free_memory, release_freed_memory
 from fathom.model.config import ModelConfig
 from fathom.model.cost import parameters
 from fathom.model.init import STD
@@ -44,7 +44,7 @@ def random_model(
     model.load_state_dict(drawn, strict=False, assign=True)
     if config.tie_embeddings:
         model.unembed.weight = model.embed.weight
-    give_back_freed_memory()
+    release_freed_memory()
     return model.to(device).eval()
 
 

@@ -2,7 +2,8 @@
 
 decode: greedy tokens one after another over a cache filled with random keys and values (their contents do not change
 the time). prefill: a prompt of random ids into an empty cache, and the token after it. Training: steps of the training
-loop on random ids, the first not timed. Start-up: imports, in a process of their own, load, and the first token."""
+loop on random ids, the first not timed. Start-up: imports, in a process of their own, load, and the first token.
+"""
 
 import subprocess
 import sys

@@ -18,7 +18,7 @@ from fathom.formats.convert import accounted, plan
 from fathom.formats.detect import is_model, open_model
 from fathom.formats.opened import Opened, Stored
 from fathom.formats.rope_layout import rope_layout
-from fathom.machine import free_memory, give_back_freed_memory, pick_device
+from fathom.machine import free_memory, pick_device, release_freed_memory
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import parameters
 from fathom.model.skeleton import skeleton
@@ -98,7 +98,7 @@ def read(
     model.load_state_dict(dict(tensors), strict=False, assign=True)
     if opened.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
-    give_back_freed_memory()
+    release_freed_memory()
     return model.to(device).eval()
 
 
@@ -126,7 +126,7 @@ def packed(
             else:
                 held[layer] = weight  # until its bias comes, which is next
             del weight
-            give_back_freed_memory()
+            release_freed_memory()
 
 
 def taken_over(stored: Stored, arranged: Arranged | None, device: torch.device, scheme: Scheme) -> Packed | None:

@@ -1,9 +1,9 @@
 """The ladder: from a bigram to LLaMA, one idea at a time, and what each idea is worth on your text.
 
 rungs       every rung as the one below with one field changed
-references  what counting alone predicts: no model, single tokens, pairs
-options     every choice of a ladder as one value
+references  baselines by counting: uniform, unigram, bigram
+options     LadderOptions
 experiment  the same data, order and budget for every rung, over several seeds
-result      what a ladder has measured, as one JSON file
+result      measurements as one JSON file, and their statistics
 page        the result as one HTML page
 """

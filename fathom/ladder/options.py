@@ -1,7 +1,7 @@
-"""Everything that decides what a ladder is: its text, its rungs, its seeds and how each rung is trained.
+"""Options of the ladder: its text, rungs, seeds, and how every rung is trained.
 
-The training settings are the same for every rung: they were chosen so that the trained bigram reaches the counted one
-and the deepest rung still learns well. Does not import torch.
+The training settings are the same for every rung, chosen so that the trained bigram reaches the counted one and the
+deepest rung still learns well. Does not import torch.
 """
 
 import math
@@ -14,12 +14,12 @@ from fathom.train.options import Dtype, TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class LadderOptions:
-    """What `fathom ladder` can be told."""
+    """Options of `fathom ladder`."""
 
     data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
     tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
-    rungs: tuple[str, ...] = ()  # their keys; none: all
-    seed: int = 1337  # the first; the others follow it
+    rungs: tuple[str, ...] = ()  # keys; empty: all
+    seed: int = 1337  # the first seed; the others follow it
     seeds: int = 3
     minutes: float = 5.0  # for the whole ladder; decides the steps
     steps: int | None = None  # of every rung; None: as many as the minutes allow
@@ -40,7 +40,7 @@ class LadderOptions:
                 raise FathomError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.minutes < math.inf:
             raise FathomError(f"minutes is {self.minutes}; it must be above 0, such as 5")
-        self.training(self.seed, self.steps if self.steps is not None else 1)  # its own checks
+        self.training(self.seed, self.steps if self.steps is not None else 1)  # runs the checks of TrainOptions
 
     @property
     def all_seeds(self) -> range:
@@ -61,7 +61,7 @@ class LadderOptions:
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Fields of TrainOptions that make up the one way in which every rung is trained."""
+        """Fields of TrainOptions that every rung shares."""
         return {
             "batch_size": self.batch_size,
             "optimizer": "muon",
@@ -69,5 +69,5 @@ class LadderOptions:
             "muon_learning_rate": self.muon_learning_rate,
             "schedule": "linear",
             "final_fraction": 0.0,
-            "compile": "off",  # models of a few seconds each
+            "compile": "off",  # each model trains for seconds
         }

@@ -1,6 +1,7 @@
-"""A ladder as one page with nothing to fetch: charts, a table, and for each rung its idea, change, source and sample.
+"""The report of a ladder: a table for the terminal, and one self-contained HTML page.
 
-Every number comes from ladder.json, and every rung names its runs there. Does not train.
+The page has charts, a table, and for each rung its idea, changed field, source and sample. Every number comes from
+ladder.json, and every rung names its runs there. Quoted source is read from the running program.
 """
 
 import inspect
@@ -25,19 +26,15 @@ from fathom.report.html import Html, tag
 from fathom.report.plot import Curve, Row, Theme, signed
 from fathom.report.table import table
 
-# The lines that run, as text: what a page quotes is read from the program at that moment.
-
 
 def source(reference: str) -> str:
     """The source of "fathom/model/attention.py:attend" or "...:Class.method", its indentation removed."""
     path, _, name = reference.partition(":")
-    found: Any = import_module(".".join(PurePosixPath(path).with_suffix("").parts))
+    thing: Any = import_module(".".join(PurePosixPath(path).with_suffix("").parts))
     for part in name.split("."):
-        found = getattr(found, part)
-    return textwrap.dedent(inspect.getsource(found))
+        thing = getattr(thing, part)
+    return textwrap.dedent(inspect.getsource(thing))
 
-
-# What a ladder has measured as rows of text, and as a table for the terminal. Does not train.
 
 HEADS = ("rung", "parameters", "FLOPs/token", "val loss", "bits/char", "what it bought", "")
 NUMBERS = (1, 2, 3, 4, 5)
@@ -49,13 +46,15 @@ def terminal(result: LadderResult) -> Table:
 
 
 def rows(result: LadderResult) -> list[Sequence[str]]:
-    """Texts under HEADS: the references, then each rung."""
-    made: list[Sequence[str]] = []
+    """Rows of text under HEADS: the baselines, then each rung."""
+    result_rows: list[Sequence[str]] = []
     for name, counted in result.references.named().items():
-        made.append((name, "", "", f"{counted:.4f}", f"{result.bits_per_character(counted):.3f}", "", "reference"))
+        result_rows.append(
+            (name, "", "", f"{counted:.4f}", f"{result.bits_per_character(counted):.3f}", "", "reference")
+        )
     for rung in result.ladder:
-        loss, bought = result.loss(rung.key), result.bought(rung.key)
-        made.append(
+        loss, bought = result.loss(rung.key), result.gain(rung.key)
+        result_rows.append(
             (
                 rung.idea.title,
                 f"{n_parameters(rung.config):,}",
@@ -66,7 +65,7 @@ def rows(result: LadderResult) -> list[Sequence[str]]:
                 bought.verdict if bought else "",
             )
         )
-    return made
+    return result_rows
 
 
 def spread(loss: Estimate) -> str:
@@ -75,7 +74,7 @@ def spread(loss: Estimate) -> str:
 
 
 def difference(bought: Estimate) -> str:
-    """The same for a difference, with its sign."""
+    """A signed difference ± half the width of its interval."""
     return signed(bought.mean) if bought.half_width is None else f"{signed(bought.mean)} ± {bought.half_width:.3f}"
 
 
@@ -88,21 +87,21 @@ def rounded(number: float) -> str:
 
 
 def summary(result: LadderResult) -> list[str]:
-    """What can be said for sure, in sentences."""
-    said = []
+    """The findings, in sentences."""
+    sentences = []
     if result.options.seeds == 1:
-        said.append("One seed cannot say how sure a difference is; climb with more seeds.")
+        sentences.append("One seed gives no interval for a difference; use more seeds.")
     for verdict, words in (
         ("better", "Better than the rung below, beyond noise"),
         ("worse", "Worse than the rung below, beyond noise"),
-        ("within noise", "Within noise, so that this ladder cannot tell"),
+        ("within noise", "Within noise, undecided by this ladder"),
     ):
-        titles = [r.idea.title for r in result.ladder if (b := result.bought(r.key)) and b.verdict == verdict]
-        said += [f"{words}: {', '.join(titles)}."] if titles else []
+        titles = [r.idea.title for r in result.ladder if (b := result.gain(r.key)) and b.verdict == verdict]
+        sentences += [f"{words}: {', '.join(titles)}."] if titles else []
     if bigram := result.loss("bigram"):
         gap = bigram.mean - result.references.bigram
-        said.append(f"The trained bigram is {signed(gap)} from the counted one, which is what it should become.")
-    return said
+        sentences.append(f"The trained bigram is {signed(gap)} from the counted one, which is its limit.")
+    return sentences
 
 
 PAGE = "index.html"
@@ -113,19 +112,19 @@ MEANINGS = (
     "± is half the width of a 95 % t-interval over seeds; what an idea bought is paired by seed. A seed decides the "
     "first weights and the order of the data. Of twenty such intervals one misses the truth, on average. And it is the "
     "truth about this text, size and budget: an idea that helps large models or long training may buy nothing here, "
-    "and a rung with more FLOPs took more time for the same tokens.",
+    "and a rung with more FLOPs takes more time for the same tokens.",
     "All rungs share one batch size and one set of learning rates. The defaults were chosen by validation loss on tiny "
     "Shakespeare, from about ten tries; with other settings the smaller differences (depth above all) came out "
     "otherwise.",
-    "References are counted on the training text and measured on the same validation tokens. ln V knows nothing, the "
-    "unigram entropy knows how often each token is, the count bigram how often each follows each, with additive "
-    "smoothing chosen by leaving one out of the training text.",
+    "Baselines are counted on the training text and measured on the same validation tokens. ln V is uniform, the "
+    "unigram entropy uses token frequencies, the count bigram the frequencies of pairs, with additive smoothing "
+    "chosen by leave-one-out on the training text.",
     "FLOPs are the matrix products of forward and backward for one token of a full context.",
 )
 
 
 def write_page(result: LadderResult, folder: Path) -> Path:
-    """index.html in the folder of the ladder."""
+    """Write index.html into the folder of the ladder."""
     path = folder / PAGE
     with atomic_write(path) as temporary:
         temporary.write_text(page(result), encoding="utf-8")
@@ -135,15 +134,15 @@ def write_page(result: LadderResult, folder: Path) -> Path:
 def page(result: LadderResult) -> str:
     """The whole page."""
     title = f"From a bigram to LLaMA on {Path(result.text.name).name}"
-    climbed = [section(place, rung, result) for place, rung in enumerate(result.ladder)]
-    return html.page(title, tag("h1", title), *head(result), *overview(result), *climbed, *provenance(result))
+    sections = [section(place, rung, result) for place, rung in enumerate(result.ladder)]
+    return html.page(title, tag("h1", title), *head(result), *overview(result), *sections, *provenance(result))
 
 
 def head(result: LadderResult) -> list[Html]:
-    """What was done, what came out, and what is missing."""
+    """The set-up, the findings, and whether runs are missing."""
     o = result.options
     facts = {
-        "tokens to learn from": f"{result.text.n_train:,}",
+        "training tokens": f"{result.text.n_train:,}",
         "vocabulary": f"{result.text.vocab_size:,}",
         "steps of every run": f"{result.steps:,}",
         "tokens each run reads": f"{result.tokens:,}",
@@ -156,7 +155,7 @@ def head(result: LadderResult) -> list[Html]:
         "All see the same data in the same order for the same number of steps, with the same optimizer settings."
     )
     wanted = len(result.ladder) * o.seeds
-    cut = f"This ladder was cut short: {len(result.trained)} of {wanted} runs are finished, and only those count here."
+    cut = f"This ladder was interrupted: {len(result.trained)} of {wanted} runs are finished, and only those are shown."
     return [
         tag("p", lead, class_="lead"),
         tag("ul", *(tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()), class_="facts"),
@@ -178,7 +177,7 @@ def overview(result: LadderResult) -> list[Html]:
             "What each idea bought: by how much the loss fell from the rung below, paired by seed, with its 95 % "
             "interval. Grey: within noise.",
         ),
-        html.figure(lambda theme: learning(result, theme), f"Validation loss while learning, seed {seed}."),
+        html.figure(lambda theme: learning(result, theme), f"Validation loss during training, seed {seed}."),
         html.table(HEADS, rows(result), NUMBERS),
     ]
 
@@ -189,14 +188,14 @@ def losses(result: LadderResult, theme: Theme) -> Figure:
         if loss := result.loss(rung.key):
             shown.append(Row(rung.idea.title, loss.mean, loss.half_width, list(result.losses(rung.key).values())))
     counted = result.references.named()
-    del counted["ln V"]  # far to the right of everything that has learned anything
+    del counted["ln V"]  # far to the right of every trained model
     return plot.dots(shown, "validation loss, nats per token", counted, theme)
 
 
 def gains(result: LadderResult, theme: Theme) -> Figure:
     shown = []
     for rung in result.ladder[1:]:
-        if bought := result.bought(rung.key):
+        if bought := result.gain(rung.key):
             unsure = bought.verdict not in CLASSES
             shown.append(Row(rung.idea.title, bought.mean, bought.half_width, faint=unsure))
     return plot.bars(shown, "fall of the validation loss, nats per token", theme)
@@ -234,7 +233,7 @@ def section(place: int, rung: Rung, result: LadderResult) -> Html:
 
 def numbers(rung: Rung, below: Rung | None, result: LadderResult) -> list[Html]:
     """The facts of one rung."""
-    loss, bought = result.loss(rung.key), result.bought(rung.key)
+    loss, bought = result.loss(rung.key), result.gain(rung.key)
     more = f" ({n_parameters(rung.config) - n_parameters(below.config):+,})" if below else ""
     facts = {
         "parameters": f"{n_parameters(rung.config):,}{more}",
@@ -243,12 +242,12 @@ def numbers(rung: Rung, below: Rung | None, result: LadderResult) -> list[Html]:
     if loss:
         facts["validation loss, nats per token"] = spread(loss)
         facts["bits per character"] = f"{result.bits_per_character(loss.mean):.3f}"
-    found = [tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()]
+    items = [tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()]
     if bought:
         kind = CLASSES.get(bought.verdict, "noise")
-        said = tag("b", f"{difference(bought)}, {bought.verdict}", class_=kind)
-        found.append(tag("li", said, tag("span", "what it bought, nats per token")))
-    return found
+        text = tag("b", f"{difference(bought)}, {bought.verdict}", class_=kind)
+        items.append(tag("li", text, tag("span", "what it bought, nats per token")))
+    return items
 
 
 def change(below: Rung, rung: Rung) -> Html:
@@ -258,22 +257,22 @@ def change(below: Rung, rung: Rung) -> Html:
 
 
 def runs(rung: Rung, result: LadderResult) -> Html:
-    """Where the numbers of a rung come from."""
+    """The runs behind the numbers of a rung."""
     places = {(run.rung, run.seed): place for place, run in enumerate(result.trained)}
-    said = [
+    texts = [
         f"seed {run.seed}: {run.loss:.4f} ({run.folder}, {FILE} trained[{places[run.rung, run.seed]}])"
         for run in result.runs(rung.key)
     ]
-    return tag("p", tag("small", "Runs: " + "; ".join(said) + "." if said else "No run of this rung was finished."))
+    return tag("p", tag("small", "Runs: " + "; ".join(texts) + "." if texts else "No run of this rung was finished."))
 
 
 def provenance(result: LadderResult) -> list[Html]:
-    """What the words mean, and where every number comes from."""
+    """What the terms mean, and where every number comes from."""
     text, o = result.text, result.options
     facts = (
-        f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} tokens to learn from and {text.n_val:,} to "
-        f"validate on, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where there are "
-        f"fewer) were used. Trained on {result.machine}. All numbers are in {FILE} here, all models in models/."
+        f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} training tokens and {text.n_val:,} "
+        f"validation tokens, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where there "
+        f"are fewer) were used. Trained on {result.machine}. All numbers are in {FILE} here, all models in models/."
     )
     table = [
         (run.rung, f"{run.seed}", f"{run.steps[-1]:,}", f"{run.loss:.4f}", f"{run.seconds:.1f}", run.folder)

@@ -1,7 +1,6 @@
-"""What counting alone predicts on the same validation targets: a model that is worth its name must do better.
+"""Baselines by counting, on the same validation targets: uniform (ln V), unigram and bigram.
 
-uniform: ln V. unigram: how often each token is. bigram: how often each follows each, with additive smoothing chosen
-by leaving one out of the training text. Does not train, and holds only the pairs that occur.
+The bigram has additive smoothing, chosen by leave-one-out on the training text. Only pairs that occur are stored.
 """
 
 import math
@@ -17,19 +16,19 @@ from fathom.tokenizer.protocol import TokenArray
 BLOCK = 1 << 22
 SMOOTHING = tuple(10.0 ** (power / 4) for power in range(-16, 9))  # 0.0001 to 100
 
-Counts = tuple[NDArray[np.int64], NDArray[np.int64]]  # codes that occur, ascending, and how often
+Counts = tuple[NDArray[np.int64], NDArray[np.int64]]  # ascending codes that occur, and their counts
 
 
 @dataclass(frozen=True)
 class References:
-    """Nats per validation token of three predictions that need no training."""
+    """Nats per validation token of the three baselines."""
 
     uniform: float
     unigram: float
     bigram: float
 
     def named(self) -> dict[str, float]:
-        """As plots and tables call them."""
+        """By their names in plots and tables."""
         return {"ln V": self.uniform, "unigram entropy": self.unigram, "count bigram": self.bigram}
 
 
@@ -39,7 +38,7 @@ def references(train: TokenArray, validation: Iterable[Tensor], vocab_size: int)
     left, right = windows[:, :-1].ravel(), windows[:, 1:].ravel()
     singles, pairs = count(train, singles_of), count(train, lambda tokens: pairs_of(tokens, vocab_size))
     totals = np.zeros(vocab_size, np.int64)
-    np.add.at(totals, pairs[0] // vocab_size, pairs[1])  # how often each token has a next one
+    np.add.at(totals, pairs[0] // vocab_size, pairs[1])  # how often each token is followed by another
     a = best_smoothing(pairs, totals, vocab_size)
     seen = look_up(pairs, left * vocab_size + right)
     bigram = -np.log((seen + a) / (totals[left] + a * vocab_size)).mean()
@@ -57,28 +56,28 @@ def pairs_of(tokens: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
 
 
 def count(tokens: TokenArray, codes: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Counts:
-    """How often each code occurs, block by block; blocks share one token, so that no pair is lost."""
-    found, often = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    """Counts of each code, block by block; blocks overlap by one token, so that no pair is lost."""
+    known, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for start in range(0, len(tokens) - 1, BLOCK):
         new, times = np.unique(codes(tokens[start : start + BLOCK + 1].astype(np.int64)), return_counts=True)
-        found, place = np.unique(np.concatenate([found, new]), return_inverse=True)
-        often = np.bincount(place, np.concatenate([often, times])).astype(np.int64)
-    return found, often
+        known, place = np.unique(np.concatenate([known, new]), return_inverse=True)
+        counts = np.bincount(place, np.concatenate([counts, times])).astype(np.int64)
+    return known, counts
 
 
 def look_up(counts: Counts, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each of these codes occurred."""
-    found, often = counts
-    place = np.minimum(np.searchsorted(found, codes), len(found) - 1)
-    return np.where(found[place] == codes, often[place], 0)
+    """The counts of these codes, 0 for those that do not occur."""
+    known, times = counts
+    place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    return np.where(known[place] == codes, times[place], 0)
 
 
 def best_smoothing(pairs: Counts, totals: NDArray[np.int64], vocab_size: int) -> float:
-    """The `a` under which (count + a) / (total + a V), counted without the token in question, predicts it best."""
-    codes, often = pairs
+    """The `a` for which (count + a) / (total + a V), with the predicted token left out, has the least loss."""
+    codes, times = pairs
     total = totals[codes // vocab_size]
 
-    def surprise(a: float) -> float:
-        return -float((often * np.log((often - 1 + a) / (total - 1 + a * vocab_size))).sum())
+    def loss(a: float) -> float:
+        return -float((times * np.log((times - 1 + a) / (total - 1 + a * vocab_size))).sum())
 
-    return min(SMOOTHING, key=surprise)
+    return min(SMOOTHING, key=loss)

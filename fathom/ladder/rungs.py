@@ -1,6 +1,6 @@
 """From a bigram to LLaMA in twelve rungs. Each is the rung below with exactly one field of its config changed.
 
-The first says next to nothing: unembed(embed(ids)). What the others add is what a bigram lacks.
+The first is the bigram model unembed(embed(ids)).
 """
 
 from collections.abc import Sequence
@@ -142,11 +142,11 @@ class Rung:
 def rungs(vocab_size: int, context_length: int = 64, d_model: int = 64) -> list[Rung]:
     """The whole ladder for a vocabulary, from the bottom."""
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model}
-    return [Rung(idea, ModelConfig(**sizes, **choices)) for idea, choices in zip(IDEAS, climbed())]
+    return [Rung(idea, ModelConfig(**sizes, **choices)) for idea, choices in zip(IDEAS, cumulative())]
 
 
-def climbed() -> list[dict[str, Any]]:
-    """What each rung says about its model: the start, and every change up to its own."""
+def cumulative() -> list[dict[str, Any]]:
+    """The config values of each rung: those of the first, and every change up to its own."""
     choices: dict[str, Any] = {"n_layer": 0, "residual": False}
     return [choices := choices | idea.change for idea in IDEAS]
 
@@ -167,12 +167,12 @@ def difference(below: ModelConfig, above: ModelConfig) -> dict[str, tuple[Any, A
 
 
 def recipes() -> dict[str, Recipe]:
-    """All presets of `fathom train`: the recipes of training, and `rung-KEY` for every rung, trained as in a ladder."""
+    """All presets of `fathom train`: those of fathom.train, and `rung-KEY` for every rung, trained as in a ladder."""
     options = LadderOptions()
     sizes = {"context_length": options.context_length, "d_model": options.d_model}
     train = options.recipe() | {"max_iters": 1000}
-    made = {
+    presets = {
         f"rung-{idea.key}": Recipe(f"the ladder's rung {idea.title}", sizes | choices, train)
-        for idea, choices in zip(IDEAS, climbed())
+        for idea, choices in zip(IDEAS, cumulative())
     }
-    return PRESETS | made
+    return PRESETS | presets

@@ -1,7 +1,7 @@
-"""One page in one file: tags, tables, code and figures, with nothing to fetch and everything escaped.
+"""Self-contained HTML pages: tags, tables, code and figures in one file, everything escaped.
 
-What is not made by a function of this file is text and is escaped; what is, is `Html`. Follows the reader's light or
-dark and fits a phone. Does not know what it reports.
+A str is text and is escaped; `Html`, which the functions here return, is not. Pages follow the reader's light or dark
+theme and fit a phone.
 """
 
 import base64
@@ -48,24 +48,24 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence
     return tag("div", tag("table", tag("thead", cells("th", heads)), tag("tbody", body)), class_="scroll")
 
 
-def figure(draw: Callable[[Theme], Figure], says: str) -> Html:
-    """The figure in the reader's colours; `says` is what it shows, for those who cannot see it."""
+def figure(draw: Callable[[Theme], Figure], caption: str) -> Html:
+    """The figure in the reader's theme; `caption` is also its text alternative."""
     light, dark = (f"data:image/png;base64,{base64.b64encode(png(draw(theme))).decode()}" for theme in (LIGHT, DARK))
     source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    image = f'<img src="{light}" alt="{html.escape(says)}">'
-    return Html(f"<figure><picture>{source}{image}</picture><figcaption>{escaped(says)}</figcaption></figure>")
+    image = f'<img src="{light}" alt="{html.escape(caption)}">'
+    return Html(f"<figure><picture>{source}{image}</picture><figcaption>{escaped(caption)}</figcaption></figure>")
 
 
 def code(source: str) -> Html:
-    """Python source with its words coloured; as plain text where it is not complete Python."""
+    """Python source with syntax highlighting; plain text where it is not complete Python."""
     try:
-        inside = Html("".join(_coloured(source)))
+        inside = Html("".join(_highlighted(source)))
     except (tokenize.TokenError, SyntaxError):
         inside = escaped(source)
     return tag("pre", tag("code", inside))
 
 
-def _coloured(source: str) -> Iterable[str]:
+def _highlighted(source: str) -> Iterable[str]:
     lines, row, column = [*io.StringIO(source), ""], 1, 0
 
     def until(end_row: int, end_column: int) -> str:

@@ -1,6 +1,6 @@
 """Figures: a loss curve, and rows of dots or bars with their uncertainty. The same values always give the same bytes.
 
-Made of Figure objects alone: no pyplot, no window, no global state. Does not know what was measured.
+Figure objects only: no pyplot, no window, no global state. Themes are shared with the pages.
 """
 
 import io
@@ -16,12 +16,10 @@ from matplotlib.figure import Figure
 
 from fathom.files import atomic_write
 
-# The colours of light and dark, shared by plots and pages, so that a figure sits on its page as if it were text.
-
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours as #rrggbb. `series` are told apart by people who do not see red and green as different."""
+    """Colours as #rrggbb. The `series` are distinguishable with red-green colour blindness."""
 
     paper: str
     ink: str  # text
@@ -69,7 +67,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a row chart: a value, half the width of its interval (None: unknown), and what it is the mean of."""
+    """One line of a row chart: a value, half the width of its interval (None: unknown), and the values it is the mean
+    of."""
 
     name: str
     value: float
@@ -79,7 +78,7 @@ class Row:
 
 
 def axes(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
-    """An empty figure of this size in inches, in the theme's colours, with as little ink as reads well."""
+    """An empty figure of this size in inches, in the theme's colours."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
     FigureCanvasAgg(figure)
     ax = figure.add_subplot(facecolor=theme.paper)

@@ -2,7 +2,8 @@
 
 Windows of context_length tokens begin `stride` apart, and each scores only the tokens that the one before has not, so
 that no token counts twice (https://huggingface.co/docs/transformers/perplexity). Of records only the answers are
-scored."""
+scored.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence

@@ -135,7 +135,7 @@ def test_what_cannot_be_merged(files: Files, tmp_path: Path) -> None:
     for scale, dtype in ((1e39, "fp32"), (1e6, "fp16")):
         with pytest.raises(FathomError, match="has infinite numbers; use a smaller scale"):
             merge_files(base, adapter, tmp_path / "out", scale, dtype, "cpu")
-    with pytest.raises(FathomError, match="is there already"):
+    with pytest.raises(FathomError, match="exists"):
         merge_files(base, adapter, base, device="cpu")
     with pytest.raises(FathomError, match="dtype is 'fp8'"):
         merge_files(base, adapter, tmp_path / "out", dtype="fp8")

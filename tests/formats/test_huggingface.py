@@ -245,7 +245,7 @@ def test_a_folder_that_holds_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write_huggingface(tmp_path / "out", model.config, model.state_dict(), None)
     before = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
-    with pytest.raises(FathomError, match="is there already and not empty"):
+    with pytest.raises(FathomError, match="exists and is not empty"):
         write_huggingface(tmp_path / "out", model.config, model.state_dict(), None)
     assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -13,7 +13,7 @@ from fathom.data.batches import Batches, eval_windows
 from fathom.errors import FathomError
 from fathom.formats.run import read_weights
 from fathom.ladder import experiment
-from fathom.ladder.experiment import Cost, Pace, climb, plan, resume
+from fathom.ladder.experiment import Cost, LadderProgress, climb, plan, resume
 from fathom.ladder.options import LadderOptions
 from fathom.ladder.result import LadderResult, read
 from fathom.ladder.rungs import IDEAS, rungs
@@ -139,7 +139,7 @@ def test_the_faster_number_of_threads(
 
 def test_pace_counts_deep_rungs_for_more() -> None:
     said: list[Event] = []
-    pace = Pace(10.0, said.append)
+    pace = LadderProgress(10.0, said.append)
     for part, done in ((pace.part(2.0), 1.0), (pace.part(8.0), 0.5)):
         part(done)
     assert said == [Prepared("planned seconds", 2, 10), Prepared("planned seconds", 6, 10)]
@@ -168,7 +168,7 @@ def test_a_damaged_result_is_one_line(damage: str, tmp_path: Path) -> None:
     (tmp_path / "ladder.json").write_text(damage)
     with pytest.raises(FathomError, match=r"ladder\.json"):
         read(tmp_path)
-    with pytest.raises(FathomError, match="no ladder has been climbed"):
+    with pytest.raises(FathomError, match="there is no ladder in"):
         read(tmp_path / "none")
 
 

@@ -56,9 +56,9 @@ def test_a_ladder_cut_short_has_a_page(climbed: Climbed) -> None:
     whole = climbed[0]
     for count in (0, 5):
         cut = replace(whole, trained=whole.trained[:count])
-        assert f"cut short: {count} of 24 runs" in text_of(cut)
+        assert f"interrupted: {count} of 24 runs" in text_of(cut)
         assert plain(terminal(cut), 120).count("not measured") == max(0, 12 - count)
-    assert "cut short" not in text_of(whole)
+    assert "interrupted" not in text_of(whole)
 
 
 def fake(losses: dict[str, list[float]], whole: LadderResult) -> LadderResult:
@@ -74,7 +74,7 @@ def fake(losses: dict[str, list[float]], whole: LadderResult) -> LadderResult:
 def test_noise_is_called_noise(climbed: Climbed) -> None:
     made = fake({"bigram": [2.0, 2.01, 1.99], "mlp": [1.5, 1.52, 1.51], "rope": [1.5, 1.56, 1.47]}, climbed[0])
     said = " ".join(summary(made))
-    assert "beyond noise: MLP." in said and "Within noise, so that this ladder cannot tell: RoPE." in said
+    assert "beyond noise: MLP." in said and "Within noise, undecided by this ladder: RoPE." in said
     assert "Worse" not in said
     assert [row[-1] for row in rows(made)] == ["reference"] * 3 + ["", "better", "within noise"]
 
@@ -82,7 +82,7 @@ def test_noise_is_called_noise(climbed: Climbed) -> None:
 def test_one_seed_claims_nothing(climbed: Climbed) -> None:
     made = fake({"bigram": [2.0], "mlp": [1.5]}, replace(climbed[0], options=replace(climbed[0].options, seeds=1)))
     made = replace(made, options=replace(made.options, seeds=1))
-    assert summary(made)[0].startswith("One seed cannot say") and "beyond" not in " ".join(summary(made))
+    assert summary(made)[0].startswith("One seed gives no interval") and "beyond" not in " ".join(summary(made))
     assert "±" not in plain(terminal(made))
 
 

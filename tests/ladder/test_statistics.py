@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fathom.ladder.result import bought, estimate, t_quantile, t_within
+from fathom.ladder.result import estimate, paired_difference, t_quantile, t_within
 
 # two-sided 95 % points of Student's t, as in any printed table
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
@@ -32,15 +32,15 @@ def test_an_estimate_is_mean_and_error() -> None:
 def test_seeds_are_paired() -> None:
     """What seeds share cancels: here they differ by 1, the rungs by 0.1 at each of them."""
     below, above = {1: 3.0, 2: 2.0, 3: 1.0}, {3: 0.9, 2: 1.9, 1: 2.9}
-    found = bought(below, above)
+    found = paired_difference(below, above)
     assert found and found.mean == pytest.approx(0.1) and found.verdict == "better"
     assert found.half_width == pytest.approx(0, abs=1e-9)
 
 
 def test_only_shared_seeds_count() -> None:
-    found = bought({1: 3.0, 2: 2.0}, {2: 1.5, 3: 0.0})
+    found = paired_difference({1: 3.0, 2: 2.0}, {2: 1.5, 3: 0.0})
     assert found and (found.mean, found.n) == (0.5, 1)
-    assert bought({1: 3.0}, {2: 1.0}) is None and bought({}, {}) is None
+    assert paired_difference({1: 3.0}, {2: 1.0}) is None and paired_difference({}, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_only_shared_seeds_count() -> None:
     ],
 )
 def test_verdicts(above: list[float], verdict: str) -> None:
-    found = bought({1: 3.0, 2: 3.0, 3: 3.0}, dict(enumerate(above, start=1)))
+    found = paired_difference({1: 3.0, 2: 3.0, 3: 3.0}, dict(enumerate(above, start=1)))
     assert found and verdict in found.verdict
 
 
