@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from fathom.bench.options import WORKS, BenchOptions
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 from fathom.fields import build
 
 ABOUT = f"Measure {', '.join(WORKS[:-1])} or {WORKS[-1]}, of MODEL or of a shape with random weights."
@@ -35,4 +35,4 @@ def bench_command(as_json: bool, **call: Any) -> None:
     result = bench(options)
     click.echo(text(result), err=as_json)
     if as_json:
-        answer(result.plain())
+        print_json(result.plain())

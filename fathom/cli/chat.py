@@ -1,4 +1,4 @@
-"""`fathom chat MODEL`: a conversation; what the model says goes to stdout, everything else to stderr."""
+"""`fathom chat MODEL`: a conversation; answers go to stdout, everything else to stderr."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.options import LINES, answer, choices, chosen, drafting, loaded, verb
+from fathom.cli.options import (
+    LINES,
+    generate_options,
+    generation_options,
+    load_draft,
+    load_for_generation,
+    print_json,
+    verb,
+)
 from fathom.errors import FathomError, near
 
 if TYPE_CHECKING:
@@ -17,33 +25,33 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "/help": "show this",
-    "/reset": "forget what was said, but not the system prompt",
-    "/system": "TEXT: set the system prompt and begin anew; without TEXT none",
+    "/reset": "start again, keeping the system prompt",
+    "/system": "TEXT: set the system prompt and start again; without TEXT remove it",
     "/save": "FILE: write the conversation as JSON",
-    "/load": "FILE: go on with a conversation that was saved",
+    "/load": "FILE: continue a saved conversation",
     "/quit": "end, as Ctrl-D and Ctrl-C do",
 }
-HELP = "\n".join(f"{name:<8} {about}" for name, about in COMMANDS.items()) + "\nCtrl-C stops an answer."
+HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCtrl-C stops an answer."
 
 
 @verb("chat", f"Talk with the model in MODEL, one line at a time; /help lists the commands. {LINES}")
 @click.argument("model")
-@click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
-@choices
+@click.option("--system", metavar="TEXT", help="The system prompt.")
+@generation_options
 def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
     from fathom.generate.chat import Conversation
     from fathom.tokenizer.template import template_for, template_origin
 
-    options = chosen(call)
-    network, tokenizer, how = loaded(model, call)
-    talk = Conversation(network, tokenizer, options, system, drafting(call, tokenizer))
-    brought = "" if tokenizer.special.template is not None else "; the model brings none"
-    note(f"chat template: {template_origin(template_for(tokenizer))}{brought}")
+    options = generate_options(call)
+    network, tokenizer, how = load_for_generation(model, call)
+    talk = Conversation(network, tokenizer, options, system, load_draft(call, tokenizer))
+    origin = "" if tokenizer.special.template is not None else "; the model has none of its own"
+    note(f"chat template: {template_origin(template_for(tokenizer))}{origin}")
     note(f"{how}; /help lists commands")
     converse(talk, as_json, verbose)
     if as_json:
         messages = [vars(message) for message in talk.messages]
-        answer({"messages": messages, "template": template_origin(template_for(tokenizer))})
+        print_json({"messages": messages, "template": template_origin(template_for(tokenizer))})
 
 
 def note(line: str) -> None:
@@ -51,12 +59,12 @@ def note(line: str) -> None:
 
 
 def converse(talk: "Conversation", as_json: bool, verbose: bool) -> None:
-    """Lines in, answers out, until there are no more lines. At a terminal a mistake is told and one may go on."""
+    """Read lines and write answers until the input ends. At a terminal an error is printed and the chat continues."""
     interactive = sys.stdin.isatty()
     for line in lines(interactive):
         try:
             if line.startswith("/") and not line.startswith("//"):
-                if obey(talk, line) == "/quit":
+                if run_command(talk, line) == "/quit":
                     return
             elif line.strip():
                 reply(
@@ -72,7 +80,7 @@ def converse(talk: "Conversation", as_json: bool, verbose: bool) -> None:
 
 
 def lines(interactive: bool) -> Iterator[str]:
-    """What is typed, or what stands in stdin, line by line; at a terminal Ctrl-C and Ctrl-D end it."""
+    """Lines of stdin or typed at a terminal, where Ctrl-C and Ctrl-D end it."""
     if not interactive:
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:
@@ -81,7 +89,7 @@ def lines(interactive: bool) -> Iterator[str]:
                 raise FathomError(f"stdin, line {number}: not UTF-8 at byte {problem.start}; send UTF-8") from None
         return
     with suppress(ImportError):
-        import readline  # noqa: F401  (lets `input` edit lines and remember them)
+        import readline  # noqa: F401  (line editing and history for `input`)
     prompt = "> " if sys.stdout.isatty() else ""
     while True:
         click.echo("" if prompt else "> ", err=True, nl=False)
@@ -93,18 +101,18 @@ def lines(interactive: bool) -> Iterator[str]:
 
 
 def reply(talk: "Conversation", text: str, out: TextIO, verbose: bool) -> None:
-    """One answer, written as it comes; Ctrl-C ends it where it is."""
-    seen = talk.left_out
-    said = talk.say(text)
-    if talk.left_out > seen:
-        gone, context = talk.left_out, talk.model.config.context_length
-        note(f"(the context of {context:,} tokens is full: the model no longer sees the oldest {gone} messages)")
-    begun, finish = False, None
+    """Write one answer as it is generated; Ctrl-C stops it."""
+    dropped_before = talk.left_out
+    response = talk.say(text)
+    if talk.left_out > dropped_before:
+        dropped, context = talk.left_out, talk.model.config.context_length
+        note(f"(the context of {context:,} tokens is full: the oldest {dropped} messages were dropped)")
+    started, finish = False, None
     try:
-        with closing(said):
-            for piece in said:
-                shown = piece.text if begun else piece.text.lstrip()
-                begun, finish = begun or bool(shown), piece.finish_reason
+        with closing(response):
+            for piece in response:
+                shown = piece.text if started else piece.text.lstrip()
+                started, finish = started or bool(shown), piece.finish_reason
                 out.write(shown)
                 out.flush()
     except KeyboardInterrupt:
@@ -112,17 +120,17 @@ def reply(talk: "Conversation", text: str, out: TextIO, verbose: bool) -> None:
     out.write("\n")
     out.flush()
     if finish == "length":
-        note("(cut: the answer is as long as it may be)")
+        note(f"(stopped at the {talk.options.max_new_tokens}-token limit; use -n)")
     if verbose:
-        note(f"{talk.options.describe()}; {said.stats.describe()}")
+        note(f"{talk.options.describe()}; {response.stats.describe()}")
 
 
-def obey(talk: "Conversation", line: str) -> str:
-    """Do what a line that begins with / says; returns the command."""
+def run_command(talk: "Conversation", line: str) -> str:
+    """Run a line that begins with /; returns the command."""
     name, _, rest = line.strip().partition(" ")
     path = Path(rest.strip()).expanduser()
     if name in ("/save", "/load") and not rest.strip():
-        raise FathomError(f"{name} without a file; say {name} FILE.json")
+        raise FathomError(f"{name} needs a file: {name} FILE.json")
     match name:
         case "/help":
             note(HELP)
@@ -141,6 +149,6 @@ def obey(talk: "Conversation", line: str) -> str:
             pass
         case _:
             raise FathomError(
-                f"no command {name!r:.80}{near(name, COMMANDS) or ';'} /help lists them; // begins a text with /"
+                f"no command {name!r:.80}{near(name, COMMANDS) or ';'} /help lists them; // begins a message with /"
             )
     return name

@@ -1,4 +1,4 @@
-"""`fathom eval MODEL --data FILE`: how well a model predicts a text, and what quantising it would cost."""
+"""`fathom eval MODEL --data FILE`: how well a model predicts a text, and the cost of quantising it; `fathom verify`."""
 
 import sys
 from collections.abc import Sequence
@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 from fathom.errors import FathomError
 
 if TYPE_CHECKING:
     from fathom.verify.evaluate import Evaluation
     from fathom.verify.quantised import SchemeReport, Scores
 
-
-# `fathom verify MODEL`: a certificate that the model computes what it should; exit code 1 where it does not.
 
 AGAINST = "naive, cache, native, transformers, file:OTHER, separated by commas; default: all that are at hand"
 
@@ -32,7 +30,7 @@ def verify_command(model: str, against: str, quantize: str | None, as_json: bool
     certificate = verify(model, names, call["dtype"] or "auto", call["device"] or "auto", seed or 0, quantize)
     click.echo(certificate.text(), err=as_json)
     if as_json:
-        answer(certificate.plain())
+        print_json(certificate.plain())
     return 0 if certificate.passed else 1
 
 
@@ -54,7 +52,7 @@ def eval_command(
     model: str, data: str, stride: str | None, windows: str | None, quantize: str | None, as_json: bool, **call: Any
 ) -> None:
     from fathom.adapters.load import load
-    from fathom.cli.options import how
+    from fathom.cli.options import describe_run
     from fathom.formats.load import needed
     from fathom.verify import quantised
     from fathom.verify.evaluate import eval_set
@@ -72,7 +70,7 @@ def eval_command(
         own, *others = quantised.score_all([network, *packed], batches, tokenizer)
     reports = [quantised.report(network, *row) for row in zip(packed, schemes, others)]
     size = quantised.nbytes(network)
-    runs = ", ".join(filter(None, [how(network, call | {"quantize": None, "draft": None}), native([own])]))
+    runs = ", ".join(filter(None, [describe_run(network, call | {"quantize": None, "draft": None}), native([own])]))
     lines = [f"{model}: {runs}", f"{data}: {asked.description}", "", text(own, asked.count)]
     lines += [compared(own.torch, size, reports), errors(reports)] if reports else []
     click.echo("\n".join(lines).rstrip(), err=as_json)
@@ -86,11 +84,11 @@ def eval_command(
         }
         rows = [report.plain(own.torch) for report in reports]
         in_use = native([own, *others])
-        answer(facts | plain(own) | {"model_bytes": size, "native": in_use, "quantised": rows})
+        print_json(facts | plain(own) | {"model_bytes": size, "native": in_use, "quantised": rows})
 
 
 def require_floats(model: str, quantize: str, adapter: Sequence[str]) -> None:
-    """FathomError where there is nothing to compare packed weights with."""
+    """FathomError for a run on packed weights, which has no floats to compare with."""
     from fathom.adapters.load import adapted_run
 
     run = None if adapter else adapted_run(model)
@@ -101,23 +99,23 @@ def require_floats(model: str, quantize: str, adapter: Sequence[str]) -> None:
         )
 
 
-def whole(name: str, said: str | None) -> int | None:
-    if said is None:
+def whole(name: str, text: str | None) -> int | None:
+    if text is None:
         return None
-    if not said.isdecimal() or int(said) < 1:
-        raise FathomError(f"--{name} is {said!r}; expected a whole number from 1")
-    return int(said)
+    if not text.isdecimal() or int(text) < 1:
+        raise FathomError(f"--{name} is {text!r}; expected a whole number from 1")
+    return int(text)
 
 
 def plain(own: "Scores") -> dict[str, Any]:
-    """JSON values; a perplexity that is no number is null."""
+    """JSON values; an infinite perplexity is null."""
     names = ("loss", "bits_per_character", "bits_per_byte", "top1", "tokens", "characters", "bytes")
     finite = own.used.perplexity if own.used.perplexity < float("inf") else None
     return {name: getattr(own.used, name) for name in names} | {"perplexity": finite, "torch_loss": own.torch.loss}
 
 
 def native(scores: "Sequence[Scores]") -> str | None:
-    """What computed with packed weights, where it was not torch."""
+    """The native code that computed with packed weights; None where torch did."""
     from fathom.native.build import status
 
     return status() if any(f.used is not f.torch for f in scores) else None
@@ -180,16 +178,16 @@ def compared(exact: "Evaluation", size: int, reports: "Sequence[SchemeReport]") 
 
 
 def in_use(reports: "Sequence[SchemeReport]") -> str:
-    """Which figures are of what runs when it generates."""
+    """Which figures are those of generation."""
     met = [report for report in reports if report.scores.used is not report.scores.torch]
     if not met:
         return "all computed by torch, which unpacks the weights and leaves x in floats\n"
-    names, said = " and ".join(report.scheme for report in met), native([report.scores for report in met])
-    return f"{names} as they generate, by {said}, {MEETS}\nin torch: {TORCH}\n"
+    names, code = " and ".join(report.scheme for report in met), native([report.scores for report in met])
+    return f"{names} as they generate, by {code}, {MEETS}\nin torch: {TORCH}\n"
 
 
 def errors(reports: "Sequence[SchemeReport]") -> str:
-    """What packing does to each kind of matrix."""
+    """The packing error of each kind of matrix."""
     from fathom.report.table import plain as as_text
     from fathom.report.table import table
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 from fathom.fields import plain
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: boo
     done = merge_files(model, adapter, out, factor, call["dtype"] or "auto", call["device"] or "auto")
     click.echo(merge_text(done), err=as_json)
     if as_json:
-        answer(plain(done))
+        print_json(plain(done))
 
 
 def merge_text(done: "Merged") -> str:
@@ -69,7 +69,7 @@ def export_command(model: str, kind: str, out: Path, quantize: str | None, as_js
     done = export(network, tokenizer, kind, out, quantize)
     click.echo(text(done), err=as_json)
     if as_json:
-        answer(plain(done) | {"equal": done.equal})
+        print_json(plain(done) | {"equal": done.equal})
     return 1 if done.tokenizer is False else 0
 
 

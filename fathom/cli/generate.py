@@ -1,4 +1,4 @@
-"""`fathom generate MODEL`: the prompt and its continuation on stdout, as they are written."""
+"""`fathom generate MODEL`: the prompt and its continuation on stdout, as they are generated."""
 
 import sys
 from dataclasses import replace
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import LINES, answer, choices, chosen, drafting, loaded, verb
+from fathom.cli.options import (
+    LINES,
+    generate_options,
+    generation_options,
+    load_draft,
+    load_for_generation,
+    print_json,
+    verb,
+)
 from fathom.errors import FathomError
 
 if TYPE_CHECKING:
@@ -25,19 +33,19 @@ if TYPE_CHECKING:
 @click.option("--num-samples", metavar="N", help="Several continuations, side by side in one batch.")
 @click.option("--chat", is_flag=True, help="Ask the prompt as a user does, in the model's chat template.")
 @click.option("--echo/--no-echo", default=None, help="Print the prompt too; default: unless --chat.")
-@choices
+@generation_options
 def generate_command(
     model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
 ) -> None:
     from fathom.generate.generate import show, stream
 
-    options = chosen(call)
+    options = generate_options(call)
     texts = [read_prompt(text) for text in prompt or ("",)]
-    network, tokenizer, how = loaded(model, call)
-    prompts = texts if not chat else [asked(tokenizer, text) for text in texts]
+    network, tokenizer, how = load_for_generation(model, call)
+    prompts = texts if not chat else [chat_prompt(tokenizer, text) for text in texts]
     if chat:
-        options = replace(options, stop=(*options.stop, *turns(tokenizer)))
-    running = stream(network, tokenizer, prompts, options, drafting(call, tokenizer))
+        options = replace(options, stop=(*options.stop, *turn_stops(tokenizer)))
+    running = stream(network, tokenizer, prompts, options, load_draft(call, tokenizer))
     click.echo(how, err=True)
     out = sys.stderr if as_json else sys.stdout
 
@@ -50,25 +58,25 @@ def generate_command(
     click.echo(f"{options.describe() + '; ' if verbose else ''}{running.stats.describe()}", err=True)
     if as_json:
         facts = {"samplers": options.describe(), **vars(running.stats)}
-        answer({"completions": [vars(completion) for completion in completions], "facts": facts})
+        print_json({"completions": [vars(completion) for completion in completions], "facts": facts})
 
 
-def asked(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """The ids of a question, up to where the answer begins."""
+def chat_prompt(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The ids of a question in the chat template, up to where the answer begins."""
     from fathom.tokenizer.template import Message, render
 
     return render(tokenizer, [Message("user", text)], reply=True).ids
 
 
-def turns(tokenizer: "Tokenizer") -> tuple[str, ...]:
-    """Texts with which another's turn begins, where no token ends one."""
+def turn_stops(tokenizer: "Tokenizer") -> tuple[str, ...]:
+    """Texts that begin another speaker's turn, for templates whose turns no token ends."""
     from fathom.tokenizer.template import STOPS, template_for
 
     return STOPS.get(template_for(tokenizer), ())
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt itself, all of stdin for `-`, or a file's text for FILE:path."""
+    """The prompt as given, stdin for `-`, a file's text for FILE:path."""
     if prompt != "-" and not prompt.startswith("FILE:"):
         return prompt
     path = Path(prompt.removeprefix("FILE:"))

@@ -1,11 +1,11 @@
-"""`fathom info MODEL`: what a model is, from its files' headers, without loading the weights."""
+"""`fathom info MODEL`: a model's config, parameters and tokenizer, from its files' headers alone."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import plain
 
@@ -22,15 +22,15 @@ def info_command(model: str, as_json: bool, **_: Any) -> None:
 
     opened = open_model(model)
     require_tensors(opened)
-    found = facts(opened, tokenizer_of(opened))
+    values = summary(opened, tokenizer_of(opened))
     if as_json:
-        answer(found)
+        print_json(values)
     else:
-        click.echo(text(found))
+        click.echo(text(values))
 
 
-def facts(opened: "Opened", tokenizer: "Tokenizer | None") -> dict[str, Any]:
-    """All that is shown, as plain values."""
+def summary(opened: "Opened", tokenizer: "Tokenizer | None") -> dict[str, Any]:
+    """Everything that is shown, as plain values."""
     from fathom.model.cost import cache_bytes, n_parameters, parameters
 
     kinds: dict[str, int] = {}
@@ -45,7 +45,7 @@ def facts(opened: "Opened", tokenizer: "Tokenizer | None") -> dict[str, Any]:
         "parameters": {"all": n_parameters(config), **{k: n for k, n in parameters(config).items() if n}},
         "bytes": {"all": opened.nbytes, **kinds},
         "cache_bytes_per_token": cache_bytes(config, 1, 1, 2),
-        "tokenizer": None if tokenizer is None else spoken(tokenizer),
+        "tokenizer": None if tokenizer is None else describe_tokenizer(tokenizer),
         "about": dict(opened.about),
     }
 
@@ -60,8 +60,8 @@ def family_of(opened: "Opened") -> str:
         return "neither LLaMA nor GPT-2: only a run folder holds it"
 
 
-def spoken(tokenizer: "Tokenizer") -> dict[str, Any]:
-    """A tokenizer in plain values."""
+def describe_tokenizer(tokenizer: "Tokenizer") -> dict[str, Any]:
+    """A tokenizer as plain values."""
     special = tokenizer.special
     return {
         "kind": tokenizer.kind,
@@ -74,16 +74,16 @@ def spoken(tokenizer: "Tokenizer") -> dict[str, Any]:
     }
 
 
-def text(found: dict[str, Any]) -> str:
-    """The facts for a reader."""
-    count, size = found["parameters"], found["bytes"]
+def text(values: dict[str, Any]) -> str:
+    """The summary as text."""
+    count, size = values["parameters"], values["bytes"]
     lines = [
-        f"{found['path']}: {found['format']}, {found['family']}",
+        f"{values['path']}: {values['format']}, {values['family']}",
         f"parameters: {count['all']:,} ({', '.join(f'{name} {n:,}' for name, n in count.items() if name != 'all')})",
         f"bytes:      {size['all']:,} ({', '.join(f'{kind} {n:,}' for kind, n in size.items() if kind != 'all')})",
-        f"cache:      {found['cache_bytes_per_token']:,} bytes for each token of a text, in 16 bits",
+        f"cache:      {values['cache_bytes_per_token']:,} bytes for each token of a text, in 16 bits",
     ]
-    shown = {"config": found["config"], "tokenizer": found["tokenizer"] or "none"} | (
-        {"about": found["about"]} if found["about"] else {}
+    shown = {"config": values["config"], "tokenizer": values["tokenizer"] or "none"} | (
+        {"about": values["about"]} if values["about"] else {}
     )
     return "\n".join(lines) + "\n" + yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip()

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.ladder.options import LadderOptions
@@ -54,5 +54,5 @@ def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, 
     click.echo(text(terminal(result)), err=as_json)
     click.echo("\n".join([*summary(result), f"report: {page}"]), err=True)
     if as_json:
-        answer(plain(result))
+        print_json(plain(result))
     return 128 + stop.requested if stop.requested else 0

@@ -1,7 +1,7 @@
-"""`fathom VERB [MODEL] [options]`: the table of verbs, and how every call ends.
+"""`fathom VERB [MODEL] [options]`: the table of verbs, one-line errors, exit codes.
 
 Exit codes: 0 done, 1 a check failed, 2 the call or an input is wrong (one line on stderr), 130 and 143 interrupted.
-A verb's file, and with it torch, is imported only when that verb is called.
+A verb's module, and with it torch, is imported only when that verb is called.
 """
 
 import os
@@ -17,7 +17,7 @@ from fathom.errors import FathomError, near
 
 VERBS = {  # verb: (the module that holds VERB_command, what it does)
     "train": ("fathom.cli.train", "train a model from random weights"),
-    "finetune": ("fathom.cli.train", "train a model that exists further: LoRA, QLoRA, DoRA or all weights"),
+    "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
     "presets": ("fathom.cli.train", "list presets, or print one as YAML"),
     "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
     "verify": ("fathom.cli.evaluate", "a certificate that a model computes what it should"),
@@ -42,11 +42,11 @@ HELP = """Understand language models by building, training and running them.
 """
 
 
-OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # how torch says it, whatever the class
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory")  # in torch's messages, whatever the class
 
 
 class Verbs(click.Group):
-    """Verbs by name; each is imported when it is needed."""
+    """Verbs by name, imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         outcome = verbs.main(arguments, prog_name="fathom", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
-    except (BrokenPipeError, SystemExit):  # the reader has gone, as in `fathom generate ... | head`: click exits then
+    except (BrokenPipeError, SystemExit):  # the reader has gone, as in `fathom generate ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.Abort):
@@ -115,8 +115,8 @@ def _end(line: str, code: int) -> int:
 def run() -> None:
     """The console script.
 
-    Threads of torch's that wait for each other spin for a moment and then sleep: where another program wants a core,
-    spinning for as long as GNU's OpenMP does by default makes a training step many times slower.
+    OpenMP threads spin only briefly before they sleep: where another program needs a core, spinning as long as GNU's
+    OpenMP does by default makes a training step many times slower.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     warnings.formatwarning = lambda message, *_, **__: f"fathom: {message}\n"

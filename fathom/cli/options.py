@@ -1,7 +1,7 @@
-"""Options every verb has, and options made from the fields of a dataclass.
+"""Options of every verb, options made from the fields of a dataclass, and those that `generate` and `chat` share.
 
-`-` and `_` are the same in option names. What the user did not say stays unsaid (None), so that presets and files can
-speak first. Does not import torch.
+`-` and `_` are the same in option names. An option that is not given is None, so that presets and files take precedence
+over defaults. Does not import torch.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda
 
 
 def verb(name: str, help: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """The decorator that makes a function a verb with the options all verbs have."""
+    """Decorator: the function as a verb, with the common options."""
 
-    def make(function: Callable[..., Any]) -> click.Command:
+    def decorate(function: Callable[..., Any]) -> click.Command:
         for option in reversed(COMMON):
             function = option(function)
         return click.command(name, help=help, context_settings={**CONTEXT, **settings})(function)
 
-    return make
+    return decorate
 
 
 COMMON = [
@@ -47,7 +47,8 @@ COMMON = [
 def from_fields(
     section: str, cls: type, names: Mapping[str, Sequence[str]], without: Collection[str] = ()
 ) -> Callable[[F], F]:
-    """An option for every field of a dataclass: `--section.field-name`, and for some the names users already type."""
+    """Decorator: an option `--section.field-name` for every field of a dataclass, and aliases that users already
+    type."""
 
     def decorate(function: F) -> F:
         for field in reversed([field for field in dataclasses.fields(cls) if field.name not in without]):
@@ -60,18 +61,16 @@ def from_fields(
     return decorate
 
 
-def said(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the call said of this section's fields."""
+def fields_of(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The given options of this section, by field name."""
     start = f"{section}__"
     return {name[len(start) :]: v for name, v in values.items() if name.startswith(start) and v is not None}
 
 
-def answer(value: Mapping[str, Any]) -> None:
-    """The result as one JSON object on one line of stdout."""
+def print_json(value: Mapping[str, Any]) -> None:
+    """Write the result as one line of JSON on stdout."""
     sys.stdout.write(json.dumps(value, default=str) + "\n")
 
-
-# How a model speaks, as options that `generate` and `chat` share. Does not import torch.
 
 LINES = (
     "How the next token is chosen: repetition penalty, temperature, top-k, top-p, min-p, in the order of --samplers."
@@ -98,28 +97,28 @@ CHOICES = [
 ]
 
 
-def choices(function: F) -> F:
-    """The decorator that adds them to a verb."""
+def generation_options(function: F) -> F:
+    """Decorator: add the options of generation to a verb."""
     for option in reversed(CHOICES):
         function = option(function)
     return function
 
 
-def loaded(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
-    """The model that a call asks for, ready to write, its tokenizer, and how it runs, as a line."""
+def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
+    """The model of a call prepared for inference, its tokenizer, and a line that says how it runs."""
     from fathom.adapters.load import load
     from fathom.formats.load import needed
     from fathom.native.build import library, status
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
     network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    tokenizer, line, quick = needed(tokenizer, model), how(network, call), ready(network, call)
+    tokenizer, line, quick = needed(tokenizer, model), describe_run(network, call), prepared(network, call)
     in_use = f", {status()}" if quick is not network or library("step") is None else ""
     return quick, tokenizer, line + in_use
 
 
-def ready(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
-    """The model as it writes soonest. Without the cache it stays plain: what the short way must agree with."""
+def prepared(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
+    """The model prepared for inference; with --no-cache the plain model, which is the reference."""
     from fathom.backend.inference import quicken
     from fathom.native.build import waits
 
@@ -130,8 +129,8 @@ def ready(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
     return quicken(network)
 
 
-def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
-    """The model that guesses what comes next, where a call names one, read as the other is."""
+def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
+    """The draft model of a call, loaded like the model; None where no --draft is given."""
     from fathom.formats.load import load
     from fathom.generate.speculative import check_tokens
 
@@ -140,15 +139,15 @@ def drafting(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | 
     network, theirs = load(call["draft"], call["dtype"] or "auto", call["device"] or "auto", call["quantize"])
     if theirs is not None:
         check_tokens(tokenizer, theirs)
-    return ready(network, call)
+    return prepared(network, call)
 
 
-def how(network: "Transformer", call: Mapping[str, Any]) -> str:
-    """How the model runs: device, dtype, how it is packed and what is on it, as a line."""
+def describe_run(network: "Transformer", call: Mapping[str, Any]) -> str:
+    """Device, dtype, packing and adapters of a model, as one line."""
     from fathom.adapters import lora, peft
     from fathom.machine import describe
 
-    scheme = call["quantize"] or peft.packing(network)  # a run of QLoRA is packed as it was trained
+    scheme = call["quantize"] or peft.packing(network)  # a QLoRA run is packed as it was trained
     packed = f", {scheme}" if scheme else ""
     packed += "".join(f", adapter {folder}" for folder in call["adapter"])
     packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
@@ -156,8 +155,8 @@ def how(network: "Transformer", call: Mapping[str, Any]) -> str:
     return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
 
 
-def chosen(call: Mapping[str, Any]) -> GenerateOptions:
-    """What a call said of them, checked; the options of the call that are about other things are left alone."""
+def generate_options(call: Mapping[str, Any]) -> GenerateOptions:
+    """The GenerateOptions of a call, validated."""
     known = {key: value for key, value in call.items() if key in GenerateOptions.__dataclass_fields__}
-    said = {key: value for key, value in known.items() if value not in (None, ())}
-    return build(GenerateOptions, said | {"use_cache": call["cache"]}, "generate")
+    given = {key: value for key, value in known.items() if value not in (None, ())}
+    return build(GenerateOptions, given | {"use_cache": call["cache"]}, "generate")

@@ -1,6 +1,6 @@
-"""`fathom show-batch MODEL_OR_TOKENIZER --data FILE`: the tokens of the first training examples, as they are.
+"""`fathom show-batch MODEL_OR_TOKENIZER --data FILE`: the exact tokens of the first training examples.
 
-Each token has the colour of who says it; those that are learned are underlined, or without colours stand in « ».
+A token's colour is its role; trained tokens are underlined, or between « » without colours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 
 if TYPE_CHECKING:
     from fathom.data.examples import Example
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"frame": "bright_black", "text": "default", "system": "magenta", "user": "cyan", "assistant": "green"}
 OTHER = "yellow"
-NOTHING = "▁"  # a token that spells nothing here, as the space before a first word
+EMPTY = "▁"  # a token that decodes to nothing here, such as the space before a first word
 RECORDS = (".json", ".jsonl", ".ndjson", ".json-lines")
 ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
 
@@ -47,14 +47,14 @@ def show_batch_command(
     for number, example in enumerate(islice(examples, count), 1):
         cut = shortened(example, context_length)
         texts = spelled(cut.ids, tokenizer)
-        console.print(Text(f"\nexample {number}: {counted(example, cut)}", "bold"))
-        console.print(painted(cut, texts, with_ids, console.color_system is not None))
+        console.print(Text(f"\nexample {number}: {describe(example, cut)}", "bold"))
+        console.print(styled(cut, texts, with_ids, console.color_system is not None))
         shown.append(
             {"ids": cut.ids, "tokens": texts, "roles": cut.roles, "trained": cut.trained, "n": len(example.ids)}
         )
     console.print(legend(console.color_system is not None))
     if as_json:
-        answer({"data": about, "examples": shown})
+        print_json({"data": about, "examples": shown})
 
 
 def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple[str, "Iterator[Example]"]:
@@ -79,16 +79,16 @@ def shortened(example: "Example", length: int | None) -> "Example":
     return Example(example.ids[:length], example.roles[:length], example.trained[:length])
 
 
-def counted(whole: "Example", cut: "Example") -> str:
-    said = f"{len(cut.ids):,} tokens, {sum(cut.trained):,} of them learned"
-    return said if len(cut.ids) == len(whole.ids) else f"{said}; cut from {len(whole.ids):,}"
+def describe(whole: "Example", cut: "Example") -> str:
+    text = f"{len(cut.ids):,} tokens, {sum(cut.trained):,} of them learned"
+    return text if len(cut.ids) == len(whole.ids) else f"{text}; cut from {len(whole.ids):,}"
 
 
 def spelled(ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
-    """Each token as text; bytes that are only a part of a character, and what cannot be seen, as escapes."""
+    """Each token as text; partial characters and invisible bytes as escapes."""
     names, texts = {id: name for name, id in tokenizer.special.names.items()}, []
     for place, id in enumerate(ids):
-        before = ids[max(place - 1, 0) : place]  # the space of a first word may not be spelled
+        before = ids[max(place - 1, 0) : place]  # the space of a first word may not be decoded
         added = tokenizer.decode_bytes([*before, id])[len(tokenizer.decode_bytes(before)) :]
         texts.append(names.get(id) or added.decode("utf-8", "backslashreplace"))
     return texts
@@ -99,8 +99,8 @@ def visible(text: str) -> str:
     return "".join(shown)
 
 
-def painted(example: "Example", texts: list[str], with_ids: bool, colours: bool) -> Text:
-    """The tokens in a row, parted by thin lines."""
+def styled(example: "Example", texts: list[str], with_ids: bool, colours: bool) -> Text:
+    """The tokens in a row, separated by thin lines."""
     row, learned = Text(), False
     for id, role, trained, text in zip(example.ids, example.roles, example.trained, texts):
         if not colours and trained != learned:
@@ -108,7 +108,7 @@ def painted(example: "Example", texts: list[str], with_ids: bool, colours: bool)
         elif row:
             row.append("|", "bright_black")
         style = f"{COLOURS.get(role, OTHER)}{' underline' if trained else ''}"
-        row.append(visible(text) or NOTHING, style)
+        row.append(visible(text) or EMPTY, style)
         if with_ids:
             row.append(f":{id}", "bright_black italic")
         learned = trained
@@ -116,7 +116,7 @@ def painted(example: "Example", texts: list[str], with_ids: bool, colours: bool)
 
 
 def legend(colours: bool) -> Text:
-    """What the colours say."""
+    """The meaning of the colours."""
     text = Text("\nlearned: " + ("" if colours else "« »"))
     if colours:
         text.append("underlined", "underline").append("; said by ")

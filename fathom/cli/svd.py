@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import answer, verb
+from fathom.cli.options import print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.lab.result import RankOptions
@@ -36,7 +36,7 @@ def extract_command(
     done = extract(base, tuned, rank, out, layers or ("all-linear",))
     click.echo(text(done), err=as_json)
     if as_json:
-        answer(plain(done) | {"error": done.error})
+        print_json(plain(done) | {"error": done.error})
 
 
 def text(done: "Extracted") -> str:
@@ -107,7 +107,7 @@ def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool
             raise FathomError(f"{other[0]} was given without --loss-vs-rank; only that experiment trains")
         found = look(model, page, as_json, call)
     if as_json:
-        answer(found)
+        print_json(found)
 
 
 def look(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:

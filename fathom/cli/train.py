@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import answer, from_fields, said, verb
+from fathom.cli.options import fields_of, from_fields, print_json, verb
 from fathom.errors import FathomError
 from fathom.ladder.rungs import recipes
 from fathom.model.config import ModelConfig
@@ -71,7 +71,7 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
         recipe = find(name, known)
         chosen, text = recipe.plain(), f"# {recipe.about}\n{yaml.safe_dump(recipe.plain(), sort_keys=False)}".rstrip()
     if as_json:
-        answer(chosen)
+        print_json(chosen)
     else:
         click.echo(text)
 
@@ -128,7 +128,7 @@ def finetune_command(model: str | None, **call: Any) -> int:
     with watching(folder) as report:
         result = finetune(model, None, folder, options=options, train=train, mode=mode, report=report)
     if call["as_json"]:
-        answer(result.plain())
+        print_json(result.plain())
     else:
         click.echo(finetune_summary(result, model), err=True)
     return result.exit_code
@@ -138,7 +138,7 @@ def chosen(call: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the call says of FinetuneOptions and of TrainOptions."""
     flags = {name: call[name] for name in FLAGS if call[name] is not None}
     machine = {key: call[key] for key in ("seed", "device", "dtype") if call[key] is not None}
-    return said("finetune", call) | flags, said("train", call) | machine
+    return fields_of("finetune", call) | flags, fields_of("train", call) | machine
 
 
 def finetune_summary(result: "Result", model: str | None) -> str:
@@ -189,7 +189,7 @@ def train_command(preset: str | None, **call: Any) -> int:
     with watching(folder) as report:
         result = train(recipe, folder, mode=mode, report=report)
     if call["as_json"]:
-        answer(result.plain())
+        print_json(result.plain())
     else:
         click.echo(summary(result), err=True)
     return result.exit_code
@@ -204,7 +204,7 @@ def read_call(preset: str | None, call: Mapping[str, Any]) -> tuple[Recipe, Path
     for file in call["files"]:
         recipe = read(file, recipe)
     machine = {key: call[key] for key in ("seed", "device", "dtype") if call[key] is not None}
-    recipe = recipe.changed(said("model", call), said("train", call) | machine)
+    recipe = recipe.changed(fields_of("model", call), fields_of("train", call) | machine)
     if call["grad_accumulation"]:
         recipe = recipe.changed({}, {"micro_batch_size": micro_batch(recipe, call)})
     name = named or call["files"][-1].stem

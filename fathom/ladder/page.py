@@ -271,8 +271,8 @@ def provenance(result: LadderResult) -> list[Html]:
     text, o = result.text, result.options
     facts = (
         f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} training tokens and {text.n_val:,} "
-        f"validation tokens, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where there "
-        f"are fewer) were used. Trained on {result.machine}. All numbers are in {FILE} here, all models in models/."
+        f"validation tokens, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where "
+        f"there are fewer) were used. Trained on {result.machine}. All numbers are in {FILE}, all models in models/."
     )
     table = [
         (run.rung, f"{run.seed}", f"{run.steps[-1]:,}", f"{run.loss:.4f}", f"{run.seconds:.1f}", run.folder)

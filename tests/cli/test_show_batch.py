@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fathom.cli.main import main
-from fathom.cli.show_batch import legend, painted, spelled, visible
+from fathom.cli.show_batch import legend, spelled, styled, visible
 from fathom.data.examples import Example, rendered
 from fathom.data.records import Instructions
 from fathom.tokenizer.characters import ByteTokenizer
@@ -76,7 +76,7 @@ def test_each_token_is_spelled_even_where_it_is_half_a_character(shared_data: Pa
 def test_nothing_that_moves_a_terminal_is_shown() -> None:
     assert visible("a\x1b[31m\r\u202eb\tc\nd") == "a\\x1b[31m\\r\\u202eb\\tc⏎\nd"
     example = Example((1, 2), ("user", "assistant"), (False, True))
-    shown = painted(example, ["\x1b[2J", "x"], False, colours=True)
+    shown = styled(example, ["\x1b[2J", "x"], False, colours=True)
     assert shown.plain == "\\x1b[2J|x"
     assert [str(span.style) for span in shown.spans] == ["cyan", "bright_black", "green underline"]
     assert "underlined" in legend(True).plain and "«" in legend(False).plain
