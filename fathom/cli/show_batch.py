@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 COLOURS = {"frame": "bright_black", "text": "default", "system": "magenta", "user": "cyan", "assistant": "green"}
 OTHER = "yellow"
 EMPTY = "▁"  # a token that decodes to nothing here, such as the space before a first word
-RECORDS = (".json", ".jsonl", ".ndjson", ".json-lines")
 ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
 
 
@@ -60,17 +59,17 @@ def show_batch_command(
 def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple[str, "Iterator[Example]"]:
     """What the data are, in words, and their examples."""
     from fathom.data.corpus import resolve
-    from fathom.data.examples import rendered, windows
-    from fathom.data.records import Dialogue, Instructions
+    from fathom.data.examples import corpus_examples, to_example
+    from fathom.data.records import Dialogue, RecordFile, is_record_file
     from fathom.tokenizer.template import template_for, template_origin
 
-    if Path(data).suffix.lower() not in RECORDS:
+    if not is_record_file(data):
         length = context_length or 256
-        return f"{data}: text, in windows of {length} tokens", windows(resolve(data), tokenizer, length)
-    records = Instructions(Path(data))
+        return f"{data}: text, in windows of {length} tokens", corpus_examples(resolve(data), tokenizer, length)
+    records = RecordFile(Path(data))
     told = isinstance(next(iter(records)), Dialogue)
     how = f"; chat template: {template_origin(template_for(tokenizer))}" if told else ""
-    return f"{data}: {records.kind.about}{how}", (rendered(record, tokenizer) for record in records)
+    return f"{data}: {records.kind.description}{how}", (to_example(record, tokenizer) for record in records)
 
 
 def shortened(example: "Example", length: int | None) -> "Example":
@@ -86,12 +85,9 @@ def describe(whole: "Example", cut: "Example") -> str:
 
 def spelled(ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
     """Each token as text; partial characters and invisible bytes as escapes."""
-    names, texts = {id: name for name, id in tokenizer.special.names.items()}, []
-    for place, id in enumerate(ids):
-        before = ids[max(place - 1, 0) : place]  # the space of a first word may not be decoded
-        added = tokenizer.decode_bytes([*before, id])[len(tokenizer.decode_bytes(before)) :]
-        texts.append(names.get(id) or added.decode("utf-8", "backslashreplace"))
-    return texts
+    names = {id: name for name, id in tokenizer.special.names.items()}
+    spelled = zip(ids, tokenizer.token_bytes(ids))
+    return [names.get(id) or added.decode("utf-8", "backslashreplace") for id, added in spelled]
 
 
 def visible(text: str) -> str:

@@ -1,10 +1,10 @@
-"""Which windows of the tokens make up which step: a pure function of seed and step.
+"""Batches, and which windows of the tokens make up which step: a pure function of seed and step.
 
-Every epoch shifts the grid of windows by a fresh phase and visits each window once, in a fresh order. To resume is to
-ask for the next step; two models with the same seed see the same data. Knows no text.
+Every epoch shifts the grid of windows by a new phase and visits each window once, in a new order. To resume is to ask
+for the next step; two models with the same seed see the same data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,17 +58,35 @@ def shown(batch: Tensor | Batch) -> Batch:
     return batch if isinstance(batch, Batch) else Batch(batch[:, :-1], batch[:, 1:])
 
 
+class EpochOrder:
+    """The order in which n items are visited: each once in an epoch, in the order that `order_of(epoch)` returns."""
+
+    def __init__(self, n: int, order_of: Callable[[int], NDArray[np.int64]]) -> None:
+        self.n, self.order_of = n, order_of
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def visits(self, first: int, count: int) -> list[int]:
+        """The items of `count` visits, from number `first` on."""
+        return [int(self._order(visit // self.n)[visit % self.n]) for visit in range(first, first + count)]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = self.order_of(epoch)
+        return self._orders[epoch]
+
+
 class Batches:
     """Windows of context_length + 1 tokens: inputs and, one further, targets."""
 
     def __init__(self, tokens: TokenArray, context_length: int, batch_size: int, seed: int) -> None:
         if batch_size < 1:
             raise FathomError(f"batch_size is {batch_size}; it must be at least 1")
-        refuse_short(tokens, context_length, "the training text")
+        check_length(tokens, context_length, "the training text")
         self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
         self.n_windows = max(1, len(tokens) // context_length - 1)  # as many as fit at every phase
         self.n_phases = len(tokens) - self.n_windows * context_length  # places where the first window may start
-        self._starts: dict[int, NDArray[np.int64]] = {}
+        self._starts = EpochOrder(self.n_windows, self._starts_of)
 
     def epoch(self, step: int) -> int:
         """The epoch in which the step's first window lies."""
@@ -76,19 +94,11 @@ class Batches:
 
     def at(self, step: int) -> Tensor:
         """(b, t + 1) the windows of a step; a batch at the end of an epoch is filled from the next."""
-        first = step * self.batch_size
-        starts = [self._start(*divmod(place, self.n_windows)) for place in range(first, first + self.batch_size)]
+        starts = self._starts.visits(step * self.batch_size, self.batch_size)
         return windows(self.tokens, np.array(starts), self.context_length)
 
-    def _start(self, epoch: int, place: int) -> int:
-        """Where the window stands that is visited as number `place` of its epoch."""
-        if epoch not in self._starts:
-            self._starts = {e: s for e, s in self._starts.items() if e == epoch - 1}
-            self._starts[epoch] = self._order(epoch)
-        return int(self._starts[epoch][place])
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """(n_windows,) the first tokens of the epoch's windows in the order of their visits."""
+    def _starts_of(self, epoch: int) -> NDArray[np.int64]:
+        """(n_windows,) where the epoch's windows start, in the order of their visits."""
         random = np.random.default_rng([self.seed, epoch])
         phase = random.integers(self.n_phases)
         return phase + random.permutation(self.n_windows) * self.context_length
@@ -98,7 +108,7 @@ def eval_windows(
     tokens: TokenArray, context_length: int, count: int | None = None, batch_size: int = 32
 ) -> Iterator[Tensor]:
     """(b, t + 1) chunks of the same windows every time: all, side by side, or `count` spread evenly over the text."""
-    refuse_short(tokens, context_length, "the validation text")
+    check_length(tokens, context_length, "the validation text")
     n_windows = (len(tokens) - 1) // context_length
     chosen = np.arange(n_windows)
     if count is not None and count < n_windows:
@@ -113,7 +123,8 @@ def windows(tokens: TokenArray, starts: NDArray[np.int64], context_length: int) 
     return torch.from_numpy(tokens[places].astype(np.int64))
 
 
-def refuse_short(tokens: TokenArray, context_length: int, what: str) -> None:
+def check_length(tokens: TokenArray, context_length: int, what: str) -> None:
+    """FathomError where the tokens do not fill one window; `what` names them."""
     if context_length < 1:
         raise FathomError(f"context_length is {context_length}; it must be at least 1")
     if len(tokens) < context_length + 1:

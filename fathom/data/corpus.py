@@ -1,6 +1,7 @@
 """A corpus is a stream of documents: a named one, a file, or a folder of files.
 
-Any size: nobody holds more than `max_chars` of it at a time. Knows no tokenizer.
+It may have any size: no more than `max_chars` of it are held at a time. A text from the network is fetched once over
+https, its sha256 checked, and kept in a cache.
 """
 
 import hashlib
@@ -15,20 +16,18 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
-from fathom.data.text import JSONLines, TextFile
+from fathom.data.text import JSON_LINES, JSONLines, TextFile
 from fathom.errors import FathomError, near
 from fathom.files import replacing
+from fathom.tokenizer.protocol import READ_CHUNK, slices
 
-# A named text from the network: fetched once over https, its sha256 checked, kept in a cache.
-#
-# Without a network there is one line that says so and what to do instead.
-
-Open = Callable[..., AbstractContextManager[Any]]
+TEXTS = (".txt", ".text", ".md", *JSON_LINES)  # what is read from a folder
+Opener = Callable[..., AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the network and what it must turn out to be."""
+    """A file on the network and the size and digest it must have."""
 
     name: str
     url: str
@@ -44,16 +43,15 @@ SHAKESPEARE = Remote(
 )
 
 
-def fetch(remote: Remote, cache: Path | None = None, opener: Open = urllib.request.urlopen) -> Path:
-    """The path of the file in the cache, downloaded when it is not there or not what it must be."""
+def fetch(remote: Remote, cache: Path | None = None, opener: Opener = urllib.request.urlopen) -> Path:
+    """The path of the file in the cache, downloaded where it is missing or damaged there."""
     path = (cache or cache_folder()) / f"{remote.name}.txt"
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == remote.sha256:
         return path
     content = _download(remote, path, opener)
-    found = hashlib.sha256(content).hexdigest()
-    if found != remote.sha256:
+    if (digest := hashlib.sha256(content).hexdigest()) != remote.sha256:
         raise FathomError(
-            f"{remote.name}: {remote.url} gave {len(content)} bytes with sha256 {found[:16]}…; expected {remote.size}"
+            f"{remote.name}: {remote.url} gave {len(content)} bytes with sha256 {digest[:16]}…; expected {remote.size}"
             f" bytes with {remote.sha256[:16]}…; nothing was kept; try again or pass a text file with --data FILE"
         )
     with replacing(path) as file:
@@ -61,7 +59,7 @@ def fetch(remote: Remote, cache: Path | None = None, opener: Open = urllib.reque
     return path
 
 
-def _download(remote: Remote, path: Path, opener: Open) -> bytes:
+def _download(remote: Remote, path: Path, opener: Opener) -> bytes:
     try:
         with opener(remote.url, timeout=30) as response:
             return bytes(response.read(remote.size + 1))
@@ -74,9 +72,9 @@ def _download(remote: Remote, path: Path, opener: Open) -> bytes:
 
 
 def cache_folder() -> Path:
-    """$FATHOM_CACHE, or the place where this platform keeps what can be fetched again."""
-    if given := os.environ.get("FATHOM_CACHE"):
-        return Path(given)
+    """$FATHOM_CACHE, or the folder in which this platform keeps caches."""
+    if folder := os.environ.get("FATHOM_CACHE"):
+        return Path(folder)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "fathom"
     if sys.platform == "win32":
@@ -84,13 +82,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fathom"
 
 
-CHUNK = 1 << 20  # characters
-JSON_LINES = (".jsonl", ".ndjson", ".json-lines")
-TEXTS = (".txt", ".text", ".md", *JSON_LINES)  # what is read from a folder
-
-
 class Source(Protocol):
-    """Where documents come from; each document is an iterator over its chunks, to be used up before the next."""
+    """Where documents come from; each is an iterator over its chunks, to be exhausted before the next document."""
 
     @property
     def size(self) -> int: ...
@@ -110,20 +103,20 @@ class Corpus:
         """Bytes to read, for progress."""
         return sum(source.size for source in self.sources)
 
-    def documents(self, max_chars: int = CHUNK) -> Iterator[Iterator[str]]:
+    def documents(self, max_chars: int = READ_CHUNK) -> Iterator[Iterator[str]]:
         """Each document as an iterator over its chunks of at most `max_chars`."""
         for source in self.sources:
             yield from source.documents(max_chars)
 
-    def chunks(self, max_chars: int = CHUNK) -> Iterator[str]:
-        """The text in pieces of at most `max_chars`, a newline between documents."""
+    def chunks(self, max_chars: int = READ_CHUNK) -> Iterator[str]:
+        """The text in chunks of at most `max_chars`, a newline between documents."""
         for number, document in enumerate(self.documents(max_chars)):
             if number:
                 yield "\n"
             yield from document
 
     def fingerprint(self) -> str:
-        """The sha256 of the text: equal exactly when two corpora say the same."""
+        """The sha256 of the text, as hex."""
         digest = hashlib.sha256()
         for chunk in self.chunks():
             digest.update(chunk.encode("utf-8"))
@@ -132,10 +125,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class PythonDocs:
-    """The language reference that every CPython carries (`help('if')`): text that is always at hand."""
+    """The language reference that comes with every CPython (`help('if')`): text that needs no download."""
 
     def texts(self) -> list[str]:
-        """One text per topic in the order of their names; two names of one text give it once."""
+        """One text per topic in the order of their names; a text with two names occurs once."""
         try:
             from pydoc_data.topics import topics  # here: 0.5 MB that only this corpus needs
         except ImportError:
@@ -150,7 +143,7 @@ class PythonDocs:
 
     def documents(self, max_chars: int) -> Iterator[Iterator[str]]:
         for text in self.texts():
-            yield (text[i : i + max_chars] for i in range(0, len(text), max_chars))
+            yield slices(text, max_chars)
 
 
 NAMED: dict[str, Callable[[], Source]] = {
@@ -171,7 +164,7 @@ def resolve(name_or_path: str) -> Corpus:
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
     corpus = Corpus(name_or_path, tuple(map(_source, files)))
-    if next(corpus.chunks(CHUNK), None) is None:
+    if next(corpus.chunks(), None) is None:
         raise FathomError(f"{path}: is empty; expected text to learn from")
     return corpus
 
@@ -184,10 +177,10 @@ def _files(path: Path) -> list[Path]:
     """The files that `path` stands for."""
     if path.is_dir():
         inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in TEXTS and f.is_file() and f.stat().st_size)
-        found = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts)]
-        if not found:
+        files = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts)]
+        if not files:
             raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")
-        return found
+        return files
     if path.is_file():
         return [path]
     if path.exists():

@@ -1,25 +1,25 @@
-"""From a record to what a model is shown: its tokens, who says each, and which of them are learned.
+"""From records to examples: their tokens, the role of each token, and which are learned.
 
 Of a conversation all that the assistant has to write is learned: from where the template leaves it to answer, to the
-token that ends the answer. Does not know files.
+token that ends the answer. An example that is too long is truncated; one of which nothing is learned then is dropped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fathom.data.corpus import Corpus
-from fathom.data.records import Completion, Dialogue, Document, Record
-from fathom.data.token_file import encoded, open_tokens, write_tokens
+from fathom.data.records import Completion, Dialogue, Document, Record, RecordFile
+from fathom.data.token_file import encode_corpus
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
-from fathom.tokenizer.template import FRAME, Message, render
+from fathom.tokenizer.template import FRAME, Message, render, template_for, template_origin
 
 TEXT, USER, ASSISTANT = "text", "user", "assistant"
+REPORT_EVERY = 1000  # records
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,33 @@ class Example:
     """What a model is shown. A token that is `trained` is one to be predicted from those before it."""
 
     ids: tuple[int, ...]
-    roles: tuple[str, ...]  # of each token: text, user, assistant, ..., or FRAME for what nobody says
+    roles: tuple[str, ...]  # of each token: text, user, assistant, ..., or FRAME for what belongs to no message
     trained: tuple[bool, ...]
 
 
-def rendered(record: Record, tokenizer: Tokenizer) -> Example:
-    """The tokens of a record; FathomError where they cannot be said in this vocabulary or by this template."""
-    start = tokenizer.prefix
+def to_example(record: Record, tokenizer: Tokenizer) -> Example:
+    """The tokens of a record. FathomError: the vocabulary cannot spell it, or the template refuses it."""
+    prefix, end = tokenizer.prefix, end_of_document(tokenizer)
     match record:
         case Document(text):
-            return _side_by_side(
-                (start, FRAME, True), (tokenizer.encode(text), TEXT, True), (end_of(tokenizer), FRAME, True)
-            )
+            return _concatenated((prefix, FRAME, True), (tokenizer.encode(text), TEXT, True), (end, FRAME, True))
         case Completion(prompt, completion):
-            question = (tokenizer.encode(prompt), USER, False)
-            return _side_by_side(
-                (start, FRAME, False),
-                question,
-                (tokenizer.encode(completion), ASSISTANT, True),
-                (end_of(tokenizer), FRAME, True),
+            question, answer = tokenizer.encode(prompt), tokenizer.encode(completion)
+            return _concatenated(
+                (prefix, FRAME, False), (question, USER, False), (answer, ASSISTANT, True), (end, FRAME, True)
             )
         case Dialogue(messages):
-            return conversation(messages, tokenizer)
+            return dialogue_example(messages, tokenizer)
 
 
-def _side_by_side(*parts: tuple[list[int], str, bool]) -> Example:
-    ids, roles, trained = zip(*((id, role, learned) for found, role, learned in parts for id in found))
+def _concatenated(*parts: tuple[list[int], str, bool]) -> Example:
+    """Parts of (ids, role, trained), one after another."""
+    ids, roles, trained = zip(*((id, role, learned) for part, role, learned in parts for id in part))
     return Example(ids, roles, trained)
 
 
-def end_of(tokenizer: Tokenizer) -> list[int]:
-    """What ends a document: eos, else a newline where there is one."""
+def end_of_document(tokenizer: Tokenizer) -> list[int]:
+    """What ends a document: eos, else a newline if the vocabulary has one."""
     if tokenizer.eos is not None:
         return [tokenizer.eos]
     try:
@@ -66,11 +62,11 @@ def end_of(tokenizer: Tokenizer) -> list[int]:
         return []
 
 
-def conversation(messages: Sequence[Message], tokenizer: Tokenizer) -> Example:
+def dialogue_example(messages: Sequence[Message], tokenizer: Tokenizer) -> Example:
     """A conversation in which the assistant's answers are trained."""
     whole = render(tokenizer, messages, reply=False)
     ids, roles = whole.ids, whole.roles
-    starts = _starts(messages, tokenizer, ids)
+    starts = _answer_starts(messages, tokenizer, ids)
     trained, place = [False] * len(ids), 0
     while place < len(ids):
         answering = place in starts or roles[place] == ASSISTANT
@@ -80,57 +76,47 @@ def conversation(messages: Sequence[Message], tokenizer: Tokenizer) -> Example:
     return Example(tuple(ids), tuple(roles), tuple(trained))
 
 
-def _starts(messages: Sequence[Message], tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """Where the assistant is left to answer, as when it is asked; none where a template tells the past another way."""
+def _answer_starts(messages: Sequence[Message], tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """Where the assistant is left to answer, as when asked; none where a template renders the past differently."""
     turns = [place for place, message in enumerate(messages) if message.role == ASSISTANT and place]
     asked = [render(tokenizer, messages[:turn], reply=True).ids for turn in turns]
     return [len(question) for question in asked if ids[: len(question)] == question]
 
 
 def answer_end(ids: Sequence[int], roles: Sequence[str], start: int, tokenizer: Tokenizer) -> int:
-    """One past the last token of the answer that begins at `start`: the token that ends it, where there is one."""
-    special, last = frozenset(tokenizer.special.names.values()), tokenizer.special.end_ids
-    said = place = start  # said: one past what the assistant itself has said
+    """One past the last token of the answer that begins at `start`: the token that ends it, if there is one."""
+    special, end_ids = frozenset(tokenizer.special.names.values()), tokenizer.special.end_ids
+    written = place = start  # written: one past what the assistant itself has written
     while place < len(ids) and roles[place] in (ASSISTANT, FRAME):
         if roles[place] == ASSISTANT:
-            said = place + 1
-        elif ids[place] in last:
+            written = place + 1
+        elif ids[place] in end_ids:
             return place + 1
-        elif ids[place] in special and said > start:
-            return place + 1 if place == said else said
+        elif ids[place] in special and written > start:
+            return place + 1 if place == written else written
         place += 1
-    return said if last else place
+    return written if end_ids else place
 
 
-def windows(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterator[Example]:
-    """A corpus as pre-training reads it: its documents one after another, cut into windows wherever that falls."""
+def corpus_examples(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterator[Example]:
+    """A corpus as pre-training reads it: its documents one after another, cut into windows of `length` tokens."""
     held: list[int] = []
-    for ids in encoded(corpus, tokenizer, lambda done, total: None):
+    for ids in encode_corpus(corpus, tokenizer):
         held += ids.tolist()
         while len(held) >= length:
-            yield _plain(held[:length], tokenizer)
+            yield _window(held[:length], tokenizer)
             held = held[length:]
     if held:
-        yield _plain(held, tokenizer)
+        yield _window(held, tokenizer)
 
 
-def _plain(ids: list[int], tokenizer: Tokenizer) -> Example:
-    return _side_by_side(*(([id], FRAME if id == tokenizer.eos else TEXT, True) for id in ids))
-
-
-# Examples on disk: their tokens one after another, which of them are learned, where each ends, and whose they were.
-#
-# ids.npy trained.npy (0 or 1) ends.npy numbers.npy (of the record in its file, from 1)
-#
-# Written once, when a run is made, and read through a memory map, so that to resume needs neither the file of records
-# nor the tokenizer. Does not know how examples become batches.
-
-FIELDS = ("ids", "trained", "ends", "numbers")
+def _window(ids: list[int], tokenizer: Tokenizer) -> Example:
+    return _concatenated(*(([id], FRAME if id == tokenizer.eos else TEXT, True) for id in ids))
 
 
 @dataclass(frozen=True)
-class Short:
-    """An example as numbers. `number` is its record's."""
+class TrainingExample:
+    """An example as arrays, without roles. `number` is that of its record in the file, from 1."""
 
     ids: TokenArray  # (n,)
     trained: NDArray[np.uint8]  # (n,)
@@ -142,48 +128,66 @@ class Short:
         return int(self.trained[1:].sum())
 
 
-def short(example: Example, number: int, length: int, vocab_size: int, whole: bool) -> Short:
-    """The first `length` tokens of an example; `whole`: all of them are learned."""
-    ids = np.array(example.ids[:length], id_dtype(vocab_size))
-    return Short(ids, np.array(example.trained[:length], np.uint8) | np.uint8(whole), number)
+@dataclass(frozen=True)
+class EncodedFile:
+    """The examples of a file, and how many records were truncated or dropped."""
+
+    description: str
+    examples: tuple[TrainingExample, ...]
+    n_truncated: int
+    n_dropped: int
 
 
-class ExampleFile:
-    """The examples in a folder."""
+def encode_file(
+    path: Path,
+    tokenizer: Tokenizer,
+    length: int,
+    train_all: bool,
+    progress: Callable[[int], None] = lambda n_records: None,
+) -> EncodedFile:
+    """The examples of a file of records, each at most `length` tokens; `train_all`: the questions are learned too.
 
-    def __init__(self, folder: Path, vocab_size: int) -> None:
-        """FathomError where it is not complete or does not fit together."""
-        largest = {"ids": vocab_size, "trained": 2, "ends": 1 << 62, "numbers": 1 << 62}
-        self.folder = folder
-        self.ids, self.trained, ends, self.numbers = (
-            open_tokens(folder / f"{field}.npy", largest[field]) for field in FIELDS
+    FathomError names file and record where one cannot be encoded, and where nothing is left to learn.
+    """
+    records, examples, n_truncated, n_dropped = RecordFile(path), list[TrainingExample](), 0, 0
+    template = ""
+    for number, record in enumerate(records, 1):
+        try:
+            whole = to_example(record, tokenizer)
+        except FathomError as problem:
+            raise FathomError(f"{path}, record {number}: {problem}") from None
+        if isinstance(record, Dialogue) and not template:
+            template = f"; chat template: {template_origin(template_for(tokenizer))}"
+        ids = np.array(whole.ids[:length], id_dtype(tokenizer.vocab_size))
+        example = TrainingExample(ids, np.array(whole.trained[:length], np.uint8) | np.uint8(train_all), number)
+        n_truncated += len(whole.ids) > length
+        n_dropped += not example.n_trained
+        examples += [example] if example.n_trained else []
+        if number % REPORT_EVERY == 0:
+            progress(number)
+    if not examples:
+        raise FathomError(
+            f"{path}: of {n_dropped:,} records nothing is left to learn in the first {length:,} tokens of each; raise"
+            " --block-size or give other records"
         )
-        self.ends = np.concatenate([np.zeros(1, np.int64), ends.astype(np.int64)])  # (n + 1,)
-        sizes = (len(self.trained), int(self.ends[-1]))
-        if sizes != (len(self.ids),) * 2 or len(ends) != len(self.numbers) or (np.diff(self.ends) < 2).any():
-            raise FathomError(f"{folder}: its files do not fit together; prepare the data again")
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, place: int) -> Short:
-        part = slice(self.ends[place], self.ends[place + 1])
-        return Short(self.ids[part], self.trained[part], int(self.numbers[place]))
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(n,) tokens of each."""
-        return np.diff(self.ends)
+    return EncodedFile(f"{records.kind.description}{template}", tuple(examples), n_truncated, n_dropped)
 
 
-def write_examples(folder: Path, examples: Sequence[Short], vocab_size: int) -> None:
-    """Write them into a new folder."""
-    folder.mkdir()
-    kinds: dict[str, tuple[list[TokenArray], Any]] = {
-        "ids": ([example.ids for example in examples], id_dtype(vocab_size)),
-        "trained": ([example.trained for example in examples], np.uint8),
-        "ends": ([np.cumsum([len(example.ids) for example in examples], dtype=np.uint64)], np.uint64),
-        "numbers": ([np.array([example.number for example in examples], np.uint64)], np.uint64),
-    }
-    for field, (arrays, dtype) in kinds.items():
-        write_tokens(folder / f"{field}.npy", arrays, np.dtype(dtype))
+def split_examples(
+    examples: Sequence[TrainingExample], fraction: float, seed: int
+) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """(training, validation): that fraction of the examples, drawn at random, is held back; at least one of each."""
+    if len(examples) < 2:
+        raise FathomError("there is 1 example, which cannot be split; give more, or others with --val-data")
+    n_val = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
+    held_back = set(np.random.default_rng([seed, len(examples)]).permutation(len(examples))[:n_val].tolist())
+    parts: tuple[list[TrainingExample], list[TrainingExample]] = ([], [])
+    for place, example in enumerate(examples):
+        parts[place in held_back].append(example)
+    return parts
+
+
+def count_shared(train: Sequence[TrainingExample], val: Sequence[TrainingExample]) -> int:
+    """How many of the validation examples are training examples too, token for token."""
+    known = {example.ids.tobytes() for example in train}
+    return sum(example.ids.tobytes() in known for example in val)

@@ -1,33 +1,32 @@
 """Records that say what to answer: files of conversations, of questions with answers, or of plain texts.
 
-What the records are is detected from the first and said in words; every other must be the same. JSON lines are read
-as a stream; a JSON list is held whole. Knows no tokenizer: `examples` makes tokens of records.
+The kind of the records is detected from the first; every other must be the same. JSON lines are read as a stream, a
+JSON list is read whole.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fathom.data.text import LONGEST_LINE, opened
+from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, opened, parse_json, text_field
 from fathom.errors import FathomError, near
 from fathom.tokenizer.template import Message, read_message
 
-BLANK = b"\xef\xbb\xbf \t\r\n"  # with the mark that some write before UTF-8
-LARGEST = 1 << 30  # bytes of a file that has to be read whole
+SUFFIXES = (".json", *JSON_LINES)  # other files are plain text
+MAX_BYTES = 1 << 30  # of a file that has to be read whole
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is learned as it is."""
+    """A text, all of which is learned."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A text and what follows it: only that is learned."""
+    """A text and what follows it, which alone is learned."""
 
     prompt: str
     completion: str
@@ -46,18 +45,18 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """What records of one kind hold, and how one becomes a Record. Errors of `make` begin with `where`."""
+    """The fields of one kind of records, and how a record is built from them. Errors of `build` begin with `where`."""
 
-    about: str
+    description: str
     fields: tuple[str, ...]
-    make: Callable[[Values, str], Record]
+    build: Callable[[Values, str], Record]
 
 
 def _messages(values: Values, where: str) -> Record:
-    found = values["messages"]
-    if not isinstance(found, list) or not found:
-        raise FathomError(f"{where}: 'messages' is {type(found).__name__}; expected a list of at least one message")
-    messages = tuple(read_message(entry, f"{where}, message {place}") for place, entry in enumerate(found, 1))
+    entries = values["messages"]
+    if not isinstance(entries, list) or not entries:
+        raise FathomError(f"{where}: 'messages' is {type(entries).__name__}; expected a list of at least one message")
+    messages = tuple(read_message(entry, f"{where}, message {place}") for place, entry in enumerate(entries, 1))
     answers = [place for place, message in enumerate(messages, 1) if message.role == "assistant"]
     if not answers:
         raise FathomError(f"{where}: no message has the role assistant; expected an answer to learn from")
@@ -67,17 +66,17 @@ def _messages(values: Values, where: str) -> Record:
 
 
 def _instruction(values: Values, where: str) -> Record:
-    question, more = _text(values, "instruction", where), _text(values, "input", where, optional=True)
+    question, more = _required(values, "instruction", where), _optional(values, "input", where)
     question = f"{question}\n\n{more}" if more.strip() else question
-    return Dialogue((Message("user", question), Message("assistant", _text(values, "output", where))))
+    return Dialogue((Message("user", question), Message("assistant", _required(values, "output", where))))
 
 
 def _completion(values: Values, where: str) -> Record:
-    return Completion(_text(values, "prompt", where, optional=True), _text(values, "completion", where))
+    return Completion(_optional(values, "prompt", where), _required(values, "completion", where))
 
 
 def _document(values: Values, where: str) -> Record:
-    return Document(_text(values, "text", where))
+    return Document(_required(values, "text", where))
 
 
 KINDS = (
@@ -88,44 +87,50 @@ KINDS = (
 )
 
 
-class Instructions:
-    """The records of a file, again and again. `kind` says what they are; FathomError names file, record and field."""
+def is_record_file(data: str) -> bool:
+    """Whether the data are records, and not plain text, by the name of the file."""
+    return Path(data).suffix.lower() in SUFFIXES
+
+
+class RecordFile:
+    """The records of a file, as often as they are iterated over. FathomError names file, record and field."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         where, first = next(entries(path), (str(path), None))
         if first is None:
             raise FathomError(f"{path}: holds no records; expected JSON lines or a JSON list of objects")
-        self.kind = kind_of(first, where)
+        self.kind = detect_kind(first, where)
 
     def __iter__(self) -> Iterator[Record]:
         for where, values in entries(self.path):
             if missing := [field for field in self.kind.fields if field not in values]:
+                similar = near(missing[0], map(str, values)) or ";"
                 raise FathomError(
-                    f"{where}: no field {missing[0]!r}, found {_names(values)}{near(missing[0], map(str, values))}"
-                    f"{'' if near(missing[0], map(str, values)) else ';'} the first record is one of {self.kind.about}"
+                    f"{where}: no field {missing[0]!r}, found {_names(values)}{similar} the first record is one of"
+                    f" {self.kind.description}"
                 )
-            yield self.kind.make(values, where)
+            yield self.kind.build(values, where)
 
 
-def kind_of(values: Values, where: str) -> Kind:
-    """The first kind whose fields are all there."""
+def detect_kind(values: Values, where: str) -> Kind:
+    """The first kind whose fields are all present."""
     for kind in KINDS:
         if all(field in values for field in kind.fields):
             return kind
-    wanted = ", or ".join(" + ".join(kind.fields) for kind in KINDS)
-    raise FathomError(f"{where}: the fields are {_names(values)}; expected {wanted}")
+    expected = ", or ".join(" + ".join(kind.fields) for kind in KINDS)
+    raise FathomError(f"{where}: the fields are {_names(values)}; expected {expected}")
 
 
 def entries(path: Path) -> Iterator[tuple[str, Values]]:
     """(where, object) for each record. A file that begins with `[`, or with an unfinished line, is read whole."""
     with opened(path) as file:
-        line = file.readline(LONGEST_LINE)
+        line = file.readline(MAX_LINE)
         while line and not line.strip(BLANK):
-            line = file.readline(LONGEST_LINE)
+            line = file.readline(MAX_LINE)
         whole = line.lstrip(BLANK).startswith(b"[") or not _is_json(line)
         file.seek(0)
-        for where, values in _listed(path, file) if whole and line else _lines(path, file):
+        for where, values in _json_list(path, file) if whole and line else json_lines(path, file):
             if not isinstance(values, dict):
                 raise FathomError(f"{where}: {type(values).__name__}; expected an object with fields")
             yield where, values
@@ -133,52 +138,30 @@ def entries(path: Path) -> Iterator[tuple[str, Values]]:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        parse_json(line, "")
+    except FathomError:
         return False
     return True
 
 
-def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    number = 0
-    while line := file.readline(LONGEST_LINE):
-        number += 1
-        if len(line) == LONGEST_LINE:
-            raise FathomError(f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MiB; expected a record a line")
-        if line.strip(BLANK):
-            yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
-
-
-def _listed(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise FathomError(
-            f"{path}: a JSON list larger than {LARGEST >> 30} GiB; write it as JSON lines, one record each"
-        )
-    values = _parsed(data, str(path))
+def _json_list(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise FathomError(f"{path}: a JSON list larger than {MAX_BYTES >> 30} GiB; write it as JSON lines")
+    values = parse_json(data, str(path))
     for number, entry in enumerate(values if isinstance(values, list) else [values], 1):
         yield f"{path}, record {number}", entry
 
 
-def _parsed(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as problem:
-        raise FathomError(f"{where}: not UTF-8 at byte {problem.start}; save the file as UTF-8") from None
-    except (ValueError, RecursionError) as problem:
-        raise FathomError(f"{where}: not JSON ({problem}); expected an object with fields") from None
-
-
-def _text(values: Values, field: str, where: str, optional: bool = False) -> str:
-    """The text of a field; an empty one teaches nothing."""
-    text = values.get(field) or "" if optional else values[field]
-    if not isinstance(text, str):
-        raise FathomError(f"{where}: {field!r} is {type(text).__name__}; expected text")
-    if not optional and not text.strip():
+def _required(values: Values, field: str, where: str) -> str:
+    text = text_field(values, field, where)
+    if not text.strip():
         raise FathomError(f"{where}: {field!r} is empty; expected text to learn from")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise FathomError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) in {field!r}; expected valid Unicode")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def _optional(values: Values, field: str, where: str) -> str:
+    return text_field(values, field, where) if values.get(field) else ""
 
 
 def _names(values: Values) -> str:

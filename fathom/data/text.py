@@ -1,21 +1,24 @@
-"""Reading text files strictly, as a stream: UTF-8 or one line that says where it is not.
+"""Text and JSON lines from files, read strictly and as a stream: UTF-8, or one line that says where it is not.
 
 A byte order mark is dropped and every line end becomes a newline. Memory is bounded by `max_chars` and, in JSON
-lines, by the longest line. Knows no tokenizer.
+lines, by the longest line.
 """
 
 import codecs
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fathom.errors import FathomError, near
+from fathom.tokenizer.protocol import slices
 
-LONGEST_LINE = 64 << 20  # bytes of one JSON line
+JSON_LINES = (".jsonl", ".ndjson", ".json-lines")
+MAX_LINE = 64 << 20  # bytes of one JSON line
+BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 BINARY = "a binary file or UTF-16: give another file, or convert it (such as iconv -f UTF-16 -t UTF-8)"
 
 
@@ -43,45 +46,48 @@ class TextFile:
 
 
 @dataclass(frozen=True)
-class JSONLines:
-    """A file with one JSON object per line, each with its document under "text"."""
-
-    path: Path
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
+class JSONLines(TextFile):
+    """A file with one JSON object per line, each with a document under "text"."""
 
     def documents(self, max_chars: int) -> Iterator[Iterator[str]]:
         with opened(self.path) as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE):
-                number += 1
-                text = _text_of(line, f"{self.path}, line {number}") if line.strip() else ""
-                if text:
-                    yield (text[i : i + max_chars] for i in range(0, len(text), max_chars))
+            for where, values in json_lines(self.path, file):
+                if not isinstance(values, dict):
+                    raise FathomError(f'{where}: {type(values).__name__}; expected an object, {{"text": "..."}}')
+                if "text" not in values:
+                    fields = ", ".join(map(repr, values)) or "no field at all"
+                    raise FathomError(f"{where}: no field 'text', found {fields}{near('text', values)}")
+                if text := text_field(values, "text", where):
+                    yield slices(text, max_chars)
 
 
-def _text_of(line: bytes, where: str) -> str:
-    """The document in one line of JSON."""
-    if len(line) == LONGEST_LINE:
-        raise FathomError(f"{where}: longer than {LONGEST_LINE >> 20} MiB; expected one document a line; split it")
+def json_lines(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """(where, value) of each line of JSON that is not blank; `where` names file and line in errors."""
+    number = 0
+    while line := file.readline(MAX_LINE):
+        where = f"{path}, line {(number := number + 1)}"
+        if len(line) == MAX_LINE:
+            raise FathomError(f"{where}: longer than {MAX_LINE >> 20} MiB; expected one record a line; split it")
+        if line.strip(BLANK):
+            yield where, parse_json(line, where)
+
+
+def parse_json(data: bytes, where: str) -> Any:
     try:
-        values = json.loads(line.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as problem:
-        raise FathomError(f"{where}: not UTF-8 at byte {problem.start} of the line; save the file as UTF-8") from None
+        raise FathomError(f"{where}: not UTF-8 at byte {problem.start}; save the file as UTF-8") from None
     except (ValueError, RecursionError) as problem:
-        raise FathomError(f'{where}: not JSON ({problem}); expected one object a line, {{"text": "..."}}') from None
-    if not isinstance(values, dict):
-        raise FathomError(f'{where}: {type(values).__name__}; expected an object, {{"text": "..."}}')
-    if "text" not in values:
-        fields = ", ".join(map(repr, values)) or "no field at all"
-        raise FathomError(f"{where}: no field 'text', found {fields}{near('text', values)}")
-    text = values["text"]
+        raise FathomError(f"{where}: not JSON ({problem}); expected an object with fields") from None
+
+
+def text_field(values: Mapping[str, Any], field: str, where: str) -> str:
+    """The text of a field of a JSON object, with newlines as line ends."""
+    text = values[field]
     if not isinstance(text, str):
-        raise FathomError(f"{where}: 'text' is {type(text).__name__}; expected a string")
+        raise FathomError(f"{where}: {field!r} is {type(text).__name__}; expected text")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise FathomError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) in 'text'; expected valid Unicode")
+        raise FathomError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) in {field!r}; expected valid Unicode")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

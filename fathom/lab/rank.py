@@ -20,7 +20,7 @@ from fathom.adapters import lora, targets
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, normal, svd
 from fathom.data.batches import Batch
-from fathom.data.encoding import holds_records
+from fathom.data.records import is_record_file
 from fathom.errors import FathomError
 from fathom.formats.load import load, needed
 from fathom.lab.extract import Ranks, cheapest, parameters
@@ -82,7 +82,7 @@ def standing(
 ) -> Iterator[Ground]:
     """The data of a fine-tune in a folder that goes with the block, and how many steps the minutes allow."""
     most = model.config.context_length
-    length = options.context_length or min(most, LONG if holds_records(options.data) else SHORT)
+    length = options.context_length or min(most, LONG if is_record_file(options.data) else SHORT)
     if length > most:
         raise FathomError(f"context_length is {length}; the model has {most}, give at most that")
     training, tuning = options.training(1, 1.0), FinetuneOptions(method="full")

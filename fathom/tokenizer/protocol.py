@@ -105,8 +105,9 @@ class Tokenizer(ABC):
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes that each id adds to the text of those before it: of a first word the space may be dropped."""
-        pairs = [(ids[max(place - 1, 0) : place], id) for place, id in enumerate(ids)]
-        return [self.decode_bytes([*before, id])[len(self.decode_bytes(before)) :] for before, id in pairs]
+        alone = [self.decode_bytes([id]) for id in ids]
+        pairs = zip(ids, ids[1:], alone)
+        return [*alone[:1], *(self.decode_bytes([one, id])[len(bytes_) :] for one, id, bytes_ in pairs)]
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fathom.adapters import lora
 from fathom.data.batches import Batch
-from fathom.data.encoding import holds_records
+from fathom.data.records import is_record_file
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config, write_config
@@ -123,7 +123,7 @@ def row_length(tuning: FinetuneOptions, config: ModelConfig, data: str) -> int:
     most, asked = config.context_length, tuning.context_length
     if asked is not None and asked > most:
         raise FathomError(f"context_length={asked}, and the model was made for {most}; give at most that")
-    return min(most, LONGEST if holds_records(data) else WINDOW) if asked is None else asked
+    return min(most, LONGEST if is_record_file(data) else WINDOW) if asked is None else asked
 
 
 def micro_batch(rows: int, numbers: int) -> int:

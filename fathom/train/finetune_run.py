@@ -21,11 +21,11 @@ from torch import Tensor
 from fathom.adapters import lora, peft
 from fathom.adapters.peft_config import CONFIG as ADAPTER
 from fathom.adapters.peft_tensors import WEIGHTS as ADAPTER_WEIGHTS
-from fathom.data.batches import Batch, Batches, eval_windows, refuse_short
+from fathom.data.batches import Batch, Batches, check_length, eval_windows
 from fathom.data.corpus import resolve
-from fathom.data.encoding import Encoded, encode, holds_records, n_shared, split
-from fathom.data.examples import ExampleFile, Short, write_examples
-from fathom.data.packing import ExampleBatches, eval_rows, rows_of
+from fathom.data.examples import EncodedFile, TrainingExample, count_shared, encode_file, split_examples
+from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows, pack_examples, write_examples
+from fathom.data.records import is_record_file
 from fathom.data.token_file import TRAIN, VAL, open_tokens, text_size, tokenize
 from fathom.errors import FathomError
 from fathom.files import atomic_write
@@ -165,9 +165,9 @@ def prepare(
 ) -> TunedFacts:
     """Fill a new folder with the data of a run whose rows hold `length` tokens. FathomError names file and record."""
     folder.mkdir()
-    if tuning.val_data is not None and holds_records(options.data) != holds_records(tuning.val_data):
+    if tuning.val_data is not None and is_record_file(options.data) != is_record_file(tuning.val_data):
         raise FathomError(f"{options.data} and {tuning.val_data}: records and plain text; expected two of a kind")
-    if holds_records(options.data):
+    if is_record_file(options.data):
         return prepare_records(folder, tokenizer, options, tuning, length, report)
     for name, given in (("pack", tuning.pack), ("no mask_prompt", not tuning.mask_prompt)):
         if given:
@@ -181,12 +181,12 @@ def prepare_text(
     """Tokens as `fathom train` reads them."""
     corpus, known = resolve(options.data), tokenizer.vocab_size
 
-    def told(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         report(Prepared("bytes tokenised", done, total))
 
-    tokenize(corpus, tokenizer, folder, options.val_fraction if tuning.val_data is None else 0.0, told)
+    tokenize(corpus, tokenizer, folder, options.val_fraction if tuning.val_data is None else 0.0, progress)
     if tuning.val_data is not None:
-        tokenize(resolve(tuning.val_data), tokenizer, folder / "other", 0.0, told)
+        tokenize(resolve(tuning.val_data), tokenizer, folder / "other", 0.0, progress)
         (folder / "other" / TRAIN).replace(folder / VAL)
         shutil.rmtree(folder / "other")
     train, val = (read_part(folder, part, known, length) for part in ("train", "val"))
@@ -198,7 +198,7 @@ def prepare_text(
 
 def read_part(folder: Path, part: str, vocab_size: int, length: int) -> TokenArray:
     tokens = open_tokens(folder / f"{part}.npy", vocab_size)
-    refuse_short(tokens, length, f"the {'training' if part == 'train' else 'validation'} text")
+    check_length(tokens, length, f"the {'training' if part == 'train' else 'validation'} text")
     return tokens
 
 
@@ -208,14 +208,15 @@ def prepare_records(
     """Examples of at most `length` tokens that are read, and one more that is only predicted."""
     found = read(options.data, tokenizer, tuning, length, report)
     if tuning.val_data is None:
-        train, val = split(found.examples, options.val_fraction, options.seed)
+        train, val = split_examples(found.examples, options.val_fraction, options.seed)
     else:
         other = read(tuning.val_data, tokenizer, tuning, length, report)
         train, val = list(found.examples), list(other.examples)
-        found = Encoded(found.about, found.examples, found.n_cut + other.n_cut, found.n_dropped + other.n_dropped)
+        n_truncated, n_dropped = found.n_truncated + other.n_truncated, found.n_dropped + other.n_dropped
+        found = EncodedFile(found.description, found.examples, n_truncated, n_dropped)
     for part, examples in (("train", train), ("val", val)):
         write_examples(folder / part, examples, tokenizer.vocab_size)
-    rows = [rows_of(ExampleFile(folder / part, tokenizer.vocab_size), length if tuning.pack else None)
+    rows = [pack_examples(ExampleFile(folder / part, tokenizer.vocab_size), length if tuning.pack else None)
             for part in ("train", "val")]  # fmt: skip
     characters, n_bytes = text_size(learned(val), tokenizer)
     return TunedFacts(
@@ -225,24 +226,24 @@ def prepare_records(
         n_val=sum(example.n_trained for example in val),
         val_characters=max(characters, 1),
         val_bytes=max(n_bytes, 1),
-        kind=found.about,
+        kind=found.description,
         records=True,
         n_train_rows=len(rows[0]),
         n_val_rows=len(rows[1]),
         n_examples=len(train) + len(val),
-        n_cut=found.n_cut,
+        n_cut=found.n_truncated,
         n_dropped=found.n_dropped,
-        n_shared=n_shared(train, val),
+        n_shared=count_shared(train, val),
     )
 
 
-def read(data: str, tokenizer: Tokenizer, tuning: FinetuneOptions, length: int, report: Report) -> Encoded:
-    def told(done: int) -> None:
+def read(data: str, tokenizer: Tokenizer, tuning: FinetuneOptions, length: int, report: Report) -> EncodedFile:
+    def progress(done: int) -> None:
         report(Prepared("records tokenised", done, done))
 
-    return encode(Path(data), tokenizer, length + 1, not tuning.mask_prompt, told)
+    return encode_file(Path(data), tokenizer, length + 1, not tuning.mask_prompt, progress)
 
 
-def learned(examples: Sequence[Short]) -> TokenArray:
+def learned(examples: Sequence[TrainingExample]) -> TokenArray:
     """The tokens of the examples that are predicted and learned, one after another."""
     return np.concatenate([example.ids[1:][example.trained[1:] > 0] for example in examples])

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fathom.data.batches import Batch, Batches, eval_windows, refuse_short
+from fathom.data.batches import Batch, Batches, check_length, eval_windows
 from fathom.data.corpus import Corpus, resolve
 from fathom.data.token_file import open_tokens, text_size, tokenize
 from fathom.errors import FathomError
@@ -124,7 +124,7 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
         (new / FACTS).write_text(json.dumps(asdict(facts), indent=1))
         run = Run(new, config, options, tokenizer, facts)
         for part, what in (("train", "training"), ("val", "validation")):
-            refuse_short(run.tokens(part), config.context_length, f"the {what} part of {corpus.name}")
+            check_length(run.tokens(part), config.context_length, f"the {what} part of {corpus.name}")
         write_config(new / CONFIG, run.plain())
         yield run
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fathom.backend.inference import QuickTransformer
 from fathom.data.batches import IGNORED, Batch
-from fathom.data.corpus import JSON_LINES, resolve
-from fathom.data.encoding import encode, holds_records
-from fathom.data.examples import Short
-from fathom.data.records import Instructions
-from fathom.data.token_file import encoded, text_size
+from fathom.data.corpus import resolve
+from fathom.data.examples import TrainingExample, encode_file
+from fathom.data.records import RecordFile, is_record_file
+from fathom.data.text import JSON_LINES
+from fathom.data.token_file import encode_corpus, text_size
 from fathom.errors import FathomError
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
@@ -106,14 +106,14 @@ def eval_set(
 def is_text(data: str) -> bool:
     """Whether all of it is scored: so are JSON lines that hold nothing but texts."""
     lines = Path(data).suffix.lower() in JSON_LINES
-    return not holds_records(data) or (lines and Instructions(Path(data)).kind.fields == ("text",))
+    return not is_record_file(data) or (lines and RecordFile(Path(data)).kind.fields == ("text",))
 
 
 def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
     """The ids of a text, after bos where the format has one."""
     dtype = id_dtype(tokenizer.vocab_size)
     start = np.array(tokenizer.prefix, dtype)
-    tokens = np.concatenate([start, *encoded(resolve(data), tokenizer, lambda done, total: None)])
+    tokens = np.concatenate([start, *encode_corpus(resolve(data), tokenizer)])
     if len(tokens) < 2:
         raise FathomError(f"{data}: {len(tokens)} token; expected at least 2, one to read and one to predict")
     return tokens
@@ -146,18 +146,14 @@ def of_records(data: str, tokenizer: Tokenizer, context_length: int, stride: int
     """A window for each record; its answer is scored."""
     if stride is not None:
         raise FathomError(f"{data} holds records, which have no stride; leave --stride out")
-    encoded_records = encode(Path(data), tokenizer, context_length + 1, whole=False)
-    examples = spread(encoded_records.examples, limit)
-    cut = (
-        f"; {encoded_records.n_cut:,} cut after {context_length + 1} tokens, {encoded_records.n_dropped:,} left out"
-        if encoded_records.n_cut
-        else ""
-    )
-    description = f"{encoded_records.about}; only the answers are scored{cut}"
+    file = encode_file(Path(data), tokenizer, context_length + 1, train_all=False)
+    examples = spread(file.examples, limit)
+    cut = f"; {file.n_truncated:,} cut after {context_length + 1} tokens, {file.n_dropped:,} left out"
+    description = f"{file.description}; only the answers are scored{cut * bool(file.n_truncated)}"
     return EvalSet(description, map(of_record, examples), len(examples), None)
 
 
-def of_record(example: Short) -> Batch:
+def of_record(example: TrainingExample) -> Batch:
     ids, trained = (torch.from_numpy(x.astype(np.int64)) for x in (example.ids, example.trained))
     return Batch(ids[None, :-1], ids[1:].masked_fill(trained[1:] == 0, IGNORED)[None])
 

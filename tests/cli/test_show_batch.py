@@ -7,8 +7,8 @@ import pytest
 
 from fathom.cli.main import main
 from fathom.cli.show_batch import legend, spelled, styled, visible
-from fathom.data.examples import Example, rendered
-from fathom.data.records import Instructions
+from fathom.data.examples import Example, to_example
+from fathom.data.records import RecordFile
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import load, save
 from fathom.tokenizer.template import LLAMA3
@@ -34,7 +34,7 @@ def test_examples_are_those_that_are_learned(tokenizer: Path, tmp_path: Path, ca
     data = records(tmp_path)
     assert main(["show-batch", str(tokenizer), "--data", str(data), "--count", "2", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    expected = [rendered(record, bpe(LLAMA3)) for record in Instructions(data)][:2]
+    expected = [to_example(record, bpe(LLAMA3)) for record in RecordFile(data)][:2]
     assert [(e["ids"], e["roles"], e["trained"]) for e in found["examples"]] == [
         (list(e.ids), list(e.roles), list(e.trained)) for e in expected
     ]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fathom.data.corpus import resolve
-from fathom.data.examples import Example, rendered, windows
-from fathom.data.records import Completion, Dialogue, Document, Instructions
+from fathom.data.examples import Example, corpus_examples, to_example
+from fathom.data.records import Completion, Dialogue, Document, RecordFile
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.load import load
 from fathom.tokenizer.protocol import Tokenizer
@@ -40,7 +40,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_answers_and_what_ends_them_are_learned(name: str) -> None:
     tokenizer = bpe(PUBLISHED[name])
-    assert learned(rendered(Dialogue(TALK), tokenizer), tokenizer) == EXPECTED[name]
+    assert learned(to_example(Dialogue(TALK), tokenizer), tokenizer) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", ["llama 2", "llama 3", "chatml"])
@@ -52,7 +52,7 @@ def test_what_is_learned_is_what_follows_the_prompt_of_a_chat(name: str) -> None
     tokenizer, compared = bpe(PUBLISHED[name]), 0
     for seed in range(100):
         messages = conversation(seed)
-        example = rendered(Dialogue(tuple(messages)), tokenizer)
+        example = to_example(Dialogue(tuple(messages)), tokenizer)
         ids, expected = list(example.ids), [False] * len(example.ids)
         assert ids == render(tokenizer, messages, reply=False).ids
         turns = [place for place, message in enumerate(messages) if message.role == "assistant"]
@@ -70,7 +70,7 @@ def test_what_is_learned_is_what_follows_the_prompt_of_a_chat(name: str) -> None
 def test_an_answer_that_is_told_anew_later_is_still_learned() -> None:
     """A template that leaves out earlier reasoning: the prompt was another, the answer is where its words are."""
     tokenizer = bpe("{{ messages|length }}:{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}")
-    assert learned(rendered(Dialogue(TALK), tokenizer), tokenizer) == ["world<|im_end|>", "1,234<|im_end|>"]
+    assert learned(to_example(Dialogue(TALK), tokenizer), tokenizer) == ["world<|im_end|>", "1,234<|im_end|>"]
 
 
 ASKING = "{% if add_generation_prompt %}<|start_header_id|>assistant\n{% endif %}"
@@ -78,23 +78,23 @@ ASKING = "{% if add_generation_prompt %}<|start_header_id|>assistant\n{% endif %
 
 def test_a_token_that_begins_another_turn_is_not_learned() -> None:
     tokenizer = bpe("{% for m in messages %}<|start_header_id|>{{ m.role }}\n{{ m.content }}\n{% endfor %}" + ASKING)
-    assert learned(rendered(Dialogue(TALK), tokenizer), tokenizer) == ["world", "1,234"]
+    assert learned(to_example(Dialogue(TALK), tokenizer), tokenizer) == ["world", "1,234"]
 
 
 def test_what_a_template_does_not_write_for_the_assistant_is_learned_too() -> None:
     tokenizer = bpe("{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
     whole = "<|im_start|>assistant: world<|im_end|>"
-    assert learned(rendered(Dialogue(TALK[:2]), tokenizer), tokenizer) == [whole]
+    assert learned(to_example(Dialogue(TALK[:2]), tokenizer), tokenizer) == [whole]
 
 
 def test_without_special_tokens_what_begins_the_other_turn_ends_the_answer() -> None:
-    assert learned(rendered(Dialogue(TALK), BYTES), BYTES) == [" world\nUser: ", " 1,234\n"]
+    assert learned(to_example(Dialogue(TALK), BYTES), BYTES) == [" world\nUser: ", " 1,234\n"]
 
 
 def test_llama_2s_own_tokenizer(shared_data: Path) -> None:
     tokenizer = load(shared_data / "llama2_tokenizer.model")
     for answer in ("world", "日本"):  # one joins the space before it, one does not
-        example = rendered(Dialogue((Message("user", "x"), Message("assistant", answer))), tokenizer)
+        example = to_example(Dialogue((Message("user", "x"), Message("assistant", answer))), tokenizer)
         asked = render(tokenizer, [Message("user", "x")], reply=True).ids
         assert list(example.trained) == [False] * len(asked) + [True] * (len(example.ids) - len(asked))
         assert example.ids[-1] == tokenizer.eos
@@ -104,23 +104,23 @@ def test_a_text_is_learned_whole_and_a_completion_without_its_prompt() -> None:
     tokenizer = bpe(LLAMA2)
     bos, eos = tokenizer.bos, tokenizer.eos
     assert bos is not None and eos is not None
-    text = rendered(Document("Hello world"), tokenizer)
+    text = to_example(Document("Hello world"), tokenizer)
     assert text.ids == (bos, *tokenizer.encode("Hello world"), eos) and all(text.trained)
-    half = rendered(Completion("Hello", " world"), tokenizer)
+    half = to_example(Completion("Hello", " world"), tokenizer)
     assert half.ids == (bos, *tokenizer.encode("Hello"), *tokenizer.encode(" world"), eos)
     assert learned(half, tokenizer) == [" world</s>"]
     assert set(half.roles) == {"frame", "user", "assistant"}
 
 
 def test_without_eos_a_newline_ends_a_text_where_there_is_one() -> None:
-    assert rendered(Document("ab"), BYTES).ids == (*b"ab\n",)
-    assert rendered(Document("ab"), CharacterTokenizer("ab")).ids == (0, 1)
-    assert rendered(Completion("", "ab"), BYTES).trained == (True,) * 3
+    assert to_example(Document("ab"), BYTES).ids == (*b"ab\n",)
+    assert to_example(Document("ab"), CharacterTokenizer("ab")).ids == (0, 1)
+    assert to_example(Completion("", "ab"), BYTES).trained == (True,) * 3
 
 
 def test_real_instructions_all_have_something_to_learn(shared_data: Path) -> None:
     tokenizer = bpe(LLAMA3)
-    examples = [rendered(record, tokenizer) for record in Instructions(shared_data / "instructions.json")]
+    examples = [to_example(record, tokenizer) for record in RecordFile(shared_data / "instructions.json")]
     assert len(examples) == 1_100
     assert all(any(example.trained) and not example.trained[0] for example in examples)
     assert all(len(example.ids) == len(example.roles) == len(example.trained) for example in examples)
@@ -131,6 +131,6 @@ def test_windows_are_those_of_pre_training(tmp_path: Path) -> None:
     tokenizer = bpe(None)
     assert tokenizer.eos is not None
     expected = [*tokenizer.encode("abcd"), tokenizer.eos, *tokenizer.encode("ef")]
-    found = list(windows(resolve(str(tmp_path / "it.jsonl")), tokenizer, 3))
+    found = list(corpus_examples(resolve(str(tmp_path / "it.jsonl")), tokenizer, 3))
     assert [id for example in found for id in example.ids] == expected
     assert [len(example.ids) for example in found][:-1] == [3] * (len(found) - 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fathom.data.records import Completion, Dialogue, Document, Instructions
+from fathom.data.records import Completion, Dialogue, Document, RecordFile
 from fathom.errors import FathomError
 from fathom.tokenizer.template import Message
 from tests.mutants import survive
@@ -35,8 +35,8 @@ def written(path: Path, records: list[Any]) -> Path:
 @pytest.mark.parametrize("name", ["it.jsonl", "it.json"])
 @pytest.mark.parametrize("record, about, expected", CASES, ids=[str(list(case[0]))[:40] for case in CASES])
 def test_records_are_recognised(tmp_path: Path, name: str, record: Any, about: str, expected: object) -> None:
-    found = Instructions(written(tmp_path / name, [record, record]))
-    assert list(found) == list(found) == [expected, expected] and about in found.kind.about
+    found = RecordFile(written(tmp_path / name, [record, record]))
+    assert list(found) == list(found) == [expected, expected] and about in found.kind.description
 
 
 def test_the_shape_of_a_file_is_seen_in_it_and_not_in_its_name(tmp_path: Path) -> None:
@@ -49,15 +49,15 @@ def test_the_shape_of_a_file_is_seen_in_it_and_not_in_its_name(tmp_path: Path) -
     ):
         for name in ("it.json", "it.jsonl"):
             (tmp_path / name).write_text(text)
-            assert list(Instructions(tmp_path / name)) == expected
+            assert list(RecordFile(tmp_path / name)) == expected
     (tmp_path / "it.json").write_text('{\n "text": "a"\n}')
-    assert list(Instructions(tmp_path / "it.json")) == expected[:1]
+    assert list(RecordFile(tmp_path / "it.json")) == expected[:1]
 
 
 def test_real_instructions(shared_data: Path) -> None:
-    found = Instructions(shared_data / "instructions.json")
+    found = RecordFile(shared_data / "instructions.json")
     records = list(found)
-    assert len(records) == 1_100 and "instruction, perhaps input, output" in found.kind.about
+    assert len(records) == 1_100 and "instruction, perhaps input, output" in found.kind.description
     assert records[1] == Dialogue(
         (
             Message("user", "Edit the following sentence for grammar.\n\nHe go to the park every day."),
@@ -96,7 +96,7 @@ BAD: list[tuple[list[Any], str]] = [
 def test_what_is_wrong_with_a_record_names_file_line_and_field(tmp_path: Path, records: list[Any], line: str) -> None:
     for name, start in (("it.jsonl", "it.jsonl, line"), ("it.json", "it.json, record")):
         with pytest.raises(FathomError, match=line.replace("line", re.escape(start), 1)):
-            list(Instructions(written(tmp_path / name, records)))
+            list(RecordFile(written(tmp_path / name, records)))
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_what_is_wrong_with_a_record_names_file_line_and_field(tmp_path: Path, r
 def test_what_is_no_file_of_records_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:
     (tmp_path / "it.jsonl").write_bytes(data)
     with pytest.raises(FathomError, match=re.escape(line)):
-        list(Instructions(tmp_path / "it.jsonl"))
+        list(RecordFile(tmp_path / "it.jsonl"))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FathomError, match=r"nothing.jsonl: cannot be read"):
-        Instructions(tmp_path / "nothing.jsonl")
+        RecordFile(tmp_path / "nothing.jsonl")
 
 
 def test_json_lines_are_read_as_a_stream(tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_json_lines_are_read_as_a_stream(tmp_path: Path) -> None:
     path.write_text(json.dumps({"text": "x" * 10_000} | {"more": "y" * 10_000}) + "\n")
     path.write_bytes(path.read_bytes() * 500)  # 10 MB
     tracemalloc.start()
-    assert sum(1 for _ in Instructions(path)) == 500
+    assert sum(1 for _ in RecordFile(path)) == 500
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["it.jsonl", "it.json"])
 def test_damaged_files_end_in_records_or_one_line(tmp_path: Path, name: str) -> None:
-    survive(lambda path: list(Instructions(path)), written(tmp_path / name, [case[0] for case in CASES[3:6]] * 3), 500)
+    survive(lambda path: list(RecordFile(path)), written(tmp_path / name, [case[0] for case in CASES[3:6]] * 3), 500)

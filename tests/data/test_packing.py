@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fathom.data.batches import IGNORED, Batch
-from fathom.data.examples import ExampleFile, Short, write_examples
-from fathom.data.packing import ExampleBatches, batch, eval_rows, pack
+from fathom.data.examples import TrainingExample
+from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows, example_batch, pack, write_examples
 from fathom.model.cache import Packed
 from fathom.model.transformer import Transformer
 from fathom.train.loss import accumulate, next_token_loss
@@ -29,7 +29,7 @@ def examples(folder: Path, vocab_size: int = 23) -> ExampleFile:
     for number, length in enumerate(LENGTHS, 1):
         ids = random.integers(0, vocab_size, length).astype(np.uint8)
         trained = (np.arange(length) >= length // 2).astype(np.uint8)
-        made.append(Short(ids, trained, number))
+        made.append(TrainingExample(ids, trained, number))
     write_examples(folder / "train", made, vocab_size)
     return ExampleFile(folder / "train", vocab_size)
 
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_targets_are_the_next_tokens_where_they_are_learned(tmp_path: Path) -> None:
     found = examples(tmp_path)
-    made = batch(found, [[0, 3], [4]])
+    made = example_batch(found, [[0, 3], [4]])
     assert made.ids.shape == (2, 11) and made.name == "records 1, 4, 5" and made.n_tokens == 8 + 1 + 11
     assert made.documents is not None
     assert made.documents[1].tolist() == [0] * 8 + [1] + [-1] * 2
@@ -73,7 +73,7 @@ def test_a_text_gives_the_same_logits_in_company(name: str, tmp_path: Path) -> N
     """To the bit it need not be: other rows, other kernels."""
     model = model_of(ARCHITECTURES[name], 0.2)
     found = examples(tmp_path, ARCHITECTURES[name].vocab_size)
-    whole = batch(found, [[1, 2, 3]])
+    whole = example_batch(found, [[1, 2, 3]])
     together = model(whole.ids, whole.past())[0].split([3, 6, 1])
     for place, logits in zip((1, 2, 3), together):
         alone = model(torch.from_numpy(found[place].ids[None, :-1].astype(np.int64)))[0]
@@ -104,7 +104,7 @@ def test_packed_loss_and_gradient_are_those_of_rows_of_their_own(name: str, tmp_
 def test_filling_is_seen_by_nobody(tmp_path: Path) -> None:
     config = next(iter(ARCHITECTURES.values()))
     model, found = model_of(config), examples(tmp_path, config.vocab_size)
-    made = batch(found, [[0], [1, 3], [4]])
+    made = example_batch(found, [[0], [1, 3], [4]])
     assert made.documents is not None
     filled = made.ids.masked_fill(made.documents < 0, 5)
     losses = [next_token_loss(model, ids, made.targets, past=made.past())[0].item() for ids in (made.ids, filled)]
@@ -133,7 +133,7 @@ def test_every_epoch_shows_every_example_once(capacity: int | None, tmp_path: Pa
 
 
 def test_micro_batches_are_as_wide_as_their_longest_row(tmp_path: Path) -> None:
-    parts = batch(examples(tmp_path), [[3], [4], [5], [0]]).split(2)
+    parts = example_batch(examples(tmp_path), [[3], [4], [5], [0]]).split(2)
     assert [tuple(part.ids.shape) for part in parts] == [(2, 11), (2, 2)]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fathom.data import corpus as corpus_module
 from fathom.data.corpus import Corpus, resolve
-from fathom.data.token_file import encoded, open_tokens, text_size, tokenize
+from fathom.data.token_file import encode_corpus, open_tokens, text_size, tokenize
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.characters import CharacterTokenizer
@@ -62,7 +62,7 @@ def test_a_split_that_is_none_is_refused(fraction: float, tmp_path: Path) -> Non
 def test_between_documents_stands_the_end_token_or_a_newline(tokenizer: Tokenizer, tmp_path: Path) -> None:
     documents = [" Und ", "zwölf\n", "\n so"]
     (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in documents))
-    arrays = encoded(resolve(str(tmp_path / "d.jsonl")), tokenizer, lambda done, total: None)
+    arrays = encode_corpus(resolve(str(tmp_path / "d.jsonl")), tokenizer, lambda done, total: None)
     ids = np.concatenate(list(arrays)).tolist()
     if tokenizer.eos is None:
         assert ids == tokenizer.encode("\n".join(documents))
@@ -134,4 +134,4 @@ def test_memory_does_not_grow_with_the_text(spec: str, megabytes: int, limit: in
 
 
 def test_chunk_size_is_small_beside_the_limit() -> None:
-    assert corpus_module.CHUNK <= 1 << 20
+    assert corpus_module.READ_CHUNK <= 1 << 20

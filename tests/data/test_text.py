@@ -89,7 +89,7 @@ def test_json_lines_give_their_texts(texts: list[str], tmp_path_factory: Temp) -
 def test_a_bad_line_is_named_by_its_number(
     line: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_module, "LONGEST_LINE", 1500 if b"aaa" in line else 1 << 20)
+    monkeypatch.setattr(text_module, "MAX_LINE", 1500 if b"aaa" in line else 1 << 20)
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "good"}\n\n' + line + b'\n{"text": "good"}')
     with pytest.raises(FathomError, match=said) as error:

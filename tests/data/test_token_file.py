@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fathom.data import token_file
-from fathom.data.token_file import blocks, open_tokens, write_tokens
+from fathom.data.token_file import open_tokens, read_blocks, write_tokens
 from fathom.errors import FathomError, OutsideVocabulary
 
 Temp = pytest.TempPathFactory
@@ -46,7 +46,7 @@ def test_blocks_are_a_slice(start: int, stop: int | None, tmp_path_factory: Temp
     whole = token_file.BLOCK
     token_file.BLOCK = 3
     try:
-        found = [id for block in blocks(path, start, stop) for id in block.tolist()]
+        found = [id for block in read_blocks(path, start, stop) for id in block.tolist()]
     finally:
         token_file.BLOCK = whole
     assert found == list(range(20))[start:stop]

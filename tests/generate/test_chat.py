@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fathom.data.records import Dialogue, Instructions
+from fathom.data.records import Dialogue, RecordFile
 from fathom.errors import ContextOverflow, FathomError
 from fathom.generate.chat import Conversation
 from fathom.generate.generate import generate
@@ -176,4 +176,4 @@ def test_a_saved_conversation_is_a_record_to_learn_from(tmp_path: Path) -> None:
     said.save(tmp_path / "talk.json")
     assert json.loads((tmp_path / "talk.json").read_text())["messages"][0] == {"role": "user", "content": "Hello"}
     assert said.messages[1].content
-    assert list(Instructions(tmp_path / "talk.json")) == [Dialogue(tuple(said.messages))]
+    assert list(RecordFile(tmp_path / "talk.json")) == [Dialogue(tuple(said.messages))]
