@@ -32,7 +32,7 @@ def next_token(config: ModelConfig, length: int, repeat: int) -> dict[str, float
 
     def step() -> None:
         model(ids[:, -1:], cache)
-        cache.length -= 1
+        cache.rewind(cache.length - 1)
 
     cached = median_seconds(step, repeat)
     recomputed = median_seconds(lambda: model.unembed(model.hidden(ids)[:, -1]), max(3, repeat // 4))
@@ -50,11 +50,11 @@ def grouped(n_kv_head: int, repeat: int) -> dict[str, float]:
     config = replace(GROUPED, n_kv_head=n_kv_head, context_length=CONTEXT)
     model = Transformer(config).to(torch.bfloat16).eval()
     cache = KVCache(config, BATCH, CONTEXT, dtype=torch.bfloat16)
-    cache.length = CONTEXT - 1  # its contents do not change the time
+    cache.advance(CONTEXT - 1)  # its contents do not change the time
 
     def step() -> None:
         model(torch.zeros(BATCH, 1, dtype=torch.long), cache)
-        cache.length -= 1
+        cache.rewind(cache.length - 1)
 
     return {
         "n_kv_head": n_kv_head,

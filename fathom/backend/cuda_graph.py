@@ -22,8 +22,8 @@ ALIGN = 64  # masked attention on a GPU wants a number of keys that is a multipl
 class StaticCache(NoCache):
     """A KVCache whose clock lies on the device: each pass runs the same kernels on the same memory.
 
-    `length` is 0 to whoever asks; what is added to it moves `place`, the place of the next token. The caller sees to it
-    that no more than `capacity` tokens come.
+    `length` is not known to the host; `advance` moves `place`, the place of the next token. The caller sees to it that
+    no more than `capacity` tokens come.
     """
 
     def __init__(
@@ -37,13 +37,8 @@ class StaticCache(NoCache):
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
 
-    @property
-    def length(self) -> int:
-        return 0
-
-    @length.setter
-    def length(self, moved: int) -> None:
-        self.place += moved
+    def advance(self, t: int) -> None:
+        self.place += t
 
     def positions(self, t: int) -> Tensor:  # (t,)
         return self.place + torch.arange(t, device=self.device)
@@ -128,6 +123,6 @@ class Recorded:
     def admit(self, t: int) -> None:
         """Count t more tokens. ContextOverflow where they do not fit."""
         self.length += t
-        self.model.position.admit(self.length)
+        self.model.position.check_length(self.length)
         if self.length > self.limit:
             raise ContextOverflow(f"{self.length} tokens are needed and there is room for {self.limit}; make it longer")

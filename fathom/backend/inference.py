@@ -79,7 +79,7 @@ class QuickTransformer(Transformer):
         step = self.step
         if step is None or not isinstance(cache, KVCache) or not step.takes(ids, cache):
             return super().hidden(ids, cache)
-        self.position.admit(cache.length + ids.shape[1])
+        self.position.check_length(cache.length + ids.shape[1])
         return step(ids, cache)
 
     def set_submodule(self, target: str, module: nn.Module, strict: bool = False) -> None:

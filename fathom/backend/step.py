@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.backend.linear import FLOATS, PanelLinear
-from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
+from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache
 from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
@@ -64,14 +64,11 @@ class Step:
         For what it `takes` alone. ContextOverflow where the cache is full; OutsideVocabulary.
         """
         (b, t), end = ids.shape, cache.length + ids.shape[1]
-        if end > cache.capacity:
-            raise ContextOverflow(
-                f"the cache holds {cache.capacity} tokens and {end} are needed; make it longer or shorten the text"
-            )
+        cache.require_room(t)
         try:
             pieces = [self.call(piece, cache) for piece in ids.split(max(1, AT_ONCE // b), 1)]
         except BaseException:
-            cache.length = end - t
+            cache.rewind(end - t)
             raise
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
@@ -99,7 +96,7 @@ class Step:
             raise OutsideVocabulary(
                 f"found token {token} at position {place}; expected 0 to {last}; give ids of this model"
             )
-        cache.length += t
+        cache.advance(t)
         return hidden.to(self.dtype)
 
     def layer(self, block: Block) -> Layer:

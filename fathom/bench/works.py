@@ -108,7 +108,7 @@ def prepare(model: Transformer) -> Transformer:
 @torch.no_grad()
 def decode(model: Transformer, options: BenchOptions) -> tuple[float, ...]:
     """Tokens per second of each round, over all rows."""
-    model.position.admit(options.length + options.new)
+    model.position.check_length(options.length + options.new)
     cache = empty_cache(model, options.rows, options.length + options.new)
     cache.store.normal_()
     ids = random_ids(model, options.rows, 1)
@@ -118,7 +118,9 @@ def decode(model: Transformer, options: BenchOptions) -> tuple[float, ...]:
 
 def time_steps(model: Transformer, cache: KVCache, ids: Tensor, options: BenchOptions) -> float:
     """Seconds of the timed steps."""
-    cache.length, began = options.length, 0.0
+    cache.rewind(0)
+    cache.advance(options.length)  # its contents do not change the time
+    began = 0.0
     for step in range(options.new):
         if step == UNCOUNTED:
             settle(ids.device)
@@ -136,7 +138,7 @@ def mean_filled(options: BenchOptions) -> float:
 @torch.no_grad()
 def prefill(model: Transformer, options: BenchOptions) -> tuple[float, ...]:
     """Tokens per second of each round, over all rows."""
-    model.position.admit(options.length)
+    model.position.check_length(options.length)
     cache = empty_cache(model, options.rows, options.length)
     ids = random_ids(model, options.rows, options.length)
     device = ids.device
@@ -147,7 +149,7 @@ def prefill(model: Transformer, options: BenchOptions) -> tuple[float, ...]:
 
 def read(model: Transformer, cache: KVCache, ids: Tensor) -> Tensor:
     """Prompts (b, t) into an empty cache -> the likeliest next tokens (b,)."""
-    cache.length = 0
+    cache.rewind(0)
     for chunk in ids.split(CHUNK, dim=1):
         x = model.hidden(chunk, cache)[:, -1]  # (b, d)
     return model.unembed(x).argmax(-1)

@@ -114,12 +114,11 @@ class Cached:
         self.nbytes = 0
 
     def logits(self, windows: Sequence[Window]) -> Tensor:
-        full = self.cache.length == self.cache.capacity  # at the start, and whenever a window has slid
+        full = not self.cache.room  # at the start, and whenever a window has slid
         return self.model.unembed(self.prefill(windows) if full else self.step(windows))  # (b, d) -> (b, V)
 
     def spare(self, window: Window) -> int:
-        full = self.cache.length == self.cache.capacity
-        return 0 if full else self.capacity - len(window.ids)
+        return self.capacity - len(window.ids) if self.cache.room else 0
 
     def ahead(self, window: Window, draft: Sequence[int]) -> Tensor:
         ids = torch.tensor([[window.ids[-1], *draft]], device=self.device)  # (1, 1 + k)

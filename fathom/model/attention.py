@@ -1,8 +1,8 @@
 """Each position gathers from itself and the positions before it.
 
 Attention(Q, K, V) = softmax(Q K^T / sqrt(c)) V  (Vaswani et al. 2017, eq. 1), with g <= h heads of keys and values
-shared by the h query heads (Ainslie et al. 2023): g = h is multi-head, g = 1 multi-query. Does not know positions:
-they come in as `rotate`, and the past comes in as `cache`.
+shared by the h query heads (Ainslie et al. 2023): g = h is multi-head, g = 1 multi-query. Positions come in as
+`rotate`, the past as `cache`.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Keys and values of the tokens seen so far, so that each new token costs one step and not a whole pass.
 
-One clock (`length`), moved on once per pass by the model. Rows of different length are padded on the left; which rows
-are padded, at which positions their tokens stand and which keys they may see is known here and nowhere else.
+One clock, `length`, which `advance` moves once per pass. Rows of different length are padded on the left; which rows
+are padded, the positions of their tokens and the keys that they may see are decided here and nowhere else.
 """
 
 import torch
@@ -12,10 +12,12 @@ from fathom.model.config import ModelConfig
 
 
 class NoCache:
-    """What a pass that starts at the first token and keeps nothing has for a past."""
+    """The past of a pass that starts at the first token and keeps nothing."""
+
+    length = 0  # tokens read so far
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.length = device, 0
+        self.device = device
 
     def positions(self, t: int) -> Tensor:  # (t,)
         return torch.arange(t, device=self.device)
@@ -26,11 +28,14 @@ class NoCache:
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return k, v
 
+    def advance(self, t: int) -> None:
+        """Count t more tokens as read: once per pass, when all layers have appended theirs."""
+
 
 class Packed(NoCache):
-    """Rows that hold several texts one after another, none of which knows of the others.
+    """Rows that hold several texts one after another, none of which sees the others.
 
-    documents: (b, t) which text of its row each token belongs to, ascending from 0; -1: filling at the end of the row.
+    documents: (b, t) the text of its row that each token belongs to, ascending from 0; -1: padding at the end of a row.
     """
 
     def __init__(self, documents: Tensor) -> None:
@@ -39,19 +44,19 @@ class Packed(NoCache):
 
     def positions(self, t: int) -> Tensor:
         """(b, t) counted from the first token of each text."""
-        places, last = torch.arange(t, device=self.device), self.documents.roll(1, -1)
-        begins = (self.documents != last) & (places > 0)
+        places, previous = torch.arange(t, device=self.device), self.documents.roll(1, -1)
+        begins = (self.documents != previous) & (places > 0)
         return places - (places * begins).cummax(-1).values
 
     def visible(self, t: int) -> Tensor:
-        """(b, 1, t, t): a query sees itself and what stands before it in its own text."""
+        """(b, 1, t, t): a query sees itself and what comes before it in its own text."""
         return (self.documents[:, None, :, None] == self.documents[:, None, None, :]).tril()
 
 
 class KVCache(NoCache):
     """The past of `batch` sequences of up to `length` tokens. The caller makes it, owns it and passes it in.
 
-    padding: (b,) how many tokens at the left of each row are filling and must never be seen; None: none are.
+    padding: (b,) how many tokens at the left of each row are padding, which is never seen; None: no row is padded.
     Bytes: 2 * n_layer * n_kv_head * head_dim * length * batch * itemsize.
     """
 
@@ -69,14 +74,23 @@ class KVCache(NoCache):
         shape = (config.n_layer, 2, batch, config.n_kv_head, length, config.head_dim)
         self.store = torch.zeros(shape, dtype=dtype, device=device)
         self.padding = padding if padding is None else padding.to(device).view(batch, 1)  # (b, 1)
-        self.capacity = length
+        self.capacity, self._length = length, 0
+
+    @property
+    def length(self) -> int:  # type: ignore[override]  # read-only: `advance` and `rewind` change it
+        return self._length
+
+    @property
+    def room(self) -> int:
+        """How many more tokens fit."""
+        return self.capacity - self._length
 
     @property
     def nbytes(self) -> int:
         return self.store.nbytes
 
     def positions(self, t: int) -> Tensor:
-        """Places of the next t tokens: (t,), or (b, t) where rows are padded, counted from the first real token."""
+        """Those of the next t tokens: (t,), or (b, t) where rows are padded, counted from the first real token."""
         clock = torch.arange(self.length, self.length + t, device=self.device)
         return clock if self.padding is None else (clock - self.padding).clamp(min=0)
 
@@ -91,23 +105,31 @@ class KVCache(NoCache):
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (b, g, t, c) of the next t tokens; returns those of all tokens so far (b, g, s, c)."""
+        self.require_room(k.shape[2])
         end = self.length + k.shape[2]
-        if end > self.capacity:
-            raise ContextOverflow(
-                f"the cache holds {self.capacity} tokens and {end} are needed; make it longer or shorten the text"
-            )
         self.store[layer, 0, :, :, self.length : end] = k.detach()  # the past is for inference: no gradient goes there
         self.store[layer, 1, :, :, self.length : end] = v.detach()
         return self.store[layer, 0, :, :, :end], self.store[layer, 1, :, :, :end]
 
+    def require_room(self, t: int) -> None:
+        """ContextOverflow where t more tokens do not fit."""
+        if t > self.room:
+            end = self.length + t
+            raise ContextOverflow(
+                f"the cache holds {self.capacity} tokens and {end} are needed; make it longer or shorten the text"
+            )
+
+    def advance(self, t: int) -> None:
+        self._length += t
+
     def select(self, rows: Tensor) -> None:
-        """Keep these rows in this order; a row may come several times (samples of one prompt) or not (it has ended)."""
+        """Keep these rows in this order: a row several times (samples of one prompt) or not at all (it has ended)."""
         rows = rows.to(self.device)
         self.store = self.store[:, :, rows]
         self.padding = self.padding if self.padding is None else self.padding[rows]
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens; the next ones are written over what is forgotten."""
+        """Discard all but the first `length` tokens; the next ones overwrite what is discarded."""
         if not 0 <= length <= self.length:
             raise FathomError(f"the cache has read {self.length} tokens and cannot go back to {length}")
-        self.length = length
+        self._length = length

@@ -1,7 +1,7 @@
 """Every choice that decides what a model is, as one value.
 
-A config stores what was said; `resolved()` is what is built. `None` means: follows from the others, so that changing
-one field (`replace(config, n_head=4)`) never leaves a stale consequence behind. Does not import torch.
+A config stores what was declared; `resolved()` is what is built. `None` means: follows from the others, so that
+changing one field (`replace(config, n_head=4)`) never leaves a stale consequence behind. Does not import torch.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class ModelConfig:
     vocab_size: int
     context_length: int
     d_model: int
-    n_layer: int  # 0 is a bigram model: nothing stands between embed and unembed
+    n_layer: int  # 0 is a bigram model: nothing between embed and unembed
     n_head: int = 1
     n_kv_head: int | None = None  # None: one per query head; 1: multi-query; between: grouped-query
     head_dim: int | None = None  # None: d_model / n_head
@@ -84,29 +84,29 @@ class ResolvedConfig(ModelConfig):
 
 def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     """What is wrong with these choices, each one line: found, expected, what to do."""
-    found = []
+    result = []
     for name in ("vocab_size", "context_length", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff"):
         if getattr(config, name) < 1:
-            found.append(f"{name} is {getattr(config, name)}; it must be at least 1")
+            result.append(f"{name} is {getattr(config, name)}; it must be at least 1")
     if config.n_layer < 0:
-        found.append(f"n_layer is {config.n_layer}; it must be 0 (a bigram model) or more")
-    if found:
-        return found
+        result.append(f"n_layer is {config.n_layer}; it must be 0 (a bigram model) or more")
+    if result:
+        return result
     if declared.head_dim is None and config.d_model % config.n_head:
-        found.append(
+        result.append(
             f"d_model={config.d_model} is not a multiple of n_head={config.n_head}; change one or give head_dim"
         )
     if config.n_head % config.n_kv_head:
-        found.append(f"n_head={config.n_head} is not a multiple of n_kv_head={config.n_kv_head}; use a divisor")
+        result.append(f"n_head={config.n_head} is not a multiple of n_kv_head={config.n_kv_head}; use a divisor")
     if config.position == "rope" and config.head_dim % 2:
-        found.append(f"head_dim={config.head_dim} is odd; rope turns pairs of channels and needs it even")
+        result.append(f"head_dim={config.head_dim} is odd; rope turns pairs of channels and needs it even")
     if not 0 <= config.dropout < 1:
-        found.append(f"dropout={config.dropout}; it is a probability from 0 to below 1")
+        result.append(f"dropout={config.dropout}; it is a probability from 0 to below 1")
     if config.norm_eps <= 0 or config.rope_theta <= 0:
-        found.append(f"norm_eps={config.norm_eps}, rope_theta={config.rope_theta}; both must be above 0")
+        result.append(f"norm_eps={config.norm_eps}, rope_theta={config.rope_theta}; both must be above 0")
     if config.rope_scaling is not None and config.position != "rope":
-        found.append(f"rope_scaling is given but position={config.position!r}; it needs position='rope'")
-    return found + [
+        result.append(f"rope_scaling is given but position={config.position!r}; it needs position='rope'")
+    return result + [
         f"{name}={getattr(config, name)!r}; choose one of {', '.join(values)}"
         for name, values in CHOICES.items()
         if getattr(config, name) not in values

@@ -1,11 +1,35 @@
-"""What a model costs, as arithmetic on its config: parameters, FLOPs, bytes.
+"""What a model costs, as arithmetic on its config: parameters, FLOPs, bytes. Does not import torch.
 
 A multiply and an add are two FLOPs, and only matrix products are counted: looking up an embedding is none. Training
-is three forward passes, one ahead and two back (Kaplan et al. 2020, section 2.1). Counts what the explicit attention
-does: all t * s scores, also those that are masked. Does not import torch; tests hold it to what torch counts.
+counts as three forward passes, one forward and two backward (Kaplan et al. 2020, section 2.1). Counted is what the
+explicit attention does: all t * s scores, masked ones too. Tests compare it with what torch counts.
 """
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
+
+T = TypeVar("T")
+# What each value of a choice adds to the cost; a new value is entered here, and a test over CHOICES asks for it.
+MATRICES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "gelu": ("up", "down"),
+    "relu2": ("up", "down"),
+    "swiglu": ("gate", "up", "down"),
+}
+KEPT_BY_MLP: dict[str, int] = {"none": 0, "gelu": 2, "relu2": 2, "swiglu": 4}  # d_ff wide: gate, silu(gate), up, act
+KEPT_BY_NORM: dict[str, int] = {"none": 0, "layer": 1, "rms": 2}  # d_model wide: output; rms: before its weight
+NORM_VECTORS: dict[str, tuple[str, ...]] = {"none": (), "layer": ("weight", "bias"), "rms": ("weight",)}
+POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0}
+
+
+def entry(table: Mapping[str, T], choice: str, value: str) -> T:
+    """What the table holds for this value of a choice. FathomError where nobody entered it."""
+    if value not in table:
+        raise FathomError(f"{choice}={value!r} has no entry in fathom/model/cost.py; add what it costs to its tables")
+    return table[value]
 
 
 def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -18,8 +42,7 @@ def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
         "attn.v": (d, groups * config.head_dim),
         "attn.out": (heads * config.head_dim, d),
     }
-    gate = {"mlp.gate": (d, f)} if config.mlp == "swiglu" else {}
-    mlp = {} if config.mlp == "none" else gate | {"mlp.up": (d, f), "mlp.down": (f, d)}
+    mlp = {f"mlp.{name}": (f, d) if name == "down" else (d, f) for name in entry(MATRICES, "mlp", config.mlp)}
     return attn | mlp
 
 
@@ -30,10 +53,10 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     count = {"embed": config.vocab_size * d, "position": 0, "attn": 0, "mlp": 0, "norm": 0, "unembed": 0}
     for name, (width_in, width_out) in matrices(config).items():
         count[name.split(".")[0]] += config.n_layer * (width_in * width_out + config.bias * width_out)
-    norm = {"none": 0, "rms": d, "layer": d + config.bias * d}[config.norm]
+    norm = d * sum(vector != "bias" or config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
     norms_per_block = 1 if config.mlp == "none" else 2
     count["norm"] = norm + config.n_layer * (norms_per_block * norm + config.qk_norm * 2 * config.head_dim)
-    count["position"] = config.context_length * d if config.position == "learned" else 0
+    count["position"] = config.context_length * d * entry(POSITION_TABLES, "position", config.position)
     count["unembed"] = 0 if config.tie_embeddings else config.vocab_size * d
     return count
 
@@ -93,10 +116,9 @@ def kept_per_token(config: ModelConfig) -> int:
     """Numbers that the backward pass of one block needs of each token."""
     config = config.resolved()
     d, f = config.d_model, config.d_ff
-    norm = d * {"none": 0, "layer": 1, "rms": 2}[config.norm]  # rms: once more before its weight
+    norm = d * entry(KEPT_BY_NORM, "norm", config.norm)
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
-    turned = 2 * (q + kv) if config.qk_norm else 0  # q and k as they were, and normalised before their weight
-    attn = d + norm + turned + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
-    hidden = {"none": 0, "gelu": 2, "relu2": 2, "swiglu": 4}[config.mlp]  # up, act; gate, silu(gate), up, act
-    mlp = (d + norm + hidden * f) * (config.mlp != "none")
+    normed = 2 * (q + kv) if config.qk_norm else 0  # q and k before their norm, and normalised before its weight
+    attn = d + norm + normed + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
+    mlp = (d + norm + entry(KEPT_BY_MLP, "mlp", config.mlp) * f) * (config.mlp != "none")
     return attn + mlp

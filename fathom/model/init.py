@@ -1,41 +1,46 @@
-"""Weights at the start, given by role.
+"""Initial weights, by the role of each layer.
 
 Matrices are normal with deviation 0.02 (GPT-2); what writes back to the residual stream is scaled by
 1/sqrt(2 n_layer), so that the stream does not grow with depth (GPT-2, section 2.3). Biases are 0, norms 1.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from fathom.model.transformer import Transformer
-
 STD = 0.02
 
 
-def init_weights(model: Transformer) -> None:
-    """Draw every weight anew, in place, from torch's global random state."""
+class HasBlocks(Protocol):
+    """A Transformer, as far as its outputs go: blocks with `attn.out` and perhaps `mlp.down`."""
+
+    @property
+    def blocks(self) -> Iterable[Any]: ...
+
+    def modules(self) -> Iterable[nn.Module]: ...
+
+
+def init_weights(model: HasBlocks) -> None:
+    """Draw every weight again, in place, from torch's global random state."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=STD)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
     for out in outputs(model):
-        nn.init.normal_(out.weight, std=STD / (2 * len(model.blocks)) ** 0.5)
+        nn.init.normal_(out.weight, std=STD / (2 * len(list(model.blocks))) ** 0.5)
 
 
 @torch.no_grad()
-def zero_outputs(model: Transformer) -> None:
-    """Let every block begin as the identity: what it writes to the stream starts at 0 (needs a residual stream)."""
+def zero_outputs(model: HasBlocks) -> None:
+    """Let every block start as the identity: what it writes to the residual stream, which it needs, is 0 at first."""
     for out in outputs(model):
         out.weight.zero_()
 
 
-def outputs(model: Transformer) -> list[nn.Linear]:
+def outputs(model: HasBlocks) -> list[nn.Linear]:
     """The layers that write to the residual stream: attn.out and mlp.down of every block."""
     writers = [block.attn.out for block in model.blocks]
     return writers + [block.mlp.down for block in model.blocks if block.mlp is not None]

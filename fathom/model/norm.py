@@ -50,7 +50,7 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(config: ResolvedConfig) -> nn.Module:
-    """The norm that stands before attention, before the MLP and before unembedding."""
+    """The norm before attention, before the MLP and before unembedding."""
     match config.norm:
         case "none":
             return nn.Identity()

@@ -1,8 +1,8 @@
-"""How a token knows where it stands. Three answers with one interface.
+"""How a token knows its position: three answers with one interface.
 
-none: it does not; attention sees a bag of earlier tokens. learned: a vector for each place is added to the embedding
-(GPT-2). rope: q and k are turned by angles proportional to their place (Su et al. 2021), so that q . k depends on the
-distance alone. Does not know attention or the cache.
+none: it does not; attention sees a bag of earlier tokens. learned: a vector for each position is added to the embedding
+(GPT-2). rope: q and k are rotated by angles proportional to their position (Su et al. 2021), so that q . k depends on
+the distance alone.
 """
 
 import math
@@ -15,7 +15,7 @@ from fathom.errors import ContextOverflow
 from fathom.model.config import ResolvedConfig
 
 
-def unturned(x: Tensor) -> Tensor:
+def unrotated(x: Tensor) -> Tensor:
     return x
 
 
@@ -26,15 +26,15 @@ class NoPosition(nn.Module):
         return x
 
     def rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
-        """The function that turns q or k (b, h, t, c) to these positions."""
-        return unturned
+        """The function that rotates q or k (b, h, t, c) by these positions."""
+        return unrotated
 
-    def admit(self, end: int) -> None:
-        """Raise ContextOverflow where positions 0 to end - 1 are more than this model knows."""
+    def check_length(self, end: int) -> None:
+        """ContextOverflow where the model has fewer than `end` positions."""
 
 
 class LearnedPosition(NoPosition):
-    """A learned vector for each of `context_length` places."""
+    """A learned vector for each of `context_length` positions."""
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class LearnedPosition(NoPosition):
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:  # (b, t, d), (t,) or (b, t) -> (b, t, d)
         return x + self.table(positions)
 
-    def admit(self, end: int) -> None:
+    def check_length(self, end: int) -> None:
         if end > self.table.num_embeddings:
             raise ContextOverflow(
                 f"{end} tokens, but this model has learned positions for {self.table.num_embeddings}; shorten the text"
@@ -51,7 +51,7 @@ class LearnedPosition(NoPosition):
 
 
 class Rope(NoPosition):
-    """Channel i and channel i + c/2 are the two coordinates of a point that turns by position * frequency_i."""
+    """Channels i and i + c/2 are the coordinates of a point, which is rotated by position * frequency_i."""
 
     frequency: Tensor
 
@@ -111,7 +111,7 @@ def temperature(config: ResolvedConfig) -> float:
 
 
 def make_position(config: ResolvedConfig) -> NoPosition:
-    """The position room's answer for this config."""
+    """The module that this config asks for."""
     match config.position:
         case "none":
             return NoPosition()

@@ -1,6 +1,6 @@
-"""A model without contents: its parts, names and shapes, with no memory behind them and nothing drawn at random.
+"""A model on the meta device: its parts, names and shapes, without memory and without random numbers drawn.
 
-What is read from a file is put into it. Seventy billion parameters take no time this way.
+Weights that are read from a file are assigned to it. Seventy billion parameters take no time this way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 
-DRAWN = {nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_}
+RANDOM = {nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_}
 
 
-class Undrawn(TorchFunctionMode):
-    """Leaves weights as they are where they would be drawn at random."""
+class SkipInit(TorchFunctionMode):
+    """Skips random initialisation: the tensors are left as they are."""
 
     def __torch_function__(
         self,
@@ -28,14 +28,14 @@ class Undrawn(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in DRAWN:
+        if func in RANDOM:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
 
 def skeleton(config: ModelConfig) -> Transformer:
     """`Transformer(config)` on the meta device."""
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInit():
         return Transformer(config)
 
 

@@ -2,7 +2,6 @@
 
 ids -> embed -> blocks -> final_norm -> unembed -> logits. GPT-2, LLaMA 2 and every rung of the ladder are values of
 one ModelConfig; with n_layer = 0 this is the bigram model unembed(embed(ids)). All choices are made in __init__.
-Does not know text, files, losses or optimizers.
 """
 
 from collections.abc import Sequence
@@ -40,21 +39,21 @@ class Transformer(nn.Module):
         return self.unembed(self.hidden(ids, cache))
 
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
-        """What `unembed` reads. The one place that moves the cache's clock."""
+        """What `unembed` reads."""
         cache = NoCache(ids.device) if cache is None else cache
         t = ids.shape[1]
-        self.position.admit(cache.length + t)
+        self.position.check_length(cache.length + t)
         rotate = self.position.rotation(positions := cache.positions(t))  # angles once; every block turns by them
         visible = cache.visible(t)
         x = self.dropout(self.position.embed(self.embed(ids), positions))  # (b, t, d)
         for block in self.blocks:
             x = block(x, rotate, visible, cache)  # (b, t, d)
-        cache.length += t
+        cache.advance(t)
         return self.final_norm(x)
 
 
 class Block(nn.Module):
-    """Two questions to the residual stream: what do earlier tokens say (attn), what follows from it (mlp)."""
+    """Two questions to the residual stream: what do earlier tokens say (attn), and what follows from it (mlp)?"""
 
     mlp: GeluMLP | SwigluMLP | None
 
@@ -74,7 +73,7 @@ class Block(nn.Module):
 
 
 class Add(nn.Module):
-    """The residual stream: what a layer says is added to what is there."""
+    """The residual stream: what a layer writes is added to it."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class Add(nn.Module):
 
 
 class Replace(Add):
-    """No residual stream: what a layer says takes the place of what was there."""
+    """No residual stream: what a layer writes replaces what was there."""
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:  # (b, t, d), (b, t, d) -> (b, t, d)
         return self.dropout(update)

@@ -36,7 +36,7 @@ class Scripted(Transformer):
         self.script, self.read = script, 0
 
     def hidden(self, ids: Tensor, cache: Any = None) -> Tensor:
-        cache.length += ids.shape[1]
+        cache.advance(ids.shape[1])
         self.read += 1
         return torch.full((*ids.shape, 1), float(self.script[min(self.read, len(self.script)) - 1]))
 

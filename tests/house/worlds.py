@@ -8,6 +8,7 @@ import torch
 from fathom.model.attention import attend, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
+from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "f": 23, "V": 31}
@@ -31,8 +32,7 @@ class World:
             head_dim=z["c"], d_ff=z["f"], **self.choices,
         )  # fmt: skip
         model = Transformer(config)
-        for block in model.blocks:
-            block.attn.attend = attend if self.explicit else attend_fused
+        swap(model, attend=attend if self.explicit else attend_fused)
         return model
 
     def passes(self, model: Transformer) -> None:

@@ -147,7 +147,7 @@ def test_what_is_rewound_was_never_read(config: ModelConfig) -> None:
 
 def test_a_cache_is_not_rewound_to_what_it_has_not_read() -> None:
     cache = KVCache(LLAMA, 1, 12)
-    cache.length = 5
+    cache.advance(5)
     for length in (6, -1):
         with pytest.raises(FathomError, match=f"has read 5 tokens and cannot go back to {length}"):
             cache.rewind(length)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fathom.errors import FathomError
 from fathom.model import cost
-from fathom.model.attention import attend
+from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
-from fathom.model.config import ModelConfig
+from fathom.model.config import CHOICES, ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
+from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 
 TINY = ModelConfig(vocab_size=37, context_length=17, d_model=12, n_layer=3, n_head=6, head_dim=4)
@@ -28,9 +30,8 @@ every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.k
 
 
 def explicit(config: ModelConfig) -> Transformer:
-    model = Transformer(config)
-    for block in model.blocks:
-        block.attn.attend = attend  # torch's counter sees nothing inside the fused kernel on CPU
+    model = Transformer(config)  # torch's counter sees nothing inside the fused kernel on CPU
+    swap(model, attend=attend, names=parts(model, Attention))
     return model
 
 
@@ -113,3 +114,24 @@ def test_training_bytes() -> None:
     assert found["optimizer"] == 8 * 124_439_808
     assert cost.training_bytes(GPT2, t=1024, batch=4)["activations"] == 2 * found["activations"]
     assert cost.training_bytes(GPT2, t=1024, batch=2, itemsize=2)["activations"] * 2 == found["activations"]
+
+
+def test_every_value_of_a_choice_has_its_cost() -> None:
+    tables = {"mlp": (cost.MATRICES, cost.KEPT_BY_MLP), "norm": (cost.NORM_VECTORS, cost.KEPT_BY_NORM),
+              "position": (cost.POSITION_TABLES,)}  # fmt: skip
+    assert tables.keys() == CHOICES.keys()
+    for choice, values in CHOICES.items():
+        for table in tables[choice]:
+            assert tuple(sorted(table)) == tuple(sorted(values))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_value_without_a_cost_is_named(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new value is while its author has not entered it: in one line, where a bare KeyError was."""
+    monkeypatch.setitem(CHOICES, choice, (*CHOICES[choice], "new"))
+    config = replace(TINY, **{choice: "new"})
+    for count in (cost.parameters, cost.kept_per_token)[: 2 - (choice == "position")]:
+        with pytest.raises(
+            FathomError, match=f"{choice}='new' has no entry in fathom/model/cost.py; add what it costs"
+        ):
+            count(config)
