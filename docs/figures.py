@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fathom.adapters.svd import Law, normal, singular_values, svd
+from fathom.adapters.svd import MarchenkoPastur, singular_values, svd
 from fathom.bench.shapes import SHAPES
 from fathom.inspect.look import look
 from fathom.model.attention import attend
@@ -210,14 +210,18 @@ def fast_decoding() -> Figure:
 def falling(rate: float, n: int = 64) -> Tensor:
     """(n, n) with singular values 1, e^-rate, e^-2 rate, ..."""
     random = torch.Generator().manual_seed(0)
-    u, v = (torch.linalg.qr(normal(n, n, random)).Q for _ in range(2))
+    u, v = (torch.linalg.qr(torch.randn(n, n, generator=random)).Q for _ in range(2))
     return (u * torch.exp(-rate * torch.arange(n))) @ v.T
 
 
 def svd_figure() -> Figure:
     random = torch.Generator().manual_seed(0)
-    product = normal(64, 8, random) @ normal(8, 64, random)
-    shown = [("random", normal(64, 64, random)), ("falling by a tenth each", falling(0.1)), ("b a, r = 8", product)]
+    product = torch.randn(64, 8, generator=random) @ torch.randn(8, 64, generator=random)
+    shown = [
+        ("random", torch.randn(64, 64, generator=random)),
+        ("falling by a tenth each", falling(0.1)),
+        ("b a, r = 8", product),
+    ]
     ranks = list(range(65))
 
     def lost(matrix: Tensor) -> list[float]:
@@ -231,14 +235,14 @@ def svd_figure() -> Figure:
 
 def rank_figure() -> Figure:
     n, random = 256, torch.Generator().manual_seed(0)
-    noise = normal(n, n, random)
-    signal = 4 * normal(n, 4, random) @ normal(4, n, random) / n**0.5
+    noise = torch.randn(n, n, generator=random)
+    signal = 4 * torch.randn(n, 4, generator=random) @ torch.randn(4, n, generator=random) / n**0.5
     places = list(range(1, 33))
 
     def values(matrix: Tensor) -> list[float]:
         return (singular_values(matrix) / n**0.5)[: len(places)].tolist()
 
-    law = (Law(n, n).values() / n**0.5)[: len(places)].tolist()
+    law = (MarchenkoPastur(n, n).values() / n**0.5)[: len(places)].tolist()
     drawn = [
         Curve("noise + rank 4", places, values(noise + signal)),
         Curve("noise", places, values(noise), colour=1),
@@ -262,7 +266,7 @@ def lora_figure() -> Figure:
 
 
 def qlora_figure() -> Figure:
-    weight = normal(512, 512, torch.Generator().manual_seed(0))
+    weight = torch.randn(512, 512, generator=torch.Generator().manual_seed(0))
 
     def lost(back: Tensor) -> float:
         """The part of the weights' length, in percent."""

@@ -1,8 +1,8 @@
-"""Singular value decomposition: any matrix as U diag(s) V^T, a sum of rank-1 matrices from the heaviest down.
+"""Singular value decomposition: any matrix as U diag(s) V^T, a sum of rank-1 matrices in descending order.
 
-Cut after r terms it is the best matrix of rank r (Eckart & Young 1936). Three ways to get it: exactly; of a product B A
-from its factors, which is never multiplied out; from random samples, with the error that leaves (Halko et al. 2011).
-Energy is squared singular values: they sum to the squared Frobenius norm. Does not know models.
+Truncated to r terms it is the best matrix of rank r (Eckart & Young 1936). Three ways to compute it: exactly; of a
+product B A from its factors; by random sampling, with the error that leaves (Halko et al. 2011). Then what singular
+values and directions say, and what they would be by chance. Energy is squared singular values. Does not know models.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fathom.errors import FathomError
 
 @dataclass(frozen=True)
 class SVD:
-    """U diag(s) V^T with orthonormal columns in u (m, k) and v (n, k), and s (k,) from large to small."""
+    """U diag(s) V^T with orthonormal columns in u (m, k) and v (n, k), and s (k,) in descending order."""
 
     u: Tensor
     s: Tensor
@@ -30,104 +30,94 @@ class SVD:
         return (self.u * self.s) @ self.v.T
 
     def cut(self, rank: int) -> "SVD":
-        """The first `rank` terms: of all matrices of that rank the nearest. FathomError where there are not so many."""
+        """The first `rank` terms: the nearest matrix of that rank. FathomError where there are not so many."""
         if not 0 <= rank <= len(self.s):
             raise FathomError(f"rank is {rank}; expected from 0 to {len(self.s)}, the smaller side of {self.shape}")
         return SVD(self.u[:, :rank], self.s[:rank], self.v[:, :rank])
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """LoRA's b (m, k) and a (k, n) with b a = U diag(s) V^T; each carries the root of s."""
+        """LoRA's b (m, k) and a (k, n) with b a = U diag(s) V^T, each scaled by the root of s."""
         root = self.s.sqrt()
         return self.u * root, (self.v * root).T
 
 
 def svd(matrix: Tensor) -> SVD:
     """All min(m, n) terms of a matrix (m, n)."""
-    u, s, vt = torch.linalg.svd(usable(matrix), full_matrices=False)
+    u, s, vt = torch.linalg.svd(as_matrix(matrix), full_matrices=False)
     return SVD(u, s, vt.T)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """(min(m, n),) of a matrix (m, n), from large to small."""
-    return torch.linalg.svdvals(usable(matrix))
+    """(min(m, n),) of a matrix (m, n), in descending order."""
+    return torch.linalg.svdvals(as_matrix(matrix))
 
 
 def svd_of_product(b: Tensor, a: Tensor) -> SVD:
-    """The r terms of b a, for b (m, r) and a (r, n), r being at most either side: of an r x r matrix between two QRs.
+    """The r terms of b a, for b (m, r) and a (r, n), r <= m, n, from an r x r matrix; b a is never computed.
 
-    b = P R and a^T = Q S give b a = P (R S^T) Q^T; P and Q are orthonormal, so that R S^T holds all singular values.
+    b = P R and a^T = Q S give b a = P (R S^T) Q^T; P and Q are orthonormal, so R S^T has the same singular values.
     """
-    p, r = torch.linalg.qr(usable(b))
-    q, s = torch.linalg.qr(usable(a).T)
+    p, r = torch.linalg.qr(as_matrix(b))
+    q, s = torch.linalg.qr(as_matrix(a).T)
     inner = svd(r @ s.T)
     return SVD(p @ inner.u, inner.s, q @ inner.v)
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """The largest singular values from random samples, and what they miss: |A - Q Q^T A|_F, exact up to rounding.
+class SampledSVD:
+    """The largest terms by random sampling, and what they miss: |A - Q Q^T A|_F, exact up to rounding.
 
     No singular value is off by more than that (Weyl), and none is too large.
     """
 
     svd: SVD
-    missed: float
+    residual: float
 
 
-def sampled_svd(matrix: Tensor, rank: int, seed: int = 0, oversample: int = 10, iterations: int = 2) -> Sampled:
-    """The first `rank` terms of a matrix (m, n), nearly, in O(m n rank) (Halko et al. 2011, algorithms 4.4 and 5.1).
+def sampled_svd(matrix: Tensor, rank: int, seed: int = 0, oversample: int = 10, iterations: int = 2) -> SampledSVD:
+    """The first `rank` terms of a matrix (m, n), approximately, in O(m n rank) (Halko et al. 2011, alg. 4.4, 5.1).
 
-    Q spans what random vectors become under (A A^T)^iterations A: almost surely the directions that A stretches most.
+    Q spans (A A^T)^iterations A applied to random vectors: almost surely the directions that A stretches most.
     """
-    matrix = usable(matrix)
+    matrix = as_matrix(matrix)
     width = min(rank + oversample, *matrix.shape)
-    random = torch.Generator().manual_seed(seed)
-    q = torch.linalg.qr(matrix @ normal(matrix.shape[1], width, random).to(matrix)).Q  # (m, k)
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], width, generator=generator).to(matrix)).Q  # (m, k)
     for _ in range(iterations):
-        q = torch.linalg.qr(matrix.T @ q).Q  # orthonormal each time: small directions would drown in rounding
+        q = torch.linalg.qr(matrix.T @ q).Q  # orthonormal each time: small directions would be lost to rounding
         q = torch.linalg.qr(matrix @ q).Q
     inner = svd(q.T @ matrix)
-    found = SVD(q @ inner.u, inner.s, inner.v).cut(min(rank, width))
-    return Sampled(found, missed(matrix, q))
+    terms = SVD(q @ inner.u, inner.s, inner.v).cut(min(rank, width))
+    return SampledSVD(terms, residual(matrix, q))
 
 
-def missed(matrix: Tensor, q: Tensor, rows: int = 4096) -> float:
+def residual(matrix: Tensor, q: Tensor, rows: int = 4096) -> float:
     """|A - Q Q^T A|_F of a matrix (m, n) and orthonormal columns (m, k), some rows at a time."""
     inside = q.T @ matrix  # (k, n)
     parts = (matrix[i : i + rows] - q[i : i + rows] @ inside for i in range(0, len(matrix), rows))
     return float(sum(float(part.norm()) ** 2 for part in parts) ** 0.5)
 
 
-def normal(rows: int, columns: int, random: torch.Generator) -> Tensor:
-    """(rows, columns) independent standard normal numbers."""
-    return torch.randn(rows, columns, generator=random)
-
-
-def usable(matrix: Tensor) -> Tensor:
-    """The matrix in fp32 at least. FathomError where it is none or holds what is not a number."""
+def as_matrix(matrix: Tensor) -> Tensor:
+    """The matrix in fp32 or fp64. FathomError where it is no matrix or has numbers that are not finite."""
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise FathomError(f"shape is {tuple(matrix.shape)}; only a matrix (rows, columns) has singular values")
-    return finite(matrix)
+    return as_finite(matrix)
 
 
-def finite(tensor: Tensor) -> Tensor:
-    """A tensor of any shape in fp32 at least. FathomError where it holds what is not a number."""
+def as_finite(tensor: Tensor) -> Tensor:
+    """A tensor of any shape in fp32 or fp64. FathomError where it has numbers that are not finite."""
     wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
     if wrong:
         raise FathomError(f"{wrong:,} of {tensor.numel():,} numbers are not finite; the file is damaged or diverged")
     return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
 
 
-# Directions compared: how two changes of a matrix lie to each other, and what a change brought that was not there.
-#
-# Works on orthonormal bases, the columns of an SVD's u or v. Does not know models.
-
-
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:
-    """(min(j, k),) angles in degrees between the spans of orthonormal columns (m, j) and (m, k), the smallest first.
+    """(min(j, k),) angles in degrees between the spans of orthonormal columns (m, j) and (m, k), in ascending order.
 
-    0: a direction they share; 90: one has nothing of the other there. By cosines where those are exact, by sines where
-    those are: a cosine near 1 says little (Bjorck & Golub 1973; Knyazev & Argentati 2002).
+    0: a shared direction; 90: an orthogonal one. Small angles come from sines, as a cosine near 1 is inexact (Bjorck &
+    Golub 1973; Knyazev & Argentati 2002).
     """
     if len(first) != len(second):
         raise FathomError(f"directions of {len(first)} and of {len(second)} numbers have no angle; expected one shape")
@@ -150,7 +140,7 @@ def overlap(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Intruder:
-    """A direction of the changed matrix that the old one has nothing like; `place` counts from 0, the strongest."""
+    """A direction of the changed matrix that is like none of the old one's; `place` 0 is the strongest."""
 
     place: int
     cosine: float
@@ -170,26 +160,21 @@ def intruders(before: SVD, after: SVD, strongest: int = 10, below: float = 0.5) 
     ]
 
 
-# What singular values say of a matrix: in how many directions its energy lies, and how many chance would give.
-#
-# Energy is squared singular values. Every number here is a function of the spectrum alone. Does not know models.
-
-
 def energy_rank(s: Tensor, share: float, energy: float | None = None) -> int | None:
-    """The least r whose largest r singular values hold this share of the energy.
+    """The smallest r whose r largest singular values hold this share of the energy.
 
-    energy: of the whole matrix, where `s` are not all of its values; None is then the answer where they do not suffice.
+    energy: of the whole matrix, where `s` are only its largest values; the result is None where they do not suffice.
     """
     if not 0 < share <= 1:
         raise FathomError(f"share is {share}; expected a part of the energy above 0 and up to 1, such as 0.9")
-    held = s.double().square().cumsum(0)
-    total = float(held[-1]) if energy is None else energy
-    enough = torch.nonzero(held >= share * total * (1 - 1e-12))
+    cumulative = s.double().square().cumsum(0)
+    total = float(cumulative[-1]) if energy is None else energy
+    enough = torch.nonzero(cumulative >= share * total * (1 - 1e-12))
     return 0 if total == 0 else int(enough[0]) + 1 if len(enough) else None
 
 
 def numerical_rank(s: Tensor, shape: tuple[int, int]) -> int:
-    """How many singular values are more than what rounding makes of 0 (Golub & Van Loan, section 5.4.1)."""
+    """How many singular values exceed the rounding error of a zero (Golub & Van Loan, section 5.4.1)."""
     return int((s > float(s[0]) * max(shape) * torch.finfo(s.dtype).eps).sum())
 
 
@@ -200,14 +185,14 @@ def effective_rank(s: Tensor) -> float:
 
 
 def stable_rank(s: Tensor, energy: float | None = None) -> float:
-    """|A|_F^2 / |A|_2^2: how many directions like the strongest one would hold all energy; 0 for the zero matrix."""
+    """|A|_F^2 / |A|_2^2: how many directions as strong as the first would hold all energy; 0 for the zero matrix."""
     squares = s.double().square()
     total = float(squares.sum()) if energy is None else energy
     return total / float(squares[0]) if float(squares[0]) > 0 else 0.0
 
 
 @dataclass(frozen=True)
-class Law:
+class MarchenkoPastur:
     """The singular values of a large random matrix (rows, columns) of variance 1 (Marchenko & Pastur 1967)."""
 
     rows: int
@@ -215,35 +200,38 @@ class Law:
 
     @property
     def edges(self) -> tuple[float, float]:
-        """|sqrt(m) - sqrt(n)| and sqrt(m) + sqrt(n): none lies outside, but for what a finite matrix strays."""
+        """|sqrt(m) - sqrt(n)| and sqrt(m) + sqrt(n), the limits of the distribution."""
         return abs(self.rows**0.5 - self.columns**0.5), self.rows**0.5 + self.columns**0.5
 
     def values(self, points: int = 20_000) -> Tensor:
-        """(min(m, n),) what each singular value is near, from large to small: quantiles of the law."""
+        """(min(m, n),) expected singular values in descending order: quantiles of the distribution."""
         count = min(self.rows, self.columns)
         low, high = self.edges
-        angle = (torch.arange(points, dtype=torch.float64) + 0.5) * torch.pi / points  # dense where the law is steep
+        angle = (
+            (torch.arange(points, dtype=torch.float64) + 0.5) * torch.pi / points
+        )  # dense where the density is steep
         s = (low + high) / 2 - (high - low) / 2 * angle.cos()  # (points,)
         density = ((s**2 - low**2).clamp(min=0) * (high**2 - s**2).clamp(min=0)).sqrt() / s.clamp(min=1e-12)
-        below = (density * angle.sin()).cumsum(0)
-        wanted = (torch.arange(count, dtype=torch.float64) + 0.5) / count * below[-1]
-        return s[torch.searchsorted(below, wanted).clamp(max=points - 1)].flip(0)
+        cumulative = (density * angle.sin()).cumsum(0)
+        quantiles = (torch.arange(count, dtype=torch.float64) + 0.5) / count * cumulative[-1]
+        return s[torch.searchsorted(cumulative, quantiles).clamp(max=points - 1)].flip(0)
 
 
-LARGEST_DRAWN = 4_000_000  # numbers; of larger matrices the law is as good as a draw, and instant
+LARGEST_DRAWN = 4_000_000  # numbers; of larger random matrices the limit is as good, and instant
 
 
-def control(shape: tuple[int, int], norm: float, seed: int = 0) -> Tensor:
-    """(min(m, n),) the singular values of a random matrix of this shape and Frobenius norm: what chance would give."""
+def random_spectrum(shape: tuple[int, int], norm: float, seed: int = 0) -> Tensor:
+    """(min(m, n),) the singular values of a random matrix of this shape and Frobenius norm."""
     if shape[0] * shape[1] > LARGEST_DRAWN:
-        s = Law(*shape).values()
+        s = MarchenkoPastur(*shape).values()
     else:
-        s = singular_values(normal(*shape, torch.Generator().manual_seed(seed))).double()
+        s = singular_values(torch.randn(shape, generator=torch.Generator().manual_seed(seed))).double()
     return s * (norm / float(s.norm()))
 
 
-def control_of_product(shape: tuple[int, int], rank: int, norm: float, seed: int = 0) -> Tensor:
+def random_product_spectrum(shape: tuple[int, int], rank: int, norm: float, seed: int = 0) -> Tensor:
     """(rank,) the same for a product of two random matrices (m, rank) and (rank, n)."""
-    random = torch.Generator().manual_seed(seed)
-    s = svd_of_product(normal(shape[0], rank, random), normal(rank, shape[1], random)).s.double()
+    generator = torch.Generator().manual_seed(seed)
+    b, a = torch.randn(shape[0], rank, generator=generator), torch.randn(rank, shape[1], generator=generator)
+    s = svd_of_product(b, a).s.double()
     return s * (norm / float(s.norm()))

@@ -1,4 +1,6 @@
-"""`fathom export MODEL`: the same model in another format, read back and compared before it is called done."""
+"""`fathom export MODEL`: the same model in another format, read back and compared; and `fathom merge MODEL ADAPTER`:
+both as one model that needs no adapter, compared with the two run unmerged.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,17 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fathom.cli.options import print_json, verb
+from fathom.errors import FathomError
 from fathom.fields import plain
 
 if TYPE_CHECKING:
-    from fathom.formats.export import Exported
-from fathom.errors import FathomError
-
-if TYPE_CHECKING:
     from fathom.adapters.merge import Merged
+    from fathom.formats.export import Exported
 
-
-# `fathom merge MODEL ADAPTER`: both as one model that needs no adapter, and how far it is from the two apart.
+QUANTIZE = "gguf: f32, f16, bf16, q8_0 or q4_0; llama2c: q8_0; default: as it is"
 
 
 @verb(
@@ -33,25 +32,22 @@ def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: boo
         factor = float(scale)
     except ValueError:
         raise FathomError(f"--scale is {scale!r}; expected a number") from None
-    done = merge_files(model, adapter, out, factor, call["dtype"] or "auto", call["device"] or "auto")
-    click.echo(merge_text(done), err=as_json)
+    merged = merge_files(model, adapter, out, factor, call["dtype"] or "auto", call["device"] or "auto")
+    click.echo(merged_text(merged), err=as_json)
     if as_json:
-        print_json(plain(done))
+        print_json(plain(merged))
 
 
-def merge_text(done: "Merged") -> str:
+def merged_text(merged: "Merged") -> str:
     """What was written, and how it compares."""
-    lines = [f"{done.path}: {'a run of fathom' if done.format == 'run' else 'Hugging Face'}, {done.dtype}"]
-    if done.packed:
-        lines.append(f"the adapter was trained on the model in {done.packed}: those are the weights it was added to")
-    if done.untied:
+    lines = [f"{merged.path}: {'a run of fathom' if merged.format == 'run' else 'Hugging Face'}, {merged.dtype}"]
+    if merged.packed:
+        lines.append(f"the adapter was trained on the model in {merged.packed}: those are the weights it was added to")
+    if merged.untied:
         lines.append("embed and unembed were one matrix and are two now: the adapter changes one of them")
-    lines.append(f"the adapter changes logits by up to {done.effect:.3g}")
-    lines.append(f"merged against apart, in fp32: max |dlogit| {done.max_difference:.2e}, KL {done.kl:.2e} nats")
+    lines.append(f"the adapter changes logits by up to {merged.effect:.3g}")
+    lines.append(f"merged against unmerged, in fp32: max |dlogit| {merged.max_difference:.2e}, KL {merged.kl:.2e} nats")
     return "\n".join(lines)
-
-
-QUANTIZE = "gguf: f32, f16, bf16, q8_0 or q4_0; llama2c: q8_0; default: as it is"
 
 
 @verb("export", "Write a model in another format and compare what was written, tensor by tensor.")
@@ -66,27 +62,27 @@ def export_command(model: str, kind: str, out: Path, quantize: str | None, as_js
     from fathom.formats.load import load
 
     network, tokenizer = load(model, dtype=call["dtype"] or "auto", device=call["device"] or "cpu")
-    done = export(network, tokenizer, kind, out, quantize)
-    click.echo(text(done), err=as_json)
+    exported = export(network, tokenizer, kind, out, quantize)
+    click.echo(exported_text(exported), err=as_json)
     if as_json:
-        print_json(plain(done) | {"equal": done.equal})
-    return 1 if done.tokenizer is False else 0
+        print_json(plain(exported) | {"equal": exported.equal})
+    return 1 if exported.tokenizer is False else 0
 
 
-def text(done: "Exported") -> str:
-    """What was written, and how it came back."""
-    from fathom.report.table import plain as as_text
+def exported_text(exported: "Exported") -> str:
+    """What was written, and how it was read back."""
+    from fathom.report.table import plain as text
     from fathom.report.table import table
 
-    lines = [f"{done.path}: {done.format}, {done.nbytes / 2**20:,.1f} MiB of weights"]
-    if done.equal:
-        lines.append(f"read back: all {sum(part.tensors for part in done.parts)} tensors equal to the bit")
+    lines = [f"{exported.path}: {exported.format}, {exported.nbytes / 2**20:,.1f} MiB of weights"]
+    if exported.equal:
+        lines.append(f"read back: all {sum(part.tensors for part in exported.parts)} tensors equal to the bit")
     else:
         heads = ("read back", "tensors", "equal", "largest error", "relative error")
         rows = [
             (p.name, str(p.tensors), str(p.equal), f"{p.max_error:.2e}", f"{100 * p.relative:.3f} %")
-            for p in done.parts
+            for p in exported.parts
         ]
-        lines.append(as_text(table(heads, rows, numbers=(1, 2, 3, 4))).rstrip())
-    said = {None: "none", True: "gives the same ids", False: "DIFFERS: do not use it for text"}
-    return "\n".join([*lines, f"tokenizer: {said[done.tokenizer]}"])
+        lines.append(text(table(heads, rows, numbers=(1, 2, 3, 4))).rstrip())
+    tokenizer = {None: "none", True: "gives the same ids", False: "DIFFERS: do not use it for text"}
+    return "\n".join([*lines, f"tokenizer: {tokenizer[exported.tokenizer]}"])

@@ -1,4 +1,6 @@
-"""`fathom svd MODEL`: spectra of weights, changes and adapters; and the loss against the rank of a change."""
+"""`fathom svd MODEL`: spectra of weights, changes and adapters, and the loss against the rank of a change; and
+`fathom extract BASE TUNED`: the best adapter of a full fine-tune, by singular value decomposition.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,60 +13,8 @@ from fathom.fields import build, plain
 from fathom.lab.result import RankOptions
 
 if TYPE_CHECKING:
-    from fathom.lab.survey import Survey
-if TYPE_CHECKING:
     from fathom.lab.extract import Extracted
-
-
-# `fathom extract BASE TUNED`: the best adapter of a full fine-tune, by singular value decomposition.
-
-
-@verb(
-    "extract",
-    "Write the best rank-R adapter of a full fine-tune as a PEFT folder, and how much of the change it holds.",
-)
-@click.argument("base")
-@click.argument("tuned")
-@click.option("-r", "--rank", type=int, default=8, show_default=True, help="Of each matrix.")
-@click.option("--target", "layers", multiple=True, metavar="NAME", help="Layers such as attn.q; default all-linear.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The adapter's folder.")
-def extract_command(
-    base: str, tuned: str, rank: int, layers: tuple[str, ...], out: Path, as_json: bool, **_: Any
-) -> None:
-    from fathom.lab.extract import extract
-
-    done = extract(base, tuned, rank, out, layers or ("all-linear",))
-    click.echo(text(done), err=as_json)
-    if as_json:
-        print_json(plain(done) | {"error": done.error})
-
-
-def text(done: "Extracted") -> str:
-    """What was written and what it leaves out."""
-    from fathom.report.table import plain as as_text
-    from fathom.report.table import table
-
-    heads = ("tensor", "shape", "|ΔW| / |W|", "rank", "error")
-    rows = [
-        (
-            p.name,
-            " x ".join(map(str, p.shape)),
-            f"{p.relative:.4f}",
-            f"{p.rank}" if p.rank else "none",
-            f"{p.error:.1%}",
-        )
-        for p in done.parts
-    ]
-    left = sum(not part.rank for part in done.parts)
-    lines = [
-        as_text(table(heads, rows, (1, 2, 3, 4)), 120).rstrip(),
-        f"error is |ΔW - ΔW_r| / |ΔW|; {done.error:.1%} for all that was changed together",
-        *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
-        *done.notes,
-        f"{done.folder}: rank {done.rank}, {done.parameters:,} numbers",
-    ]
-    return "\n".join(lines)
-
+    from fathom.lab.survey import Survey
 
 ABOUT = "Show the spectra of a model's weights, of a change or an adapter, or the loss against the rank of a change."
 DELTA = "Another version of MODEL, whose change is shown; at most two of --delta and --adapter."
@@ -101,62 +51,61 @@ def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool
         for name in ("deltas", "adapters", "only"):
             if call[name]:
                 raise FathomError(f"--loss-vs-rank trains its own change; leave out --{name.removesuffix('s')}")
-        found = experiment(model, build(RankOptions, given, "svd"), page, as_json)
+        result = run_experiment(model, build(RankOptions, given, "svd"), page, as_json)
     else:
         if other := sorted(given.keys() - {"seed", "device"}):
             raise FathomError(f"{other[0]} was given without --loss-vs-rank; only that experiment trains")
-        found = look(model, page, as_json, call)
+        result = run_survey(model, page, as_json, call)
+    if page is not None:
+        click.echo(f"report: {page}", err=True)
     if as_json:
-        print_json(found)
+        print_json(result)
 
 
-def look(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:
-    """Spectra as they are, on the terminal and as a page; without singular values for --json."""
+def run_survey(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:
+    """The survey on the terminal and as a page; without singular values for --json."""
     from fathom.cli.train import watching
-    from fathom.lab.pages import survey_page, write_page
-    from fathom.lab.result import write_json
+    from fathom.lab.pages import survey_page, write_report
     from fathom.lab.survey import survey
 
     with watching(model) as watch:
-        seen = survey(model, call["deltas"], call["adapters"], call["only"], watch)
-    click.echo(told(seen), err=as_json)
+        measured = survey(model, call["deltas"], call["adapters"], call["only"], watch)
+    click.echo(survey_text(measured), err=as_json)
+    values: dict[str, Any] = plain(measured)
     if page is not None:
-        numbers = write_json(plain(seen), page.with_suffix(".json"))
-        write_page(page, survey_page(seen, numbers.name))
-        click.echo(f"report: {page}", err=True)
-    found: dict[str, Any] = plain(seen)
-    for section in found["sections"]:
-        for measured in section["measured"]:
-            del measured["values"]
-    return found
+        write_report(page, survey_page(measured, page.with_suffix(".json").name), values)
+    for section in values["sections"]:
+        for spectrum in section["measured"]:
+            del spectrum["values"]
+    return values
 
 
-def told(seen: "Survey") -> str:
+def survey_text(survey: "Survey") -> str:
     """A survey for the terminal."""
     from fathom.lab import report
     from fathom.report.table import plain as text
     from fathom.report.table import table
 
     lines = []
-    for section in seen.sections:
-        rows = [report.row(m) for m in section.measured]
-        lines += [section.title, text(table(report.HEADS, rows, report.NUMERIC), 140), report.said_of(section), ""]
+    for section in survey.sections:
+        rows = [*map(report.spectrum_row, section.measured)]
+        lines += [section.title, text(table(report.HEADS, rows, range(1, len(report.HEADS))), 140)]
+        lines += [report.summary(section), ""]
         if section.intruders:
-            rows = [report.intruder_row(e) for e in section.intruders]
+            rows = [*map(report.intruder_row, section.intruders)]
             lines += [text(table(report.INTRUDER_HEADS, rows, (1, 2, 3)), 140)]
-    if seen.meetings:
-        rows = [report.met(meeting) for meeting in seen.meetings]
-        lines += [text(table(report.MEETING_HEADS, rows, range(1, 8)), 140)]
-    return "\n".join([*lines, *report.sampled(seen)]).rstrip()
+    if survey.meetings:
+        rows = [*map(report.comparison_row, survey.meetings)]
+        lines += [text(table(report.COMPARISON_HEADS, rows, range(1, 8)), 140)]
+    return "\n".join([*lines, *report.sampling_notes(survey)]).rstrip()
 
 
-def experiment(model: str, options: RankOptions, page: Path | None, as_json: bool) -> dict[str, Any]:
+def run_experiment(model: str, options: RankOptions, page: Path | None, as_json: bool) -> dict[str, Any]:
     """Loss against rank, watched, on the terminal and as a page."""
     from fathom.cli.train import watching
     from fathom.lab import report
-    from fathom.lab.pages import rank_page, write_page
+    from fathom.lab.pages import rank_page, write_report
     from fathom.lab.rank import loss_vs_rank
-    from fathom.lab.result import write_json
     from fathom.report.table import plain as text
     from fathom.report.table import table
     from fathom.train.signals import stop_on_signal
@@ -170,9 +119,49 @@ def experiment(model: str, options: RankOptions, page: Path | None, as_json: boo
     click.echo(text(table(report.RANK_HEADS, report.rank_rows(result), range(8)), 140), err=as_json)
     click.echo(text(table(report.CHANGE_HEADS, report.change_rows(result), range(1, 7)), 140), err=as_json)
     click.echo("\n".join(report.conclusions(result)), err=True)
+    values: dict[str, Any] = plain(result)
     if page is not None:
-        numbers = write_json(plain(result), page.with_suffix(".json"))
-        write_page(page, rank_page(result, numbers.name))
-        click.echo(f"report: {page}", err=True)
-    found: dict[str, Any] = plain(result)
-    return found
+        write_report(page, rank_page(result, page.with_suffix(".json").name), values)
+    return values
+
+
+@verb(
+    "extract",
+    "Write the best rank-R adapter of a full fine-tune as a PEFT folder, and how much of the change it holds.",
+)
+@click.argument("base")
+@click.argument("tuned")
+@click.option("-r", "--rank", type=int, default=8, show_default=True, help="Of each matrix.")
+@click.option("--target", "layers", multiple=True, metavar="NAME", help="Layers such as attn.q; default all-linear.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The adapter's folder.")
+def extract_command(
+    base: str, tuned: str, rank: int, layers: tuple[str, ...], out: Path, as_json: bool, **_: Any
+) -> None:
+    from fathom.lab.extract import extract
+
+    extracted = extract(base, tuned, rank, out, layers or ("all-linear",))
+    click.echo(extracted_text(extracted), err=as_json)
+    if as_json:
+        print_json(plain(extracted) | {"error": extracted.error})
+
+
+def extracted_text(extracted: "Extracted") -> str:
+    """What was written and what it leaves out."""
+    from fathom.lab.report import shape_text
+    from fathom.report.table import plain as text
+    from fathom.report.table import table
+
+    heads = ("tensor", "shape", "|ΔW| / |W|", "rank", "error")
+    rows = [
+        (part.name, shape_text(part.shape), f"{part.relative:.4f}", f"{part.rank or 'none'}", f"{part.error:.1%}")
+        for part in extracted.parts
+    ]
+    left = sum(not part.rank for part in extracted.parts)
+    lines = [
+        text(table(heads, rows, (1, 2, 3, 4)), 120).rstrip(),
+        f"error is |ΔW - ΔW_r| / |ΔW|; {extracted.error:.1%} for all that was changed together",
+        *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
+        *extracted.notes,
+        f"{extracted.folder}: rank {extracted.rank}, {extracted.parameters:,} parameters",
+    ]
+    return "\n".join(lines)

@@ -75,7 +75,7 @@ def export(
     """
     write, settings = writer(format, quantize, model.embed.weight.dtype)
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise FathomError(f"{out} is there already; give another -o, or remove it first")
+        raise FathomError(f"{out} exists; give another -o, or remove it first")
     write(out, model.config, plain_state(model), tokenizer, **settings)
     return read_back(out, model, tokenizer)
 

@@ -1,7 +1,7 @@
-"""How low is the rank of what fine-tuning changes? Train a model in full, cut its change at rank r, measure the loss.
+"""How low is the rank of what fine-tuning changes? Train a model in full, truncate its change, measure the loss.
 
-The same cut of the weights themselves, the same change along random directions, and LoRA trained at each rank stand
-beside it: same data, same order, same steps (Aghajanyan et al. 2020; Hu et al. 2021). One seed, one text, one budget.
+Beside it the same truncation of the weights themselves, the change along random directions, and LoRA trained at each
+rank: same data, same order, same steps (Aghajanyan et al. 2020; Hu et al. 2021). One seed, one text, one budget.
 """
 
 import copy
@@ -18,14 +18,13 @@ from torch import Tensor
 
 from fathom.adapters import lora, targets
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.svd import SVD, normal, svd
+from fathom.adapters.svd import SVD, svd
 from fathom.data.batches import Batch
 from fathom.data.records import is_record_file
 from fathom.errors import FathomError
 from fathom.formats.load import load, needed
-from fathom.lab.extract import Ranks, cheapest, parameters
-from fathom.lab.result import Change, Point, RankOptions, RankResult, Recommended, Text
-from fathom.lab.spectra import chance, numbers
+from fathom.lab.result import MatrixResult, Point, RankOptions, RankResult, Recommended, Text
+from fathom.lab.spectra import RankSummary, chance
 from fathom.machine import describe
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
@@ -35,18 +34,19 @@ from fathom.train.loop import Batches, Session, evaluate, fit, update
 from fathom.train.options import FinetuneOptions
 from fathom.train.precision import choose
 
-# What all trainings of an experiment stand on: the data of a fine-tune, what it is validated on, a number of steps.
-#
-# A model is trained in memory and measured; nothing is kept on disk. Does not know which of its parameters learn.
-
-SHORT, LONG = 128, 512  # tokens in view of text and of records, where the model could have more
+SHORT, LONG = 128, 512  # default context length for text and for records, where the model has more
 PROBE, FEWEST, SLACK = 4, 10, 0.8  # steps that are timed; fewest of a training; part of the time that is planned
 EVALUATIONS = 50  # about how many losses an experiment measures
+TARGETS = ("all-linear", "embed", "unembed")  # all that multiplies; a tied unembedding gets an adapter of its own
+ALPHA = 4.0  # over sqrt(rank): with alpha / rank every rank would need its own learning rate (Kalajdzievski 2023)
+
+Weights = Mapping[str, Tensor]
+Allocation = Mapping[str, int]  # the rank of each matrix
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The same for every training and every loss."""
+class Experiment:
+    """What every training and every loss has in common. Models are trained in memory; nothing is kept on disk."""
 
     options: RankOptions
     text: Text
@@ -62,7 +62,7 @@ class Ground:
         return evaluate(model, self.validation, choose(self.options.training(1, 1.0), model.config, device))
 
     def train(self, model: Transformer, rate: float, what: str) -> float:
-        """Train what has a gradient for `steps` steps; returns the loss. FathomError where it was stopped."""
+        """Train what has gradients for `steps` steps; returns the loss. FathomError where it was stopped."""
         session = Session(model, self.options.training(self.steps, rate), next(model.parameters()).device)
 
         def listen(event: Event) -> None:
@@ -77,84 +77,79 @@ class Ground:
 
 
 @contextmanager
-def standing(
+def prepared(
     model: Transformer, tokenizer: Tokenizer, options: RankOptions, report: Report, stop: Callable[[], bool]
-) -> Iterator[Ground]:
-    """The data of a fine-tune in a folder that goes with the block, and how many steps the minutes allow."""
-    most = model.config.context_length
-    length = options.context_length or min(most, LONG if is_record_file(options.data) else SHORT)
-    if length > most:
-        raise FathomError(f"context_length is {length}; the model has {most}, give at most that")
+) -> Iterator[Experiment]:
+    """The data of a fine-tune in a temporary folder, and how many steps the minutes allow."""
+    longest = model.config.context_length
+    length = options.context_length or min(longest, LONG if is_record_file(options.data) else SHORT)
+    if length > longest:
+        raise FathomError(f"context_length is {length}; the model has {longest}, give at most that")
     training, tuning = options.training(1, 1.0), FinetuneOptions(method="full")
     with tempfile.TemporaryDirectory() as folder:
         facts = prepare(Path(folder) / "data", tokenizer, training, tuning, length, silent)
-        base = Base(path="", fingerprint="")  # the data do not hang on it
+        base = Base(path="", fingerprint="")  # the data do not depend on it
         run = TunedRun(Path(folder), model.config, training, tokenizer, facts, base, tuning, length)
         validation = run.validation()
         rows = sum(len(chunk if isinstance(chunk, Tensor) else chunk.ids) for chunk in validation)
         text = Text(facts.corpus, facts.fingerprint, facts.kind, facts.n_train, facts.n_val, rows)
-        ground = Ground(options, text, run.batches(), validation, options.steps or 0, report, stop)
-        yield ground if options.steps else replace(ground, steps=planned(model, ground))
+        experiment = Experiment(options, text, run.batches(), validation, options.steps or 0, report, stop)
+        yield experiment if options.steps else replace(experiment, steps=affordable_steps(model, experiment))
 
 
-def planned(model: Transformer, ground: Ground) -> int:
-    """The steps of each training, so that all of them and all losses take the minutes."""
-    session = Session(copy.deepcopy(model), ground.options.training(PROBE, 1e-9), next(model.parameters()).device)
-    update(session, ground.batches.at(0))  # warms up
+def affordable_steps(model: Transformer, experiment: Experiment) -> int:
+    """The steps of each training with which all of them and all losses take the minutes."""
+    options = experiment.options
+    session = Session(copy.deepcopy(model), options.training(PROBE, 1e-9), next(model.parameters()).device)
+    update(session, experiment.batches.at(0))  # warms up
     start = time.monotonic()
     for step in range(1, PROBE):
-        update(session, ground.batches.at(step))
+        update(session, experiment.batches.at(step))
     each = (time.monotonic() - start) / (PROBE - 1)
     start = time.monotonic()
-    ground.loss(session.model)
+    experiment.loss(session.model)
     fixed = EVALUATIONS * (time.monotonic() - start)
-    adapters = sum(rank > 0 for rank in ground.options.ranks) or model.config.d_model.bit_length()
+    adapters = sum(rank > 0 for rank in options.ranks) or model.config.d_model.bit_length()
     trainings = 2 + adapters  # in full, at each rank, and at the recommended ones
-    steps = int((SLACK * 60 * ground.options.minutes - fixed) / (trainings * each))
+    steps = int((SLACK * 60 * options.minutes - fixed) / (trainings * each))
     if steps < FEWEST:
-        needed = (fixed + FEWEST * trainings * each) / SLACK / 60
+        required = (fixed + FEWEST * trainings * each) / SLACK / 60
         raise FathomError(
-            f"minutes={ground.options.minutes:g} is too short: {trainings} trainings of {FEWEST} steps take"
-            f" {needed:.1f} minutes here; give more minutes, fewer ranks or a smaller batch_size"
+            f"minutes={options.minutes:g} is too short: {trainings} trainings of {FEWEST} steps take"
+            f" {required:.1f} minutes here; give more minutes, fewer ranks or a smaller batch_size"
         )
     return steps
 
 
-Weights = Mapping[str, Tensor]
-TARGETS = ("all-linear", "embed", "unembed")  # all that multiplies; a tied unembedding gets an adapter of its own
-
-ALPHA = 4.0  # over sqrt(rank): with alpha / rank every rank would want a learning rate of its own (Kalajdzievski 2023)
-
-
 @dataclass(frozen=True)
-class Tuned:
-    """A full fine-tune taken apart: each matrix before, and the SVD of its change and of what it became."""
+class DecomposedFinetune:
+    """A full fine-tune: each matrix before, and the SVD of its change and of what it became."""
 
-    model: Transformer  # whose matrices are replaced by what is measured; norms and biases stay as they were trained
+    model: Transformer  # its matrices are replaced by what is measured; norms and biases stay as they were trained
     before: Weights
     change: Mapping[str, SVD]
     after: Mapping[str, SVD]
 
-    def cut(self, ranks: Ranks) -> Weights:
+    def cut(self, ranks: Allocation) -> Weights:
         """W + the best of each rank of dW."""
         return {name: w + self.change[name].cut(ranks[name]).matrix() for name, w in self.before.items()}
 
     def weights(self, rank: int) -> Weights:
         """The best of this rank of W + dW."""
-        return {name: term.cut(min(rank, len(term.s))).matrix() for name, term in self.after.items()}
+        return {name: terms.cut(min(rank, len(terms.s))).matrix() for name, terms in self.after.items()}
 
     def at_random(self, rank: int, seed: int) -> Weights:
-        """W + the part of dW along `rank` random directions of its smaller side: a cut that knows nothing of dW."""
-        random, made = torch.Generator().manual_seed(seed), {}
+        """W + the part of dW along `rank` random directions of its smaller side: a cut that ignores dW."""
+        generator, cut = torch.Generator().manual_seed(seed), {}
         for name, w in self.before.items():
             side, change = min(w.shape), self.change[name].matrix()
-            q = torch.linalg.qr(normal(side, min(rank, side), random)).Q.to(w)  # (min(m, n), r)
-            made[name] = w + (q @ (q.T @ change) if len(w) == side else change @ q @ q.T)
-        return made
+            q = torch.linalg.qr(torch.randn(side, min(rank, side), generator=generator)).Q.to(w)  # (min(m, n), r)
+            cut[name] = w + (q @ (q.T @ change) if len(w) == side else change @ q @ q.T)
+        return cut
 
-    def uniform(self, rank: int) -> Ranks:
-        """The same rank for each matrix, as far as it can have it."""
-        return {name: min(rank, len(term.s)) for name, term in self.change.items()}
+    def uniform(self, rank: int) -> Allocation:
+        """The same rank for each matrix, or its full rank where that is smaller."""
+        return {name: min(rank, len(terms.s)) for name, terms in self.change.items()}
 
 
 def loss_vs_rank(
@@ -163,21 +158,21 @@ def loss_vs_rank(
     """The whole experiment on the model at `path`. FathomError where fine-tuning does not lower the loss."""
     start = time.monotonic()
     model, tokenizer = load(path, dtype="fp32", device=options.device)
-    ranks = chosen(options, model)
-    with standing(model, needed(tokenizer, path), options, report, stop) as ground:
-        tuned, losses = tune(model, ground)
-        change = points(ranks, tuned, ground, lambda rank: tuned.cut(tuned.uniform(rank)))
-        weight = points(ranks, tuned, ground, tuned.weights)
-        random = points(ranks, tuned, ground, lambda rank: tuned.at_random(rank, options.seed))
-        best, cut = recommend(tuned, ground, losses)
-        adapted, trained = adapters(model, tuned, [rank for rank in ranks if rank], ground)
-        recommended = Recommended(*cut, adapt(model, best, ground)[1])
+    ranks = requested_ranks(options, model)
+    with prepared(model, needed(tokenizer, path), options, report, stop) as experiment:
+        tuned, losses = finetune(model, experiment)
+        change = points(ranks, tuned, experiment, lambda rank: tuned.cut(tuned.uniform(rank)))
+        weight = points(ranks, tuned, experiment, tuned.weights)
+        random = points(ranks, tuned, experiment, lambda rank: tuned.at_random(rank, options.seed))
+        best, cut = recommend(tuned, experiment, losses)
+        adapted, trained = train_adapters(model, tuned, [rank for rank in ranks if rank], experiment)
+        recommended = Recommended(*cut, train_adapter(model, best, experiment)[1])
     return RankResult(
         model=str(path),
         options=options,
-        text=ground.text,
+        text=experiment.text,
         machine=describe(model.embed.weight.device),
-        steps=ground.steps,
+        steps=experiment.steps,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=time.monotonic() - start,
         base=losses[0],
@@ -186,29 +181,12 @@ def loss_vs_rank(
         weight=weight,
         chance=random,
         lora=trained,
-        matrices=tuple(described(name, tuned, best[name], name in adapted) for name in tuned.before),
+        matrices=tuple(matrix_result(name, tuned, best[name], name in adapted) for name in tuned.before),
         recommended=recommended,
     )
 
 
-def tune(model: Transformer, ground: Ground) -> tuple[Tuned, tuple[float, float]]:
-    """Train a copy of the model in full and take its change apart; and the loss before and after."""
-    base = ground.loss(model)
-    tuned = copy.deepcopy(model).requires_grad_(True)
-    after = ground.train(tuned, ground.options.learning_rate, "steps of the full fine-tune")
-    ground.report(Note(f"full fine-tune: loss {base:.4f} before, {after:.4f} after {ground.steps} steps"))
-    if not after < base:
-        raise FathomError(
-            f"fine-tuning took the loss from {base:.4f} to {after:.4f}: no improvement to find the rank of; use a"
-            " text the model does not know yet, more --minutes, or a lower learning rate"
-        )
-    before = {name: w.detach() for name, w in model.named_parameters() if w.ndim == 2}
-    trained = {name: tuned.get_parameter(name).detach().clone() for name in before}
-    change = {name: svd(trained[name] - w) for name, w in before.items()}
-    return Tuned(tuned, before, change, {name: svd(w) for name, w in trained.items()}), (base, after)
-
-
-def chosen(options: RankOptions, model: Transformer) -> list[int]:
+def requested_ranks(options: RankOptions, model: Transformer) -> list[int]:
     """The ranks asked for, or 0, 1, 2, 4, ... and the largest that a matrix can have."""
     full = max(min(w.shape) for w in model.parameters() if w.ndim == 2)
     if options.ranks and (large := max(options.ranks)) > full:
@@ -217,66 +195,114 @@ def chosen(options: RankOptions, model: Transformer) -> list[int]:
     return sorted(set(options.ranks)) or [0, *doubled, full]
 
 
-def points(ranks: list[int], tuned: Tuned, ground: Ground, cut: Callable[[int], Weights]) -> tuple[Point, ...]:
+def finetune(model: Transformer, experiment: Experiment) -> tuple[DecomposedFinetune, tuple[float, float]]:
+    """Train a copy of the model in full and decompose its change; and the loss before and after."""
+    base = experiment.loss(model)
+    tuned = copy.deepcopy(model).requires_grad_(True)
+    after = experiment.train(tuned, experiment.options.learning_rate, "steps of the full fine-tune")
+    experiment.report(Note(f"full fine-tune: loss {base:.4f} before, {after:.4f} after {experiment.steps} steps"))
+    if not after < base:
+        raise FathomError(
+            f"fine-tuning took the loss from {base:.4f} to {after:.4f}: no improvement to find the rank of; use a"
+            " text the model does not know yet, more --minutes, or a lower learning rate"
+        )
+    before = {name: w.detach() for name, w in model.named_parameters() if w.ndim == 2}
+    trained = {name: tuned.get_parameter(name).detach().clone() for name in before}
+    change = {name: svd(trained[name] - w) for name, w in before.items()}
+    return DecomposedFinetune(tuned, before, change, {name: svd(w) for name, w in trained.items()}), (base, after)
+
+
+def points(
+    ranks: list[int], tuned: DecomposedFinetune, experiment: Experiment, cut: Callable[[int], Weights]
+) -> tuple[Point, ...]:
     """The loss of each rank's cut."""
     return tuple(
-        Point(rank, measured(tuned, ground, cut(rank)), parameters(tuned.change, tuned.uniform(rank))) for rank in ranks
+        Point(rank, loss_with(tuned, experiment, cut(rank)), n_parameters(tuned.change, tuned.uniform(rank)))
+        for rank in ranks
     )
 
 
 @torch.no_grad()
-def measured(tuned: Tuned, ground: Ground, weights: Weights) -> float:
+def loss_with(tuned: DecomposedFinetune, experiment: Experiment, weights: Weights) -> float:
     """The loss of the tuned model with these matrices."""
     for name, w in weights.items():
         tuned.model.get_parameter(name).copy_(w)
-    return ground.loss(tuned.model)
+    return experiment.loss(tuned.model)
 
 
-def recommend(tuned: Tuned, ground: Ground, losses: tuple[float, float]) -> tuple[Ranks, tuple[float, float, int]]:
-    """A rank for each matrix that together keep enough; and what they keep, at which loss, with how many numbers."""
-    keep, limit = ground.options.keep, losses[0] - ground.options.keep * (losses[0] - losses[1])
-    best = cheapest(tuned.change, lambda ranks: measured(tuned, ground, tuned.cut(ranks)) <= limit)
-    return best, (keep, measured(tuned, ground, tuned.cut(best)), parameters(tuned.change, best))
+def recommend(
+    tuned: DecomposedFinetune, experiment: Experiment, losses: tuple[float, float]
+) -> tuple[Allocation, tuple[float, float, int]]:
+    """A rank for each matrix that together keep enough; and what they keep, at which loss, with how many parameters."""
+    keep = experiment.options.keep
+    limit = losses[0] - keep * (losses[0] - losses[1])
+    best = fewest_terms(tuned.change, lambda ranks: loss_with(tuned, experiment, tuned.cut(ranks)) <= limit)
+    return best, (keep, loss_with(tuned, experiment, tuned.cut(best)), n_parameters(tuned.change, best))
 
 
-def adapters(model: Transformer, tuned: Tuned, ranks: list[int], ground: Ground) -> tuple[set[str], tuple[Point, ...]]:
+def n_parameters(changes: Mapping[str, SVD], ranks: Allocation) -> int:
+    """Of an adapter of these ranks."""
+    return sum(ranks[name] * sum(change.shape) for name, change in changes.items())
+
+
+def allocate(changes: Mapping[str, SVD], count: int) -> dict[str, int]:
+    """A rank for each matrix: `count` terms in all, by sigma^2 / (m + n), the energy per parameter.
+
+    A term of a change (m, n) costs m + n parameters and holds sigma^2, so this order loses least for every budget.
+    """
+    worth = torch.cat([change.s.double().square() / sum(change.shape) for change in changes.values()])
+    owner = torch.cat([torch.full_like(change.s, i) for i, change in enumerate(changes.values())]).long()
+    chosen = owner[worth.argsort(descending=True, stable=True)[:count]]
+    counts = torch.bincount(chosen, minlength=len(changes)).tolist()
+    return dict(zip(changes, counts))
+
+
+def fewest_terms(changes: Mapping[str, SVD], enough: Callable[[Allocation], bool], tries: int = 10) -> dict[str, int]:
+    """The smallest allocation that is `enough`, by bisection; all terms are taken to be enough."""
+    low, high = 0, sum(len(change.s) for change in changes.values())
+    for _ in range(tries):
+        if high - low <= max(1, high // 50):
+            break
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(allocate(changes, middle)) else (middle, high)
+    return allocate(changes, high)
+
+
+def train_adapters(
+    model: Transformer, tuned: DecomposedFinetune, ranks: list[int], experiment: Experiment
+) -> tuple[set[str], tuple[Point, ...]]:
     """LoRA trained at each rank, and the matrices it was put on."""
     adapted, trained = set[str](), []
     for rank in ranks:
-        names, loss, count = adapt(model, tuned.uniform(rank), ground)
-        ground.report(Note(f"LoRA, rank {rank}: loss {loss:.4f}"))
+        names, loss, count = train_adapter(model, tuned.uniform(rank), experiment)
+        experiment.report(Note(f"LoRA, rank {rank}: loss {loss:.4f}"))
         adapted |= names
         trained.append(Point(rank, loss, count))
     return adapted, tuple(trained)
 
 
-def adapt(model: Transformer, ranks: Ranks, ground: Ground) -> tuple[set[str], float, int]:
-    """Train LoRA with these ranks on a copy of the model: the matrices it was put on, its loss and its numbers."""
+def train_adapter(model: Transformer, ranks: Allocation, experiment: Experiment) -> tuple[set[str], float, int]:
+    """Train LoRA with these ranks on a copy of the model: the matrices it was put on, its loss and its parameters."""
     copied, layers = copy.deepcopy(model), {name.removesuffix(".weight"): rank for name, rank in ranks.items()}
     if copied.config.tie_embeddings:
         layers["unembed"] = layers["embed"]
-    wanted = tuple((layer, rank) for layer, rank in layers.items() if rank and layer in reachable(copied))
+    known = targets.select(copied, TARGETS)
+    wanted = tuple((layer, rank) for layer, rank in layers.items() if rank and layer in known)
     options = LoraOptions(rank=1, alpha=ALPHA, rslora=True, targets=tuple(layer for layer, _ in wanted), ranks=wanted)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tied ends, which get two adapters here: the page says so
-        names = lora.add(copied, options, seed=ground.options.seed)
-    loss = ground.train(copied, ground.options.lora_learning_rate, f"steps of LoRA, rank {max(ranks.values())}")
+        warnings.simplefilter("ignore")  # of tied embeddings, which get two adapters here: the page says so
+        names = lora.add(copied, options, seed=experiment.options.seed)
+    loss = experiment.train(copied, experiment.options.lora_learning_rate, f"steps of LoRA, rank {max(ranks.values())}")
     return {f"{name}.weight" for name in names}, loss, sum(p.numel() for p in lora.parameters(copied))
 
 
-def reachable(model: Transformer) -> set[str]:
-    """The layers that an adapter can be put on."""
-    return set(targets.select(model, TARGETS))
-
-
-def described(name: str, tuned: Tuned, rank: int, adapted: bool) -> Change:
-    """One matrix for the report."""
+def matrix_result(name: str, tuned: DecomposedFinetune, rank: int, adapted: bool) -> MatrixResult:
     before, change = tuned.before[name], tuned.change[name]
-    return Change(
+    return MatrixResult(
         name=name,
         shape=tuple(before.shape),
-        weight=numbers(tuned.after[name].s),
-        change=numbers(change.s),
+        weight=RankSummary.of(tuned.after[name].s),
+        change=RankSummary.of(change.s),
         chance=chance(change.shape),
         relative=float(change.s.norm() / before.norm()),
         adapted=adapted,

@@ -1,25 +1,22 @@
-"""What a loss-versus-rank experiment has measured, as one JSON file from which the report takes every number.
+"""A loss-versus-rank experiment as values: its options, and its results, from which the report takes every number.
 
-Losses are in nats per token on the same validation windows. Does not train.
+Losses are in nats per token on the same validation windows. Does not import torch.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError
-from fathom.files import atomic_write
-from fathom.lab.spectra import Numbers
 from fathom.train.options import TrainOptions
 
-# Everything that decides what a loss-versus-rank experiment is. Does not import torch.
+if TYPE_CHECKING:
+    from fathom.lab.spectra import RankSummary
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankOptions:
-    """What `fathom svd MODEL --loss-vs-rank` can be told. All trainings share data, order, batch and steps."""
+    """Of `fathom svd MODEL --loss-vs-rank`. All trainings share data, order, batch and steps."""
 
     data: str = "python-docs"  # as fathom finetune takes them: text, or .json and .jsonl records
     ranks: tuple[int, ...] = ()  # none: 0, 1, 2, 4, ... up to the largest a matrix can have
@@ -29,7 +26,7 @@ class RankOptions:
     batch_size: int = 8
     context_length: int | None = None  # None: the model's own, at most 128 for text and 512 for records
     learning_rate: float = 3e-3  # of all weights
-    lora_learning_rate: float = 1.5e-2  # of adapters, which start at 0 and have further to go
+    lora_learning_rate: float = 1.5e-2  # of adapters, which start at 0
     eval_windows: int = 64  # validation windows, the same for every loss
     keep: float = 0.9  # part of the improvement that the recommended ranks must keep
     device: str = "auto"
@@ -48,7 +45,7 @@ class RankOptions:
         self.training(1, self.lora_learning_rate)
 
     def training(self, steps: int, rate: float) -> TrainOptions:
-        """How weights are trained for this many steps: AdamW, the rate along a line to 0, nothing decayed."""
+        """AdamW for this many steps, with a learning rate that falls linearly to 0 and no weight decay."""
         return TrainOptions(
             data=self.data,
             seed=self.seed,
@@ -68,7 +65,7 @@ class RankOptions:
 
 @dataclass(frozen=True)
 class Point:
-    """The loss at one rank, and how many numbers an adapter of that rank has."""
+    """The loss at one rank, and how many parameters an adapter of that rank has."""
 
     rank: int
     loss: float
@@ -76,26 +73,26 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One matrix: its own spectrum, that of its change, and what chance would give in its shape."""
+class MatrixResult:
+    """One matrix: its own spectrum, that of its change, and that of a random matrix of its shape."""
 
     name: str
     shape: tuple[int, ...]
-    weight: Numbers
-    change: Numbers
-    chance: Numbers
+    weight: "RankSummary"
+    change: "RankSummary"
+    chance: "RankSummary"
     relative: float  # |dW| / |W|, Frobenius
     adapted: bool  # whether LoRA was trained on it
     rank: int  # recommended
 
     @property
-    def full(self) -> int:
+    def max_rank(self) -> int:
         return min(self.shape)
 
 
 @dataclass(frozen=True)
 class Recommended:
-    """The cheapest ranks, matrix by matrix, whose truncated change keeps the wanted part of the improvement."""
+    """The cheapest ranks, matrix by matrix, whose truncated change keeps the requested part of the improvement."""
 
     keep: float
     loss: float
@@ -105,19 +102,19 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Text:
-    """What was learned from."""
+    """The data of the fine-tune."""
 
     name: str
     fingerprint: str  # sha256
     kind: str  # what the data are, in words
-    n_train: int  # tokens that are learned
+    n_train: int  # tokens to train on
     n_val: int
-    rows: int  # that every loss is measured on
+    rows: int  # on which every loss is measured
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """Everything a report needs."""
+    """Everything that the report shows."""
 
     model: str
     options: RankOptions
@@ -132,20 +129,13 @@ class RankResult:
     weight: tuple[Point, ...]  # the best rank r of W + dW
     chance: tuple[Point, ...]  # W + dW seen along r random directions
     lora: tuple[Point, ...]  # trained at rank r
-    matrices: tuple[Change, ...]
+    matrices: tuple[MatrixResult, ...]
     recommended: Recommended
 
     def kept(self, loss: float) -> float:
-        """The part of the full fine-tune's improvement that a loss stands for: 0 before, 1 after."""
+        """The part of the full fine-tune's improvement that a loss keeps: 0 the loss before, 1 the loss after."""
         return (self.base - loss) / (self.base - self.tuned)
 
     def enough(self, points: tuple[Point, ...]) -> Point | None:
-        """The first of these ranks that keeps the wanted part of the improvement."""
+        """The first of these ranks that keeps the requested part of the improvement."""
         return next((point for point in points if self.kept(point.loss) >= self.options.keep), None)
-
-
-def write_json(value: Any, path: Path) -> Path:
-    """Plain values as JSON, whole or as it was before."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    return path

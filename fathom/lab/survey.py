@@ -1,10 +1,11 @@
-"""One look at a model: the spectra of its weights, of what was done to them, and how two such changes lie.
+"""A survey of a model: the spectra of its weights and of what changed them, and how two such changes compare.
 
-Does not print and does not draw; `report` and `page` say what is in a Survey.
+Angles say whether two changes learned the same directions; intruders, whether a change brought directions that are
+like none of the matrix. Both have what chance would give beside them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,85 +13,59 @@ from torch import Tensor
 
 from fathom.adapters import lora, peft
 from fathom.adapters.layer import Dora, EmbeddingLora, Lora, LoraLinear
-from fathom.adapters.svd import (
-    SVD,
-    Intruder,
-    intruders,
-    numerical_rank,
-    overlap,
-    principal_angles,
-    sampled_svd,
-    svd,
-    svd_of_product,
-)
+from fathom.adapters.svd import SVD, Intruder, intruders, numerical_rank, overlap, principal_angles, svd
 from fathom.errors import FathomError
-from fathom.formats.load import read
-from fathom.lab.spectra import (
-    LARGE,
-    SAMPLED,
-    Matrices,
-    Measured,
-    measure,
-    measure_product,
-    open_matrices,
-    same,
-    spectra,
-)
+from fathom.lab.matrices import Matrices, open_matrices, require_same
+from fathom.lab.spectra import Delta, Spectrum, is_large, spectrum, terms
 from fathom.train.events import Prepared, Report, silent
 
-# What was added to a model's matrices: by training them all, or by an adapter.
-#
-# A change is a matrix, or the two factors of one where it has them; then it is never multiplied out. Does not know
-# what is done with it.
-
-Delta = Tensor | tuple[Tensor, Tensor]  # (m, n), or b (m, r) and a (r, n)
+DIRECTIONS = 8  # of a change of full rank, its strongest
+STRONGEST = 10  # directions among which intruders are sought
 
 
 @dataclass(frozen=True)
-class Changed:
-    """A change of some matrices of a model, read one by one. `rank` is how many directions it has, None: all."""
+class Change:
+    """What was added to some matrices of a model, read one by one. `rank` is how many directions it has, None: all."""
 
     title: str
     names: tuple[str, ...]
     read: Callable[[str], Delta]
     rank: int | None = None
 
-    def measure(self, name: str) -> Measured:
-        delta = self.read(name)
-        return measure(name, delta) if isinstance(delta, Tensor) else measure_product(name, *delta)
-
-    def directions(self, name: str) -> SVD:
-        """All of them, or of a large matrix the strongest."""
-        delta = self.read(name)
-        if not isinstance(delta, Tensor):
-            return svd_of_product(*delta)
-        return svd(delta) if min(delta.shape) <= LARGE else sampled_svd(delta, SAMPLED).svd
+    def within(self, base: Matrices) -> "Change":
+        """The part of it in these matrices."""
+        names = tuple(name for name in self.names if name in base.stored)
+        if not names:
+            raise FathomError(f"the {self.title} is in none of the matrices that were asked for")
+        return replace(self, names=names)
 
 
-def between(base: Matrices, tuned: Matrices) -> Changed:
+def between(base: Matrices, tuned: Matrices) -> Change:
     """From one version of a model, or of any file of matrices, to another."""
-
-    def difference(name: str) -> Tensor:
-        before = base.read(name)
-        return tuned.read(name).to(before.dtype) - before
-
-    return Changed(f"change from {base.path} to {tuned.path}", tuple(same(base, tuned)), difference)
+    require_same(base, tuned)
+    return Change(
+        f"change from {base.path} to {tuned.path}", tuple(base.stored), lambda name: difference(base, tuned, name)
+    )
 
 
-def of_adapter(base: Matrices, folder: Path) -> Changed:
+def difference(base: Matrices, tuned: Matrices, name: str) -> Tensor:
+    """dW, in fp32 or fp64."""
+    before = base.read(name)
+    return tuned.read(name).to(before.dtype) - before
+
+
+def of_adapter(base: Matrices, folder: Path) -> Change:
     """What an adapter adds to its base."""
-    if base.opened is None:
-        raise FathomError(f"{base.path} is no model but a file of tensors; an adapter needs the model it is for")
-    model = read(base.opened, torch.float32)
+    model = base.model()
     peft.load(model, folder, "adapter", base.path)
     parts = {f"{layer}.weight": part for layer, part in lora.wrapped(model, "adapter").items()}
     rank = max(len(part.adapters["adapter"].a) for part in parts.values())  # type: ignore[arg-type]
-    return Changed(f"adapter {folder}", tuple(parts), lambda name: delta_of(parts[name], "adapter"), rank)
+    return Change(f"adapter {folder}", tuple(parts), lambda name: delta_of(parts[name], "adapter"), rank)
 
 
 @torch.no_grad()
 def delta_of(part: LoraLinear, name: str) -> Delta:
-    """The factors of what an adapter adds; DoRA's change has none, as it turns whole rows."""
+    """The factors of an adapter's delta; DoRA's has none, as it rescales whole rows."""
     adapter = part.adapters[name]
     if not isinstance(adapter, Lora) or isinstance(adapter, Dora):
         return part.delta(name)
@@ -99,61 +74,54 @@ def delta_of(part: LoraLinear, name: str) -> Delta:
     return (b, a) if len(a) <= min(len(b), a.shape[1]) else b @ a
 
 
-# Two changes of one model laid beside each other, and one change beside the matrices it was made to.
-#
-# Angles say whether two adapters learned the same directions; intruders, whether a change brought directions that the
-# matrix had nothing like. Both have what chance would give beside them.
-
-DIRECTIONS = 8  # of a change that has all directions, its strongest
-
-
 @dataclass(frozen=True)
-class Side:
-    """How the strongest directions of two changes lie: angles in degrees, and the overlap, 0 to 1."""
+class SubspaceAngles:
+    """Between the strongest directions of two changes: angles in degrees, and the overlap, 0 to 1."""
 
     smallest: float
     largest: float
     overlap: float
     chance: float  # the overlap of as many random directions, on average
 
+    @classmethod
+    def of(cls, first: Tensor, second: Tensor) -> "SubspaceAngles":
+        """Of orthonormal columns (m, j) and (m, k)."""
+        angles = principal_angles(first, second)
+        by_chance = max(first.shape[1], second.shape[1]) / len(first)
+        return cls(float(angles[0]), float(angles[-1]), overlap(first, second), by_chance)
+
 
 @dataclass(frozen=True)
-class Meeting:
+class Comparison:
     """Two changes of one matrix: in what they write (out, the columns of u) and in what they read (in, those of v)."""
 
     name: str
     directions: tuple[int, int]
-    written: Side
-    read: Side
+    written: SubspaceAngles
+    read: SubspaceAngles
 
 
-def meetings(first: Changed, second: Changed) -> Iterator[Meeting]:
+def compare(first: Change, second: Change) -> Iterator[Comparison]:
     """Each matrix that both change. FathomError where there is none."""
     shared = [name for name in first.names if name in second.names]
     if not shared:
         raise FathomError(f"{first.title} and {second.title} have no matrix in common")
     for name in shared:
-        one, other = first.directions(name), second.directions(name)
-        j, k = strongest(one, first), strongest(other, second)
-        if not j or not k:
-            continue  # one of them changes nothing here
-        yield Meeting(name, (j, k), side(one.u[:, :j], other.u[:, :k]), side(one.v[:, :j], other.v[:, :k]))
+        one, other = terms(first.read(name)), terms(second.read(name))
+        j, k = compared_directions(one, first), compared_directions(other, second)
+        if j and k:  # both change something here
+            written = SubspaceAngles.of(one.u[:, :j], other.u[:, :k])
+            yield Comparison(name, (j, k), written, SubspaceAngles.of(one.v[:, :j], other.v[:, :k]))
 
 
-def strongest(found: SVD, change: Changed) -> int:
+def compared_directions(delta: SVD, change: Change) -> int:
     """How many directions of a change are compared."""
-    return min(change.rank or DIRECTIONS, numerical_rank(found.s, found.shape))
-
-
-def side(first: Tensor, second: Tensor) -> Side:
-    angles = principal_angles(first, second)
-    by_chance = max(first.shape[1], second.shape[1]) / len(first)
-    return Side(float(angles[0]), float(angles[-1]), overlap(first, second), by_chance)
+    return min(change.rank or DIRECTIONS, numerical_rank(delta.s, delta.shape))
 
 
 @dataclass(frozen=True)
-class Entered:
-    """The intruders among the strongest directions of one changed matrix."""
+class Intruders:
+    """Those among the strongest directions of one changed matrix."""
 
     name: str
     relative: float  # |dW| / |W|
@@ -161,37 +129,33 @@ class Entered:
     found: tuple[Intruder, ...]
 
 
-STRONGEST = 10
-
-
-def entered(base: Matrices, change: Changed) -> Iterator[Entered]:
-    """Each changed matrix that is small enough to be decomposed."""
+def find_intruders(base: Matrices, change: Change) -> Iterator[Intruders]:
+    """Of each changed matrix that is small enough to be decomposed."""
     for name in change.names:
         w = base.read(name)
-        if min(w.shape) > LARGE:
-            continue
-        delta = change.read(name)
-        delta = delta if isinstance(delta, Tensor) else delta[0] @ delta[1]
-        found = intruders(svd(w), svd(w + delta), STRONGEST)
-        yield Entered(name, float(delta.norm() / w.norm()), min(STRONGEST, *w.shape), tuple(found))
+        if not is_large(w):
+            delta = change.read(name)
+            delta = delta if isinstance(delta, Tensor) else delta[0] @ delta[1]
+            found = tuple(intruders(svd(w), svd(w + delta), STRONGEST))
+            yield Intruders(name, float(delta.norm() / w.norm()), min(STRONGEST, *w.shape), found)
 
 
 @dataclass(frozen=True)
 class Section:
-    """The spectra of one kind of matrix."""
+    """The spectra of the weights, or of one change."""
 
     title: str
-    measured: tuple[Measured, ...]
-    intruders: tuple[Entered, ...] = ()
+    measured: tuple[Spectrum, ...]
+    intruders: tuple[Intruders, ...] = ()
 
 
 @dataclass(frozen=True)
 class Survey:
-    """All that was looked at."""
+    """Everything that was measured."""
 
     path: str
     sections: tuple[Section, ...]
-    meetings: tuple[Meeting, ...] = ()
+    meetings: tuple[Comparison, ...] = ()
 
 
 def survey(
@@ -204,34 +168,26 @@ def survey(
     """The matrices at `path`, and what each of these files and adapters changed in them.
 
     only: patterns of names; none: all matrices. With two changes also the angles between them. FathomError where files
-    are not of one model or hold what is not a number.
+    are not of one model or have numbers that are not finite.
     """
     if (count := len(deltas) + len(adapters)) > 2:
         raise FathomError(f"{count} changes were given; expected at most two, whose angles are shown")
     base = open_matrices(path).only(only)
     changes = [between(base, open_matrices(other).only(only)) for other in deltas]
-    changes += [of_adapter(base, folder) for folder in adapters]
-    changes = [within(change, base) for change in changes]
+    changes = [change.within(base) for change in (*changes, *(of_adapter(base, folder) for folder in adapters))]
     total, done = len(base.stored) + sum(len(change.names) for change in changes), 0
 
-    def counted(measured: Iterable[Measured]) -> Iterator[Measured]:
+    def measure(names: Iterable[str], read: Callable[[str], Delta]) -> Iterator[Spectrum]:
         nonlocal done
-        for m in measured:
+        for name in names:
+            measured = spectrum(name, read(name))
             done += 1
             report(Prepared("matrices", done, total))
-            yield m
+            yield measured
 
-    sections = [Section(f"weights of {base.path}", tuple(counted(spectra(base))))]
+    sections = [Section(f"weights of {base.path}", tuple(measure(base.stored, base.read)))]
     for change in changes:
-        measured = tuple(counted(map(change.measure, change.names)))
-        sections.append(Section(change.title, measured, tuple(entered(base, change))))
-    met = tuple(meetings(changes[0], changes[1])) if len(changes) == 2 else ()
-    return Survey(str(base.path), tuple(sections), met)
-
-
-def within(change: Changed, base: Matrices) -> Changed:
-    """The part of a change that is among the matrices that are looked at."""
-    names = tuple(name for name in change.names if name in base.stored)
-    if not names:
-        raise FathomError(f"the {change.title} is in none of the matrices that were asked for")
-    return Changed(change.title, names, change.read, change.rank)
+        measured = tuple(measure(change.names, change.read))
+        sections.append(Section(change.title, measured, tuple(find_intruders(base, change))))
+    comparisons = tuple(compare(*changes)) if len(changes) == 2 else ()
+    return Survey(str(base.path), tuple(sections), comparisons)

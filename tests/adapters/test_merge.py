@@ -150,7 +150,7 @@ def test_the_verb(run: Files, tmp_path: Path, capsys: Any) -> None:
     assert main(["merge", base, adapter, "-o", out, "--device", "cpu", "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["max_difference"] < 1e-4
-    assert "merged against apart" in shown.err
+    assert "merged against unmerged" in shown.err
     texts = []
     for call in ([base, "--adapter", adapter], [out], [base]):
         assert main(["generate", *call, "-p", "Once", "-n", "12", "-t", "0", "--device", "cpu"]) == 0

@@ -1,4 +1,4 @@
-"""Decompositions against NumPy's, identity C12 and its fault, and what singular values say against closed forms."""
+"""Decompositions against NumPy's and the theorem of Eckart and Young; what singular values say against closed forms."""
 
 import math
 from pathlib import Path
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from fathom.adapters.svd import (
     SVD,
-    Law,
-    control,
-    control_of_product,
+    MarchenkoPastur,
     effective_rank,
     energy_rank,
     intruders,
     numerical_rank,
     overlap,
     principal_angles,
+    random_product_spectrum,
+    random_spectrum,
     sampled_svd,
     singular_values,
     stable_rank,
@@ -39,7 +39,7 @@ def orthonormal(columns: Tensor) -> bool:
     return torch.allclose(columns.T @ columns, torch.eye(columns.shape[1]).to(columns), atol=1e-5)
 
 
-def c12(w: Tensor, cut: Tensor, s: Tensor, rank: int) -> float:
+def energy_error(w: Tensor, cut: Tensor, s: Tensor, rank: int) -> float:
     """|W - W_r|^2 against the sum of the squares that were left out, relative."""
     left = s.double()[rank:].square().sum()
     return float(abs((w - cut).double().square().sum() - left) / left)
@@ -57,16 +57,16 @@ def test_svd_is_the_matrix(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1, 7, 24])
-def test_c12_what_a_cut_loses_is_the_energy_it_leaves_out(rank: int) -> None:
+def test_what_a_cut_loses_is_the_energy_it_leaves_out(rank: int) -> None:
     w = torch.randn(40, 25)
     found = svd(w)
-    assert c12(w, found.cut(rank).matrix(), found.s, rank) < 1e-5
+    assert energy_error(w, found.cut(rank).matrix(), found.s, rank) < 1e-5
 
 
-def test_c12_is_red_when_v_is_taken_for_its_transpose() -> None:
+def test_it_is_red_when_v_is_taken_for_its_transpose() -> None:
     w = torch.randn(25, 25)
     found = svd(w)
-    assert c12(w, (found.u * found.s)[:, :7] @ found.v[:7], found.s, 7) > 0.1
+    assert energy_error(w, (found.u * found.s)[:, :7] @ found.v[:7], found.s, 7) > 0.1
 
 
 def test_no_other_matrix_of_that_rank_is_nearer() -> None:
@@ -107,22 +107,22 @@ def test_sampling_finds_the_strongest_and_says_what_it_misses() -> None:
     w = falling(300, 200, 0.05)
     found, exact = sampled_svd(w, 20), numpy_values(w)
     errors = exact[:20] - found.svd.s.numpy()
-    assert found.missed == pytest.approx(float(np.sqrt((exact[30:] ** 2).sum())), rel=0.05)  # 10 more than asked for
-    assert (errors >= -1e-12).all() and (errors <= found.missed).all() and errors[0] < 1e-6
+    assert found.residual == pytest.approx(float(np.sqrt((exact[30:] ** 2).sum())), rel=0.05)  # 10 more than asked for
+    assert (errors >= -1e-12).all() and (errors <= found.residual).all() and errors[0] < 1e-6
     assert orthonormal(found.svd.u) and orthonormal(found.svd.v)
 
 
 def test_sampling_misses_nothing_of_a_low_rank() -> None:
     w = torch.randn(120, 6) @ torch.randn(6, 80)
     found = sampled_svd(w, 6)
-    assert found.missed < 1e-3 and np.allclose(found.svd.s, numpy_values(w)[:6], rtol=1e-5)
+    assert found.residual < 1e-3 and np.allclose(found.svd.s, numpy_values(w)[:6], rtol=1e-5)
     assert torch.allclose(found.svd.matrix(), w, atol=1e-4)
 
 
 def test_one_pass_alone_would_see_less() -> None:
     """Why there are power iterations: without them a slowly falling spectrum is missed by more."""
     w = falling(300, 200, 0.01)
-    assert sampled_svd(w, 20, iterations=0).missed > 1.02 * sampled_svd(w, 20).missed
+    assert sampled_svd(w, 20, iterations=0).residual > 1.02 * sampled_svd(w, 20).residual
 
 
 def test_energy_is_squared_singular_values() -> None:
@@ -150,7 +150,7 @@ def test_effective_and_stable_rank() -> None:
 @pytest.mark.parametrize("shape", [(300, 300), (200, 800), (800, 200)])
 def test_a_large_random_matrix_follows_the_law(shape: tuple[int, int]) -> None:
     """Marchenko & Pastur: edges, all values, and their energy, which is the number of entries."""
-    drawn, law = torch.from_numpy(numpy_values(torch.randn(shape))), Law(*shape)
+    drawn, law = torch.from_numpy(numpy_values(torch.randn(shape))), MarchenkoPastur(*shape)
     low, high = law.edges
     assert float(drawn[0]) == pytest.approx(high, rel=0.03) and float(drawn[-1]) >= low * 0.97 - 0.5
     assert float((drawn - law.values()).norm() / drawn.norm()) < 0.01
@@ -159,9 +159,9 @@ def test_a_large_random_matrix_follows_the_law(shape: tuple[int, int]) -> None:
 
 
 def test_controls_have_the_norm_they_are_drawn_for() -> None:
-    assert float(control((50, 30), 2.5).norm()) == pytest.approx(2.5)
-    assert float(control_of_product((50, 30), 4, 2.5).norm()) == pytest.approx(2.5)
-    assert torch.equal(control((50, 30), 1.0), control((50, 30), 1.0))
+    assert float(random_spectrum((50, 30), 2.5).norm()) == pytest.approx(2.5)
+    assert float(random_product_spectrum((50, 30), 4, 2.5).norm()) == pytest.approx(2.5)
+    assert torch.equal(random_spectrum((50, 30), 1.0), random_spectrum((50, 30), 1.0))
 
 
 def test_real_weights_are_close_to_full_rank(shared_data: Path) -> None:
@@ -169,7 +169,7 @@ def test_real_weights_are_close_to_full_rank(shared_data: Path) -> None:
     stored = open_safetensors(shared_data / "gpt2_attention.safetensors")
     ranks = [energy_rank(singular_values(tensor.read()), 0.9) for tensor in stored.values()]
     assert (len(ranks), min(ranks), max(ranks)) == (12, 166, 347)
-    assert energy_rank(control((768, 768), 1.0), 0.9) == pytest.approx(392, abs=2)
+    assert energy_rank(random_spectrum((768, 768), 1.0), 0.9) == pytest.approx(392, abs=2)
 
 
 @pytest.mark.parametrize("degrees", [1e-6, 0.01, 30.0, 89.99])

@@ -11,7 +11,7 @@ from fathom.formats.export import export
 from fathom.formats.load import load
 from fathom.formats.run import read_weights
 from fathom.formats.safetensors_file import write_tensors
-from fathom.lab.spectra import open_matrices, same
+from fathom.lab.matrices import open_matrices, require_same
 from fathom.tokenizer.characters import CharacterTokenizer
 from tests.lab.conftest import LETTERS, small, written
 
@@ -70,7 +70,7 @@ def other(base: Path, folder: Path, change: str) -> Path:
 def test_another_vocabulary_is_named(base: Path, tmp_path: Path) -> None:
     there = other(base, tmp_path / "other", "another vocabulary")
     with pytest.raises(FathomError, match=r"token \d+ is b'.*' in .*base and b'.*' in .*other"):
-        same(open_matrices(base), open_matrices(there))
+        require_same(open_matrices(base), open_matrices(there))
     assert isinstance(load(there)[1], CharacterTokenizer)
 
 
@@ -87,7 +87,7 @@ def test_other_shapes_and_names_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         FathomError, match=r"'y' is in .*one.* alone; 'z' is in .*two.* alone; 'x' is \(3, 4\) in .*4, 3"
     ):
-        same(one, two)
+        require_same(one, two)
 
 
 def test_a_file_without_matrices(tmp_path: Path) -> None:

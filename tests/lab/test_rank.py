@@ -13,9 +13,8 @@ import torch
 from fathom.adapters.svd import svd
 from fathom.errors import FathomError
 from fathom.lab import report
-from fathom.lab.extract import cheapest, first, parameters
 from fathom.lab.pages import rank_page
-from fathom.lab.rank import loss_vs_rank
+from fathom.lab.rank import allocate, fewest_terms, loss_vs_rank, n_parameters
 from fathom.lab.result import Point, RankOptions, RankResult
 from fathom.train.events import Event, Note
 from tests.lab.conftest import SMALL
@@ -57,7 +56,7 @@ def test_what_is_recommended_keeps_what_was_wanted(experiment: Ran) -> None:
     assert result.kept(best.loss) >= 0.9 and best.trained is not None
     assert best.parameters == sum(m.rank * sum(m.shape) for m in result.matrices)
     assert best.parameters <= result.enough(result.change).parameters  # type: ignore[union-attr]
-    assert all(0 <= m.rank <= m.full for m in result.matrices)
+    assert all(0 <= m.rank <= m.max_rank for m in result.matrices)
 
 
 def test_the_same_call_gives_the_same_losses(base: Path, words: Path, experiment: Ran) -> None:
@@ -140,9 +139,9 @@ def test_the_best_terms_are_taken_first() -> None:
         "small": svd(torch.diag(torch.tensor([3.0, 1.0]))),
         "large": svd(torch.diag(torch.tensor([4.0, 0, 0, 0]))),
     }
-    assert [first(changes, count) for count in (0, 1, 2, 3)] == [
+    assert [allocate(changes, count) for count in (0, 1, 2, 3)] == [
         {"small": 0, "large": 0}, {"small": 1, "large": 0}, {"small": 1, "large": 1}, {"small": 2, "large": 1}
     ]  # fmt: skip
-    assert parameters(changes, {"small": 2, "large": 1}) == 2 * 4 + 8
-    assert cheapest(changes, lambda ranks: ranks["large"] > 0) == {"small": 1, "large": 1}
-    assert sum(cheapest(changes, lambda ranks: False).values()) == 6  # all of them, when nothing less is enough
+    assert n_parameters(changes, {"small": 2, "large": 1}) == 2 * 4 + 8
+    assert fewest_terms(changes, lambda ranks: ranks["large"] > 0) == {"small": 1, "large": 1}
+    assert sum(fewest_terms(changes, lambda ranks: False).values()) == 6  # all of them, when nothing less is enough

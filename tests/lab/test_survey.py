@@ -8,16 +8,15 @@ import pytest
 import torch
 
 import fathom.lab.spectra
-import fathom.lab.survey
 from fathom.adapters import lora, peft
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 from fathom.formats.load import load
 from fathom.formats.safetensors_file import write_tensors
 from fathom.lab.pages import survey_page
-from fathom.lab.report import role, row, said_of
-from fathom.lab.spectra import measure
-from fathom.lab.survey import Survey, side, survey
+from fathom.lab.report import role, spectrum_row, summary
+from fathom.lab.spectra import spectrum
+from fathom.lab.survey import SubspaceAngles, Survey, survey
 from tests.report.test_html import Reader
 
 
@@ -37,9 +36,9 @@ def test_a_change_of_rank_two_is_seen_as_one(base: Path, tuned: Path) -> None:
     found = survey(base, [str(tuned)], [], ("blocks.*",))
     weights, change = found.sections
     for m in change.measured:
-        assert m.numbers.rank_99 is not None and m.numbers.rank_99 <= 2 and m.chance.rank_90 > 0.4 * m.full, m.name
+        assert m.numbers.rank_99 is not None and m.numbers.rank_99 <= 2 and m.chance.rank_90 > 0.4 * m.max_rank, m.name
         assert m.values[2] < 1e-5 * m.values[0]
-    assert all(m.numbers.rank_90 > 0.4 * m.full for m in weights.measured)
+    assert all(m.numbers.rank_90 > 0.4 * m.max_rank for m in weights.measured)
     assert [m.name for m in weights.measured] == [m.name for m in change.measured] == [e.name for e in change.intruders]
 
 
@@ -74,7 +73,7 @@ def test_two_adapters_and_their_angles(base: Path, tuned: Path, tmp_path: Path) 
 
 
 def test_chance_is_what_random_directions_overlap() -> None:
-    draws = [side(*(torch.linalg.qr(torch.randn(40, k)).Q for k in (2, 6))) for _ in range(200)]
+    draws = [SubspaceAngles.of(*(torch.linalg.qr(torch.randn(40, k)).Q for k in (2, 6))) for _ in range(200)]
     assert np.mean([draw.overlap for draw in draws]) == pytest.approx(draws[0].chance, abs=0.02)
 
 
@@ -87,16 +86,15 @@ def test_an_adapter_of_its_own_change_has_its_directions(base: Path, tuned: Path
 
 
 def test_large_matrices_are_sampled_and_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for room in (fathom.lab.spectra, fathom.lab.survey):
-        monkeypatch.setattr(room, "LARGE", 50)
-        monkeypatch.setattr(room, "SAMPLED", 20)
+    monkeypatch.setattr(fathom.lab.spectra, "LARGE", 50)
+    monkeypatch.setattr(fathom.lab.spectra, "SAMPLED", 20)
     low = torch.randn(90, 8) @ torch.randn(8, 70)
-    m = measure("w", low + 0.01 * torch.randn(90, 70))
+    m = spectrum("w", low + 0.01 * torch.randn(90, 70))
     exact = np.linalg.svd(low.numpy(), compute_uv=False)
     assert len(m.values) == 20 and m.numbers.rank_90 == int((np.cumsum(exact**2) < 0.9 * (exact**2).sum()).sum()) + 1
     assert m.missed is not None and m.missed < 1 and m.numbers.effective is None
-    flat = measure("flat", torch.randn(90, 70))
-    assert flat.numbers.rank_90 is None and "> 20" in row(flat) and "unknown" in row(flat)
+    flat = spectrum("flat", torch.randn(90, 70))
+    assert flat.numbers.rank_90 is None and "> 20" in spectrum_row(flat) and "unknown" in spectrum_row(flat)
     write_tensors(tmp_path / "x.safetensors", {"flat": torch.randn(90, 70), "w": low})
     text = Reader(survey_page(survey(tmp_path / "x.safetensors", [], []), "x.json")).text
     assert "random sampling" in text and "no value is off by more" in text
@@ -107,9 +105,9 @@ def test_the_page_shows_what_was_measured(base: Path, tuned: Path) -> None:
     page = survey_page(found, "there.json")
     text = Reader(page).text
     for section in found.sections:
-        assert said_of(section) in text
+        assert summary(section) in text
         for m in section.measured:
-            assert all(cell in text for cell in row(m))
+            assert all(cell in text for cell in spectrum_row(m))
     assert page.count("data:image/png;base64,") == 8 and not re.search(r"(?:src|href)=\"(?!data:)", page)
     assert "sections[1].measured" in text and "Intruders" in text
 
@@ -117,7 +115,7 @@ def test_the_page_shows_what_was_measured(base: Path, tuned: Path) -> None:
 def test_a_model_that_did_not_change(base: Path) -> None:
     found = survey(base, [str(base)], [])
     assert all(m.norm == 0 and m.numbers.rank_99 == 0 for m in found.sections[1].measured)
-    assert f"{len(found.sections[1].measured)} matrices did not change at all" in said_of(found.sections[1])
+    assert f"{len(found.sections[1].measured)} matrices did not change at all" in summary(found.sections[1])
     assert "did not change" in Reader(survey_page(found, "there.json")).text
 
 
@@ -125,7 +123,7 @@ def test_real_matrices(shared_data: Path) -> None:
     found: Survey = survey(shared_data / "gpt2_attention.safetensors", [], [])
     ranks = [m.numbers.rank_90 for m in found.sections[0].measured]
     assert (min(ranks), max(ranks)) == (166, 347)  # type: ignore[type-var]
-    assert said_of(found.sections[0]).startswith(
+    assert summary(found.sections[0]).startswith(
         "90 % of the energy takes 22% to 45% of the directions, 39% on average"
     )
 
