@@ -85,7 +85,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def settle(device: torch.device) -> None:
-    """Wait until what a GPU was told is done."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     if device.type == "mps":

@@ -1,4 +1,4 @@
-"""What was measured, beside what the machine allows. Does not measure and does not print."""
+"""Measured figures with the limits of the machine, and as text."""
 
 import statistics
 from dataclasses import asdict, dataclass
@@ -65,7 +65,7 @@ def text(result: Result) -> str:
     lines = [
         f"{about['model']}: {about['parameters']:,} parameters, {about['dtype']}{kept}{plainly};"
         f" {about['device']}, torch {about['torch']}",
-        f"{said(result)}; medians of {about['repeat']}",
+        f"{describe(result)}; medians of {about['repeat']}",
         "",
         plain(table(HEADS, map(row, result.figures), NUMBERS), 140),
         f"peak memory {result.peak_mib:,.0f} MiB; this machine: memory read {probes.read_gb_s:,.1f} GB/s, copied"
@@ -74,7 +74,7 @@ def text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def said(result: Result) -> str:
+def describe(result: Result) -> str:
     """The work in words."""
     about = result.about
     rows = f"{about['batch']} x " if about["batch"] > 1 else ""

@@ -77,9 +77,9 @@ class Copies:
             model.set_submodule(name, QuantLinear(scheme, first.shape, packed, bias))
             return
         put(model, name, self.normal(old.weight.shape), bias, scheme)
-        made = model.get_submodule(name)
-        assert isinstance(made, QuantLinear)
-        self.layers[old.weight.shape] = made
+        layer = model.get_submodule(name)
+        assert isinstance(layer, QuantLinear)
+        self.layers[old.weight.shape] = layer
 
 
 def nbytes(config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None = None) -> int:

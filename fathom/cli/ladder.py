@@ -34,7 +34,7 @@ def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, 
     from fathom.train.signals import stop_on_signal
 
     if resume and overwrite:
-        raise FathomError("--resume and --overwrite were both given; a ladder is gone on with or replaced, choose one")
+        raise FathomError("--resume and --overwrite are mutually exclusive; give one of them")
     given = {
         key: value for key, value in call.items() if key in LadderOptions.__dataclass_fields__ and value is not None
     }

@@ -78,22 +78,22 @@ LINES = (
 CHOICES = [
     click.option("-n", "--max-new-tokens", "--max-tokens", "-m", "max_new_tokens", metavar="N", help="default 256"),
     click.option("-t", "--temperature", "--temp", "temperature", metavar="T", help="0 is greedy; default 1"),
-    click.option("--top-k", metavar="K", help="Only the K likeliest."),
-    click.option("--top-p", metavar="P", help="Only the likeliest that reach P together."),
-    click.option("--min-p", metavar="P", help="Only those at least P times as likely as the likeliest."),
-    click.option("--repetition-penalty", metavar="X", help="Above 1: what was said becomes less likely."),
-    click.option("--samplers", metavar="NAMES", help=f"Their order; default {','.join(ORDER)}"),
-    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
+    click.option("--top-k", metavar="K", help="Keep the K likeliest tokens."),
+    click.option("--top-p", metavar="P", help="Keep the likeliest tokens whose probabilities reach P."),
+    click.option("--min-p", metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
+    click.option("--repetition-penalty", metavar="X", help="Above 1: penalise tokens already in the text."),
+    click.option("--samplers", metavar="NAMES", help=f"Order of samplers; default {','.join(ORDER)}"),
+    click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeatable."),
     click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend."),
-    click.option("--quantize", metavar="KIND", help="Keep the matrices of the blocks as int8, int4 or nf4."),
+    click.option("--quantize", metavar="KIND", help="Pack the matrices of the blocks as int8, int4 or nf4."),
     click.option(
-        "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, as yarn:4."
+        "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, such as yarn:4."
     ),
-    click.option("--cache/--no-cache", default=True, help="Keep keys and values of the past, or work them out anew."),
-    click.option("--speculate", metavar="HOW", help="lookup: guess from repeats in the text; writes the same, sooner."),
-    click.option("--draft", metavar="MODEL", help="A smaller model that guesses; both have one vocabulary."),
-    click.option("--adapter", multiple=True, metavar="FOLDER", help="An adapter on the model; several add up."),
-    click.option("-v", "--verbose", is_flag=True, help="Say the order of samplers too, on stderr."),
+    click.option("--cache/--no-cache", default=True, help="Use the KV cache, or recompute everything for each token."),
+    click.option("--speculate", metavar="HOW", help="lookup: prompt lookup; same output, faster."),
+    click.option("--draft", metavar="MODEL", help="A draft model with the same vocabulary."),
+    click.option("--adapter", multiple=True, metavar="FOLDER", help="Adapter folder; several are added."),
+    click.option("-v", "--verbose", is_flag=True, help="Print the order of samplers too, on stderr."),
 ]
 
 

@@ -67,8 +67,8 @@ def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple
         length = context_length or 256
         return f"{data}: text, in windows of {length} tokens", corpus_examples(resolve(data), tokenizer, length)
     records = RecordFile(Path(data))
-    told = isinstance(next(iter(records)), Dialogue)
-    how = f"; chat template: {template_origin(template_for(tokenizer))}" if told else ""
+    dialogue = isinstance(next(iter(records)), Dialogue)
+    how = f"; chat template: {template_origin(template_for(tokenizer))}" if dialogue else ""
     return f"{data}: {records.kind.description}{how}", (to_example(record, tokenizer) for record in records)
 
 
@@ -115,7 +115,7 @@ def legend(colours: bool) -> Text:
     """The meaning of the colours."""
     text = Text("\nlearned: " + ("" if colours else "« »"))
     if colours:
-        text.append("underlined", "underline").append("; said by ")
+        text.append("underlined", "underline").append("; roles: ")
         for role, colour in COLOURS.items():
             text.append(f"{role} ", colour)
     return text
