@@ -11,7 +11,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # threads that wait sleep soon:
 import pytest
 import torch
 
-from fathom.native.build import FLAGS, NEEDS, features, library
+from fathom.native.build import FLAGS, REQUIRED, features, library
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +38,7 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(params=[kind for kind in FLAGS if NEEDS[kind] <= features()])
+@pytest.fixture(params=[kind for kind in FLAGS if REQUIRED[kind] <= features()])
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, two_threads: None) -> str:
     """Every instruction set of this machine in turn, forced on native code."""
     monkeypatch.setenv("FATHOM_NATIVE", request.param)

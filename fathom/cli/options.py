@@ -120,11 +120,11 @@ def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transform
 def prepared(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
     """The model prepared for inference; with --no-cache the plain model, which is the reference."""
     from fathom.backend.inference import quicken
-    from fathom.native.build import waits
+    from fathom.native.build import will_compile
 
     if not call["cache"]:
         return network
-    if network.embed.weight.is_cpu and waits("panels", "step", "attention"):
+    if network.embed.weight.is_cpu and will_compile("panels", "step", "attention"):
         click.echo("compiling native code for this machine: once, and kept", err=True)
     return quicken(network)
 

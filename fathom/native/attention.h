@@ -1,13 +1,13 @@
-// softmax(q k / sqrt(c)) v for the rows that share one head of keys and values, over a cache as it lies. A row is a head
-// of a query.
+// softmax(q k / sqrt(c)) v for the rows that share one head of keys and values, read in place from the cache. A row is
+// one head of one query.
 //
-//   keys, values   (seen, c), fp32 or bf16, row after row         each is read once for all rows
+//   keys, values   (seen, c), fp32 or bf16, contiguous            each is read once for all rows
 //
-// Scores: sixteen rows are a panel (panels.h) and a key is the vector that meets it, so that no sum crosses lanes.
+// For scores, sixteen rows form a panel (panels.h), which is multiplied by each key: no sum crosses lanes.
 //
-//   line l   word l of row 0, of row 1, ... of row 15             word l of a key meets all of them at once
+//   line l   word l of row 0, of row 1, ... of row 15             multiplied at once with word l of a key
 //
-// Fewer than four rows would leave most lanes empty: there a row's channels lie in the lanes. Values: always so.
+// Fewer than four rows would leave most lanes empty, so there the lanes are channels of one row, as always for values.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -26,12 +26,13 @@ static inline void put(uint16_t* to, float x) { *to = to_bf16(x); }
 static inline F dot(F acc, Line w, uint32_t x, const float*) { return dot_fp32(acc, w, x); }
 static inline F dot(F acc, Line w, uint32_t x, const uint16_t*) { return dot_bf16(acc, w, x); }
 
-// Word l of a row: one fp32 or two bf16. Queries come in fp32 and are brought to the format of the keys.
+// Word l of a row: one fp32 or two bf16. Queries are given in fp32 and converted to the format of the keys.
 static inline uint32_t word_of(const float* q, int64_t l, const float*) { return as_bits(q[l]); }
 static inline uint32_t word_of(const float* q, int64_t l, const uint16_t*) {
   return to_bf16(q[2 * l]) | uint32_t(to_bf16(q[2 * l + 1])) << 16;
 }
 
+// Scores of K keys for a panel of `heads` <= 16 rows.
 template <class T, int K>
 static inline void score_keys(const T* keys, int64_t c, int64_t words, const uint32_t* lines, float scale,
                               int64_t heads, int64_t seen, float* scores) {
@@ -52,6 +53,7 @@ static inline void score_keys(const T* keys, int64_t c, int64_t words, const uin
   }
 }
 
+// Scores of all keys for `heads` <= 16 rows, which are packed into `lines` first.
 template <class T>
 static void score_panel(const T* keys, int64_t seen, int64_t c, const float* q, int64_t heads, float scale,
                         std::vector<uint32_t>& lines, float* scores) {
@@ -64,6 +66,7 @@ static void score_panel(const T* keys, int64_t seen, int64_t c, const float* q, 
   for (; s < seen; s++) score_keys<T, 1>(keys + s * c, c, words, lines.data(), scale, heads, seen, scores + s);
 }
 
+// q . k. C: the width if the compiler may know it, else 0.
 template <class T, int C>
 static inline float inner(const float* q, const T* key, int64_t c) {
   float rest = 0;
@@ -89,7 +92,7 @@ static void softmax(float* x, int64_t n) {
   for (int64_t i = 0; i < n; i++) x[i] *= share;
 }
 
-// z of H heads += the values, each times the head's p for it; p (heads, seen), z (heads, c)
+// z[a] += sum over s of p[a][s] values[s] for H rows a; p (rows, seen), z (rows, C)
 template <class T, int C, int H>
 static inline void mix(const float* p, int64_t seen, const T* values, int64_t count, float* z) {
   constexpr int V = C / 16;
@@ -111,7 +114,7 @@ static void mix_heads(const float* p, int64_t seen, const T* values, int64_t cou
                       int64_t c) {
   int64_t a = 0;
   if constexpr (C > 0) {
-    constexpr int H = std::max(1, 256 / C);  // whose sums fill half of the registers
+    constexpr int H = std::max(1, 256 / C);  // rows whose sums take half of the registers
     for (; a + H <= heads; a += H) mix<T, C, H>(p + a * seen, seen, values, count, z + a * C);
     for (; a < heads; a++) mix<T, C, 1>(p + a * seen, seen, values, count, z + a * C);
   }
@@ -120,19 +123,19 @@ static void mix_heads(const float* p, int64_t seen, const T* values, int64_t cou
       for (int64_t k = 0; k < c; k++) z[a * c + k] += p[a * seen + s] * number(values[s * c + k]);
 }
 
-// Rows that look at the same keys: the heads of a group, of one query or of some that follow each other.
+// Rows over the same keys: the heads of a group, of one query or of several consecutive ones.
 struct Rows {
   std::vector<float> q, z;      // (n, c)
-  std::vector<int64_t> seen;    // (n): how many keys each may look at; the last row at the most
-  std::vector<float> scores;    // (n, keys); this and the next are kept from call to call
+  std::vector<int64_t> seen;    // (n): how many keys each row attends to; the last row has the most
+  std::vector<float> scores;    // (n, keys); this and the next are buffers, kept between calls
   std::vector<uint32_t> lines;  // of sixteen rows
 
-  void make_room(int64_t n, int64_t c) { q.resize(size_t(n * c)), z.resize(size_t(n * c)), seen.resize(size_t(n)); }
+  void resize(int64_t n, int64_t c) { q.resize(size_t(n * c)), z.resize(size_t(n * c)), seen.resize(size_t(n)); }
 };
 
 template <class T, int C>
 static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
-  constexpr int64_t BLOCK = 64;  // values that stay in the nearest cache while every row meets them
+  constexpr int64_t BLOCK = 64;  // values that stay in the L1 cache while all rows use them
   const int64_t n = int64_t(rows.seen.size()), all = rows.seen.back();
   const float scale = 1 / std::sqrt(float(c)), *q = rows.q.data();
   rows.scores.resize(size_t(n * all));
@@ -156,7 +159,7 @@ static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
 
 template <class T>
 static void attend(const T* keys, const T* values, int64_t c, Rows& rows) {
-  switch (c) {  // widths that real models have, known to the compiler
+  switch (c) {  // common head widths, as constants that the compiler unrolls for
     case 32: return attend_to<T, 32>(keys, values, c, rows);
     case 48: return attend_to<T, 48>(keys, values, c, rows);
     case 64: return attend_to<T, 64>(keys, values, c, rows);
@@ -165,7 +168,7 @@ static void attend(const T* keys, const T* values, int64_t c, Rows& rows) {
   }
 }
 
-// How many queries look at once: as many as fill the lanes with their heads.
+// How many queries are computed together: as many as fill the lanes with their heads.
 static inline int64_t queries_at_once(int64_t heads) { return std::max<int64_t>(1, 16 / heads); }
 
 }  // namespace fathom

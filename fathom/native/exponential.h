@@ -1,5 +1,5 @@
-// e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r as a polynomial (Cephes, expf). Loops over it vectorise, which they do not
-// over the library's.
+// e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r as a polynomial (Cephes, expf). Unlike std::exp it is inlined, so loops
+// over it vectorise.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 
 namespace fathom {
 
-static inline float fast_exp(float x) {  // within 2 units of the last place, for -87 <= x <= 88
+static inline float fast_exp(float x) {  // within 2 ulp for -87 <= x <= 88; x outside is clamped, NaN stays NaN
   x = std::min(std::max(x, -87.0f), 88.0f);
   float n = std::rint(x * 1.44269504f), r = x - n * 0.693359375f - n * -2.12194440e-4f;
   float y = 1.9875691500e-4f;

@@ -1,8 +1,8 @@
-// Sixteen lanes. All kernels are written once, over the few operations of this file; each instruction set answers them.
+// Sixteen lanes. The kernels are written once, with the operations of this file, which each instruction set implements.
 //
-//   F  16 floats        I  16 int32        line  64 bytes of weights: 4 bytes for each of 16 rows
+//   F  16 floats        I  16 int32        Line  64 bytes of weights: 4 bytes for each of 16 rows
 //
-// In a matrix a lane is a row, so that products never add up across lanes; only attention does (`sum`).
+// In a product with a matrix a lane is a row, so that no sum crosses lanes; only attention needs one that does (`sum`).
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -12,7 +12,7 @@ namespace fathom {
 static inline float as_float(uint32_t bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static inline uint32_t as_bits(float x) { uint32_t bits; std::memcpy(&bits, &x, 4); return bits; }
 static inline float from_bf16(uint16_t x) { return as_float(uint32_t(x) << 16); }
-static inline uint16_t to_bf16(float x) {  // to the nearest, halves to even; not a number stays one
+static inline uint16_t to_bf16(float x) {  // round to nearest, ties to even; NaN stays NaN
   uint32_t bits = as_bits(x);
   uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   return uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 64 : rounded);
@@ -26,7 +26,7 @@ namespace fathom {
 using F = __m512;
 using I = __m512i;
 using Line = __m512i;
-constexpr int OFFSET8 = 128;  // what is added to an int8 weight before `dot8`, which takes it as unsigned
+constexpr int OFFSET8 = 128;  // of stored int8 weights: `dot8` multiplies them as unsigned
 
 static inline F zero() { return _mm512_setzero_ps(); }
 static inline F load(const float* x) { return _mm512_loadu_ps(x); }
@@ -73,7 +73,9 @@ constexpr int OFFSET8 = 128;
 
 static inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline F load(const float* x) { return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}; }
-static inline __m256 load_bf16(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
+static inline __m256 load_bf16(__m128i x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
 static inline F load_bf16(const uint16_t* x) {
   return {load_bf16(_mm_loadu_si128((const __m128i*)x)), load_bf16(_mm_loadu_si128((const __m128i*)x + 1))};
 }
@@ -102,7 +104,7 @@ static inline Line low(Line x) {
   return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
 }
 static inline Line high(Line x) { return low({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
-static inline __m256i dot8(__m256i acc, __m256i w, __m256i even, __m256i odd) {  // exact: no sum of 16 bits overflows
+static inline __m256i dot8(__m256i acc, __m256i w, __m256i even, __m256i odd) {  // exact: 32-bit sums
   __m256i first = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(255)), even);
   __m256i second = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
   return _mm256_add_epi32(acc, _mm256_add_epi32(first, second));
@@ -112,7 +114,7 @@ static inline I dot8(I acc, Line w, uint32_t x) {
   __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
   return {dot8(acc.a, w.a, even, odd), dot8(acc.b, w.b, even, odd)};
 }
-static inline I dot4(I acc, Line w, uint32_t x) {  // at most 2 * 15 * 127: fits in 16 bits
+static inline I dot4(I acc, Line w, uint32_t x) {  // sums of two are at most 2 * 15 * 127, which fits in 16 bits
   const __m256i ones = _mm256_set1_epi16(1), bytes = _mm256_set1_epi32(int(x));
   return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, bytes), ones)),
           _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, bytes), ones))};
@@ -134,7 +136,7 @@ namespace fathom {
 struct F { float32x4_t v[4]; };
 struct I { int32x4_t v[4]; };
 using Line = I;
-constexpr int OFFSET8 = 0;  // `dot8` gives the sum for signed weights at once
+constexpr int OFFSET8 = 0;  // `dot8` removes the offset itself: its instruction multiplies signed weights
 #define EACH for (int i = 0; i < 4; i++)
 
 static inline F all(float x) { F y; EACH y.v[i] = vdupq_n_f32(x); return y; }

@@ -21,8 +21,8 @@ struct Scales {
 
   float of(int64_t block) const {
     if (plain) return plain[block];
-    volatile float product = values[codes[block]] * ranges[block / SUPER];  // keeps it from being fused with the addition,
-    return product + mean;                                                  // as torch rounds after each operation
+    volatile float product = values[codes[block]] * ranges[block / SUPER];  // not fused with the addition: torch rounds
+    return product + mean;                                                  // after each operation
   }
 };
 

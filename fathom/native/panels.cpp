@@ -13,7 +13,7 @@ static Input& kept_input() {
 extern "C" bool linear(const Linear* w, const void* x, bool x_bf16, int64_t m, void* y, bool y_bf16, int threads) {
   if (!w->valid()) return false;
   Input& input = kept_input();  // all threads read and fill this one
-  input.make_room(*w, m);
+  input.reserve(*w, m);
 #pragma omp parallel num_threads(threads)
   {
     static thread_local std::vector<float> row;  // each thread has its own

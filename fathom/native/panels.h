@@ -1,4 +1,4 @@
-// y = W x for one or many vectors x, with W in panels: 16 rows side by side, one to a lane, so that no sum crosses lanes.
+// y = W x for one or many vectors x, with W in panels: 16 rows side by side, one a lane, so that no sum crosses lanes.
 //
 //   a panel = 16 rows of W as words of 4 bytes, transposed: line l holds word l of each row     (64 bytes a line)
 //
@@ -8,9 +8,9 @@
 //
 //   a word   fp32: 1 weight     bf16: 2 weights     int8: 4 codes + OFFSET8     int4: 8 codes + 8, as quant/integer.py
 //
-// Integer weights have one fp16 scale for each group of 32 along a row: scales[panel][group][row]. x is quantised to int8
-// in the same groups, so that the sum over a group is an integer sum, exact in 32 bits. A group is 8 lines of int8, or 4
-// lines of int4, whose low nibbles are the first 16 weights of the group and whose high nibbles are the last 16.
+// Integer weights have one fp16 scale for each group of 32 along a row: scales[panel][group][row]. x is quantised to
+// int8 in the same groups, so that the sum over a group is an integer sum, exact in 32 bits. A group is 8 lines of int8
+// or 4 lines of int4, whose low nibbles are the first 16 weights of the group and whose high nibbles are the last 16.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -34,14 +34,14 @@ struct Linear {  // filled by Panels.struct in panels.py
   int64_t lines_per_panel() const { return kind == INT4 ? groups() * 4 : words(); }
 };
 
-// Vectors x as the words that weights of a kind are multiplied with, interleaved in tiles of T vectors: a line of weights
-// is loaded once for a whole tile.
+// Vectors x as the words that weights of a kind are multiplied with, interleaved in tiles of T vectors: a line of
+// weights is loaded once for a whole tile.
 struct Input {
   std::vector<uint32_t> words;   // tile by tile: [word][T]
   std::vector<float> scales;     // tile by tile: [group][T]; this and the next for integer weights only
   std::vector<int32_t> offsets;  // tile by tile: [group][T], what cancels the offset of the weights in a group's sum
 
-  void make_room(const Linear& w, int64_t m) {
+  void reserve(const Linear& w, int64_t m) {
     grow(words, w.words() * m);
     if (w.kind >= INT8) grow(scales, w.groups() * m), grow(offsets, w.groups() * m);
   }
@@ -102,8 +102,8 @@ static inline int tile_at(const Linear& w, int64_t left) {
   return T;
 }
 
-// y[i] = the 16 rows of panel p times vector i of a tile of T. Narrow tiles keep several partial sums for each vector, as
-// one chain of additions would wait for the latency of each.
+// y[i] = the 16 rows of panel p times vector i of a tile of T. Narrow tiles keep several partial sums for each vector,
+// as one chain of additions would wait for the latency of each.
 template <int KIND, int T>
 static inline void float_tile(const Linear& w, int64_t p, const uint32_t* x, F* y) {
   constexpr int S = T == 1 ? 4 : T == 2 ? 2 : 1;
@@ -169,7 +169,7 @@ static inline void tile(const Linear& w, int64_t p, const Input& x, int64_t firs
   }
 }
 
-// Multiplies panels `begin` to `end` by the m vectors of x; `emit(i, row, values, n)` receives n <= 16 rows of result i.
+// Multiplies panels `begin` to `end` by the m vectors of x; `emit(i, row, values, n)` gets n <= 16 rows of result i.
 template <class Emit>
 static void product(const Linear& w, const Input& x, int64_t m, int64_t begin, int64_t end, Emit emit) {
   F y[WIDEST];

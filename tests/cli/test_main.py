@@ -145,8 +145,8 @@ def test_output_into_a_closed_pipe_is_no_error(run: Path) -> None:
 
 
 def test_compiling_is_announced(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    for waits, lines in ((True, 1), (False, 0)):
-        monkeypatch.setattr("fathom.native.build.waits", lambda *names, waits=waits: waits)
+    for compiles, lines in ((True, 1), (False, 0)):
+        monkeypatch.setattr("fathom.native.build.will_compile", lambda *names, compiles=compiles: compiles)
         assert main(["generate", str(run), "-p", "It", "-n", "2"]) == 0
         assert capfd.readouterr().err.count("compiling native code") == lines
 

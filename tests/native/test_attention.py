@@ -1,4 +1,4 @@
-"""Attention over a cache as it lies, against the four lines of the model."""
+"""Native attention, reading keys and values in place from a cache, against the model's own `attend`."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 from fathom.model.attention import attend
 from fathom.native.kernels import attention
 
-SIZES = [  # b, h, g, t, s, c: few and many heads for one of keys, one query and many, odd widths, more than a block
+SIZES = [  # b, h, g, t, s, c: few and many query heads per key head, one query and many, odd widths, several blocks
     (1, 8, 2, 5, 9, 64),
     (2, 4, 4, 17, 17, 32),
     (1, 32, 1, 3, 100, 128),
@@ -18,8 +18,8 @@ SIZES = [  # b, h, g, t, s, c: few and many heads for one of keys, one query and
 ]
 
 
-def some(sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """q as `heads` of Attention gives it, keys and values as a cache that is not full gives them."""
+def random_inputs(sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """q with the strides of Attention.heads, keys and values with those of a cache that is not full."""
     b, h, g, t, s, c = sizes
     store = torch.randn(2, b, g, s + 7, c).to(dtype)
     return torch.randn(b, t, h * c).to(dtype).unflatten(-1, (h, c)).transpose(1, 2), *store[:, :, :, :s].unbind()
@@ -27,30 +27,30 @@ def some(sizes: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Te
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 3e-6), (torch.bfloat16, 2e-2)], ids=["fp32", "bf16"])
-def test_the_four_lines(isa: str, sizes: tuple[int, ...], dtype: torch.dtype, within: float) -> None:
-    q, k, v = some(sizes, dtype)
+def test_equals_attend(isa: str, sizes: tuple[int, ...], dtype: torch.dtype, within: float) -> None:
+    q, k, v = random_inputs(sizes, dtype)
     z = attention(q, k, v)
     assert z is not None and z.dtype == dtype and z.shape == q.shape
     assert (z.float() - attend(q.float(), k.float(), v.float(), None, 0.0)).abs().max() < within
 
 
-def test_large_scores_and_far_apart(isa: str) -> None:
-    """One key takes all; scores of a thousand; the rest vanishes without a trace."""
-    q, k, v = some((1, 4, 2, 20, 20, 64), torch.float32)
-    wanted = attend(50 * q, 20 * k, v, None, 0.0)
-    found = attention(50 * q, 20 * k, v)
-    assert found is not None and torch.allclose(found, wanted, atol=1e-4)
+def test_large_scores_do_not_overflow(isa: str) -> None:
+    """With scores in the thousands, one key gets all the weight."""
+    q, k, v = random_inputs((1, 4, 2, 20, 20, 64), torch.float32)
+    expected = attend(50 * q, 20 * k, v, None, 0.0)
+    z = attention(50 * q, 20 * k, v)
+    assert z is not None and torch.allclose(z, expected, atol=1e-4)
 
 
-def test_keys_that_lie_otherwise_are_laid_out(isa: str) -> None:
-    q, k, v = some((2, 4, 2, 6, 6, 16), torch.float32)
+def test_other_strides_are_made_contiguous(isa: str) -> None:
+    q, k, v = random_inputs((2, 4, 2, 6, 6, 16), torch.float32)
     other = v.transpose(1, 2).contiguous().transpose(1, 2)
-    found = attention(q, k, other)
-    assert found is not None and torch.allclose(found, attend(q, k, v, None, 0.0), atol=1e-5)
+    z = attention(q, k, other)
+    assert z is not None and torch.allclose(z, attend(q, k, v, None, 0.0), atol=1e-5)
 
 
-def test_what_it_does_not_cover_is_left() -> None:
-    q, k, v = some((1, 2, 2, 3, 3, 8), torch.float32)
+def test_returns_none_for_gradients_and_other_formats() -> None:
+    q, k, v = random_inputs((1, 2, 2, 3, 3, 8), torch.float32)
     assert attention(q.requires_grad_(), k, v) is None
     assert attention(q.detach().double(), k.double(), v.double()) is None
     assert attention(q.detach().to("meta"), k.to("meta"), v.to("meta")) is None

@@ -1,4 +1,4 @@
-"""Compiling at first use: what is chosen, what happens where nothing can be compiled."""
+"""Compiling at first use: which instruction set is chosen, and what happens where compiling fails."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ com
 
 
 def fresh(environment: dict[str, str], line: str) -> str:
-    """What a process of its own prints."""
+    """The output of `line` in a new process."""
     code = f"from fathom.native import build; {line}"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
@@ -34,7 +34,7 @@ def test_off_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build.status() == "native kernels off: torch computes"
 
 
-def test_an_unknown_instruction_set_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_instruction_set_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FATHOM_NATIVE", "avx521")
     with pytest.raises(FathomError, match=r"FATHOM_NATIVE is 'avx521'.*plain") as caught:
         build.library("panels")
@@ -42,35 +42,35 @@ def test_an_unknown_instruction_set_is_one_line(monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_compiler
-def test_compiled_once_and_kept(tmp_path: Path) -> None:
+def test_compiled_once_and_cached(tmp_path: Path) -> None:
     place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain"}
     assert fresh(place, "print(build.library('panels') is not None)") == "True"
-    (made,) = (tmp_path / "fathom" / "native").iterdir()
-    before = made.stat().st_mtime_ns
+    (library,) = (tmp_path / "fathom" / "native").iterdir()
+    before = library.stat().st_mtime_ns
     assert fresh(place, "print(build.status())") == "native kernels (plain)"
-    assert made.stat().st_mtime_ns == before
+    assert library.stat().st_mtime_ns == before
 
 
-def test_no_compiler_is_no_failure(tmp_path: Path) -> None:
+def test_without_a_compiler_there_is_no_library(tmp_path: Path) -> None:
     place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "auto", "CXX": str(tmp_path / "none")}
     assert fresh(place, "print(build.library('panels'))") == "None"
     assert fresh(place, "print(build.status())").startswith("no native kernels: ")
 
 
 @needs_compiler
-def test_a_compiler_that_fails_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_failing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
     place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain", "CXX": "c++ -no-such-flag"}
-    said = fresh(place, "print(build.library('panels')); print(build.status())").splitlines()
-    assert said[0] == "None"
-    assert "no-such-flag" in said[1]
+    lines = fresh(place, "print(build.library('panels')); print(build.status())").splitlines()
+    assert lines[0] == "None"
+    assert "no-such-flag" in lines[1]
     assert not list((tmp_path / "fathom" / "native").iterdir())
 
 
-THERE = "print(build.library('nf4') is not None)"
+LOADS = "print(build.library('nf4') is not None)"
 
 
 def script(path: Path, text: str) -> str:
-    """A compiler of our own making."""
+    """A shell script that acts as the compiler."""
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o700)
     return str(path)
@@ -78,50 +78,50 @@ def script(path: Path, text: str) -> str:
 
 @needs_compiler
 @pytest.mark.parametrize("damage", [lambda x: x[: len(x) // 2], lambda x: b"", lambda x: x[:5000] + b"?" + x[5001:]])
-def test_a_damaged_library_is_compiled_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    """To load half of one would end the process."""
+def test_a_damaged_library_is_compiled_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Loading half of one would crash the process."""
     place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain"}
-    assert fresh(place, "print(build.waits('nf4'), build.library('nf4') is not None)") == "True True"
-    assert fresh(place, "print(build.waits('nf4'))") == "False"
-    (made,) = (tmp_path / "fathom" / "native").iterdir()
-    made.write_bytes(damage(made.read_bytes()))
-    assert fresh(place, f"print(build.waits('nf4')); {THERE}") == "True\nTrue"
-    assert fresh(place, "print(build.waits('nf4'))") == "False"
+    assert fresh(place, "print(build.will_compile('nf4'), build.library('nf4') is not None)") == "True True"
+    assert fresh(place, "print(build.will_compile('nf4'))") == "False"
+    (library,) = (tmp_path / "fathom" / "native").iterdir()
+    library.write_bytes(damage(library.read_bytes()))
+    assert fresh(place, f"print(build.will_compile('nf4')); {LOADS}") == "True\nTrue"
+    assert fresh(place, "print(build.will_compile('nf4'))") == "False"
 
 
 @needs_compiler
 def test_a_compiler_without_openmp_gives_one_thread(tmp_path: Path) -> None:
-    alone = script(
-        tmp_path / "alone", f'case "$*" in *fopenmp*) echo error: no OpenMP >&2; exit 1;; esac; exec {REAL} "$@"'
+    no_openmp = script(
+        tmp_path / "no_openmp", f'case "$*" in *fopenmp*) echo error: no OpenMP >&2; exit 1;; esac; exec {REAL} "$@"'
     )
-    place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain", "CXX": alone}
-    for _ in range(2):  # compiled, then kept
+    place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain", "CXX": no_openmp}
+    for _ in range(2):  # compiled, then cached
         assert fresh(place, "print(build.status())") == "native kernels (plain, one thread: the compiler has no OpenMP)"
     assert fresh(place, "print(build.library('step') is not None)") == "True"
     unlinked = script(
         tmp_path / "unlinked", f'{REAL} "$@" && for o; do :; done; case "$*" in *fopenmp*) echo > $o;; esac'
     )
-    assert fresh(place | {"CXX": unlinked}, THERE) == "True"  # compiled with it, but cannot be loaded
+    assert fresh(place | {"CXX": unlinked}, LOADS) == "True"  # compiles with OpenMP, but the result cannot be loaded
 
 
 @needs_compiler
 @pytest.mark.parametrize(
     "cxx",
     [
-        "exit 1",  # without a word
-        "echo >&2; exit 1",  # with none either
-        "printf '\\377 error\\n' >&2; exit 1",  # in no encoding
-        "exit 0",  # and nothing made
+        "exit 1",  # no message
+        "echo >&2; exit 1",  # an empty message
+        "printf '\\377 error\\n' >&2; exit 1",  # not UTF-8
+        "exit 0",  # no output file
         "exec sleep 60",
     ],
 )
-def test_whatever_a_compiler_does_torch_goes_on(tmp_path: Path, cxx: str) -> None:
+def test_whatever_a_compiler_does_torch_still_computes(tmp_path: Path, cxx: str) -> None:
     bad = script(tmp_path / "bad", f'[ "$1" = --version ] && exit 0; {cxx}')
     place = {"XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain", "CXX": bad}
-    patience = "build.PATIENCE = 1; print(build.library('nf4')); print(build.status())"
-    none, said = fresh(place, patience).split("\n")
+    code = "build.COMPILE_TIMEOUT = 1; print(build.library('nf4')); print(build.status())"
+    none, status = fresh(place, code).split("\n")
     assert none == "None"
-    assert said.startswith("no native kernels: ") and len(said) > 20
+    assert status.startswith("no native kernels: ") and len(status) > 20
 
 
 def test_an_open_quotation_mark_is_no_traceback(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_paths_and_compilers_with_spaces(tmp_path: Path) -> None:
     folder.mkdir()
     own = script(folder / "my c++", f'exec {REAL} "$@"')
     place = {"XDG_CACHE_HOME": str(folder), "FATHOM_NATIVE": "plain", "CXX": f"'{own}' -O1"}
-    assert fresh(place, THERE) == "True"
+    assert fresh(place, LOADS) == "True"
 
 
 @needs_compiler
@@ -155,7 +155,7 @@ def test_many_at_once_compile_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     counted = script(tmp_path / "counted", f'[ "$1" = --version ] || echo >> {shlex.quote(str(log))}; exec {REAL} "$@"')
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "FATHOM_NATIVE": "plain", "CXX": counted}
-    code = f"from fathom.native import build; {THERE}"
+    code = f"from fathom.native import build; {LOADS}"
     running = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -165,57 +165,57 @@ def test_many_at_once_compile_once(tmp_path: Path) -> None:
     assert log.read_text() == "\n"
 
 
-class TestWhereItLies:
+class TestCacheFolder:
     @pytest.fixture(autouse=True)
     def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         return tmp_path / f"fathom-native-{os.getuid()}"
 
-    def test_in_the_users_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_in_the_users_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        assert build.cache() == tmp_path / "cache" / "fathom" / "native"
-        assert build.cache().stat().st_mode & 0o777 == 0o700
+        assert build.cache_folder() == tmp_path / "cache" / "fathom" / "native"
+        assert build.cache_folder().stat().st_mode & 0o777 == 0o700
 
-    def test_a_relative_cache_means_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_relative_cache_is_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "here")
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        assert build.cache() == tmp_path / "home" / ".cache" / "fathom" / "native"
+        assert build.cache_folder() == tmp_path / "home" / ".cache" / "fathom" / "native"
 
-    def test_no_home_or_one_that_cannot_be_written_to(
+    def test_is_temporary_without_a_writable_home(
         self, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        assert build.cache() == temporary
+        assert build.cache_folder() == temporary
         monkeypatch.delenv("XDG_CACHE_HOME")
 
         def homeless() -> Path:
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr(Path, "home", homeless)
-        assert build.cache() == temporary
+        assert build.cache_folder() == temporary
 
-    def test_never_where_others_can_write(
+    def test_is_never_writable_by_others(
         self, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         (tmp_path / "fathom" / "native").mkdir(parents=True)
         (tmp_path / "fathom" / "native").chmod(0o777)
-        assert build.cache() == temporary
+        assert build.cache_folder() == temporary
         shutil.rmtree(temporary)
-        temporary.symlink_to(tmp_path)  # as a stranger may have put it there
+        temporary.symlink_to(tmp_path)  # as an attacker could have
         with pytest.raises(OSError, match="set XDG_CACHE_HOME"):
-            build.cache()
+            build.cache_folder()
 
 
-def test_what_darwin_says() -> None:
-    said = "hw.optional.avx2_0: 1\nhw.optional.fma: 1\nhw.optional.f16c: 0\nhw.optional.floatingpoint: 1\nodd\n"
-    assert build.of_darwin(said) == {"avx2", "fma"}
-    assert build.of_darwin("hw.optional.arm.FEAT_DotProd: 1\n") == build.NEEDS["neon"]
+def test_features_of_darwin() -> None:
+    output = "hw.optional.avx2_0: 1\nhw.optional.fma: 1\nhw.optional.f16c: 0\nhw.optional.floatingpoint: 1\nodd\n"
+    assert build.darwin_features(output) == {"avx2", "fma"}
+    assert build.darwin_features("hw.optional.arm.FEAT_DotProd: 1\n") == build.REQUIRED["neon"]
 
 
-def test_off_where_there_is_no_posix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_without_posix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setenv("FATHOM_NATIVE", "plain")
     assert build.library("panels") is None
-    assert not build.waits("panels")
+    assert not build.will_compile("panels")

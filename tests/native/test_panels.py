@@ -1,4 +1,4 @@
-"""Panels against torch: the matrix comes back as it was, and its product is the one in plain fp32."""
+"""Panels against torch: the matrix is read back unchanged, and its product equals that in fp64."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from fathom.native.panels import Arena, Panels, from_float, from_groups, panel_b
 from fathom.quant.schemes import scheme_named
 
 SHAPES = [(1, 1), (5, 7), (16, 32), (33, 70), (48, 64), (100, 333)]
-COUNTS = [1, 2, 3, 7, 16, 21, 40]  # vectors: whole tiles, parts of one, several
+COUNTS = [1, 2, 3, 7, 16, 21, 40]  # vectors: one tile, part of a tile, several tiles
 
 
-def made(kind: str, shape: tuple[int, int], bias: Tensor | None) -> tuple[Panels, Tensor]:
-    """Panels of random weights, and what they must hold."""
+def random_panels(kind: str, shape: tuple[int, int], bias: Tensor | None) -> tuple[Panels, Tensor]:
+    """Panels of random weights, and the matrix they hold."""
     weight, arena = torch.randn(shape), Arena(panel_bytes(kind, shape))
     if kind in ("fp32", "bf16"):
         weight = weight.bfloat16() if kind == "bf16" else weight
@@ -23,40 +23,40 @@ def made(kind: str, shape: tuple[int, int], bias: Tensor | None) -> tuple[Panels
     return from_groups(kind, packed, shape, bias, arena), scheme.dequantize(packed, shape, torch.float32)
 
 
-def in_eight_bits(x: Tensor) -> Tensor:
-    """x with each 32 numbers of a row brought to whole multiples of their largest / 127."""
+def rounded_to_int8(x: Tensor) -> Tensor:
+    """x with each group of 32 along a row rounded to integer multiples of its largest / 127."""
     groups = F.pad(x, (0, -x.shape[-1] % 32)).unflatten(-1, (-1, 32))
     largest = groups.abs().amax(-1, keepdim=True)
-    whole = (groups * torch.where(largest > 0, 127 / largest, 0)).round()
-    return (whole * (largest / 127)).flatten(-2)[..., : x.shape[-1]]
+    codes = (groups * torch.where(largest > 0, 127 / largest, 0)).round()
+    return (codes * (largest / 127)).flatten(-2)[..., : x.shape[-1]]
 
 
-def met(kind: str, x: Tensor) -> Tensor:
-    """What weights of this kind are multiplied with."""
-    return {"fp32": x, "bf16": x.bfloat16().float()}.get(kind, in_eight_bits(x))
+def input_of(kind: str, x: Tensor) -> Tensor:
+    """x in the format that weights of this kind are multiplied in."""
+    return {"fp32": x, "bf16": x.bfloat16().float()}.get(kind, rounded_to_int8(x))
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_matrix_comes_back_bit_for_bit(kind: str, shape: tuple[int, int]) -> None:
-    panels, weight = made(kind, shape, None)
+def test_matrix_is_unchanged(kind: str, shape: tuple[int, int]) -> None:
+    panels, weight = random_panels(kind, shape, None)
     assert torch.equal(panels.matrix(), weight)
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_product_is_that_of_the_matrix(isa: str, kind: str, shape: tuple[int, int]) -> None:
+def test_product(isa: str, kind: str, shape: tuple[int, int]) -> None:
     bias = torch.randn(shape[0])
-    panels, weight = made(kind, shape, bias)
+    panels, weight = random_panels(kind, shape, bias)
     for count in COUNTS:
         x = torch.randn(count, shape[1])
-        wanted = F.linear(met(kind, x).double(), weight.double(), bias.double())
-        assert (panels.product(x) - wanted).abs().max() < 1e-5 * shape[1] ** 0.5 + 1e-5, count
+        expected = F.linear(input_of(kind, x).double(), weight.double(), bias.double())
+        assert (panels.product(x) - expected).abs().max() < 1e-5 * shape[1] ** 0.5 + 1e-5, count
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
 def test_bf16_in_bf16_out(isa: str, kind: str) -> None:
-    panels, _ = made(kind, (33, 70), None)
+    panels, _ = random_panels(kind, (33, 70), None)
     x = torch.randn(2, 3, 70).bfloat16()
     y = panels.product(x)
     assert y.dtype == torch.bfloat16
@@ -64,7 +64,7 @@ def test_bf16_in_bf16_out(isa: str, kind: str) -> None:
 
 
 def test_the_largest_codes_do_not_overflow(isa: str) -> None:
-    """127 * 127 in every place, and -128 as a file of a stranger may hold it."""
+    """127 * 127 everywhere, and -128, which quantising never yields but a file may hold."""
     for code, x in ((127, 1.0), (-128, 1.0), (-128, -1.0)):
         codes = torch.full((16, 2, 32), code, dtype=torch.int8)
         packed = {"codes": codes, "scales": torch.ones(16, 2, dtype=torch.float16)}
@@ -77,8 +77,8 @@ def test_the_largest_codes_do_not_overflow(isa: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
-def test_what_is_no_number_stays_none(isa: str, kind: str) -> None:
-    panels, _ = made(kind, (16, 64), None)
+def test_nan_stays_in_its_row(isa: str, kind: str) -> None:
+    panels, _ = random_panels(kind, (16, 64), None)
     x = torch.randn(3, 64)
     x[1, 5] = float("nan")
     y = panels.product(x)
@@ -87,7 +87,7 @@ def test_what_is_no_number_stays_none(isa: str, kind: str) -> None:
 
 
 def test_subnormal_and_large_scales(isa: str) -> None:
-    """Half-precision scales over their whole range."""
+    """fp16 scales over their whole range."""
     scales = torch.tensor([6e-8, 3e-5, 6.1e-5, 1.0, 65504.0, -2.0, 0.0, 1e-3]).half().repeat(2)[:, None]
     packed = {"codes": torch.ones(16, 1, 32, dtype=torch.int8), "scales": scales}
     panels = from_groups("int8", packed, (16, 32), None, Arena(panel_bytes("int8", (16, 32))))
