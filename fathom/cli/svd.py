@@ -88,15 +88,11 @@ def survey_text(survey: "Survey") -> str:
 
     lines = []
     for section in survey.sections:
-        rows = [*map(report.spectrum_row, section.measured)]
-        lines += [section.title, text(table(report.HEADS, rows, range(1, len(report.HEADS))), 140)]
-        lines += [report.summary(section), ""]
+        lines += [section.title, text(table(*report.spectra_table(section)), 140), report.summary(section), ""]
         if section.intruders:
-            rows = [*map(report.intruder_row, section.intruders)]
-            lines += [text(table(report.INTRUDER_HEADS, rows, (1, 2, 3)), 140)]
+            lines.append(text(table(*report.intruders_table(section)), 140))
     if survey.meetings:
-        rows = [*map(report.comparison_row, survey.meetings)]
-        lines += [text(table(report.COMPARISON_HEADS, rows, range(1, 8)), 140)]
+        lines.append(text(table(*report.comparisons_table(survey)), 140))
     return "\n".join([*lines, *report.sampling_notes(survey)]).rstrip()
 
 
@@ -116,8 +112,8 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
         except FathomError as error:
             error.exit_code = 128 + stop.requested if stop.requested else error.exit_code
             raise
-    click.echo(text(table(report.RANK_HEADS, report.rank_rows(result), range(8)), 140), err=as_json)
-    click.echo(text(table(report.CHANGE_HEADS, report.change_rows(result), range(1, 7)), 140), err=as_json)
+    click.echo(text(table(*report.rank_table(result)), 140), err=as_json)
+    click.echo(text(table(*report.matrices_table(result)), 140), err=as_json)
     click.echo("\n".join(report.conclusions(result)), err=True)
     values: dict[str, Any] = plain(result)
     if page is not None:

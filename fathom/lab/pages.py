@@ -85,9 +85,8 @@ def survey_page(survey: Survey, numbers: str) -> str:
     title = f"Spectra of {Path(survey.path).name}"
     parts = [part for i, section in enumerate(survey.sections) for part in section_parts(i, section, numbers)]
     if survey.meetings:
-        rows = [report.comparison_row(comparison) for comparison in survey.meetings]
-        parts += [tag("h2", "How the two changes compare"), tag("p", ANGLES)]
-        parts += [html.table(report.COMPARISON_HEADS, rows, range(1, 8))]
+        table = html.table(*report.comparisons_table(survey))
+        parts += [tag("h2", "How the two changes compare"), tag("p", ANGLES), table]
     return html.page(
         title,
         tag("h1", title),
@@ -106,12 +105,11 @@ def section_parts(place: int, section: Section, numbers: str) -> list[Html]:
         tag("p", report.summary(section)),
         html.figure(lambda theme: cumulative_figure(measured, theme), CUMULATIVE),
         html.figure(lambda theme: ranks_figure(measured, theme), RANKS),
-        html.table(report.HEADS, [*map(report.spectrum_row, measured)], range(1, len(report.HEADS))),
+        html.table(*report.spectra_table(section)),
         small(f"In {numbers}: sections[{place}].measured."),
     ]
     if section.intruders:
-        rows = [*map(report.intruder_row, section.intruders)]
-        parts += [tag("h3", "Intruders"), tag("p", INTRUDERS), html.table(report.INTRUDER_HEADS, rows, (1, 2, 3))]
+        parts += [tag("h3", "Intruders"), tag("p", INTRUDERS), html.table(*report.intruders_table(section))]
     return parts
 
 
@@ -165,11 +163,11 @@ def rank_page(result: RankResult, numbers: str) -> str:
         tag("ul", *(tag("li", sentence) for sentence in report.conclusions(result))),
         html.figure(lambda theme: losses_figure(result, drawn, theme), LOSSES),
         html.figure(lambda theme: losses_figure(result, weights, theme), WEIGHTS),
-        html.table(report.RANK_HEADS, report.rank_rows(result), range(len(report.RANK_HEADS))),
+        html.table(*report.rank_table(result)),
         small(f"In {numbers}: base, tuned, change[], weight[], chance[], lora[], in the order of the ranks."),
         tag("h2", "Matrix by matrix"),
         html.figure(lambda theme: recommended_figure(result, theme), RECOMMENDED),
-        html.table(report.CHANGE_HEADS, report.change_rows(result), range(1, len(report.CHANGE_HEADS))),
+        html.table(*report.matrices_table(result)),
         small(f"In {numbers}: matrices[], recommended."),
         *provenance(result),
     )

@@ -125,6 +125,7 @@ def affordable_steps(model: Transformer, experiment: Experiment) -> int:
 class DecomposedFinetune:
     """A full fine-tune: each matrix before, and the SVD of its change and of what it became."""
 
+    experiment: Experiment
     model: Transformer  # its matrices are replaced by what is measured; norms and biases stay as they were trained
     before: Weights
     change: Mapping[str, SVD]
@@ -151,6 +152,17 @@ class DecomposedFinetune:
         """The same rank for each matrix, or its full rank where that is smaller."""
         return {name: min(rank, len(terms.s)) for name, terms in self.change.items()}
 
+    @torch.no_grad()
+    def loss(self, weights: Weights) -> float:
+        """The loss of the tuned model with these matrices."""
+        for name, w in weights.items():
+            self.model.get_parameter(name).copy_(w)
+        return self.experiment.loss(self.model)
+
+    def points(self, ranks: list[int], cut: Callable[[int], Weights]) -> tuple[Point, ...]:
+        """The loss of each rank's cut."""
+        return tuple(Point(r, self.loss(cut(r)), n_parameters(self.change, self.uniform(r))) for r in ranks)
+
 
 def loss_vs_rank(
     path: str | Path, options: RankOptions, report: Report = silent, stop: Callable[[], bool] = lambda: False
@@ -160,13 +172,21 @@ def loss_vs_rank(
     model, tokenizer = load(path, dtype="fp32", device=options.device)
     ranks = requested_ranks(options, model)
     with prepared(model, needed(tokenizer, path), options, report, stop) as experiment:
-        tuned, losses = finetune(model, experiment)
-        change = points(ranks, tuned, experiment, lambda rank: tuned.cut(tuned.uniform(rank)))
-        weight = points(ranks, tuned, experiment, tuned.weights)
-        random = points(ranks, tuned, experiment, lambda rank: tuned.at_random(rank, options.seed))
-        best, cut = recommend(tuned, experiment, losses)
-        adapted, trained = train_adapters(model, tuned, [rank for rank in ranks if rank], experiment)
-        recommended = Recommended(*cut, train_adapter(model, best, experiment)[1])
+        tuned, base, after = finetune(model, experiment)
+        change = tuned.points(ranks, lambda rank: tuned.cut(tuned.uniform(rank)))
+        weight = tuned.points(ranks, tuned.weights)
+        random = tuned.points(ranks, lambda rank: tuned.at_random(rank, options.seed))
+        limit = base - options.keep * (base - after)
+        best = fewest_terms(tuned.change, lambda ranks: tuned.loss(tuned.cut(ranks)) <= limit)
+        cut_loss = tuned.loss(tuned.cut(best))
+        adapted, trained = set[str](), []
+        for rank in ranks:
+            if rank:
+                names, loss, count = train_adapter(model, tuned.uniform(rank), experiment)
+                report(Note(f"LoRA, rank {rank}: loss {loss:.4f}"))
+                adapted |= names
+                trained.append(Point(rank, loss, count))
+        best_trained = train_adapter(model, best, experiment)[1]
     return RankResult(
         model=str(path),
         options=options,
@@ -175,14 +195,14 @@ def loss_vs_rank(
         steps=experiment.steps,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds=time.monotonic() - start,
-        base=losses[0],
-        tuned=losses[1],
+        base=base,
+        tuned=after,
         change=change,
         weight=weight,
         chance=random,
-        lora=trained,
+        lora=tuple(trained),
         matrices=tuple(matrix_result(name, tuned, best[name], name in adapted) for name in tuned.before),
-        recommended=recommended,
+        recommended=Recommended(options.keep, cut_loss, n_parameters(tuned.change, best), best_trained),
     )
 
 
@@ -195,7 +215,7 @@ def requested_ranks(options: RankOptions, model: Transformer) -> list[int]:
     return sorted(set(options.ranks)) or [0, *doubled, full]
 
 
-def finetune(model: Transformer, experiment: Experiment) -> tuple[DecomposedFinetune, tuple[float, float]]:
+def finetune(model: Transformer, experiment: Experiment) -> tuple[DecomposedFinetune, float, float]:
     """Train a copy of the model in full and decompose its change; and the loss before and after."""
     base = experiment.loss(model)
     tuned = copy.deepcopy(model).requires_grad_(True)
@@ -209,35 +229,8 @@ def finetune(model: Transformer, experiment: Experiment) -> tuple[DecomposedFine
     before = {name: w.detach() for name, w in model.named_parameters() if w.ndim == 2}
     trained = {name: tuned.get_parameter(name).detach().clone() for name in before}
     change = {name: svd(trained[name] - w) for name, w in before.items()}
-    return DecomposedFinetune(tuned, before, change, {name: svd(w) for name, w in trained.items()}), (base, after)
-
-
-def points(
-    ranks: list[int], tuned: DecomposedFinetune, experiment: Experiment, cut: Callable[[int], Weights]
-) -> tuple[Point, ...]:
-    """The loss of each rank's cut."""
-    return tuple(
-        Point(rank, loss_with(tuned, experiment, cut(rank)), n_parameters(tuned.change, tuned.uniform(rank)))
-        for rank in ranks
-    )
-
-
-@torch.no_grad()
-def loss_with(tuned: DecomposedFinetune, experiment: Experiment, weights: Weights) -> float:
-    """The loss of the tuned model with these matrices."""
-    for name, w in weights.items():
-        tuned.model.get_parameter(name).copy_(w)
-    return experiment.loss(tuned.model)
-
-
-def recommend(
-    tuned: DecomposedFinetune, experiment: Experiment, losses: tuple[float, float]
-) -> tuple[Allocation, tuple[float, float, int]]:
-    """A rank for each matrix that together keep enough; and what they keep, at which loss, with how many parameters."""
-    keep = experiment.options.keep
-    limit = losses[0] - keep * (losses[0] - losses[1])
-    best = fewest_terms(tuned.change, lambda ranks: loss_with(tuned, experiment, tuned.cut(ranks)) <= limit)
-    return best, (keep, loss_with(tuned, experiment, tuned.cut(best)), n_parameters(tuned.change, best))
+    spectra = {name: svd(w) for name, w in trained.items()}
+    return DecomposedFinetune(experiment, tuned, before, change, spectra), base, after
 
 
 def n_parameters(changes: Mapping[str, SVD], ranks: Allocation) -> int:
@@ -266,19 +259,6 @@ def fewest_terms(changes: Mapping[str, SVD], enough: Callable[[Allocation], bool
         middle = (low + high) // 2
         low, high = (low, middle) if enough(allocate(changes, middle)) else (middle, high)
     return allocate(changes, high)
-
-
-def train_adapters(
-    model: Transformer, tuned: DecomposedFinetune, ranks: list[int], experiment: Experiment
-) -> tuple[set[str], tuple[Point, ...]]:
-    """LoRA trained at each rank, and the matrices it was put on."""
-    adapted, trained = set[str](), []
-    for rank in ranks:
-        names, loss, count = train_adapter(model, tuned.uniform(rank), experiment)
-        experiment.report(Note(f"LoRA, rank {rank}: loss {loss:.4f}"))
-        adapted |= names
-        trained.append(Point(rank, loss, count))
-    return adapted, tuple(trained)
 
 
 def train_adapter(model: Transformer, ranks: Allocation, experiment: Experiment) -> tuple[set[str], float, int]:

@@ -2,20 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from fathom.lab.result import MatrixResult, Point, RankResult
 from fathom.lab.spectra import RankSummary, Spectrum
-from fathom.lab.survey import Comparison, Intruders, Section, Survey
+from fathom.lab.survey import Section, Survey
 
-HEADS = ("matrix", "shape", "rank 50 %", "90 %", "99 %", "of", "effective", "stable", "random: 90 %", "effective")
-COMPARISON_HEADS = (
-    "matrix", "directions", "written: angles", "overlap", "by chance", "read: angles", "overlap", "by chance"
-)  # fmt: skip
-INTRUDER_HEADS = ("matrix", "|ΔW| / |W|", "looked at", "intruders", "their cosines")
-RANK_HEADS = (
-    "rank", "ΔW cut at this rank", "kept", "W cut", "ΔW, random directions", "LoRA trained", "kept", "LoRA's parameters"
-)  # fmt: skip
-CHANGE_HEADS = ("matrix", "shape", "|ΔW| / |W|", "W: 90 %", "ΔW: 90 %", "random: 90 %", "recommended rank")
 ENERGY = (
     "Energy is the sum of squared singular values, which is the squared Frobenius norm. Rank 90 % is how many of the "
     "largest singular values hold 90 % of it. Effective rank: exp of the entropy of the singular values divided by "
@@ -24,8 +16,20 @@ ENERGY = (
 )
 
 
+class Table(NamedTuple):
+    """As `table` of report.html and report.table take it."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[int]  # columns that are aligned right
+
+
+def spectra_table(section: Section) -> Table:
+    heads = ("matrix", "shape", "rank 50 %", "90 %", "99 %", "of", "effective", "stable", "random: 90 %", "effective")
+    return Table(heads, [*map(spectrum_row, section.measured)], range(1, len(heads)))
+
+
 def spectrum_row(m: Spectrum) -> Sequence[str]:
-    """One matrix under HEADS."""
     n = m.numbers
     ranks = [f"> {len(m.values)}" if rank is None else f"{rank:,}" for rank in (n.rank_50, n.rank_90, n.rank_99)]
     effective = "unknown" if n.effective is None else f"{n.effective:.1f}"
@@ -42,18 +46,28 @@ def rank_text(ranks: RankSummary) -> str:
     return "unknown" if ranks.rank_90 is None else f"{ranks.rank_90:,}"
 
 
-def comparison_row(comparison: Comparison) -> Sequence[str]:
-    """One matrix under COMPARISON_HEADS."""
-    cells = [comparison.name, " and ".join(map(str, comparison.directions))]
-    for side in (comparison.written, comparison.read):
-        cells += [f"{side.smallest:.1f}° to {side.largest:.1f}°", f"{side.overlap:.3f}", f"{side.chance:.3f}"]
-    return cells
+def comparisons_table(survey: Survey) -> Table:
+    heads = (
+        "matrix",
+        "directions",
+        *("written: angles", "overlap", "by chance"),
+        *("read: angles", "overlap", "by chance"),
+    )
+    rows = []
+    for comparison in survey.meetings:
+        row = [comparison.name, " and ".join(map(str, comparison.directions))]
+        for side in (comparison.written, comparison.read):
+            row += [f"{side.smallest:.1f}° to {side.largest:.1f}°", f"{side.overlap:.3f}", f"{side.chance:.3f}"]
+        rows.append(row)
+    return Table(heads, rows, range(1, len(heads)))
 
 
-def intruder_row(e: Intruders) -> Sequence[str]:
-    """One matrix under INTRUDER_HEADS."""
-    cosines = ", ".join(f"{one.cosine:.2f}" for one in e.found)
-    return [e.name, f"{e.relative:.4f}", f"{e.looked_at}", f"{len(e.found)}", cosines]
+def intruders_table(section: Section) -> Table:
+    rows = []
+    for e in section.intruders:
+        cosines = ", ".join(f"{one.cosine:.2f}" for one in e.found)
+        rows.append([e.name, f"{e.relative:.4f}", f"{e.looked_at}", f"{len(e.found)}", cosines])
+    return Table(("matrix", "|ΔW| / |W|", "looked at", "intruders", "their cosines"), rows, (1, 2, 3))
 
 
 def role(name: str) -> str:
@@ -107,28 +121,28 @@ def sampling_notes(survey: Survey) -> list[str]:
     ]
 
 
-def rank_rows(result: RankResult) -> list[Sequence[str]]:
-    """The losses of each rank, under RANK_HEADS."""
-    trained = {point.rank: point for point in result.lora}
-    rows: list[Sequence[str]] = []
+def rank_table(result: RankResult) -> Table:
+    """The losses of each rank."""
+    losses = ("rank", "ΔW cut at this rank", "kept", "W cut", "ΔW, random directions")
+    heads = (*losses, "LoRA trained", "kept", "LoRA's parameters")
+    lora = {
+        point.rank: [f"{point.loss:.4f}", f"{result.kept(point.loss):.1%}", f"{point.parameters:,}"]
+        for point in result.lora
+    }
+    rows = []
     for change, weight, chance in zip(result.change, result.weight, result.chance):
         row = [f"{change.rank}", f"{change.loss:.4f}", f"{result.kept(change.loss):.1%}"]
-        row += [f"{weight.loss:.4f}", f"{chance.loss:.4f}"]
-        lora = trained.get(change.rank)
-        rows.append(
-            [*row, f"{lora.loss:.4f}", f"{result.kept(lora.loss):.1%}", f"{lora.parameters:,}"]
-            if lora
-            else [*row, "", "", ""]
-        )
-    return rows
+        rows.append([*row, f"{weight.loss:.4f}", f"{chance.loss:.4f}", *lora.get(change.rank, ["", "", ""])])
+    return Table(heads, rows, range(len(heads)))
 
 
-def change_rows(result: RankResult) -> list[Sequence[str]]:
-    """Each matrix, under CHANGE_HEADS."""
-    return [
+def matrices_table(result: RankResult) -> Table:
+    heads = ("matrix", "shape", "|ΔW| / |W|", "W: 90 %", "ΔW: 90 %", "random: 90 %", "recommended rank")
+    rows = [
         (m.name, shape_text(m.shape), f"{m.relative:.4f}", *map(rank_text, (m.weight, m.change, m.chance)), f"{m.rank}")
         for m in result.matrices
     ]
+    return Table(heads, rows, range(1, len(heads)))
 
 
 def conclusions(result: RankResult) -> list[str]:

@@ -71,7 +71,7 @@ def test_the_page_has_every_number_and_says_where_it_is(experiment: Ran) -> None
     result = experiment[0]
     page = rank_page(result, "there.json")
     text = Reader(page).text
-    for row in (*report.rank_rows(result), *report.change_rows(result)):
+    for row in (*report.rank_table(result).rows, *report.matrices_table(result).rows):
         assert all(cell in text for cell in row)
     for sentence in report.conclusions(result):
         assert sentence in text
