@@ -124,16 +124,16 @@ def train(task: Task) -> None:
     peak, product = nominal_peak(task), product_speed(task)
     task.report("peak_flops", peak)
     task.report("product_flops", product)
-    rows, session, ids = start(task, config)
-    tokens = ids.shape[0] * config.context_length
+    rows, session, batch = start(task, config)
+    tokens = batch.n_tokens
     flops = training_flops(replace(config, vocab_size=min(config.vocab_size, GPT2.vocab_size)), config.context_length)
-    task.report("shape", {"rows": rows, "context": config.context_length, "rows_per_step": ids.shape[0]})
+    task.report("shape", {"rows": rows, "context": config.context_length, "rows_per_step": 2 * rows})
     for name, loss in (("loop", nullcontext()), ("pieces", larger_pieces(compiled=not task.tiny))):
         if task.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with loss:
-            taken = seconds(task, lambda: update(session, ids), 3 if task.tiny else 10)
-            kernels = slowest_kernels(task, lambda: update(session, ids))
+            taken = seconds(task, lambda: update(session, batch), 3 if task.tiny else 10)
+            kernels = slowest_kernels(task, lambda: update(session, batch))
         rate = flops / config.context_length * tokens / taken
         task.report(name, {
             "seconds_per_step": taken, "tokens_per_second": tokens / taken, "flops": rate,
@@ -142,10 +142,11 @@ def train(task: Task) -> None:
         })  # fmt: skip
 
 
-def start(task: Task, config: ModelConfig) -> tuple[int, Any, Tensor]:
-    """As many rows a pass as fit well (at most 64), a session that has taken two steps, and the tokens of a step."""
-    from fathom.train.loop import Session, update
+def start(task: Task, config: ModelConfig) -> tuple[int, Any, Any]:
+    """As many rows a pass as fit well (at most 64), a session that has taken two steps, and the batch of a step."""
+    from fathom.train.loop import update
     from fathom.train.options import TrainOptions
+    from fathom.train.session import Session
 
     free = torch.cuda.mem_get_info()[0] if task.device.type == "cuda" else 2**30
     rows = 2 if task.tiny else 64
@@ -158,8 +159,9 @@ def start(task: Task, config: ModelConfig) -> tuple[int, Any, Tensor]:
     torch.manual_seed(0)
     session = Session(Transformer(config), options, task.device)
     ids = torch.randint(0, min(config.vocab_size, GPT2.vocab_size), (2 * rows, config.context_length + 1))
-    task.report("losses", [update(session, ids).loss for _ in range(2)])
-    return rows, session, ids
+    batch = session.prepare(ids)
+    task.report("losses", [update(session, batch).loss for _ in range(2)])
+    return rows, session, batch
 
 
 def bytes_needed(config: ModelConfig, rows: int) -> int:

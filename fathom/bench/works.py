@@ -25,14 +25,15 @@ from fathom.errors import FathomError
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.generate.options import GenerateOptions
-from fathom.machine import free_memory, pick_device
+from fathom.machine import free_memory, keep_freed_memory, pick_device
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.cost import training_bytes
 from fathom.model.transformer import Transformer
 from fathom.train.finetune import micro_batch
-from fathom.train.loop import Session, update
+from fathom.train.loop import update
 from fathom.train.options import TrainOptions
+from fathom.train.session import Session
 
 RANK = 8
 
@@ -84,9 +85,11 @@ def training(options: BenchOptions) -> TrainOptions:
 
 def steps(session: Session, options: BenchOptions) -> tuple[float, ...]:
     """Tokens per second of each step after the first."""
+    keep_freed_memory()
     ids = torch.randint(session.model.config.vocab_size, (options.rows, options.length + 1), device=session.device)
-    update(session, ids)
-    taken = [seconds(lambda: update(session, ids), session.device) for _ in range(options.repeat)]
+    batch = session.prepare(ids)
+    update(session, batch)
+    taken = [seconds(lambda: update(session, batch), session.device) for _ in range(options.repeat)]
     return tuple(options.rows * options.length / each for each in taken)
 
 

@@ -33,10 +33,14 @@ class Batch:
         """Tokens that are read, without filling."""
         return self.ids.numel() if self.documents is None else int((self.documents >= 0).sum())
 
+    @property
+    def shared(self) -> bool:
+        """Whether some row holds several texts. Where each holds one, nothing sees the padding after it."""
+        return self.documents is not None and bool((self.documents > 0).any())
+
     def past(self) -> NoCache | None:
-        """What keeps the texts of a row apart; None where each row is one text: what follows it is seen by no one."""
-        several = self.documents is not None and bool((self.documents > 0).any())
-        return Packed(self.documents) if several and self.documents is not None else None
+        """What keeps the texts of a row apart; None where each row is one text."""
+        return Packed(self.documents) if self.shared and self.documents is not None else None
 
     def to(self, device: torch.device) -> "Batch":
         documents = None if self.documents is None else self.documents.to(device)
@@ -53,7 +57,7 @@ class Batch:
         return Batch(self.ids[rows, :width], self.targets[rows, :width], self.documents[rows, :width], self.name)
 
 
-def shown(batch: Tensor | Batch) -> Batch:
+def as_batch(batch: Tensor | Batch) -> Batch:
     """A batch as it is; of windows (b, t + 1) the first t tokens are read, and each is followed by the next."""
     return batch if isinstance(batch, Batch) else Batch(batch[:, :-1], batch[:, 1:])
 

@@ -25,14 +25,15 @@ from fathom.errors import FathomError
 from fathom.formats.load import load, needed
 from fathom.lab.result import MatrixResult, Point, RankOptions, RankResult, Recommended, Text
 from fathom.lab.spectra import RankSummary, chance
-from fathom.machine import describe
+from fathom.machine import describe, keep_freed_memory
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.train.events import Event, Note, Prepared, Progress, Report, silent
 from fathom.train.finetune_run import Base, TunedRun, prepare
-from fathom.train.loop import Batches, Session, evaluate, fit, update
+from fathom.train.loop import Batches, evaluate, fit, update
 from fathom.train.options import FinetuneOptions
 from fathom.train.precision import choose
+from fathom.train.session import Session
 
 SHORT, LONG = 128, 512  # default context length for text and for records, where the model has more
 PROBE, FEWEST, SLACK = 4, 10, 0.8  # steps that are timed; fewest of a training; part of the time that is planned
@@ -101,10 +102,10 @@ def affordable_steps(model: Transformer, experiment: Experiment) -> int:
     """The steps of each training with which all of them and all losses take the minutes."""
     options = experiment.options
     session = Session(copy.deepcopy(model), options.training(PROBE, 1e-9), next(model.parameters()).device)
-    update(session, experiment.batches.at(0))  # warms up
+    update(session, session.prepare(experiment.batches.at(0)))  # warms up
     start = time.monotonic()
     for step in range(1, PROBE):
-        update(session, experiment.batches.at(step))
+        update(session, session.prepare(experiment.batches.at(step)))
     each = (time.monotonic() - start) / (PROBE - 1)
     start = time.monotonic()
     experiment.loss(session.model)
@@ -168,6 +169,7 @@ def loss_vs_rank(
     path: str | Path, options: RankOptions, report: Report = silent, stop: Callable[[], bool] = lambda: False
 ) -> RankResult:
     """The whole experiment on the model at `path`. FathomError where fine-tuning does not lower the loss."""
+    keep_freed_memory()
     start = time.monotonic()
     model, tokenizer = load(path, dtype="fp32", device=options.device)
     ranks = requested_ranks(options, model)

@@ -26,12 +26,13 @@ from fathom.ladder.options import LadderOptions
 from fathom.ladder.references import references
 from fathom.ladder.result import LadderResult, Text, Trained, folder_of, read, write
 from fathom.ladder.rungs import Rung, find, rungs
-from fathom.machine import describe, pick_device
+from fathom.machine import describe, keep_freed_memory, pick_device
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Evaluated, Event, Note, Prepared, Report, silent
-from fathom.train.loop import Session, evaluate, fit
+from fathom.train.loop import evaluate, fit
 from fathom.train.presets import Recipe
 from fathom.train.run import Run, created, open_run, recipe_of
+from fathom.train.session import Session
 
 PROBE = 6  # timed steps, of which the first half warms up
 FEWEST = 20  # with fewer steps a ladder shows nothing
@@ -144,6 +145,7 @@ def climb(
     options: LadderOptions, folder: Path, overwrite: bool = False, report: Report = silent, stop: Stop = never
 ) -> LadderResult:
     """Train every rung with every seed. Ends early, with the results so far, when `stop()` is true or time is up."""
+    keep_freed_memory()
     end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
     find(options.rungs, rungs(1))
     with ExitStack() as stack:
@@ -159,6 +161,7 @@ def climb(
 
 def resume(folder: Path, minutes: float, report: Report = silent, stop: Stop = never) -> LadderResult:
     """Train the missing runs of the ladder in `folder`, with its own text, settings and steps."""
+    keep_freed_memory()
     end = time.monotonic() + 60 * minutes - REPORT_SECONDS
     result = read(folder)
     setup = set_up(open_run(folder), result.options, report, until(end, stop))

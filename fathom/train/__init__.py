@@ -1,21 +1,22 @@
 """Training: batch -> loss -> backward -> clip -> step -> report -> maybe save.
 
-train        a run folder from a recipe, or on from where a run stopped
-loop         the loop itself, on anything that has a model, an optimizer and batches
-run          the folder of a run: what it was told, its text as tokens, its checkpoints
-presets      a recipe as values: presets, YAML and overrides on top of each other
-options      TrainOptions: every choice of training as one value
-preflight       what is said before step 1, and what looks wrong
-loss         next-token loss in chunks; exact gradient accumulation
-optimizer    which parameter goes to which optimizer, and what is decayed
-adamw8bit    AdamW that keeps its moments in 8 bits
-muon         Muon: orthogonalised momentum for matrices
+train        a run folder from a recipe, or from where a run stopped
 finetune     a model that exists, trained further: an adapter on it, or all of it
-finetune_run      the folder of such a run: its base, its data, its best adapter
+run          the folder of a run: its settings, its text as tokens, its checkpoints
+finetune_run the folder of such a run: its base, its data, its best adapter
+loop         the training loop, on anything that has a model, an optimizer and batches
+session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
+batches      micro-batches on the device, the next prepared while this one is computed
+loss         next-token loss in pieces; exact gradient accumulation
+optimizer    which parameter goes to which optimizer, at which learning rate
+optimizers   AdamW, AdamW in 8 bits, Muon: one file each
 precision    number format and compilation, chosen for the machine
-checkpoints      a checkpoint of a run, and back
-signals      Ctrl-C and SIGTERM end a run with a good checkpoint
-events       what training has to say, as values
+options      TrainOptions and FinetuneOptions: every choice as one value
+presets      recipes as values: presets, YAML and overrides on top of each other
+preflight    pre-flight summary and warnings
+checkpoints  saving and restoring checkpoints
+events       events of a run, metrics.jsonl and TensorBoard
+signals      turn signals into a stop flag
 """
 
 import sys

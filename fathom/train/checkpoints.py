@@ -22,8 +22,8 @@ from fathom.formats.run import STATE, best_step, read_weights
 from fathom.formats.safetensors_file import write_tensors
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Note, Report, Saved
-from fathom.train.loop import Session
 from fathom.train.run import Run
+from fathom.train.session import Session
 
 # What a run needs besides its weights to go on as if it had never stopped: optimizer state and random states.
 #

@@ -11,10 +11,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fathom.adapters import lora
 from fathom.data.batches import Batch
 from fathom.data.records import is_record_file
 from fathom.errors import FathomError
@@ -22,20 +20,16 @@ from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config, write_config
 from fathom.formats.detect import open_model
 from fathom.formats.fingerprint import fingerprint
-from fathom.formats.load import needed, read, tokenizer_of
-from fathom.formats.opened import Opened
-from fathom.machine import pick_device
+from fathom.formats.load import needed, tokenizer_of
+from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
-from fathom.quant.schemes import scheme_named
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Event, Report, Sample, silent
 from fathom.train.finetune_run import Base, TunedFacts, TunedRun, prepare
-from fathom.train.loop import Session
-from fathom.train.optimizers import optimizer_named
 from fathom.train.options import SAID_BY_MODEL, FinetuneOptions, TrainOptions, learning_rate
-from fathom.train.precision import choose
 from fathom.train.preflight import finetune_notes
 from fathom.train.run import FACTS, placed, refuse_existing
+from fathom.train.session import Session
 from fathom.train.train import Result, go_on, refuse_other, stand, write_sample
 
 Values = Mapping[str, Any]
@@ -60,6 +54,7 @@ def finetune(
     overwrite, or resume, where what is said may change nothing but how long and how often; `model` is then only needed
     where the base has moved. Raises FathomError, with nothing lost.
     """
+    keep_freed_memory()
     said = {name.replace("-", "_"): value for name, value in (train or {}).items()}
     said |= {} if data is None else {"data": str(data)}
     folder = Path(out_dir or Path("runs") / "finetune")
@@ -67,7 +62,7 @@ def finetune(
         raise FathomError(f"{other} was given; a model that exists brings its own along: leave it out")
     if mode == "resume":
         run = resumed(folder, model, options or {}, said)
-        session = start(run, open_model(run.base.path))
+        session = Session.tune(open_model(run.base.path), run.options, run.tuning)
         stand(run, session, report)
     elif mode in ("new", "overwrite"):
         run, session = begun(folder, model, options or {}, said, mode == "overwrite", report)
@@ -114,7 +109,7 @@ def begun(
         train = build(TrainOptions, {**asdict(train), **duration(said, tuning, facts, train.batch_size)}, "train")
         run = TunedRun(new, opened.config, train, tokenizer, facts, base, tuning, length)
         write_config(new / CONFIG, run.plain())
-        session = start(run, opened)
+        session = Session.tune(opened, train, tuning)
     return replace(run, folder=folder), session
 
 
@@ -172,17 +167,3 @@ def same_base(base: Base, model: str | Path | None, folder: Path) -> Base:
     if found != base.fingerprint:
         raise FathomError(f"{path} is not the model that {folder} was made from, or it has changed; give that one")
     return Base(path, found)
-
-
-def start(run: TunedRun, opened: Opened) -> Session:
-    """A session at step 0: the base, and on it what learns."""
-    options, device = run.options, pick_device(run.options.device)
-    torch.manual_seed(options.seed)
-    if not run.adapted:
-        return Session(read(opened, torch.float32, device).requires_grad_(True), options, device)
-    if not optimizer_named(options.optimizer).trains_adapters:
-        raise FathomError(f"optimizer={options.optimizer} trains whole matrices; use adamw, or --method full")
-    packing, dtype = run.tuning.packing, choose(options, opened.config, device).dtype
-    model = read(opened, dtype, device, None if packing is None else scheme_named(packing))
-    lora.add(model, run.tuning.adapter(), seed=options.seed)
-    return Session(model, options, device, run.tuning.lora_plus or 1.0)

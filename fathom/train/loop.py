@@ -1,7 +1,6 @@
 """The training loop: batch -> loss -> backward -> clip -> step -> report -> maybe save.
 
-A Session is everything that moves while a model learns; `fit` moves it. Works on anything that gives logits for
-token ids. Does not know files, text or which architecture it trains.
+`fit` moves a Session from step to step. Works on anything that gives logits for token ids.
 """
 
 import math
@@ -13,85 +12,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fathom.backend.training import recompute_blocks
-from fathom.data.batches import Batch, shown
-from fathom.errors import Diverged, FathomError
-from fathom.machine import keep_freed_memory, pick_device
-from fathom.model.config import ModelConfig
-from fathom.model.init import zero_outputs
+from fathom.data.batches import Batch
+from fathom.errors import Diverged
 from fathom.model.transformer import Transformer
+from fathom.train.batches import MicroBatches, Prefetch, micro_batches
 from fathom.train.events import Evaluated, Progress, Report, silent
-from fathom.train.loss import accumulate, next_token_loss, parts
-from fathom.train.optimizer import assign, build_optimizers, clip, factor
-from fathom.train.options import TrainOptions
-from fathom.train.precision import Precision, choose, compiles
+from fathom.train.loss import accumulate, next_token_loss
+from fathom.train.optimizer import clip, factor
+from fathom.train.precision import Precision
+from fathom.train.session import Session
 
 
 class Batches(Protocol):
     """The training batch of every step: a pure function of the step, so that resuming needs no position."""
 
-    def at(self, step: int) -> Tensor | Batch:  # (b, t + 1) token ids, or rows that say what follows
+    def at(self, step: int) -> Tensor | Batch:  # (b, t + 1) token ids, or rows with their targets
         ...
-
-
-class Session:
-    """A model, its optimizers and how far they have come. `seconds` and `tokens` count over all resumes.
-
-    lora_plus: b of an adapter learns so many times faster than a.
-    """
-
-    def __init__(self, model: Transformer, options: TrainOptions, device: torch.device, lora_plus: float = 1.0) -> None:
-        keep_freed_memory()
-        self.model, self.options, self.device = model.to(device).train(), options, device
-        self.precision = choose(options, model.config, device)
-        self.precision.adapt(model)
-        self.groups = assign(self.model, options, lora_plus)
-        self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
-        if options.checkpoint_blocks:
-            recompute_blocks(self.model)
-        compiled, self.compilation = compiles(options, device)
-        if compiled:
-            for block in self.model.blocks:  # alike, so that one is compiled and all are served
-                block.compile()
-        self.step, self.tokens, self.seconds = 0, 0, 0.0
-        self.validation_loss: float | None = None  # where it was measured at this very step
-        self.began = time.perf_counter()
-
-    @classmethod
-    def start(cls, config: ModelConfig, options: TrainOptions) -> "Session":
-        """A new model with weights drawn from the seed."""
-        if options.init == "zero-output" and not config.residual:
-            raise FathomError("init='zero-output' without a residual stream can never learn; use init='scaled'")
-        torch.manual_seed(options.seed)
-        model = Transformer(config)
-        if options.init == "zero-output":
-            zero_outputs(model)
-        return cls(model, options, pick_device(options.device))
-
-    @property
-    def progress(self) -> float:
-        """The part of the run that is done, 0 to 1, by steps or by minutes, whichever comes first."""
-        minutes = self.options.max_minutes
-        return max(self.step / self.options.max_iters, self.seconds / (60 * minutes) if minutes else 0.0)
-
-    @property
-    def steps(self) -> int:
-        """Where the run will end, as far as can be told."""
-        return self.step if self.finished else max(self.step + 1, round(self.step / self.progress))
-
-    @property
-    def finished(self) -> bool:
-        return self.progress >= 1
-
-    def due(self, interval: int) -> bool:
-        """Whether what is done every so many steps, and at the end, is to be done now."""
-        return self.step % interval == 0 or self.finished
-
-    def tick(self) -> float:
-        """Count the time that has passed; returns the seconds of the whole run."""
-        now = time.perf_counter()
-        self.seconds, self.began = self.seconds + now - self.began, now
-        return self.seconds
 
 
 def fit(
@@ -108,42 +44,38 @@ def fit(
     checkpoint is due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
     """
     options, session.began, saved = session.options, time.perf_counter(), session.step
-    while not session.finished and not stop():
-        report(update(session, batches.at(session.step)))
-        if session.due(options.eval_interval):
-            loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
-            if not stop():  # else it was cut short
-                session.validation_loss = loss
-                report(Evaluated(session.step, loss, seconds=session.tick()))
-        if session.due(options.checkpoint_interval or options.eval_interval):
-            save(session)
-            saved = session.step
+    with Prefetch(lambda step: session.prepare(batches.at(step)), options.max_iters) as prefetch:
+        while not session.finished and not stop():
+            report(update(session, prefetch.at(session.step)))
+            if session.due(options.eval_interval):
+                loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
+                if not stop():  # else it was cut short
+                    session.validation_loss = loss
+                    report(Evaluated(session.step, loss, seconds=session.tick()))
+            if session.due(options.checkpoint_interval or options.eval_interval):
+                save(session)
+                saved = session.step
     if saved != session.step:
         save(session)
 
 
-def update(session: Session, batch: Tensor | Batch) -> Progress:
+def update(session: Session, batch: MicroBatches) -> Progress:
     """One step: loss -> backward -> clip -> step."""
-    batch = shown(batch)
-    options, model, optimizers = session.options, session.model, session.optimizers
+    options, optimizers, scaler = session.options, session.optimizers, session.scaler
     rate = factor(session.progress * options.max_iters, options)
     optimizers.set_learning_rates(rate)
-    micro_batches = parts(batch.to(session.device), options.micro_batch_size)
-    loss = accumulate(model, micro_batches, session.precision, session.scaler)
-    optimizers.unscale(session.scaler)
-    norm = clip(model, options.clip).item()
-    refuse_divergence(session, loss.item(), norm, batch.name)
+    mean_loss = accumulate(session.model, batch, session.precision, scaler)
+    optimizers.unscale(scaler)
+    total_norm = clip(session.model, options.clip)
+    loss, norm = torch.stack((mean_loss, total_norm)).tolist()  # the one time a step waits for the device
+    refuse_divergence(session, loss, norm, batch.name)
     if math.isfinite(norm):
-        optimizers.step(session.scaler)
-    session.scaler.update()  # in fp16 an overflow only lowers the scale: this step is left out
+        optimizers.step(scaler)
+    scaler.update()  # in fp16 an overflow only lowers the scale: this step is left out
     optimizers.zero_grad()
-    session.step, session.tokens, session.validation_loss = (
-        session.step + 1,
-        session.tokens + batch.n_tokens,
-        None,
-    )
+    session.step, session.tokens, session.validation_loss = session.step + 1, session.tokens + batch.n_tokens, None
     seconds, peak = session.tick(), options.learning_rate * rate
-    return Progress(session.step, session.steps, loss.item(), session.tokens, seconds, peak, norm)
+    return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm)
 
 
 LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite
@@ -165,14 +97,13 @@ def refuse_divergence(session: Session, loss: float, norm: float, name: str) -> 
 
 @torch.no_grad()
 def evaluate(model: Transformer, validation: Iterable[Tensor | Batch], precision: Precision) -> float:
-    """Mean loss in nats per trained token over windows (b, t + 1) or batches, without dropout."""
-    device, training = precision.device, model.training
+    """Mean loss in nats per target over windows (b, t + 1) or batches, without dropout."""
+    training, total, count = model.training, 0.0, 0
     model.eval()
-    total, count = 0.0, 0
     for chunk in validation:
-        batch = shown(chunk).to(device)
-        with precision.autocast():
-            loss, n = next_token_loss(model, batch.ids, batch.targets, past=batch.past())
-        total, count = total + loss.item(), count + int(n)
+        for part in micro_batches(chunk, device=precision.device).parts:
+            with precision.autocast():
+                total += next_token_loss(model, part).item()
+            count += len(part.targets)
     model.train(training)
     return total / max(count, 1)

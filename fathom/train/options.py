@@ -52,8 +52,13 @@ class FinetuneOptions:
             raise FathomError(problem)
 
     @property
+    def adapted(self) -> bool:
+        """Whether an adapter is trained, and not all weights."""
+        return self.method != "full"
+
+    @property
     def packing(self) -> str | None:
-        """How the frozen matrices are kept; None: as floats."""
+        """How the frozen matrices are packed; None: they are floats."""
         return "nf4" if self.method == "qlora" and self.quantize is None else self.quantize
 
     def adapter(self) -> LoraOptions:

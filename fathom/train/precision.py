@@ -1,8 +1,7 @@
-"""Which number format the forward pass computes in, and whether it is compiled.
+"""Which number format the forward pass computes in, and whether blocks are compiled.
 
-Weights and optimizer state stay fp32. bf16 has fp32's range and needs nothing else; fp16 has not, so its loss is
-multiplied by a large number that the gradients are divided by again (Micikevicius et al. 2018, section 3.2).
-Does not know the loop.
+Weights and optimizer state stay fp32. bf16 has fp32's range and needs nothing else; fp16 has not, so the loss is
+scaled up and the gradients are scaled down again (Micikevicius et al. 2018, section 3.2).
 """
 
 import importlib.util
@@ -20,12 +19,12 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.train.options import TrainOptions
 
-NARROW = 128  # below this width a CPU spends its time elsewhere than in matrix products, and converting costs more
+NARROW = 128  # d_model below which a CPU gains less in matrix products than conversions cost
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What was chosen, for which device and why."""
+    """The number format that was chosen, for which device and why."""
 
     dtype: torch.dtype
     device: torch.device
@@ -37,13 +36,13 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def adapt(self, model: Transformer) -> None:
-        """On a CPU, let what lies between matrix products in bf16 take ways that are fast there."""
+    def use_fused_passes(self, model: Transformer) -> None:
+        """On a CPU in bf16, exchange norms, MLPs and attention for those that are fast in it."""
         if self.device.type == "cpu" and self.dtype != torch.float32:
             use_fused_passes(model)
 
     def scaler(self) -> GradScaler:
-        """Scales losses in fp16; anywhere else it is disabled and passes everything through."""
+        """Scales the loss in fp16; with any other format it is disabled and changes nothing."""
         return GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def describe(self) -> str:
@@ -56,7 +55,7 @@ DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 
 def choose(options: TrainOptions, config: ModelConfig, device: torch.device) -> Precision:
-    """The format asked for, or the best one this device has for a model of this width."""
+    """The requested format, or with `auto` the fastest on this device for a model of this width."""
     requested, width = options.dtype, config.d_model
     if requested == "fp16" and device.type == "cpu":
         raise FathomError("dtype=fp16 on a CPU; expected a GPU for it; use bf16, fp32 or auto")
@@ -72,12 +71,12 @@ def choose(options: TrainOptions, config: ModelConfig, device: torch.device) -> 
 
 
 def bf16_pays(device: torch.device, width: int) -> bool:
-    """Whether the time saved in matrix products is more than what conversions cost."""
+    """Whether bf16 saves more time in matrix products than conversions cost."""
     return device.type != "cpu" or width >= NARROW
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether this device multiplies bf16 matrices in hardware and not by emulation."""
+    """Whether this device multiplies bf16 matrices in hardware."""
     match device.type:
         case "cuda":
             return torch.cuda.get_device_capability(device) >= (8, 0) if torch.version.hip is None else True
@@ -88,7 +87,15 @@ def has_bf16(device: torch.device) -> bool:
 
 
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
-LONG = 1000  # steps from which on compiling, about a minute, is earned back
+LONG = 1000  # steps from which on compiling, about a minute, pays
+
+
+def compile_blocks(model: Transformer, options: TrainOptions, device: torch.device) -> str:
+    """Compile the blocks where `compiles` says so; returns the reason, for the user."""
+    compiled, reason = compiles(options, device)
+    for block in model.blocks if compiled else ():
+        block.compile()  # they are alike, so one compilation serves all
+    return reason
 
 
 def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:

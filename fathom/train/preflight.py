@@ -18,9 +18,10 @@ from fathom.model.cost import kept_per_token, n_parameters, training_bytes
 from fathom.tokenizer.protocol import TokenArray
 from fathom.train.events import Evaluated, Event, Note
 from fathom.train.finetune_run import TunedRun
-from fathom.train.loop import Session, evaluate
+from fathom.train.loop import evaluate
 from fathom.train.loss import AT_ONCE
 from fathom.train.run import Run
+from fathom.train.session import Session
 
 # What is said before the first step of fine-tuning: what is learned, from what, and that nothing has changed yet.
 #

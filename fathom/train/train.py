@@ -21,15 +21,17 @@ from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.generate.generate import generate
 from fathom.generate.options import GenerateOptions
+from fathom.machine import keep_freed_memory
 from fathom.report.plot import loss_curve, save
 from fathom.train import events
 from fathom.train.checkpoints import restore, save_checkpoint
 from fathom.train.events import Evaluated, Event, Metrics, Note, Progress, Report, Sample, silent, together
-from fathom.train.loop import Session, fit
+from fathom.train.loop import fit
 from fathom.train.options import TrainOptions
 from fathom.train.preflight import notes
 from fathom.train.presets import DEFAULT, PRESETS, Recipe, find
 from fathom.train.run import METRICS, Run, created, open_run
+from fathom.train.session import Session
 from fathom.train.signals import Stop, stop_on_signal
 
 
@@ -67,6 +69,7 @@ def train(
     mode: new (the folder must not exist), overwrite, or resume (what is said may change
     nothing but how long and how often; a preset's name is not looked at). Raises FathomError, with nothing lost.
     """
+    keep_freed_memory()
     if mode not in ("new", "overwrite", "resume"):
         raise FathomError(f"mode is {mode!r}; choose one of new, overwrite, resume")
     name, chosen = (recipe, find(recipe, PRESETS)) if isinstance(recipe, str) else ("run", recipe)

@@ -1,5 +1,6 @@
 """Batches of examples: rows that are packed say nothing else than rows of their own, and a step is a pure function."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fathom.data.examples import TrainingExample
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows, example_batch, pack, write_examples
 from fathom.model.cache import Packed
 from fathom.model.transformer import Transformer
+from fathom.train.batches import micro_batches
 from fathom.train.loss import accumulate, next_token_loss
 from fathom.train.options import TrainOptions
 from fathom.train.precision import choose
@@ -80,10 +82,10 @@ def test_a_text_gives_the_same_logits_in_company(name: str, tmp_path: Path) -> N
         torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
 
 
-def gradient(model: Transformer, batches: list[Batch]) -> tuple[Tensor, Tensor]:
+def gradient(model: Transformer, rows: Batch, size: int | None = None) -> tuple[Tensor, Tensor]:
     precision = choose(TrainOptions(dtype="fp32"), model.config, CPU)
     model.zero_grad()
-    loss = accumulate(model, batches, precision, precision.scaler())
+    loss = accumulate(model, micro_batches(rows, size), precision, precision.scaler())
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -92,12 +94,12 @@ def test_packed_loss_and_gradient_are_those_of_rows_of_their_own(name: str, tmp_
     torch.manual_seed(0)
     config = ARCHITECTURES[name]
     model, found = model_of(config, 0.2), examples(tmp_path, config.vocab_size)
-    packed, alone = (list(eval_rows(found, None, 10, capacity)) for capacity in (12, None))
-    assert len(packed[0].ids) < len(alone[0].ids)
+    (packed,), (alone,) = (list(eval_rows(found, None, 10, capacity)) for capacity in (12, None))
+    assert len(packed.ids) < len(alone.ids)
     (loss, slope), (expected, reference) = gradient(model, packed), gradient(model, alone)
     assert abs(loss - expected) < 1e-5
     assert (slope - reference).norm() <= 1e-5 * reference.norm()
-    small, micro = gradient(model, packed[0].split(1))
+    small, micro = gradient(model, packed, 1)
     assert abs(small - expected) < 1e-5 and (micro - reference).norm() <= 1e-5 * reference.norm()
 
 
@@ -107,7 +109,9 @@ def test_filling_is_seen_by_nobody(tmp_path: Path) -> None:
     made = example_batch(found, [[0], [1, 3], [4]])
     assert made.documents is not None
     filled = made.ids.masked_fill(made.documents < 0, 5)
-    losses = [next_token_loss(model, ids, made.targets, past=made.past())[0].item() for ids in (made.ids, filled)]
+    losses = [
+        next_token_loss(model, micro_batches(replace(made, ids=ids)).parts[0]).item() for ids in (made.ids, filled)
+    ]
     assert losses[0] == losses[1]
 
 

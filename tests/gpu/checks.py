@@ -21,9 +21,11 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.model import quantize_model
 from fathom.quant.schemes import SCHEMES
-from fathom.train.loop import Session, update
+from fathom.train.batches import micro_batches
+from fathom.train.loop import update
 from fathom.train.loss import next_token_loss
 from fathom.train.options import TrainOptions
+from fathom.train.session import Session
 
 GPT = ModelConfig(
     vocab_size=211, context_length=96, d_model=128, n_layer=2, n_head=4,
@@ -75,8 +77,8 @@ def apart(found: Tensor, expected: Tensor) -> float:
 def gradients(model: nn.Module, ids: Tensor) -> Tensor:
     """All of the gradient of the loss, as one vector."""
     model.zero_grad()
-    loss, count = next_token_loss(model, ids[:, :-1], ids[:, 1:])  # type: ignore[arg-type]
-    (loss / count).backward()
+    batch = micro_batches(ids, device=ids.device)
+    (next_token_loss(model, batch.parts[0]) / batch.count).backward()  # type: ignore[arg-type]
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -170,7 +172,7 @@ def steps(what: str, device: torch.device) -> Tensor:
     options = TrainOptions(**rates, batch_size=4, micro_batch_size=2, max_iters=3, warmup_steps=0,
                            schedule="constant", dtype="fp32", compile="off")  # fmt: skip
     session = Session(model, options, device)
-    return torch.tensor([update(session, ids_of(STRONG, 4, 49, CPU)).loss for _ in range(3)])
+    return torch.tensor([update(session, session.prepare(ids_of(STRONG, 4, 49, CPU))).loss for _ in range(3)])
 
 
 def compiled(device: torch.device) -> Iterator[Found]:

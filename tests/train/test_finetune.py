@@ -14,8 +14,9 @@ from fathom.errors import Diverged, FathomError
 from fathom.formats.detect import open_model
 from fathom.formats.load import load as load_base
 from fathom.train.events import Evaluated, Event, Note, Sample, read
-from fathom.train.finetune import micro_batch, resumed, start
-from fathom.train.loop import Session, update
+from fathom.train.finetune import micro_batch, resumed
+from fathom.train.loop import update
+from fathom.train.session import Session
 from tests.train.runs import TEXT
 from tests.train.tuning import GPT, base, records, tuned
 
@@ -38,7 +39,7 @@ def listened(folder: Path, **said: Any) -> list[Event]:
 
 def session_of(folder: Path) -> Session:
     run = resumed(folder, None, {}, {})
-    return start(run, open_model(run.base.path))
+    return Session.tune(open_model(run.base.path), run.options, run.tuning)
 
 
 def frozen(session: Session) -> dict[str, Tensor]:
@@ -84,7 +85,7 @@ def test_only_the_adapter_has_gradients_and_the_base_stays_to_the_bit(tmp_path: 
     session.optimizers.zero_grad = lambda: (  # type: ignore[method-assign]
         seen.update({n: p.grad is not None for n, p in session.model.named_parameters()}), clear())[1]  # fmt: skip
     for step in range(3):
-        update(session, batches.at(step))
+        update(session, session.prepare(batches.at(step)))
     learning = {name for group in session.groups for name in group.parameters}
     assert {name for name, has in seen.items() if has} == learning
     assert all(".adapters.default." in name for name in learning)

@@ -1,7 +1,6 @@
 """The loss in pieces is the loss at once, in value and gradient; parts of a batch add up to the batch."""
 
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from fathom.data.batches import IGNORED, Batch
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.train.loss import AT_ONCE, accumulate, next_token_loss, parts
+from fathom.train.batches import micro_batches
+from fathom.train.loss import AT_ONCE, accumulate, next_token_loss
 from fathom.train.options import TrainOptions
 from fathom.train.precision import choose
 
@@ -47,9 +47,10 @@ def test_pieces_are_the_whole(at_once: int, tie: bool) -> None:
     plain.backward()
     expected = gradients(model)
     model.zero_grad()
-    loss, count = next_token_loss(model, ids, targets, at_once)
+    whole = micro_batches(Batch(ids, targets))
+    loss = next_token_loss(model, whole.parts[0], at_once)
     loss.backward()
-    assert count == (targets != -100).sum() == 0 + 3 + 6 + 9
+    assert whole.count == (targets != -100).sum() == 0 + 3 + 6 + 9
     torch.testing.assert_close(loss, plain)
     assert (gradients(model) - expected).norm() <= 1e-6 * expected.norm()
 
@@ -58,7 +59,7 @@ def test_never_all_logits_at_once() -> None:
     model, seen = Transformer(CONFIG), []
     model.unembed.register_forward_hook(lambda module, args, out: seen.append(out.numel()))
     ids, targets = batch(4)
-    next_token_loss(model, ids, targets, at_once=230)[0].backward()
+    next_token_loss(model, micro_batches(Batch(ids, targets)).parts[0], at_once=230).backward()
     learned = int((targets != IGNORED).sum())
     assert max(seen) <= 230 and 0 < learned < 40  # at the others no logits are needed
     assert sum(seen) == 2 * learned * 23  # once forward, once more backward
@@ -67,14 +68,13 @@ def test_never_all_logits_at_once() -> None:
 def test_an_even_guess_costs_ln_v() -> None:
     model = Transformer(CONFIG)
     torch.nn.init.zeros_(model.unembed.weight)
-    ids, targets = batch(4)
-    loss, count = next_token_loss(model, ids, targets)
-    assert (loss / count).item() == pytest.approx(math.log(23))
+    whole = micro_batches(Batch(*batch(4)))
+    assert (next_token_loss(model, whole.parts[0]) / whole.count).item() == pytest.approx(math.log(23))
 
 
-def accumulated(model: Transformer, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+def accumulated(model: Transformer, rows: Batch, size: int | None = None) -> tuple[Tensor, Tensor]:
     model.zero_grad()
-    loss = accumulate(model, batches, FP32, FP32.scaler())
+    loss = accumulate(model, micro_batches(rows, size), FP32, FP32.scaler())
     return loss, gradients(model)
 
 
@@ -84,32 +84,31 @@ def test_accumulation_is_exact_with_uneven_lengths(passes: int) -> None:
     F.cross_entropy(model(ids).flatten(0, 1), targets.flatten()).backward()
     expected = gradients(model)
     size = 8 // passes
-    loss, found = accumulated(model, Batch(ids, targets).split(size))
+    loss, found = accumulated(model, Batch(ids, targets), size)
     assert (found - expected).norm() <= 1e-6 * expected.norm()
     whole = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
     torch.testing.assert_close(loss, whole.detach(), rtol=1e-6, atol=0)
 
 
 def test_a_batch_with_nothing_to_train_on_has_no_gradient() -> None:
-    ids, targets = batch(1)
-    loss, found = accumulated(Transformer(CONFIG), [Batch(ids, targets)])
+    loss, found = accumulated(Transformer(CONFIG), Batch(*batch(1)))
     assert loss == 0 and not found.any()
 
 
 def test_what_follows_is_one_further() -> None:
     windows = torch.arange(24).view(4, 6)
-    micro_batches = parts(windows, 2)
-    assert len(micro_batches) == 2 and len(parts(windows)) == 1
-    for part in micro_batches:
-        assert part.ids.shape == (2, 5) and (part.targets == part.ids + 1).all()
+    parts = micro_batches(windows, 2).parts
+    assert len(parts) == 2 and len(micro_batches(windows).parts) == 1
+    for part in parts:
+        assert part.ids.shape == (2, 5) and (part.targets == part.ids.flatten() + 1).all() and part.places is None
 
 
 def test_bf16_is_near_fp32() -> None:
     model, (ids, targets) = Transformer(CONFIG), batch(8)
     bf16 = choose(TrainOptions(dtype="bf16"), CONFIG, CPU)
-    near = accumulate(model, [Batch(ids, targets)], bf16, bf16.scaler())
+    near = accumulate(model, micro_batches(Batch(ids, targets)), bf16, bf16.scaler())
     assert near.dtype == torch.float32
-    torch.testing.assert_close(near, accumulated(model, [Batch(ids, targets)])[0], rtol=0.01, atol=0)
+    torch.testing.assert_close(near, accumulated(model, Batch(ids, targets))[0], rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("at_once", [AT_ONCE, 230, 23])
@@ -119,7 +118,7 @@ def test_a_frozen_unembedding_gives_the_same_loss_and_gradient(at_once: int) -> 
 
     def found() -> tuple[Tensor, Tensor]:
         model.zero_grad()
-        loss, _ = next_token_loss(model, ids, targets, at_once)
+        loss = next_token_loss(model, micro_batches(Batch(ids, targets)).parts[0], at_once)
         (loss / 7).backward()
         return loss.detach(), torch.cat([p.grad.flatten() for _, p in blocks if p.grad is not None])
 
@@ -141,5 +140,5 @@ def test_logits_of_a_frozen_unembedding_are_made_once_and_a_few_at_a_time(monkey
         return linear(x, weight, bias)
 
     monkeypatch.setattr(F, "linear", counted)
-    next_token_loss(model, ids, targets, at_once=230)[0].backward()
+    next_token_loss(model, micro_batches(Batch(ids, targets)).parts[0], at_once=230).backward()
     assert max(seen) <= 230 and sum(seen) == int((targets != IGNORED).sum()) * 23

@@ -13,6 +13,7 @@ from fathom.errors import FathomError
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from fathom.train import precision
+from fathom.train.batches import micro_batches
 from fathom.train.loss import next_token_loss
 from fathom.train.options import TrainOptions
 from fathom.train.precision import Precision, choose, compiles, has_bf16
@@ -97,11 +98,11 @@ def test_no_compiling_without_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> 
 def test_bf16_on_a_cpu_stays_near_fp32() -> None:
     """Loss and gradients as in fp32 but for bf16's eight bits, by the ways that are taken there."""
     config = replace(GPT2, vocab_size=50, d_model=32, n_layer=1, n_head=2, context_length=16)
-    model, ids = Transformer(config), torch.randint(0, 50, (4, 17))
-    exact = torch.autograd.grad(next_token_loss(model, ids[:, :-1], ids[:, 1:])[0], model.embed.weight)[0]
+    model, batch = Transformer(config), micro_batches(torch.randint(0, 50, (4, 17))).parts[0]
+    exact = torch.autograd.grad(next_token_loss(model, batch), model.embed.weight)[0]
     bf16 = Precision(torch.bfloat16, CPU, "")
-    bf16.adapt(model)
+    bf16.use_fused_passes(model)
     with bf16.autocast():
-        loss = next_token_loss(model, ids[:, :-1], ids[:, 1:])[0]
+        loss = next_token_loss(model, batch)
     near = torch.autograd.grad(loss, model.embed.weight)[0]
     assert 0 < (near - exact).norm() / exact.norm() < 0.03

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fathom.train.loop import Session, update
+from fathom.train.loop import update
 from fathom.train.optimizers import NAMES
 from fathom.train.preflight import memory, overlap
+from fathom.train.session import Session
 from tests.train.runs import recipe
 
 
@@ -33,7 +34,7 @@ def test_tokens_match_and_not_their_bytes() -> None:
 def test_memory_counts_what_each_optimizer_keeps(optimizer: str, tmp_path: Path) -> None:
     chosen = recipe(tmp_path, optimizer=optimizer).changed({"d_model": 96, "n_head": 4}, {})
     session = Session.start(chosen.config(30), chosen.options())
-    update(session, torch.randint(0, 30, (8, 17)))
+    update(session, session.prepare(torch.randint(0, 30, (8, 17))))
     states: list[dict[str, Any]] = [state for part in session.optimizers.parts for state in part.state.values()]
     kept = sum(x.nbytes for state in states for x in state.values() if isinstance(x, torch.Tensor) and x.ndim)
     assert memory(session)["optimizer"] == kept

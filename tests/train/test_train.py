@@ -13,8 +13,9 @@ from fathom.errors import Diverged, FathomError
 from fathom.formats.checkpoint import steps
 from fathom.train import loop
 from fathom.train.events import Evaluated, Event, Note, Progress, Sample, Saved, read
-from fathom.train.loop import Session, evaluate, update
+from fathom.train.loop import evaluate, update
 from fathom.train.run import open_run
+from fathom.train.session import Session
 from fathom.train.train import train
 from tests.train.runs import TEXT, recipe
 
@@ -125,7 +126,7 @@ def test_divergence_updates_nothing_and_names_the_step(
     else:
         session.model.embed.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(Diverged, match=r"step 1: .*windows 0 to 7"):
-        update(session, torch.zeros(8, 17, dtype=torch.long))
+        update(session, session.prepare(torch.zeros(8, 17, dtype=torch.long)))
     assert all(torch.equal(before[name], tensor) for name, tensor in session.model.state_dict().items())
 
 
@@ -135,11 +136,11 @@ def test_an_overflow_in_fp16_leaves_a_step_out_and_lowers_the_scale(tmp_path: Pa
     session.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     before = {name: tensor.clone() for name, tensor in session.model.state_dict().items()}
     hook = session.model.blocks[0].attn.q.weight.register_hook(lambda gradient: gradient * float("inf"))
-    update(session, torch.randint(0, 30, (8, 17)))
+    update(session, session.prepare(torch.randint(0, 30, (8, 17))))
     assert all(torch.equal(before[name], tensor) for name, tensor in session.model.state_dict().items())
     assert session.scaler.get_scale() == 2.0**9
     hook.remove()
-    update(session, torch.randint(0, 30, (8, 17)))
+    update(session, session.prepare(torch.randint(0, 30, (8, 17))))
     after = session.model.state_dict()
     assert not any(torch.equal(before[name], after[name]) for name in ("embed.weight", "blocks.0.attn.q.weight"))
     assert all(tensor.isfinite().all() for tensor in after.values())

@@ -1,0 +1,109 @@
+"""Batches in micro-batches: nothing is lost on the way, and the next one is prepared while this one is used."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fathom.data.batches import IGNORED, Batch
+from fathom.errors import FathomError
+from fathom.model.cache import Packed
+from fathom.train.batches import Prefetch, micro_batches
+from fathom.train.loop import fit
+from fathom.train.options import TrainOptions
+from fathom.train.session import Session
+from tests.train.test_loss import CONFIG
+
+
+def test_targets_are_found_where_they_are() -> None:
+    ids, targets = torch.arange(20).view(4, 5), torch.arange(1, 21).view(4, 5)
+    targets[1, 2:] = targets[2] = IGNORED
+    whole = micro_batches(Batch(ids, targets, name="records 1"), 2)
+    assert (whole.count, whole.n_tokens, whole.name, len(whole.parts)) == (12, 20, "records 1", 2)
+    for part, rows in zip(whole.parts, (slice(0, 2), slice(2, 4))):
+        assert torch.equal(part.ids, ids[rows]) and part.past is None and part.places is not None
+        assert torch.equal(targets[rows].flatten()[part.places], part.targets)
+        assert (targets[rows] != IGNORED).sum() == len(part.targets)
+
+
+def test_only_rows_of_several_texts_keep_them_apart() -> None:
+    ids, documents = torch.zeros(2, 4, dtype=torch.int64), torch.tensor([[0, 0, 1, 1], [0, 0, 0, -1]])
+    first, second = micro_batches(Batch(ids, ids, documents), 1).parts
+    assert isinstance(first.past, Packed) and torch.equal(first.past.documents, documents[:1])
+    assert second.past is None and second.ids.shape == (1, 3)  # as wide as its longest row
+
+
+def failing_at(step: int) -> Callable[[int], int]:
+    def prepare(asked: int) -> int:
+        if asked == step:
+            raise FathomError(f"step {asked}")
+        return 10 * asked
+
+    return prepare
+
+
+def test_each_step_gets_its_own_batch_in_any_order() -> None:
+    with Prefetch(lambda step: 10 * step, 100) as prefetch:
+        assert [prefetch.at(step) for step in (3, 4, 5, 5, 0, 9)] == [30, 40, 50, 50, 0, 90]
+
+
+def test_the_next_batch_is_prepared_meanwhile_and_only_that() -> None:
+    prepared, ready = list[int](), threading.Event()
+
+    def prepare(step: int) -> int:
+        prepared.append(step)
+        if step == 8:
+            ready.set()
+        return step
+
+    with Prefetch(prepare, 9) as prefetch:
+        assert prefetch.at(7) == 7
+        assert ready.wait(60)  # without being asked for
+        assert prefetch.at(8) == 8
+    assert prepared == [7, 8]  # the run ends there
+
+
+def test_an_error_is_raised_at_its_own_step() -> None:
+    with Prefetch(failing_at(3), 9) as prefetch:
+        assert [prefetch.at(step) for step in range(3)] == [0, 10, 20]
+        for _ in range(2):
+            with pytest.raises(FathomError, match="step 3"):
+                prefetch.at(3)
+        assert prefetch.at(4) == 40
+
+
+@pytest.mark.parametrize("error", [None, FathomError("stopped"), KeyboardInterrupt()])
+def test_no_thread_is_left(error: BaseException | None) -> None:
+    before = threading.active_count()
+    try:
+        with Prefetch(lambda step: step, 9) as prefetch:
+            prefetch.at(0)
+            if error:
+                raise error
+    except (FathomError, KeyboardInterrupt) as caught:
+        assert caught is error
+    assert threading.active_count() == before
+
+
+class Rows:
+    """Batches that record which step was asked for, by which thread."""
+
+    def __init__(self, broken: int) -> None:
+        self.broken, self.asked = broken, list[tuple[int, int]]()
+
+    def at(self, step: int) -> torch.Tensor:
+        self.asked.append((step, threading.get_ident()))
+        if step == self.broken:
+            raise FathomError("the data are damaged")
+        return torch.randint(0, 23, (2, 11), generator=torch.Generator().manual_seed(step))
+
+
+def test_a_run_ends_with_the_error_of_its_data() -> None:
+    options = TrainOptions(batch_size=2, max_iters=9, eval_interval=9, dtype="fp32", device="cpu")
+    session, rows = Session.start(CONFIG, options), Rows(broken=5)
+    with pytest.raises(FathomError, match="the data are damaged"):
+        fit(session, rows, [])
+    assert session.step == 5
+    steps, threads = zip(*rows.asked)
+    assert steps[:6] == (0, 1, 2, 3, 4, 5) and len(set(threads)) == 1
