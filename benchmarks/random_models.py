@@ -51,6 +51,6 @@ def written(path: Path, write: Callable[[Path], object]) -> Path:
 
 def write_config(shape: Any, path: Path) -> None:
     from fathom.bench.shapes import SHAPES
-    from fathom.formats.hf_config import to_hf_config
+    from fathom.families.registry import of
 
-    path.write_text(json.dumps(to_hf_config(SHAPES[shape]), indent=1))
+    path.write_text(json.dumps(of(SHAPES[shape]).write("hf", SHAPES[shape]), indent=1))

@@ -1,15 +1,22 @@
-"""Make the source that the pages quote equal to the source that runs: `python docs/refresh.py`.
+"""Make what the pages quote equal to the source that runs: `python docs/refresh.py`.
 
-A quote is a line `<!-- source: fathom/model/attention.py:attend -->` and the python block under it.
+A quote is a line `<!-- source: fathom/model/attention.py:attend -->` and the python block under it. A line
+`<!-- families: hf tensors -->` stands above a table of all families side by side.
 """
 
 import ast
 import re
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fathom.families.family import Family
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLE = re.compile(r"(<!-- families: (?P<format>\w+) (?P<what>\w+) -->\n\n)(?:\|.*\n)*\n?")
 QUOTE = re.compile(r"(<!-- source: (?P<path>[\w/.]+)(?::(?P<name>[\w.]+))? -->\n```python\n)(?P<code>.*?)(?=```)", re.S)
 
 
@@ -34,8 +41,54 @@ def names(node: ast.AST) -> list[str]:
 
 
 def refreshed(text: str) -> str:
-    """A page with every quote as the source is now."""
+    """A page with every quote and table as the source is now."""
+    text = TABLE.sub(lambda table: table[1] + families_table(table["format"], table["what"]) + "\n", text)
     return QUOTE.sub(lambda quote: quote[1] + source(quote["path"], quote["name"]), text)
+
+
+def families_table(format: str, what: str) -> str:
+    """What every family calls our parts (`tensors`) or the fields of our config (`keys`) in a format; or `all ids`."""
+    from fathom.families.registry import families  # here: quotes need no torch
+
+    if what == "ids":
+        return markdown([("family", "in config.json", "in GGUF", "in transformers"), *map(ids, families().values())])
+    known = [family for family in families().values() if format in family.columns]
+    cells = {family.title: getattr(family.columns[format], what) for family in known}
+    titles: dict[str, list[str]] = {}  # families that call everything the same share a column
+    for title in cells:
+        first = next(other for other in cells if cells[other] == cells[title])
+        titles.setdefault(first, []).append(title)
+    rows = [[code(name), *(code(cells[first].get(name, "")) for first in titles)] for name in merged(cells.values())]
+    return markdown([["ours", *map(", ".join, titles.values())], *rows])
+
+
+def merged(columns: Iterable[Iterable[str]]) -> list[str]:
+    """All names once, each after the one that it follows in its column."""
+    order: list[str] = []
+    for column in columns:
+        at = 0
+        for name in column:
+            if name not in order:
+                order.insert(at, name)
+            at = order.index(name) + 1
+    return order
+
+
+def ids(family: "Family") -> list[str]:
+    """What files and transformers call a family."""
+    called = [", ".join(family.columns[f].ids) if f in family.columns else "" for f in ("hf", "gguf")]
+    written = f", written as `{family.written_as}`" if family.written_as else ""
+    return [family.title + written, *map(code, called), code(family.classes[1])]
+
+
+def code(cell: object) -> str:
+    """A cell in type of fixed width; nothing stays nothing."""
+    return f"`{cell}`".replace("|", "\\|") if str(cell) else ""
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is its head."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
 
 
 def main() -> None:
@@ -43,7 +96,7 @@ def main() -> None:
         old = page.read_text(encoding="utf-8")
         if (new := refreshed(old)) != old:
             page.write_text(new, encoding="utf-8")
-            sys.stdout.write(f"{page.relative_to(ROOT)} quotes the source anew\n")
+            sys.stdout.write(f"{page.relative_to(ROOT)} is as the source is now\n")
 
 
 if __name__ == "__main__":

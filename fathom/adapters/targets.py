@@ -11,7 +11,8 @@ from torch import nn
 
 from fathom.adapters.layer import Layer, LoraLinear
 from fathom.errors import FathomError, near
-from fathom.formats.names import Place, column, family, join, split
+from fathom.families.names import Place, join, split
+from fathom.families.registry import of
 from fathom.inspect.names import matches
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
@@ -33,7 +34,7 @@ def layers(model: nn.Module) -> dict[str, Layer]:
 def place(model: Transformer, name: str) -> Place:
     """Where a layer lies in files of Hugging Face; under our own name, where they hold no such model."""
     try:
-        places = column(family(model.config), "hf")
+        places = of(model.config).column("hf").tensors
     except FathomError:
         return Place(name)
     part, layer, _ = split(f"{name}.weight")

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 @verb("info", "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.")
 @click.argument("model")
 def info_command(model: str, as_json: bool, **_: Any) -> None:
+    from fathom.formats.convert import plan
     from fathom.formats.detect import open_model
-    from fathom.formats.load import require_tensors, tokenizer_of
+    from fathom.formats.load import tokenizer_of
 
     opened = open_model(model)
-    require_tensors(opened)
+    plan(opened)  # refuses what is not one whole model
     values = summary(opened, tokenizer_of(opened))
     if as_json:
         print_json(values)
@@ -51,13 +52,15 @@ def summary(opened: "Opened", tokenizer: "Tokenizer | None") -> dict[str, Any]:
 
 
 def family_of(opened: "Opened") -> str:
-    """llama or gpt2, else in words what no other format holds."""
-    from fathom.formats.names import family
+    """The name of the family, else that no other format holds the model."""
+    from fathom.families.registry import of
 
+    if opened.family is not None:
+        return opened.family.name
     try:
-        return family(opened.config)
+        return of(opened.config).name
     except FathomError:
-        return "neither LLaMA nor GPT-2: only a run folder holds it"
+        return "of no family: only a run folder holds it"
 
 
 def describe_tokenizer(tokenizer: "Tokenizer") -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from fathom.errors import FathomError, near
+from fathom.families.names import split
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
 from fathom.formats.load import tokenizer_of
-from fathom.formats.names import split
 from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
@@ -108,7 +108,7 @@ def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Ex
     """What lies at `path`, compared with the model it was written from."""
     opened = open_model(path)
     ours, found = plain_state(model), dict[str, list[tuple[bool, float, float]]]()
-    for name, tensor in read_ours(opened.config, opened.tensors, opened.names):
+    for name, tensor in read_ours(opened):
         if name not in ours or ours[name].shape != tensor.shape:
             raise FathomError(f"{path} came back with another tensor {name}; it must not be used")
         part, _, suffix = split(name)

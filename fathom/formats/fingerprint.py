@@ -15,7 +15,7 @@ SAMPLES = 64  # of each tensor, so that a file of many gigabytes need not be rea
 def fingerprint(path: str | Path) -> str:
     """SHA-256, in hex, of each tensor's name (ours), shape and 64 of its numbers, rounded to bfloat16."""
     opened, digest = open_model(path), hashlib.sha256()
-    for name, tensor in read_ours(opened.config, opened.tensors, opened.names):
+    for name, tensor in read_ours(opened):
         digest.update(f"{name} {tuple(tensor.shape)} ".encode())
         digest.update(samples(tensor).to(torch.bfloat16).view(torch.int16).numpy().tobytes())
     return digest.hexdigest()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.families.registry import from_gguf, of, to_gguf
 from fathom.formats import gguf
-from fathom.formats.convert import makers, shapes
+from fathom.formats.convert import makers, stored_shapes
 from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, NumberType, fields, packed, unpacked
-from fathom.formats.gguf_config import STRETCH, config_of, metadata_of, stretch_of
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
@@ -37,13 +37,9 @@ def open_gguf(path: Path) -> Opened:
     tensors = {name: stored(path, x) for name, x in header.tensors.items()}
     if str(header.metadata.get("split.count", 1)) not in "01":
         raise FathomError(f"{path} is one of several files; join them first: llama-gguf-split --merge")
-    try:
-        config = config_of(header.metadata, tensors)
-        config.resolved()
-    except FathomError as error:
-        raise FathomError(f"{path}: {error}") from None
-    tokenizer = partial(read_tokenizer, path, header.metadata)
-    return Opened(path, f"GGUF v{header.version}", config, "gguf", tensors, tokenizer, about(header.metadata))
+    family, config = from_gguf(header.metadata, tensors, str(path))
+    tensors, tokenizer = family.weights("gguf", tensors), partial(read_tokenizer, path, header.metadata)
+    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, about(header.metadata))
 
 
 def stored(path: Path, info: gguf.TensorInfo) -> Stored:
@@ -76,10 +72,10 @@ def blocks(path: Path, info: gguf.TensorInfo) -> Packed | None:
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer in a file; None: it has none."""
-    from fathom.tokenizer.gguf import from_gguf  # here: who wants the weights alone does not wait for it
+    from fathom.tokenizer import gguf as vocabulary  # here: who wants the weights alone does not wait for it
 
     try:
-        return from_gguf(metadata)
+        return vocabulary.from_gguf(metadata)
     except FathomError as error:
         raise FathomError(f"{path}: {error}") from None
 
@@ -104,11 +100,13 @@ def write_gguf(
     """
     if kind not in KINDS:
         raise FathomError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    tensors, sizes = makers(config, state, "gguf"), shapes(config, "gguf")
-    if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
-        tensors[STRETCH], sizes[STRETCH] = partial(stretch_of, config), (config.resolved().head_dim // 2,)
+    family = of(config)
+    places = family.places(config, "gguf")
+    tensors, sizes = makers(places, state), stored_shapes(config, places)
+    for name, tensor in family.columns["gguf"].beside(config.resolved()).items():
+        tensors[name], sizes[name] = partial(Tensor.clone, tensor), tuple(tensor.shape)
     file_type = next(id for id, name in FILE_TYPES.items() if name == kind)
-    metadata = metadata_of(config) | {
+    metadata = to_gguf(config) | {
         "general.type": "model",
         "general.name": path.stem,
         "general.file_type": file_type,
@@ -124,9 +122,9 @@ def write_gguf(
 def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, Any]:
     if tokenizer is None:
         return {"tokenizer.ggml.model": "no_vocab"}  # llama.cpp then takes ids alone
-    from fathom.tokenizer.gguf import to_gguf
+    from fathom.tokenizer import gguf as vocabulary
 
-    return to_gguf(tokenizer, vocab_size)
+    return vocabulary.to_gguf(tokenizer, vocab_size)
 
 
 def stays(name: str, shape: tuple[int, ...], kind: str) -> NumberType:

@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from fathom.errors import FathomError, near
+from fathom.families.family import Family
+from fathom.families.registry import from_hf, of
 from fathom.files import new_folder, sync
-from fathom.formats.convert import WORKED_OUT, from_ours
-from fathom.formats.hf_config import from_hf_config, to_hf_config
+from fathom.formats.convert import from_ours
 from fathom.formats.opened import Opened, Stored
 from fathom.formats.safetensors_file import DTYPES, open_safetensors, write_tensors
 from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
-from fathom.model.cost import n_parameters
 from fathom.tokenizer.protocol import Tokenizer
 
 # Weights of a Hugging Face folder in one file or several, with an index that says which tensor lies where.
@@ -113,10 +113,9 @@ def open_huggingface(path: Path) -> Opened:
     folder = path if path.is_dir() else path.parent
     values = read_object(folder / CONFIG)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    config = from_hf_config(values, str(folder / CONFIG))
+    family, config = from_hf(values, str(folder / CONFIG))
     tensors, files = open_weights(path)
-    tensors = _weights(tensors, path)
-    _fits(config, tensors, folder / CONFIG)
+    tensors = _weights(family, tensors, path)
     ends = read_ends(folder, values, generation, config.vocab_size)
 
     def tokenizer() -> Tokenizer | None:
@@ -126,12 +125,12 @@ def open_huggingface(path: Path) -> Opened:
 
     kind = "safetensors" if files[0].suffix == ".safetensors" else "pickled"
     name = f"Hugging Face, {kind}, {len(files)} file{'s' * (len(files) > 1)}"
-    return Opened(path, name, config, "hf", tensors, tokenizer, about(folder, values, generation))
+    return Opened(path, name, config, family, "hf", tensors, tokenizer, about(folder, values, generation))
 
 
-def _weights(tensors: dict[str, Stored], path: Path) -> dict[str, Stored]:
+def _weights(family: Family, tensors: dict[str, Stored], path: Path) -> dict[str, Stored]:
     """The tensors that a model needs. FathomError names one whose numbers are not plain floats."""
-    tensors = {name: stored for name, stored in tensors.items() if not WORKED_OUT.fullmatch(name)}
+    tensors = family.weights("hf", tensors)
     for name, stored in tensors.items():
         if stored.kind not in DTYPES:
             raise FathomError(
@@ -139,16 +138,6 @@ def _weights(tensors: dict[str, Stored], path: Path) -> dict[str, Stored]:
                 " of them, not a quantised copy"
             )
     return tensors
-
-
-def _fits(config: ModelConfig, tensors: Mapping[str, Stored], where: Path) -> None:
-    """FathomError where the config speaks of a model of quite another size, before anything is built from it."""
-    held = sum(stored.nbytes // DTYPES[stored.kind].itemsize for stored in tensors.values())
-    if n_parameters(config) > 4 * held or config.n_layer > len(tensors):
-        raise FathomError(
-            f"{where} describes {n_parameters(config)} parameters in {config.n_layer} layers; the files hold {held} in"
-            f" {len(tensors)} tensors; they are not of one model"
-        )
 
 
 def read_ends(folder: Path, values: Mapping[str, Any], generation: Mapping[str, Any], vocab_size: int) -> list[int]:
@@ -194,7 +183,7 @@ def write_huggingface(
     """A folder that transformers loads unaided. It is there whole or not at all; one that holds files is refused."""
     tensors = from_ours(config, state, "hf")
     ids = _special_ids(tokenizer)
-    values = to_hf_config(config) | ids | {name: _dtype(tensors) for name in ("dtype", "torch_dtype")}
+    values = of(config).write("hf", config) | ids | {name: _dtype(tensors) for name in ("dtype", "torch_dtype")}
     files = {CONFIG: _json(values), GENERATION: _json(ids), **_tokenizer_files(tokenizer)}
     with new_folder(folder) as partial:
         for name, content in files.items():

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.families.llama import FAMILY
+from fathom.families.names import join
 from fathom.files import replacing
 from fathom.formats.convert import from_ours
-from fathom.formats.names import column, join
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.cost import matrices
@@ -71,7 +72,7 @@ class Section:
         """Of each copy, as Meta's files name them; none where no model needs it."""
         if self.part == ROPE:
             return []
-        name = column("llama", "meta")[self.part].name
+        name = FAMILY.columns["meta"].tensors[self.part].name
         return [join(name, str(layer), ".weight") for layer in range(self.copies)]
 
 
@@ -231,7 +232,7 @@ def open_llama2c(path: Path) -> Opened:
     about = {"version": header.version} | ({"group_size": header.group} if header.group else {})
     name = f"llama2.c version {header.version}{', int8' * bool(header.group)}"
     vocab_size = header.config.vocab_size
-    return Opened(path, name, header.config, "meta", tensors, lambda: tokenizer_beside(path, vocab_size), about)
+    return Opened(path, name, header.config, FAMILY, "meta", tensors, lambda: tokenizer_beside(path, vocab_size), about)
 
 
 def _stored(path: Path, section: Section, start: int) -> Stored:

@@ -1,11 +1,10 @@
-"""`fathom.load(path)`: a model and its tokenizer from wherever they lie, ready to run.
+"""A model and its tokenizer from files of any format: opened, planned, and the plan carried out.
 
-The files are used as they are: each tensor is read, renamed and converted on its own, and where its numbers can be used
-as they lie there, they are mapped and not copied. Does not know any format.
+Each tensor is read, rearranged and converted on its own; where its numbers can be used as they are in the file, they
+are mapped into memory and not copied.
 """
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.fields import build
-from fathom.formats.convert import accounted, plan
+from fathom.formats.convert import Source, plan
 from fathom.formats.detect import is_model, open_model
 from fathom.formats.opened import Opened, Stored
-from fathom.formats.rope_layout import rope_layout
 from fathom.machine import free_memory, pick_device, release_freed_memory
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.cost import parameters
@@ -33,7 +31,6 @@ from fathom.tokenizer.protocol import Tokenizer
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
 PIECE = 1 << 21  # numbers that are converted at a time
-Arranged = Callable[[Tensor], Tensor]  # how a stored tensor becomes ours
 PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at least must be tokens
 
 
@@ -59,14 +56,7 @@ def load(
     if rope_scaling is not None:
         opened = replace(opened, config=stretched(opened.config, rope_scaling))
     tokenizer = tokenizer_of(opened)
-    model = read(opened, DTYPES[dtype], target, None if quantize is None else scheme_named(quantize))
-    if (layout := rope_layout(model)) and layout.verdict == "interleaved":
-        warnings.warn(
-            f"{opened.path}: the rows of q and k look interleaved, in the order of the other rope layout; if it talks"
-            " nonsense, its converter forgot to reorder them: fathom verify says more",
-            stacklevel=2,
-        )
-    return model, tokenizer
+    return read(opened, DTYPES[dtype], target, None if quantize is None else scheme_named(quantize)), tokenizer
 
 
 def stretched(config: ModelConfig, scaling: str) -> ModelConfig:
@@ -91,75 +81,62 @@ def read(
 ) -> Transformer:
     """The opened model on a device, in evaluation mode. dtype None: as most of it is stored. Packed by `scheme`."""
     dtype, device = dtype or stored_dtype(opened), torch.device(device)
-    require_tensors(opened)
+    sources = plan(opened)
     require_memory(opened, dtype, device, scheme)
     model = skeleton(opened.config)
-    tensors = converted(opened, dtype, device) if scheme is None else packed(model, opened, dtype, device, scheme)
-    model.load_state_dict(dict(tensors), strict=False, assign=True)
+    layers: set[str] = set() if scheme is None else set(linears(model))
+    floats = {name: source for name, source in sources.items() if name.rpartition(".")[0] not in layers}
+    tensors = {name: converted(source, dtype, device) for name, source in floats.items()}
+    model.load_state_dict(tensors, strict=False, assign=True)
+    if scheme is not None:
+        pack_layers(model, sources, scheme, dtype, device)
     if opened.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
     release_freed_memory()
     return model.to(device).eval()
 
 
-def converted(opened: Opened, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors one after another."""
-    for name, stored, arranged in plan(opened.config, opened.tensors, opened.names):
-        yield name, floats(stored, arranged, dtype, device)
+def pack_layers(
+    model: Transformer, sources: Mapping[str, Source], scheme: Scheme, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Put packed layers in the place of the blocks' linear ones, one after another."""
+    for layer in linears(model):
+        weight, bias = sources[f"{layer}.weight"], sources.get(f"{layer}.bias")
+        codes = stored_codes(weight, device, scheme)
+        put(
+            model,
+            layer,
+            converted(weight, dtype, device) if codes is None else codes,
+            None if bias is None else converted(bias, dtype, device),
+            scheme,
+        )
+        del codes
+        release_freed_memory()
 
 
-def packed(
-    model: Transformer, opened: Opened, dtype: torch.dtype, device: torch.device, scheme: Scheme
-) -> Iterator[tuple[str, Tensor]]:
-    """Put packed layers in the place of the blocks' linear ones, each as it comes; give on all other tensors."""
-    layers, held = set(linears(model)), dict[str, Tensor | Packed]()
-    for name, stored, arranged in plan(opened.config, opened.tensors, opened.names):
-        layer, _, kind = name.rpartition(".")
-        if layer not in layers:
-            yield name, floats(stored, arranged, dtype, device)
-        elif kind == "bias":
-            put(model, layer, held.pop(layer), floats(stored, arranged, dtype, device), scheme)
-        else:
-            weight = taken_over(stored, arranged, device, scheme) or floats(stored, arranged, dtype, device)
-            if model.get_submodule(layer).bias is None:
-                put(model, layer, weight, None, scheme)
-            else:
-                held[layer] = weight  # until its bias comes, which is next
-            del weight
-            release_freed_memory()
-
-
-def taken_over(stored: Stored, arranged: Arranged | None, device: torch.device, scheme: Scheme) -> Packed | None:
+def stored_codes(source: Source, device: torch.device, scheme: Scheme) -> Packed | None:
     """The file's own codes and scales, rows in our order; None: it has other numbers."""
-    found = stored.packed[scheme.name]() if scheme.name in stored.packed else None
-    if found is None:
+    packed = source.stored.packed[scheme.name]() if scheme.name in source.stored.packed else None
+    if packed is None:
         return None
-    return {field: (arranged(x) if arranged else x).to(device).contiguous() for field, x in found.items()}
+    return {field: source.place.read(x).to(device).contiguous() for field, x in packed.items()}
 
 
-def floats(stored: Stored, arranged: Arranged | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor as it is computed with; one that is laid out anew gets memory of its own, and its file's pages go."""
-    if arranged is None and STORED.get(stored.kind) != dtype:
+def converted(source: Source, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Our tensor as it is computed with; a rearranged one has memory of its own, and its file's pages go."""
+    stored = source.stored
+    if source.place.plain and STORED.get(stored.kind) != dtype:
         return piecewise(stored, dtype, device)
-    tensor = arranged(stored.read()) if arranged else stored.read()
-    return tensor.to(device, dtype).contiguous()
+    return source.read().to(device, dtype).contiguous()
 
 
 def piecewise(stored: Stored, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The tensor in another dtype, some rows at a time, so that the largest one never lies in memory twice."""
-    made = torch.empty(stored.shape, dtype=dtype, device=device)
-    rows = max(1, PIECE * len(made) // max(made.numel(), 1))
-    for start in range(0, len(made), rows):
-        made[start : start + rows] = stored.rows(start, min(start + rows, len(made)))
-    return made
-
-
-def require_tensors(opened: Opened) -> None:
-    """FathomError naming the file unless it holds the tensors of its config."""
-    try:
-        accounted(opened.config, opened.tensors, opened.names)
-    except FathomError as error:
-        raise FathomError(f"{opened.path}: {error}") from None
+    """The tensor in another dtype, some rows at a time, so that the largest one is never in memory twice."""
+    result = torch.empty(stored.shape, dtype=dtype, device=device)
+    rows = max(1, PIECE * len(result) // max(result.numel(), 1))
+    for start in range(0, len(result), rows):
+        result[start : start + rows] = stored.rows(start, min(start + rows, len(result)))
+    return result
 
 
 def stored_dtype(opened: Opened) -> torch.dtype:

@@ -1,11 +1,12 @@
 """Meta's own files, as LLaMA 1 to 3.2 were released: params.json, consolidated.NN.pth, tokenizer.model.
 
-Tensor names are the column `meta` of `names`. The shards are used as they lie, and joined tensor by tensor. Does not
-know how a .pth is read, how a model was cut, or what a parameter means.
+Each file is the share of one GPU: some rows of most matrices, some columns of those whose results are added up, and a
+copy of every norm (Megatron-LM, Shoeybi et al. 2019, section 3). They are joined tensor by tensor as they are read.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,198 +15,161 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError, near
+from fathom.families.llama import CONTEXT, FAMILY, PARAMS, context_length, meta_name
+from fathom.families.names import split
+from fathom.families.values import Values
 from fathom.files import new_folder, sync
-from fathom.formats.convert import WORKED_OUT, from_ours
-from fathom.formats.meta_shards import file_name, join_shards, name_of
-from fathom.formats.names import split
+from fathom.formats.convert import from_ours
 from fathom.formats.opened import Opened, Stored
 from fathom.formats.torch_file import open_pickle
-from fathom.json_file import field, read_object, short
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.json_file import read_object, short
+from fathom.model.config import ModelConfig
 from fathom.tokenizer.protocol import Tokenizer
 
-# params.json and a config: what is not in it comes from the shapes of the tensors and from what was released.
-#
-# Fields are those of `ModelArgs` in Meta's `llama` and `llama-models`. Meta's code makes the width of the MLP from
-# two: d_ff = multiple_of * ceil(floor(ffn_dim_multiplier * floor(8/3 dim)) / multiple_of) The context length is in
-# none of them. Does not know files.
-
-FIELDS = (
-    "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",
-    "rope_theta", "use_scaled_rope", "rope_scaling_factor", "max_seq_len", "max_batch_size",
-)  # fmt: skip
-CONTEXT = "max_seq_len"  # ModelArgs has it, but who runs Meta's code says it there: no released params.json does
-ORIGINAL = 8192  # the context of Llama 3, from which 3.1 was stretched
-FACTOR, FACTOR_TIED = 8.0, 32.0  # of Llama 3.1, and of 3.2, which ties its embeddings
-
-Values = Mapping[str, Any]
-Tensors = Mapping[str, Stored]
-
-
-def width(values: Values, where: str) -> int:
-    """`dim`, once every field is seen to be one that is known here."""
-    if unknown := values.keys() - set(FIELDS):
-        found = min(unknown)
-        raise FathomError(
-            f"{where}: unknown field {short(found)}{near(found[:40], FIELDS)}; known: {', '.join(FIELDS)}"
-        )
-    return _count(values, "dim", where)
-
-
-def config_of(values: Values, tensors: Tensors, where: str) -> tuple[ModelConfig, str]:
-    """The config of the model that has these (whole) tensors, and in words where its context length is from."""
-    d_model, tied = width(values, where), name_of("unembed") not in tensors
-    _require_layers(values, tensors, where)
-    rows = {part: _rows(tensors, part, d_model, where) for part in ("embed", "blocks.N.mlp.up")}
-    context, why = context_length(values, tensors[name_of("embed")].kind, where)
-    config = ModelConfig(
-        vocab_size=_vocab_size(values, rows["embed"], where),
-        context_length=context,
-        d_model=d_model,
-        n_layer=_count(values, "n_layers", where),
-        n_head=_count(values, "n_heads", where),
-        n_kv_head=None if values.get("n_kv_heads") is None else _count(values, "n_kv_heads", where),
-        d_ff=rows["blocks.N.mlp.up"],
-        position="rope",
-        norm="rms",
-        mlp="swiglu",
-        tie_embeddings=tied,
-        norm_eps=field(values, "norm_eps", float, where, 1e-5),
-        rope_theta=field(values, "rope_theta", float, where, 10_000.0),
-        rope_scaling=_scaling(values, tied, where),
-    )
-    try:
-        config.resolved()
-    except FathomError as problem:
-        raise FathomError(f"{where}: {problem}") from None
-    return config, why
-
-
-def _count(values: Values, name: str, where: str) -> int:
-    number = field(values, name, int, where)
-    if number < 1:
-        raise FathomError(f"{where}: {name} is {number}; expected 1 or more")
-    return number
-
-
-def _rows(tensors: Tensors, part: str, d_model: int, where: str) -> int:
-    """How many rows of `d_model` numbers the weight of a part has."""
-    shape = tensors[name_of(part)].shape if name_of(part) in tensors else ()
-    if len(shape) != 2 or shape[1] != d_model:
-        raise FathomError(f"{where}: dim is {d_model}, but {name_of(part)!r} is {shape or 'missing'}; not of one model")
-    return shape[0]
-
-
-def _vocab_size(values: Values, rows: int, where: str) -> int:
-    """As many as the embedding has rows; in LLaMA 2 the field is -1, for the tokenizer knows."""
-    said = field(values, "vocab_size", int, where, -1)
-    if said not in (-1, rows):
-        raise FathomError(f"{where}: vocab_size is {said}, but {name_of('embed')!r} has {rows} rows; not of one model")
-    return rows
-
-
-def _require_layers(values: Values, tensors: Tensors, where: str) -> None:
-    said, found = _count(values, "n_layers", where), len({split(name)[1] for name in tensors} - {""})
-    if said != found:
-        raise FathomError(f"{where}: n_layers is {said}, but the shards have {found} layers; not of one model")
-
-
-def context_length(values: Values, kind: str, where: str) -> tuple[int, str]:
-    """How many tokens the model was trained on at once, by what sets the released families apart, and that in words.
-
-    kind: how the numbers are stored, such as F16.
-    """
-    theta = field(values, "rope_theta", float, where, 10_000.0)
-    if values.get(CONTEXT) is not None:
-        return _count(values, CONTEXT, where), f"as {CONTEXT} says"
-    if field(values, "use_scaled_rope", bool, where, False):
-        return 131072, "as of Llama 3.1 and 3.2 (use_scaled_rope)"
-    if theta == 500_000:
-        return ORIGINAL, "as of Llama 3 (rope_theta 500000)"
-    if theta == 1_000_000:
-        return 16384, "as of Code Llama (rope_theta 1000000)"
-    if kind == "F16" and field(values, "norm_eps", float, where, 1e-5) == 1e-6:
-        return 2048, "as of LLaMA 1 (norm_eps 1e-6, F16)"
-    return 4096, "as of LLaMA 2"
-
-
-def _scaling(values: Values, tied: bool, where: str) -> RopeScaling | None:
-    if not field(values, "use_scaled_rope", bool, where, False):
-        return None
-    factor = field(values, "rope_scaling_factor", float, where, FACTOR_TIED if tied else FACTOR)
-    if factor < 1:
-        raise FathomError(f"{where}: rope_scaling_factor is {factor}; expected 1 or more")
-    return RopeScaling(kind="llama3", factor=factor, original_context_length=ORIGINAL)
-
-
-def params_of(config: ModelConfig) -> dict[str, Any]:
-    """The fields from which Meta's code builds this model. FathomError: it has something that no field says."""
-    config = config.resolved()
-    scaling = config.rope_scaling
-    if config.bias or config.qk_norm or config.head_dim * config.n_head != config.d_model or config.n_layer < 1:
-        raise FathomError(
-            "Meta's format has no biases, qk_norm, other head_dim than d_model / n_head or models without layers"
-        )
-    if scaling is not None and scaling != RopeScaling(
-        kind="llama3", factor=scaling.factor, original_context_length=ORIGINAL
-    ):
-        raise FathomError(f"Meta's format has no such {scaling}; it has llama3 from a context of {ORIGINAL} alone")
-    params: dict[str, Any] = {"dim": config.d_model, "n_layers": config.n_layer, "n_heads": config.n_head}
-    params |= {"n_kv_heads": config.n_kv_head} if config.n_kv_head != config.n_head else {}
-    params |= {"vocab_size": config.vocab_size, "multiple_of": config.d_ff}  # the next multiple is d_ff itself
-    if int(8 * config.d_model / 3) > config.d_ff:
-        params["ffn_dim_multiplier"] = (config.d_ff + 0.5) / int(8 * config.d_model / 3)  # safe from rounding down
-    params["norm_eps"] = config.norm_eps
-    params |= {"rope_theta": config.rope_theta} if config.rope_theta != 10_000 else {}  # LLaMA 2 has no such field
-    if scaling is not None:
-        params |= {"use_scaled_rope": True, "rope_scaling_factor": scaling.factor}
-    return params
-
-
-PARAMS, TOKENIZER = "params.json", "tokenizer.model"
+PARAMS_FILE, TOKENIZER = "params.json", "tokenizer.model"
 OURS = "context.json"  # beside the others: the context length; Meta's code would refuse a field for it in params.json
+PARTS = {place.name: ours for ours, place in FAMILY.columns["meta"].tensors.items()}
+BY_COLUMNS = ("blocks.N.attn.out", "blocks.N.mlp.down")
+EMBED, UNEMBED, QUERY = meta_name("embed"), meta_name("unembed"), meta_name("blocks.N.attn.q")
+
+Shards = Mapping[str, Mapping[str, Stored]]  # the tensors of each file, by its name, in order
 
 
 def open_meta(path: Path) -> Opened:
     """The model in a folder of Meta's, or the one that a .pth file belongs to."""
     folder = path if path.is_dir() else path.parent
-    values = read_object(folder / PARAMS)
-    if (folder / OURS).is_file():
-        values[CONTEXT] = read_object(folder / OURS).get(CONTEXT)
-    d_model, files = width(values, str(folder / PARAMS)), _files(folder)
+    values = read_params(folder)
+    d_model, files = values.count("dim"), shard_files(folder)
     if path.is_file() and path.name not in {file.name for file in files}:
         raise FathomError(
             f"{path} is none of the shards {files[0].name} to {files[-1].name} beside it; give the folder"
         )
-    shards = {file.name: _opened(file) for file in files}
+    shards = {file.name: open_shard(file) for file in files}
     try:
         tensors = join_shards(shards, d_model)
     except FathomError as problem:
         raise FathomError(f"{folder}: {problem}") from None
-    config, why = config_of(values, tensors, str(folder / PARAMS))
+    config = FAMILY.read("meta", values, tensors)
+    _, why = context_length(values, tensors[EMBED].kind)
+    about = {"params": dict(values.entries), "context_length": f"{config.context_length}, {why}"}
     kind = f"Meta, {len(files)} shard{'s' * (len(files) > 1)}"
-    about = {"params": values, "context_length": f"{config.context_length}, {why}"}
-    return Opened(path, kind, config, "meta", tensors, partial(_tokenizer, folder, config.vocab_size), about)
+    return Opened(path, kind, config, FAMILY, "meta", tensors, partial(_tokenizer, folder, config.vocab_size), about)
 
 
-def _files(folder: Path) -> list[Path]:
+def read_params(folder: Path) -> Values:
+    """params.json, with the context length where we wrote it beside. FathomError where a field is unknown."""
+    entries, where = read_object(folder / PARAMS_FILE), str(folder / PARAMS_FILE)
+    if (folder / OURS).is_file():
+        entries[CONTEXT] = read_object(folder / OURS).get(CONTEXT)
+    if unknown := entries.keys() - set(PARAMS):
+        one = min(unknown)
+        raise FathomError(f"{where}: unknown field {short(one)}{near(one[:40], PARAMS)}; known: {', '.join(PARAMS)}")
+    return Values(entries, where)
+
+
+def file_name(shard: int) -> str:
+    """As Meta names the files, counted from 0."""
+    return f"consolidated.{shard:02}.pth"
+
+
+def shard_files(folder: Path) -> list[Path]:
     """The shards in order, from 00 on without a gap."""
     files = sorted(folder.glob("consolidated.*.pth"))
     if not files:
-        raise FathomError(f"{folder} has {PARAMS} and no {file_name(0)}; put the weights beside it")
+        raise FathomError(f"{folder} has {PARAMS_FILE} and no {file_name(0)}; put the weights beside it")
     for number, file in enumerate(files):
         if file.name != file_name(number):
             raise FathomError(f"{folder} has {file.name} and no {file_name(number)}; put all shards of one model there")
     return files
 
 
-def _opened(file: Path) -> dict[str, Stored]:
-    """The tensors of a shard that a model needs; an unembedding that is the embedding itself is left out."""
-    tensors = {name: stored for name, stored in open_pickle(file).items() if not WORKED_OUT.fullmatch(name)}
-    embed, unembed = name_of("embed"), name_of("unembed")
-    if unembed in tensors and tensors[unembed] is tensors.get(embed):
-        del tensors[unembed]
+def open_shard(file: Path) -> dict[str, Stored]:
+    """The weights in a shard; an unembedding that is the embedding itself is left out."""
+    tensors = FAMILY.weights("meta", open_pickle(file))
+    if UNEMBED in tensors and tensors[UNEMBED] is tensors.get(EMBED):
+        del tensors[UNEMBED]
     return tensors
+
+
+def join_shards(shards: Shards, d_model: int) -> dict[str, Stored]:
+    """The tensors of the whole model. FathomError: a shard is missing, too many, or not of the same model."""
+    first, *others = shards
+    for other in others:
+        _compare(first, shards[first], other, shards[other])
+    _require_count(list(shards), shards[first], d_model)
+    return {
+        name: _joined(name, list(shards), [shard[name] for shard in shards.values()], d_model) for name in shards[first]
+    }
+
+
+def _compare(one: str, tensors: Mapping[str, Stored], other: str, others: Mapping[str, Stored]) -> None:
+    for name in tensors.keys() ^ others.keys():
+        has, lacks = (one, other) if name in tensors else (other, one)
+        raise FathomError(f"{has} has {name!r} and {lacks} does not; expected shards of one model")
+    for name, a in tensors.items():
+        b = others[name]
+        if (a.shape, a.kind) != (b.shape, b.kind):
+            raise FathomError(
+                f"{name!r} is {a.kind} {a.shape} in {one}, {b.kind} {b.shape} in {other}; expected shards of one model"
+            )
+
+
+def _require_count(files: Sequence[str], tensors: Mapping[str, Stored], d_model: int) -> None:
+    """FathomError unless the rows of the first query matrix are as many as this number of shards leaves to each."""
+    if QUERY not in tensors:
+        raise FathomError(f"{files[0]} has no {QUERY!r}; expected the weights of a LLaMA")
+    rows, count = tensors[QUERY].shape[0] if tensors[QUERY].shape else 0, len(files)
+    if rows * count == d_model:
+        return
+    actual = f"{files[0]} has {rows} of {d_model} rows of {QUERY!r}"
+    if not rows or d_model % rows:
+        raise FathomError(f"{actual}, which is no whole fraction; the files and {d_model=} are not of one model")
+    if d_model // rows > count:
+        raise FathomError(f"{actual}: one shard of {d_model // rows}; there are {count}, without {file_name(count)}")
+    raise FathomError(f"{actual}: one shard of {d_model // rows}; there are {count}: remove those of another model")
+
+
+def _joined(name: str, files: Sequence[str], parts: Sequence[Stored], d_model: int) -> Stored:
+    whole = parts[0]
+    if len(parts) == 1:
+        return whole
+    dim = _cut(name, whole.shape, d_model)
+    if dim is None:
+        return replace(whole, read=partial(_same, name, files, parts))
+    shape = tuple(size * len(parts) if i == dim else size for i, size in enumerate(whole.shape))
+    return Stored(shape, whole.kind, sum(part.nbytes for part in parts), partial(_concatenated, parts, dim))
+
+
+def _cut(name: str, shape: tuple[int, ...], d_model: int) -> int | None:
+    """Along which dimension the tensor was cut; None: each shard has a copy.
+
+    The embedding was cut by columns up to LLaMA 2 (`ParallelEmbedding` in Meta's model.py) and by rows since LLaMA 3
+    (`VocabParallelEmbedding`): its shape tells.
+    """
+    ours = PARTS.get(split(name)[0])
+    if len(shape) < 2:
+        return None
+    if ours == "embed":
+        return 0 if shape[1] == d_model else 1
+    return 1 if ours in BY_COLUMNS else 0
+
+
+def _concatenated(parts: Sequence[Stored], dim: int) -> Tensor:
+    return torch.cat([part.read() for part in parts], dim)
+
+
+def _same(name: str, files: Sequence[str], parts: Sequence[Stored]) -> Tensor:
+    """The tensor that all shards hold alike, bit by bit."""
+    whole, *copies = [part.read() for part in parts]
+    for file, copy in zip(files[1:], copies):
+        if not torch.equal(_bytes(whole), _bytes(copy)):
+            raise FathomError(f"{name!r} differs between {files[0]} and {file}; expected copies: shards of one model")
+    return whole
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """NaN equals itself this way."""
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
@@ -221,15 +185,15 @@ def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
 def write_meta(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer | None) -> None:
     """One shard, params.json and tokenizer.model in a new folder: Meta's code builds the same model from them.
 
-    FathomError: the format cannot say what this model or tokenizer is, or the disk refuses.
+    FathomError: the format cannot hold this model or tokenizer, or the disk refuses.
     """
-    params = params_of(config)
+    params: dict[str, Any] = FAMILY.write("meta", config)
     tensors = {name: _own(tensor) for name, tensor in from_ours(config, state, "meta").items()}
     if config.tie_embeddings:  # Meta's code asks for both; torch.save writes their numbers once
-        tensors[name_of("unembed")] = tensors[name_of("embed")]
-    files = {PARAMS: params}
-    kind = "F16" if tensors[name_of("embed")].dtype == torch.float16 else ""
-    if context_length(params, kind, PARAMS)[0] != config.context_length:
+        tensors[UNEMBED] = tensors[EMBED]
+    files = {PARAMS_FILE: params}
+    kind = "F16" if tensors[EMBED].dtype == torch.float16 else ""
+    if context_length(Values(params, PARAMS_FILE), kind)[0] != config.context_length:
         files[OURS] = {CONTEXT: config.context_length}
     vocabulary = _model_file(tokenizer)
     with new_folder(folder) as partly:

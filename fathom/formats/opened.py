@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.families.family import Family
 from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer
@@ -62,11 +63,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a path holds. `names` is the column of the Rosetta table in which its tensors are named."""
+    """What a path holds. Its tensors have the names of the column `names` of their family; without one, our own."""
 
     path: Path
     format: str  # in words, such as "GGUF v3" or "Meta, 2 shards"
     config: ModelConfig
+    family: Family | None
     names: str  # ours, hf, meta or gguf
     tensors: Mapping[str, Stored]
     tokenizer: Callable[[], Tokenizer | None]  # None: the files hold none

@@ -94,7 +94,7 @@ def open_run(path: Path) -> Opened:
     def tokenizer() -> Tokenizer | None:
         return tokenizers.load(folder / tokenizers.FILE) if (folder / tokenizers.FILE).exists() else None
 
-    return Opened(folder, "run of fathom", config, "ours", tensors, tokenizer, about)
+    return Opened(folder, "run of fathom", config, None, "ours", tensors, tokenizer, about)
 
 
 def find(path: Path) -> Path:

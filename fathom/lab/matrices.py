@@ -3,7 +3,7 @@
 Norms and biases are vectors, have no rank, and are left out. Two files must agree before anything is computed on both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -96,18 +96,8 @@ def is_plain(place: Path) -> bool:
 
 def our_tensors(opened: Opened) -> dict[str, Stored]:
     """A model's tensors by our names, each converted when it is read; of two tied ones the first."""
-
-    def converted(stored: Stored, convert: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
-        return lambda: convert(stored.read())
-
     shapes = weight_shapes(opened.config)
-    try:
-        return {
-            name: replace(stored, shape=shapes[name], read=converted(stored, convert)) if convert else stored
-            for name, stored, convert in plan(opened.config, opened.tensors, opened.names)
-        }
-    except FathomError as error:
-        raise FathomError(f"{opened.path}: {error}") from None
+    return {name: replace(x.stored, shape=shapes[name], read=x.read) for name, x in plan(opened).items()}
 
 
 def require_same(base: Matrices, tuned: Matrices) -> None:

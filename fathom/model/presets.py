@@ -1,8 +1,12 @@
-"""Known models as values. GPT-2 and LLaMA 2 are the same Transformer with five words changed."""
+"""Known models as values. GPT-2 and LLaMA 2 are the same Transformer with four words changed."""
 
 from dataclasses import replace
+from typing import Any
 
 from fathom.model.config import ModelConfig
+
+GPT2_CHOICES: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
+LLAMA_CHOICES: dict[str, Any] = {"position": "rope", "norm": "rms", "mlp": "swiglu"}
 
 GPT2 = ModelConfig(
     vocab_size=50257,
@@ -10,11 +14,8 @@ GPT2 = ModelConfig(
     d_model=768,
     n_layer=12,
     n_head=12,
-    position="learned",
-    norm="layer",
-    mlp="gelu",
-    bias=True,
     tie_embeddings=True,
+    **GPT2_CHOICES,
 )
 
 LLAMA2_7B = ModelConfig(
@@ -24,9 +25,7 @@ LLAMA2_7B = ModelConfig(
     n_layer=32,
     n_head=32,
     d_ff=11008,
-    position="rope",
-    norm="rms",
-    mlp="swiglu",
+    **LLAMA_CHOICES,
 )
 LLAMA2_13B = replace(LLAMA2_7B, d_model=5120, n_layer=40, n_head=40, d_ff=13824)
 LLAMA2_70B = replace(LLAMA2_7B, d_model=8192, n_layer=80, n_head=64, n_kv_head=8, d_ff=28672)

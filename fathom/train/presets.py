@@ -12,6 +12,7 @@ from fathom.errors import FathomError, near
 from fathom.fields import build
 from fathom.formats.config_file import read_config
 from fathom.model.config import ModelConfig
+from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES
 from fathom.train.options import TrainOptions
 
 Values = Mapping[str, Any]
@@ -86,7 +87,6 @@ STRONG_TRAIN: dict[str, Any] = {
     "muon_learning_rate": 0.03,
     "momentum": 0.9,
 }
-GPT2_MODEL: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
 
 SHAKESPEARE_CPU = Recipe(
     "0.8M parameters, context 64: learns to write in a minute or two on two CPU cores",
@@ -113,7 +113,7 @@ PRESETS = {
     "gpt2": Recipe(
         "124M parameters, the smallest GPT-2, with a BPE learned from the text: for a GPU and days",
         {"d_model": 768, "n_layer": 12, "n_head": 12, "context_length": 1024, "vocab_size": 50257}
-        | GPT2_MODEL
+        | GPT2_CHOICES
         | {"tie_embeddings": True},
         {
             "tokenizer": "bpe:50257",
@@ -128,7 +128,7 @@ PRESETS = {
     ),
     "gpt-cpu": Recipe(
         "the plain GPT of the same size as shakespeare-cpu: learned positions, LayerNorm, GELU, AdamW",
-        {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | GPT2_MODEL,
+        {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | GPT2_CHOICES,
         {"batch_size": 12, "max_iters": 2000, "warmup_steps": 100},
     ),
     "llama-tiny": Recipe(
@@ -139,10 +139,8 @@ PRESETS = {
             "n_head": 4,
             "n_kv_head": 2,
             "context_length": 128,
-            "position": "rope",
-            "norm": "rms",
-            "mlp": "swiglu",
-        },
+        }
+        | LLAMA_CHOICES,
         {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100}
         | {"sample_interval": 250},
     ),

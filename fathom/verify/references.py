@@ -17,11 +17,10 @@ from torch import Tensor
 from fathom.adapters.merge import merged_copy
 from fathom.backend.inference import QuickTransformer, quicken
 from fathom.errors import FathomError, near
+from fathom.families.registry import of
 from fathom.formats.convert import from_ours
 from fathom.formats.detect import open_model
-from fathom.formats.hf_config import to_hf_config
 from fathom.formats.load import read
-from fathom.formats.names import family
 from fathom.formats.opened import Opened
 from fathom.model.attention import attend
 from fathom.model.cache import KVCache
@@ -201,9 +200,9 @@ def need_transformers() -> Any:
 def handed_over(library: Any, opened: Opened) -> Any:
     """The library's model of this config, with our tensors under its names."""
     ours = read(opened, torch.float32)
-    settings = to_hf_config(ours.config)
-    classes = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "gpt2": ("GPT2Config", "GPT2LMHeadModel")}
-    config, model = (getattr(library, name) for name in classes[family(ours.config)])
+    family = of(ours.config)
+    settings = family.write("hf", ours.config)
+    config, model = (getattr(library, name) for name in family.classes)
     theirs = model(
         config(**{key: value for key, value in settings.items() if key not in ("model_type", "architectures")})
     )

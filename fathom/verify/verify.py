@@ -15,10 +15,10 @@ from torch import Tensor
 
 from fathom.backend.linear import FLOATS
 from fathom.errors import FathomError
+from fathom.families.registry import of
 from fathom.fields import plain
 from fathom.formats.detect import open_model
 from fathom.formats.load import DTYPES, read, tokenizer_of
-from fathom.formats.names import family
 from fathom.formats.opened import Opened
 from fathom.machine import describe, pick_device
 from fathom.model.transformer import Transformer
@@ -196,7 +196,7 @@ def native_reference(model: Transformer) -> list[str]:
 def library(opened: Opened) -> list[str]:
     """The reference library, where it is installed and has the architecture."""
     try:
-        family(opened.config)
+        of(opened.config)
     except FathomError:  # an architecture that only a run folder holds
         return []
     return ["transformers"] if find_spec("transformers") else []

@@ -13,11 +13,11 @@ from fathom.adapters.lora import add, parameters
 from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.peft import load, save
-from fathom.formats.convert import to_ours
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
 from tests.adapters.models import adapted, base_folder
 from tests.formats import hf
+from tests.formats.reference import to_ours
 
 CLOSE = 1e-5
 BASES = {"gpt2": hf.GPT2, "llama": hf.LLAMA, "llama, tied": hf.LLAMA | {"tie_word_embeddings": True}}

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from fathom.families.registry import of
 from fathom.formats.detect import open_model
-from fathom.formats.hf_config import to_hf_config
 from tests.bench.test_counts import GPT, LLAMA
 from tests.house.source import ROOT
 
@@ -153,7 +153,7 @@ def peer(script: str, *arguments: object) -> str:
 def test_the_gguf_of_a_shape_is_that_model(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     config, path = tmp_path / "config.json", tmp_path / "model.gguf"
-    config.write_text(json.dumps(to_hf_config(LLAMA)))
+    config.write_text(json.dumps(of(LLAMA).write("hf", LLAMA)))
     peer("random_gguf.py", config, kind, path)
     opened = open_model(path)
     assert opened.config.resolved() == LLAMA.resolved()
@@ -164,7 +164,7 @@ def test_the_gguf_of_a_shape_is_that_model(kind: str, tmp_path: Path) -> None:
 def test_transformers_and_peft_print_what_compare_reads(model: Any, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     config, folder = tmp_path / "config.json", tmp_path / "checkpoint"
-    config.write_text(json.dumps(to_hf_config(model)))
+    config.write_text(json.dumps(of(model).write("hf", model)))
     speeds = json.loads(peer("infer_transformers.py", config, 8, 4).splitlines()[-1])
     assert set(speeds) == {"prefill_tok_s", "decode_tok_s"} and min(speeds.values()) > 0
     peer("random_checkpoint.py", config, folder)

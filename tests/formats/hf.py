@@ -41,7 +41,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def make(values: dict[str, Any]) -> nn.Module:
     """The library's model of a config.json, every number random, norms and biases too."""
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
-    names = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "gpt2": ("GPT2Config", "GPT2LMHeadModel")}
+    names = {
+        "llama": ("LlamaConfig", "LlamaForCausalLM"),
+        "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
+        "mistral": ("MistralConfig", "MistralForCausalLM"),
+    }
     config, model = (getattr(library, name) for name in names[values["model_type"]])
     made = model(config.from_dict(values)).eval()
     with torch.no_grad():

@@ -1,8 +1,14 @@
 """The models of the `transformers` library that correspond to our configs; tests skip where it is not installed."""
 
-import pytest
-from torch import nn
+from collections.abc import Mapping
+from pathlib import Path
 
+import pytest
+from torch import Tensor, nn
+
+from fathom.families.registry import of
+from fathom.formats.convert import read_ours
+from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig
 
 
@@ -24,3 +30,12 @@ def reference(config: ModelConfig) -> nn.Module:
         attention_bias=z.bias, mlp_bias=z.bias, rope_theta=z.rope_theta, **ends,
     )  # fmt: skip
     return library.LlamaForCausalLM(sizes).eval()
+
+
+def to_ours(config: ModelConfig, tensors: Mapping[str, Tensor], format: str) -> dict[str, Tensor]:
+    """The state dict of `Transformer(config)` from the tensors of a file of a format."""
+    stored = {name: Stored(tuple(x.shape), str(x.dtype), x.nbytes, lambda x=x: x) for name, x in tensors.items()}
+    family = of(config)
+    opened = Opened(Path("x"), format, config, family, format, family.weights(format, stored), lambda: None)
+    state = dict(read_ours(opened))
+    return state | ({"unembed.weight": state["embed.weight"]} if config.tie_embeddings else {})

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.formats.convert import from_ours, to_ours
-from fathom.formats.names import FAMILIES, family
+from fathom.families.registry import of
+from fathom.formats.convert import from_ours
 from fathom.model.config import ModelConfig
 from fathom.model.position import Rope
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
-from tests.formats.reference import reference
+from tests.formats.reference import reference, to_ours
 
 SMALL = {"vocab_size": 31, "context_length": 16, "d_model": 12, "n_layer": 2, "n_head": 6, "d_ff": 20}
 TINY_GPT2 = replace(GPT2, **SMALL)
@@ -31,7 +31,7 @@ def state(config: ModelConfig) -> dict[str, Tensor]:
     return {name: torch.randn_like(tensor) for name, tensor in Transformer(config).state_dict().items()}
 
 
-@pytest.mark.parametrize("config, kind", [(c, kind) for c in CONFIGS for kind in FAMILIES[family(c)]])
+@pytest.mark.parametrize("config, kind", [(c, kind) for c in CONFIGS for kind in of(c).columns])
 def test_there_and_back_is_the_same_model(config: ModelConfig, kind: str) -> None:
     ours = state(config)
     if config.tie_embeddings:

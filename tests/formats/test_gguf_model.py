@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.formats import gguf
-from fathom.formats.convert import read_ours
+from fathom.formats.convert import plan, read_ours
 from fathom.formats.ggml_blocks import IDS, TYPES, packed
 from fathom.formats.gguf_model import open_gguf, write_gguf
 from fathom.formats.opened import Opened
@@ -51,7 +51,7 @@ YARN_BANDS = scaled(kind="yarn", factor=4.0, beta_fast=3.0, beta_slow=0.5)  # ll
 
 
 def read_back(opened: Opened) -> dict[str, Tensor]:
-    return dict(read_ours(opened.config, opened.tensors, opened.names))
+    return dict(read_ours(opened))
 
 
 def written(folder: Path, config: ModelConfig, kind: str = "F32") -> tuple[Transformer, Opened]:
@@ -212,30 +212,30 @@ def test_other_words_for_scaling(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "another architecture": ({"general__architecture": "qwen2"}, "is 'qwen2'; expected one of llama, gpt2"),
-    "no architecture": ({"general__architecture": None}, "is 'None'; expected one of"),
-    "a list": ({"general__architecture": ["llama"]}, "expected one of llama, gpt2"),
-    "experts": ({"expert_count": 8}, "llama.expert_count is '8'; expected 0"),
-    "not causal": ({"attention__causal": False}, "attention.causal is 'False'; expected True"),
+    "another architecture": ({"general__architecture": "qwen2"}, "is 'qwen2'; supported are gpt2, llama"),
+    "no architecture": ({"general__architecture": None}, "is None; supported are"),
+    "a list": ({"general__architecture": ["llama"]}, "supported are gpt2, llama"),
+    "experts": ({"expert_count": 8}, "llama.expert_count is 8; expected None or 0"),
+    "not causal": ({"attention__causal": False}, "attention.causal is False; expected None or True"),
     "no width": ({"embedding_length": None}, "llama.embedding_length is missing; expected a whole number"),
     "text for a size": ({"block_count": "two"}, "block_count is 'two'"),
-    "a list for a size": ({"feed_forward_length": [1, 2]}, r"feed_forward_length is '\[1 2\]'"),
-    "billions of layers": ({"block_count": 4_000_000_000}, "block_count is '4000000000'"),
-    "a million layers": ({"block_count": 1_000_000}, "at most one layer for each of the 21 tensors"),
+    "a list for a size": ({"feed_forward_length": [1, 2]}, r"feed_forward_length is array\(\[1, 2\]"),
+    "billions of layers": ({"block_count": 4_000_000_000}, "block_count is 4000000000; expected a whole number"),
+    "a million layers": ({"block_count": 1_000_000}, "n_layer=1000000 .* the file has 21 tensors"),
     "other heads": (
         {"attention__head_count_kv": 4},
-        r"attn_k.weight is \(16, 64\); the file's values say .* \(32, 64\)",
+        r"attn_k.weight' is \(16, 64\); the config expects \(32, 64\)",
     ),
-    "other width": ({"embedding_length": 128}, r"token_embd.weight is \(96, 64\)"),
-    "other vocabulary": ({"vocab_size": 95}, "vocab_size is '95'; expected 96"),
+    "other width": ({"embedding_length": 128}, r"token_embd.weight' is \(96, 64\)"),
+    "other vocabulary": ({"vocab_size": 95}, "token_embd.weight' is .96, 64.; the config expects .95, 64."),
     "heads that do not group": ({"attention__head_count_kv": 3}, "n_head=8 is not a multiple of n_kv_head=3"),
-    "half rotated": ({"rope__dimension_count": 4}, "dimension_count is '4'; expected 8"),
-    "narrow values": ({"attention__value_length": 4}, "value_length is '4'; expected 8"),
-    "no epsilon": ({"attention__layer_norm_rms_epsilon": float("nan")}, "epsilon is 'nan'; expected a number above 0"),
-    "infinite theta": ({"rope__freq_base": float("inf")}, "freq_base is 'inf'; expected a number above 1"),
-    "no factor": ({"rope__scaling__factor": 0.0}, "scaling.factor is '0.0'"),
+    "half rotated": ({"rope__dimension_count": 4}, "dimension_count is 4; expected 8"),
+    "narrow values": ({"attention__value_length": 4}, "value_length is 4; expected 8"),
+    "no epsilon": ({"attention__layer_norm_rms_epsilon": float("nan")}, "epsilon is nan; expected a finite number"),
+    "infinite theta": ({"rope__freq_base": float("inf")}, "freq_base is inf; expected a finite number"),
+    "no factor": ({"rope__scaling__factor": 0.0}, "scaling.factor is 0.0; it must be above 0"),
     "longrope": ({"rope__scaling__type": "longrope"}, "scaling.type is 'longrope'; expected .*none, linear or yarn"),
-    "half yarn": ({"rope__scaling__yarn_ext_factor": 0.5}, "yarn_ext_factor is '0.5'; expected 1.0"),
+    "half yarn": ({"rope__scaling__yarn_ext_factor": 0.5}, "yarn_ext_factor is 0.5; expected None or 1.0"),
 }
 
 
@@ -243,15 +243,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_model_that_is_not_ours_is_refused(tmp_path: Path, values: dict[str, Any], says: str) -> None:
     written(tmp_path, LLAMA)
     with pytest.raises(FathomError, match=says) as raised:
-        rewritten(tmp_path / "x.gguf", {}, **values)
+        plan(rewritten(tmp_path / "x.gguf", {}, **values))
     assert str(raised.value).startswith(f"{tmp_path / 'x.gguf'}: ")
 
 
 def test_missing_tensors_and_parts_of_files_are_refused(tmp_path: Path) -> None:
     _, opened = written(tmp_path, LLAMA)
     path = tmp_path / "x.gguf"
-    with pytest.raises(FathomError, match=r"tensor 'blk.0.attn_q.weight' is missing"):
-        rewritten(path, {}, drop=("blk.0.attn_q.weight",))
+    with pytest.raises(FathomError, match=r"'blk.0.attn_q.weight' is missing"):
+        plan(rewritten(path, {}, drop=("blk.0.attn_q.weight",)))
     written(tmp_path, LLAMA)
     header = gguf.read_header(path)
     gguf.write(path, {**header.metadata, "split.count": np.uint16(3)}, {})

@@ -36,7 +36,7 @@ def random(config: ModelConfig) -> Transformer:
 def read(path: Path) -> Transformer:
     opened = open_llama2c(path)
     model = Transformer(opened.config).eval()
-    model.load_state_dict(dict(read_ours(opened.config, opened.tensors, opened.names)), strict=False)
+    model.load_state_dict(dict(read_ours(opened)), strict=False)
     return model
 
 

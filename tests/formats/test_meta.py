@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.formats.convert import accounted, read_ours, to_ours
-from fathom.formats.meta import config_of, open_meta, params_of, write_meta
-from fathom.formats.meta_shards import join_shards
+from fathom.families.llama import FAMILY
+from fathom.families.values import Values
+from fathom.formats.convert import plan, read_ours
+from fathom.formats.meta import join_shards, open_meta, write_meta
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.transformer import Transformer
 from tests.formats.meta_files import cut, hidden, metas, publish
-from tests.formats.reference import reference
+from tests.formats.reference import reference, to_ours
 from tests.mutants import survive
 
 SIZES = {"vocab_size": 48, "context_length": 4096, "n_layer": 2}
@@ -60,7 +61,7 @@ def published(folder: Path, config: ModelConfig, count: int = 1, by_rows: bool =
 
 
 def read(opened: Opened) -> dict[str, Tensor]:
-    return dict(read_ours(opened.config, opened.tensors, opened.names))
+    return dict(read_ours(opened))
 
 
 @pytest.mark.parametrize("config, count, by_rows", RELEASES.values(), ids=RELEASES)
@@ -155,9 +156,9 @@ def test_releases_at_their_real_sizes(said: dict[str, Any], count: int, config: 
         for number, shard in enumerate(shards)
     }
     joined = join_shards(files, said["dim"])
-    found, _ = config_of(said, joined, "params.json")
+    found = FAMILY.read("meta", Values(said, "params.json"), joined)
     assert found == config
-    assert len(accounted(found, joined, "meta")) == len(joined)
+    assert len(plan(Opened(Path("x"), "Meta", found, FAMILY, "meta", joined, lambda: None))) == len(joined)
 
 
 @pytest.mark.parametrize(
@@ -278,13 +279,13 @@ FAULTS: list[tuple[Any, str]] = [
     (said(dim=0), "dim is 0"),
     (said(dim=192), "one shard of 8; there are 4, without consolidated.04.pth"),
     (said(dim="96"), "dim is '96'; expected a whole number"),
-    (said(n_layers=3), "n_layers is 3, but the shards have 2 layers"),
+    (said(n_layers=3), "the file has 21 tensors|.layers.2.attention_norm.weight. is missing"),
     (said(n_heads=7), "params.json: d_model=96 is not a multiple of n_head=7"),
     (said(n_kv_heads=5), "n_head=16 is not a multiple of n_kv_head=5"),
     (said(vocab_size=49), "vocab_size is 49, but 'tok_embeddings.weight' has 48 rows"),
     (said(norm_eps=-1), "norm_eps=-1.0"),
     (said(use_scaled_rope=1), "use_scaled_rope is 1; expected true or false"),
-    (said(use_scaled_rope=True, rope_scaling_factor=0), "rope_scaling_factor is 0.0; expected 1 or more"),
+    (said(use_scaled_rope=True, rope_scaling_factor=0.5), "rope_scaling_factor is 0.5; expected 1 or more"),
     (said(n_head=16), "unknown field 'n_head'; did you mean n_heads"),
     (said(quantization_args={}), "unknown field 'quantization_args'"),
 ]
@@ -294,7 +295,7 @@ FAULTS: list[tuple[Any, str]] = [
 def test_what_is_wrong_is_named(tmp_path: Path, fault: Any, says: str) -> None:
     fault(published(tmp_path, SEVENTY, 4))
     with pytest.raises(FathomError, match=says) as raised:
-        open_meta(tmp_path)
+        plan(open_meta(tmp_path))
     assert str(tmp_path) in str(raised.value)
 
 
@@ -346,7 +347,7 @@ def test_a_part_is_written_without_the_whole(tmp_path: Path) -> None:
 def test_the_width_comes_out_as_it_is(d_model: int) -> None:
     for d_ff in [*range(1, 40), 172, 11008, 13824, 14336, 28672, 8 * d_model // 3, 4 * d_model]:
         config = replace(SEVEN, d_model=d_model, n_head=1, head_dim=d_model, d_ff=max(d_ff, 1), position="none")
-        assert hidden(**params_of(config)) == config.d_ff
+        assert hidden(**FAMILY.write("meta", config)) == config.d_ff
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ fields files json_file machine
 native
 model
 tokenizer quant report
+families
 formats data
 inspect backend
 generate

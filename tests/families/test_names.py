@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
-from fathom.formats.names import FAMILIES, family, places, rename
+from fathom.families.registry import families, of
 from fathom.model.config import ModelConfig
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 
-COLUMNS = [(name, kind) for name, columns in FAMILIES.items() for kind in columns]
+COLUMNS = [(name, kind) for name, family in families().items() for kind in family.columns if name in ("gpt2", "llama")]
 PRESETS = {"gpt2": GPT2, "llama": LLAMA2_7B}
 
 
@@ -23,21 +23,22 @@ def tensors(config: ModelConfig) -> set[str]:
 @pytest.mark.parametrize("config", [GPT2, LLAMA2_7B, replace(LLAMA2_7B, bias=True, qk_norm=True, n_kv_head=4)])
 def test_our_column_is_the_state_dict(config: ModelConfig) -> None:
     tied = {"unembed.weight"} if config.tie_embeddings else set()
-    assert set(places(config, "ours")) | tied == tensors(config)
-    assert all(place.name == ours for ours, place in places(config, "ours").items())
+    assert set(of(config).places(config, "ours")) | tied == tensors(config)
+    assert all(place.name == ours for ours, place in of(config).places(config, "ours").items())
 
 
 @pytest.mark.parametrize("name, kind", COLUMNS)
 def test_every_tensor_finds_its_way_there_and_back(name: str, kind: str) -> None:
+    family = families()[name]
     for ours in tensors(PRESETS[name]):
-        [there] = rename(ours, "ours", kind, name)
-        assert ours in rename(there, kind, "ours", name)
-        assert len(rename(there, kind, "ours", name)) == (3 if "attn_qkv" in there or "c_attn" in there else 1)
+        [there] = family.rename(ours, "ours", kind)
+        assert ours in family.rename(there, kind, "ours")
+        assert len(family.rename(there, kind, "ours")) == (3 if "attn_qkv" in there or "c_attn" in there else 1)
 
 
 @pytest.mark.parametrize("name, kind", COLUMNS)
 def test_no_two_tensors_share_a_place(name: str, kind: str) -> None:
-    found = list(places(PRESETS[name], kind).values())
+    found = list(families()[name].places(PRESETS[name], kind).values())
     assert len(set(found)) == len(found)
 
 
@@ -56,7 +57,7 @@ def test_no_two_tensors_share_a_place(name: str, kind: str) -> None:
     ],
 )
 def test_known_names(name: str, source: str, target: str, kind: str, expected: list[str]) -> None:
-    assert rename(name, source, target, kind) == expected
+    assert families()[kind].rename(name, source, target) == expected
 
 
 @pytest.mark.parametrize(
@@ -72,12 +73,12 @@ def test_known_names(name: str, source: str, target: str, kind: str, expected: l
 )
 def test_wrong_names_are_told(name: str, source: str, target: str, says: str) -> None:
     with pytest.raises(FathomError, match=says.replace("?", r"\?")):
-        rename(name, source, target, "llama")
+        families()["llama"].rename(name, source, target)
 
 
 def test_families_follow_from_the_choices() -> None:
-    assert family(GPT2) == "gpt2" and family(replace(GPT2, tie_embeddings=False)) == "gpt2"
-    assert family(LLAMA2_7B) == "llama" and family(replace(LLAMA2_7B, n_kv_head=8, bias=True)) == "llama"
+    assert of(GPT2).name == "gpt2" and of(replace(GPT2, tie_embeddings=False)).name == "gpt2"
+    assert of(LLAMA2_7B).name == "llama" and of(replace(LLAMA2_7B, n_kv_head=8, bias=True)).name == "llama"
 
 
 @pytest.mark.parametrize(
@@ -85,4 +86,4 @@ def test_families_follow_from_the_choices() -> None:
 )
 def test_other_models_belong_to_no_family(config: ModelConfig) -> None:
     with pytest.raises(FathomError, match="neither GPT-2 nor LLaMA"):
-        places(config, "hf")
+        of(config)

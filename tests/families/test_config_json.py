@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
-from fathom.formats.hf_config import from_hf_config, to_hf_config
+from fathom.families.registry import from_hf, of
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.position import frequencies, temperature
 from fathom.model.presets import GPT2 as PRESET_GPT2
@@ -35,11 +35,11 @@ MODELS: dict[str, ModelConfig] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_there_and_back_is_the_same_config(name: str) -> None:
     config = MODELS[name]
-    said = json.loads(json.dumps(to_hf_config(config)))
-    assert from_hf_config(said, "config.json").resolved() == config.resolved()
+    said = json.loads(json.dumps(of(config).write("hf", config)))
+    assert from_hf(said, "config.json")[1].resolved() == config.resolved()
     for version in ({"rope_parameters"}, {"rope_theta", "rope_scaling"}):  # either half is enough
         half = {field: value for field, value in said.items() if field not in version}
-        assert from_hf_config(half, "config.json").resolved() == config.resolved()
+        assert from_hf(half, "config.json")[1].resolved() == config.resolved()
 
 
 ROPES: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ def test_rotary_tables_are_those_of_transformers(name: str, head_dim: int) -> No
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     values = json.loads(json.dumps(LLAMA | {"head_dim": head_dim} | ROPES[name]))  # theirs changes what it is given
-    ours = from_hf_config(json.loads(json.dumps(values)), "config.json").resolved()
+    ours = from_hf(json.loads(json.dumps(values)), "config.json")[1].resolved()
     theirs = LlamaRotaryEmbedding(library.LlamaConfig.from_dict(values))
     assert torch.allclose(frequencies(ours), theirs.inv_freq, rtol=2e-6, atol=0)
     assert temperature(ours) == pytest.approx(theirs.attention_scaling, rel=1e-12)
@@ -90,7 +90,7 @@ def test_what_we_write_is_what_transformers_reads(name: str) -> None:
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
     cls = {"llama": library.LlamaConfig, "gpt2": library.GPT2Config}[VARIANTS[name]["model_type"]]
     given = cls.from_dict(json.loads(json.dumps(VARIANTS[name])))
-    written = cls.from_dict(json.loads(json.dumps(to_hf_config(from_hf_config(given.to_dict(), "config.json")))))
+    written = cls.from_dict(json.loads(json.dumps(rewritten(given.to_dict()))))
     other = ("pdrop", "token_id", "architectures", "n_inner", "n_ctx", "rope_parameters", "rope_scaling", "rope_theta")
     same = {k: v for k, v in given.to_dict().items() if not k.endswith(other)}
     assert {k: v for k, v in written.to_dict().items() if k in same} == same
@@ -106,15 +106,21 @@ def test_defaults_are_those_of_the_library() -> None:
         given = cls.from_dict(dict(values)).to_dict()
         few = {k: v for k, v in values.items() if k not in ("rms_norm_eps", "layer_norm_epsilon")}
         whole = {k: v for k, v in given.items() if k not in ("rms_norm_eps", "layer_norm_epsilon")}
-        assert from_hf_config(few, "c").resolved() == from_hf_config(whole, "c").resolved()
-    assert from_hf_config(LLAMA | {"rms_norm_eps": None}, "c").norm_eps == library.LlamaConfig().rms_norm_eps
-    assert from_hf_config(GPT2, "c").norm_eps == library.GPT2Config().layer_norm_epsilon
+        assert from_hf(few, "c")[1].resolved() == from_hf(whole, "c")[1].resolved()
+    assert from_hf(LLAMA | {"rms_norm_eps": None}, "c")[1].norm_eps == library.LlamaConfig().rms_norm_eps
+    assert from_hf(GPT2, "c")[1].norm_eps == library.GPT2Config().layer_norm_epsilon
+
+
+def rewritten(values: dict[str, Any]) -> dict[str, Any]:
+    """A config.json read and written again."""
+    family, config = from_hf(values, "config.json")
+    return family.write("hf", config)
 
 
 BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    (LLAMA, {"model_type": "mistral"}, "model_type is 'mistral', architectures None; supported are llama, gpt2"),
+    (LLAMA, {"model_type": "qwen2"}, "model_type is 'qwen2', architectures None; supported are gpt2, llama"),
     (LLAMA, {"model_type": None, "architectures": ["QwenForCausalLM"]}, "architectures .'QwenForCausalLM'.; supported"),
-    (LLAMA, {"model_type": ["llama"]}, "supported are llama, gpt2"),
+    (LLAMA, {"model_type": ["llama"]}, "supported are gpt2, llama"),
     (LLAMA, {"hidden_act": "gelu"}, "hidden_act is 'gelu'; expected None or 'silu'"),
     (LLAMA, {"sliding_window": 4096}, "sliding_window is 4096"),
     (LLAMA, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config is .* by 'gptq'"),
@@ -139,26 +145,30 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (LLAMA, {"rms_norm_eps": float("inf")}, "rms_norm_eps is inf; expected a finite number"),
     (LLAMA, {"rms_norm_eps": 0.0}, "norm_eps=0.0"),
     (LLAMA, {"rms_norm_eps": int("9" * 400)}, "rms_norm_eps is 999"),
-    (LLAMA, {"rope_theta": 0}, "rope_theta=0.0; expected a base above 1"),
+    (LLAMA, {"rope_theta": 0}, "rope_theta is 0.0; it must be above 1"),
     (LLAMA, {"rope_theta": "10000"}, "rope_theta is '10000'; expected a finite number"),
     (
         LLAMA,
         {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
-        "'dynamic'; known are linear, llama3, yarn",
+        "'dynamic' is not supported; choose one of linear, llama3, yarn",
     ),
     (LLAMA, {"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_type 'longrope'"),
     (LLAMA, {"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
-    (LLAMA, {"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0.0; it must be at least 1"),
+    (LLAMA, {"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is 0.0; it must be above 0"),
     (LLAMA, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is missing"),
-    (LLAMA, {"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor=1.0; it must be above 1"),
-    (LLAMA, {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 0}}, "original_max_position_embeddings=0"),
+    (LLAMA, {"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor is 1.0; it must be above 1"),
+    (
+        LLAMA,
+        {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 0}},
+        "max_position_embeddings is 0",
+    ),
     (LLAMA, {"rope_scaling": YARN | {"truncate": False}}, "truncate=False"),
-    (LLAMA, {"rope_scaling": YARN | {"beta_fast": -1}}, "beta_fast=-1.0"),
-    (LLAMA, {"rope_scaling": YARN | {"beta_slow": 40}}, "beta_fast=32.0; it must be above 40"),
-    (LLAMA, {"rope_scaling": YARN | {"attention_factor": -1}}, "attention_factor=-1.0"),
-    (LLAMA, {"rope_scaling": YARN | {"attention_factor": 0.0}}, "attention_factor=0.0"),
+    (LLAMA, {"rope_scaling": YARN | {"beta_fast": -1}}, "beta_fast is -1.0"),
+    (LLAMA, {"rope_scaling": YARN | {"beta_slow": 40}}, "beta_fast is 32.0; it must be above 40"),
+    (LLAMA, {"rope_scaling": YARN | {"attention_factor": -1}}, "attention_factor is -1.0"),
+    (LLAMA, {"rope_scaling": YARN | {"attention_factor": 0.0}}, "attention_factor is 0.0"),
     (LLAMA, {"rope_scaling": YARN | {"mscale": 1e300, "mscale_all_dim": 1.0}}, "attention_factor"),
-    (LLAMA, {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": -7.2134752}}, "mscale_all_dim=-7.21"),
+    (LLAMA, {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": -7.2134752}}, "mscale_all_dim is -7.21"),
     (LLAMA, {"rope_scaling": "linear"}, "rope_scaling is 'linear'; expected fields for all layers alike"),
     (LLAMA, {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "expected fields for all layers alike"),
     (
@@ -181,7 +191,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 @pytest.mark.parametrize("values, change, says", BAD)
 def test_what_is_refused_by_name(values: dict[str, Any], change: dict[str, Any], says: str) -> None:
     with pytest.raises(FathomError, match=says) as caught:
-        from_hf_config(values | change, "config.json")
+        from_hf(values | change, "config.json")
     assert str(caught.value).startswith("config.json: ") and len(str(caught.value)) < 600
 
 
@@ -196,7 +206,7 @@ def test_what_is_refused_by_name(values: dict[str, Any], change: dict[str, Any],
     ],
 )
 def test_what_changes_nothing_is_ignored(change: dict[str, Any]) -> None:
-    assert from_hf_config(LLAMA | change, "c") == from_hf_config(LLAMA, "c")
+    assert from_hf(LLAMA | change, "c")[1] == from_hf(LLAMA, "c")[1]
 
 
 @pytest.mark.parametrize(
@@ -209,12 +219,14 @@ def test_what_changes_nothing_is_ignored(change: dict[str, Any]) -> None:
 )
 def test_what_transformers_cannot_hold(config: ModelConfig, says: str) -> None:
     with pytest.raises(FathomError, match=says):
-        to_hf_config(config)
+        of(config).write("hf", config)
 
 
 def test_the_real_sizes_are_those_of_the_library() -> None:
     """What we write for LLaMA 2 7B makes the library's model of that size, on the meta device."""
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
     with torch.device("meta"):
-        model = library.AutoModelForCausalLM.from_config(library.LlamaConfig.from_dict(to_hf_config(LLAMA2_7B)))
+        model = library.AutoModelForCausalLM.from_config(
+            library.LlamaConfig.from_dict(of(LLAMA2_7B).write("hf", LLAMA2_7B))
+        )
         assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in reference(LLAMA2_7B).parameters())

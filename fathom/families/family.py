@@ -1,0 +1,154 @@
+"""A family of models as one value: its choices of ModelConfig, and how each file format describes such a model.
+
+`fathom/families/llama.py` and its neighbours hold one `FAMILY` each; readers, writers, `verify` and adapters ask it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from fathom.errors import FathomError, near
+from fathom.families.names import Place, join, split
+from fathom.families.values import Key, Values
+from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.skeleton import weight_shapes
+
+
+class StoredTensor(Protocol):
+    """A tensor in a file; `kind` is what its format calls the type of its numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    def read(self) -> Tensor: ...
+
+
+S = TypeVar("S")
+Tensors = Mapping[str, StoredTensor]
+Fields = Mapping[str, Any]  # of ModelConfig
+
+
+# Keys of models that no family is, and the values with which they change nothing.
+ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "hf": {
+        "quantization_config": (None,),
+        "is_encoder_decoder": (None, False),
+        "add_cross_attention": (None, False),
+        "attn_logit_softcapping": (None,),
+        "final_logit_softcapping": (None,),
+    },
+    "gguf": {
+        "expert_count": (None, 0),
+        "attention.causal": (None, True),
+        "rope.scaling.yarn_ext_factor": (None, 1.0),
+        "rope.scaling.yarn_log_multiplier": (None, 0.0),
+    },
+}
+
+
+def no_fields(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    return {}
+
+
+def no_keys(config: ResolvedConfig) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """How one format describes models of a family."""
+
+    ids: tuple[str, ...] = ()  # what a file calls the family: model_type, general.architecture
+    tensors: Mapping[str, Place]  # our part -> its place
+    keys: Mapping[str, Key] = field(default_factory=dict)  # our field of the config -> its key
+    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # keys beside those of ALLOWED
+    read: Callable[[Values, Fields, Tensors], Fields] = no_fields  # fields that are more than a key, given the others
+    write: Callable[[ResolvedConfig], dict[str, Any]] = no_keys  # keys beside `keys`
+    beside: Callable[[ResolvedConfig], Mapping[str, Tensor]] = no_keys  # tensors of a file that are no weights
+    skipped: str = r"(?!)"  # pattern of the names of such tensors where files are read; they follow from the config
+    prefix: str = ""  # some files leave this start of every name away
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models that differ in their sizes alone, and what files call their parts."""
+
+    name: str  # in `fathom info` and errors
+    title: str  # in prose
+    choices: Fields  # of ModelConfig: what makes a model one of this family
+    holds: Callable[[ResolvedConfig], bool] = lambda config: True  # what else it takes
+    columns: Mapping[str, Column]  # format -> how it describes these models; `ours` has our own names
+    classes: tuple[str, str]  # of transformers: the config and the model
+    written_as: str | None = None  # the family in whose files models of this one are written; None: its own
+
+    def fits(self, config: ResolvedConfig) -> bool:
+        return all(getattr(config, name) == value for name, value in self.choices.items()) and self.holds(config)
+
+    def column(self, format: str) -> Column:
+        if format not in self.columns:
+            likely = near(format, self.columns) or ";"
+            raise FathomError(
+                f"no format {format!r} of {self.name} models{likely} Choose one of {', '.join(self.columns)}"
+            )
+        return self.columns[format]
+
+    def read(self, format: str, values: Values, tensors: Tensors) -> ModelConfig:
+        """The model that the configuration in a file describes. FathomError names the key that is wrong."""
+        column = self.column(format)
+        values.require({**ALLOWED.get(format, {}), **column.allowed})
+        fields = {**self.choices, **{ours: key.read(values, ours) for ours, key in column.keys.items()}}
+        if "tie_embeddings" not in fields:
+            fields["tie_embeddings"] = column.tensors["unembed"].name + ".weight" not in tensors
+        config = ModelConfig(**{**fields, **column.read(values, fields, tensors)})
+        try:
+            config.resolved()
+        except FathomError as problem:
+            raise values.error(str(problem)) from None
+        return config
+
+    def write(self, format: str, config: ModelConfig) -> dict[str, Any]:
+        """The keys of a file that describe this model. FathomError where the format cannot."""
+        z, column = config.resolved(), self.column(format)
+        return {key.names[0]: getattr(z, ours) for ours, key in column.keys.items()} | column.write(z)
+
+    def weights(self, format: str, tensors: Mapping[str, S]) -> dict[str, S]:
+        """The tensors of a file that are weights, under their whole names."""
+        column = self.column(format)
+        kept = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(column.skipped, name)}
+        if column.prefix and any(f"{column.prefix}{name}" == column.tensors["embed"].name + ".weight" for name in kept):
+            return {column.prefix + name: tensor for name, tensor in kept.items()}
+        return kept
+
+    def places(self, config: ModelConfig, format: str) -> dict[str, Place]:
+        """Our tensor -> its place, for every tensor of this model; of two tied ones, for the first."""
+        z, column, found = config.resolved(), self.column(format), {}
+        for tensor in weight_shapes(config):
+            part, layer, suffix = split(tensor)
+            place = column.tensors.get(part)
+            if place is None:
+                raise FathomError(f"format {format} has no name for {tensor!r}; choose another format")
+            heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
+            found[tensor] = replace(place, name=join(place.name, layer, suffix), heads=heads)
+        return found
+
+    def rename(self, name: str, source: str, target: str) -> list[str]:
+        """A part or tensor of format `source` in format `target`; several where one holds what the other splits.
+
+        LLaMA: rename("blocks.3.attn.q.weight", "ours", "hf") -> ["model.layers.3.self_attn.q_proj.weight"]
+        """
+        part, layer, suffix = split(name)
+        places = self.column(source).tensors
+        rows = [ours for ours, place in places.items() if place.name == part]
+        if not rows:
+            likely = near(name, [join(place.name, layer or "0", suffix) for place in places.values()])
+            raise FathomError(f"{name!r} is no part of a {self.name} model in format {source}{likely}")
+        theirs = [place.name for ours, place in self.column(target).tensors.items() if ours in rows]
+        if not theirs:
+            raise FathomError(f"format {target} has no name for {name!r}; choose another format")
+        return [join(part, layer, suffix) for part in dict.fromkeys(theirs)]

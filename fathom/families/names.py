@@ -1,0 +1,79 @@
+"""The Rosetta table's cells: what a format calls the parts of a model, and how their tensors are laid out there.
+
+A table is read across for a part and down for a format; N is the layer. Marks in a cell say what turns the stored
+tensor into ours, from left to right, and `-` stands where the format has no name for the part.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+#   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
+#   [1/3]    stored with others as one tensor; ours is the first third of its rows
+#   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
+
+CELL = re.compile(r"(?P<name>[\w.]+?)(?P<T>\.T)?(\[(?P<part>\d)/(?P<parts>\d)\])?(?P<pairs>\[pairs\])?")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one of our tensors lies in a format: the stored tensor's name, and what its cell is marked with."""
+
+    name: str
+    transposed: bool = False
+    part: int = 1
+    parts: int = 1
+    pairs: bool = False
+    heads: int = 1  # how many heads the rows are for; follows from a model's config
+
+    @property
+    def plain(self) -> bool:
+        """Whether the stored tensor is ours as it is."""
+        return not (self.transposed or self.pairs or self.parts > 1)
+
+    def read(self, stored: Tensor) -> Tensor:
+        """Our tensor out of the stored one."""
+        x = stored.T if self.transposed and stored.ndim == 2 else stored
+        x = x.chunk(self.parts)[self.part - 1]
+        return x.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) if self.pairs else x
+
+    def write(self, ours: Sequence[Tensor]) -> Tensor:
+        """The stored tensor, from all of ours that lie in it, in order."""
+        x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
+        x = x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) if self.pairs else x
+        return x.T.contiguous() if self.transposed and x.ndim == 2 else x
+
+    def __str__(self) -> str:
+        part = f"[{self.part}/{self.parts}]" if self.parts > 1 else ""
+        return self.name + ".T" * self.transposed + part + "[pairs]" * self.pairs
+
+
+def place(cell: str) -> Place:
+    """`transformer.h.N.attn.c_attn.T[1/3]` parsed."""
+    mark = CELL.fullmatch(cell)
+    assert mark is not None, cell
+    part, parts = int(mark["part"] or 1), int(mark["parts"] or 1)
+    return Place(mark["name"], mark["T"] is not None, part, parts, mark["pairs"] is not None)
+
+
+def columns(table: str, cell: Callable[[str], T]) -> dict[str, dict[str, T]]:
+    """Format -> our name -> its parsed cell, of every row that the format has a name for."""
+    head, *rows = [line.split() for line in table.strip().splitlines()]
+    return {format: {row[0]: cell(row[i]) for row in rows if row[i] != "-"} for i, format in enumerate(head)}
+
+
+def split(name: str) -> tuple[str, str, str]:
+    """`blocks.3.attn.q.weight` -> `blocks.N.attn.q`, `3`, `.weight`."""
+    part, suffix = re.fullmatch(r"(.*?)(\.weight|\.bias|)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    layer = re.search(r"(?<=\.)\d+(?=\.)", part)
+    return re.sub(r"(?<=\.)\d+(?=\.)", "N", part, count=1), layer[0] if layer else "", suffix
+
+
+def join(part: str, layer: str, suffix: str) -> str:
+    """The inverse of `split`."""
+    return part.replace(".N.", f".{layer or 'N'}.") + suffix

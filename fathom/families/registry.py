@@ -1,0 +1,77 @@
+"""All families: every module of this package that defines a `FAMILY`. A new family is a new file and nothing else."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import fathom.families as package
+from fathom.errors import FathomError
+from fathom.families.family import Family, Tensors
+from fathom.families.values import Values
+from fathom.json_file import short
+from fathom.model.config import ModelConfig
+
+
+@cache
+def families() -> Mapping[str, Family]:
+    """By name, in alphabetical order."""
+    modules = [import_module(f"{package.__name__}.{module.name}") for module in iter_modules(package.__path__)]
+    found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return {family.name: family for family in sorted(found, key=lambda family: family.name)}
+
+
+def of(config: ModelConfig) -> Family:
+    """The family in whose files a model is written. FathomError where none holds it."""
+    z, written = config.resolved(), [family for family in families().values() if family.written_as is None]
+    for family in written:
+        if family.fits(z):
+            return family
+    fields = dict.fromkeys(field for family in written for field in family.choices)
+    choices = ", ".join(f"{field}={getattr(z, field)}" for field in (*fields, "n_head", "n_kv_head", "head_dim"))
+    raise FathomError(
+        f"{choices} is neither {' nor '.join(family.title for family in written)}, and other formats hold no other"
+        " model; keep the run directory"
+    )
+
+
+def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
+    """The model that the object of a config.json describes; `where` names the file in errors."""
+    name, values = entries.get("model_type"), Values(entries, where)
+    family = called("hf", name)
+    if family is None:
+        raise values.error(
+            f"model_type is {short(name)}, architectures {short(entries.get('architectures'))};"
+            f" supported are {', '.join(ids('hf'))}"
+        )
+    return family, family.read("hf", values, {})
+
+
+def from_gguf(metadata: Mapping[str, Any], tensors: Tensors, where: str) -> tuple[Family, ModelConfig]:
+    """The model that the metadata of a GGUF file describes."""
+    name = metadata.get("general.architecture")
+    family = called("gguf", name)
+    if family is None:
+        raise FathomError(f"{where}: general.architecture is {short(name)}; supported are {', '.join(ids('gguf'))}")
+    embed = tensors.get(family.columns["gguf"].tensors["embed"].name + ".weight")
+    sizes = {} if embed is None else {f"{name}.vocab_size": embed.shape[0]}  # many files do not say it
+    return family, family.read("gguf", Values(sizes | dict(metadata), where, f"{name}."), tensors)
+
+
+def to_gguf(config: ModelConfig) -> dict[str, Any]:
+    """The metadata that describes this model. FathomError where it belongs to no family."""
+    family = of(config)
+    name = family.column("gguf").ids[0]
+    keys = family.write("gguf", config)
+    return {"general.architecture": name} | {f"{name}.{key}": value for key, value in keys.items()}
+
+
+def called(format: str, name: object) -> Family | None:
+    """The family that files of a format call so."""
+    return next((f for f in families().values() if format in f.columns and name in f.columns[format].ids), None)
+
+
+def ids(format: str) -> list[str]:
+    """What files of a format may call their family."""
+    return [name for f in families().values() if format in f.columns for name in f.columns[format].ids]

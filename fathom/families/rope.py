@@ -1,0 +1,212 @@
+"""Rotary positions as files describe them: theta and scaling in a config.json and in the metadata of a GGUF file.
+
+config.json has `rope_scaling`, or `rope_parameters` since version 5, with the fields of transformers'
+modeling_rope_utils. GGUF has keys (ggml, docs/gguf.md) but none for LLaMA 3.1: the converter writes by how much each
+frequency is stretched, as the tensor rope_freqs.weight. Angles other than ours are refused by name.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fathom.families.family import Fields, Tensors
+from fathom.families.values import Values
+from fathom.json_file import short
+from fathom.model.config import ModelConfig, ResolvedConfig, RopeScaling
+from fathom.model.position import frequencies
+
+FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besides factor, with their defaults
+    "linear": {},
+    "llama3": {"low_freq_factor": None, "high_freq_factor": None},
+    "yarn": {"beta_fast": 32.0, "beta_slow": 1.0},
+}
+TOP = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")  # may be outside of rope_scaling
+OTHER = {"partial_rotary_factor": (None, 1), "truncate": (None, True), "mrope_section": (None,)}  # value that is ours
+
+
+def read_hf_rope(values: Values, context_length: int) -> Fields:
+    """rope_theta and rope_scaling out of the object of config.json."""
+    rope = Values(_merged(values), f"{values.where}: rope")
+    for name, ours in OTHER.items():
+        if rope.entries.get(name) not in ours:
+            raise rope.error(f"{name}={short(rope.entries[name])} is not supported; expected none or {ours[-1]}")
+    theta = rope.number("rope_theta", 10_000.0, above=1.0)
+    kind = rope.get("rope_type", str, "default")
+    if kind == "default":
+        return {"rope_theta": theta}
+    if kind not in FIELDS:
+        raise rope.error(f"rope_type {short(kind)} is not supported; choose one of {', '.join(FIELDS)}")
+    return {"rope_theta": theta, "rope_scaling": _hf_scaling(kind, rope, context_length)}
+
+
+def _hf_scaling(kind: str, rope: Values, context_length: int) -> RopeScaling:
+    """`rope_type` and its fields, where its equation has a value everywhere."""
+    original = None if kind == "linear" else rope.count("original_max_position_embeddings", context_length)
+    ratio = context_length / original if kind == "yarn" and original else None  # what a missing factor means
+    factor = rope.number("factor", ratio)
+    if factor < 1:
+        raise rope.error(f"factor is {factor}; it must be at least 1")
+    given = {name: rope.number(name, default) for name, default in FIELDS[kind].items()}
+    for lower, upper in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+        if lower in given:
+            rope.number(upper, FIELDS[kind][upper], above=given[lower])
+    if kind == "yarn":
+        given |= _attention_factor(rope, factor)
+    return RopeScaling(kind=kind, factor=factor, original_context_length=original, **given)  # type: ignore[arg-type]
+
+
+def _merged(values: Values) -> dict[str, Any]:
+    """All fields of rope, as version 5 calls them, from the three places where they may be; they must agree."""
+    merged: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        part = values.entries.get(name) or {}
+        if not isinstance(part, dict) or any(isinstance(value, dict) for value in part.values()):
+            raise values.error(f"{name} is {short(part)}; expected fields for all layers alike")
+        part = {key: value for key, value in part.items() if value is not None}
+        part = {"rope_type": part["type"]} | part if "type" in part else part
+        _require_agreement(merged, part, values, name)
+        merged |= part
+    top = {name: values.entries[name] for name in TOP if name in values}
+    _require_agreement(top, merged, values, "rope")
+    return top | merged
+
+
+def _require_agreement(one: Mapping[str, Any], other: Mapping[str, Any], values: Values, where: str) -> None:
+    for name in one.keys() & other.keys():
+        if one[name] != other[name]:
+            raise values.error(f"{where} has {name} {short(other[name])}, elsewhere it is {short(one[name])}; keep one")
+
+
+def _attention_factor(rope: Values, factor: float) -> dict[str, float]:
+    """What q and k are multiplied by; nothing where it is 0.1 ln(factor) + 1."""
+    if "attention_factor" in rope:
+        return {"attention_factor": rope.number("attention_factor")}
+    scale, whole = (rope.get(name, float, 0.0) for name in ("mscale", "mscale_all_dim"))
+    if not scale or not whole:
+        return {}
+    bend = 0.1 * math.log(factor)
+    value = (bend * scale + 1) / (bend * rope.number("mscale_all_dim") + 1)
+    return {"attention_factor": Values({"attention_factor": value}, rope.where).number("attention_factor")}
+
+
+def write_hf_rope(config: ResolvedConfig) -> dict[str, Any]:
+    """The fields of config.json, as both versions call them."""
+    scaling = config.rope_scaling
+    rope: dict[str, Any] = {"rope_type": "default"}
+    if scaling is not None:
+        rope = {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind != "linear":
+            rope["original_max_position_embeddings"] = scaling.original_context_length or config.context_length
+        rope |= {name: getattr(scaling, name) for name in FIELDS[scaling.kind]}
+        if scaling.attention_factor is not None:
+            rope["attention_factor"] = scaling.attention_factor
+    return {
+        "rope_theta": config.rope_theta,
+        "rope_scaling": None if scaling is None else rope,
+        "rope_parameters": {**rope, "rope_theta": config.rope_theta},
+    }
+
+
+STRETCH = "rope_freqs.weight"  # (c/2,) by how much each frequency is divided
+LLAMA3_ORIGINAL = 8192  # what the converter assumes where a model does not say for which context it was trained
+
+
+def read_gguf_rope(values: Values, config: ModelConfig, tensors: Tensors) -> RopeScaling | None:
+    """The scaling in a GGUF file. The older key `rope.scale_linear`, or a factor alone, is linear scaling."""
+    factor = values.number("rope.scaling.factor", values.number("rope.scale_linear", 1.0))
+    kind = values.get("rope.scaling.type", str, "linear" if factor != 1 else "none")
+    temperature = values.number("rope.scaling.attn_factor", 1.0)
+    original_key = "rope.scaling.original_context_length"  # 0 means that it is not said
+    original = values.count(original_key) if values.get(original_key, int, 0) else None
+    if kind not in ("none", "linear", "yarn") or (temperature != 1 and kind != "yarn"):
+        raise values.error(
+            f"{values.prefix}rope.scaling.type is {short(kind)}; expected none, linear or yarn, and attn_factor with"
+            " yarn alone"
+        )
+    if STRETCH in tensors:
+        if kind != "none" and factor != 1:
+            raise values.error(f"{values.prefix}rope.scaling.type is {kind!r}; expected none beside a tensor {STRETCH}")
+        return _llama3(values, config, tensors[STRETCH].read(), original)
+    if kind == "none" or (kind == "linear" and factor == 1):
+        return None
+    if kind == "linear":
+        return RopeScaling(kind="linear", factor=factor, original_context_length=original)
+    scaling = RopeScaling(
+        kind="yarn",
+        factor=factor,
+        original_context_length=original,
+        beta_fast=values.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=values.number("rope.scaling.yarn_beta_slow", 1.0),
+    )
+    if temperature != 1:  # llama.cpp multiplies it onto the usual temperature
+        return replace(scaling, attention_factor=_decimal(temperature * _temperature(factor)))
+    if "rope.scaling.yarn_attn_factor" in values:  # the model's own value, which is all of it
+        return replace(scaling, attention_factor=values.number("rope.scaling.yarn_attn_factor"))
+    return scaling
+
+
+def _llama3(values: Values, config: ModelConfig, stretch: Tensor, original: int | None) -> RopeScaling:
+    """The scaling that stretches each frequency by `stretch` (c/2,). FathomError where none does."""
+    if original is None and config.context_length > LLAMA3_ORIGINAL:
+        original = LLAMA3_ORIGINAL
+    scaling = RopeScaling(
+        kind="llama3",
+        factor=_decimal(float(stretch.max())),
+        original_context_length=original,
+        low_freq_factor=values.number("rope.scaling.low_freq_factor", 1.0),
+        high_freq_factor=values.number("rope.scaling.high_freq_factor", 4.0),
+    )
+    z = replace(config, rope_scaling=scaling).resolved()
+    sound = 0 < scaling.factor < math.inf and scaling.low_freq_factor != scaling.high_freq_factor
+    if sound and stretch.shape == (z.head_dim // 2,) and torch.allclose(stretch.float(), stretch_of(z), rtol=1e-4):
+        return scaling
+    raise values.error(
+        f"{STRETCH} is not what LLaMA 3.1 does: its factor would be {scaling.factor:g}, its bands "
+        f"{scaling.low_freq_factor:g} and {scaling.high_freq_factor:g}, its original context "
+        f"{original or config.context_length}; other stretched rotations are not supported"
+    )
+
+
+def stretch_of(config: ResolvedConfig) -> Tensor:
+    """(c/2,) by how much the config's scaling divides each frequency."""
+    return frequencies(replace(config, rope_scaling=None)) / frequencies(config)
+
+
+def beside_gguf(config: ResolvedConfig) -> dict[str, Tensor]:
+    """The tensor that describes LLaMA 3.1's scaling, where the model has it."""
+    llama3 = config.rope_scaling is not None and config.rope_scaling.kind == "llama3"
+    return {STRETCH: stretch_of(config)} if llama3 else {}
+
+
+def write_gguf_rope(config: ResolvedConfig) -> dict[str, Any]:
+    """The keys of the scaling."""
+    scaling = config.rope_scaling
+    if scaling is None:
+        return {}
+    original = scaling.original_context_length
+    keys: dict[str, Any] = {"original_context_length": original} if original else {}
+    if scaling.kind == "llama3":  # llama.cpp reads the tensor alone; the rest is so that we can read it back
+        if original is None and config.context_length > LLAMA3_ORIGINAL:
+            keys["original_context_length"] = config.context_length
+        keys |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
+    else:
+        keys |= {"type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "yarn":
+        keys |= {"yarn_beta_fast": scaling.beta_fast, "yarn_beta_slow": scaling.beta_slow}
+        if scaling.attention_factor is not None:
+            keys["attn_factor"] = scaling.attention_factor / _temperature(scaling.factor)
+    return {f"rope.scaling.{key}": value for key, value in keys.items()}
+
+
+def _temperature(factor: float) -> float:
+    """What YaRN multiplies q and k by where nothing else is said."""
+    return 0.1 * math.log(factor) + 1
+
+
+def _decimal(x: float) -> float:
+    """Without the rounding of fp32: 8.000001 is 8."""
+    return float(f"{x:.6g}")
