@@ -174,7 +174,7 @@ def _source(path: Path) -> Source:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that `path` stands for."""
+    """The file, or all texts in the folder."""
     if path.is_dir():
         inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in TEXTS and f.is_file() and f.stat().st_size)
         files = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts)]

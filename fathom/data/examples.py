@@ -100,18 +100,19 @@ def answer_end(ids: Sequence[int], roles: Sequence[str], start: int, tokenizer: 
 
 def corpus_examples(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterator[Example]:
     """A corpus as pre-training reads it: its documents one after another, cut into windows of `length` tokens."""
-    held: list[int] = []
-    for ids in encode_corpus(corpus, tokenizer):
-        held += ids.tolist()
-        while len(held) >= length:
-            yield _window(held[:length], tokenizer)
-            held = held[length:]
-    if held:
-        yield _window(held, tokenizer)
+    ids: list[int] = []
+    for more in encode_corpus(corpus, tokenizer):
+        ids += more.tolist()
+        while len(ids) >= length:
+            yield _window(ids[:length], tokenizer)
+            ids = ids[length:]
+    if ids:
+        yield _window(ids, tokenizer)
 
 
 def _window(ids: list[int], tokenizer: Tokenizer) -> Example:
-    return _concatenated(*(([id], FRAME if id == tokenizer.eos else TEXT, True) for id in ids))
+    roles = tuple(FRAME if id == tokenizer.eos else TEXT for id in ids)
+    return Example(tuple(ids), roles, (True,) * len(ids))
 
 
 @dataclass(frozen=True)

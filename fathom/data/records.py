@@ -1,4 +1,4 @@
-"""Records that say what to answer: files of conversations, of questions with answers, or of plain texts.
+"""Records for fine-tuning: files of conversations, of questions with answers, or of plain texts.
 
 The kind of the records is detected from the first; every other must be the same. JSON lines are read as a stream, a
 JSON list is read whole.

@@ -1,4 +1,4 @@
-"""Text and JSON lines from files, read strictly and as a stream: UTF-8, or one line that says where it is not.
+"""Text and JSON lines from files, read strictly and as a stream: UTF-8, or an error with the place.
 
 A byte order mark is dropped and every line end becomes a newline. Memory is bounded by `max_chars` and, in JSON
 lines, by the longest line.

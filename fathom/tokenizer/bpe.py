@@ -15,6 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from fathom.errors import FathomError
 from fathom.tokenizer.hf_library import library_errors, steps_of
+from fathom.tokenizer.pieces import BYTE_PIECES, SPACE
 from fathom.tokenizer.protocol import (
     CHUNK,
     Special,
@@ -78,7 +79,7 @@ class BPETokenizer(Tokenizer):
         return table
 
     def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
-        """Matches where a word ends whatever follows; nowhere where the pattern of words is not a known one."""
+        """Matches where a word ends whatever follows; nowhere if the pattern of words is not a known one."""
         if any(not token.special for token in hf.get_added_tokens_decoder().values()):
             return NOWHERE  # text is split around them first
         match steps_of(hf, "pre_tokenizer"):
@@ -113,7 +114,7 @@ class BPETokenizer(Tokenizer):
 
     def encode_array(self, text: str) -> TokenArray:
         utf8(text)
-        chunks = list(safe_chunks(slices(text, CHUNK), lambda held: last_match(self._word_ends, held)))
+        chunks = list(safe_chunks(slices(text, CHUNK), lambda start: last_match(self._word_ends, start)))
         with library_errors():
             return id_array(self._encode_chunks(chunks), self.vocab_size)
 
@@ -132,7 +133,6 @@ class BPETokenizer(Tokenizer):
 
 
 # LLaMA 2's vocabulary as a `tokenizer.json`: SentencePiece's rule, expressed as merges. Spaces are written as ▁.
-SPACE = "▁"  # U+2581
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE_INSIDE = re.compile(rf"[^{SPACE}]{SPACE}")  # a token that could reach from one word into the next
 WORD_ENDS_BEFORE_SPACE = re.compile(rf"(?<=[^ {SPACE}]) ")
@@ -166,8 +166,8 @@ class ByteFallbackTokenizer(BPETokenizer):
                 pass
             case other:
                 raise FathomError(f"spaces are handled by {str(other)[:200]}; expected {SPACE} for each, as LLaMA 2's")
-        if missing := [byte for byte in range(256) if hf.token_to_id(f"<0x{byte:02X}>") is None]:
-            raise FathomError(f"no token <0x{missing[0]:02X}>; expected one for each of 256 bytes")
+        if missing := [piece for piece in BYTE_PIECES if hf.token_to_id(piece) is None]:
+            raise FathomError(f"no token {missing[0]}; expected one for each of 256 bytes")
 
         def spelled(token: str, _: int) -> bytes:
             byte = BYTE_TOKEN.fullmatch(token)

@@ -36,24 +36,24 @@ T = TypeVar("T")
 
 
 def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer | None:
-    """The tokenizer that the metadata of a GGUF file describe; None where there is none in it."""
+    """The tokenizer that the metadata of a GGUF file describe; None: there is none."""
     model = _get(metadata, G + "model", str, "none")
     if model in ("none", "no_vocab"):
         return None
     if model not in READERS:
-        raise FathomError(f"{G}model is {model[:40]!r}; this version reads {', '.join(READERS)}{near(model, READERS)}")
+        raise FathomError(f"{G}model is {model[:40]!r}; supported are {', '.join(READERS)}{near(model, READERS)}")
     return READERS[model](metadata)
 
 
 def to_gguf(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
-    """The metadata of a tokenizer for a model with `vocab_size` ids: those it has no token for are filled up.
+    """The metadata of a tokenizer for a model with `vocab_size` ids: ids without a token get a filler.
 
-    Numbers are uint32, lists of numbers int32 or float32. FathomError: a kind of tokenizer that GGUF has no place for.
+    Numbers are uint32, lists of numbers int32 or float32. FathomError: GGUF does not support this kind of tokenizer.
     """
     tokenizer = as_sentencepiece(tokenizer)
     if type(tokenizer) not in WRITERS:
-        known = ", ".join(str(kind.kind) for kind in WRITERS)
-        raise FathomError(f"a {tokenizer.kind} tokenizer; GGUF, as llama.cpp reads it, has a place only for {known}")
+        supported = ", ".join(str(kind.kind) for kind in WRITERS)
+        raise FathomError(f"a {tokenizer.kind} tokenizer; GGUF, as llama.cpp reads it, supports only {supported}")
     check_size(tokenizer.vocab_size, vocab_size)
     return _padded(WRITERS[type(tokenizer)](tokenizer), vocab_size) | _special_values(tokenizer.special)
 

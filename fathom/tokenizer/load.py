@@ -33,7 +33,7 @@ from fathom.tokenizer.tokenizer_json import read_json, special_name, to_library_
 FILE, MODEL, TEMPLATE = "tokenizer.json", "tokenizer.model", "chat_template.jinja"
 CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
 MAX_TEMPLATE = 1 << 20  # bytes
-MAX_VOCABULARY = 1 << 20  # ids, where there is no model to say how many: four times the largest vocabulary in use
+MAX_VOCABULARY = 1 << 20  # ids, where no model gives the number: four times the largest vocabulary in use
 
 
 def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
@@ -113,7 +113,7 @@ def read_folder(folder: Path, vocab_size: int, ends: Sequence[int] = ()) -> Toke
 
 
 def _read_vocabulary(folder: Path, vocab_size: int, settings: Mapping[str, Any]) -> Tokenizer | None:
-    """From the first of the known files that exists. What goes before a text, a `tokenizer.json` itself knows."""
+    """From the first of the supported files that exists. A `tokenizer.json` itself says what goes before a text."""
     if (folder / FILE).exists():
         return read_json(folder / FILE)
     if (folder / MODEL).exists():

@@ -160,13 +160,13 @@ def slices(text: str, size: int) -> Iterator[str]:
 
 
 def safe_chunks(chunks: Iterable[str], cut: Callable[[str], int], longest: int = MAX_CHUNK) -> Iterator[str]:
-    """The same text in chunks that end where `cut` allows it, so that no token is torn."""
-    held = ""
+    """The same text in chunks that end where `cut` allows it, so that no token is split."""
+    pending = ""
     for chunk in chunks:
-        held += chunk
-        end = cut(held) or (len(held) if len(held) > longest else 0)
+        pending += chunk
+        end = cut(pending) or (len(pending) if len(pending) > longest else 0)
         if end:
-            yield held[:end]
-            held = held[end:]
-    if held:
-        yield held
+            yield pending[:end]
+            pending = pending[end:]
+    if pending:
+        yield pending

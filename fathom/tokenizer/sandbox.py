@@ -44,7 +44,7 @@ def run_template(template: str, values: Mapping[str, Any]) -> str:
             return compiled(template).render(values)
     except TemplateRefusal as refusal:
         raise FathomError(f"the chat template refuses this conversation: {str(refusal)[:500]}") from None
-    except Exception as problem:  # whatever an untrusted program can do
+    except Exception as problem:  # anything that an untrusted program can cause
         raise FathomError(f"the chat template{_line(problem)}: {_message(problem)}") from None
 
 
@@ -78,18 +78,9 @@ def _message(problem: Exception) -> str:
 
 
 class Metering(NodeTransformer):
-    """The same template, in which whatever can grow or repeat is charged."""
+    """The same template, in which all that can grow or repeat is charged."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        return self.body(node)
-
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
-        return self.body(node)
-
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
-        return self.body(node)
-
-    def body(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
+    def charged_body(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
         """Each time the body runs, all text in it is charged."""
         texts = [text.data for text in node.find_all(nodes.TemplateData)]
         texts += [text.value for text in node.find_all(nodes.Const) if isinstance(text.value, str)]
@@ -97,20 +88,20 @@ class Metering(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(call("charge", nodes.Const(sum(map(len, texts))))))
         return node
 
+    def charged_value(self, node: nodes.Expr) -> nodes.Node:
+        return call("charged", self.inside(node))
+
+    visit_For = visit_Macro = visit_CallBlock = charged_body
+    visit_List = visit_Dict = charged_value
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         return call("concatenate", *self.inside(node).nodes)
 
-    def visit_List(self, node: nodes.List) -> nodes.Node:
-        return call("charged", self.inside(node))
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
-        return call("charged", self.inside(node))
-
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        return self.inside(node) if node.ctx == "store" else call("charged", self.inside(node))
+        return self.inside(node) if node.ctx == "store" else self.charged_value(node)
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        return call("charged", self.inside(node)) if isinstance(node.arg, nodes.Slice) else self.inside(node)
+        return self.charged_value(node) if isinstance(node.arg, nodes.Slice) else self.inside(node)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
@@ -130,7 +121,7 @@ def call(function: str, *arguments: nodes.Expr) -> nodes.Call:
 
 
 class Generation(Extension):
-    """`{% generation %}` encloses what an assistant says; here the speakers tell that."""
+    """`{% generation %}` encloses what an assistant says; here the speakers record that."""
 
     tags = {"generation"}  # noqa: RUF012
 

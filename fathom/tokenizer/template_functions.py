@@ -115,7 +115,7 @@ def concatenate(*values: Any) -> str:
 
 
 def charged_range(*ends: int) -> range:
-    """`range`, charged as the list it stands for."""
+    """`range`, charged as if it were a list."""
     numbers = range(*ends)
     charge(STEP * len(numbers))
     return numbers
@@ -131,14 +131,14 @@ def strftime_now(form: str) -> str:
 # Texts.
 
 
-def split(text: str, separator: str | None = None, maxsplit: int = -1) -> list[str]:
-    charge(STEP * (len(text) if separator is None else text.count(separator)))
-    return marked_text.split(text, separator, maxsplit)
+def splitting(split: Function) -> Function:
+    """`split` or `rsplit`, which charges the parts first."""
 
+    def call(text: str, separator: str | None = None, maxsplit: int = -1) -> list[str]:
+        charge(STEP * (len(text) if separator is None else text.count(separator)))
+        return split(text, separator, maxsplit)
 
-def rsplit(text: str, separator: str | None = None, maxsplit: int = -1) -> list[str]:
-    charge(STEP * (len(text) if separator is None else text.count(separator)))
-    return marked_text.rsplit(text, separator, maxsplit)
+    return charging(call)
 
 
 def splitlines(text: str, keepends: bool = False) -> list[str]:
@@ -247,8 +247,8 @@ METHODS: dict[type, dict[str, Function]] = {
         **{name: charging(getattr(str, name)) for name in QUERIES},
         **{name: changing_case(getattr(str, name)) for name in CASES},
         **{name: charging(getattr(marked_text, name)) for name in CUTS},
-        "split": charging(split),
-        "rsplit": charging(rsplit),
+        "split": splitting(marked_text.split),
+        "rsplit": splitting(marked_text.rsplit),
         "splitlines": charging(splitlines),
         "replace": charging(replace),
         "join": lambda between, values: join(values, between),

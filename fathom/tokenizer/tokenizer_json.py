@@ -13,11 +13,11 @@ import tokenizers
 from fathom.errors import FathomError, near
 from fathom.json_file import read_object
 from fathom.tokenizer import sentencepiece
-from fathom.tokenizer.bpe import END_OF_TEXT, PREPEND, REPLACE, SPACE, BPETokenizer, ByteFallbackTokenizer, byte_letters
+from fathom.tokenizer.bpe import END_OF_TEXT, PREPEND, REPLACE, BPETokenizer, ByteFallbackTokenizer, byte_letters
 from fathom.tokenizer.bpe_files import merges_of, split_by
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.hf_library import MAX_BYTES, build_json, library_errors, parse
-from fathom.tokenizer.pieces import NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from fathom.tokenizer.pieces import NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
 from fathom.tokenizer.protocol import Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
 
@@ -124,8 +124,8 @@ def _post_processor(tokenizer: Tokenizer) -> dict[str, Any] | None:
 
 def special_name(tokenizer: Tokenizer, id: int) -> str:
     """The text of a special token."""
-    for name, known in tokenizer.special.names.items():
-        if known == id:
+    for name, other in tokenizer.special.names.items():
+        if other == id:
             return name
     raise FathomError(f"special token {id} has no name; expected one to write it by")
 

@@ -176,7 +176,7 @@ def test_no_vocabulary_is_none(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "values, problem",
     [
-        ({G + "model": "bert"}, "model is 'bert'; this version reads llama, gpt2"),
+        ({G + "model": "bert"}, "model is 'bert'; supported are llama, gpt2"),
         ({G + "model": 3}, "model is 3; expected str"),
         (small(tokens=None), "tokens is None; expected a list of str"),
         (small(tokens=["a", b"\xff"]), "tokens is .*; expected a list of str"),
@@ -216,9 +216,9 @@ def split_otherwise(shared_data: Path) -> BPETokenizer:
 @pytest.mark.parametrize(
     "make, size, problem",
     [
-        (lambda _: CharacterTokenizer("ab"), 2, "a char tokenizer; GGUF, .* only for sentencepiece, bpe, byte"),
-        (split_otherwise, 50257, "splits words otherwise"),
-        (llama, 31_999, "a tokenizer of 32000 tokens for a model of 31999"),
+        (lambda _: CharacterTokenizer("ab"), 2, "a char tokenizer; GGUF, .* only sentencepiece, bpe, byte"),
+        (split_otherwise, 50257, "GGUF has no name for how this BPE splits words"),
+        (llama, 31_999, "a tokenizer of 32000 tokens; the model has 31999"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(make: Any, size: int, problem: str, shared_data: Path) -> None:

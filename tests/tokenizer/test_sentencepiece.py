@@ -153,7 +153,7 @@ def test_encode_in_parts_equals_the_library_on_the_whole(
     assert llama[0].encode(text) == whole
     assert llama[0].encode_array(text).tolist() == whole
     assert llama[0].encode_array(text).dtype == np.uint16
-    assert len(list(llama[0]._parts(text))) > 1000
+    assert len(list(llama[0]._chunks(text))) > 1000
 
 
 @given(text=TRICKY)
