@@ -21,9 +21,9 @@ def residuals(name: str) -> Residuals:
     return adapter_is_its_delta(model_of(config, std=0.2), ids_for(config))
 
 
-def only(found: Residuals, *parts: int) -> None:
+def only(residuals: Residuals, *parts: int) -> None:
     names = list(TOLERANCES["adapter_is_its_delta"])
-    assert broken("adapter_is_its_delta", found) == [names[part] for part in parts], found
+    assert broken("adapter_is_its_delta", residuals) == [names[part] for part in parts], residuals
 
 
 @pytest.mark.parametrize("name", [name for name, config in ARCHITECTURES.items() if config.n_layer])
@@ -48,10 +48,10 @@ def test_scale_alpha_in_the_pass_and_not_in_the_merge(monkeypatch: Patch) -> Non
 def test_b_that_does_not_begin_at_zero(monkeypatch: Patch) -> None:
     attach = lora.attach
 
-    def drawn(model: Any, made: dict[str, Lora], name: str) -> None:
-        for adapter in made.values():
+    def drawn(model: Any, adapters: dict[str, Lora], name: str) -> None:
+        for adapter in adapters.values():
             torch.nn.init.normal_(adapter.b, std=0.01)
-        attach(model, made, name)
+        attach(model, adapters, name)
 
     monkeypatch.setattr(lora, "attach", drawn)
     only(residuals("llama"), 0)

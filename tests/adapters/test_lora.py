@@ -220,9 +220,9 @@ def test_merged_into_packed_layers_of_a_model_in_16_bits() -> None:
     quantize_model(model, "nf4")
     lora.add(model, LoraOptions(rank=2))
     ids = ids_for(model.config)
-    apart = model(ids)
+    unmerged = model(ids)
     lora.merge(model)
-    assert torch.allclose(model(ids), apart, atol=0.1)
+    assert torch.allclose(model(ids), unmerged, atol=0.1)
 
 
 def test_two_adapters_of_the_embedding() -> None:
@@ -233,7 +233,7 @@ def test_two_adapters_of_the_embedding() -> None:
 
 
 def test_embedding_and_its_tie() -> None:
-    """The adapter of a tied embedding changes what is read and not what is unembedded; folded, the two are untied."""
+    """The adapter of a tied embedding changes what is read and not what is unembedded; merged, the two are untied."""
     model, ids = small("gpt"), ids_for(GPT)
     plain = model(ids)
     with pytest.warns(UserWarning, match="are one matrix"):
@@ -247,8 +247,8 @@ def test_embedding_and_its_tie() -> None:
     changed = model(ids)
     lora.merge(model)
     assert (model(ids) - changed).abs().max() < 1e-5
-    apart = merged_copy(model)
-    assert not apart.config.tie_embeddings and (apart(ids) - changed).abs().max() < 1e-5
+    merged = merged_copy(model)
+    assert not merged.config.tie_embeddings and (merged(ids) - changed).abs().max() < 1e-5
     lora.unmerge(model)
     assert torch.equal(model(ids), changed)
     lora.remove(model, "default")
@@ -260,15 +260,15 @@ def test_unembed_that_is_tied() -> None:
     with pytest.warns(UserWarning, match="are one matrix"):
         lora.add(model, LoraOptions(rank=3, targets=("unembed",)))
     changed = nudged(model)(ids)
-    apart = merged_copy(model)
-    assert torch.equal(apart.embed.weight, model.embed.weight)
-    assert not apart.config.tie_embeddings and (apart(ids) - changed).abs().max() < 1e-5
-    assert "unembed.weight" in apart.state_dict() and not torch.equal(apart.unembed.weight, apart.embed.weight)
+    merged = merged_copy(model)
+    assert torch.equal(merged.embed.weight, model.embed.weight)
+    assert not merged.config.tie_embeddings and (merged(ids) - changed).abs().max() < 1e-5
+    assert "unembed.weight" in merged.state_dict() and not torch.equal(merged.unembed.weight, merged.embed.weight)
 
 
 @pytest.mark.parametrize("name", ["gpt", "llama", "no stream"])
 @pytest.mark.parametrize("packed", [None, "nf4"])
-def test_folded_is_a_plain_model(name: str, packed: str | None) -> None:
+def test_merged_copy_is_a_plain_model(name: str, packed: str | None) -> None:
     model = small(name, packed)
     lora.add(model, LoraOptions(rank=3, targets=("attn.*",)))
     ids = ids_for(model.config)
@@ -407,6 +407,6 @@ def test_of_several_ranks_the_last_that_fits_counts() -> None:
     ranks, alphas = (("mlp.*", 2), ("blocks.1.mlp.up", 5)), (("attn.*", 3.0), ("attn.q", 9.0))
     lora.add(model, LoraOptions(rank=4, ranks=ranks, alphas=alphas, targets=("mlp.*", "attn.*")))
     adapters = {name: part.adapters["default"] for name, part in lora.wrapped(model).items()}
-    found = {name: (len(adapter.a), adapter.scale) for name, adapter in adapters.items()}
-    assert found["blocks.1.mlp.up"] == (5, 2.0) and found["blocks.0.mlp.up"] == (2, 2.0)
-    assert found["blocks.1.attn.q"] == (4, 9 / 4) and found["blocks.1.attn.k"] == (4, 3 / 4)
+    actual = {name: (len(adapter.a), adapter.scale) for name, adapter in adapters.items()}
+    assert actual["blocks.1.mlp.up"] == (5, 2.0) and actual["blocks.0.mlp.up"] == (2, 2.0)
+    assert actual["blocks.1.attn.q"] == (4, 9 / 4) and actual["blocks.1.attn.k"] == (4, 3 / 4)

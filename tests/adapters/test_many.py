@@ -33,7 +33,7 @@ def alone(model: Transformer, name: str | None, ids: Tensor) -> Tensor:
 @torch.no_grad()
 def test_one_at_a_time() -> None:
     model, ids = with_three(), ids_for(LLAMA)
-    apart = {name: alone(model, name, ids) for name in [None, *KINDS]}
+    logits = {name: alone(model, name, ids) for name in [None, *KINDS]}
     for name, options in KINDS.items():
         torch.manual_seed(0)
         single = small("llama")
@@ -41,9 +41,9 @@ def test_one_at_a_time() -> None:
         lora.add(single, options, name)
         for own, other in zip(lora.parameters(single, name), lora.parameters(model, name)):
             own.copy_(other)
-        assert torch.equal(single(ids), apart[name])
-    pairs = [(a, b) for a in apart for b in apart if a is not b]
-    assert all((apart[a] - apart[b]).abs().max() > 1e-3 for a, b in pairs)
+        assert torch.equal(single(ids), logits[name])
+    pairs = [(a, b) for a in logits for b in logits if a is not b]
+    assert all((logits[a] - logits[b]).abs().max() > 1e-3 for a, b in pairs)
 
 
 def switched(model: Transformer, name: str | None) -> Transformer:

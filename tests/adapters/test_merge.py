@@ -50,12 +50,12 @@ def test_merged_is_base_and_adapter(files: Files, tmp_path: Path) -> None:
     done = merge_files(base, adapter, tmp_path / "out", device="cpu")
     assert (done.format, done.dtype, done.packed, done.untied) == ("hf", "float32", None, False)
     assert done.max_difference < 1e-5 and abs(done.kl) < 1e-9 and done.effect > 1e-2
-    apart, together = (
+    unmerged, merged = (
         fathom.load(base, device="cpu", adapter=adapter)[0],
         fathom.load(tmp_path / "out", device="cpu")[0],
     )
-    ids = ids_for(apart.config)
-    assert (apart(ids) - together(ids)).abs().max() < 1e-5
+    ids = ids_for(unmerged.config)
+    assert (unmerged(ids) - merged(ids)).abs().max() < 1e-5
     assert hashes(base) == before
 
 
@@ -86,7 +86,7 @@ def test_a_base_of_16_bits_stays_one(files: Files, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_into_a_quantised_base(tmp_path: Path) -> None:
-    """Into the very weights that it was trained on, unpacked; in 16 bits; and what that changes is said."""
+    """Into the very weights that it was trained on, unpacked; in 16 bits; and what that changes is reported."""
     base, _ = base_folder(tmp_path / "base", "llama")
     model = load_model(base, device="cpu", quantize="nf4")[0]
     adapter = adapter_folder(tmp_path / "adapter", model, LoraOptions(rank=3), base)

@@ -33,8 +33,8 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def base_in(folder: Path, name: str) -> Path:
-    made = hf.make(BASES[name])
-    made.save_pretrained(folder / "base")  # type: ignore[operator]
+    model = hf.make(BASES[name])
+    model.save_pretrained(folder / "base")  # type: ignore[operator]
     return folder / "base"
 
 
@@ -214,8 +214,8 @@ def test_nothing_of_our_adapter_is_lost(tmp_path: Path) -> None:
     base, model = base_folder(tmp_path / "base", "gpt2")
     options = LoraOptions(rank=3, alpha=7.0, rslora=True, dropout=0.25, ranks=(("attn.k", 2),))
     parts = lora.wrapped(adapted(model, options))
-    said = save(model, tmp_path / "adapter", base=base)
-    assert said == ["attn.q, attn.k and attn.v were written as one adapter of c_attn, of rank 8"]
+    notes = save(model, tmp_path / "adapter", base=base)
+    assert notes == ["attn.q, attn.k and attn.v were written as one adapter of c_attn, of rank 8"]
     model_again = ours(base)
     read, again = load(model_again, tmp_path / "adapter", base=base), lora.wrapped(model_again)
     assert list(again) == list(parts)

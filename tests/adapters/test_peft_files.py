@@ -114,7 +114,7 @@ def test_an_adapter_of_another_model(tmp_path: Path) -> None:
     with pytest.raises(FathomError, match=r"is an adapter of another model than .*other"):
         load(other, device="cpu", adapter=folder)
     configure(fathom=None)(folder)
-    load(other, device="cpu", adapter=folder)  # as peft's own are: nothing tells the two apart
+    load(other, device="cpu", adapter=folder)  # as peft's own are: nothing distinguishes the two
     gpt, _ = base_folder(tmp_path / "gpt", "gpt2")
     with pytest.raises(FathomError, match="has no place in this model"):
         load(gpt, device="cpu", adapter=folder)

@@ -48,25 +48,25 @@ def energy_error(w: Tensor, cut: Tensor, s: Tensor, rank: int) -> float:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_svd_is_the_matrix(shape: tuple[int, int]) -> None:
     w = torch.randn(shape)
-    found = svd(w)
-    assert np.allclose(found.s, numpy_values(w), rtol=1e-5) and np.allclose(singular_values(w), found.s, rtol=1e-5)
-    assert orthonormal(found.u) and orthonormal(found.v) and found.shape == shape
-    assert torch.allclose(found.matrix(), w, atol=1e-5)
-    b, a = found.factors()
+    result = svd(w)
+    assert np.allclose(result.s, numpy_values(w), rtol=1e-5) and np.allclose(singular_values(w), result.s, rtol=1e-5)
+    assert orthonormal(result.u) and orthonormal(result.v) and result.shape == shape
+    assert torch.allclose(result.matrix(), w, atol=1e-5)
+    b, a = result.factors()
     assert torch.allclose(b @ a, w, atol=1e-5) and torch.allclose(b.norm(dim=0), a.norm(dim=1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 7, 24])
 def test_what_a_cut_loses_is_the_energy_it_leaves_out(rank: int) -> None:
     w = torch.randn(40, 25)
-    found = svd(w)
-    assert energy_error(w, found.cut(rank).matrix(), found.s, rank) < 1e-5
+    result = svd(w)
+    assert energy_error(w, result.cut(rank).matrix(), result.s, rank) < 1e-5
 
 
 def test_it_is_red_when_v_is_taken_for_its_transpose() -> None:
     w = torch.randn(25, 25)
-    found = svd(w)
-    assert energy_error(w, (found.u * found.s)[:, :7] @ found.v[:7], found.s, 7) > 0.1
+    result = svd(w)
+    assert energy_error(w, (result.u * result.s)[:, :7] @ result.v[:7], result.s, 7) > 0.1
 
 
 def test_no_other_matrix_of_that_rank_is_nearer() -> None:
@@ -83,17 +83,17 @@ def test_no_other_matrix_of_that_rank_is_nearer() -> None:
 @pytest.mark.parametrize(("m", "n", "r"), [(64, 48, 1), (64, 48, 8), (30, 90, 30)])
 def test_a_product_is_decomposed_from_its_factors(m: int, n: int, r: int) -> None:
     b, a = torch.randn(m, r), torch.randn(r, n)
-    found = svd_of_product(b, a)
-    assert found.s.shape == (r,)
-    assert np.allclose(found.s, numpy_values(b.double() @ a.double())[:r], rtol=1e-5)
-    assert orthonormal(found.u) and orthonormal(found.v)
-    assert torch.allclose(found.matrix(), b @ a, atol=1e-4)
+    result = svd_of_product(b, a)
+    assert result.s.shape == (r,)
+    assert np.allclose(result.s, numpy_values(b.double() @ a.double())[:r], rtol=1e-5)
+    assert orthonormal(result.u) and orthonormal(result.v)
+    assert torch.allclose(result.matrix(), b @ a, atol=1e-4)
 
 
 def test_factors_that_are_not_independent_and_no_change_at_all() -> None:
     b = torch.randn(20, 1).repeat(1, 4)
-    found = svd_of_product(b, torch.randn(4, 30))
-    assert numerical_rank(found.s, found.shape) == 1
+    result = svd_of_product(b, torch.randn(4, 30))
+    assert numerical_rank(result.s, result.shape) == 1
     assert svd_of_product(torch.zeros(20, 4), torch.randn(4, 30)).s.tolist() == [0] * 4
 
 
@@ -105,18 +105,18 @@ def falling(m: int, n: int, rate: float) -> Tensor:
 
 def test_sampling_finds_the_strongest_and_says_what_it_misses() -> None:
     w = falling(300, 200, 0.05)
-    found, exact = sampled_svd(w, 20), numpy_values(w)
-    errors = exact[:20] - found.svd.s.numpy()
-    assert found.residual == pytest.approx(float(np.sqrt((exact[30:] ** 2).sum())), rel=0.05)  # 10 more than asked for
-    assert (errors >= -1e-12).all() and (errors <= found.residual).all() and errors[0] < 1e-6
-    assert orthonormal(found.svd.u) and orthonormal(found.svd.v)
+    result, exact = sampled_svd(w, 20), numpy_values(w)
+    errors = exact[:20] - result.svd.s.numpy()
+    assert result.residual == pytest.approx(float(np.sqrt((exact[30:] ** 2).sum())), rel=0.05)  # 10 more than asked for
+    assert (errors >= -1e-12).all() and (errors <= result.residual).all() and errors[0] < 1e-6
+    assert orthonormal(result.svd.u) and orthonormal(result.svd.v)
 
 
 def test_sampling_misses_nothing_of_a_low_rank() -> None:
     w = torch.randn(120, 6) @ torch.randn(6, 80)
-    found = sampled_svd(w, 6)
-    assert found.residual < 1e-3 and np.allclose(found.svd.s, numpy_values(w)[:6], rtol=1e-5)
-    assert torch.allclose(found.svd.matrix(), w, atol=1e-4)
+    result = sampled_svd(w, 6)
+    assert result.residual < 1e-3 and np.allclose(result.svd.s, numpy_values(w)[:6], rtol=1e-5)
+    assert torch.allclose(result.svd.matrix(), w, atol=1e-4)
 
 
 def test_one_pass_alone_would_see_less() -> None:
@@ -192,10 +192,10 @@ def test_angles_do_not_depend_on_the_basis_or_the_order() -> None:
 
 
 def test_random_directions_overlap_as_often_as_said() -> None:
-    found = [
+    overlaps = [
         overlap(*(torch.linalg.qr(torch.randn(60, k)).Q for k in (3, 6))) for _ in range(200)
     ]  # mean 6 / 60, of 18 squared cosines each
-    assert np.mean(found) == pytest.approx(0.1, abs=0.01)
+    assert np.mean(overlaps) == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_direction_that_was_not_there_is_an_intruder() -> None:
@@ -205,7 +205,7 @@ def test_a_direction_that_was_not_there_is_an_intruder() -> None:
     assert intruders(before, before) == [] and intruders(before, bent, strongest=5) == []
     new = torch.linalg.qr(torch.randn(100, 2)).Q
     added = intruders(before, svd(w + 3 * torch.outer(new[:, 0], new[:, 1])))
-    assert [found.place for found in added] == [0] and added[0].cosine < 0.5
+    assert [intruder.place for intruder in added] == [0] and added[0].cosine < 0.5
     assert added[0].value == pytest.approx(3, rel=0.1)
 
 

@@ -55,12 +55,12 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "words.txt"
-    chance = random.Random(0)
-    path.write_text(" ".join(chance.choice(["sea", "tea", "tease", "eat", "sat"]) for _ in range(3000)))
+    generator = random.Random(0)
+    path.write_text(" ".join(generator.choice(["sea", "tea", "tease", "eat", "sat"]) for _ in range(3000)))
     return path
 
 
 @pytest.fixture(scope="session")
 def experiment(base: Path, words: Path) -> tuple[RankResult, list[Event]]:
-    said: list[Event] = []
-    return loss_vs_rank(base, RankOptions(data=str(words), device="cpu", **SMALL), said.append), said
+    events: list[Event] = []
+    return loss_vs_rank(base, RankOptions(data=str(words), device="cpu", **SMALL), events.append), events

@@ -60,8 +60,8 @@ def test_a_table_is_adapted_as_it_is_read(base: Path, tmp_path: Path) -> None:
     peft.load(there, tmp_path / "adapter")
     ids = torch.arange(20)[None]
     assert torch.allclose(there.embed(ids), model.embed(ids), atol=1e-5)
-    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert said["r"] == 1 and said["target_modules"] == ["embed_tokens"]
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["r"] == 1 and config["target_modules"] == ["embed_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which matrices a path holds, and what is said where two files are not versions of one model."""
+"""Which matrices a path holds, and the error where two files are not versions of one model."""
 
 import shutil
 from pathlib import Path
@@ -17,16 +17,16 @@ from tests.lab.conftest import LETTERS, small, written
 
 
 def test_every_format_gives_the_same_matrices(base: Path, tmp_path: Path) -> None:
-    """Read one by one and laid out anew: q and k of Meta's layout, all names ours."""
+    """Read one by one and converted: q and k of Meta's layout, all names ours."""
     model = load(base)[0]
     export(model, None, "meta", tmp_path / "meta")
     export(model, None, "hf", tmp_path / "hf")
-    wanted = {name: w for name, w in model.named_parameters() if w.ndim == 2}
+    expected = {name: w for name, w in model.named_parameters() if w.ndim == 2}
     for path in (base, tmp_path / "hf", tmp_path / "meta"):
-        found = open_matrices(path)
-        assert list(found.stored) == list(wanted)
-        for name, w in wanted.items():
-            assert found.stored[name].shape == tuple(w.shape) and torch.equal(found.read(name), w), name
+        matrices = open_matrices(path)
+        assert list(matrices.stored) == list(expected)
+        for name, w in expected.items():
+            assert matrices.stored[name].shape == tuple(w.shape) and torch.equal(matrices.read(name), w), name
 
 
 def test_gpt2_keeps_three_in_one_and_transposed(tmp_path: Path) -> None:
@@ -34,25 +34,27 @@ def test_gpt2_keeps_three_in_one_and_transposed(tmp_path: Path) -> None:
 
     model = random_model("gpt", 40, 16)
     export(model, None, "hf", tmp_path / "hf")
-    found = open_matrices(tmp_path / "hf")
-    assert {name for name, w in model.named_parameters() if w.ndim == 2} == set(found.stored)
-    for name in found.stored:
-        assert torch.equal(found.read(name), model.get_parameter(name)), name
+    matrices = open_matrices(tmp_path / "hf")
+    assert {name for name, w in model.named_parameters() if w.ndim == 2} == set(matrices.stored)
+    for name in matrices.stored:
+        assert torch.equal(matrices.read(name), model.get_parameter(name)), name
 
 
 def test_a_plain_file_of_matrices(tmp_path: Path) -> None:
     tensors = {"b": torch.randn(3, 4), "a": torch.randn(4, 4).half(), "v": torch.randn(5), "n": torch.ones(2, 2).int()}
     write_tensors(tmp_path / "some.safetensors", tensors)
-    found = open_matrices(tmp_path / "some.safetensors")
-    assert list(found.stored) == ["a", "b"] and found.opened is None and found.read("a").dtype == torch.float32
+    matrices = open_matrices(tmp_path / "some.safetensors")
+    assert list(matrices.stored) == ["a", "b"] and matrices.opened is None and matrices.read("a").dtype == torch.float32
 
 
 def test_only_some(base: Path) -> None:
-    found = open_matrices(base)
-    assert set(found.only(("attn.q",)).stored) == {"blocks.0.attn.q.weight", "blocks.1.attn.q.weight"}
-    assert set(found.only(("blocks.1.mlp.*",)).stored) == {f"blocks.1.mlp.{n}.weight" for n in ("gate", "up", "down")}
+    matrices = open_matrices(base)
+    assert set(matrices.only(("attn.q",)).stored) == {"blocks.0.attn.q.weight", "blocks.1.attn.q.weight"}
+    assert set(matrices.only(("blocks.1.mlp.*",)).stored) == {
+        f"blocks.1.mlp.{n}.weight" for n in ("gate", "up", "down")
+    }
     with pytest.raises(FathomError, match=r"no matrix 'attn\.z'"):
-        found.only(("attn.z",))
+        matrices.only(("attn.z",))
 
 
 def other(base: Path, folder: Path, change: str) -> Path:

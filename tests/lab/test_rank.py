@@ -82,16 +82,16 @@ def test_the_page_has_every_number_and_says_where_it_is(experiment: Ran) -> None
 def test_conclusions_follow_the_numbers(experiment: Ran) -> None:
     result = experiment[0]
     flat = tuple(replace(point, loss=result.base) for point in result.change)
-    said = " ".join(report.conclusions(replace(result, change=flat, weight=result.change)))
-    assert "The change ΔW, cut: 90% of the improvement is kept at none of these ranks. The best is 0.0%" in said
-    assert "the change is as hard to cut" in said
+    text = " ".join(report.conclusions(replace(result, change=flat, weight=result.change)))
+    assert "The change ΔW, cut: 90% of the improvement is kept at none of these ranks. The best is 0.0%" in text
+    assert "the change is as hard to cut" in text
     high = (*flat[:-1], Point(32, result.tuned, 1))
-    said = " ".join(report.conclusions(replace(result, weight=high)))
-    assert "it is not the weights that are of low rank but their change" in said
-    assert "kept from rank 32 of 32 on (100.0%" in said
+    text = " ".join(report.conclusions(replace(result, weight=high)))
+    assert "it is not the weights that are of low rank but their change" in text
+    assert "kept from rank 32 of 32 on (100.0%" in text
 
 
-def test_progress_is_told(experiment: Ran) -> None:
+def test_progress_is_reported(experiment: Ran) -> None:
     notes = [event.text for event in experiment[1] if isinstance(event, Note)]
     assert notes[0].startswith("full fine-tune: loss ") and [n[:5] for n in notes[1:]] == ["LoRA,"] * 6
 
@@ -114,9 +114,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), BAD, ids=[said for _, said in BAD])
-def test_what_cannot_be_done(base: Path, words: Path, said: str, given: dict[str, object]) -> None:
-    with pytest.raises(FathomError, match=said):
+@pytest.mark.parametrize(("given", "message"), BAD, ids=[message for _, message in BAD])
+def test_what_cannot_be_done(base: Path, words: Path, message: str, given: dict[str, object]) -> None:
+    with pytest.raises(FathomError, match=message):
         loss_vs_rank(base, RankOptions(**{**SMALL, "steps": 2, "data": str(words), "device": "cpu", **given}))
 
 

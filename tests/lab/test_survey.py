@@ -24,17 +24,17 @@ def adapter(base: Path, folder: Path, seed: int, **options: object) -> Path:
     """An adapter that has learned something."""
     model = load(base, dtype="fp32")[0]
     lora.add(model, LoraOptions(rank=2, **options), seed=seed)  # type: ignore[arg-type]
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in lora.parameters(model):
-            p += 0.1 * torch.randn(p.shape, generator=chance)
+            p += 0.1 * torch.randn(p.shape, generator=generator)
     peft.save(model, folder, base=base)
     return folder
 
 
 def test_a_change_of_rank_two_is_seen_as_one(base: Path, tuned: Path) -> None:
-    found = survey(base, [str(tuned)], [], ("blocks.*",))
-    weights, change = found.sections
+    measured = survey(base, [str(tuned)], [], ("blocks.*",))
+    weights, change = measured.sections
     for m in change.measured:
         assert m.numbers.rank_99 is not None and m.numbers.rank_99 <= 2 and m.chance.rank_90 > 0.4 * m.max_rank, m.name
         assert m.values[2] < 1e-5 * m.values[0]
@@ -64,10 +64,10 @@ def test_two_adapters_and_their_angles(base: Path, tuned: Path, tmp_path: Path) 
     first, second = (adapter(base, tmp_path / f"{seed}", seed) for seed in (1, 2))
     same = survey(base, [], [first, first]).meetings
     assert same and all(m.written.largest < 0.01 and m.read.overlap == pytest.approx(1) for m in same)
-    apart = survey(base, [], [first, second]).meetings
-    assert all(m.directions == (2, 2) for m in apart)
-    by_chance = np.mean([m.read.chance for m in apart])
-    assert np.mean([m.read.overlap for m in apart]) == pytest.approx(by_chance, abs=0.1)
+    different = survey(base, [], [first, second]).meetings
+    assert all(m.directions == (2, 2) for m in different)
+    by_chance = np.mean([m.read.chance for m in different])
+    assert np.mean([m.read.overlap for m in different]) == pytest.approx(by_chance, abs=0.1)
     with pytest.raises(FathomError, match="3 changes were given"):
         survey(base, [str(tuned)], [first, second])
 
@@ -101,10 +101,10 @@ def test_large_matrices_are_sampled_and_say_so(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_page_shows_what_was_measured(base: Path, tuned: Path) -> None:
-    found = survey(base, [str(tuned)], [], ("blocks.*",))
-    page = survey_page(found, "there.json")
+    measured = survey(base, [str(tuned)], [], ("blocks.*",))
+    page = survey_page(measured, "there.json")
     text = Reader(page).text
-    for section in found.sections:
+    for section in measured.sections:
         assert summary(section) in text
         for m in section.measured:
             assert all(cell in text for cell in spectrum_row(m))
@@ -113,21 +113,23 @@ def test_the_page_shows_what_was_measured(base: Path, tuned: Path) -> None:
 
 
 def test_a_model_that_did_not_change(base: Path) -> None:
-    found = survey(base, [str(base)], [])
-    assert all(m.norm == 0 and m.numbers.rank_99 == 0 for m in found.sections[1].measured)
-    assert f"{len(found.sections[1].measured)} matrices did not change at all" in summary(found.sections[1])
-    assert "did not change" in Reader(survey_page(found, "there.json")).text
+    measured = survey(base, [str(base)], [])
+    assert all(m.norm == 0 and m.numbers.rank_99 == 0 for m in measured.sections[1].measured)
+    assert f"{len(measured.sections[1].measured)} matrices did not change at all" in summary(measured.sections[1])
+    assert "did not change" in Reader(survey_page(measured, "there.json")).text
 
 
 def test_real_matrices(shared_data: Path) -> None:
-    found: Survey = survey(shared_data / "gpt2_attention.safetensors", [], [])
-    ranks = [m.numbers.rank_90 for m in found.sections[0].measured]
+    measured: Survey = survey(shared_data / "gpt2_attention.safetensors", [], [])
+    ranks = [m.numbers.rank_90 for m in measured.sections[0].measured]
     assert (min(ranks), max(ranks)) == (166, 347)  # type: ignore[type-var]
-    assert summary(found.sections[0]).startswith(
+    assert summary(measured.sections[0]).startswith(
         "90 % of the energy takes 22% to 45% of the directions, 39% on average"
     )
 
 
-@pytest.mark.parametrize("name, wanted", [("blocks.3.attn.q.weight", "attn.q"), ("embed.weight", "embed"), ("x", "x")])
-def test_role(name: str, wanted: str) -> None:
-    assert role(name) == wanted
+@pytest.mark.parametrize(
+    "name, expected", [("blocks.3.attn.q.weight", "attn.q"), ("embed.weight", "embed"), ("x", "x")]
+)
+def test_role(name: str, expected: str) -> None:
+    assert role(name) == expected

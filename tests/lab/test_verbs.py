@@ -17,8 +17,8 @@ def test_svd_of_a_change(base: Path, tuned: Path, tmp_path: Path, capfd: Capture
     page = tmp_path / "report.html"
     assert main(["svd", str(base), "--delta", str(tuned), "--only", "attn.q", "--report", str(page), "--json"]) == 0
     out, err = capfd.readouterr()
-    found, kept = json.loads(out.splitlines()[-1]), json.loads(page.with_suffix(".json").read_text())
-    weights, change = found["sections"]
+    printed, kept = json.loads(out.splitlines()[-1]), json.loads(page.with_suffix(".json").read_text())
+    weights, change = printed["sections"]
     assert [m["name"] for m in change["measured"]] == ["blocks.0.attn.q.weight", "blocks.1.attn.q.weight"]
     for short, whole in zip(weights["measured"], kept["sections"][0]["measured"]):
         assert "values" not in short and len(whole.pop("values")) == 32 and whole == short
@@ -42,10 +42,10 @@ def test_loss_vs_rank(base: Path, words: Path, tmp_path: Path, capfd: Capture) -
     call = ["--steps", "6", "--batch-size", "4", "--block-size", "16", "--ranks", "0,2", "--device", "cpu"]
     call += ["--loss-vs-rank", "--data", str(words), "--report", str(page), "--json", "--lr", "0.01"]
     assert main(["svd", str(base), *call]) == 0
-    found = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert found == json.loads(page.with_suffix(".json").read_text()) and found["tuned"] < found["base"]
-    assert [point["rank"] for point in found["change"]] == [0, 2] and found["options"]["learning_rate"] == 0.01
-    assert f"{found['lora'][0]['loss']:.4f}" in page.read_text()
+    printed = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert printed == json.loads(page.with_suffix(".json").read_text()) and printed["tuned"] < printed["base"]
+    assert [point["rank"] for point in printed["change"]] == [0, 2] and printed["options"]["learning_rate"] == 0.01
+    assert f"{printed['lora'][0]['loss']:.4f}" in page.read_text()
 
 
 @pytest.fixture
