@@ -1,4 +1,4 @@
-"""The model as native code reads it: the structures of native/step.cpp, filled from the modules.
+"""The model as native code reads it: the structures of native/step.h, filled from the modules.
 
 One call reads some tokens over a KVCache and gives what `Transformer.hidden` gives. Only pointers are handed over; the
 tensors stay the model's and the cache's.

@@ -5,6 +5,7 @@ interface.py   the C interface: enumerations, structures and the signature of ev
 panels.py      weights in panels of 16 rows, and their product with vectors (panels.h, panels.cpp)
 kernels.py     attention (attention.h, attention.cpp), NF4 to floats (nf4.cpp), fused passes of training (fused.cpp)
 
+step.h         the structures of a model, as Python fills them, and their checks
 step.cpp       all blocks of a model in one call, for backend/step.py
 isa.h          sixteen lanes in AVX-512, AVX2, NEON and plain C++: all that the kernels know of a processor
 exponential.h  e^x in a form that vectorises

@@ -142,10 +142,10 @@ def test_paths_and_compilers_with_spaces(tmp_path: Path) -> None:
 def test_a_choice_without_a_case_does_not_compile(tmp_path: Path) -> None:
     """So that a new activation is never computed as another one."""
     shutil.copytree(build.SOURCES, tmp_path, dirs_exist_ok=True)
-    source = tmp_path / "step.cpp"
-    command = [*(build.compiler() or ()), *build.COMMON, "-fsyntax-only", str(source)]
+    header = tmp_path / "step.h"
+    command = [*(build.compiler() or ()), *build.COMMON, "-fsyntax-only", str(tmp_path / "step.cpp")]
     assert subprocess.run(command, capture_output=True).returncode == 0
-    source.write_text(source.read_text().replace("RELU2, SWIGLU }", "RELU2, SWIGLU, NEW }"))
+    header.write_text(header.read_text().replace("RELU2, SWIGLU }", "RELU2, SWIGLU, NEW }"))
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0 and "NEW" in done.stderr
 
