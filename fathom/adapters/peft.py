@@ -17,7 +17,7 @@ from fathom.adapters.layer import Dora, EmbeddingLora, Layer, Lora, Pissa, featu
 from fathom.adapters.lora import attach, freeze, require_available, wrapped
 from fathom.adapters.peft_config import CONFIG, PeftConfig, read_config
 from fathom.adapters.peft_tensors import WEIGHTS, Factors, ModuleShape, fuse, read_factors, split
-from fathom.adapters.targets import modules, place
+from fathom.adapters.targets import BLOCKS, modules, place
 from fathom.errors import FathomError
 from fathom.files import atomic_write
 from fathom.formats.fingerprint import fingerprint
@@ -72,18 +72,16 @@ def to_layers(parts: Mapping[str, Layer], whole: Factors, config: PeftConfig, wh
     """A module's adapter as adapters of its layers."""
     outs = [features(base)[0] for base in parts.values()]
     adapters: list[Lora | None]
-    if config.pissa:
-        if any(isinstance(base, QuantLinear) for base in parts.values()):
-            raise FathomError(f"{where} is PiSSA, which begins with the base in floats; load it without quantize")
+    if not config.pissa:
+        pairs = zip(split(whole, outs), parts.values())
+        adapters = [None if part is None else to_lora(part, base, config.dropout) for part, base in pairs]
+    elif any(isinstance(base, QuantLinear) for base in parts.values()):
+        raise FathomError(f"{where} is PiSSA, which begins with the base in floats; load it without quantize")
+    else:
         first_a, first_b = principal_components(torch.cat([*map(own_weight, parts.values())]), whole.rank, whole.scale)
         adapters = [
             Pissa(whole.a.clone(), b.clone(), whole.scale, config.dropout, (first_a, first))
             for b, first in zip(whole.b.split(outs), first_b.split(outs))
-        ]
-    else:
-        factors = split(whole, outs)
-        adapters = [
-            None if part is None else to_lora(part, base, config.dropout) for part, base in zip(factors, parts.values())
         ]
     layers = {}
     for (name, base), adapter in zip(parts.items(), adapters):
@@ -113,16 +111,15 @@ def save(model: Transformer, folder: str | Path, name: str = "default", base: st
         "fan_in_fan_out": any(place(model, layer).transposed for layers in targets.values() for layer in layers),
         "base_model_name_or_path": None if base is None else str(base),
     }
-    write(
-        Path(folder),
-        values,
-        {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()},
-    )
-    fused = {
-        module.rpartition(".")[2]: part.rank for module, part in adapter.factors.items() if len(targets[module]) > 1
-    }
-    return [f"attn.q, attn.k and attn.v were written as one adapter of {module}, of rank {rank}"
-            for module, rank in fused.items()]  # fmt: skip
+    tensors = {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()}
+    write(Path(folder), values, tensors)
+    notes = {}
+    for module, part in adapter.factors.items():
+        *roles, last = (name.removeprefix(BLOCKS).partition(".")[2] for name in targets[module])
+        if roles:
+            word = module.rpartition(".")[2]
+            notes[word] = f"{', '.join(roles)} and {last} were written as one adapter of {word}, of rank {part.rank}"
+    return list(notes.values())
 
 
 def collect(model: Transformer, name: str, base: str) -> PeftAdapter:

@@ -7,14 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fathom.adapters.options import lora_scale
 from fathom.errors import FathomError
 from fathom.json_file import field, read_object, short
 from fathom.quant.schemes import SCHEMES
-
-Number = TypeVar("Number", int, float)
 
 CONFIG = "adapter_config.json"
 OURS = "fathom"  # our own field: the base of the adapter
@@ -41,7 +39,7 @@ class PeftConfig:
     dropout: float
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
-    targets: tuple[str, ...]  # all modules of these names have an adapter; empty: the tensors show which
+    targets: tuple[str, ...]  # all modules of these names have an adapter; empty: the tensors decide
     base: str  # the fingerprint of the base; "" where unknown
     quantize: str  # how the base was packed; "" where it was not
 
@@ -80,8 +78,11 @@ def read_config(path: Path) -> PeftConfig:
     """FathomError where the file is damaged, or asks for what is not supported."""
     values, where = read_object(path), str(path)
     refuse_unsupported(values, where)
-    ours = values.get(OURS)
+    check_patterns(values, where)
+    targets, ours = values.get("target_modules"), values.get(OURS)
     ours = ours if isinstance(ours, dict) else {}
+    some = values.get("layers_to_transform") or values.get("exclude_modules")
+    ranks, alphas = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
     config = PeftConfig(
         rank=field(values, "r", int, where),
         alpha=field(values, "lora_alpha", float, where),
@@ -91,9 +92,9 @@ def read_config(path: Path) -> PeftConfig:
         base=field(ours, "base_sha256", str, where, ""),
         quantize=field(ours, "quantize", str, where, ""),
         pissa=values.get("init_lora_weights") == "pissa",
-        ranks=read_patterns(values, "rank_pattern", int, where),
-        alphas=read_patterns(values, "alpha_pattern", float, where),
-        targets=read_targets(values, where),
+        ranks={pattern: field(ranks, pattern, int, f"{where}: rank_pattern") for pattern in ranks},
+        alphas={pattern: field(alphas, pattern, float, f"{where}: alpha_pattern") for pattern in alphas},
+        targets=tuple(targets) if isinstance(targets, list) and not some else (),
     )
     rank, alpha = min([config.rank, *config.ranks.values()]), min([config.alpha, *config.alphas.values()])
     if rank < 1 or alpha <= 0 or not 0 <= config.dropout < 1:
@@ -126,21 +127,16 @@ def refuse_unsupported(values: Mapping[str, Any], where: str) -> None:
             raise FathomError(f"{where}: {name:.80} is {short(values[name])}, which is not supported; expected none")
 
 
-def read_patterns(values: Mapping[str, Any], name: str, kind: type[Number], where: str) -> dict[str, Number]:
-    """The patterns of a field and their values."""
-    patterns = {} if values.get(name) is None else values[name]
-    if not isinstance(patterns, dict) or len(patterns) > 10_000:
-        raise FathomError(f"{where}: {name} is {short(patterns)}; expected patterns with values")
-    for pattern in patterns:
-        if len(pattern) > 200 or pattern.count(".*") > 3 or not PATTERN.fullmatch(pattern):
-            raise FathomError(f"{where}: {name} has the pattern {short(pattern)}; expected names of layers")
-    return {pattern: field(patterns, pattern, kind, f"{where}: {name}") for pattern in patterns}
-
-
-def read_targets(values: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Names of modules that all have an adapter. Where the file selects them in another way, the tensors decide."""
+def check_patterns(values: Mapping[str, Any], where: str) -> None:
+    """FathomError where names and patterns of modules are not what they must be."""
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns = {} if values.get(name) is None else values[name]
+        if not isinstance(patterns, dict) or len(patterns) > 10_000:
+            raise FathomError(f"{where}: {name} is {short(patterns)}; expected patterns with values")
+        for pattern in patterns:
+            if len(pattern) > 200 or pattern.count(".*") > 3 or not PATTERN.fullmatch(pattern):
+                raise FathomError(f"{where}: {name} has the pattern {short(pattern)}; expected names of layers")
     targets = values.get("target_modules")
     names = targets if isinstance(targets, list) else []
     if not isinstance(targets, str | list | None) or not all(isinstance(x, str) and len(x) < 300 for x in names):
         raise FathomError(f"{where}: target_modules is {short(targets)}; expected names of layers")
-    return () if values.get("layers_to_transform") or values.get("exclude_modules") else tuple(names)
