@@ -25,12 +25,12 @@ class Batch:
 
     ids: Tensor  # (b, t)
     targets: Tensor  # (b, t), IGNORED where nothing is learned
-    documents: Tensor | None = None  # (b, t) which text of its row a token is of; -1: filling; None: one text a row
+    documents: Tensor | None = None  # (b, t) which text of its row a token is of; -1: padding; None: one text a row
     name: str = ""  # where its rows come from, for errors
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are read, without filling."""
+        """Tokens that are read, without padding."""
         return self.ids.numel() if self.documents is None else int((self.documents >= 0).sum())
 
     @property
