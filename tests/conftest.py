@@ -10,9 +10,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # threads that wait sleep soon:
 
 import pytest
 import torch
+from hypothesis import settings
 
 from fathom.native.build import FLAGS, REQUIRED, features, library
 
+settings.register_profile("no deadline", settings.default, deadline=None)  # nothing is asserted about wall time
+settings.load_profile("no deadline")
 ROOT = Path(__file__).resolve().parent.parent
 
 

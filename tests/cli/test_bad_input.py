@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fathom.cli.main import main
+from fathom.ladder.experiment import Cost
 
 TEXT = "To be, or not to be, that is the question. " * 60
 TINY = [
@@ -35,6 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with good and bad files in it, in which the call is made."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fathom.ladder.experiment.measure", lambda *_: Cost(step=1.0, evaluation=1.0))
     shutil.copytree(trained, "run")
     texts = {"text.txt": TEXT, "empty.txt": "", "tiny.txt": "ab", "blank.txt": " \n", "wrong.yaml": "model: [1, 2"}
     texts |= {
@@ -177,7 +179,6 @@ def test_a_bad_call_ends_in_one_line(
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     code = main(call)
     lines = capfd.readouterr().err.strip().splitlines()
-    lines = [line for line in lines if not line.startswith("rungs timed")]  # progress, on a slow machine
     assert code == 2
     assert len(lines) == 1, lines
     assert word in lines[0]

@@ -36,7 +36,7 @@ def examples(folder: Path, vocab_size: int = 23) -> ExampleFile:
     return ExampleFile(folder / "train", vocab_size)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=60))
 def test_packing_holds_everything_once_and_overflows_nothing(lengths: list[int]) -> None:
     rows = pack(lengths, 20)

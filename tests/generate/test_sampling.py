@@ -77,7 +77,7 @@ CASES: dict[str, st.SearchStrategy[float]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(data=st.data(), logits=logits_of)
 def test_each_sampler_is_the_numpy_one(name: str, data: st.DataObject, logits: NDArray[np.float32]) -> None:
     value = data.draw(CASES[name])
@@ -95,7 +95,7 @@ def test_each_sampler_is_the_numpy_one(name: str, data: st.DataObject, logits: N
             np.testing.assert_allclose(chances, expected, atol=2e-5)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(logits=logits_of, order=st.permutations(["temperature", "top_k", "min_p"]))
 def test_samplers_act_in_the_order_that_was_said(logits: NDArray[np.float32], order: list[str]) -> None:
     values = {"temperature": 0.5, "top_k": 4, "min_p": 0.1}
@@ -196,7 +196,7 @@ def test_the_first_draws_of_neighbouring_seeds_are_independent() -> None:
     assert ((observed - count / 16) ** 2 / (count / 16)).sum() < 44.3
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(logits=logits_of, k=st.integers(1, 4), seed=st.integers(0, 2**62))
 def test_what_was_left_out_is_never_drawn(logits: NDArray[np.float32], k: int, seed: int) -> None:
     kept = sampling.top_k(torch.from_numpy(logits), k)

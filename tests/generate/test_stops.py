@@ -40,7 +40,7 @@ def streamed(decoder: TextDecoder, ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(data=st.data())
 def test_pieces_join_to_the_whole_decode(kind: str, data: st.DataObject) -> None:
     some = tokenizer(kind)
@@ -49,7 +49,7 @@ def test_pieces_join_to_the_whole_decode(kind: str, data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(data=st.data())
 def test_after_a_prompt_pieces_join_to_what_follows_it(kind: str, data: st.DataObject) -> None:
     some = tokenizer(kind)
@@ -61,7 +61,7 @@ def test_after_a_prompt_pieces_join_to_what_follows_it(kind: str, data: st.DataO
 NEARLY = [b"\xe2", b"\x82", b"\xac", b"\xf0\x9f", b"\x98\x80", b"a", b"\xed\xa0", b"\xff", b"\xc0", b"\xf4\x90"]
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(pieces=st.lists(st.sampled_from(NEARLY)))
 def test_bytes_that_are_nearly_utf8_are_replaced_as_python_does(pieces: list[bytes]) -> None:
     ids = list(b"".join(pieces))
@@ -84,7 +84,7 @@ def cut(text: str, stops: list[str]) -> tuple[str, bool]:
 few = st.text("ab", max_size=4)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(pieces=st.lists(few, max_size=12), stops=st.lists(few.filter(bool), max_size=3))
 @example(pieces=["abba"], stops=["abba", "bb"])
 @example(pieces=["aabb"], stops=["bb", "abb"])
@@ -99,7 +99,7 @@ def test_stop_strings_cut_at_the_same_place_however_the_text_arrives(pieces: lis
     assert (shown, matcher.reached) == cut("".join(pieces), stops)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(text=st.text("ab", max_size=20), more=st.text("ab", max_size=6), stops=st.lists(few.filter(bool), max_size=3))
 def test_what_was_shown_holds_whatever_follows(text: str, more: str, stops: list[str]) -> None:
     shown = StopStrings(stops).push(text)

@@ -38,7 +38,7 @@ def both(shape: tuple[int, ...], kind: str, scale: float) -> list[tuple[Tensor, 
 
 
 @given(shape=shapes(), kind=st.sampled_from(["causal", "one", "rows"]), scale=st.sampled_from([0.1, 1.0, 10.0]))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 def test_written_out_is_fused_in_value_and_gradient(shape: tuple[int, ...], kind: str, scale: float) -> None:
     for plain, fused in zip(*both(shape, kind, scale)):
         torch.testing.assert_close(plain, fused, atol=1e-10, rtol=1e-8)

@@ -23,7 +23,7 @@ every_cached = pytest.mark.parametrize("config", CACHED.values(), ids=CACHED.key
     cuts=st.sets(st.integers(1, 22), max_size=6),
     batch=st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @torch.no_grad()
 def test_any_chunks_up_to_the_limit_equal_full_recompute(name: str, cuts: set[int], batch: int) -> None:
     config = CACHED[name]

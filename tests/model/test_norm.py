@@ -16,7 +16,7 @@ from fathom.model.norm import LayerNorm, RMSNorm, layer_norm, make_norm, rms_nor
     eps=st.sampled_from([1e-6, 1e-5, 1e-2]),
     kind=st.sampled_from(["rms", "layer", "layer without bias"]),
 )
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 def test_written_out_is_fused(shape: list[int], width: int, scale: float, eps: float, kind: str) -> None:
     norm = RMSNorm(width, eps) if kind == "rms" else LayerNorm(width, eps, bias=kind == "layer")
     norm = norm.double()

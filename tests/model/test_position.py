@@ -26,7 +26,7 @@ LONG = replace(LLAMA, context_length=4096, head_dim=64, n_kv_head=6)
     shift=st.integers(0, 100),
     theta=st.sampled_from([100.0, 10_000.0, 500_000.0]),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_the_score_depends_on_the_distance_alone(
     scaling: RopeScaling | None, head_dim: int, shift: int, theta: float
 ) -> None:
@@ -43,7 +43,7 @@ def test_far_out_the_angles_hold() -> None:
 
 
 @given(scaling=st.none() | scalings(), head_dim=st.sampled_from([2, 6, 64]), context=st.sampled_from([16, 512, 4096]))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 def test_frequencies_one_at_a_time(scaling: RopeScaling | None, head_dim: int, context: int) -> None:
     config = replace(LLAMA, head_dim=head_dim, context_length=context, rope_scaling=scaling).resolved()
     expected = torch.tensor([stretched(config, i) for i in range(head_dim // 2)], dtype=torch.float64)

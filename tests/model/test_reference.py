@@ -33,7 +33,7 @@ def test_every_architecture(config: ModelConfig) -> None:
 
 
 @given(config=configs())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 def test_random_architectures(config: ModelConfig) -> None:
     compare(config, tolerance=1e-4)
 

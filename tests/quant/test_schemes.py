@@ -27,7 +27,7 @@ def drawn(shape: tuple[int, int], seed: int, size: float = 1.0) -> Tensor:
 
 @pytest.mark.parametrize("name", ["int8", "int4", "nf4-single"])
 @given(shape=SIZES, seed=st.integers(0, 2**31), power=st.integers(-12, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_packing_what_was_unpacked_changes_nothing(name: str, shape: tuple[int, int], seed: int, power: int) -> None:
     """Identity C13: numbers, codes and scales, to the bit."""
     scheme, weight = SCHEMES[name], drawn(shape, seed, 10.0**power)

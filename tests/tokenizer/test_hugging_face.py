@@ -71,7 +71,7 @@ def both(style: Path) -> tuple[Tokenizer, Any]:
 
 
 @given(text=UNICODE | TRICKY)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_llama_2_encodes_as_transformers_does(both: tuple[Tokenizer, Any], text: str) -> None:
     ours, reference = both
     start = [] if ours.bos is None else [ours.bos]
@@ -80,7 +80,7 @@ def test_llama_2_encodes_as_transformers_does(both: tuple[Tokenizer, Any], text:
 
 
 @given(text=UNICODE | TRICKY)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_llama_2_decodes_as_transformers_does(both: tuple[Tokenizer, Any], text: str) -> None:
     ours, reference = both
     ids = ours.encode(text)
@@ -112,7 +112,7 @@ def test_a_long_text_in_pieces_equals_the_whole(both: tuple[Tokenizer, Any], mon
 
 
 @given(text=TRICKY)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_cut_tears_no_token(both: tuple[Tokenizer, Any], text: str) -> None:
     ours, reference = both
     for cut in {ours.cut(text[:end]) for end in range(len(text) + 1)}:
@@ -157,7 +157,7 @@ def gpt2_both(gpt2: Path) -> tuple[Tokenizer, Any]:
 
 
 @given(text=UNICODE | TRICKY)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_gpt2_encodes_as_transformers_does(gpt2_both: tuple[Tokenizer, Any], text: str) -> None:
     ours, reference = gpt2_both
     assert ours.encode(text) == reference(text).input_ids
@@ -312,7 +312,7 @@ def same(handed_on: tuple[Tokenizer, Any, Tokenizer], text: str) -> None:
 
 
 @given(text=UNICODE | TRICKY)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_handed_on_is_the_same_tokenizer(handed_on: tuple[Tokenizer, Any, Tokenizer], text: str) -> None:
     same(handed_on, text)
 
@@ -330,7 +330,7 @@ def sentencepiece(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @given(text=UNICODE | TRICKY | st.text(" \n", max_size=80))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_sentencepiece_is_handed_on_as_merges(sentencepiece: tuple[Tokenizer, Any, Tokenizer], text: str) -> None:
     same(sentencepiece, text)
 

@@ -33,7 +33,7 @@ def rule(text: str, ranks: dict[str, float]) -> list[str]:
 
 
 @given(st.lists(st.text("ab", min_size=2, max_size=6), unique=True, max_size=25), st.text("ab", max_size=40))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_the_library_joins_by_these_merges_as_the_rule_does(words: list[str], text: str) -> None:
     """Any vocabulary, also such as no training gives: words that nothing leads to, many ways into one."""
     ranks = {token: float(rank) for rank, token in enumerate(["a", "b", *words])}
@@ -42,7 +42,6 @@ def test_the_library_joins_by_these_merges_as_the_rule_does(words: list[str], te
 
 
 @given(st.sets(st.integers(2, 20)), st.integers(0, 60))
-@settings(deadline=None)
 def test_equal_ranks_of_runs_of_one_letter(lengths: set[int], count: int) -> None:
     """LLaMA 2's runs of spaces all have the same score; SentencePiece joins the leftmost."""
     ranks = {"a": 0.0, **{"a" * length: 1.0 for length in lengths}}

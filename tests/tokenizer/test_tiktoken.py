@@ -59,7 +59,7 @@ def theirs(path: Path, gpt2_tokens: list[bytes]) -> Any:
 
 
 @given(text=UNICODE | TRICKY)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_encodes_as_tiktoken_does(ours: BPETokenizer, theirs: Any, text: str) -> None:
     ids = ours.encode(text)
     assert ids == theirs.encode_ordinary(text)
@@ -67,7 +67,6 @@ def test_encodes_as_tiktoken_does(ours: BPETokenizer, theirs: Any, text: str) ->
 
 
 @given(ids=st.lists(st.integers(0, 50255)))
-@settings(deadline=None)
 def test_decodes_as_tiktoken_does(ours: BPETokenizer, theirs: Any, ids: list[int]) -> None:
     assert ours.decode_bytes(ids) == theirs.decode_bytes(ids)
 
@@ -78,7 +77,7 @@ def test_a_corpus_as_tiktoken_does(ours: BPETokenizer, theirs: Any, shared_data:
 
 
 @given(words=st.lists(st.binary(min_size=2, max_size=5), unique=True, max_size=8), text=st.text("ab\x00é", max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tokens_that_no_merges_lead_to(words: list[bytes], text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A word that is a token becomes it, whatever leads there."""
     words = [*dict.fromkeys([*words, "éab".encode(), b"abba"])]
