@@ -108,7 +108,7 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
 
     with watching(model) as watch, stop_on_signal() as stop:
         try:
-            result = loss_vs_rank(model, options, watch, stop.asked)
+            result = loss_vs_rank(model, options, watch, stop.is_requested)
         except FathomError as error:
             error.exit_code = 128 + stop.requested if stop.requested else error.exit_code
             raise

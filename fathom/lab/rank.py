@@ -28,11 +28,12 @@ from fathom.lab.spectra import RankSummary, chance
 from fathom.machine import describe, keep_freed_memory
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.train.data import prepare
 from fathom.train.events import Event, Note, Prepared, Progress, Report, silent
-from fathom.train.finetune_run import Base, TunedRun, prepare
 from fathom.train.loop import Batches, evaluate, fit, update
 from fathom.train.options import FinetuneOptions
 from fathom.train.precision import choose
+from fathom.train.run import Base, FinetuneRun
 from fathom.train.session import Session
 
 SHORT, LONG = 128, 512  # default context length for text and for records, where the model has more
@@ -86,14 +87,14 @@ def prepared(
     length = options.context_length or min(longest, LONG if is_record_file(options.data) else SHORT)
     if length > longest:
         raise FathomError(f"context_length is {length}; the model has {longest}, give at most that")
-    training, tuning = options.training(1, 1.0), FinetuneOptions(method="full")
+    training, tuning = options.training(1, 1.0), FinetuneOptions(method="full", context_length=length)
     with tempfile.TemporaryDirectory() as folder:
-        facts = prepare(Path(folder) / "data", tokenizer, training, tuning, length, silent)
+        data = prepare(Path(folder) / "data", tokenizer, training, tuning, length, silent)
         base = Base(path="", fingerprint="")  # the data do not depend on it
-        run = TunedRun(Path(folder), model.config, training, tokenizer, facts, base, tuning, length)
+        run = FinetuneRun(Path(folder), model.config, training, tokenizer, data, base, tuning)
         validation = run.validation()
         rows = sum(len(chunk if isinstance(chunk, Tensor) else chunk.ids) for chunk in validation)
-        text = Text(facts.corpus, facts.fingerprint, facts.kind, facts.n_train, facts.n_val, rows)
+        text = Text(data.corpus, data.fingerprint, data.kind, data.n_train, data.n_val, rows)
         experiment = Experiment(options, text, run.batches(), validation, options.steps or 0, report, stop)
         yield experiment if options.steps else replace(experiment, steps=affordable_steps(model, experiment))
 

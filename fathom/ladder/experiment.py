@@ -188,8 +188,8 @@ def set_up(run: Run, options: LadderOptions, report: Report, stop: Stop) -> Setu
 
 def empty_result(options: LadderOptions, setup: Setup) -> LadderResult:
     """A ladder without runs: the text, the machine and the baselines."""
-    facts, vocab_size = setup.run.facts, setup.run.tokenizer.vocab_size
-    text = Text(facts.corpus, facts.fingerprint, vocab_size, facts.n_train, facts.n_val, facts.val_characters)
+    data, vocab_size = setup.run.data, setup.run.tokenizer.vocab_size
+    text = Text(data.corpus, data.fingerprint, vocab_size, data.n_train, data.n_val, data.val_characters)
     counted = references(setup.run.tokens("train"), setup.validation, vocab_size)
     return LadderResult(options, text, describe(pick_device(options.device)), 0, counted)
 

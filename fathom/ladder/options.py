@@ -6,10 +6,10 @@ deepest rung still learns well. Does not import torch.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from fathom.errors import FathomError
 from fathom.train.options import Dtype, TrainOptions
+from fathom.train.presets import RUNG_SIZES, RUNG_TRAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class LadderOptions:
     minutes: float = 5.0  # for the whole ladder; decides the steps
     steps: int | None = None  # of every rung; None: as many as the minutes allow
 
-    context_length: int = 64
-    d_model: int = 64
-    batch_size: int = 16
-    learning_rate: float = 2e-2  # AdamW's, for embeddings and norms
-    muon_learning_rate: float = 0.04  # for the matrices inside blocks
+    context_length: int = RUNG_SIZES["context_length"]
+    d_model: int = RUNG_SIZES["d_model"]
+    batch_size: int = RUNG_TRAIN["batch_size"]
+    learning_rate: float = RUNG_TRAIN["learning_rate"]  # AdamW's, for embeddings and norms
+    muon_learning_rate: float = RUNG_TRAIN["muon_learning_rate"]  # for the matrices inside blocks
     eval_windows: int = 320  # validation windows, the same for every rung
     evaluations: int = 5  # points of each validation curve
     device: str = "auto"
@@ -48,8 +48,9 @@ class LadderOptions:
 
     def training(self, seed: int, steps: int) -> TrainOptions:
         """How a rung is trained with this seed for this many steps."""
+        own = {name: getattr(self, name) for name in ("batch_size", "learning_rate", "muon_learning_rate")}
         return TrainOptions(
-            **self.recipe(),
+            **RUNG_TRAIN | own,
             data=self.data,
             tokenizer=self.tokenizer,
             seed=seed,
@@ -59,15 +60,3 @@ class LadderOptions:
             device=self.device,
             dtype=self.dtype,
         )
-
-    def recipe(self) -> dict[str, Any]:
-        """Fields of TrainOptions that every rung shares."""
-        return {
-            "batch_size": self.batch_size,
-            "optimizer": "muon",
-            "learning_rate": self.learning_rate,
-            "muon_learning_rate": self.muon_learning_rate,
-            "schedule": "linear",
-            "final_fraction": 0.0,
-            "compile": "off",  # each model trains for seconds
-        }

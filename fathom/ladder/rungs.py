@@ -8,19 +8,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fathom.errors import FathomError, near
-from fathom.ladder.options import LadderOptions
 from fathom.model.config import ModelConfig
-from fathom.train.presets import PRESETS, Recipe
+from fathom.model.presets import rung_fields
 
 
 @dataclass(frozen=True)
 class Idea:
-    """What one rung adds: in words, as a changed field, as lines of source and as a page of docs/."""
+    """What one rung adds: in words, as lines of source and as a page of docs/."""
 
-    key: str
+    key: str  # of model.presets.LADDER, which holds the changed field
     title: str
     about: str
-    change: dict[str, Any]
     source: str  # path:name
     page: str  # of docs/, or "" where there is none
 
@@ -31,7 +29,6 @@ IDEAS = (
         "bigram",
         "bigram",
         "The next token from this token alone: a table of V rows, written as embed times unembed.",
-        {},
         f"{MODEL}/transformer.py:Transformer.forward",
         "",
     ),
@@ -40,7 +37,6 @@ IDEAS = (
         "one attention head",
         "Each position reads a weighted mean of itself and all before it. Order is invisible, and what it reads "
         "replaces what it was.",
-        {"n_layer": 1},
         f"{MODEL}/attention.py:attend",
         "self-attention.md",
     ),
@@ -48,7 +44,6 @@ IDEAS = (
         "positions",
         "learned positions",
         "A vector for each place is added to the token, so that attention can tell near from far.",
-        {"position": "learned"},
         f"{MODEL}/position.py:LearnedPosition",
         "rope.md",
     ),
@@ -56,7 +51,6 @@ IDEAS = (
         "heads",
         "many heads",
         "Four narrow heads in place of a wide one: four places can be read at once, for the same parameters.",
-        {"n_head": 4},
         f"{MODEL}/attention.py:Attention.heads",
         "multi-head.md",
     ),
@@ -64,7 +58,6 @@ IDEAS = (
         "mlp",
         "MLP",
         "After reading, each position computes: widened, bent by GELU, narrowed again.",
-        {"mlp": "gelu"},
         f"{MODEL}/mlp.py:GeluMLP",
         "swiglu.md",
     ),
@@ -72,7 +65,6 @@ IDEAS = (
         "residual",
         "residual stream",
         "What a layer says is added to what was there, in place of replacing it.",
-        {"residual": True},
         f"{MODEL}/transformer.py:Add",
         "",
     ),
@@ -80,7 +72,6 @@ IDEAS = (
         "layernorm",
         "LayerNorm",
         "Every vector is brought to mean 0 and deviation 1 before it is read.",
-        {"norm": "layer"},
         f"{MODEL}/norm.py:layer_norm",
         "layer-norm.md",
     ),
@@ -88,7 +79,6 @@ IDEAS = (
         "depth",
         "depth (GPT)",
         "Three blocks in place of one: later blocks read what earlier ones found.",
-        {"n_layer": 3},
         f"{MODEL}/transformer.py:Block",
         "",
     ),
@@ -96,7 +86,6 @@ IDEAS = (
         "rmsnorm",
         "RMSNorm",
         "The mean is no longer subtracted: dividing by the root mean square is enough.",
-        {"norm": "rms"},
         f"{MODEL}/norm.py:rms_norm",
         "rms-norm.md",
     ),
@@ -104,7 +93,6 @@ IDEAS = (
         "rope",
         "RoPE",
         "In place of a vector for each place, queries and keys are turned by it: a score depends on distance alone.",
-        {"position": "rope"},
         f"{MODEL}/position.py:Rope",
         "rope.md",
     ),
@@ -112,7 +100,6 @@ IDEAS = (
         "swiglu",
         "SwiGLU",
         "The MLP gets a gate that multiplies, at the same number of parameters.",
-        {"mlp": "swiglu"},
         f"{MODEL}/mlp.py:SwigluMLP",
         "swiglu.md",
     ),
@@ -120,7 +107,6 @@ IDEAS = (
         "gqa",
         "grouped queries (LLaMA)",
         "Two query heads share each head of keys and values: half the cache, fewer parameters.",
-        {"n_kv_head": 2},
         f"{MODEL}/attention.py:attend",
         "grouped-query-attention.md",
     ),
@@ -142,13 +128,8 @@ class Rung:
 def rungs(vocab_size: int, context_length: int = 64, d_model: int = 64) -> list[Rung]:
     """The whole ladder for a vocabulary, from the bottom."""
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model}
-    return [Rung(idea, ModelConfig(**sizes, **choices)) for idea, choices in zip(IDEAS, cumulative())]
-
-
-def cumulative() -> list[dict[str, Any]]:
-    """The config values of each rung: those of the first, and every change up to its own."""
-    choices: dict[str, Any] = {"n_layer": 0, "residual": False}
-    return [choices := choices | idea.change for idea in IDEAS]
+    fields = rung_fields()
+    return [Rung(idea, ModelConfig(**sizes, **fields[idea.key])) for idea in IDEAS]
 
 
 def find(keys: Sequence[str], ladder: Sequence[Rung]) -> list[Rung]:
@@ -164,15 +145,3 @@ def difference(below: ModelConfig, above: ModelConfig) -> dict[str, tuple[Any, A
     """The declared fields in which two configs differ, each with both values."""
     pairs = {field.name: (getattr(below, field.name), getattr(above, field.name)) for field in fields(ModelConfig)}
     return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
-
-
-def recipes() -> dict[str, Recipe]:
-    """All presets of `fathom train`: those of fathom.train, and `rung-KEY` for every rung, trained as in a ladder."""
-    options = LadderOptions()
-    sizes = {"context_length": options.context_length, "d_model": options.d_model}
-    train = options.recipe() | {"max_iters": 1000}
-    presets = {
-        f"rung-{idea.key}": Recipe(f"the ladder's rung {idea.title}", sizes | choices, train)
-        for idea, choices in zip(IDEAS, cumulative())
-    }
-    return PRESETS | presets

@@ -1,9 +1,9 @@
 """Training: batch -> loss -> backward -> clip -> step -> report -> maybe save.
 
-train        a run folder from a recipe, or from where a run stopped
-finetune     a model that exists, trained further: an adapter on it, or all of it
-run          the folder of a run: its settings, its text as tokens, its checkpoints
-finetune_run the folder of such a run: its base, its data, its best adapter
+train        a run from a recipe, or from where one stopped: its whole life
+finetune     how the run of a model that exists begins: an adapter on it, or all of it
+run          the folder of a run: its settings, its data, its checkpoints
+data         preparing the data of a run: text as tokens, records as examples
 loop         the training loop, on anything that has a model, an optimizer and batches
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed

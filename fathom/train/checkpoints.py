@@ -1,7 +1,7 @@
-"""What of a run survives its end: one checkpoint holds everything that must go on bit for bit.
+"""Saving and restoring checkpoints: one holds everything that a run needs to continue, bit for bit.
 
 model.safetensors  optimizer.safetensors  state.json (step, counts, optimizer settings, random states, losses)
-config.yaml  tokenizer.json: enough to go on, and enough to load the model from this folder alone. No pickle.
+config.yaml  tokenizer.json: so that the model can be loaded from this folder alone. No pickle.
 """
 
 import json
@@ -25,18 +25,74 @@ from fathom.train.events import Note, Report, Saved
 from fathom.train.run import Run
 from fathom.train.session import Session
 
-# What a run needs besides its weights to go on as if it had never stopped: optimizer state and random states.
-#
-# Tensors go into a flat dict by name, everything else into plain JSON; both invert exactly, bit for bit, without
-# pickle. Parameters are known by name, so a reordered model still finds its own momentum. Does not know files or the
-# loop.
+OPTIMIZER = "optimizer.safetensors"
 
-Named = Iterable[tuple[str, Tensor]]  # what `model.named_parameters()` gives
-MACHINE = ("fused", "foreach", "capturable", "differentiable")  # how a step is computed: this machine's choice stays
+
+def save_checkpoint(run: Run, session: Session, report: Report) -> None:
+    """Save the session; the newest `keep` checkpoints and the best stay."""
+    tensors, optimizer = optimizer_state(session.optimizers.parts, session.model.named_parameters())
+    values = {
+        "step": session.step,
+        "tokens": session.tokens,
+        "seconds": session.seconds,
+        "validation_loss": session.validation_loss,
+        "optimizer": optimizer,
+        "dtype": str(session.precision.dtype),
+        "scaler": session.scaler.state_dict(),
+        "random": random_states(),
+    }
+    files: dict[str, checkpoint.Content] = {
+        **run.weight_files(session.model),
+        OPTIMIZER: lambda path: write_tensors(path, tensors),
+        STATE: json.dumps(values).encode(),
+        CONFIG: (run.folder / CONFIG).read_bytes(),
+        tokenizers.FILE: (run.folder / tokenizers.FILE).read_bytes(),
+    }
+    path = checkpoint.save(run.checkpoints, session.step, files, run.options.keep, best_step(run.checkpoints))
+    run.after_save()
+    report(Saved(session.step, path))
+
+
+def restore(run: Run, session: Session, report: Report) -> None:
+    """Put a session at step 0 where the newest intact checkpoint of the run was saved, if there is one."""
+    if not checkpoint.newest_first(run.checkpoints):
+        report(Note(f"{run.folder} has no checkpoint yet: starting at step 1"))
+        return
+    newest = checkpoint.latest(run.checkpoints)
+    values = read_state(newest.path / STATE)
+    run.load_weights(session.model, newest.path)
+    tensors = read_weights(newest.path / OPTIMIZER)
+    load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
+    if values["scaler"] and session.scaler.is_enabled():
+        session.scaler.load_state_dict(values["scaler"])
+    session.step, session.tokens, session.seconds = values["step"], values["tokens"], values["seconds"]
+    if values["dtype"] != str(session.precision.dtype):
+        now = f"this machine computes in {session.precision.dtype}, the run did in {values['dtype']}"
+        report(Note(f"{now}: it continues, but not bit for bit", warning=True))
+    if restore_random_states(values["random"]):
+        report(Note("this machine has other GPUs than the run had: their random numbers start again", warning=True))
+    for path, reason in newest.skipped:
+        report(Note(f"{path} is damaged and was skipped: {reason}", warning=True))
+    report(Note(f"resuming {run.folder} at step {session.step:,}"))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FathomError(f"{path} cannot be read: {error}; remove this checkpoint to use the one before it") from None
+    return values
+
+
+# Optimizer state and random states as tensors in a flat dict and plain JSON. Both invert exactly, without pickle.
+# Parameters are known by name, so a reordered model still gets its own momentum.
+
+Named = Iterable[tuple[str, Tensor]]  # as `model.named_parameters()`
+MACHINE = ("fused", "foreach", "capturable", "differentiable")  # how a step is computed: this machine's choice is kept
 
 
 def optimizer_state(optimizers: Sequence[Optimizer], named: Named) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All state of the optimizers of one model as (tensors by name, JSON). Tensors are the live ones: write, then step.
+    """All state of the optimizers of one model as (tensors by name, JSON). The tensors are the live ones, not copies.
 
     Per parameter `{name}/{key}`, for example `blocks.0.attn.q.weight/exp_avg`; learning rates and the like are JSON.
     """
@@ -60,7 +116,7 @@ def optimizer_state(optimizers: Sequence[Optimizer], named: Named) -> tuple[dict
 def load_optimizer_state(
     optimizers: Sequence[Optimizer], named: Named, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
 ) -> None:
-    """Put back what `optimizer_state` gave. FathomError, and nothing changed, when parameters or tensors are others.
+    """Restore what `optimizer_state` returned. FathomError, and nothing changed, when parameters or tensors differ.
 
     Dtypes stay as saved (torch's own `load_state_dict` would cast them to the parameter's).
     """
@@ -78,7 +134,7 @@ def load_optimizer_state(
                 entries = saved["state"].get(names[parameter])
                 if entries is not None:
                     optimizer.state[parameter] = {
-                        key: _laid_out(_thaw(value, tensors, _device(key, group, parameter)), parameter)
+                        key: _strided(_thaw(value, tensors, _device(key, group, parameter)), parameter)
                         for key, value in entries.items()
                     }
 
@@ -89,13 +145,13 @@ def random_states() -> dict[str, Any]:
     return {
         "torch": _hex(torch.get_rng_state()),
         "cuda": [_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
-        "python": _listed(random.getstate()),
-        "numpy": _listed(numpy_state),
+        "python": _to_lists(random.getstate()),
+        "numpy": _to_lists(numpy_state),
     }
 
 
 def restore_random_states(states: Mapping[str, Any]) -> list[str]:
-    """Put back what `random_states` gave; returns what this machine has no place for (`["cuda"]` on other devices)."""
+    """Restore what `random_states` returned; returns what this machine has no generators for, as ["cuda"]."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(states["numpy"])
@@ -148,8 +204,8 @@ def _thaw(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> An
     return value
 
 
-def _laid_out(value: Any, parameter: Tensor) -> Any:
-    """A tensor of the parameter's shape in the order in memory that the parameter has: fused steps rely on it."""
+def _strided(value: Any, parameter: Tensor) -> Any:
+    """A tensor of the parameter's shape with the strides of the parameter: fused steps rely on it."""
     if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
         return value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -179,7 +235,7 @@ def _require_same_parameters(groups: list[list[str]], saved: list[dict[str, Any]
 
 
 def _require_same(kind: str, saved: set[str], here: set[str]) -> None:
-    """`saved` is what the state was written with, `here` what must take it up."""
+    """FathomError unless the names in the checkpoint are those of this run."""
     for names, problem in ((saved - here, "was saved and is not here"), (here - saved, "was not saved")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
@@ -196,67 +252,13 @@ def _unhex(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
-def _listed(value: Any) -> Any:
+def _to_lists(value: Any) -> Any:
     """Tuples and arrays as lists."""
     match value:
         case dict():
-            return {key: _listed(item) for key, item in value.items()}
+            return {key: _to_lists(item) for key, item in value.items()}
         case tuple() | list():
-            return [_listed(item) for item in value]
+            return [_to_lists(item) for item in value]
         case np.ndarray() | np.generic():
             return value.tolist()
     return value
-
-
-OPTIMIZER = "optimizer.safetensors"
-
-
-def save_checkpoint(run: Run, session: Session, report: Report) -> None:
-    """Save where the session stands; the newest `keep` and the best so far stay."""
-    tensors, optimizer = optimizer_state(session.optimizers.parts, session.model.named_parameters())
-    values = {
-        "step": session.step,
-        "tokens": session.tokens,
-        "seconds": session.seconds,
-        "validation_loss": session.validation_loss,
-        "optimizer": optimizer,
-        "dtype": str(session.precision.dtype),
-        "scaler": session.scaler.state_dict(),
-        "random": random_states(),
-    }
-    files: dict[str, checkpoint.Content] = {
-        **run.contents(session.model),
-        OPTIMIZER: lambda path: write_tensors(path, tensors),
-        STATE: json.dumps(values).encode(),
-        CONFIG: (run.folder / CONFIG).read_bytes(),
-        tokenizers.FILE: (run.folder / tokenizers.FILE).read_bytes(),
-    }
-    path = checkpoint.save(run.checkpoints, session.step, files, run.options.keep, best_step(run.checkpoints))
-    run.saved()
-    report(Saved(session.step, path))
-
-
-def restore(run: Run, session: Session, report: Report) -> checkpoint.Found:
-    """Put the session where the newest checkpoint that holds was made."""
-    found = checkpoint.latest(run.checkpoints)
-    values = read_state(found.path / STATE)
-    run.put_back(session.model, found.path)
-    tensors = read_weights(found.path / OPTIMIZER)
-    load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
-    if values["scaler"] and session.scaler.is_enabled():
-        session.scaler.load_state_dict(values["scaler"])
-    if values["dtype"] != str(session.precision.dtype):
-        now = f"this machine computes in {session.precision.dtype}, the run did in {values['dtype']}"
-        report(Note(f"{now}: it goes on, but not bit for bit", warning=True))
-    if restore_random_states(values["random"]):
-        report(Note("this machine has other GPUs than the run had: what is random on them starts anew", warning=True))
-    session.step, session.tokens, session.seconds = values["step"], values["tokens"], values["seconds"]
-    return found
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FathomError(f"{path} cannot be read: {error}; remove this checkpoint to use the one before it") from None
-    return values

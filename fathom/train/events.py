@@ -1,7 +1,7 @@
-"""What training has to say, as values. Whoever listens (a terminal, a log file, a test) decides how it looks."""
+"""Events of a training run as values, and two listeners that keep them: metrics.jsonl and TensorBoard."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Prepared:
-    """How far preparing the data has come, in units of `what`."""
+    """Progress of preparing the data, in units of `what`."""
 
     what: str
     done: int
@@ -45,13 +45,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Validation loss in nats per token, and in bits where the text says how long it is."""
+    """Validation loss in nats per token, and in bits where the size of the text is known."""
 
     step: int
     loss: float
+    seconds: float
     bits_per_character: float | None = None
     bits_per_byte: float | None = None
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,32 +75,30 @@ Report = Callable[[Event], None]
 
 
 def silent(event: Event) -> None:
-    """Nobody listens."""
+    """The listener that does nothing."""
 
 
-def together(listeners: Iterable[Report]) -> Report:
-    """One listener that tells all of these."""
-    everyone = list(listeners)
+def broadcast(listeners: Sequence[Report]) -> Report:
+    """One listener that passes each event on to all of these."""
 
-    def tell(event: Event) -> None:
-        for listener in everyone:
+    def send(event: Event) -> None:
+        for listener in listeners:
             listener(event)
 
-    return tell
+    return send
 
-
-# What a run measured, kept as it happens: metrics.jsonl, TensorBoard if asked for, and the loss as a plot.
-#
-# Resuming at a step first drops what a later, lost part of the run had written, so that every step stands there once.
 
 LINES = 5000  # about as many lines of training loss as a run of any length writes
 
 
 class Metrics:
-    """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations."""
+    """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations.
+
+    step: where the run continues. Later lines, of steps that were lost, are dropped: every step is there once.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in read(path) if line["step"] <= step] if step else []
+        kept = [line for line in read_metrics(path) if line["step"] <= step] if step else []
         with atomic_write(path) as new:
             new.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
@@ -123,7 +121,7 @@ class Metrics:
         self.file.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last line cut off by a kill is left out."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -154,7 +152,7 @@ def require_tensorboard() -> Any:
 
 
 class TensorBoard:
-    """A listener that writes the same numbers for TensorBoard; what a lost part had written after `step` is hidden."""
+    """A listener that writes the same numbers for TensorBoard; those of lost steps after `step` are hidden."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.writer = require_tensorboard()(str(folder), purge_step=step + 1)

@@ -51,7 +51,7 @@ def fit(
                 loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
                 if not stop():  # else it was cut short
                     session.validation_loss = loss
-                    report(Evaluated(session.step, loss, seconds=session.tick()))
+                    report(Evaluated(session.step, loss, session.tick()))
             if session.due(options.checkpoint_interval or options.eval_interval):
                 save(session)
                 saved = session.step

@@ -1,7 +1,7 @@
-"""Every choice that decides how a model is trained, as one value.
+"""Every choice that decides how a model is trained or fine-tuned, as one value each.
 
 The model's own choices are in ModelConfig. `None` means off or, where a comment says so, follows from the others.
-Contradictions end here, before any data is read. Does not import torch.
+Contradictions are refused here, before any data is read. Does not import torch.
 """
 
 import math
@@ -12,32 +12,27 @@ from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError, near
 from fathom.train.optimizers import NAMES as OPTIMIZERS
 
-# Every choice of fine-tuning that training from random weights does not have, as one value.
-#
-# How long, how fast and on which machine is said by TrainOptions. `None` means off or, where a comment says so,
-# follows from the others. Does not import torch.
-
 Method = Literal["lora", "qlora", "dora", "full"]
 Packing = Literal["int8", "int4", "nf4", "nf4-single"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions:
-    """What is learned of a model, and from what. Every field is an option of `fathom finetune`."""
+    """What `fathom finetune` has beside TrainOptions. Every field is one of its options."""
 
     method: Method = "lora"
 
     # data: records are read one example a row, text in windows
     val_data: str | None = None  # None: a part of the data, val_fraction of it
-    context_length: int | None = None  # tokens of a row; None: as many as the model knows, at most 1,024, of text 256
+    context_length: int | None = None  # tokens of a row; None: as many as the model reads, at most 1,024, of text 256
     mask_prompt: bool = True  # only answers are learned; False: all of each record
     pack: bool = False  # short examples share a row; none sees another
-    epochs: float | None = None  # how often the data are seen; None: as --max-iters says, else 3 times
+    epochs: float | None = None  # how often the data are seen; None: --max-iters decides, else 3 times
 
     # the adapter
     rank: int = 8
     alpha: float | None = None  # None: 2 * rank
-    dropout: float = 0.0  # of what the adapter reads
+    dropout: float = 0.0  # of the adapter's input
     target: tuple[str, ...] = ("all-linear",)  # layers by name or pattern
     ranks: tuple[str, ...] = ()  # other ranks for some layers, as PATTERN:RANK
     init: Literal["default", "pissa"] = "default"
@@ -62,7 +57,7 @@ class FinetuneOptions:
         return "nf4" if self.method == "qlora" and self.quantize is None else self.quantize
 
     def adapter(self) -> LoraOptions:
-        """The same in the words of the adapters' room."""
+        """The fields that make up the adapter."""
         return LoraOptions(
             rank=self.rank,
             alpha=self.alpha,
@@ -80,23 +75,23 @@ OF_ADAPTERS = ("rank", "alpha", "dropout", "target", "ranks", "init", "rslora", 
 
 def finetune_problems(options: FinetuneOptions) -> list[str]:
     """What is wrong with these options, each one line: found, expected, what to do."""
-    found = []
+    problems = []
     if options.method == "full":
         defaults = {field.name: field.default for field in fields(FinetuneOptions)}
-        said = [name for name in OF_ADAPTERS if getattr(options, name) != defaults[name]]
-        found += [
-            f"{name} was given, and method full trains all weights without an adapter; leave it out" for name in said
+        given = [name for name in OF_ADAPTERS if getattr(options, name) != defaults[name]]
+        problems += [
+            f"{name} was given, and method full trains all weights without an adapter; leave it out" for name in given
         ]
     elif options.lora_plus is not None and not options.lora_plus > 0:
-        found.append(f"lora_plus={options.lora_plus}; it must be above 0, such as 16")
+        problems.append(f"lora_plus={options.lora_plus}; it must be above 0, such as 16")
     if options.quantize is not None and options.method in ("full", "lora"):
         other = "qlora" if options.method == "lora" else "qlora, which trains an adapter on packed weights"
-        found.append(f"quantize={options.quantize} with method {options.method}; use method {other}")
+        problems.append(f"quantize={options.quantize} with method {options.method}; use method {other}")
     if options.epochs is not None and not 0 < options.epochs < 1e6:
-        found.append(f"epochs={options.epochs}; it must be above 0")
+        problems.append(f"epochs={options.epochs}; it must be above 0")
     if options.context_length is not None and options.context_length < 1:
-        found.append(f"context_length={options.context_length}; it must be at least 1")
-    return found
+        problems.append(f"context_length={options.context_length}; it must be at least 1")
+    return problems
 
 
 def rank_of(pair: str) -> tuple[str, int]:
@@ -107,14 +102,14 @@ def rank_of(pair: str) -> tuple[str, int]:
     return pattern, int(rank)
 
 
-SAID_BY_MODEL = ("tokenizer", "init")  # of TrainOptions: the model brings them along
+SET_BY_BASE = ("tokenizer", "init")  # of TrainOptions: they come from the base model
 FAST, WIDTH, POWER, SLOWER = 1e-3, 768, 0.775, 10.0
 
 
 def learning_rate(method: str, d_model: int) -> float:
     """A good first try: narrow models learn faster, and all weights together slower than an adapter, by ten times.
 
-    The exponent and the factor are those of Schulman et al. 2025, "LoRA Without Regret", found over LLaMA models.
+    The exponent and the factor are those of Schulman et al. 2025, "LoRA Without Regret", measured on LLaMA models.
     """
     rate = FAST * (WIDTH / d_model) ** POWER
     return float(f"{rate / SLOWER if method == 'full' else rate:.1g}")
@@ -160,24 +155,24 @@ class TrainOptions:
     decay_fraction: float = 0.2  # wsd: the last part of all steps, in which the rate falls
     final_fraction: float = 0.1  # where linear, cosine and wsd end
 
-    # looking and keeping
+    # evaluations, samples, checkpoints
     eval_interval: int = 250
     eval_windows: int | None = 200  # validation windows per evaluation; None: all
     sample_interval: int | None = None
     sample_prompt: str = ""
     sample_tokens: int = 200
     checkpoint_interval: int | None = None  # None: with every evaluation
-    keep: int = 2  # newest checkpoints that stay
+    keep: int = 2  # newest checkpoints that are kept
     tensorboard: bool = False
 
     # machine
     device: str = "auto"
     dtype: Dtype = "auto"
     compile: Compile = "auto"
-    checkpoint_blocks: bool = False  # keep only what enters each block, and compute the rest again for the gradient
+    checkpoint_blocks: bool = False  # keep only the input of each block, and compute the rest again for the gradient
 
     def __post_init__(self) -> None:
-        for problem in problems(self):
+        for problem in train_problems(self):
             raise FathomError(problem)
 
     @property
@@ -191,7 +186,7 @@ class TrainOptions:
         return min(100, self.max_iters // 6) if self.warmup_steps is None else self.warmup_steps
 
 
-def problems(options: TrainOptions) -> list[str]:
+def train_problems(options: TrainOptions) -> list[str]:
     """What is wrong with these options, each one line: found, expected, what to do."""
     return _ranges(options) or _choices(options) + _contradictions(options)
 
@@ -218,18 +213,18 @@ BELOW_ONE = ("momentum",)
 
 def _ranges(options: TrainOptions) -> list[str]:
     given: dict[str, Any] = {name: value for name, value in vars(options).items() if value is not None}
-    found = [f"{n}={v}; it must be a finite number" for n, v in given.items() if _wild(v)]
-    found += [f"{n}={given[n]}; it must be at least {low}" for n, low in AT_LEAST.items() if given.get(n, low) < low]
-    found += [f"{n}={given[n]}; it must be above 0" for n in ABOVE_ZERO if given.get(n, 1) <= 0]
-    found += [f"{n}={given[n]}; it is a fraction from 0 to 1" for n in FRACTIONS if not 0 <= given[n] <= 1]
-    found += [f"{n}={given[n]}; it must be from 0 to below 1" for n in BELOW_ONE if not 0 <= given[n] < 1]
+    problems = [f"{n}={v}; it must be a finite number" for n, v in given.items() if _wild(v)]
+    problems += [f"{n}={given[n]}; it must be at least {low}" for n, low in AT_LEAST.items() if given.get(n, low) < low]
+    problems += [f"{n}={given[n]}; it must be above 0" for n in ABOVE_ZERO if given.get(n, 1) <= 0]
+    problems += [f"{n}={given[n]}; it is a fraction from 0 to 1" for n in FRACTIONS if not 0 <= given[n] <= 1]
+    problems += [f"{n}={given[n]}; it must be from 0 to below 1" for n in BELOW_ONE if not 0 <= given[n] < 1]
     if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
-        found.append(f"betas={options.betas}; expected two numbers from 0 to below 1, as in 0.9,0.99")
+        problems.append(f"betas={options.betas}; expected two numbers from 0 to below 1, as in 0.9,0.99")
     if options.seed >= 2**63:
-        found.append(f"seed={options.seed}; it must be below 2^63")
+        problems.append(f"seed={options.seed}; it must be below 2^63")
     if not 0 < options.val_fraction < 1:
-        found.append(f"val_fraction={options.val_fraction}; it must be above 0 and below 1, such as 0.1")
-    return found
+        problems.append(f"val_fraction={options.val_fraction}; it must be above 0 and below 1, such as 0.1")
+    return problems
 
 
 def _wild(value: Any) -> bool:
@@ -248,14 +243,14 @@ def _choices(options: TrainOptions) -> list[str]:
 
 
 def _contradictions(options: TrainOptions) -> list[str]:
-    found, steps, micro = [], options.max_iters, options.micro_batch_size
+    problems, steps, micro = [], options.max_iters, options.micro_batch_size
     if micro is not None and options.batch_size % micro:
-        found.append(f"batch_size={options.batch_size} is not a multiple of micro_batch_size={micro}; change one")
+        problems.append(f"batch_size={options.batch_size} is not a multiple of micro_batch_size={micro}; change one")
     if options.warmup > steps:
-        found.append(f"warmup_steps={options.warmup} is more than max_iters={steps}; shorten it or train longer")
+        problems.append(f"warmup_steps={options.warmup} is more than max_iters={steps}; shorten it or train longer")
     if options.schedule == "wsd" and options.warmup + options.decay_fraction * steps > steps:
-        found.append(
+        problems.append(
             f"warmup_steps={options.warmup} and decay_fraction={options.decay_fraction} leave no room in "
             f"max_iters={steps}; shorten one"
         )
-    return found
+    return problems

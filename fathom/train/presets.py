@@ -1,6 +1,6 @@
 """Recipes of training as values: a model that lacks only its vocabulary, and how to train it.
 
-Precedence: defaults < preset < YAML < what the call says. A recipe printed as YAML is what `-c` reads back.
+Precedence: defaults < preset < YAML < the call. A recipe printed as YAML is what `-c` reads back.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from fathom.errors import FathomError, near
 from fathom.fields import build
 from fathom.formats.config_file import read_config
 from fathom.model.config import ModelConfig
-from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES
+from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES, rung_fields
 from fathom.train.options import TrainOptions
 
 Values = Mapping[str, Any]
@@ -22,19 +22,19 @@ Values = Mapping[str, Any]
 class Recipe:
     """Declared fields of ModelConfig (vocab_size may be left to the tokenizer) and of TrainOptions."""
 
-    about: str = ""
+    description: str = ""
     model: Values = field(default_factory=dict)
     train: Values = field(default_factory=dict)
 
     def changed(self, model: Values, train: Values) -> "Recipe":
-        """The recipe with some fields said otherwise."""
-        return Recipe(self.about, {**self.model, **model}, {**self.train, **train})
+        """The recipe with some fields replaced."""
+        return Recipe(self.description, {**self.model, **model}, {**self.train, **train})
 
     def options(self, where: str = "train") -> TrainOptions:
         return build(TrainOptions, self.train, where)
 
     def config(self, vocab_size: int, where: str = "model") -> ModelConfig:
-        """The model's config; a vocab_size of the recipe's own wins and must hold the tokenizer's."""
+        """The model's config; a vocab_size of the recipe's own must hold the tokenizer's."""
         config = build(ModelConfig, {"vocab_size": vocab_size, **self.model}, where)
         if config.vocab_size < vocab_size:
             raise FathomError(
@@ -44,23 +44,15 @@ class Recipe:
         config.resolved()
         return config
 
-    def plain(self) -> dict[str, Any]:
+    def sections(self) -> dict[str, Any]:
         """What `-c` reads back."""
         return {"model": dict(self.model), "train": dict(self.train)}
 
 
-def find(name: str, recipes: Mapping[str, Recipe]) -> Recipe:
-    """The recipe of that name, or one line with near matches."""
-    if name not in recipes:
-        raise FathomError(f"no preset {name!r}{near(name, recipes) or ';'} There are {', '.join(recipes)}")
-    return recipes[name]
-
-
 def read(path: Path, base: Recipe) -> Recipe:
-    """`base` with what a YAML file says: `preset:` (not here), `model:` and `train:`."""
+    """`base` with the `model:` and `train:` sections of a YAML file."""
     values = read_config(path)
-    unknown = set(values) - {"model", "train"}
-    if unknown:
+    if unknown := set(values) - {"model", "train"}:
         word = sorted(map(str, unknown))[0]
         raise FathomError(
             f"{path}: unknown section {word!r}{near(word, ('model', 'train')) or ';'} Sections are model and train"
@@ -71,10 +63,10 @@ def read(path: Path, base: Recipe) -> Recipe:
     return base.changed(*sections)
 
 
-# Presets of `fathom train`. What a preset does not say is the default of ModelConfig and TrainOptions.
-#
+# Presets of `fathom train`. Fields that a preset leaves out have the defaults of ModelConfig and TrainOptions.
+
 # The strongest small recipe: Muon for the matrices (Jordan 2024), rotary positions, normalised queries and keys,
-# squared ReLU (So et al. 2021), blocks that begin as the identity, and a learning rate that falls along a line to 0.
+# squared ReLU (So et al. 2021), blocks that begin as the identity, and a learning rate that falls linearly to 0.
 
 STRONG_MODEL: dict[str, Any] = {"position": "rope", "norm": "rms", "qk_norm": True, "mlp": "relu2"}
 STRONG_TRAIN: dict[str, Any] = {
@@ -145,3 +137,26 @@ PRESETS = {
         | {"sample_interval": 250},
     ),
 }
+
+# The rungs of the ladder, each trained as all of them are, so that they can be compared.
+RUNG_SIZES: dict[str, Any] = {"context_length": 64, "d_model": 64}
+RUNG_TRAIN: dict[str, Any] = {
+    "batch_size": 16,
+    "optimizer": "muon",
+    "learning_rate": 2e-2,
+    "muon_learning_rate": 0.04,
+    "schedule": "linear",
+    "final_fraction": 0.0,
+    "compile": "off",  # each model trains for seconds
+}
+PRESETS |= {
+    f"rung-{key}": Recipe(f"the ladder's rung {key}", RUNG_SIZES | fields, RUNG_TRAIN | {"max_iters": 1000})
+    for key, fields in rung_fields().items()
+}
+
+
+def find(name: str) -> Recipe:
+    """The preset of that name, or one line with near matches."""
+    if name not in PRESETS:
+        raise FathomError(f"no preset {name!r}{near(name, PRESETS) or ';'} There are {', '.join(PRESETS)}")
+    return PRESETS[name]

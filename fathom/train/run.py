@@ -1,63 +1,65 @@
-"""The folder of a run: what it was told, the text as tokens, what it measured, and its checkpoints.
+"""The folder of a run: its settings, its data, what it measured, and its checkpoints.
 
-    config.yaml  tokenizer.json  data/{train,val}.npy  facts.json  metrics.jsonl  loss.png  loss.svg  checkpoints/
+    config.yaml  tokenizer.json  data/  facts.json  metrics.jsonl  loss.png  loss.svg  checkpoints/  adapter/
 
-A folder is filled beside its place and renamed into it, so that a bad input leaves nothing behind. Does not train.
+A checkpoint of a run with an adapter holds it twice: `trained.safetensors` to resume from, to the bit, and as the two
+files of a PEFT folder. A new folder is filled beside its place and renamed into it.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
-from fathom.data.batches import Batch, Batches, check_length, eval_windows
-from fathom.data.corpus import Corpus, resolve
-from fathom.data.token_file import open_tokens, text_size, tokenize
+from fathom.adapters import lora, peft
+from fathom.adapters.peft_config import CONFIG as ADAPTER
+from fathom.adapters.peft_tensors import WEIGHTS as ADAPTER_WEIGHTS
+from fathom.data.batches import Batch, Batches, eval_windows
+from fathom.data.corpus import resolve
+from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows
+from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
-from fathom.fields import build
-from fathom.files import sync
+from fathom.fields import build, plain
+from fathom.files import atomic_write, replacing_folder
+from fathom.formats import checkpoint
 from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
-from fathom.formats.run import WEIGHTS, place, read_weights, write_weights
+from fathom.formats.detect import open_model
+from fathom.formats.run import WEIGHTS, best_step, place, read_weights, write_weights
+from fathom.formats.safetensors_file import write_tensors
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
 from fathom.train import loop
-from fathom.train.events import Prepared, Report
-from fathom.train.options import TrainOptions
+from fathom.train.data import DataSummary, FinetuneDataSummary, prepare_text, read_chunks
+from fathom.train.events import Report
+from fathom.train.options import FinetuneOptions, TrainOptions
 from fathom.train.presets import Recipe
+from fathom.train.session import Session
 
-FACTS, METRICS, CHECKPOINTS = "facts.json", "metrics.jsonl", "checkpoints"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the text is: measured once, when the run is made."""
-
-    corpus: str
-    fingerprint: str
-    n_train: int
-    n_val: int
-    val_characters: int
-    val_bytes: int
+DATA_SUMMARY, METRICS, CHECKPOINTS = "facts.json", "metrics.jsonl", "checkpoints"
+TRAINED, BEST = "trained.safetensors", "adapter"
+OPENING = 8  # tokens that a sample continues where no question comes before an answer
 
 
 @dataclass(frozen=True)
 class Run:
-    """An existing run folder."""
+    """A run that trains a model from random weights."""
 
     folder: Path
     config: ModelConfig
     options: TrainOptions
     tokenizer: Tokenizer
-    facts: Facts
+    data: DataSummary
+    verb: ClassVar[str] = "train"  # of the command line
 
     @property
     def checkpoints(self) -> Path:
@@ -67,41 +69,178 @@ class Run:
         """The token ids of "train" or "val", memory-mapped."""
         return open_tokens(self.folder / "data" / f"{part}.npy", self.tokenizer.vocab_size)
 
-    def plain(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What config.yaml holds."""
-        return recipe_of(self.config, self.options).plain()
+        return recipe_of(self.config, self.options).sections()
+
+    def start(self) -> Session:
+        """A session at step 0."""
+        return Session.start(self.config, self.options)
 
     def batches(self) -> loop.Batches:
-        """What is learned from, step by step."""
+        """The training batch of every step."""
         return Batches(self.tokens("train"), self.config.context_length, self.options.batch_size, self.options.seed)
 
     def validation(self) -> Sequence[Tensor | Batch]:
-        """What the loss is measured on."""
+        """What the validation loss is measured on."""
         return list(eval_windows(self.tokens("val"), self.config.context_length, self.options.eval_windows))
 
     def prompt(self) -> str | list[int]:
-        """What samples go on from."""
+        """What samples continue."""
         return self.options.sample_prompt
 
-    def contents(self, model: Transformer) -> Mapping[str, Content]:
+    def weight_files(self, model: Transformer) -> Mapping[str, Content]:
         """The files of a checkpoint that hold what was learned."""
         return {WEIGHTS: lambda path: write_weights(model, path)}
 
-    def put_back(self, model: Transformer, folder: Path) -> None:
+    def load_weights(self, model: Transformer, folder: Path) -> None:
         """Give the model what a checkpoint holds."""
         place(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
 
-    def saved(self) -> None:
-        """Called when a checkpoint is in its place."""
+    def after_save(self) -> None:
+        """Called when a checkpoint is complete."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that is trained further, and the hash that recognises it."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class FinetuneRun(Run):
+    """A run that trains a model further, or an adapter on it. `config` is the base's."""
+
+    data: FinetuneDataSummary
+    base: Base
+    tuning: FinetuneOptions
+    verb: ClassVar[str] = "finetune"
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        return self.tuning.context_length or self.config.context_length
+
+    @property
+    def capacity(self) -> int | None:
+        """Tokens of a row that examples share; None: each example has its own."""
+        return self.length if self.tuning.pack else None
+
+    def examples(self, part: str) -> ExampleFile:
+        return ExampleFile(self.folder / "data" / part, self.tokenizer.vocab_size)
+
+    def settings(self) -> dict[str, Any]:
+        return {"base": plain(self.base), "finetune": plain(self.tuning), **super().settings()}
+
+    def start(self) -> Session:
+        return Session.tune(open_model(self.base.path), self.options, self.tuning)
+
+    def batches(self) -> loop.Batches:
+        size, seed = self.options.batch_size, self.options.seed
+        if self.data.records:
+            return ExampleBatches(self.examples("train"), size, seed, self.capacity)
+        return Batches(self.tokens("train"), self.length, size, seed)
+
+    def validation(self) -> Sequence[Tensor | Batch]:
+        count, size = self.options.eval_windows, self.options.micro_batch_size or self.options.batch_size
+        if self.data.records:
+            return list(eval_rows(self.examples("val"), count, size, self.capacity))
+        return list(eval_windows(self.tokens("val"), self.length, count, size))
+
+    def prompt(self) -> str | list[int]:
+        """sample_prompt, else the first validation question, or the first tokens of the text."""
+        if self.options.sample_prompt:
+            return self.options.sample_prompt
+        if not self.data.records:
+            return [int(token) for token in self.tokens("val")[:OPENING]]
+        first = self.examples("val")[0]
+        answer = int(first.trained.argmax())
+        return [int(token) for token in first.ids[: answer if answer > 1 else OPENING]]
+
+    def weight_files(self, model: Transformer) -> Mapping[str, Content]:
+        if not self.tuning.adapted:
+            return super().weight_files(model)
+        with TemporaryDirectory() as folder:
+            peft.save(model, folder, base=self.base.path)
+            files = {name: (Path(folder) / name).read_bytes() for name in (ADAPTER, ADAPTER_WEIGHTS)}
+        return {TRAINED: lambda path: write_tensors(path, lora.state_dict(model)), **files}
+
+    def load_weights(self, model: Transformer, folder: Path) -> None:
+        if not self.tuning.adapted:
+            super().load_weights(model, folder)
+            return
+        saved, adapter = read_weights(folder / TRAINED), lora.state_dict(model)
+        if {name: x.shape for name, x in saved.items()} != {name: x.shape for name, x in adapter.items()}:
+            raise FathomError(f"{folder / TRAINED} is of another adapter than this run's; start a new run")
+        with torch.no_grad():
+            for name, tensor in adapter.items():
+                tensor.copy_(saved[name])
+
+    def after_save(self) -> None:
+        """Copy the adapter of the best checkpoint, or else of the newest, to the run's folder."""
+        if self.tuning.adapted:
+            step = (best_step(self.checkpoints) or [max(checkpoint.steps(self.checkpoints))])[0]
+            (self.folder / BEST).mkdir(exist_ok=True)
+            for name in (ADAPTER_WEIGHTS, ADAPTER):
+                data = (self.checkpoints / f"step-{step:08d}" / name).read_bytes()
+                with atomic_write(self.folder / BEST / name) as new:
+                    new.write_bytes(data)
 
 
 def recipe_of(config: ModelConfig, options: TrainOptions) -> Recipe:
-    """A model and how it is trained as the plain values that YAML holds."""
-    return Recipe(model=_changed(asdict(config)), train=_changed(asdict(options)))
+    """A model and how it is trained, with every field."""
+    return Recipe(model=plain(config), train=plain(options))
 
 
-def _changed(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+def open_run(folder: Path) -> Run:
+    """The run of `fathom train` in a folder. FathomError where there is none or something in it is damaged."""
+    _, common = read_run(folder, Run.verb)
+    return Run(**common, data=read_summary(folder, DataSummary))
+
+
+def open_finetune_run(folder: Path) -> FinetuneRun:
+    """The run of `fathom finetune` in a folder. FathomError where there is none or something in it is damaged."""
+    values, common = read_run(folder, FinetuneRun.verb)
+    where = str(folder / CONFIG)
+    base = build(Base, values.get("base") or {}, f"{where}: base")
+    tuning = build(FinetuneOptions, values["finetune"], f"{where}: finetune")
+    return FinetuneRun(**common, data=read_summary(folder, FinetuneDataSummary), base=base, tuning=tuning)
+
+
+def read_run(folder: Path, verb: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.yaml holds, and the fields that every Run has. FathomError where it is not a run of this verb."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FathomError(f"{folder} holds no run: it has no {CONFIG}; start one: fathom {verb} --out-dir {folder}")
+    values = read_config(path)
+    actual = FinetuneRun.verb if "finetune" in values else Run.verb
+    if actual != verb:
+        resume = f"fathom {actual} --resume --out-dir {folder}"
+        raise FathomError(f"{folder} is a run of fathom {actual}, not of fathom {verb}; continue it: {resume}")
+    tokenizer = tokenizers.load(folder / tokenizers.FILE)
+    recipe = Recipe(model=values.get("model") or {}, train=values.get("train") or {})
+    config, options = recipe.config(tokenizer.vocab_size, f"{path}: model"), recipe.options(f"{path}: train")
+    return values, {"folder": folder, "config": config, "options": options, "tokenizer": tokenizer}
+
+
+S = TypeVar("S", bound=DataSummary)
+
+
+def read_summary(folder: Path, kind: type[S]) -> S:
+    path = folder / DATA_SUMMARY
+    try:
+        return build(kind, json.loads(path.read_text()), str(path))
+    except (OSError, ValueError) as error:
+        raise FathomError(f"{path} cannot be read: {error}; the run is incomplete, start a new one") from None
+
+
+def write_run(run: Run) -> None:
+    """Everything in the folder of a new run but its data."""
+    tokenizers.save(run.tokenizer, run.folder / tokenizers.FILE)
+    (run.folder / DATA_SUMMARY).write_text(json.dumps(asdict(run.data), indent=1))
+    write_config(run.folder / CONFIG, run.settings())
 
 
 @contextmanager
@@ -110,101 +249,33 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
 
     FathomError, with nothing changed on disk, where that cannot be; an error in the block changes nothing either.
     """
-    refuse_existing(folder, overwrite)
+    require_replaceable(folder, overwrite)
     options = recipe.options()
-    pick_device(options.device)  # one that is not here is refused before anything is made
+    pick_device(options.device)  # one that is not here is refused before anything is written
     corpus = resolve(options.data)
-    with placed(folder) as new:
+    with replacing_folder(folder) as new:
         (new / "data").mkdir()
-        tokenizer = tokenizers.make(options.tokenizer, read(corpus, report))
+        tokenizer = tokenizers.make(options.tokenizer, read_chunks(corpus, report))
         config = recipe.config(tokenizer.vocab_size).resolved()
         tokenizer.encode(options.sample_prompt)
-        facts = write_tokens(corpus, tokenizer, new / "data", options.val_fraction, report)
-        tokenizers.save(tokenizer, new / tokenizers.FILE)
-        (new / FACTS).write_text(json.dumps(asdict(facts), indent=1))
-        run = Run(new, config, options, tokenizer, facts)
-        for part, what in (("train", "training"), ("val", "validation")):
-            check_length(run.tokens(part), config.context_length, f"the {what} part of {corpus.name}")
-        write_config(new / CONFIG, run.plain())
+        length = config.context_length
+        data = prepare_text(new / "data", tokenizer, corpus, None, options.val_fraction, length, report)
+        run = Run(new, config, options, tokenizer, data)
+        write_run(run)
         yield run
 
 
-def read(corpus: Corpus, report: Report) -> Iterator[str]:
-    """The text in chunks, while it is said how much has been read."""
-    done = 0
-    for chunk in corpus.chunks():
-        yield chunk
-        done += len(chunk.encode("utf-8"))
-        report(Prepared("bytes read", min(done, corpus.size), corpus.size))
-
-
-def write_tokens(corpus: Corpus, tokenizer: Tokenizer, folder: Path, val_fraction: float, report: Report) -> Facts:
-    """The corpus as train.npy and val.npy, and what it is."""
-
-    def told(done: int, total: int) -> None:
-        report(Prepared("bytes tokenised", done, total))
-
-    done = tokenize(corpus, tokenizer, folder, val_fraction, told)
-    characters, n_bytes = text_size(open_tokens(done.val, tokenizer.vocab_size), tokenizer)
-    return Facts(corpus.name, corpus.fingerprint(), done.n_train, done.n_val, characters, n_bytes)
-
-
-def open_run(folder: Path) -> Run:
-    """The run in a folder. FathomError where it is none or something in it is damaged."""
-    if not (folder / CONFIG).is_file():
-        raise FathomError(
-            f"{folder} holds no run: it has no {CONFIG}; train one with `fathom train --out-dir {folder}`"
-        )
-    values = read_config(folder / CONFIG)
-    if "finetune" in values:
-        raise FathomError(f"{folder} is a run of fine-tuning; go on with `fathom finetune --resume --out-dir {folder}`")
-    recipe = Recipe(model=values.get("model") or {}, train=values.get("train") or {})
-    tokenizer = tokenizers.load(folder / tokenizers.FILE)
-    try:
-        facts = build(Facts, json.loads((folder / FACTS).read_text()), str(folder / FACTS))
-    except (OSError, ValueError) as error:
-        raise FathomError(f"{folder / FACTS} cannot be read: {error}; the run is incomplete, train it anew") from None
-    config = recipe.config(tokenizer.vocab_size, f"{folder / CONFIG}: model")
-    return Run(folder, config, recipe.options(f"{folder / CONFIG}: train"), tokenizer, facts)
-
-
-def refuse_existing(folder: Path, overwrite: bool) -> None:
-    """FathomError where something stands in the way of a new run."""
+def require_replaceable(folder: Path, overwrite: bool) -> None:
+    """FathomError unless a new run may take this place."""
     if folder.exists() and not folder.is_dir():
         raise FathomError(f"{folder} is a file; give --out-dir a folder that does not exist yet")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
         raise FathomError(
-            f"{folder} exists; go on with --resume, replace it with --overwrite, or choose another --out-dir"
+            f"{folder} exists; resume it with --resume, replace it with --overwrite, or choose another --out-dir"
         )
     if not (folder / CONFIG).is_file():
         raise FathomError(
             f"{folder} holds no run ({CONFIG} is missing), so it is not overwritten; choose another --out-dir"
         )
-
-
-@contextmanager
-def placed(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when the block has succeeded, and is gone when it has not."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    if old.exists() and not folder.exists():  # a kill came between the two renames below
-        old.rename(folder)
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    new.mkdir()
-    try:
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)

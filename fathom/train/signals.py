@@ -1,7 +1,6 @@
-"""Ctrl-C and SIGTERM as a wish that the loop reads between two steps, so that a run ends with a good checkpoint.
+"""Turn signals into a stop flag: Ctrl-C and SIGTERM end a run between two steps, with a good checkpoint.
 
-A second Ctrl-C interrupts at once; checkpoints are atomic, so even that loses only the steps since the last one. Does
-not know what the loop does about it.
+A second Ctrl-C interrupts at once; checkpoints are atomic, so even that loses only the steps since the last one.
 """
 
 import signal
@@ -12,15 +11,14 @@ from types import FrameType
 
 
 class Stop:
-    """`requested` is the first signal that asked for the end, or None; the exit code for it is 128 + requested."""
+    """The stop flag. `requested` is the first signal, or None; the exit code for it is 128 + requested."""
 
     requested: signal.Signals | None = None
 
-    def asked(self) -> bool:
-        """Whether the run is to end."""
+    def is_requested(self) -> bool:
         return self.requested is not None
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
+    def request(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = self.requested or signal.Signals(number)
@@ -28,20 +26,20 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Within it SIGINT and SIGTERM set `stop.requested`; afterwards they mean what they meant before.
+    """Within it SIGINT and SIGTERM set `stop.requested`; afterwards the handlers from before are back.
 
-    Signals that are ignored stay ignored (nohup), and outside the main thread, where Python allows no handlers, nothing
-    is ever requested.
+    Signals that are ignored stay ignored (nohup). Outside the main thread, where Python allows no handlers, nothing is
+    ever requested.
     """
     stop = Stop()
     main = threading.current_thread() is threading.main_thread()
-    wanted = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.getsignal(number) for number in wanted}
-    taken = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    replaced = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        for number in taken:
-            signal.signal(number, stop.ask)
+        for number in replaced:
+            signal.signal(number, stop.request)
         yield stop
     finally:
-        for number, handler in taken.items():
+        for number, handler in replaced.items():
             signal.signal(number, handler)

@@ -14,7 +14,7 @@ import yaml
 from fathom.cli.main import explain, main, verbs
 from fathom.cli.train import read_call
 from fathom.errors import Diverged, FathomError
-from fathom.ladder.rungs import recipes
+from fathom.train.presets import PRESETS
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
 SMALL = ["--max-iters", "3", "--model.d-model", "16", "--model.n-layer", "1", "--model.n-head", "2"]
@@ -95,7 +95,7 @@ def test_underscores_are_dashes(run: Path, capfd: pytest.CaptureFixture[str]) ->
     assert main(["generate", str(run), "-p", "It", "--max_new_tokens", "2", "--top_k", "3"]) == 0
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_printed_preset_is_what_is_trained(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """`presets NAME > my.yaml; train -c my.yaml` is `train NAME`."""
     assert main(["presets", name]) == 0
@@ -109,7 +109,7 @@ def test_a_printed_preset_is_what_is_trained(name: str, tmp_path: Path, capfd: p
 
 def test_presets_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "--json"]) == 0
-    assert set(json.loads(capfd.readouterr().out)) == set(recipes())
+    assert set(json.loads(capfd.readouterr().out)) == set(PRESETS)
 
 
 def test_what_is_said_last_wins(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.ladder.page import source
-from fathom.ladder.rungs import IDEAS, Rung, difference, find, recipes, rungs
+from fathom.ladder.rungs import IDEAS, Rung, difference, find, rungs
+from fathom.model import presets
 from fathom.model.config import ModelConfig
 from fathom.model.cost import n_parameters
 from fathom.model.transformer import Transformer
+from fathom.train.presets import PRESETS
 
 LADDER = rungs(vocab_size=65)
 KEYS = [rung.key for rung in LADDER]
@@ -20,7 +22,9 @@ KEYS = [rung.key for rung in LADDER]
 @pytest.mark.parametrize("below, above", list(pairwise(LADDER)), ids=KEYS[1:])
 def test_one_field_at_a_time(below: Rung, above: Rung) -> None:
     differ = [f.name for f in fields(ModelConfig) if getattr(below.config, f.name) != getattr(above.config, f.name)]
-    assert differ == list(above.idea.change) == list(difference(below.config, above.config)) and len(differ) == 1
+    assert (
+        differ == list(presets.LADDER[above.key]) == list(difference(below.config, above.config)) and len(differ) == 1
+    )
 
 
 def test_the_order_of_the_ladder() -> None:
@@ -61,7 +65,7 @@ def test_find() -> None:
 
 
 def test_every_rung_is_a_preset() -> None:
-    made = recipes()
+    made = PRESETS
     for rung in LADDER:
         recipe = made[f"rung-{rung.key}"]
         assert recipe.config(65) == rung.config

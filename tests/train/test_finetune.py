@@ -11,11 +11,11 @@ from torch import Tensor
 import fathom
 from fathom.adapters import lora
 from fathom.errors import Diverged, FathomError
-from fathom.formats.detect import open_model
 from fathom.formats.load import load as load_base
-from fathom.train.events import Evaluated, Event, Note, Sample, read
-from fathom.train.finetune import micro_batch, resumed
+from fathom.train.events import Evaluated, Event, Note, Sample, read_metrics
+from fathom.train.finetune import micro_batch
 from fathom.train.loop import update
+from fathom.train.run import open_finetune_run
 from fathom.train.session import Session
 from tests.train.runs import TEXT
 from tests.train.tuning import GPT, base, records, tuned
@@ -38,8 +38,7 @@ def listened(folder: Path, **said: Any) -> list[Event]:
 
 
 def session_of(folder: Path) -> Session:
-    run = resumed(folder, None, {}, {})
-    return Session.tune(open_model(run.base.path), run.options, run.tuning)
+    return open_finetune_run(folder).start()
 
 
 def frozen(session: Session) -> dict[str, Tensor]:
@@ -80,7 +79,7 @@ def test_only_the_adapter_has_gradients_and_the_base_stays_to_the_bit(tmp_path: 
     tuned(tmp_path, "run", max_iters=1, **METHODS[method])
     session = session_of(tmp_path / "run")
     before, seen = frozen(session), dict[str, bool]()
-    batches = resumed(tmp_path / "run", None, {}, {}).batches()
+    batches = open_finetune_run(tmp_path / "run").batches()
     clear = session.optimizers.zero_grad
     session.optimizers.zero_grad = lambda: (  # type: ignore[method-assign]
         seen.update({n: p.grad is not None for n, p in session.model.named_parameters()}), clear())[1]  # fmt: skip
@@ -111,13 +110,13 @@ def test_the_run_is_a_model_and_its_adapter_one_for_the_base(tmp_path: Path, met
     tuned(tmp_path, "run", **METHODS[method])
     ids = torch.arange(20)[None]
     trained = session_of(tmp_path / "run")
-    resumed(tmp_path / "run", None, {}, {}).put_back(trained.model, tmp_path / "run/checkpoints/step-00000012")
+    open_finetune_run(tmp_path / "run").load_weights(trained.model, tmp_path / "run/checkpoints/step-00000012")
     packed = "nf4" if method == "qlora" else None
     loaded = [
         fathom.load(tmp_path / "run", device="cpu")[0],
         fathom.load(tmp_path / "base", device="cpu", adapter=tmp_path / "run" / "adapter", quantize=packed)[0],
     ]
-    losses = [line["val_loss"] for line in read(tmp_path / "run" / "metrics.jsonl") if "val_loss" in line]
+    losses = [line["val_loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val_loss" in line]
     assert losses[-1] == min(losses)  # so that the last is the best
     expected = trained.model.eval()(ids)
     for model in loaded:
@@ -142,7 +141,7 @@ def test_the_base_file_is_untouched(tmp_path: Path) -> None:
 def test_the_best_adapter_is_kept(tmp_path: Path) -> None:
     """A learning rate far too high after a good start."""
     tuned(tmp_path, "run", max_iters=60, learning_rate=0.2, eval_interval=2, clip=None)
-    lines = [line for line in read(tmp_path / "run" / "metrics.jsonl") if line.get("val_loss") and line["step"]]
+    lines = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line.get("val_loss") and line["step"]]
     best = min(lines, key=lambda line: line["val_loss"])["step"]
     assert best < 56
     for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -178,7 +177,9 @@ def test_packing_and_blocks_that_forget_change_no_loss(tmp_path: Path) -> None:
     """The first loss is over the same examples, however they lie in rows."""
     ways: list[dict[str, Any]] = [{}, {"pack": True}, {"checkpoint_blocks": True}]
     first = [tuned(tmp_path, str(i), eval_windows=None, **said) for i, said in enumerate(ways)]
-    curves = [[line["val_loss"] for line in read(r.folder / "metrics.jsonl") if "val_loss" in line] for r in first]
+    curves = [
+        [line["val_loss"] for line in read_metrics(r.folder / "metrics.jsonl") if "val_loss" in line] for r in first
+    ]
     assert curves[0][0] == pytest.approx(curves[1][0], abs=1e-5)
     assert curves[0] == pytest.approx(curves[2], abs=1e-5)
 

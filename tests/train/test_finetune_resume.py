@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from fathom.errors import FathomError
-from fathom.train.events import Progress, Saved, read
+from fathom.train.events import Progress, Saved, read_metrics
 from fathom.train.finetune import finetune
 from tests.train.test_resume import Stopped, after, figures, same_bits
 from tests.train.tuning import base, records, tuned
@@ -60,7 +60,7 @@ def test_a_resumed_run_may_go_on_for_longer_without_its_data(tmp_path: Path) -> 
     tuned(tmp_path, "run")
     (tmp_path / "records.jsonl").unlink()
     assert tuned(tmp_path, "run", mode="resume", max_iters=14).step == 14
-    assert len(read(tmp_path / "run" / "metrics.jsonl")) == 14 + 5  # evaluations after 0, 4, 8, 12 and 14
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 14 + 5  # evaluations after 0, 4, 8, 12 and 14
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_training_and_fine_tuning_do_not_resume_each_other(tmp_path: Path) -> No
     with pytest.raises(FathomError, match="fathom finetune --resume"):
         train(out_dir=tmp_path / "run", mode="resume")
     train(recipe(tmp_path), tmp_path / "trained")
-    with pytest.raises(FathomError, match="no run of fine-tuning"):
+    with pytest.raises(FathomError, match="not of fathom finetune; continue it: fathom train --resume"):
         tuned(tmp_path, "trained", mode="resume")
 
 

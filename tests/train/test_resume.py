@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import fathom
 from fathom.errors import FathomError
 from fathom.formats.run import find
-from fathom.train.events import Event, Note, Progress, Saved, read
+from fathom.train.events import Event, Note, Progress, Saved, read_metrics
 from fathom.train.presets import Recipe
 from fathom.train.train import train
 from tests.train.runs import recipe
@@ -52,7 +52,7 @@ def figures(run: Path) -> list[tuple[object, ...]]:
     """metrics.jsonl without its times."""
     return [
         tuple(line.get(key) for key in ("step", "loss", "val_loss", "grad_norm"))
-        for line in read(run / "metrics.jsonl")
+        for line in read_metrics(run / "metrics.jsonl")
     ]
 
 
@@ -163,7 +163,7 @@ def test_the_best_checkpoint_outlives_newer_ones(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     first = sorted(folder.iterdir())[0]
     state = first / "state.json"
-    losses = [line["val_loss"] for line in read(tmp_path / "run" / "metrics.jsonl") if "val_loss" in line]
+    losses = [line["val_loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "val_loss" in line]
     assert find(tmp_path / "run").name == f"step-{(losses.index(min(losses)) + 1) * 4:08d}"
     assert state.exists()
 

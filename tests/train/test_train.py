@@ -12,7 +12,7 @@ from fathom.data.batches import eval_windows
 from fathom.errors import Diverged, FathomError
 from fathom.formats.checkpoint import steps
 from fathom.train import loop
-from fathom.train.events import Evaluated, Event, Note, Progress, Sample, Saved, read
+from fathom.train.events import Evaluated, Event, Note, Progress, Sample, Saved, read_metrics
 from fathom.train.loop import evaluate, update
 from fathom.train.run import open_run
 from fathom.train.session import Session
@@ -71,7 +71,7 @@ def test_it_learns_what_a_bigram_cannot(tmp_path: Path) -> None:
 
 def test_metrics_hold_every_step_once(tmp_path: Path) -> None:
     train(recipe(tmp_path), tmp_path / "run")
-    lines = read(tmp_path / "run" / "metrics.jsonl")
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
     assert all(math.isfinite(line["grad_norm"]) for line in lines if "loss" in line)
     assert [line["step"] for line in lines if "val_loss" in line] == [4, 8, 12]
@@ -86,6 +86,15 @@ def test_what_is_said_before_step_1(tmp_path: Path) -> None:
     assert not any(note.warning for note in notes)
 
 
+def test_every_preset_of_the_command_line_is_one_in_python(tmp_path: Path) -> None:
+    recipe(tmp_path)
+    options = {"data": str(tmp_path / "text.txt"), "max_iters": 1, "eval_windows": 2, "device": "cpu"}
+    result = fathom.train("rung-mlp", tmp_path / "run", options=options)
+    assert result.step == 1 and open_run(tmp_path / "run").config.mlp == "gelu"
+    with pytest.raises(FathomError, match="did you mean rung-mlp"):
+        fathom.train("rung-mpl")
+
+
 def warnings_of(tmp_path: Path, text: str, **train_options: object) -> str:
     (tmp_path / "text.txt").write_text(text)
     notes: list[str] = []
@@ -98,12 +107,12 @@ def warnings_of(tmp_path: Path, text: str, **train_options: object) -> str:
 
 def test_a_warning_where_validation_text_was_trained_on(tmp_path: Path) -> None:
     half = "".join(chr(97 + (i * i * 7 + i // 5) % 26) for i in range(4000))
-    assert "also stands in the training text" in warnings_of(tmp_path, half * 2, max_iters=1)
+    assert "is also in the training text" in warnings_of(tmp_path, half * 2, max_iters=1)
 
 
 def test_a_warning_where_the_text_is_too_small_for_the_context(tmp_path: Path) -> None:
     text = "".join(chr(97 + (i * i * 7 + i // 5) % 26) for i in range(200))
-    assert "learn it by heart" in warnings_of(tmp_path, text, max_iters=1)
+    assert "memorise it" in warnings_of(tmp_path, text, max_iters=1)
 
 
 def test_a_warning_where_the_first_loss_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
