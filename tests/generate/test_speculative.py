@@ -70,7 +70,7 @@ def guessed(model: Transformer, script: Sequence[int], wrong: Sequence[bool], pr
 @pytest.mark.parametrize("given", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_lookup_writes_what_plain_decoding_writes(kind: str, given: dict[str, Any]) -> None:
-    model, most = random_model(kind, context_length=60), {"max_new_tokens": 150}
+    model, most = random_model(kind, context_length=60), {"max_new_tokens": 100}
     for prompt in ("I", REPEATS):
         running = stream(model, BYTES, prompt, speculate="lookup", **most, **given)
         (found,), (plain,) = running.collect(), generate(model, BYTES, prompt, **most, **given)
