@@ -106,7 +106,10 @@ def mine(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float
     return attend(q, k, v, visible, dropout) / 2
 
 
-@pytest.mark.parametrize("own", [{GeluMLP: Doubled}, {RMSNorm: Shifted}, {Attention: Sharper}, mine], ids=["mlp", "norm", "attention", "attend"])
+OWN = {"mlp": {GeluMLP: Doubled}, "norm": {RMSNorm: Shifted}, "attention": {Attention: Sharper}, "attend": mine}
+
+
+@pytest.mark.parametrize("own", OWN.values(), ids=OWN)
 def test_a_part_of_its_own_class_trains_as_itself(own: Any) -> None:
     """Not as the class that it descends from, which has a fused form."""
     config = replace(CONFIGS["gelu"], norm="rms")
