@@ -1,6 +1,6 @@
 """JSON from strangers: an object whose every field is the kind that was asked for, or one line with file and field.
 
-Stricter than `fields`, which reads what people type: here "12" is no number and true is not 1. Knows no format.
+Stricter than `fields`, which reads what people type: here "12" is no number and true is not 1.
 """
 
 import json

@@ -1,8 +1,8 @@
 """LoRA: y = W x + scale b a x. W stays frozen; only a (rank, in) and b (out, rank) are trained.
 
 Hu et al. 2021, section 4.1, with scale = alpha / rank. A layer is wrapped from outside, and the deltas of its active
-adapters add up. DoRA (Liu et al. 2024, eq. 5) and PiSSA (Meng et al. 2024, section 3) add a delta to W as LoRA does
-and leave W itself alone, so that all can be enabled, weighted and merged alike. Does not know models or files.
+adapters add up. DoRA (Liu et al. 2024, eq. 5) and PiSSA (Meng et al. 2024, section 3) add a delta to W as LoRA does and
+leave W itself alone, so that all can be enabled, weighted and merged alike.
 """
 
 from collections.abc import Iterable, Mapping

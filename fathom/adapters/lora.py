@@ -1,7 +1,7 @@
 """The adapters of a model: added, enabled, weighted, merged, removed; several at once, or another for each row.
 
 Everything happens from outside, on layers by their names. All deltas add up: W + sum of weight_i delta_i, so what one
-delta is made of plays no part here. Does not know files or training.
+delta is made of plays no part here.
 """
 
 import contextlib

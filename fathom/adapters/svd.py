@@ -2,7 +2,7 @@
 
 Truncated to r terms it is the best matrix of rank r (Eckart & Young 1936). Three ways to compute it: exactly; of a
 product B A from its factors; by random sampling, with the error that leaves (Halko et al. 2011). Then what singular
-values and directions say, and what they would be by chance. Energy is squared singular values. Does not know models.
+values and directions say, and what they would be by chance. Energy is squared singular values.
 """
 
 from dataclasses import dataclass

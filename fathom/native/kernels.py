@@ -1,7 +1,7 @@
 """The native kernels as functions of tensors: attention, NF4 to floats, and the fused passes of a bf16 training step.
 
 `attention` and `unpack_nf4` return None where native code does not apply, and the caller computes with torch; the fused
-passes are for tensors that `can_fuse` accepts. Does not know modules, models or gradients.
+passes are for tensors that `can_fuse` accepts.
 """
 
 import ctypes

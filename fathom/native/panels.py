@@ -1,7 +1,7 @@
 """Weights in panels of 16 rows, the arena that holds them, and their product with one or many vectors (panels.h).
 
 A panel is 16 rows of 4-byte words, transposed. One word holds 1 weight in fp32, 2 in bf16, 4 codes in int8 and 8 in
-int4. Does not know modules or models.
+int4.
 """
 
 import mmap
