@@ -1,6 +1,6 @@
 """The batch of a step as the model reads it: in micro-batches, on its device, prepared while the last one is computed.
 
-Whatever has to be counted or searched for is done here, on the host, so that no step waits for the device to tell.
+Targets are counted and located here, on the host, so that no step has to wait for the device.
 """
 
 from collections.abc import Callable

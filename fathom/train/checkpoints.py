@@ -96,20 +96,16 @@ def optimizer_state(optimizers: Sequence[Optimizer], named: Named) -> tuple[dict
 
     Per parameter `{name}/{key}`, for example `blocks.0.attn.q.weight/exp_avg`; learning rates and the like are JSON.
     """
-    names = {parameter: name for name, parameter in named}
-    tensors: dict[str, Tensor] = {}
+    names, tensors = {parameter: name for name, parameter in named}, dict[str, Tensor]()
     groups = []
     for index, group in enumerate(_groups(optimizers)):
         settings = {key: value for key, value in group.items() if key not in ("params", *MACHINE)}
         saved = {key: _freeze(value, f"groups/{index}/{key}", tensors) for key, value in settings.items()}
         groups.append({"parameters": [_name(names, parameter) for parameter in group["params"]], "settings": saved})
-    state = {
-        _name(names, parameter): {
-            key: _freeze(value, f"{_name(names, parameter)}/{key}", tensors) for key, value in entries.items()
-        }
-        for optimizer in optimizers
-        for parameter, entries in optimizer.state.items()
-    }
+    state = {}
+    for parameter, entries in (item for optimizer in optimizers for item in optimizer.state.items()):
+        name = _name(names, parameter)
+        state[name] = {key: _freeze(value, f"{name}/{key}", tensors) for key, value in entries.items()}
     return tensors, {"groups": groups, "state": state}
 
 
@@ -122,32 +118,32 @@ def load_optimizer_state(
     """
     names = {parameter: name for name, parameter in named}
     groups = list(_groups(optimizers))
-    _require_same_parameters([[_name(names, p) for p in group["params"]] for group in groups], saved["groups"])
+    saved_names = [set(group["parameters"]) for group in saved["groups"]]
+    _require_same_parameters([{_name(names, p) for p in group["params"]} for group in groups], saved_names)
     _require_same("tensor", set(_references(saved)), set(tensors))
     for group, stored in zip(groups, saved["groups"]):
         for key, value in stored["settings"].items():
             group[key] = _thaw(value, tensors, getattr(group.get(key), "device", torch.device("cpu")))
     for optimizer in optimizers:
         optimizer.state.clear()
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                entries = saved["state"].get(names[parameter])
-                if entries is not None:
-                    optimizer.state[parameter] = {
-                        key: _strided(_thaw(value, tensors, _device(key, group, parameter)), parameter)
-                        for key, value in entries.items()
-                    }
+        for group, parameter in ((each, p) for each in optimizer.param_groups for p in each["params"]):
+            if (entries := saved["state"].get(names[parameter])) is not None:
+                optimizer.state[parameter] = {
+                    key: _strided(_thaw(value, tensors, _device(key, group, parameter)), parameter)
+                    for key, value in entries.items()
+                }
 
 
 def random_states() -> dict[str, Any]:
     """The state of every global random generator, as plain JSON: torch on CPU and each CUDA device, Python, NumPy."""
-    numpy_state = np.random.get_state(legacy=False)
-    return {
+    states = {
         "torch": _hex(torch.get_rng_state()),
         "cuda": [_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
-        "python": _to_lists(random.getstate()),
-        "numpy": _to_lists(numpy_state),
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
     }
+    plain: dict[str, Any] = json.loads(json.dumps(states, default=np.ndarray.tolist))
+    return plain
 
 
 def restore_random_states(states: Mapping[str, Any]) -> list[str]:
@@ -224,10 +220,9 @@ def _references(saved: Any) -> Iterator[str]:
                 yield from _references(item)
 
 
-def _require_same_parameters(groups: list[list[str]], saved: list[dict[str, Any]]) -> None:
-    stored = [entry["parameters"] for entry in saved]
-    _require_same("parameter", {n for names in stored for n in names}, {n for names in groups for n in names})
-    if [set(names) for names in stored] != [set(names) for names in groups]:
+def _require_same_parameters(groups: list[set[str]], saved: list[set[str]]) -> None:
+    _require_same("parameter", set().union(*saved), set().union(*groups))
+    if saved != groups:
         raise FathomError(
             "optimizer state: the parameters are grouped in another way than when it was saved; "
             "resume with the optimizer and weight-decay options of the run"
@@ -250,15 +245,3 @@ def _hex(state: Tensor) -> str:
 
 def _unhex(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def _to_lists(value: Any) -> Any:
-    """Tuples and arrays as lists."""
-    match value:
-        case dict():
-            return {key: _to_lists(item) for key, item in value.items()}
-        case tuple() | list():
-            return [_to_lists(item) for item in value]
-        case np.ndarray() | np.generic():
-            return value.tolist()
-    return value

@@ -132,12 +132,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def curves(lines: list[dict[str, Any]]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """(step, training loss) and (step, validation loss) of a run."""
-    return (
-        [(line["step"], line["loss"]) for line in lines if "loss" in line],
-        [(line["step"], line["val_loss"]) for line in lines if "val_loss" in line],
-    )
+def loss_curves(path: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """(step, training loss) and (step, validation loss) of a metrics file."""
+    lines = read_metrics(path)
+    training = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    return training, [(line["step"], line["val_loss"]) for line in lines if "val_loss" in line]
 
 
 def require_tensorboard() -> Any:
@@ -160,9 +159,9 @@ class TensorBoard:
     def __call__(self, event: Event) -> None:
         match event:
             case Progress():
-                self.writer.add_scalar("loss/train", event.loss, event.step)
-                self.writer.add_scalar("learning_rate", event.learning_rate, event.step)
-                self.writer.add_scalar("grad_norm", event.grad_norm, event.step)
+                values = {"loss/train": event.loss, "learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
+                for name, value in values.items():
+                    self.writer.add_scalar(name, value, event.step)
             case Evaluated():
                 self.writer.add_scalar("loss/val", event.loss, event.step)
 

@@ -22,7 +22,7 @@ FROZEN_BYTES = 2**25  # of logits held where none is computed twice: the matrix 
 
 
 def next_token_loss(model: Transformer, batch: MicroBatch, at_once: int = AT_ONCE) -> Tensor:
-    """() the sum of -ln p(target) over the targets of a micro-batch. Logits are computed only where there is one."""
+    """() the sum of -ln p(target) over the targets of a micro-batch. Logits are computed for those only."""
     targets, x = batch.targets, model.hidden(batch.ids, batch.past).flatten(0, 1)  # (n,), (b * t, d)
     x = x if batch.places is None else x.index_select(0, batch.places)  # (n, d)
     rows = max(1, at_once // model.config.vocab_size)

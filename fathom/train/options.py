@@ -176,11 +176,6 @@ class TrainOptions:
             raise FathomError(problem)
 
     @property
-    def accumulation(self) -> int:
-        """Forward passes per step."""
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
-
-    @property
     def warmup(self) -> int:
         """Steps over which the learning rate rises."""
         return min(100, self.max_iters // 6) if self.warmup_steps is None else self.warmup_steps
@@ -191,21 +186,10 @@ def train_problems(options: TrainOptions) -> list[str]:
     return _ranges(options) or _choices(options) + _contradictions(options)
 
 
-AT_LEAST: dict[str, float] = {
-    "seed": 0,
-    "max_iters": 1,
-    "batch_size": 1,
-    "micro_batch_size": 1,
-    "weight_decay": 0,
-    "muon_weight_decay": 0,
-    "warmup_steps": 0,
-    "eval_interval": 1,
-    "eval_windows": 1,
-    "sample_interval": 1,
-    "sample_tokens": 1,
-    "checkpoint_interval": 1,
-    "keep": 2,
-}
+ONE_OR_MORE = ("max_iters", "batch_size", "micro_batch_size", "eval_interval", "eval_windows", "sample_interval",
+               "sample_tokens", "checkpoint_interval")  # fmt: skip
+AT_LEAST = dict.fromkeys(("seed", "weight_decay", "muon_weight_decay", "warmup_steps"), 0) | {"keep": 2}
+AT_LEAST |= dict.fromkeys(ONE_OR_MORE, 1)
 ABOVE_ZERO = ("max_minutes", "learning_rate", "muon_learning_rate", "eps", "clip")
 FRACTIONS = ("decay_fraction", "final_fraction")
 BELOW_ONE = ("momentum",)

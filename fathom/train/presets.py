@@ -125,14 +125,7 @@ PRESETS = {
     ),
     "llama-tiny": Recipe(
         "1.1M parameters in LLaMA's form: RoPE, RMSNorm, SwiGLU, grouped queries, byte-level BPE of 1,024 tokens",
-        {
-            "d_model": 128,
-            "n_layer": 4,
-            "n_head": 4,
-            "n_kv_head": 2,
-            "context_length": 128,
-        }
-        | LLAMA_CHOICES,
+        {"d_model": 128, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "context_length": 128} | LLAMA_CHOICES,
         {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100}
         | {"sample_interval": 250},
     ),

@@ -22,7 +22,7 @@ from fathom.machine import keep_freed_memory
 from fathom.report.plot import loss_curve, save
 from fathom.train import events
 from fathom.train.checkpoints import restore, save_checkpoint
-from fathom.train.events import Evaluated, Event, Metrics, Progress, Report, Sample, broadcast, silent
+from fathom.train.events import Evaluated, Event, Metrics, Progress, Report, Sample, broadcast, loss_curves, silent
 from fathom.train.loop import fit
 from fathom.train.options import TrainOptions
 from fathom.train.preflight import preflight
@@ -143,7 +143,7 @@ def write_sample(run: Run, session: Session) -> str:
 
 def save_plot(run: Run) -> None:
     """The loss so far, as loss.png and loss.svg."""
-    training, validation = events.curves(events.read_metrics(run.folder / METRICS))
+    training, validation = loss_curves(run.folder / METRICS)
     for kind in ("png", "svg"):
         figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
         save(figure, run.folder / f"loss.{kind}")
@@ -151,7 +151,7 @@ def save_plot(run: Run) -> None:
 
 def result(run: Run, session: Session, stop: Stop) -> Result:
     """How it ended."""
-    training, validation = events.curves(events.read_metrics(run.folder / METRICS))
+    training, validation = loss_curves(run.folder / METRICS)
     last = validation[-1][1] if validation else None
     return Result(
         folder=run.folder,
@@ -166,20 +166,8 @@ def result(run: Run, session: Session, stop: Stop) -> Result:
     )
 
 
-MAY_CHANGE = (  # of TrainOptions, when a run is resumed
-    "max_iters",
-    "max_minutes",
-    "eval_interval",
-    "sample_interval",
-    "sample_tokens",
-    "sample_prompt",
-    "checkpoint_interval",
-    "keep",
-    "tensorboard",
-    "device",
-    "compile",
-    "checkpoint_blocks",
-)
+MAY_CHANGE = ("max_iters", "max_minutes", "eval_interval", "sample_interval", "sample_tokens", "sample_prompt", "keep",
+              "checkpoint_interval", "tensorboard", "device", "compile", "checkpoint_blocks")  # fmt: skip
 
 
 def with_options(run: R, declared: Mapping[str, Any]) -> R:

@@ -27,6 +27,13 @@ def test_targets_are_found_where_they_are() -> None:
         assert (targets[rows] != IGNORED).sum() == len(part.targets)
 
 
+@pytest.mark.parametrize(("batch", "micro", "passes"), [(12, None, 1), (12, 12, 1), (12, 4, 3), (12, 1, 12)])
+def test_accumulation_is_derived(batch: int, micro: int | None, passes: int) -> None:
+    session = Session.start(CONFIG, TrainOptions(batch_size=batch, micro_batch_size=micro, device="cpu"))
+    parts = session.prepare(torch.zeros(batch, 11, dtype=torch.int64)).parts
+    assert [len(part.ids) for part in parts] == [batch // passes] * passes
+
+
 def test_only_rows_of_several_texts_keep_them_apart() -> None:
     ids, documents = torch.zeros(2, 4, dtype=torch.int64), torch.tensor([[0, 0, 1, 1], [0, 0, 0, -1]])
     first, second = micro_batches(Batch(ids, ids, documents), 1).parts

@@ -31,14 +31,6 @@ def test_unquoted_on_and_off_in_yaml(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "micro", "passes"),
-    [(12, None, 1), (12, 12, 1), (12, 4, 3), (12, 1, 12)],
-)
-def test_accumulation_is_derived(batch: int, micro: int | None, passes: int) -> None:
-    assert TrainOptions(batch_size=batch, micro_batch_size=micro).accumulation == passes
-
-
-@pytest.mark.parametrize(
     ("iters", "given", "warmup"), [(2000, None, 100), (300, None, 50), (10, None, 1), (300, 7, 7), (300, 0, 0)]
 )
 def test_warmup_follows_from_the_steps(iters: int, given: int | None, warmup: int) -> None:
