@@ -19,6 +19,7 @@ from torch import Tensor
 from fathom.bench import probes, works
 from fathom.bench.bench import weight_bytes
 from fathom.bench.shapes import random_model
+from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.cost import cache_bytes, training_bytes, training_flops
 from fathom.model.presets import GPT2, LLAMA2_7B
@@ -202,8 +203,9 @@ def slowest_kernels(task: Task, step: Callable[[], object], count: int = 15) -> 
 
 def decode(task: Task, scheme: str | None) -> None:
     """One sequence of LLaMA 2 7B's shape, random weights: 128 tokens read, 64 written, in several ways."""
-    from fathom.backend.cuda_graph import Recorded
-    from fathom.backend.matvec import FewRows, choose_ways, few_rows
+    from fathom.backend.cuda_graph import RecordedStep
+    from fathom.backend.inference import InferenceModel, cache_for
+    from fathom.backend.matvec import use_matvec
 
     config = replace(LLAMA2_7B, **SMALL, d_ff=96) if task.tiny else LLAMA2_7B
     copy = copy_speed(task)
@@ -223,24 +225,19 @@ def decode(task: Task, scheme: str | None) -> None:
         if not difference <= 5e-2:
             raise RuntimeError(f"{name}: logits differ by {difference:.2g} from the plain model's, allowed are 0.05")
 
-    def measure(name: str, compiled: bool) -> None:
-        step = Recorded(model, 1, prompt.shape[1] + new, compiled)
-        difference = logit_difference(step, prompt, tokens, expected)
-        report(name, seconds(task, lambda: write(step, prompt, new), 5) / new, difference)
+    def measure(name: str) -> None:
+        prepared = InferenceModel(model, RecordedStep)
+        cache = cache_for(prepared, 1, prompt.shape[1] + new)
+        difference = logit_difference(prepared, cache, prompt, tokens, expected)
+        report(name, seconds(task, lambda: write(prepared, cache, prompt, new), 5) / new, difference)
 
     count = tokens.shape[1]
     report("plain", seconds(task, lambda: greedy(model, prompt, count), 3) / count, 0.0)
-    measure("recorded", False)
-    if few_rows(model):
-        task.report("ways", choose_ways(model, lambda run: 1000 * seconds(task, run, 20, cold=True)))
-        measure("recorded, own kernels", False)
-        if task.left > 60:
-            measure("recorded, own kernels, compiled", not task.tiny)
-        for name, part in list(model.named_modules()):
-            if isinstance(part, FewRows):
-                model.set_submodule(name, part.base)
-    if scheme is None and task.left > 60:
-        measure("recorded, compiled", not task.tiny)
+    measure("recorded")
+    if why_not := use_matvec(model):
+        task.report("own kernels", why_not)
+    else:
+        measure("recorded, own kernels")  # as `fathom generate` runs it
 
 
 @torch.no_grad()
@@ -254,22 +251,22 @@ def greedy(model: Transformer, prompt: Tensor, new: int) -> tuple[Tensor, Tensor
     return torch.cat([*chosen, logits.argmax(-1, keepdim=True)], 1), logits
 
 
-def logit_difference(step: Any, prompt: Tensor, tokens: Tensor, expected: Tensor) -> float:
+@torch.no_grad()
+def logit_difference(model: Transformer, cache: KVCache, prompt: Tensor, tokens: Tensor, expected: Tensor) -> float:
     """Relative difference of the last logits from the plain model's after the same tokens."""
-    step.forget()
-    step.read(prompt)
+    model.hidden(prompt, cache)
     for token in tokens[:, :-1].split(1, dim=1):
-        logits = step.step(token)
+        logits = model(token, cache)[:, -1]
     return ((logits - expected).float().norm() / expected.float().norm()).item()
 
 
-def write(step: Any, prompt: Tensor, new: int) -> Tensor:
+@torch.no_grad()
+def write(model: Transformer, cache: KVCache, prompt: Tensor, new: int) -> Tensor:
     """The tokens after a prompt that is in the cache already: reading it does not count, so it is read once."""
-    step.cache.place.fill_(prompt.shape[1])
-    step.length = prompt.shape[1]
+    cache.rewind(prompt.shape[1])
     ids = prompt[:, -1:]
     for _ in range(new):
-        ids = step.step(ids).argmax(-1, keepdim=True)
+        ids = model(ids, cache)[:, -1].argmax(-1, keepdim=True)
     return ids
 
 

@@ -21,7 +21,7 @@ import torch
 from measure import machine
 from torch import Tensor, nn
 
-from fathom.backend.inference import quicken
+from fathom.backend.inference import prepare_for_inference
 from fathom.bench.shapes import SHAPES
 from fathom.generate.generate import stream
 from fathom.model.transformer import Transformer
@@ -103,7 +103,7 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = load(call.tokenizer)
     model = Transformer(CONFIG).to(DTYPES[call.dtype]).eval()
-    model = model if call.plain else quicken(model)
+    model = model if call.plain else prepare_for_inference(model)
     prose = tokenizer.encode(call.text.read_text(encoding="utf-8")[:20_000])
     source, edited = (tokenizer.encode(text) for text in module_and_edit())
     settings = {"dtype": call.dtype, "native": not call.plain, **machine(call.threads)}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fathom.adapters import peft
 from fathom.adapters.peft_config import CONFIG, read_config
+from fathom.backend.inference import prepare_for_inference
 from fathom.errors import FathomError
 from fathom.formats import config_file
 from fathom.formats.load import load as load_model
@@ -51,13 +52,15 @@ def load(
     quantize: str | None = None,
     rope_scaling: str | None = None,
     adapter: Adapters | None = None,
+    for_inference: bool = False,
 ) -> tuple[Transformer, Tokenizer | None]:
     """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
 
     path: a run folder or checkpoint (a run of fine-tuning is its base with its best adapter), a folder of Hugging Face
     or Meta, a .safetensors, .pth, .gguf or llama2c file, or a hub id. dtype: auto (as stored), fp32, bf16 or fp16.
     quantize: int8, int4 or nf4. rope_scaling: KIND:FACTOR. adapter: a folder of peft's, or several, which are then all
-    enabled: their deltas add up. FathomError where there is no such model or adapter, they are damaged, or do not
+    enabled: their deltas add up. for_inference: prepared to generate as fast as this machine can, and for nothing else
+    (fathom/backend/inference.py). FathomError where there is no such model or adapter, they are damaged, or do not
     belong together.
     """
     if not adapter and (run := adapted_run(path)) is not None:
@@ -72,7 +75,7 @@ def load(
                 " trained",
                 stacklevel=2,
             )
-    return model.eval(), tokenizer
+    return prepare_for_inference(model) if for_inference else model.eval(), tokenizer
 
 
 def adapter_names(folders: Sequence[Path]) -> dict[str, Path]:

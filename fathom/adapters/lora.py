@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fathom.adapters.layer import ActiveAdapters, Dora, Layer, Lora, LoraLinear, Weight, features, new_adapter
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.targets import layers, select
-from fathom.backend.inference import QuickTransformer
+from fathom.backend.inference import InferenceModel
 from fathom.errors import FathomError, near
 from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
@@ -50,7 +50,7 @@ def add(model: Transformer, options: LoraOptions, name: str = "default", seed: i
 def require_available(model: Transformer, name: str) -> None:
     """FathomError where an adapter of this name cannot be added."""
     active_adapters(model).require_unmerged()
-    if isinstance(model, QuickTransformer):
+    if isinstance(model, InferenceModel):
         raise FathomError("the model is prepared for inference; add adapters first, then prepare it")
     if name in names(model) or not name.isidentifier() or hasattr(nn.ModuleDict, name):
         raise FathomError(

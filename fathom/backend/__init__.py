@@ -1,10 +1,10 @@
-"""The same model, faster, for inference: leaves and whole steps exchanged from outside, held equal to the plain ones.
+"""The same model, faster: parts exchanged from outside, and tests that compare them with the plain ones.
 
-inference.py         a model made ready: every linear layer in panels, all blocks in one native call
-training  Norms and MLPs of a frozen model in bf16, in one pass forward and one backward, keeping only what en
-linear.py          the linear layer whose weights lie in panels
-step.py            the model as native code reads it, and the call
-cuda_graph.py           on a GPU: one decode step as a graph
-matvec.py          on a GPU: matrix times few vectors
-matvec_triton.py   its kernel
+inference      a model prepared for inference: fast linear layers, and all blocks in one step
+linear         on a CPU: the linear layer whose weights lie in panels
+step           on a CPU: all blocks in one native call
+cuda_graph     on a GPU: a step as a CUDA graph
+matvec         on a GPU: linear layers for few rows
+matvec_triton  their kernels
+training       bf16 on a CPU in fused passes, and recomputation of blocks
 """

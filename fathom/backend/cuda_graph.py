@@ -1,128 +1,138 @@
-"""One step of writing as one recorded piece of work: a GPU is given it whole, not kernel by kernel.
+"""Decoding on a GPU: one more token of each row is a CUDA graph, launched whole and not kernel by kernel.
 
-A step of a large model is some hundred kernels of microseconds; asking for each from Python takes longer than they do.
-A recording (a CUDA graph) does the same work on the same memory every time, so nothing in it may depend on how many
-tokens there are: here the clock of the cache is a tensor, and attention sees all places, those to come masked.
+A step of a large model is some hundred kernels of microseconds each; launching them from Python takes longer than they
+do. A graph repeats the same work on the same memory, so nothing in it may depend on the number of tokens so far: the
+position is a tensor, and attention reads the whole cache, with what is still to come masked.
 """
 
-from collections.abc import Callable
+import weakref
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fathom.errors import ContextOverflow
-from fathom.model.cache import NoCache
+from fathom.backend.matvec import MatvecInt4, MatvecLinear
+from fathom.errors import FathomError
+from fathom.model.attention import Attention, attend, attend_fused
+from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
-from fathom.model.transformer import Transformer
+from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
+from fathom.model.norm import LayerNorm, RMSNorm
+from fathom.model.position import LearnedPosition, NoPosition, Rope
+from fathom.model.swap import kind_of, what_is
+from fathom.model.transformer import Add, Block, Replace, Transformer
+from fathom.quant.linear import QuantLinear
 
-WARM_UP = 3  # steps before the recording: kernels are chosen, compiled and loaded by the first
+WARM_UP = 3  # passes before a recording: the first ones choose, compile and load kernels
 ALIGN = 64  # masked attention on a GPU wants a number of keys that is a multiple of 8; whole tiles are better still
+RECORDABLE = {  # parts that do the same whenever they run; others may decide anew in Python, which a graph never runs
+    *(nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList, nn.Linear, MatvecLinear, QuantLinear, MatvecInt4),
+    *(Block, Add, Replace, Attention, GeluMLP, Relu2MLP, SwigluMLP, LayerNorm, RMSNorm),
+    *(NoPosition, LearnedPosition, Rope),
+}
 
 
-class StaticCache(NoCache):
-    """A KVCache whose clock lies on the device: each pass runs the same kernels on the same memory.
+class StaticCache(KVCache):
+    """A KVCache over which one more token runs the same kernels on the same memory, however many came before.
 
-    `length` is not known to the host; `advance` moves `place`, the place of the next token. The caller sees to it that
-    no more than `capacity` tokens come.
+    `place` (): `length` on the device. Passes of several tokens run as over any KVCache.
     """
 
-    def __init__(
-        self, config: ModelConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        config = config.resolved()
-        shape = (batch, config.n_kv_head, capacity, config.head_dim)
-        self.place = torch.zeros((), dtype=torch.int64, device=device)
-        super().__init__(device)
-        self.span = torch.arange(capacity, device=device)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
+    recording: "Recording | None" = None  # of a step over this memory
 
-    def advance(self, t: int) -> None:
-        self.place += t
+    def __init__(self, config: ModelConfig, batch: int, length: int, *others: Any, **named: Any) -> None:
+        super().__init__(config, batch, -(-length // ALIGN) * ALIGN, *others, **named)
+        self.span = torch.arange(self.capacity, device=self.device)
+        self.place = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.capacity = length
 
-    def positions(self, t: int) -> Tensor:  # (t,)
-        return self.place + torch.arange(t, device=self.device)
+    def positions(self, t: int) -> Tensor:
+        if t != 1:
+            return super().positions(t)
+        clock = self.place[None]  # (1,), or (b, 1) where rows are padded
+        return clock if self.padding is None else (clock - self.padding).clamp(min=0)
 
-    def visible(self, t: int) -> Tensor:
-        """(t, capacity): a query sees itself and what came before it, of all the places there are."""
-        return self.span <= self.positions(t)[:, None]
+    def visible(self, t: int) -> Tensor | None:
+        """Of one token: (1, all places of the store), or (b, 1, 1, all places) where rows are padded."""
+        if t != 1:
+            return super().visible(t)
+        seen = self.span <= self.place
+        return seen[None] if self.padding is None else (seen & (self.span >= self.padding))[:, None, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k and v (b, g, t, c) of the next t tokens; returns those of all places (b, g, capacity, c)."""
-        places = self.positions(k.shape[2])
-        self.keys[layer].index_copy_(2, places, k)
-        self.values[layer].index_copy_(2, places, v)
-        return self.keys[layer], self.values[layer]
+        """Store k and v (b, g, t, c); returns those so far (b, g, s, c), and for one token those of all places."""
+        if k.shape[2] != 1:
+            return super().append(layer, k, v)
+        self.require_room(1)
+        for stored, new in zip(self.store[layer], (k, v)):
+            stored.index_copy_(2, self.place[None], new.detach().to(stored.dtype))
+        return self.store[layer, 0], self.store[layer, 1]
+
+    def advance(self, t: int) -> None:
+        super().advance(t)
+        self.place.fill_(self.length)
+
+    def rewind(self, length: int) -> None:
+        super().rewind(length)
+        self.place.fill_(length)
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self.recording = None  # of memory that is no longer in use
 
 
-class Recorded:
-    """The logits that a model gives for one more token of each row, recorded once and then played back.
+class RecordedStep:
+    """`hidden` of a model for one more token of each row: recorded at the first step over a cache, then replayed."""
 
-    compiled: also let torch.compile fuse what stands between the matrix products; takes a minute for a large model.
-    Anywhere but on a CUDA device nothing is recorded, and each step runs as it is.
-    """
+    status, cache = "CUDA graphs", StaticCache
 
-    def __init__(self, model: Transformer, batch: int, length: int, compiled: bool = False) -> None:
-        weight = model.embed.weight
-        self.model, self.limit, self.length = model.eval(), length, 0
-        self.cache = StaticCache(model.config, batch, -(-length // ALIGN) * ALIGN, weight.dtype, weight.device)
-        self.ids = torch.zeros(batch, 1, dtype=torch.int64, device=weight.device)  # what a step reads
-        self.logits = torch.empty(0)  # (b, V), what it says
-        run = torch.compile(self.forward, dynamic=False, fullgraph=True) if compiled else self.forward
-        self.play: Callable[[], object] = lambda: self.say(run)
-        if weight.is_cuda:
-            self.play = self.record()
+    def __init__(self, model: Transformer) -> None:
+        """FathomError, in one line, where a part of the model cannot be recorded."""
+        for name, part in model.named_modules():
+            if name and kind_of(part) not in RECORDABLE:
+                raise FathomError(what_is(name, part))
+        for layer, block in enumerate(model.blocks):
+            if block.attn.attend not in (attend, attend_fused):
+                raise FathomError(f"blocks.{layer}.attn calls a function of its own")
+        self.model = weakref.ref(model)  # which holds this step
 
-    def forward(self, ids: Tensor) -> Tensor:  # (b, t) -> (b, V)
-        return self.model.unembed(self.model.hidden(ids, self.cache)[:, -1])
-
-    def say(self, run: Callable[[Tensor], Tensor]) -> None:
-        self.logits = run(self.ids)
+    def takes(self, ids: Tensor, cache: KVCache) -> bool:
+        return isinstance(cache, StaticCache) and ids.shape == (cache.store.shape[2], 1)
 
     @torch.no_grad()
-    def record(self) -> Callable[[], object]:
-        """Play the step a few times, then once more for the recording; the clock stands at 0 afterwards."""
-        side = torch.cuda.Stream(self.ids.device)
-        side.wait_stream(torch.cuda.current_stream(self.ids.device))
+    def __call__(self, ids: Tensor, cache: StaticCache) -> Tensor:
+        """ids (b, 1) -> (b, 1, d), and the cache advanced by 1."""
+        cache.require_room(1)
+        if not ids.is_cuda:  # there is nothing to record on: each step runs as it is
+            return self.hidden(ids, cache)
+        if cache.recording is None or cache.recording.step is not self:
+            cache.recording = Recording(self, ids, cache)
+        return cache.recording(ids, cache)
+
+    def hidden(self, ids: Tensor, cache: StaticCache) -> Tensor:
+        model = self.model()
+        assert model is not None
+        return Transformer.hidden(model, ids, cache)
+
+
+class Recording:
+    """A CUDA graph of one step over one cache, whose memory it reads and writes."""
+
+    def __init__(self, step: RecordedStep, ids: Tensor, cache: StaticCache) -> None:
+        self.step, self.ids, self.graph, length = step, ids.clone(), torch.cuda.CUDAGraph(), cache.length
+        side = torch.cuda.Stream(ids.device)
+        side.wait_stream(torch.cuda.current_stream(ids.device))
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self.play()
-        torch.cuda.current_stream(self.ids.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.play()
-        self.cache.place.zero_()
-        return graph.replay
+                step.hidden(self.ids, cache)
+                cache.rewind(length)
+        torch.cuda.current_stream(ids.device).wait_stream(side)
+        with torch.cuda.graph(self.graph):
+            self.hidden = step.hidden(self.ids, cache)
+        cache.rewind(length)
 
-    @torch.no_grad()
-    def read(self, ids: Tensor) -> Tensor:  # (b, t) -> (b, V)
-        """The logits after a prompt, which is read as it is. ContextOverflow where it is too long."""
-        self.admit(ids.shape[1])
-        return self.forward(ids)
-
-    @torch.no_grad()
-    def step(self, ids: Tensor) -> Tensor:  # (b, 1) -> (b, V)
-        """The logits after one more token of each row; valid until the next step."""
-        self.admit(1)
+    def __call__(self, ids: Tensor, cache: StaticCache) -> Tensor:
         self.ids.copy_(ids)
-        self.play()
-        return self.logits
-
-    def greedy(self, prompt: Tensor, n: int) -> Tensor:  # (b, t) -> (b, n)
-        """The likeliest tokens, one after another; the host never waits for the device."""
-        chosen = [self.read(prompt).argmax(-1, keepdim=True)]
-        while len(chosen) < n:
-            chosen.append(self.step(chosen[-1]).argmax(-1, keepdim=True))
-        return torch.cat(chosen, 1)
-
-    def forget(self) -> None:
-        """Start again with nothing read."""
-        self.cache.place.zero_()
-        self.length = 0
-
-    def admit(self, t: int) -> None:
-        """Count t more tokens. ContextOverflow where they do not fit."""
-        self.length += t
-        self.model.position.check_length(self.length)
-        if self.length > self.limit:
-            raise ContextOverflow(f"{self.length} tokens are needed and there is room for {self.limit}; make it longer")
+        self.graph.replay()
+        cache.advance(1)  # in the graph the clock moved to where it was recorded; the host's is the one that counts
+        return self.hidden.clone()

@@ -1,79 +1,126 @@
-"""A model made ready for inference on a CPU: its linear layers in panels, and all blocks in one native call.
+"""A model prepared for inference: fast linear layers put in from outside, and a step that computes all blocks at once.
 
-The model that is given is taken apart leaf by leaf, so that no weight is in memory twice. Without native code, or for
-what it does not cover, everything runs as before. Does not know files or text.
+On a CPU the linear layers become panels and a step is one native call; on a GPU they read their weights once and a step
+is a CUDA graph. Where a part has no such form, or there is no compiler, the blocks run one by one as in any model.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from fathom.backend.linear import FLOATS, PanelLinear
-from fathom.backend.step import Step, makes_steps
+from fathom.backend.step import PLAIN_ATTENTION, NativeStep, attend_natively
 from fathom.errors import FathomError
-from fathom.model.attention import attend_fused
+from fathom.model.attention import Attention
 from fathom.model.cache import KVCache, NoCache
+from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
-from fathom.native.kernels import attention
 from fathom.native.panels import Arena, from_float, from_groups, panel_bytes
 from fathom.quant.linear import QuantLinear
 from fathom.quant.scheme import Packed
 from fathom.quant.schemes import scheme_named
 
-# Attention of a quickened model for many tokens: natively where nothing is padded, else in the model's own way.
-
-
-def attend_natively(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
-    """`attend` of the model, for inference: shapes as there."""
-    z = attention(q, k, v) if visible is None and dropout == 0 else None
-    return attend_fused(q, k, v, visible, dropout) if z is None else z
-
-
 PACKED = ("int8", "int4")  # number formats that lie in panels as they are
 ROWS = 4096  # of a matrix that are packed at a time
 
 
-def quicken(model: Transformer) -> Transformer:
-    """The same model, for inference alone; the one that was given is used up. On other devices it comes back as it is.
+class Step(Protocol):
+    """`Transformer.hidden` over a cache in one piece."""
 
-    Logits are those of the plain model up to rounding: fp32 and bf16 weights within what their format rounds to
-    anyway; int8 and int4 weights meet x in 8 bits. Where the blocks are int8 or int4, `unembed` becomes int8.
+    @property
+    def status(self) -> str:
+        """What computes it, for users."""
+
+    @property
+    def cache(self) -> type[KVCache]:
+        """The kind of cache that it reads."""
+
+    def takes(self, ids: Tensor, cache: KVCache) -> bool:
+        """Whether it computes this pass; all others are for the blocks."""
+
+    def __call__(self, ids: Tensor, cache: Any) -> Tensor:
+        """ids (b, t) -> (b, t, d), and the cache advanced by t."""
+
+
+def prepare_for_inference(model: Transformer) -> Transformer:
+    """The same model, for inference alone: converted in place, so discard the original. One in fp16 on a CPU, without
+    native code or on another kind of device is returned as it is.
+
+    Logits are those of the plain model up to rounding: fp32 and bf16 weights within the rounding of their format; int8
+    and int4 weights meet x in 8 bits on a CPU. Where the blocks are int8 or int4, `unembed` becomes int8 there.
     """
-    if model.embed.weight.device.type != "cpu" or model.embed.weight.dtype not in FLOATS:
+    weight = model.embed.weight
+    if isinstance(model, InferenceModel):
         return model
-    if library("panels") is None or library("step") is None:
+    if weight.is_cuda:
+        from fathom.backend.cuda_graph import RecordedStep
+        from fathom.backend.matvec import use_matvec
+
+        why_not = use_matvec(model)
+        return InferenceModel(model.requires_grad_(False), RecordedStep, why_not and f"no matvec kernels: {why_not}")
+    if not weight.is_cpu or weight.dtype not in FLOATS or library("panels") is None or library("step") is None:
         return model
-    kinds = {name: kind for name, part in model.named_modules() if (kind := kind_of(part))}
+    use_panels(model)
+    plain = [name for name in parts(model, Attention) if model.get_submodule(name).attend in PLAIN_ATTENTION]
+    swap(model, attend=attend_natively, names=plain)
+    return InferenceModel(model.requires_grad_(False), NativeStep)
+
+
+def use_panels(model: Transformer) -> None:
+    """Exchange the linear layers one by one, so that no two weights are in memory twice."""
+    kinds = {name: kind for name in parts(model, nn.Linear, QuantLinear) if (kind := kind_of_panels(model, name))}
     if "unembed" in kinds and any(kind in PACKED for kind in kinds.values()):  # one with adapters stays as it is
         kinds["unembed"] = "int8"
     arena = Arena(sum(panel_bytes(kind, sizes(model.get_submodule(name))) for name, kind in kinds.items()))
     for name, kind in kinds.items():
-        model.set_submodule(name, in_panels(model.get_submodule(name), kind, arena))
-    for block in model.blocks:
-        block.attn.attend = attend_natively if block.attn.attend is attend_fused else block.attn.attend
-    return QuickTransformer(model.requires_grad_(False))
+        new = dict.fromkeys((nn.Linear, QuantLinear), lambda part, kind=kind: in_panels(part, kind, arena))
+        swap(model, new, names=[name])
 
 
-class QuickTransformer(Transformer):
-    """A Transformer whose `hidden` takes a short way over a cache. Whoever looks gets the long one.
+class InferenceModel(Transformer):
+    """A Transformer whose `hidden` is a step where there is one, and its blocks one by one elsewhere.
 
-    Its weights stay where they are and as they are, for native code knows their places. It can be copied.
+    Its weights stay where they are and as they are, as native code and graphs have their addresses. It can be copied.
     """
 
-    step: Step | None
+    prepared: Step | None
 
-    def __init__(self, model: Transformer) -> None:
-        nn.Module.__init__(self)  # the parts are there: nothing is made anew
+    def __init__(self, model: Transformer, make_step: Callable[[Transformer], Step], note: str = "") -> None:
+        """make_step: raises FathomError, with the part that it does not support, where there is no step."""
+        nn.Module.__init__(self)  # takes over the parts of the model, and makes none
         self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
         self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
+        self.make_step, self.note = make_step, note
         self.eval().prepare()
 
     def prepare(self) -> None:
-        """Take the short way if every part is as native code knows it."""
-        self.step = Step(self) if makes_steps(self) else None
+        """Make the step for the parts as they are now."""
+        self.parts = parts_in_use(self)
+        modules = [part for part in self.parts if isinstance(part, nn.Module)]
+        self.hooks = [hooks for part in modules for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        self.prepared, self.reason = None, ""
+        try:
+            self.prepared = self.make_step(self)
+        except FathomError as error:
+            self.reason = str(error)
+
+    @property
+    def step(self) -> Step | None:
+        """What computes in place of the blocks; None where it would not do what they do: a part has been exchanged for
+        an unknown one, or has hooks."""
+        if self.parts != parts_in_use(self):
+            self.prepare()
+        return None if any(self.hooks) else self.prepared
+
+    @property
+    def status(self) -> str:
+        """What computes, in one line."""
+        step = self.step
+        reason = self.reason or "a part has hooks"
+        return ", ".join(filter(None, [step.status if step else f"block by block, as {reason}", self.note]))
 
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         step = self.step
@@ -82,41 +129,61 @@ class QuickTransformer(Transformer):
         self.position.check_length(cache.length + ids.shape[1])
         return step(ids, cache)
 
-    def set_submodule(self, target: str, module: nn.Module, strict: bool = False) -> None:
-        super().set_submodule(target, module, strict)
-        self.prepare()
-
     def train(self, mode: bool = True) -> Self:
         if mode:
-            raise FathomError("a model made ready for inference cannot be trained; load it anew for that")
+            raise FathomError("a model prepared for inference cannot be trained; load it again for that")
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to`, `float`, `cuda` and their kind do: nothing if all stays as it is, else it is refused."""
+        """What `to`, `float`, `cuda` and the like do: refused where anything would change."""
         now = self.embed.weight.new_empty(0)
         new = fn(now)
         if (new.dtype, new.device) != (now.dtype, now.device):
             raise FathomError(
-                f"a model made ready for inference stays in {str(now.dtype)[6:]} on {now.device}; load it anew for"
+                f"a model prepared for inference stays in {str(now.dtype)[6:]} on {now.device}; load it again for"
                 f" {str(new.dtype)[6:]} on {new.device}"
             )
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: part for name, part in vars(self).items() if name != "step"}  # it knows places in memory
+        of_these_parts = ("prepared", "parts", "hooks")
+        return {name: part for name, part in vars(self).items() if name not in of_these_parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.prepare()
 
 
-def kind_of(part: nn.Module) -> str | None:
-    """Which panels a part becomes as it is; None: it stays what it is."""
+def parts_in_use(model: Transformer) -> list[object]:
+    """All parts that `hidden` runs through, what attention calls, and the classes of all: what a step is made for."""
+    result: list[object] = [part for name, part in model._modules.items() if name != "unembed"]
+    result += model.position._modules.values()
+    for block in model.blocks:  # written out, as it runs for every token
+        own = block._modules
+        attn, mlp = own["attn"], own.get("mlp")
+        result += own.values()
+        result += attn._modules.values()  # type: ignore[union-attr]
+        result += own["join"]._modules.values()  # type: ignore[union-attr]
+        if mlp is not None:
+            result += mlp._modules.values()
+        result += (block, vars(attn).get("attend"))
+    return [*result, *map(type, result)]
+
+
+def cache_for(model: Transformer, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
+    """An empty cache in the model's format and place, of the kind that its step takes."""
+    step, weight = (model.step if isinstance(model, InferenceModel) else None), model.embed.weight
+    kind = KVCache if step is None else step.cache
+    return kind(model.config, batch, length, padding, weight.dtype, weight.device)
+
+
+def kind_of_panels(model: Transformer, name: str) -> str | None:
+    """Which panels a linear layer becomes as it is; None: it stays what it is."""
+    part = model.get_submodule(name)
     if isinstance(part, QuantLinear):
         return part.scheme.name if part.scheme.name in PACKED else None
-    if type(part) is not nn.Linear or part.weight.dtype not in FLOATS:
-        return None
-    return "bf16" if part.weight.dtype == torch.bfloat16 else "fp32"
+    assert isinstance(part, nn.Linear)
+    return {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(part.weight.dtype)
 
 
 def sizes(part: nn.Module) -> tuple[int, int]:
@@ -124,16 +191,15 @@ def sizes(part: nn.Module) -> tuple[int, int]:
     return part.out_features, part.in_features
 
 
-def in_panels(part: nn.Module, kind: str, arena: Arena) -> PanelLinear:
-    """The layer with its weights in the arena; a float matrix that is to be small becomes int8 on the way."""
-    assert isinstance(part, nn.Linear | QuantLinear)
+def in_panels(part: nn.Linear | QuantLinear, kind: str, arena: Arena) -> PanelLinear:
+    """The layer with its weights in the arena; a float matrix that is to be int8 is packed on the way."""
     if isinstance(part, nn.Linear) and kind not in PACKED:
         return PanelLinear(from_float(part.weight, part.bias, arena), part.bias)
-    codes = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
-    return PanelLinear(from_groups(kind, codes, sizes(part), part.bias, arena), part.bias)
+    fields = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
+    return PanelLinear(from_groups(kind, fields, sizes(part), part.bias, arena), part.bias)
 
 
 def packed(weight: Tensor) -> Packed:
-    """A matrix in int8, some rows at a time, as whole it would take many times its memory."""
+    """A matrix in int8, some rows at a time: as a whole it would take many times its memory."""
     pieces = [scheme_named("int8").quantize(rows) for rows in weight.detach().split(ROWS)]
     return {field: torch.cat([piece[field] for piece in pieces]) for field in ("codes", "scales")}

@@ -1,7 +1,4 @@
-"""A linear layer for inference whose weights lie in panels: y = x W^T + b by native code.
-
-Takes the place of an nn.Linear or of a packed one, from outside. Gives no gradients. Does not know the model.
-"""
+"""A linear layer for inference whose weights lie in panels: y = x W^T + b by native code. Gives no gradients."""
 
 from typing import Any
 
@@ -26,7 +23,7 @@ class PanelLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix (out, in), worked out for whoever asks."""
+        """The matrix (out, in), computed from the panels."""
         return self.panels.matrix()
 
     @property
@@ -46,7 +43,7 @@ class PanelLinear(nn.Module):
         return self.panels.product(x)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """The matrix under its own name where it is what the model was loaded with, else under that of its panels."""
+        """The matrix, as `weight` where it is as it was loaded, and as `panels` where it was packed."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + ("weight" if self.panels.scales is None else "panels")] = self.weight
 

@@ -1,8 +1,8 @@
-"""y = W x on a GPU for one x: every weight is read once, 16 bytes at a time, and meets its number of x in registers.
+"""y = W x on a GPU for one x: every weight is read once, 16 bytes at a time, and multiplied in registers. Needs triton.
 
-Each program takes ROWS rows of W and a piece of each at a time; the second axis of programs are the rows of x. W lies
-in floats as nn.Linear has it, or in 4 bits as quant/int4 packs it: a group's 16 bytes hold q + 8 of its numbers i in
-the low halves and i + 16 in the high ones. Needs triton, and knows nothing but pointers.
+Each program takes ROWS rows of W and BLOCK numbers (in 4 bits: groups) of each at a time; the second axis of programs
+are the rows of x. W lies in floats as nn.Linear has it, or in 4 bits as quant/integer.py packs it: a group's 16 bytes
+hold q + 8 of its numbers i in the low halves and i + 16 in the high ones.
 """
 
 import triton

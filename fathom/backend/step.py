@@ -1,48 +1,90 @@
-"""The model as native code reads it: the structures of native/step.h, filled from the modules.
+"""One native call for all blocks of a model: the structures of native/step.h, filled from its modules.
 
-One call reads some tokens over a KVCache and gives what `Transformer.hidden` gives. Only pointers are handed over; the
+A call reads some tokens over a KVCache and returns what `Transformer.hidden` does. Only pointers are passed; the
 tensors stay the model's and the cache's.
 """
+
+import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from fathom.backend.linear import FLOATS, PanelLinear
+from fathom.backend.training import FusedGeluMLP, FusedRMSNorm, FusedSwigluMLP, RecomputedBlock, attend_bf16
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.model.attention import Attention
+from fathom.model.attention import Attention, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
 from fathom.model.norm import LayerNorm, RMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
-from fathom.model.transformer import Block, Transformer
-from fathom.native.build import library
+from fathom.model.swap import kind_of, what_is
+from fathom.model.transformer import Add, Block, Replace, Transformer
+from fathom.native.build import library, status
 from fathom.native.interface import OK, UNSUPPORTED, Layer, Linear, MlpKind, Model, Norm, NormKind, Pass, PositionKind
+from fathom.native.kernels import attention
 from fathom.native.panels import Panels, address
 
 AT_ONCE = 128  # tokens that go through the model in one call, which nobody can interrupt
 IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
-# The parts that step.cpp computes, by exact type: a subclass may compute something else.
-NORMS = {nn.Identity: NormKind.NONE, LayerNorm: NormKind.LAYER, RMSNorm: NormKind.RMS}
+# What step.cpp computes, by exact class: another one may compute something else, even if it descends from one of these.
+NORMS = {
+    nn.Identity: NormKind.NONE,
+    LayerNorm: NormKind.LAYER,
+    RMSNorm: NormKind.RMS,
+    FusedRMSNorm: NormKind.RMS,
+}
 MLPS = {
-    type(None): MlpKind.NONE,
     GeluMLP: MlpKind.GELU,
+    FusedGeluMLP: MlpKind.GELU,
     Relu2MLP: MlpKind.RELU2,
     SwigluMLP: MlpKind.SWIGLU,
+    FusedSwigluMLP: MlpKind.SWIGLU,
 }
 POSITIONS = {NoPosition: PositionKind.NONE, LearnedPosition: PositionKind.LEARNED, Rope: PositionKind.ROPE}
+RESIDUAL = {Add: True, Replace: False}
+ROLES: dict[str, Collection[type[nn.Module]]] = {
+    "embed": {nn.Embedding},
+    "position": POSITIONS,
+    "position.table": {nn.Embedding},
+    "dropout": {nn.Dropout},
+    "final_norm": NORMS,
+    "blocks": {nn.ModuleList},
+    "block": {Block, RecomputedBlock},
+    "block.attn": {Attention},
+    "block.mlp": MLPS,
+    "block.join": RESIDUAL,
+    "block.join.dropout": {nn.Dropout},
+    **dict.fromkeys(("block.attn_norm", "block.mlp_norm", "block.attn.q_norm", "block.attn.k_norm"), NORMS),
+    **{f"block.attn.{name}": {PanelLinear} for name in ("q", "k", "v", "out")},
+    **{f"block.mlp.{name}": {PanelLinear} for name in ("gate", "up", "down")},
+}
 
 
-class Step:
+def attend_natively(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+    """`attend_fused` for inference, natively where no row is padded; shapes as there."""
+    z = attention(q, k, v) if visible is None and dropout == 0 else None
+    return attend_fused(q, k, v, visible, dropout) if z is None else z
+
+
+PLAIN_ATTENTION = (attend_fused, attend_bf16, attend_natively)  # one function, computed in three ways
+
+
+class NativeStep:
     """`hidden` of one model whose linear layers lie in panels. Holds what the native side points to."""
 
+    cache = KVCache
+
     def __init__(self, model: Transformer) -> None:
+        """FathomError, in one line, where a part of the model is none that native code computes."""
+        require_native(model)
         self.kept: list[Tensor | Panels] = []
-        self.dtype, self.width = model.embed.weight.dtype, model.config.d_model
+        self.dtype, self.width, self.status = model.embed.weight.dtype, model.config.d_model, status()
         self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks))
         config, position = model.config, model.position
         sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff)
-        mlp = MLPS[type(model.blocks[0].mlp)] if len(model.blocks) else MlpKind.NONE
-        kinds = (mlp, POSITIONS[type(position)], config.residual, self.dtype == torch.bfloat16)
+        mlp, residual = next(map(kinds_of_block, model.blocks), (MlpKind.NONE, False))
+        kinds = (mlp, POSITIONS[type(position)], residual, self.dtype == torch.bfloat16)
         table = position.table.weight if isinstance(position, LearnedPosition) else None
         rows = (config.vocab_size, 0 if table is None else len(table))
         frequency, scale = (
@@ -133,22 +175,23 @@ def norms(block: Block) -> list[nn.Module]:
     return [block.attn_norm, mlp_norm, block.attn.q_norm, block.attn.k_norm]
 
 
-def makes_steps(model: Transformer) -> bool:
-    """Whether native code computes every part: all linear layers of the blocks are in panels, and all other parts have
-    the exact types that step.cpp implements."""
-    position, blocks = model.position, list(model.blocks)
-    tables = [model.embed, *([position.table] if isinstance(position, LearnedPosition) else [])]
-    attention = [part for block in blocks for part in (block.attn.q, block.attn.k, block.attn.v, block.attn.out)]
-    others = [part for block in blocks if block.mlp is not None for part in block.mlp.children()]
-    linears = all(isinstance(part, PanelLinear) for part in attention + others)
-    every_norm = [model.final_norm, *(norm for block in blocks for norm in norms(block))]
-    mlps = {type(block.mlp) for block in blocks}
-    exact = type(position) in POSITIONS and all(type(norm) in NORMS for norm in every_norm)
-    exact = exact and len(mlps) <= 1 and mlps <= MLPS.keys()
-    exact = exact and all(type(block) is Block and type(block.attn) is Attention for block in blocks)
-    return linears and exact and all(readable(part, model.embed.weight.dtype) for part in tables)
+def kinds_of_block(block: Block) -> tuple[MlpKind, bool]:
+    """The MLP that native code runs, and whether the block adds to the residual stream: one for all blocks."""
+    return MlpKind.NONE if block.mlp is None else MLPS[type(block.mlp)], RESIDUAL[type(block.join)]
 
 
-def readable(table: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether native code can look a vector up in this table."""
-    return type(table) is nn.Embedding and table.weight.dtype == dtype and table.weight.is_contiguous()
+def require_native(model: Transformer) -> None:
+    """FathomError where native code does not compute a part: it is of another class, or its weights lie elsewhere."""
+    dtype = model.embed.weight.dtype
+    for name, part in model.named_modules():
+        if not name or name.startswith("unembed"):  # these run in Python
+            continue
+        if kind_of(part) not in ROLES.get(re.sub(r"^blocks\.\d+", "block", name), ()):
+            raise FathomError(what_is(name, part))
+        if isinstance(part, nn.Embedding) and not (part.weight.dtype == dtype and part.weight.is_contiguous()):
+            raise FathomError(f"{name} has its numbers in another order or format")
+    for layer, block in enumerate(model.blocks):
+        if block.attn.attend not in PLAIN_ATTENTION:
+            raise FathomError(f"blocks.{layer}.attn calls a function of its own")
+        if kinds_of_block(block) != kinds_of_block(model.blocks[0]):
+            raise FathomError(f"blocks.{layer} is not like blocks.0")

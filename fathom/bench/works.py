@@ -18,7 +18,7 @@ from torch import Tensor
 from fathom.adapters import lora
 from fathom.adapters.load import load
 from fathom.adapters.options import LoraOptions
-from fathom.backend.inference import quicken
+from fathom.backend.inference import cache_for, prepare_for_inference
 from fathom.bench.options import UNCOUNTED, BenchOptions
 from fathom.bench.probes import seconds, settle
 from fathom.errors import FathomError
@@ -105,7 +105,7 @@ CHUNK = GenerateOptions.prefill_chunk
 
 def prepare(model: Transformer) -> Transformer:
     """The model as generation runs it: prepared for inference."""
-    return quicken(model)
+    return prepare_for_inference(model)
 
 
 @torch.no_grad()
@@ -159,8 +159,7 @@ def read(model: Transformer, cache: KVCache, ids: Tensor) -> Tensor:
 
 
 def empty_cache(model: Transformer, rows: int, length: int) -> KVCache:
-    weight = model.embed.weight
-    return KVCache(model.config, rows, length, dtype=weight.dtype, device=weight.device)
+    return cache_for(model, rows, length)
 
 
 def random_ids(model: Transformer, rows: int, length: int) -> Tensor:

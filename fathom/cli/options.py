@@ -107,26 +107,30 @@ def generation_options(function: F) -> F:
 def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
     """The model of a call prepared for inference, its tokenizer, and a line that says how it runs."""
     from fathom.adapters.load import load
+    from fathom.backend.inference import InferenceModel
     from fathom.formats.load import needed
     from fathom.native.build import library, status
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
     network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    tokenizer, line, quick = needed(tokenizer, model), describe_run(network, call), prepared(network, call)
-    in_use = f", {status()}" if quick is not network or library("step") is None else ""
-    return quick, tokenizer, line + in_use
+    tokenizer, line, network = needed(tokenizer, model), describe_run(network, call), prepared(network, call)
+    if isinstance(network, InferenceModel):
+        line += f", {network.status}"
+    elif library("step") is None:
+        line += f", {status()}"
+    return network, tokenizer, line
 
 
 def prepared(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
     """The model prepared for inference; with --no-cache the plain model, which is the reference."""
-    from fathom.backend.inference import quicken
+    from fathom.backend.inference import prepare_for_inference
     from fathom.native.build import will_compile
 
     if not call["cache"]:
         return network
     if network.embed.weight.is_cpu and will_compile("panels", "step", "attention"):
         click.echo("compiling native code for this machine: once, and kept", err=True)
-    return quicken(network)
+    return prepare_for_inference(network)
 
 
 def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fathom.backend.inference import cache_for
 from fathom.errors import ContextOverflow, FathomError
 from fathom.generate.options import GenerateOptions, PastContext
 from fathom.machine import free_memory
@@ -155,7 +156,7 @@ class Cached:
         config = self.model.config
         fits(config, rows, self.capacity, self.dtype, self.device)
         self.cache = KVCache(config, 0, 0)  # free the old one first
-        return KVCache(config, batch, self.capacity, padding, self.dtype, self.device)
+        return cache_for(self.model, batch, self.capacity, padding)
 
 
 def fits(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:

@@ -13,12 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fathom.backend.inference import cache_for
 from fathom.errors import FathomError
 from fathom.generate.context import fits
 from fathom.generate.options import GenerateOptions
 from fathom.generate.sampling import Chooser, Chosen, Draw, Samplers, draw, evaluating, finite, pick, probabilities
 from fathom.generate.text import Row
-from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -156,7 +156,7 @@ class DraftModel:
         self.room = min(longest, model.config.context_length)
         self.device, dtype = model.embed.weight.device, model.embed.weight.dtype
         fits(model.config, 1, self.room, dtype, self.device)
-        self.cache = KVCache(model.config, 1, self.room, dtype=dtype, device=self.device)
+        self.cache = cache_for(model, 1, self.room)
         self.kept: list[int] = []  # the tokens in the cache
         self.start = 0  # of what is in view
 

@@ -19,6 +19,7 @@ from fathom.inspect.names import Size, names
 from fathom.model import tap
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import NoCache
+from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 PLACES = {  # name (in a block: what follows blocks.L): its module, and whether it is that module's input
@@ -167,7 +168,7 @@ class Hooks:
                     watcher.attended(path, q, k, visible)
             return plain(q, k, v, visible, dropout)
 
-        self._replace(attn, "attend", attention)
+        self.undo.callback(swap(self.model, attend=attention, names=[path]).undo)
 
     def _hook_module(self, block: str, name: str) -> None:
         """Show the output of the module of this name, or the input or output that PLACES names."""

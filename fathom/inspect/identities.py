@@ -15,9 +15,10 @@ from fathom.inspect.derived import Tensors, contributions, head_result, last_str
 from fathom.inspect.edit import edit, zero
 from fathom.inspect.look import look
 from fathom.model import cost
-from fathom.model.attention import attend
+from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
 from fathom.model.position import NoPosition
+from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 
 Residuals = dict[str, float]
@@ -207,15 +208,8 @@ def grouped_equals_repeated(model: Transformer, ids: Tensor) -> Residuals:
 @torch.no_grad()
 def cost_equals_count(model: Transformer, ids: Tensor) -> Residuals:
     """The arithmetic of cost.py is what torch allocates and, on the explicit attention path, what it multiplies."""
-    plain = [block.attn.attend for block in model.blocks]
-    try:
-        for block in model.blocks:
-            block.attn.attend = attend
-        with FlopCounterMode(display=False) as counter:
-            model(ids)
-    finally:
-        for block, function in zip(model.blocks, plain):
-            block.attn.attend = function
+    with swap(model, attend=attend, names=parts(model, Attention)), FlopCounterMode(display=False) as counter:
+        model(ids)
     counted = sum(parameter.numel() for parameter in model.parameters())
     flops = sum(cost.flops(model.config, ids.shape[1], len(ids)).values())
     parameters_off = abs(cost.n_parameters(model.config) - counted)

@@ -107,6 +107,11 @@ def kind_of(part: nn.Module) -> Kind | None:
     return None if "forward" in vars(part) else type(part)
 
 
+def what_is(name: str, part: nn.Module) -> str:
+    """`blocks.0.mlp is a MyMLP`: why a part is not what somebody expects."""
+    return f"{name} is a {type(part).__name__}{' with a forward of its own' if kind_of(part) is None else ''}"
+
+
 def parts(model: nn.Module, *kinds: Kind) -> list[str]:
     """Names of the parts of exactly these kinds, in the model's order; all others are left out, and none refused."""
     return [name for name, part in model.named_modules() if kind_of(part) in kinds]
@@ -124,17 +129,17 @@ def matching(model: nn.Module, kinds: set[Kind], names: Iterable[str] | None) ->
     else:
         matches = {name: named(model, name) for name in names}
     for name, part in matches.items():
-        what = type(part).__name__
-        parent = next((kind.__name__ for kind in type(part).__mro__ if kind in kinds), None)
+        if kind_of(part) in kinds:
+            continue
+        parent = next((kind.__name__ for kind in type(part).__mro__[1:] if kind in kinds), None)
+        if type(part) in kinds:
+            raise FathomError(f"{what_is(name, part)}, which would be lost; swap its class instead of setting forward")
         if parent is None:
-            raise FathomError(f"{name} is a {what}; expected {words}; name parts of that kind")
-        if type(part) not in kinds:
-            raise FathomError(
-                f"{name} is a {what}, which descends from {parent} and may compute something else; list {what} too, or"
-                " name the parts that are meant"
-            )
-        if kind_of(part) is None:
-            raise FathomError(f"{name} has a forward of its own, set on this {what} alone; swap its class instead")
+            raise FathomError(f"{what_is(name, part)}; expected {words}; name parts of that kind")
+        raise FathomError(
+            f"{what_is(name, part)}, which descends from {parent} and may compute something else; list"
+            f" {type(part).__name__} too, or name the parts that are meant"
+        )
     return matches
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fathom.backend.inference import QuickTransformer
+from fathom.backend.inference import InferenceModel, cache_for
 from fathom.data.batches import IGNORED, Batch
 from fathom.data.corpus import resolve
 from fathom.data.examples import TrainingExample, encode_file
@@ -23,7 +23,6 @@ from fathom.data.records import RecordFile, is_record_file
 from fathom.data.text import JSON_LINES
 from fathom.data.token_file import encode_corpus, text_size
 from fathom.errors import FathomError
-from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
 
@@ -197,10 +196,9 @@ def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) 
 
 def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (1, t) -> (t, d)
     """The input of `unembed`. A model prepared for inference runs as it generates: over a cache."""
-    if not isinstance(model, QuickTransformer):
+    if not isinstance(model, InferenceModel):
         return model.hidden(ids)[0]
-    cache = KVCache(model.config, 1, ids.shape[1], dtype=model.embed.weight.dtype)
-    return model.hidden(ids, cache)[0]
+    return model.hidden(ids, cache_for(model, 1, ids.shape[1]))[0]
 
 
 def log_probabilities(model: Transformer, x: Tensor) -> Tensor:  # (n, d) -> (n, V)

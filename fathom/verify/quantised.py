@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fathom.adapters.peft import packing
-from fathom.backend.inference import PACKED, QuickTransformer, quicken
+from fathom.backend.inference import PACKED, InferenceModel, prepare_for_inference
 from fathom.data.batches import Batch
 from fathom.fields import plain
 from fathom.model.transformer import Transformer
@@ -91,10 +91,10 @@ def packed_copy(model: Transformer, scheme: str) -> Transformer:
 
 def as_generated(model: Transformer) -> Transformer:
     """A copy prepared for inference where native code computes with x in 8 bits; else the model itself."""
-    if packing(model) not in PACKED:
+    if packing(model) not in PACKED or not model.embed.weight.is_cpu:
         return model
-    quick = quicken(shared_copy(model))
-    return quick if isinstance(quick, QuickTransformer) else model
+    prepared = prepare_for_inference(shared_copy(model))
+    return prepared if isinstance(prepared, InferenceModel) else model
 
 
 def shared_copy(model: Transformer) -> Transformer:

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from fathom.adapters.merge import merged_copy
-from fathom.backend.inference import QuickTransformer, quicken
+from fathom.backend.inference import InferenceModel, cache_for, prepare_for_inference
 from fathom.errors import FathomError, near
 from fathom.families.registry import of
 from fathom.formats.convert import from_ours
 from fathom.formats.detect import open_model
 from fathom.formats.load import read
 from fathom.formats.opened import Opened
-from fathom.model.attention import attend
-from fathom.model.cache import KVCache
+from fathom.model.attention import Attention, attend
+from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 from fathom.native.build import status
 from fathom.quant.linear import QuantLinear
@@ -131,8 +131,7 @@ def naive(opened: Opened, model: Transformer) -> Reference:
     weights, unpacked."""
     packed = any(isinstance(part, QuantLinear) for part in model.modules())
     plain = unpacked(model) if packed else read(opened, torch.float32)
-    for block in plain.blocks:
-        block.attn.attend = attend
+    swap(plain, attend=attend, names=parts(plain, Attention))
     about = f"fp32, {'weights unpacked, ' * packed}attention written out, no cache, cpu"
     return Reference("naive", about, torch.float32, whole(plain))
 
@@ -149,20 +148,21 @@ def cached(opened: Opened, model: Transformer) -> Reference:
 
 
 def native(opened: Opened, model: Transformer) -> Reference:
-    """The model as it generates: its own copy in native code, in chunks of random length into a cache."""
-    quick = quicken(deepcopy(model))
-    if not isinstance(quick, QuickTransformer):
-        raise FathomError(f"{status()}, or the model is not in fp32 or bf16 on a CPU; leave native out of --against")
-    return Reference("native", f"{status()}, in random chunks into a cache", model.embed.weight.dtype, in_chunks(quick))
+    """The model as it generates: a copy prepared for inference, in chunks of random length into a cache."""
+    prepared = prepare_for_inference(deepcopy(model))
+    if not isinstance(prepared, InferenceModel):
+        raise FathomError(f"{status()}, or the model is in fp16 on a CPU; leave native out of --against")
+    about = f"{prepared.status}, in random chunks into a cache"
+    return Reference("native", about, model.embed.weight.dtype, in_chunks(prepared))
 
 
 def in_chunks(model: Transformer) -> Logits:
     """Pieces of random length, each after all before it."""
-    chance, dtype = torch.Generator().manual_seed(0), model.embed.weight.dtype
+    chance = torch.Generator().manual_seed(0)
 
     def logits(ids: Tensor) -> Tensor:
         device = model.embed.weight.device
-        cache, said, at = KVCache(model.config, 1, len(ids), None, dtype, device), [], 0
+        cache, said, at = cache_for(model, 1, len(ids)), [], 0
         while at < len(ids):
             length = int(torch.randint(1, 33, (), generator=chance))
             said.append(model(ids[at : at + length].to(device)[None], cache)[0].float())

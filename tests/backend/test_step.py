@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fathom.backend.inference import QuickTransformer, quicken
+from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache
@@ -29,11 +29,11 @@ def config(position: str = "rope", **others: int) -> ModelConfig:
                        mlp="swiglu", position=position, **others)  # type: ignore[arg-type]  # fmt: skip
 
 
-def pair(position: str = "rope") -> tuple[Transformer, QuickTransformer]:
+def pair(position: str = "rope") -> tuple[Transformer, InferenceModel]:
     torch.manual_seed(0)
     plain = Transformer(config(position)).eval().requires_grad_(False)
-    quick = quicken(copy.deepcopy(plain))
-    assert isinstance(quick, QuickTransformer) and quick.step is not None
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    assert isinstance(quick, InferenceModel) and quick.step is not None
     return plain, quick
 
 
@@ -176,8 +176,8 @@ def test_a_subclass_is_never_computed_as_its_parent(name: str, kind: type[nn.Mod
                        mlp="relu2")  # fmt: skip
     plain = Transformer(made).eval().requires_grad_(False)
     plain.get_submodule(name).__class__ = kind
-    quick = quicken(copy.deepcopy(plain))
-    assert isinstance(quick, QuickTransformer) and quick.step is None
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    assert isinstance(quick, InferenceModel) and quick.step is None
     agree(plain, quick)
 
 
@@ -203,7 +203,7 @@ def test_what_is_not_finite_passes_through_every_activation(isa: str, mlp: str) 
     made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=1, n_head=4, mlp=mlp)  # type: ignore[arg-type]
     plain = Transformer(made).eval().requires_grad_(False)
     plain.blocks[0].mlp.up.weight[3] = torch.nan  # type: ignore[union-attr]
-    assert quicken(plain).hidden(IDS, KVCache(made, 2, 8)).isnan().all()
+    assert prepare_for_inference(plain).hidden(IDS, KVCache(made, 2, 8)).isnan().all()
 
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
@@ -224,7 +224,7 @@ def test_any_number_of_threads(threads: int) -> None:
     for heads in (1, 4):
         made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, n_kv_head=heads)
         plain = Transformer(made).eval().requires_grad_(False)
-        quick = quicken(copy.deepcopy(plain))
+        quick = prepare_for_inference(copy.deepcopy(plain))
         try:
             torch.set_num_threads(threads)
             agree(plain, quick)

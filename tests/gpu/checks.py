@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
-from fathom.backend.cuda_graph import Recorded
-from fathom.backend.matvec import FLOATS, FOUR_BITS, few_rows, matvec, matvec_int4
+from fathom.backend.cuda_graph import RecordedStep, StaticCache
+from fathom.backend.inference import InferenceModel, cache_for
+from fathom.backend.matvec import matvec, matvec_int4, use_matvec
+from fathom.generate.generate import generate
 from fathom.model.attention import attend, attend_fused, causal
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.model import quantize_model
 from fathom.quant.schemes import SCHEMES
+from fathom.tokenizer.characters import ByteTokenizer
 from fathom.train.batches import micro_batches
 from fathom.train.loop import update
 from fathom.train.loss import next_token_loss
@@ -114,7 +117,8 @@ def cached(device: torch.device) -> Iterator[Found]:
         cache, whole = KVCache(config, 2, 40, device=device), model(ids)
         pieces = [model(chunk, cache) for chunk in (ids[:, :9], *ids[:, 9:].split(1, dim=1))]
         yield Found(f"{name}: cache, logits", apart(torch.cat(pieces, 1), whole), 1e-5)
-        yield recorded(name, model, model, False)
+        for padding in (None, torch.tensor([0, 3])):
+            yield recorded(name, model, padding)
 
 
 def packed(device: torch.device) -> Iterator[Found]:
@@ -132,24 +136,21 @@ def packed(device: torch.device) -> Iterator[Found]:
 
 @torch.no_grad()
 def few(device: torch.device) -> Iterator[Found]:
-    """The kernels for few rows beside matrix products, in every way to divide the work; a whole model of them."""
+    """The kernels for few rows beside matrix products; a whole model of them."""
     for dtype, allowed in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
         weight, x = some(144, 416, device=device).to(dtype), some(3, 416, device=device, seed=4).to(dtype)
-        for way in FLOATS:
-            found = matvec(x, weight, way)
-            yield Found(f"few rows, {str(dtype)[6:]}, {way}", apart(found, x.float() @ weight.float().T), allowed)
+        yield Found(f"few rows, {str(dtype)[6:]}", apart(matvec(x, weight), x.float() @ weight.float().T), allowed)
         scheme = SCHEMES["int4"]
         four = scheme.quantize(weight)
         expected = x.float() @ scheme.dequantize(four, (144, 416), torch.float32).T
-        for way in FOUR_BITS:
-            found = matvec_int4(x, four["codes"], four["scales"], way)
-            yield Found(f"few rows, int4, {str(dtype)[6:]}, {way}", apart(found, expected), allowed)
+        result = matvec_int4(x, four["codes"], four["scales"])
+        yield Found(f"few rows, int4, {str(dtype)[6:]}", apart(result, expected), allowed)
     for name, scheme_name in (("llama", None), ("llama", "int4"), ("gpt", "int4")):
         plain = model_of(MODELS[name], device)
         if scheme_name:
             quantize_model(plain, scheme_name)
         swift, ids = deepcopy(plain), ids_of(plain.config, 1, 3, device)
-        few_rows(swift)
+        assert not use_matvec(swift)
         yield Found(f"{name} of few rows, {scheme_name or 'fp32'}", apart(swift(ids), plain(ids)), 1e-5)
 
 
@@ -176,7 +177,7 @@ def steps(what: str, device: torch.device) -> Tensor:
 
 
 def compiled(device: torch.device) -> Iterator[Found]:
-    """Blocks compiled as in training, and a recorded step compiled, beside the same as they are."""
+    """Blocks compiled as in training, beside the same as they are."""
     for name in ("gpt", "strong"):
         plain, other = model_of(MODELS[name], device), model_of(MODELS[name], device)
         for block in other.blocks:
@@ -184,20 +185,42 @@ def compiled(device: torch.device) -> Iterator[Found]:
         ids = ids_of(GPT, 3, 48, device)
         yield Found(f"{name}: compiled, logits", apart(other(ids), plain(ids)), 1e-5)
         yield Found(f"{name}: compiled, gradient", apart(gradients(other, ids), gradients(plain, ids)), 1e-4)
-    swift = model_of(LLAMA, device)
-    few_rows(swift)
-    yield recorded("llama: compiled", swift, model_of(LLAMA, device), True)
 
 
 @torch.no_grad()
-def recorded(what: str, swift: Transformer, plain: Transformer, way: bool) -> Found:
-    """The logits of recorded steps, one token at a time, beside a whole pass of the plain model."""
-    ids = ids_of(plain.config, 2, 40, plain.embed.weight.device)
-    step = Recorded(swift, 2, 40, compiled=way)
-    said = [step.read(ids[:, :9]), *(step.step(one).clone() for one in ids[:, 9:].split(1, dim=1))]
-    return Found(f"{what}: recorded steps", apart(torch.stack(said, 1), plain(ids)[:, 8:]), 1e-5)
+def recorded(what: str, plain: Transformer, padding: Tensor | None) -> Found:
+    """The logits of recorded steps over one cache beside those of the plain model over another: one token at a time,
+    then several, then fewer rows, then again from an earlier place."""
+    swift = InferenceModel(deepcopy(plain), RecordedStep)
+    ids, device = ids_of(plain.config, 2, 40, plain.embed.weight.device), plain.embed.weight.device
+    caches = [KVCache(plain.config, 2, 40, padding, device=device), cache_for(swift, 2, 40, padding)]
+    assert isinstance(caches[1], StaticCache) and swift.step is not None
+    logits: list[list[Tensor]] = [[], []]
+    for model, cache, seen in zip((plain, swift), caches, logits):
+        for piece in (ids[:, :9], *ids[:, 9:20].split(1, dim=1), ids[:, 20:24], ids[:, 24:25]):
+            seen.append(model(piece, cache)[:, -1])
+        cache.select(torch.tensor([1]))
+        seen += [model(ids[1:, at : at + 1], cache)[:, -1] for at in (25, 26)]
+        cache.rewind(12)
+        seen.append(model(ids[:1, 3:4], cache)[:, -1])
+    difference = apart(torch.cat(logits[1]), torch.cat(logits[0]))
+    return Found(f"{what}: recorded steps{'' if padding is None else ', padded'}", difference, 1e-5)
 
 
-CHECKS: dict[str, Callable[[torch.device], Iterator[Found]]] = {
-    check.__name__: check for check in (against_the_cpu, fused_attention, cached, packed, few, learns, compiled)
-}
+def generated(device: torch.device) -> Iterator[Found]:
+    """Texts that `fathom.generate` writes with recorded steps and kernels for few rows, beside the plain model's."""
+    for name in ("gpt", "llama"):
+        plain = model_of(MODELS[name], device)
+        swift = deepcopy(plain)
+        assert not use_matvec(swift)
+        prepared = InferenceModel(swift, RecordedStep)
+        options = {"max_new_tokens": 30, "temperature": 0.0}
+        texts = [
+            [text.tokens for text in generate(model, ByteTokenizer(), ["one", "a longer prompt"], **options)]
+            for model in (plain, prepared)
+        ]
+        yield Found(f"{name}: texts that differ", sum(a != b for a, b in zip(*texts)), 0)
+
+
+EVERY = (against_the_cpu, fused_attention, cached, packed, few, generated, learns, compiled)
+CHECKS: dict[str, Callable[[torch.device], Iterator[Found]]] = {check.__name__: check for check in EVERY}

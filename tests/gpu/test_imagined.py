@@ -16,7 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
-from fathom.backend.cuda_graph import StaticCache
+from fathom.backend.cuda_graph import RecordedStep, StaticCache
+from fathom.backend.inference import InferenceModel
+from fathom.backend.matvec import use_matvec
 from fathom.data.batches import Batch
 from fathom.generate.context import Cached, Window
 from fathom.generate.options import GenerateOptions
@@ -104,10 +106,28 @@ def test_a_model_reads_and_writes_where_it_is(config: ModelConfig, packed: str |
     caches = [KVCache(config, 2, 20, padding, device=GPU) for padding in (None, torch.tensor([0, 3]))]
     model(ids)  # tables of a number format are sent there once
     gpu.waits.clear()
-    for cache in (None, *caches, StaticCache(config, 2, 20, torch.float32, GPU)):
+    for cache in (None, *caches):
         for piece in (ids, ids[:, :1], ids[:, :4]):
             assert model(piece, cache).device == GPU
     assert not gpu.waits
+
+
+@pytest.mark.parametrize("packed", [None, *SCHEMES])
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
+@torch.no_grad()
+def test_a_prepared_model_reads_and_writes_where_it_is(config: ModelConfig, packed: str | None, gpu: Imagined) -> None:
+    plain, ids = model_on(config, packed), torch.zeros(2, 9, dtype=torch.int64, device=GPU)
+    assert not use_matvec(plain)
+    model = InferenceModel(plain.requires_grad_(False), RecordedStep)
+    caches = [StaticCache(config, 2, 20, padding, device=GPU) for padding in (None, torch.tensor([0, 3]))]
+    model(ids)
+    gpu.waits.clear()
+    for cache in caches:
+        for piece in (ids, ids[:, :1], ids[:, :1], ids[:, :4]):
+            assert model(piece, cache).device == GPU
+        cache.rewind(3)
+        assert cache.length == 3 and model(ids[:, :1], cache).shape == (2, 1, config.vocab_size)
+    assert model.status == "CUDA graphs" and not gpu.waits
 
 
 @pytest.mark.parametrize("what", ["adamw", "muon", "lora", "qlora", "packed rows", "recomputed blocks"])

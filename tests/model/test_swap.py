@@ -147,7 +147,7 @@ def test_a_forward_of_its_own_is_refused() -> None:
     model = model_of(GPT)
     model.blocks[1].mlp.forward = lambda x: x  # type: ignore[union-attr, method-assign, assignment]
     assert kind_of(model.blocks[1].mlp) is None and parts(model, GeluMLP) == ["blocks.0.mlp"]  # type: ignore[arg-type]
-    with pytest.raises(FathomError, match=r"blocks.1.mlp has a forward of its own"):
+    with pytest.raises(FathomError, match=r"blocks.1.mlp is a GeluMLP with a forward of its own, which would be lost"):
         swap(model, {GeluMLP: Twice})
     assert parts(model, Twice) == []
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from fathom.backend.step import Step
+from fathom.backend.step import NativeStep
 from fathom.cli.main import main
 from fathom.data.batches import IGNORED
 from fathom.errors import FathomError
@@ -24,7 +24,7 @@ from fathom.tokenizer.characters import ByteTokenizer
 from fathom.verify import evaluate as rows
 from fathom.verify.evaluate import eval_set, evaluate, windows
 from fathom.verify.quantised import Scores, as_generated, packed_copy, report, score_all
-from tests.backend.test_quicken import meets_eight_bits
+from tests.backend.test_inference import meets_eight_bits
 from tests.cli.models import model_folder
 from tests.generate.models import random_model
 from tests.train.tuning import base, records
@@ -138,13 +138,13 @@ def test_as_it_generates_a_packed_model_meets_x_in_eight_bits(
 ) -> None:
     """As when torch computes with every input rounded so; the given models stay as they are."""
     lengths: list[int] = []
-    right = Step.__call__
+    right = NativeStep.__call__
 
-    def counted(step: Step, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def counted(step: NativeStep, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
         lengths.append(ids.shape[1])
         return right(step, ids, cache)
 
-    monkeypatch.setattr(Step, "__call__", counted)
+    monkeypatch.setattr(NativeStep, "__call__", counted)
     packed, by_hand = packed_copy(model, scheme), packed_copy(model, scheme)
     asked = list(eval_set(text, BYTES, LENGTH).windows)
     own, other = score_all([model, packed], asked, BYTES)

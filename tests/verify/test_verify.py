@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fathom.backend.step import Step
+from fathom.backend.step import NativeStep
 from fathom.cli.main import main
 from fathom.errors import FathomError
 from fathom.formats.export import export
@@ -49,8 +49,8 @@ def test_a_good_model_is_verified(config: ModelConfig, name: str, tmp_path: Path
 
 @pytest.mark.skipif(not NATIVE, reason="no C++ compiler")
 def test_native_code_that_errs_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, right = made(LLAMA, tmp_path / "a"), Step.__call__
-    monkeypatch.setattr(Step, "__call__", lambda self, ids, cache: right(self, ids, cache) * 1.001)
+    path, right = made(LLAMA, tmp_path / "a"), NativeStep.__call__
+    monkeypatch.setattr(NativeStep, "__call__", lambda self, ids, cache: right(self, ids, cache) * 1.001)
     assert not verify(path, ["native"]).passed
     monkeypatch.setenv("FATHOM_NATIVE", "off")
     assert verify(path).passed

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fathom.backend.inference import QuickTransformer, quicken
+from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.backend.linear import PanelLinear
 from fathom.backend.step import AT_ONCE
 from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
@@ -98,8 +98,8 @@ def test_fp32_is_the_plain_model(isa: str, seed: int) -> None:
     choice = random.Random(seed)
     model = random_model(any_config(choice))
     ids, padding = sample(choice, model.config)
-    plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).double(), quicken(model)
-    assert isinstance(quick, QuickTransformer)
+    plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).double(), prepare_for_inference(model)
+    assert isinstance(quick, InferenceModel)
     wanted = passes(exact, ids, padding, torch.float64)
     keep = real(padding, ids.shape[1])
     near, nearer = ((passes(one, ids, padding, torch.float32) - wanted)[keep].abs().max() for one in (plain, quick))
@@ -114,7 +114,7 @@ def test_packed_weights_meet_x_in_eight_bits(isa: str, kind: str, seed: int) -> 
     model = random_model(any_config(choice))
     quantize_model(model, kind)
     ids, padding = sample(choice, model.config)
-    plain, quick = copy.deepcopy(model), quicken(model)
+    plain, quick = copy.deepcopy(model), prepare_for_inference(model)
     meets_eight_bits(plain)
     wanted, found = (passes(one, ids, padding, torch.float32) for one in (plain, quick))
     distance = (found - wanted)[real(padding, ids.shape[1])].abs() / max(1, wanted.abs().max().item())
@@ -127,7 +127,7 @@ def test_bf16_is_at_least_as_near_to_fp32_as_the_plain_model_is(isa: str, seed: 
     choice = random.Random(seed)
     model = random_model(any_config(choice)).bfloat16()
     ids, padding = sample(choice, model.config)
-    plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).float(), quicken(model)
+    plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).float(), prepare_for_inference(model)
     wanted = passes(exact, ids, padding, torch.float32)
     keep = real(padding, ids.shape[1])
     near, nearer = (
@@ -143,7 +143,7 @@ class TestManners:
 
     def test_generates_the_same_text(self) -> None:
         model = random_model(self.config)
-        plain, quick = copy.deepcopy(model), quicken(model)
+        plain, quick = copy.deepcopy(model), prepare_for_inference(model)
         prompts = ["one", "a longer prompt", "x"]
         for options in ({"temperature": 0}, {"seed": 3, "num_samples": 2}):
             wanted, found = (
@@ -154,7 +154,7 @@ class TestManners:
 
     def test_many_tokens_go_in_several_calls_and_agree(self) -> None:
         model = random_model(self.config)
-        plain, quick = copy.deepcopy(model), quicken(model)
+        plain, quick = copy.deepcopy(model), prepare_for_inference(model)
         ids = torch.randint(0, 256, (1, AT_ONCE + 9))
         caches = [KVCache(self.config, 1, 300) for _ in range(2)]
         with torch.no_grad():
@@ -163,7 +163,7 @@ class TestManners:
                 assert (found - wanted).abs().max() < 1e-5
 
     def test_what_fails_late_leaves_the_clock_where_it_was(self) -> None:
-        quick, cache = quicken(random_model(self.config)), KVCache(self.config, 1, 300)
+        quick, cache = prepare_for_inference(random_model(self.config)), KVCache(self.config, 1, 300)
         ids = torch.randint(0, 256, (1, AT_ONCE + 9))
         ids[0, -1] = 256
         with pytest.raises(OutsideVocabulary, match="found token 256 at position 136"):
@@ -178,11 +178,11 @@ class TestManners:
         ):
             cache = KVCache(config, 1, capacity)
             with pytest.raises(ContextOverflow, match=message):
-                quicken(random_model(config))(torch.zeros(1, 7, dtype=torch.long), cache)
+                prepare_for_inference(random_model(config))(torch.zeros(1, 7, dtype=torch.long), cache)
             assert cache.length == 0
 
     def test_whoever_looks_sees_the_blocks(self) -> None:
-        quick = quicken(random_model(self.config))
+        quick = prepare_for_inference(random_model(self.config))
         cache = KVCache(self.config, 1, 10)
         ids = torch.randint(0, 256, (1, 5))
         with torch.no_grad(), look(quick, "blocks.*.attn.pattern", "logits") as seen:
@@ -196,7 +196,7 @@ class TestManners:
             ModelConfig(vocab_size=20, context_length=9, d_model=8, n_layer=1, tie_embeddings=True),
         ):
             model = random_model(config)
-            plain, quick = copy.deepcopy(model), quicken(model)
+            plain, quick = copy.deepcopy(model), prepare_for_inference(model)
             ids = torch.randint(0, 20, (2, 4))
             assert torch.allclose(quick(ids, KVCache(config, 2, 4)), plain(ids), atol=1e-5)
             assert torch.equal(quick.unembed.weight, plain.unembed.weight)
@@ -205,7 +205,7 @@ class TestManners:
         model = random_model(self.config)
         weight = model.blocks[0].attn.q.weight
         replace(model, "blocks.0.attn.q", weight, None, scheme_named("nf4"))
-        plain, quick = copy.deepcopy(model), quicken(model)
+        plain, quick = copy.deepcopy(model), prepare_for_inference(model)
         assert isinstance(quick.blocks[0].attn.q, QuantLinear)
         assert isinstance(quick.blocks[0].attn.k, PanelLinear)
         ids = torch.randint(0, 256, (1, 5))
@@ -214,19 +214,19 @@ class TestManners:
     def test_without_native_code_the_model_stays_as_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FATHOM_NATIVE", "off")
         model = random_model(self.config)
-        assert quicken(model) is model
+        assert prepare_for_inference(model) is model
         assert not any(isinstance(part, PanelLinear) for part in model.modules())
 
     def test_half_precision_stays_plain(self) -> None:
         model = random_model(self.config).half()
-        assert quicken(model) is model
+        assert prepare_for_inference(model) is model
         with pytest.raises(FathomError, match="expected fp32 or bf16"):
-            quicken(random_model(self.config)).unembed(torch.zeros(1, 32).half())
+            prepare_for_inference(random_model(self.config)).unembed(torch.zeros(1, 32).half())
 
     def test_the_weights_are_those_of_the_model(self) -> None:
         model = random_model(self.config)
         wanted = {name: part.weight.clone() for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-        quick = quicken(model)
+        quick = prepare_for_inference(model)
         assert wanted
         for name, weight in wanted.items():
             assert torch.equal(quick.get_submodule(name).weight, weight)

@@ -1,4 +1,4 @@
-"""A model made ready that is copied, moved, trained, adapted, exported: done rightly, or refused in one line."""
+"""A model prepared that is copied, moved, trained, adapted, exported: done rightly, or refused in one line."""
 
 import copy
 import gc
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fathom.adapters import lora
 from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
-from fathom.backend.inference import QuickTransformer, quicken
+from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
 from fathom.formats.export import export
@@ -42,9 +42,9 @@ def said(model: Transformer) -> Tensor:
     return model(IDS, KVCache(model.config, 2, 8, dtype=model.embed.weight.dtype))
 
 
-def ready(model: Transformer) -> QuickTransformer:
-    quick = quicken(copy.deepcopy(model))
-    assert isinstance(quick, QuickTransformer)
+def ready(model: Transformer) -> InferenceModel:
+    quick = prepare_for_inference(copy.deepcopy(model))
+    assert isinstance(quick, InferenceModel)
     return quick
 
 
@@ -63,7 +63,7 @@ def test_a_copy_stands_alone(kind: str | None) -> None:
                 part.panels.lines.fill_(-1)
     del quick
     gc.collect()
-    assert isinstance(twin, QuickTransformer) and twin.step is not None
+    assert isinstance(twin, InferenceModel) and twin.step is not None
     assert torch.equal(said(twin), wanted)
 
 
@@ -74,7 +74,7 @@ def test_it_stays_where_it_is() -> None:
     assert quick.to("cpu").float().to(torch.float32).cpu().share_memory() is quick
     assert quick.embed.weight.data_ptr() == place
     for move in (quick.half, quick.bfloat16, quick.double, lambda: quick.to("meta")):
-        with pytest.raises(FathomError, match="stays in float32 on cpu; load it anew for"):
+        with pytest.raises(FathomError, match="stays in float32 on cpu; load it again for"):
             move()
         assert torch.equal(said(quick), wanted)
 
