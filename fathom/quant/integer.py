@@ -1,7 +1,7 @@
 """Groups of 32 numbers along a row; each group shares one scale of 16 bits, as GGUF's Q8_0 and Q4_0 have it.
 
 A row whose length is no multiple of 32 is filled up with zeros, which are kept but never read back. (GGUF refuses such
-rows; where it does not, the values here are its own.) Does not know how many bits a number has.
+rows; where it does not, the values here are its own.)
 """
 
 from collections.abc import Mapping

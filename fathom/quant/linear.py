@@ -1,7 +1,7 @@
 """A linear layer whose weights are kept packed: y = x W^T + b, with W unpacked for each product and then forgotten.
 
 Only x gets a gradient: the weights are frozen, and backward unpacks them anew instead of keeping a float matrix from
-forward (QLoRA, section 3, eq. 5). Does not know which number format it holds.
+forward (QLoRA, section 3, eq. 5).
 """
 
 from collections.abc import Callable, Sequence

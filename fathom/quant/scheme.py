@@ -1,7 +1,6 @@
 """What a number format for weights can do: pack a matrix into a few small tensors, and give it back.
 
-The packed tensors are all that is kept; their names, shapes and types follow from the matrix's shape alone. Does not
-know models or files.
+The packed tensors are all that is kept; their names, shapes and types follow from the matrix's shape alone.
 """
 
 from collections.abc import Mapping
