@@ -97,7 +97,8 @@ class Int4:
 #
 # The scale is that of the largest number: max |w| / 127. The values are those of GGUF's Q8_0, bit for bit.
 #
-# scales fp16 (out, groups) s one for codes int8 (out, groups, 32) q q q ... q these 32, in order
+#     scales  fp16  (out, groups)       s             one for
+#     codes   int8  (out, groups, 32)   q q q ... q   these 32, in order
 
 
 class Int8:
