@@ -19,8 +19,7 @@ from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
-from fathom.quant.model import linears
-from fathom.quant.model import replace as put
+from fathom.quant.model import linears, pack_layer
 from fathom.quant.scheme import Scheme
 
 SHAPES: dict[Shape, ModelConfig] = {
@@ -76,7 +75,7 @@ class Copies:
             packed = {field: tensor.clone() for field, tensor in first.packed.items()}
             model.set_submodule(name, QuantLinear(scheme, first.shape, packed, bias))
             return
-        put(model, name, self.normal(old.weight.shape), bias, scheme)
+        pack_layer(model, name, self.normal(old.weight.shape), bias, scheme)
         layer = model.get_submodule(name)
         assert isinstance(layer, QuantLinear)
         self.layers[old.weight.shape] = layer

@@ -53,7 +53,7 @@ def eval_command(
 ) -> None:
     from fathom.adapters.load import load
     from fathom.cli.options import describe_run
-    from fathom.formats.load import needed
+    from fathom.formats.load import require_tokenizer
     from fathom.verify import quantised
     from fathom.verify.evaluate import eval_set
 
@@ -62,7 +62,7 @@ def eval_command(
     if quantize is not None:
         require_floats(model, quantize, call["adapter"])
     network, its_tokenizer = load(model, call["dtype"] or "auto", call["device"] or "auto", adapter=call["adapter"])
-    tokenizer = needed(its_tokenizer, model)
+    tokenizer = require_tokenizer(its_tokenizer, model)
     asked = eval_set(data, tokenizer, network.config.context_length, *limits)
     packed = [quantised.packed_copy(network, scheme) for scheme in schemes]
     shown = click.progressbar(asked.windows, length=asked.count, file=sys.stderr, hidden=not sys.stderr.isatty())

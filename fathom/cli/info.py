@@ -1,5 +1,6 @@
-"""`fathom info MODEL`: a model's config, parameters and tokenizer, from its files' headers alone."""
+"""`fathom info MODEL`: config, parameters and tokenizer from the headers of its files, the rope layout from weights."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +11,12 @@ from fathom.errors import FathomError
 from fathom.fields import plain
 
 if TYPE_CHECKING:
+    from fathom.formats.convert import Source
     from fathom.formats.opened import Opened
+    from fathom.model.config import ModelConfig
     from fathom.tokenizer.protocol import Tokenizer
+
+LAYERS = 2  # whose queries and keys are read for the rope layout
 
 
 @verb("info", "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.")
@@ -22,8 +27,8 @@ def info_command(model: str, as_json: bool, **_: Any) -> None:
     from fathom.formats.load import tokenizer_of
 
     opened = open_model(model)
-    plan(opened)  # refuses what is not one whole model
-    values = summary(opened, tokenizer_of(opened))
+    sources = plan(opened)  # refuses what is not one whole model
+    values = summary(opened, tokenizer_of(opened)) | {"rope_layout": rope_layout_of(opened.config, sources)}
     if as_json:
         print_json(values)
     else:
@@ -63,6 +68,14 @@ def family_of(opened: "Opened") -> str:
         return "of no family: only a run folder holds it"
 
 
+def rope_layout_of(config: "ModelConfig", sources: "Mapping[str, Source]") -> dict[str, Any] | None:
+    """The layout by the weights of LAYERS layers, as plain values; None where rope turns nothing."""
+    from fathom.verify.layout import rope_layout
+
+    layout = rope_layout(config, lambda name: sources[name].read() if name in sources else None, LAYERS)
+    return None if layout is None else {"verdict": layout.verdict, **plain(layout)}
+
+
 def describe_tokenizer(tokenizer: "Tokenizer") -> dict[str, Any]:
     """A tokenizer as plain values."""
     special = tokenizer.special
@@ -86,6 +99,11 @@ def text(values: dict[str, Any]) -> str:
         f"bytes:      {size['all']:,} ({', '.join(f'{kind} {n:,}' for kind, n in size.items() if kind != 'all')})",
         f"cache:      {values['cache_bytes_per_token']:,} bytes for each token of a text, in 16 bits",
     ]
+    if layout := values["rope_layout"]:
+        wrong = layout["verdict"] == "interleaved"
+        hint = "; the rows of q and k may be in the wrong order: see fathom verify" * wrong
+        evidence = f"{layout['half_split']:+.1f} σ half-split, {layout['interleaved']:+.1f} σ interleaved"
+        lines.append(f"rope:       {layout['verdict']} by its weights ({evidence}){hint}")
     shown = {"config": values["config"], "tokenizer": values["tokenizer"] or "none"} | (
         {"about": values["about"]} if values["about"] else {}
     )

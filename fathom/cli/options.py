@@ -108,12 +108,12 @@ def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transform
     """The model of a call prepared for inference, its tokenizer, and a line that says how it runs."""
     from fathom.adapters.load import load
     from fathom.backend.inference import InferenceModel
-    from fathom.formats.load import needed
+    from fathom.formats.load import require_tokenizer
     from fathom.native.build import library, status
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
     network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    tokenizer, line, network = needed(tokenizer, model), describe_run(network, call), prepared(network, call)
+    tokenizer, line, network = require_tokenizer(tokenizer, model), describe_run(network, call), prepared(network, call)
     if isinstance(network, InferenceModel):
         line += f", {network.status}"
     elif library("step") is None:

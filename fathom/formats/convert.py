@@ -31,6 +31,10 @@ class Source:
     stored: Stored
     place: Place
 
+    @property
+    def numel(self) -> int:
+        return math.prod(self.stored.shape) // self.place.parts
+
     def read(self) -> Tensor:
         """Our tensor, mapped into memory where the stored one is ours as it is."""
         return self.place.read(self.stored.read())
@@ -41,17 +45,15 @@ def plan(opened: Opened) -> dict[str, Source]:
 
     FathomError naming the file unless its tensors are exactly those of its config, each in its shape.
     """
-    config, names = opened.config, opened.names
+    config, family, names = opened.config, opened.family, opened.names
     try:
         refuse_larger(config, opened.tensors)
-        if opened.family is None:
-            places = {name: Place(name) for name in weight_shapes(config)}
-        else:
-            places = opened.family.places(config, names)
-        unembed = "unembed" if opened.family is None else opened.family.columns[names].tensors["unembed"].name
-        spare = {f"{unembed}.weight"} if config.tie_embeddings else set()
-        stored = {name: tensor.shape for name, tensor in opened.tensors.items() if name not in spare}
-        require_equal(stored_shapes(config, places), stored)
+        shapes = weight_shapes(config)
+        places = {name: Place(name) for name in shapes} if family is None else family.places(config, names)
+        unembed = "unembed" if family is None else family.columns[names].tensors["unembed"].name
+        tied = {f"{unembed}.weight"} if config.tie_embeddings else set()
+        actual = {name: tensor.shape for name, tensor in opened.tensors.items() if name not in tied}
+        require_equal(stored_shapes(shapes, places), actual)
     except FathomError as error:
         raise FathomError(f"{opened.path}: {error}") from None
     return {ours: Source(opened.tensors[place.name], place) for ours, place in places.items()}
@@ -103,7 +105,7 @@ def makers(places: Mapping[str, Place], state: Mapping[str, Tensor]) -> dict[str
     return {name: partial(places[ours[0]].write, [state[part] for part in ours]) for name, ours in together.items()}
 
 
-def stored_shapes(config: ModelConfig, places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
-    """The tensors that a file holds whose places are these."""
-    state = {name: torch.empty(shape, device="meta") for name, shape in weight_shapes(config).items()}
+def stored_shapes(shapes: Shapes, places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a file that holds ours, of these shapes, at these places."""
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return {name: tuple(make().shape) for name, make in makers(places, state).items()}

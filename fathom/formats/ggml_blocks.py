@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fathom.errors import FathomError
+from fathom.formats.opened import CHUNK
 from fathom.quant.scheme import Packed
 
 Array: TypeAlias = NDArray[Any]
@@ -34,7 +35,7 @@ Q4_K = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("six", "u1", 12), ("low",
 # 256 numbers of 6 bits in 16 groups of 16; per 128 numbers 64 bytes with the low 4 bits and 32 with the upper 2.
 Q6_K = np.dtype([("low", "u1", (2, 64)), ("high", "u1", (2, 32)), ("scales", "i1", 16), ("scale", "<f2")])
 
-SLICE = 1 << 18  # numbers at a time: they and what is worked out from them stay in the processor's cache
+SLICE = CHUNK // 4  # numbers of fp32
 
 
 def _f32(x: Array) -> Array:

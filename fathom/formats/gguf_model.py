@@ -19,6 +19,7 @@ from fathom.formats.convert import makers, stored_shapes
 from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, NumberType, fields, packed, unpacked
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig
+from fathom.model.skeleton import weight_shapes
 from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -102,7 +103,7 @@ def write_gguf(
         raise FathomError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
     family = of(config)
     places = family.places(config, "gguf")
-    tensors, sizes = makers(places, state), stored_shapes(config, places)
+    tensors, sizes = makers(places, state), stored_shapes(weight_shapes(config), places)
     for name, tensor in family.columns["gguf"].beside(config.resolved()).items():
         tensors[name], sizes[name] = partial(Tensor.clone, tensor), tuple(tensor.shape)
     file_type = next(id for id, name in FILE_TYPES.items() if name == kind)

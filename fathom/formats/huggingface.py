@@ -17,8 +17,8 @@ from fathom.families.family import Family
 from fathom.families.registry import from_hf, of
 from fathom.files import new_folder, sync
 from fathom.formats.convert import from_ours
-from fathom.formats.opened import Opened, Stored
-from fathom.formats.safetensors_file import DTYPES, open_safetensors, write_tensors
+from fathom.formats.opened import FLOATS, Opened, Stored
+from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.protocol import Tokenizer
@@ -132,9 +132,9 @@ def _weights(family: Family, tensors: dict[str, Stored], path: Path) -> dict[str
     """The tensors that a model needs. FathomError names one whose numbers are not plain floats."""
     tensors = family.weights("hf", tensors)
     for name, stored in tensors.items():
-        if stored.kind not in DTYPES:
+        if stored.kind not in FLOATS:
             raise FathomError(
-                f"{path}: tensor {name!r} is {stored.kind}; supported are {', '.join(DTYPES)}: fetch the model in one"
+                f"{path}: tensor {name!r} is {stored.kind}; supported are {', '.join(FLOATS)}: fetch the model in one"
                 " of them, not a quantised copy"
             )
     return tensors

@@ -5,7 +5,7 @@ are mapped into memory and not copied.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,14 +15,12 @@ from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.convert import Source, plan
 from fathom.formats.detect import is_model, open_model
-from fathom.formats.opened import Opened, Stored
+from fathom.formats.opened import CHUNK, Opened
 from fathom.machine import free_memory, pick_device, release_freed_memory
 from fathom.model.config import ModelConfig, RopeScaling
-from fathom.model.cost import parameters
 from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
-from fathom.quant.model import linears
-from fathom.quant.model import replace as put
+from fathom.quant.model import linears, pack_layer
 from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named
 from fathom.tokenizer import load as tokenizers
@@ -30,8 +28,8 @@ from fathom.tokenizer.protocol import Tokenizer
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
-PIECE = 1 << 21  # numbers that are converted at a time
-PADDED = 0.9  # a vocabulary may be padded to a rounder size: that much of it at least must be tokens
+PIECE = 8 * CHUNK  # bytes of a tensor that are converted at a time
+PADDED = 0.9  # vocabularies are padded to rounder sizes: at least this part of one must be tokens
 
 
 def load(
@@ -41,25 +39,25 @@ def load(
     quantize: str | None = None,
     rope_scaling: str | None = None,
 ) -> tuple[Transformer, Tokenizer | None]:
-    """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
+    """The model at `path` in evaluation mode, and its tokenizer; None where the files hold none.
 
     path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c file,
     or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. quantize: int8, int4 or nf4,
-    for the matrices of the blocks as they are read (Q8_0 and Q4_0 of a GGUF are int8 and int4, and taken over).
-    rope_scaling: KIND:FACTOR such as yarn:4, for texts so many times longer than the model was trained on. FathomError
-    where there is no model, a damaged one, or no memory for it.
+    for the matrices of the blocks (Q8_0 and Q4_0 of a GGUF file are used as int8 and int4 without repacking).
+    rope_scaling: KIND:FACTOR such as yarn:4, for contexts FACTOR times longer. FathomError where there is no model, it
+    is damaged, or memory does not suffice.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    target = pick_device(device)
+    target, scheme = pick_device(device), None if quantize is None else scheme_named(quantize)
     opened = open_model(path)
     if rope_scaling is not None:
-        opened = replace(opened, config=stretched(opened.config, rope_scaling))
+        opened = replace(opened, config=with_rope_scaling(opened.config, rope_scaling))
     tokenizer = tokenizer_of(opened)
-    return read(opened, DTYPES[dtype], target, None if quantize is None else scheme_named(quantize)), tokenizer
+    return read(opened, DTYPES[dtype], target, scheme), tokenizer
 
 
-def stretched(config: ModelConfig, scaling: str) -> ModelConfig:
+def with_rope_scaling(config: ModelConfig, scaling: str) -> ModelConfig:
     """The config for contexts FACTOR times longer; `scaling` is KIND:FACTOR with a KIND of RopeScaling."""
     kind, _, factor = scaling.partition(":")
     if config.rope_scaling is not None:
@@ -67,10 +65,20 @@ def stretched(config: ModelConfig, scaling: str) -> ModelConfig:
             f"rope_scaling is {scaling!r}, and the model has {config.rope_scaling.kind} already; leave it out"
         )
     values = {"kind": kind, "factor": factor, "original_context_length": config.context_length}
-    made = build(RopeScaling, values, "rope_scaling, as KIND:FACTOR")
-    if not 1 < made.factor < 1024:
+    rope_scaling = build(RopeScaling, values, "rope_scaling, as KIND:FACTOR")
+    if not 1 < rope_scaling.factor < 1024:
         raise FathomError(f"rope_scaling is {scaling!r}; expected a factor above 1, such as {kind}:4")
-    return replace(config, rope_scaling=made, context_length=int(config.context_length * made.factor))
+    longer = int(config.context_length * rope_scaling.factor)
+    return replace(config, rope_scaling=rope_scaling, context_length=longer)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model is read into; `scheme` packs the matrices of its blocks."""
+
+    dtype: torch.dtype
+    device: torch.device
+    scheme: Scheme | None = None
 
 
 def read(
@@ -80,67 +88,51 @@ def read(
     scheme: Scheme | None = None,
 ) -> Transformer:
     """The opened model on a device, in evaluation mode. dtype None: as most of it is stored. Packed by `scheme`."""
-    dtype, device = dtype or stored_dtype(opened), torch.device(device)
-    sources = plan(opened)
-    require_memory(opened, dtype, device, scheme)
-    model = skeleton(opened.config)
-    layers: set[str] = set() if scheme is None else set(linears(model))
-    floats = {name: source for name, source in sources.items() if name.rpartition(".")[0] not in layers}
-    tensors = {name: converted(source, dtype, device) for name, source in floats.items()}
+    target = Target(dtype or stored_dtype(opened), torch.device(device), scheme)
+    sources, model = plan(opened), skeleton(opened.config)
+    layers = [] if scheme is None else linears(model)
+    require_memory(opened.path, sources, layers, target)
+    packed = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    tensors = {name: converted(source, target) for name, source in sources.items() if name not in packed}
     model.load_state_dict(tensors, strict=False, assign=True)
-    if scheme is not None:
-        pack_layers(model, sources, scheme, dtype, device)
+    for layer in layers:
+        fill_packed(model, layer, sources, target)
     if opened.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
     release_freed_memory()
-    return model.to(device).eval()
+    return model.to(target.device).eval()
 
 
-def pack_layers(
-    model: Transformer, sources: Mapping[str, Source], scheme: Scheme, dtype: torch.dtype, device: torch.device
-) -> None:
-    """Put packed layers in the place of the blocks' linear ones, one after another."""
-    for layer in linears(model):
-        weight, bias = sources[f"{layer}.weight"], sources.get(f"{layer}.bias")
-        codes = stored_codes(weight, device, scheme)
-        put(
-            model,
-            layer,
-            converted(weight, dtype, device) if codes is None else codes,
-            None if bias is None else converted(bias, dtype, device),
-            scheme,
-        )
-        del codes
-        release_freed_memory()
+def fill_packed(model: Transformer, layer: str, sources: Mapping[str, Source], target: Target) -> None:
+    """Replace an empty linear layer by a packed one, its weights read and packed."""
+    assert target.scheme is not None
+    weight, bias = sources[f"{layer}.weight"], sources.get(f"{layer}.bias")
+    packed = stored_codes(weight, target.scheme, target.device) or converted(weight, target)
+    pack_layer(model, layer, packed, None if bias is None else converted(bias, target), target.scheme)
+    del packed
+    release_freed_memory()
 
 
-def stored_codes(source: Source, device: torch.device, scheme: Scheme) -> Packed | None:
-    """The file's own codes and scales, rows in our order; None: it has other numbers."""
+def stored_codes(source: Source, scheme: Scheme, device: torch.device) -> Packed | None:
+    """The codes and scales in the file, rows in our order; None where its numbers are not those of the scheme."""
     packed = source.stored.packed[scheme.name]() if scheme.name in source.stored.packed else None
-    if packed is None:
-        return None
-    return {field: source.place.read(x).to(device).contiguous() for field, x in packed.items()}
+    return packed and {name: source.place.read(x).to(device).contiguous() for name, x in packed.items()}
 
 
-def converted(source: Source, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Our tensor as it is computed with; a rearranged one has memory of its own, and its file's pages go."""
+def converted(source: Source, target: Target) -> Tensor:
+    """One of our tensors in the dtype of the model. A rearranged one is a copy; what it is made of is released."""
     stored = source.stored
-    if source.place.plain and STORED.get(stored.kind) != dtype:
-        return piecewise(stored, dtype, device)
-    return source.read().to(device, dtype).contiguous()
-
-
-def piecewise(stored: Stored, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The tensor in another dtype, some rows at a time, so that the largest one is never in memory twice."""
-    result = torch.empty(stored.shape, dtype=dtype, device=device)
-    rows = max(1, PIECE * len(result) // max(result.numel(), 1))
+    if not source.place.plain or STORED.get(stored.kind) == target.dtype:
+        return source.read().to(target.device, target.dtype).contiguous()
+    result = torch.empty(stored.shape, dtype=target.dtype, device=target.device)
+    rows = max(1, PIECE * len(result) // max(result.nbytes, 1))  # the largest tensor is never in memory twice
     for start in range(0, len(result), rows):
         result[start : start + rows] = stored.rows(start, min(start + rows, len(result)))
     return result
 
 
 def stored_dtype(opened: Opened) -> torch.dtype:
-    """The dtype in which most of the model's numbers lie; fp32 for quantised ones."""
+    """The dtype of most numbers of the model; fp32 for quantised ones."""
     numbers: dict[torch.dtype, int] = {}
     for stored in opened.tensors.values():
         dtype = STORED.get(stored.kind, torch.float32)
@@ -148,22 +140,23 @@ def stored_dtype(opened: Opened) -> torch.dtype:
     return max(numbers, key=lambda dtype: numbers[dtype], default=torch.float32)
 
 
-def require_memory(opened: Opened, dtype: torch.dtype, device: torch.device, scheme: Scheme | None) -> None:
-    """FathomError where the model is larger than what is free. What is mapped as it lies on disk needs no memory."""
-    mapped = device.type == "cpu" and all(STORED.get(x.kind) == dtype for x in opened.tensors.values())
-    count, width = parameters(opened.config), dtype.itemsize
-    blocks = (count["attn"] + count["mlp"]) * (width if scheme is None else scheme.bits / 8)
-    needed = blocks + width * sum(n for part, n in count.items() if part not in ("attn", "mlp"))
-    as_it_lies, free = mapped and scheme is None, free_memory(device)
-    if free is not None and needed > free and not as_it_lies:
+def require_memory(path: Path, sources: Mapping[str, Source], layers: list[str], target: Target) -> None:
+    """FathomError where less is free than the model takes. Tensors that are used as mapped from the file take none."""
+    packed, required = {f"{layer}.weight" for layer in layers}, 0.0
+    for name, source in sources.items():
+        mapped = target.device.type == "cpu" and source.place.plain and STORED.get(source.stored.kind) == target.dtype
+        bits = target.scheme.bits if target.scheme is not None and name in packed else 8 * target.dtype.itemsize
+        required += 0 if mapped and name not in packed else source.numel * bits / 8
+    free = free_memory(target.device)
+    if free is not None and required > free:
         raise FathomError(
-            f"{opened.path} needs {needed / 2**30:,.1f} GiB as {str(dtype)[6:]} and {free / 2**30:,.1f} GiB are free on"
-            f" {device}; use a narrower --dtype, --quantize, a smaller model or another machine"
+            f"{path} needs {required / 2**30:,.1f} GiB as {str(target.dtype)[6:]} and {free / 2**30:,.1f} GiB are free"
+            f" on {target.device}; use a narrower --dtype, --quantize, a smaller model or another machine"
         )
 
 
 def tokenizer_of(opened: Opened) -> Tokenizer | None:
-    """The tokenizer that lies with the model; FathomError where it is another model's."""
+    """The tokenizer in the model's files; FathomError where it is another model's."""
     tokenizer, size = opened.tokenizer(), opened.config.vocab_size
     if tokenizer is not None and not PADDED * size <= tokenizer.vocab_size <= size:
         raise FathomError(
@@ -178,11 +171,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if not is_model(path):
         return tokenizers.load(Path(path))
     opened = open_model(path)
-    return needed(tokenizer_of(opened), opened.path)
+    return require_tokenizer(tokenizer_of(opened), opened.path)
 
 
-def needed(tokenizer: Tokenizer | None, path: str | Path) -> Tokenizer:
-    """The tokenizer itself, for those who cannot do without."""
+def require_tokenizer(tokenizer: Tokenizer | None, path: str | Path) -> Tokenizer:
+    """The tokenizer itself; FathomError where there is none."""
     if tokenizer is None:
         raise FathomError(f"{path} holds a model and no tokenizer; put its tokenizer.json or tokenizer.model beside it")
     return tokenizer

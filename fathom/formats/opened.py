@@ -1,7 +1,7 @@
-"""A model in files, opened but not read: what it is, where each tensor lies, and how to get one.
+"""A model in files, opened but not read: its config, its tensors and where each of them is.
 
-Every format's reader ends here, and everything that uses a file begins here. A tensor's numbers are touched only when
-it is read, so that opening 70 billion of them is instant. Does not know any format.
+Every format's reader ends here, and every user of a file begins here. A tensor's numbers are touched only when it is
+read, so that opening 70 billion of them is instant.
 """
 
 import math
@@ -20,15 +20,54 @@ from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer
 
-# Numbers in a file as tensors, without reading them: pages come from the disk when they are first used.
-#
-# Each tensor has a map of its own and takes its pages with it when it goes, so that converting a model never holds it
-# twice. Maps are copy-on-write: what is written to a tensor stays in memory, and the file is never changed. Does not
-# know what the numbers mean.
+CHUNK = 1 << 20  # bytes that are worked on at a time, so that they stay in the processor's cache
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = FLOATS | {  # as safetensors calls them
+    "BOOL": torch.bool, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor in a file. `shape` is torch's: rows first, even where the format lists them last."""
+
+    shape: tuple[int, ...]
+    kind: str  # the type of its numbers as its format calls it: BF16, Q4_K
+    nbytes: int  # in the file
+    read: Callable[[], Tensor]  # its numbers in a float dtype; mapped into memory where no conversion is needed
+    unpack: Callable[[int, int], Tensor] | None = None  # a range of rows, where reading means unpacking
+    packed: Mapping[str, Callable[[], Packed | None]] = field(default_factory=dict)  # by scheme: its codes and scales
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """A range of rows; the pages of the others are not touched."""
+        return self.read()[start:stop] if self.unpack is None else self.unpack(start, stop)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model in files. Its tensors have the names of the column `names` of their family; without a family, our own."""
+
+    path: Path
+    format: str  # for readers, such as "GGUF v3" or "Meta, 2 shards"
+    config: ModelConfig
+    family: Family | None
+    names: str  # ours, hf, meta or gguf
+    tensors: Mapping[str, Stored]
+    tokenizer: Callable[[], Tokenizer | None]  # None: the files hold none
+    about: Mapping[str, Any] = field(default_factory=dict)  # metadata of the files, as plain JSON values
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors, in the files."""
+        return sum(stored.nbytes for stored in self.tensors.values())
 
 
 def tensor_at(path: Path, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """The numbers from byte `start` of the file on, in rows. The caller has seen that they lie within it."""
+    """Numbers in a file from byte `start` on, mapped into memory; the caller has checked that they are within it.
+
+    Each tensor has a map of its own and releases its pages with it, so that converting a model never holds it twice.
+    Maps are copy-on-write: writing to a tensor never changes the file.
+    """
     count = math.prod(shape)
     if not count:
         return torch.empty(tuple(shape), dtype=dtype)
@@ -40,41 +79,6 @@ def tensor_at(path: Path, start: int, shape: Sequence[int], dtype: torch.dtype) 
     except (OSError, ValueError) as problem:  # ValueError: the file has become shorter
         reason = getattr(problem, "strerror", None) or problem
         raise FathomError(f"{path} cannot be mapped into memory ({reason}); expected a readable file") from None
-    if start % dtype.itemsize:  # no library promises numbers that lie across words
+    if start % dtype.itemsize:  # numbers that are not aligned are copied
         return torch.frombuffer(bytearray(mapped[skipped:span]), dtype=dtype).view(tuple(shape))
     return torch.frombuffer(mapped, dtype=dtype, count=count, offset=skipped).view(tuple(shape))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor in a file. `shape` is torch's: rows first, even where the format lists them last."""
-
-    shape: tuple[int, ...]
-    kind: str  # as its format calls the type: BF16, Q4_K
-    nbytes: int  # in the file
-    read: Callable[[], Tensor]  # its numbers in a float dtype; memory-mapped where they lie there as they are
-    unpack: Callable[[int, int], Tensor] | None = None  # some rows, where reading them all means unpacking them
-    packed: Mapping[str, Callable[[], Packed | None]] = field(default_factory=dict)  # what it lies there as: int8, int4
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Some of its rows: the pages of the others are not touched."""
-        return self.read()[start:stop] if self.unpack is None else self.unpack(start, stop)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a path holds. Its tensors have the names of the column `names` of their family; without one, our own."""
-
-    path: Path
-    format: str  # in words, such as "GGUF v3" or "Meta, 2 shards"
-    config: ModelConfig
-    family: Family | None
-    names: str  # ours, hf, meta or gguf
-    tensors: Mapping[str, Stored]
-    tokenizer: Callable[[], Tokenizer | None]  # None: the files hold none
-    about: Mapping[str, Any] = field(default_factory=dict)  # what the files say of themselves, as plain JSON values
-
-    @property
-    def nbytes(self) -> int:
-        """Of all tensors, in the files."""
-        return sum(stored.nbytes for stored in self.tensors.values())

@@ -1,6 +1,6 @@
-"""A run folder read back: its best checkpoint, the one with the lowest validation loss of those that hold.
+"""Our own format: a folder with config.yaml, tokenizer.json and model.safetensors, as every checkpoint of a run is.
 
-A checkpoint holds when its files are what its manifest says. Does not know how a model was trained.
+A run folder is opened as its best checkpoint: the one with the lowest validation loss whose files match its manifest.
 """
 
 import json
@@ -9,14 +9,13 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG, read_config
+from fathom.formats.convert import require_equal
 from fathom.formats.opened import Opened
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.model.config import ModelConfig
@@ -24,12 +23,7 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
-# Our own format: a folder with config.yaml, tokenizer.json and model.safetensors, as every checkpoint of a run is.
-#
-# Nothing in it is pickled. Weights are memory-mapped and placed into a model built without memory of its own. Does
-# not know how the model was trained.
-
-WEIGHTS = "model.safetensors"
+WEIGHTS, CHECKPOINTS, STATE = "model.safetensors", "checkpoints", "state.json"
 
 
 def weights(model: Transformer) -> dict[str, Tensor]:
@@ -45,51 +39,32 @@ def write_weights(model: Transformer, path: Path) -> None:
     write_tensors(path, weights(model))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, memory-mapped; FathomError where it is damaged."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise FathomError(f"{path} does not exist; the checkpoint is incomplete") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FathomError(f"{path} is not a readable safetensors file: {error}") from None
-
-
-def place(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Give the model these tensors as its weights. FathomError names what is missing, unexpected or of another shape.
+def set_weights(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give the model these weights. FathomError names what is missing, unexpected or of another shape.
 
     A model without memory of its own (on the meta device) takes the tensors as they are; another copies their values.
     """
-    wanted = weights(model)
-    problems = [f"{name} is missing" for name in wanted if name not in tensors]
-    problems += [f"{name} is not a weight of this model" for name in tensors if name not in wanted]
-    problems += [
-        f"{name} is {tuple(tensors[name].shape)}, the config says {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if problems:
-        raise FathomError(f"{where}: {'; '.join(problems[:4])}{f' and {len(problems) - 4} more' * (len(problems) > 4)}")
+    try:
+        require_equal(*({name: tuple(x.shape) for name, x in each.items()} for each in (weights(model), tensors)))
+    except FathomError as error:
+        raise FathomError(f"{where}: {error}") from None
     model.load_state_dict(dict(tensors), strict=False, assign=model.embed.weight.is_meta)
     if model.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
 
 
-CHECKPOINTS, STATE = "checkpoints", "state.json"
-
-
 def open_run(path: Path) -> Opened:
     """The model of a run folder, of one of its checkpoints, or of any folder with our config.yaml and weights."""
     folder = find(path)
-    said = read_config(folder / CONFIG)
-    if isinstance(base := said.get("base"), dict) and not (folder / WEIGHTS).exists():
+    values = read_config(folder / CONFIG)
+    if isinstance(base := values.get("base"), dict) and not (folder / WEIGHTS).exists():
         raise FathomError(
-            f"{path} holds an adapter of {base.get('path')} and no model of its own; give that model, or make one of"
-            f" both: fathom merge {base.get('path')} {path} -o FOLDER"
+            f"{path} holds an adapter of {base.get('path')} and no model of its own; give that model, or merge the"
+            f" two: fathom merge {base.get('path')} {path} -o FOLDER"
         )
-    config = build(ModelConfig, said.get("model", {}), f"{folder / CONFIG}: model")
+    config = build(ModelConfig, values.get("model", {}), f"{folder / CONFIG}: model")
     tensors = open_safetensors(folder / WEIGHTS)
-    about = {key: value for key, value in said.items() if key != "model"}
+    about = {key: value for key, value in values.items() if key != "model"}
 
     def tokenizer() -> Tokenizer | None:
         return tokenizers.load(folder / tokenizers.FILE) if (folder / tokenizers.FILE).exists() else None
@@ -99,7 +74,7 @@ def open_run(path: Path) -> Opened:
 
 def find(path: Path) -> Path:
     """The folder that holds config, tokenizer and weights."""
-    if not path.is_dir():  # the weights of a folder, named alone
+    if not path.is_dir():  # the weights of a folder, given alone
         path = path.parent
     if (path / WEIGHTS).is_file():
         if (path / checkpoint.MANIFEST).exists():
@@ -113,10 +88,9 @@ def find(path: Path) -> Path:
 
 
 def best(folder: Path) -> Path:
-    """The checkpoint with the lowest validation loss that holds, the newest of equals."""
-    ordered = sorted(checkpoint.newest_first(folder), key=validation_loss)
+    """The sound checkpoint with the lowest validation loss, the newest of equals."""
     problems = []
-    for path in ordered:
+    for path in sorted(checkpoint.newest_first(folder), key=validation_loss):
         try:
             checkpoint.verify(path)
         except FathomError as error:
@@ -126,7 +100,7 @@ def best(folder: Path) -> Path:
                 warnings.warn(f"fell back to {path}: {problems[0]}", stacklevel=3)
             return path
     if problems:
-        raise FathomError(f"no checkpoint in {folder} holds: {problems[0]}; train anew")
+        raise FathomError(f"all checkpoints in {folder} are damaged: {problems[0]}; train again")
     raise FathomError(
         f"there is no checkpoint in {folder} yet; train first: fathom train --resume --out-dir {folder.parent}"
     )
@@ -135,14 +109,14 @@ def best(folder: Path) -> Path:
 def best_step(folder: Path) -> list[int]:
     """The step of the checkpoint with the lowest validation loss, where one was measured."""
     measured = [(validation_loss(path), path) for path in checkpoint.newest_first(folder)]
-    known = [(loss, checkpoint.step_of(path)) for loss, path in measured if loss < float("inf")]
+    known = [(loss, checkpoint.step_of(path)) for loss, path in measured if loss < math.inf]
     return [min(known)[1]] if known else []
 
 
 def validation_loss(path: Path) -> float:
-    """What the checkpoint says of itself; infinite where nothing was measured at its step."""
+    """The loss that a checkpoint records; infinite where none was measured at its step."""
     try:
         loss = json.loads((path / STATE).read_text())["validation_loss"]
     except (OSError, ValueError, KeyError, TypeError):
-        return float("inf")
-    return float(loss) if isinstance(loss, float) and math.isfinite(loss) else float("inf")
+        return math.inf
+    return float(loss) if isinstance(loss, float) and math.isfinite(loss) else math.inf

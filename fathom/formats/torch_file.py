@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.formats.opened import Stored, tensor_at
+from fathom.formats.opened import CHUNK, DTYPES, Stored, tensor_at
 from fathom.formats.pickle_machine import View, run
 
 # A zip whose members lie in the file as they are, such as torch.save writes: where each one's bytes begin and end.
@@ -36,7 +35,6 @@ ZIP64 = 1
 IN_EXTRA = 0xFFFFFFFF  # a number that needs 64 bits is in the extra field
 ENCRYPTED = 1
 DIRECTORY_LIMIT = 1 << 21  # bytes: some 25,000 members
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +187,6 @@ def _text(name: bytes) -> str:
 OLD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number that begins what torch wrote before version 1.6
 PICKLE_LIMIT = 1 << 23  # bytes; a tensor takes some 60
 NAME_LIMIT = 256
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-}  # fmt: skip
 
 
 def open_pickle(path: Path) -> dict[str, Stored]:

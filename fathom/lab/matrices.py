@@ -16,8 +16,8 @@ from fathom.errors import FathomError, near
 from fathom.formats.convert import plan
 from fathom.formats.detect import of_file, open_model
 from fathom.formats.load import read
-from fathom.formats.opened import Opened, Stored
-from fathom.formats.safetensors_file import DTYPES, open_safetensors
+from fathom.formats.opened import FLOATS, Opened, Stored
+from fathom.formats.safetensors_file import open_safetensors
 from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 
@@ -74,7 +74,7 @@ def open_matrices(path: str | Path) -> Matrices:
     place = Path(path)
     if is_plain(place):
         stored, opened = open_safetensors(place), None
-        stored = {name: tensor for name, tensor in sorted(stored.items()) if tensor.kind in DTYPES}
+        stored = {name: tensor for name, tensor in sorted(stored.items()) if tensor.kind in FLOATS}
     else:
         opened = open_model(path)
         place, stored = opened.path, our_tensors(opened)

@@ -22,7 +22,7 @@ from fathom.adapters.svd import SVD, svd
 from fathom.data.batches import Batch
 from fathom.data.records import is_record_file
 from fathom.errors import FathomError
-from fathom.formats.load import load, needed
+from fathom.formats.load import load, require_tokenizer
 from fathom.lab.result import MatrixResult, Point, RankOptions, RankResult, Recommended, Text
 from fathom.lab.spectra import RankSummary, chance
 from fathom.machine import describe, keep_freed_memory
@@ -174,7 +174,7 @@ def loss_vs_rank(
     start = time.monotonic()
     model, tokenizer = load(path, dtype="fp32", device=options.device)
     ranks = requested_ranks(options, model)
-    with prepared(model, needed(tokenizer, path), options, report, stop) as experiment:
+    with prepared(model, require_tokenizer(tokenizer, path), options, report, stop) as experiment:
         tuned, base, after = finetune(model, experiment)
         change = tuned.points(ranks, lambda rank: tuned.cut(tuned.uniform(rank)))
         weight = tuned.points(ranks, tuned.weights)

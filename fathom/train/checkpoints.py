@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from fathom.errors import FathomError
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG
-from fathom.formats.run import STATE, best_step, read_weights
-from fathom.formats.safetensors_file import write_tensors
+from fathom.formats.run import STATE, best_step
+from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.tokenizer import load as tokenizers
 from fathom.train.events import Note, Report, Saved
 from fathom.train.run import Run
@@ -61,7 +61,7 @@ def restore(run: Run, session: Session, report: Report) -> None:
     newest = checkpoint.latest(run.checkpoints)
     values = read_state(newest.path / STATE)
     run.load_weights(session.model, newest.path)
-    tensors = read_weights(newest.path / OPTIMIZER)
+    tensors = read_tensors(newest.path / OPTIMIZER)
     load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
     if values["scaler"] and session.scaler.is_enabled():
         session.scaler.load_state_dict(values["scaler"])

@@ -31,8 +31,8 @@ from fathom.formats import checkpoint
 from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
 from fathom.formats.detect import open_model
-from fathom.formats.run import WEIGHTS, best_step, place, read_weights, write_weights
-from fathom.formats.safetensors_file import write_tensors
+from fathom.formats.run import WEIGHTS, best_step, set_weights, write_weights
+from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -95,7 +95,7 @@ class Run:
 
     def load_weights(self, model: Transformer, folder: Path) -> None:
         """Give the model what a checkpoint holds."""
-        place(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
+        set_weights(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
 
     def after_save(self) -> None:
         """Called when a checkpoint is complete."""
@@ -171,7 +171,7 @@ class FinetuneRun(Run):
         if not self.tuning.adapted:
             super().load_weights(model, folder)
             return
-        saved, adapter = read_weights(folder / TRAINED), lora.state_dict(model)
+        saved, adapter = read_tensors(folder / TRAINED), lora.state_dict(model)
         if {name: x.shape for name, x in saved.items()} != {name: x.shape for name, x in adapter.items()}:
             raise FathomError(f"{folder / TRAINED} is of another adapter than this run's; start a new run")
         with torch.no_grad():

@@ -5,58 +5,60 @@ the wrong layout a model runs and talks nonsense. Only C_aa + C_bb of a pair (a,
 the scores (Su et al. 2021, eq. 16), so training gives both one sign; strangers have no reason to agree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.transformer import Transformer
 
-LAYERS = 6  # of which the weights are looked at
+LAYERS = 6  # whose weights are used
 CLEAR = 4.0  # standard errors
+Weights = Callable[[str], Tensor | None]  # by name, such as `blocks.0.attn.q.weight`; None where there is none
 
 
 @dataclass(frozen=True)
 class RopeLayout:
-    """How many standard errors each layout's partners agree by. Ours is half-split, whatever the file had."""
+    """How many standard errors the partners of each layout agree by. Ours is half-split, whatever the file has."""
 
     half_split: float
     interleaved: float
 
     @property
     def verdict(self) -> str:
-        """half-split, interleaved or undecided: as for weights that are hardly trained."""
+        """half-split, interleaved or undecided, as for weights that are hardly trained."""
         lead = self.half_split - self.interleaved
         if abs(lead) < 2 * CLEAR or max(self.half_split, self.interleaved) < CLEAR:
             return "undecided"
         return "half-split" if lead > 0 else "interleaved"
 
 
-def rope_layout(model: Transformer) -> RopeLayout | None:
-    """What q and k of up to LAYERS layers say; None where nothing is turned or a head has but one pair."""
-    config = model.config
-    if config.position != "rope" or config.head_dim < 4 or not config.n_layer:
+def rope_layout(config: ModelConfig, weights: Weights, layers: int = LAYERS) -> RopeLayout | None:
+    """The evidence in q and k of some layers; None where nothing is turned or a head has but one pair."""
+    z = config.resolved()
+    if z.position != "rope" or z.head_dim < 4 or not z.n_layer:
         return None
-    agreement = torch.stack(list(agreements(model)))  # (layers * h, 2)
-    spread = agreement.std(0).clamp(min=1e-12) / len(agreement) ** 0.5
-    half_split, interleaved = (agreement.mean(0) / spread).tolist()
+    spread = range(0, z.n_layer, max(1, z.n_layer // layers))[:layers]
+    agreement = torch.cat([agreements(z, weights, layer) for layer in spread])  # (layers * h, 2)
+    error = agreement.std(0).clamp(min=1e-12) / len(agreement) ** 0.5
+    half_split, interleaved = (agreement.mean(0) / error).tolist()
     return RopeLayout(half_split, interleaved)
 
 
 @torch.no_grad()
-def agreements(model: Transformer) -> Iterator[Tensor]:
-    """(2,) for each head: the mean C_aa C_bb of its half-split and of its interleaved pairs, rows at length 1."""
-    blocks, config = list(model.blocks), model.config
-    for block in blocks[:: max(1, len(blocks) // LAYERS)][:LAYERS]:
-        scale = getattr(block.attn_norm, "weight", torch.ones(()))
-        q, k = (directions(linear.weight * scale, config.head_dim) for linear in (block.attn.q, block.attn.k))
-        k = k.repeat_interleave(config.n_head // config.n_kv_head, 0)  # (g, c, d) -> (h, c, d)
-        same = (q * k).sum(-1)  # (h, c): C_aa
-        first, second = same.chunk(2, -1)
-        half_split, interleaved = (first * second).mean(-1), (same[:, ::2] * same[:, 1::2]).mean(-1)
-        yield from torch.stack((half_split, interleaved), -1)  # (h, 2)
+def agreements(config: ResolvedConfig, weights: Weights, layer: int) -> Tensor:
+    """(h, 2): for each head the mean C_aa C_bb of its half-split and of its interleaved pairs, rows at length 1."""
+    names = (f"blocks.{layer}.{part}.weight" for part in ("attn_norm", "attn.q", "attn.k"))
+    scale, *both = (weights(name) for name in names)
+    q, k = (directions(x if scale is None else x * scale, config.head_dim) for x in both if x is not None)
+    k = k.repeat_interleave(config.n_head // config.n_kv_head, 0)  # (g, c, d) -> (h, c, d)
+    same = (q * k).sum(-1)  # (h, c): C_aa
+    first, second = same.chunk(2, -1)
+    half_split, interleaved = (first * second).mean(-1), (same[:, ::2] * same[:, 1::2]).mean(-1)
+    return torch.stack((half_split, interleaved), -1)  # (h, 2)
 
 
 def directions(weight: Tensor, head_dim: int) -> Tensor:
@@ -66,7 +68,7 @@ def directions(weight: Tensor, head_dim: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Evidence that q and k lie half-split, as this model's rope wants them."""
+    """Evidence that the rows of q and k are half-split, as this model's rope expects."""
 
     weights: RopeLayout | None
     loss: float | None = None  # nats per token of text, as loaded
@@ -78,15 +80,15 @@ class Layout:
         """right, wrong or undecided. Text decides where it is clear; else the weights do."""
         if abs(self.lead) >= CLEAR:
             return "right" if self.lead > 0 else "wrong"
-        said = self.weights.verdict if self.weights else "undecided"
-        return {"half-split": "right", "interleaved": "wrong"}.get(said, said)
+        by_weights = self.weights.verdict if self.weights else "undecided"
+        return {"half-split": "right", "interleaved": "wrong"}.get(by_weights, by_weights)
 
 
 def layout(model: Transformer, texts: Sequence[Tensor]) -> Layout | None:
     """The evidence; `texts` are ids (t,) of natural text. None where rope turns nothing."""
     if model.config.position != "rope" or not model.config.n_layer:
         return None
-    weights = rope_layout(model)
+    weights = rope_layout(model.config, dict(model.named_parameters()).get)
     if not texts:
         return Layout(weights)
     as_loaded = losses(model, texts)
@@ -99,18 +101,18 @@ def layout(model: Transformer, texts: Sequence[Tensor]) -> Layout | None:
 
 @torch.no_grad()
 def losses(model: Transformer, texts: Sequence[Tensor]) -> Tensor:
-    """The loss of every token of the texts but their first."""
-    found = []
+    """(n,) the loss of every token of the texts but their first."""
+    losses = []
     for ids in texts:
         ids = ids.to(model.embed.weight.device)
         logits = model(ids[None])[0, :-1].float()
-        found.append(torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none"))
-    return torch.cat(found).cpu()
+        losses.append(torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none"))
+    return torch.cat(losses).cpu()
 
 
 @contextmanager
 def interleaved(model: Transformer) -> Iterator[None]:
-    """The rows of every q and k read as if they had been interleaved; as they were afterwards."""
+    """A context in which the rows of every q and k are read as if they were interleaved."""
     linears = [linear for block in model.blocks for linear in (block.attn.q, block.attn.k)]
     kept = [(linear.weight.data, linear.bias) for linear in linears]
     try:
@@ -125,5 +127,5 @@ def interleaved(model: Transformer) -> Iterator[None]:
 
 
 def reordered(rows: Tensor, head_dim: int) -> Tensor:
-    """Channels 2i and 2i + 1 of each head to i and i + c/2."""
+    """Channels 2i and 2i + 1 of each head moved to i and i + c/2."""
     return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)

@@ -19,7 +19,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
 from fathom.quant.linear import QuantLinear
-from fathom.quant.model import quantize_model, replace
+from fathom.quant.model import pack_layer, quantize_model
 from fathom.quant.schemes import scheme_named
 from fathom.tokenizer.characters import ByteTokenizer
 
@@ -204,7 +204,7 @@ class TestManners:
     def test_leaves_that_it_does_not_know_stay_and_work(self) -> None:
         model = random_model(self.config)
         weight = model.blocks[0].attn.q.weight
-        replace(model, "blocks.0.attn.q", weight, None, scheme_named("nf4"))
+        pack_layer(model, "blocks.0.attn.q", weight, None, scheme_named("nf4"))
         plain, quick = copy.deepcopy(model), prepare_for_inference(model)
         assert isinstance(quick.blocks[0].attn.q, QuantLinear)
         assert isinstance(quick.blocks[0].attn.k, PanelLinear)

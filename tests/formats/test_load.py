@@ -15,7 +15,7 @@ from fathom.fields import plain
 from fathom.formats.config_file import write_config
 from fathom.formats.detect import is_model, locate, open_model
 from fathom.formats.export import WRITERS, export
-from fathom.formats.load import load, load_tokenizer, needed, read, stretched
+from fathom.formats.load import load, load_tokenizer, read, require_tokenizer, with_rope_scaling
 from fathom.formats.run import write_weights
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B
@@ -151,7 +151,7 @@ def test_large_tensors_are_converted_some_rows_at_a_time(
     packed.append(export(model, None, "llama2c", tmp_path / "b" / "m.bin", "q8_0").path)
     for path in [*packed, files["hf"], files["meta"]]:
         whole, _ = load(path, dtype="bf16", device="cpu")
-        monkeypatch.setattr("fathom.formats.load.PIECE", 96)  # three rows of 32, the last piece shorter
+        monkeypatch.setattr("fathom.formats.load.PIECE", 192)  # three rows of 32, the last piece shorter
         pieces, _ = load(path, dtype="bf16", device="cpu")
         monkeypatch.undo()
         assert all(torch.equal(x, pieces.state_dict()[name]) for name, x in whole.state_dict().items())
@@ -189,7 +189,7 @@ def test_a_tokenizer_of_another_size_is_refused(files: dict[str, Path], tmp_path
 def test_a_model_without_a_tokenizer_says_so_when_text_is_wanted(files: dict[str, Path]) -> None:
     with pytest.raises(FathomError, match="a model and no tokenizer"):
         load_tokenizer(files["meta"])
-    assert needed(load_tokenizer(files["hf"]), "x").vocab_size == 256
+    assert require_tokenizer(load_tokenizer(files["hf"]), "x").vocab_size == 256
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(
@@ -212,17 +212,17 @@ def test_too_little_memory_is_said_before_anything_is_allocated(
 )
 def test_rope_is_scaled_only_when_asked_and_only_once(config: ModelConfig, scaling: str, says: str) -> None:
     with pytest.raises(FathomError, match=says):
-        stretched(config, scaling)
+        with_rope_scaling(config, scaling)
 
 
 def test_scaled_rope_reads_longer_texts_and_learned_positions_cannot() -> None:
-    longer = stretched(CONFIG, "linear:4")
+    longer = with_rope_scaling(CONFIG, "linear:4")
     assert (longer.context_length, longer.rope_scaling) == (
         128,
         RopeScaling(kind="linear", factor=4.0, original_context_length=32),
     )
     with pytest.raises(FathomError, match="needs position='rope'"):
-        stretched(GPT2, "linear:4").resolved()
+        with_rope_scaling(GPT2, "linear:4").resolved()
 
 
 def test_reading_takes_the_dtype_most_numbers_have(files: dict[str, Path], model: Transformer, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import torch
 from fathom.errors import FathomError
 from fathom.formats.export import export
 from fathom.formats.load import load
-from fathom.formats.run import read_weights
-from fathom.formats.safetensors_file import write_tensors
+from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.lab.matrices import open_matrices, require_same
 from fathom.tokenizer.characters import CharacterTokenizer
 from tests.lab.conftest import LETTERS, small, written
@@ -62,7 +61,7 @@ def other(base: Path, folder: Path, change: str) -> Path:
     if change == "another vocabulary":
         return written(folder, small(), LETTERS.replace("z", "Z"))
     shutil.copytree(base, folder)
-    tensors = dict(read_weights(folder / "model.safetensors"))
+    tensors = dict(read_tensors(folder / "model.safetensors"))
     if change == "not a number":
         tensors["blocks.1.attn.v.weight"][0, 0] = torch.nan
     write_tensors(folder / "model.safetensors", tensors)

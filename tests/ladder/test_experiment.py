@@ -11,7 +11,7 @@ import torch
 
 from fathom.data.batches import Batches, eval_windows
 from fathom.errors import FathomError
-from fathom.formats.run import read_weights
+from fathom.formats.safetensors_file import read_tensors
 from fathom.ladder import experiment
 from fathom.ladder.experiment import Cost, LadderProgress, climb, plan, resume
 from fathom.ladder.options import LadderOptions
@@ -57,7 +57,7 @@ def test_a_reported_loss_is_that_of_the_stored_model(climbed: Climbed) -> None:
     for rung in result.ladder:
         for run in result.runs(rung.key):
             model = Transformer(rung.config)
-            model.load_state_dict(read_weights(folder / run.folder / "model.safetensors"))
+            model.load_state_dict(read_tensors(folder / run.folder / "model.safetensors"))
             with torch.no_grad():
                 logits = model(windows[:, :-1]).flatten(0, 1)
             loss = torch.nn.functional.cross_entropy(logits, windows[:, 1:].flatten())

@@ -1,7 +1,7 @@
 """Packed layers take the place of linear ones in a whole model, from outside, and nothing else changes."""
 
 from copy import deepcopy
-from dataclasses import replace as but
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,12 +13,12 @@ from fathom.model.mlp import GeluMLP
 from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
-from fathom.quant.model import linears, quantize_model, replace
+from fathom.quant.model import linears, pack_layer, quantize_model
 from fathom.quant.schemes import SCHEMES
 
 LLAMA = ModelConfig(vocab_size=31, context_length=16, d_model=64, n_layer=2, n_head=4, n_kv_head=2, d_ff=172,
                     position="rope", norm="rms", mlp="swiglu")  # fmt: skip
-GPT2 = but(LLAMA, position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True, n_kv_head=4)
+GPT2 = replace(LLAMA, position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True, n_kv_head=4)
 IDS = torch.arange(8)[None]
 
 
@@ -52,7 +52,7 @@ def test_a_model_on_meta_fills_up_one_layer_at_a_time() -> None:
         model = Transformer(GPT2)
     for name in linears(model):
         layer = source.get_submodule(name)
-        replace(model, name, layer.weight, layer.bias, SCHEMES["nf4"])
+        pack_layer(model, name, layer.weight, layer.bias, SCHEMES["nf4"])
     rest = {key: x for key, x in source.state_dict().items() if key in model.state_dict()}
     model.load_state_dict(rest, strict=False, assign=True)
     quantize_model(source, "nf4")
@@ -69,13 +69,13 @@ def test_gradients_reach_what_lies_before_a_packed_model(name: str) -> None:
 
 
 def test_a_packed_model_compiles_in_one_graph() -> None:
-    model = Transformer(but(LLAMA, n_layer=1))
+    model = Transformer(replace(LLAMA, n_layer=1))
     quantize_model(model, "nf4")
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(IDS), model(IDS))
 
 
 def test_nothing_to_quantise_is_an_error() -> None:
-    bigram, model = Transformer(but(LLAMA, n_layer=0)), Transformer(LLAMA)
+    bigram, model = Transformer(replace(LLAMA, n_layer=0)), Transformer(LLAMA)
     quantize_model(model, "int8")
     for empty, said in (
         (bigram, "found none; expected linear layers under 'blocks.'"),
@@ -88,7 +88,7 @@ def test_nothing_to_quantise_is_an_error() -> None:
 @pytest.mark.parametrize("name, near", [("blocks.0.attn.queue", "blocks.0.attn.q"), ("unembed", ""), ("blocks.0", "")])
 def test_a_layer_that_is_not_there_is_named(name: str, near: str) -> None:
     with pytest.raises(FathomError, match=f"'{name}' is no linear layer in the model's blocks.*{near}"):
-        replace(Transformer(LLAMA), name, torch.randn(64, 64), None, SCHEMES["int8"])
+        pack_layer(Transformer(LLAMA), name, torch.randn(64, 64), None, SCHEMES["int8"])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_layer_that_is_not_there_is_named(name: str, near: str) -> None:
 )
 def test_weights_of_another_model_are_refused(shape: tuple[int, int], bias: bool, found: str) -> None:
     with pytest.raises(FathomError, match=f"blocks.1.attn.q: found {found}; expected 64 x 64 without a bias"):
-        replace(Transformer(LLAMA), "blocks.1.attn.q", torch.randn(shape), torch.zeros(64) if bias else None,
+        pack_layer(Transformer(LLAMA), "blocks.1.attn.q", torch.randn(shape), torch.zeros(64) if bias else None,
                 SCHEMES["int8"])  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_a_linear_layer_of_its_own_class_is_refused_before_anything_is_packed() 
         quantize_model(model, "nf4")
     assert len(linears(model)) == 14
     with pytest.raises(FathomError, match=r"blocks\.1\.mlp\.down is a Scaled"):
-        replace(model, "blocks.1.mlp.down", torch.zeros(64, 172), None, SCHEMES["nf4"])
+        pack_layer(model, "blocks.1.mlp.down", torch.zeros(64, 172), None, SCHEMES["nf4"])
 
 
 def test_an_mlp_of_its_own_class_keeps_its_forward_over_packed_layers() -> None:

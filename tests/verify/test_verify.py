@@ -124,24 +124,30 @@ def test_unknown_references_are_one_line(
     assert says in capfd.readouterr().err
 
 
-def test_trained_weights_tell_their_layout_and_a_permuted_file_is_caught(shared_data: Path, tmp_path: Path) -> None:
+def test_trained_weights_tell_their_layout_and_a_permuted_file_is_caught(
+    shared_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = shared_data / "stories260K" / "stories260K.bin"
     model, tokenizer = load(path, device="cpu")
-    found = rope_layout(model)
+    found = rope_layout(model.config, dict(model.named_parameters()).get)
     assert found is not None and found.verdict == "half-split"
     assert verify(path, ["cache"]).passed
     for linear in (linear for block in model.blocks for linear in (block.attn.q, block.attn.k)):
         rows = linear.weight.data.unflatten(0, (-1, 2, 4)).transpose(1, 2)  # as Meta's files have them
         linear.weight.data = rows.flatten(0, 2)
-    told = rope_layout(model)
+    told = rope_layout(model.config, dict(model.named_parameters()).get)
     assert told is not None and told.verdict == "interleaved"
     bad = export(model, tokenizer, "hf", tmp_path / "bad").path
     certificate = verify(bad, ["naive", "cache"])
     assert all(c.passed for c in certificate.comparisons)  # it computes what it says, and it is wrong
     assert certificate.layout is not None and certificate.layout.verdict == "wrong" and not certificate.passed
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # opening does not judge: `verify` and `info` do
+        warnings.simplefilter("error")  # loading does not judge: `verify` and `info` do
         load(bad, device="cpu")
+    assert main(["info", str(path)]) == 0
+    assert "rope:       half-split by its weights" in (text := capfd.readouterr().out) and "wrong order" not in text
+    assert main(["info", str(bad)]) == 0
+    assert "interleaved by its weights" in (text := capfd.readouterr().out) and "wrong order: see fathom verify" in text
 
 
 def test_the_model_is_left_as_it_was() -> None:
