@@ -17,6 +17,7 @@ PUBLIC = {
     "look": "fathom.inspect.look",
     "edit": "fathom.inspect.edit",
     "zero": "fathom.inspect.edit",
+    "swap": "fathom.model.swap",
     "stream": "fathom.generate.generate",
     "finetune": "fathom.train.finetune",
     "load": "fathom.adapters.load",

@@ -25,7 +25,7 @@ def swap(
     kinds: Mapping[Kind, New] | None = None,
     *,
     attend: Callable[..., Tensor] | None = None,
-    names: Iterable[str] | None = None,
+    names: str | Iterable[str] | None = None,
 ) -> "Swap":
     """Exchange every part of these kinds, or only those called `names`; `attend` is what every Attention calls.
 
@@ -35,11 +35,12 @@ def swap(
     a part descends from a kind or has a `forward` of its own, there is no part of a kind, or `new` failed.
     """
     kinds = kinds or {}
-    matches = matching(model, {*kinds, *([Attention] if attend else [])}, names)
+    check_call(kinds, attend, names)
+    matches = matching(model, {*kinds, *([Attention] if attend else [])}, [names] if isinstance(names, str) else names)
     swapped = Swap(model, list(matches))
     try:
-        depth = sorted(matches, key=lambda name: name.count("."), reverse=True)  # what lies inside others comes first
-        for part in dict.fromkeys(matches[name] for name in depth):
+        inner_first = sorted(matches, key=lambda name: name.count("."), reverse=True)
+        for part in dict.fromkeys(matches[name] for name in inner_first):
             kind, places = type(part), [name for name, each in matches.items() if each is part]
             if kind in kinds:
                 part = swapped.exchange(places, part, kinds[kind])
@@ -56,34 +57,48 @@ class Swap:
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
         self.model, self.names = model, names
-        self.changes: list[tuple[str, Callable[[], bool], Callable[[], object]]] = []  # where, still so?, undo
+        self.changes: list[tuple[str, Callable[[], bool], Callable[[], object], Callable[[], object]]] = []
+        # of each: where, whether it is still so, how to undo it, how to do it again
 
     def undo(self) -> None:
-        """Put everything back, to the same objects. FathomError where a part has been exchanged again since."""
-        while self.changes:
-            name, unchanged, restore = self.changes[-1]
+        """Put everything back, to the same objects. FathomError, and nothing changed, where a part has been exchanged
+        again since."""
+        undone: list[Callable[[], object]] = []
+        for name, unchanged, restore, repeat in reversed(self.changes):
             if not unchanged():
+                for again in reversed(undone):
+                    again()
                 raise FathomError(f"{name} has been exchanged again since; undo that first")
             restore()
-            self.changes.pop()
+            undone.append(repeat)
+        self.changes.clear()
 
     def __enter__(self) -> "Swap":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.undo()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        try:
+            self.undo()
+        except FathomError as problem:
+            if error is None:
+                raise
+            error.add_note(str(problem))  # the error of the block is the one to see
 
     def exchange(self, places: list[str], old: nn.Module, new: New) -> nn.Module:
         """Put what `new` means in all places of the old part."""
         kind = type(old)
         if isinstance(new, type) and issubclass(new, kind) and new.__init__ is kind.__init__:
             old.__class__ = new
-            self.changes.append((places[0], lambda: type(old) is new, lambda: setattr(old, "__class__", kind)))
+            self.changes.append(
+                (
+                    places[0],
+                    lambda: type(old) is new,
+                    lambda: setattr(old, "__class__", kind),
+                    lambda: setattr(old, "__class__", new),
+                )
+            )
             return old
-        try:
-            part = settled(new(old), old)
-        except FathomError as error:
-            raise FathomError(f"{places[0]}: {error}") from None
+        part = settled(built(new, old, places[0]), old)
 
         model = self.model  # no closure holds this Swap itself: with the last reference to it the old parts are freed
 
@@ -93,13 +108,49 @@ class Swap:
                 model.set_submodule(name, there)
 
         put(part)
-        self.changes.append((places[0], lambda: named(model, places[0]) is part, lambda: put(old)))
+        self.changes.append((places[0], lambda: named(model, places[0]) is part, lambda: put(old), lambda: put(part)))
         return part
 
     def set_attend(self, places: list[str], part: nn.Module, attend: Callable[..., Tensor]) -> None:
         """Let this attention call another function."""
         before, part.attend = part.attend, attend  # type: ignore[assignment]
-        self.changes.append((places[0], lambda: part.attend is attend, lambda: setattr(part, "attend", before)))
+        self.changes.append(
+            (
+                places[0],
+                lambda: part.attend is attend,
+                lambda: setattr(part, "attend", before),
+                lambda: setattr(part, "attend", attend),
+            )
+        )
+
+
+def check_call(kinds: Mapping[Kind, New], attend: object, names: object) -> None:
+    """FathomError for a call that names nothing, or something that cannot be put in."""
+    if not kinds and attend is None:
+        raise FathomError("nothing to swap: give {kind: new}, such as {GeluMLP: MyMLP}, or attend=function")
+    if isinstance(attend, nn.Module) or (attend is not None and not callable(attend)):
+        raise FathomError(f"attend is a {type(attend).__name__}; expected a function with the arguments of `attend`")
+    for kind, new in kinds.items():
+        if not isinstance(kind, type) or not issubclass(kind, nn.Module) or not callable(new):
+            raise FathomError(f"{kind!r}: {new!r}; expected {{class of a part: a subclass, or a function of the part}}")
+
+
+def built(new: New, old: nn.Module, place: str) -> nn.Module:
+    """What `new` makes of the old part. FathomError where that is no module."""
+    try:
+        part = new(old)
+    except FathomError as error:
+        raise FathomError(f"{place}: {error}") from None
+    except (TypeError, AttributeError) as error:
+        if not isinstance(new, type):
+            raise
+        raise FathomError(
+            f"{place}: {new.__name__} has a constructor of its own, which cannot take the old part ({error}); give a"
+            f" function of the old part, such as lambda old: {new.__name__}(...)"
+        ) from error
+    if not isinstance(part, nn.Module):
+        raise FathomError(f"{place}: the function returned {type(part).__name__}; expected an nn.Module")
+    return part
 
 
 def kind_of(part: nn.Module) -> Kind | None:
@@ -124,7 +175,9 @@ def matching(model: nn.Module, kinds: set[Kind], names: Iterable[str] | None) ->
         every = model.named_modules(remove_duplicate=False)
         matches = {name: part for name, part in every if name and any(isinstance(part, kind) for kind in kinds)}
         if not matches:
-            known = dict.fromkeys(type(part).__name__ for part in model.modules())
+            if any(isinstance(model, kind) for kind in kinds):
+                raise FathomError(f"{words} is the whole model; swap exchanges its parts")
+            known = dict.fromkeys(type(part).__name__ for name, part in model.named_modules() if name)
             raise FathomError(f"found no {words}; the model's parts are {', '.join(known)}; choose among them")
     else:
         matches = {name: named(model, name) for name in names}

@@ -155,10 +155,10 @@ def test_a_forward_of_its_own_is_refused() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"kinds": {SwigluMLP: Loud}}, "found no SwigluMLP; the model's parts are Transformer, .*GeluMLP"),
+        ({"kinds": {SwigluMLP: Loud}}, "found no SwigluMLP; the model's parts are Embedding, .*GeluMLP"),
         ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.mpl"]}, "'blocks.1.mpl' is no part .* did you mean blocks.1.m"),
         ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.attn"]}, "blocks.1.attn is a Attention; expected GeluMLP"),
-        ({"kinds": {Transformer: Loud}}, "found no Transformer"),
+        ({"kinds": {Transformer: Loud}}, "Transformer is the whole model"),
         ({"kinds": {Transformer: Loud}, "names": [""]}, "'' is no part of this model"),
     ],
 )
@@ -271,3 +271,56 @@ def test_without_its_handle_the_old_part_is_freed_at_once() -> None:
         assert old() is None
     finally:
         gc.enable()
+
+
+class Doubled(GeluMLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Tripled(Doubled):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+
+def test_an_undo_that_is_refused_changes_nothing() -> None:
+    model = Transformer(GPT)
+    first = swap(model, {GeluMLP: Doubled})
+    second = swap(model, {Doubled: Tripled}, names="blocks.0.mlp")
+    with pytest.raises(FathomError, match=r"blocks\.0\.mlp has been exchanged again"):
+        first.undo()
+    assert [type(block.mlp) for block in model.blocks] == [Tripled, Doubled]
+    second.undo()
+    first.undo()
+    assert {type(block.mlp) for block in model.blocks} == {GeluMLP}
+
+
+def test_the_error_of_a_block_is_the_one_that_is_seen() -> None:
+    model = Transformer(GPT)
+    with pytest.raises(ValueError, match="mine") as caught, swap(model, {GeluMLP: Doubled}):
+        swap(model, {Doubled: Tripled})
+        raise ValueError("mine")
+    assert "exchanged again" in caught.value.__notes__[0]
+
+
+class OwnConstructor(GeluMLP):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "nothing to swap"),
+        ({"attend": nn.Identity()}, "attend is a Identity; expected a function"),
+        ({"kinds": {GeluMLP: None}}, "expected {class of a part"),
+        ({"kinds": {GeluMLP: OwnConstructor}}, "blocks.0.mlp: OwnConstructor has a constructor of its own"),
+        ({"kinds": {GeluMLP: lambda old: old.forward}}, "blocks.0.mlp: the function returned method"),
+        ({"kinds": {Transformer: Transformer}}, "Transformer is the whole model"),
+    ],
+)
+def test_a_wrong_call_is_one_line(arguments: dict[str, Any], message: str) -> None:
+    model = Transformer(GPT)
+    with pytest.raises(FathomError, match=message):
+        swap(model, **arguments)
+    assert {type(block.mlp) for block in model.blocks} == {GeluMLP} and "attend" not in dict(model.named_modules())
