@@ -34,7 +34,7 @@ Tensors = Mapping[str, StoredTensor]
 Fields = Mapping[str, Any]  # of ModelConfig
 
 
-# Keys of models that no family is, and the values with which they change nothing.
+# Keys by which a file declares a feature that no family supports, and the values that leave the feature off.
 ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
     "hf": {
         "quantization_config": (None,),
@@ -67,12 +67,12 @@ class Column:
     ids: tuple[str, ...] = ()  # what a file calls the family: model_type, general.architecture
     tensors: Mapping[str, Place]  # our part -> its place
     keys: Mapping[str, Key] = field(default_factory=dict)  # our field of the config -> its key
-    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # keys beside those of ALLOWED
-    read: Callable[[Values, Fields, Tensors], Fields] = no_fields  # fields that are more than a key, given the others
-    write: Callable[[ResolvedConfig], dict[str, Any]] = no_keys  # keys beside `keys`
-    beside: Callable[[ResolvedConfig], Mapping[str, Tensor]] = no_keys  # tensors of a file that are no weights
-    skipped: str = r"(?!)"  # pattern of the names of such tensors where files are read; they follow from the config
-    prefix: str = ""  # some files leave this start of every name away
+    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # other keys, and their supported values
+    read: Callable[[Values, Fields, Tensors], Fields] = no_fields  # fields that need several keys, given the others
+    write: Callable[[ResolvedConfig], dict[str, Any]] = no_keys  # keys that are not in `keys`
+    extra_tensors: Callable[[ResolvedConfig], Mapping[str, Tensor]] = no_keys  # written beside the weights
+    skipped: str = r"(?!)"  # pattern of the names of tensors that readers ignore, since they follow from the config
+    prefix: str = ""  # of every tensor name; some files omit it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,10 @@ class Family:
     name: str  # in `fathom info` and errors
     title: str  # in prose
     choices: Fields  # of ModelConfig: what makes a model one of this family
-    holds: Callable[[ResolvedConfig], bool] = lambda config: True  # what else it takes
+    holds: Callable[[ResolvedConfig], bool] = lambda config: True  # conditions on the sizes
     columns: Mapping[str, Column]  # format -> how it describes these models; `ours` has our own names
     classes: tuple[str, str]  # of transformers: the config and the model
-    written_as: str | None = None  # the family in whose files models of this one are written; None: its own
+    written_as: str | None = None  # the family whose files are written for these models; None: its own
 
     def fits(self, config: ResolvedConfig) -> bool:
         return all(getattr(config, name) == value for name, value in self.choices.items()) and self.holds(config)

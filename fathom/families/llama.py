@@ -10,7 +10,7 @@ from typing import Any
 from fathom.errors import FathomError
 from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
-from fathom.families.rope import beside_gguf, read_gguf_rope, read_hf_rope, write_gguf_rope, write_hf_rope
+from fathom.families.rope import gguf_rope_tensors, read_gguf_rope, read_hf_rope, write_gguf_rope, write_hf_rope
 from fathom.families.values import Values, key
 from fathom.model.config import ModelConfig, ResolvedConfig, RopeScaling
 from fathom.model.presets import LLAMA_CHOICES
@@ -197,7 +197,7 @@ FAMILY = Family(
         ),
         "gguf": Column(
             ids=("llama",), tensors=tensors["gguf"], keys=keys["gguf"], read=read_gguf, write=write_gguf,
-            beside=beside_gguf, skipped=r"rope_freqs\.weight",
+            extra_tensors=gguf_rope_tensors, skipped=r"rope_freqs\.weight",
         ),
     },
     classes=("LlamaConfig", "LlamaForCausalLM"),

@@ -21,7 +21,7 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
 
 hf = llama.FAMILY.columns["hf"]
 allowed = {name: values for name, values in hf.allowed.items() if name != "sliding_window"}
-keys = {**hf.keys, "n_kv_head": key("num_key_value_heads")}  # missing it is 8
+keys = {**hf.keys, "n_kv_head": key("num_key_value_heads")}  # required: transformers' default is 8, LLaMA's is n_head
 FAMILY = replace(
     llama.FAMILY,
     name="mistral",

@@ -1,4 +1,4 @@
-"""The Rosetta table's cells: what a format calls the parts of a model, and how their tensors are laid out there.
+"""The cells of a table of names: what a format calls the parts of a model, and how their tensors are laid out there.
 
 A table is read across for a part and down for a format; N is the layer. Marks in a cell say what turns the stored
 tensor into ours, from left to right, and `-` stands where the format has no name for the part.

@@ -23,11 +23,15 @@ def families() -> Mapping[str, Family]:
 
 
 def of(config: ModelConfig) -> Family:
-    """The family in whose files a model is written. FathomError where none holds it."""
-    z, written = config.resolved(), [family for family in families().values() if family.written_as is None]
-    for family in written:
-        if family.fits(z):
-            return family
+    """The family in whose files a model is written: of those that fit, the one with the most choices.
+
+    FathomError where none fits.
+    """
+    z, known = config.resolved(), families()
+    if fitting := [family for family in known.values() if family.fits(z)]:
+        narrowest = max(fitting, key=lambda family: len(family.choices))
+        return known[narrowest.written_as or narrowest.name]
+    written = [family for family in known.values() if family.written_as is None]
     fields = dict.fromkeys(field for family in written for field in family.choices)
     choices = ", ".join(f"{field}={getattr(z, field)}" for field in (*fields, "n_head", "n_kv_head", "head_dim"))
     raise FathomError(

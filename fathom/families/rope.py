@@ -176,7 +176,7 @@ def stretch_of(config: ResolvedConfig) -> Tensor:
     return frequencies(replace(config, rope_scaling=None)) / frequencies(config)
 
 
-def beside_gguf(config: ResolvedConfig) -> dict[str, Tensor]:
+def gguf_rope_tensors(config: ResolvedConfig) -> dict[str, Tensor]:
     """The tensor that describes LLaMA 3.1's scaling, where the model has it."""
     llama3 = config.rope_scaling is not None and config.rope_scaling.kind == "llama3"
     return {STRETCH: stretch_of(config)} if llama3 else {}

@@ -1,4 +1,4 @@
-"""Configurations of others: named values, each checked as it is read, and what they call the fields of ModelConfig.
+"""Configuration files of other projects: values, each checked as it is read, and their keys for ModelConfig's fields.
 
 The same for `config.json`, `params.json` and the metadata of a GGUF file. A cell of a family's table is a key; `a|b` is
 one of two names, `a?` may be missing, and `a=1` stands for 1 where it is.

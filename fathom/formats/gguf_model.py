@@ -104,7 +104,7 @@ def write_gguf(
     family = of(config)
     places = family.places(config, "gguf")
     tensors, sizes = makers(places, state), stored_shapes(weight_shapes(config), places)
-    for name, tensor in family.columns["gguf"].beside(config.resolved()).items():
+    for name, tensor in family.columns["gguf"].extra_tensors(config.resolved()).items():
         tensors[name], sizes[name] = partial(Tensor.clone, tensor), tuple(tensor.shape)
     file_type = next(id for id, name in FILE_TYPES.items() if name == kind)
     metadata = to_gguf(config) | {

@@ -1,6 +1,10 @@
 """A family is one file: Mistral's, against transformers and in every format, and one that is put into the package."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,11 @@ import torch
 import fathom
 import fathom.families
 from fathom.errors import FathomError
-from fathom.families.registry import families, from_hf, of
+from fathom.families.registry import families, from_hf, ids, of
 from fathom.formats.detect import open_model
 from fathom.formats.export import export
-from fathom.model.presets import LLAMA2_7B
+from fathom.model.config import ModelConfig
+from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_70B
 from fathom.model.transformer import Transformer
 from tests.formats import hf
 
@@ -74,24 +79,101 @@ FAMILY = replace(llama.FAMILY, name="alpaca", title="Alpaca", columns=columns, w
 """
 
 
-def test_a_file_in_the_package_is_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "alpaca.py").write_text(FILE)
-    values = {"width" if name == "hidden_size" else name: value for name, value in hf.LLAMA.items()}
+QWEN3 = """
+from dataclasses import replace
+
+from fathom.families import llama
+
+hf = llama.FAMILY.columns["hf"]
+
+
+def write_hf(z):
+    names = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+    return llama.write_hf(replace(z, qk_norm=False)) | names
+
+
+FAMILY = replace(
+    llama.FAMILY,
+    name="qwen3",
+    title="Qwen3",
+    choices={**llama.FAMILY.choices, "qk_norm": True},
+    columns={"hf": replace(hf, ids=("qwen3",), write=write_hf)},
+    classes=("Qwen3Config", "Qwen3ForCausalLM"),
+)
+"""
+
+
+@contextmanager
+def added(path: Path, source: str) -> Iterator[None]:
+    """The package with one more file."""
+    path.write_text(source)
     try:
-        with monkeypatch.context() as patch:
-            patch.setattr(fathom.families, "__path__", [*fathom.families.__path__, str(tmp_path)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fathom.families, "__path__", [*fathom.families.__path__, str(path.parent)])
             families.cache_clear()
-            family, config = from_hf(values | {"model_type": "alpaca"}, "config.json")
-            assert family.title == "Alpaca" and config == from_hf(hf.LLAMA, "config.json")[1]
-            with pytest.raises(FathomError, match="supported are alpaca, gpt2, llama, mistral"):
-                from_hf({"model_type": "vicuna"}, "config.json")
+            yield
     finally:
         families.cache_clear()
+
+
+def test_a_file_in_the_package_is_a_family(tmp_path: Path) -> None:
+    values = {"width" if name == "hidden_size" else name: value for name, value in hf.LLAMA.items()}
+    supported = sorted([*ids("hf"), "alpaca"])
+    with added(tmp_path / "alpaca.py", FILE):
+        family, config = from_hf(values | {"model_type": "alpaca"}, "config.json")
+        assert family.title == "Alpaca" and config == from_hf(hf.LLAMA, "config.json")[1]
+        assert of(config) is families()["llama"]
+        with pytest.raises(FathomError, match=f"supported are {', '.join(supported)}$"):
+            from_hf({"model_type": "vicuna"}, "config.json")
     assert "alpaca" not in families()
 
 
-def test_only_one_family_holds_a_model() -> None:
-    """Those that are written as another have no files of their own."""
-    z = LLAMA2_7B.resolved()
-    assert [f.name for f in families().values() if f.fits(z) and f.written_as is None] == ["llama"]
+def test_the_narrowest_family_that_fits_writes_a_model(tmp_path: Path) -> None:
+    """LLaMA leaves qk_norm open, Qwen3 requires it: files of Qwen3 are exported as Qwen3, others stay LLaMA."""
+    library = pytest.importorskip("transformers", reason="needs the extra `peers`")
+    torch.manual_seed(0)
+    theirs = library.Qwen3ForCausalLM(library.Qwen3Config.from_dict(hf.LLAMA | {"model_type": "qwen3", "head_dim": 8}))
+    with torch.no_grad():
+        for tensor in theirs.eval().parameters():
+            tensor.normal_(std=0.3)
+    theirs.save_pretrained(tmp_path / "theirs")
+    with added(tmp_path / "qwen3.py", QWEN3):
+        opened = open_model(tmp_path / "theirs")
+        assert opened.family is of(opened.config) is families()["qwen3"] and of(LLAMA2_7B) is families()["llama"]
+        ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
+        with torch.no_grad():
+            assert (logits(ours) - theirs(IDS).logits).abs().max() <= 1e-5
+        assert export(ours, None, "hf", tmp_path / "hf").equal
+        with pytest.raises(FathomError, match="no format 'gguf' of qwen3 models"):
+            export(ours, None, "gguf", tmp_path / "m.gguf")
+    again = library.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert type(again).__name__ == "Qwen3ForCausalLM"
+    with torch.no_grad():
+        assert torch.equal(again(IDS).logits, theirs(IDS).logits)
+
+
+def writers(config: ModelConfig) -> set[str]:
+    """The families in whose files a model may be written: of those that fit, all with the most choices."""
+    fitting = [family for family in families().values() if family.fits(config.resolved())]
+    most = max((len(family.choices) for family in fitting), default=0)
+    return {family.written_as or family.name for family in fitting if len(family.choices) == most}
+
+
+def test_no_two_families_write_the_same_model() -> None:
+    """Over every combination of the values that some family chooses, in the sizes of known models."""
+    chosen: dict[str, set[Any]] = {}
+    for family in families().values():
+        for name, value in family.choices.items():
+            chosen.setdefault(name, {True, False} if isinstance(value, bool) else set()).add(value)
+    written = set()
+    for values in product(*chosen.values()):
+        for preset in (GPT2, LLAMA2_7B, LLAMA2_70B):
+            names = writers(config := replace(preset, **dict(zip(chosen, values, strict=True))))
+            assert len(names) <= 1, config
+            assert not names or {of(config).name} == names
+            written |= names
+    assert written == {family.name for family in families().values() if family.written_as is None}
+
+
+def test_files_of_another_family_are_written_in_its_own() -> None:
     assert all(f.written_as is None or families()[f.written_as].written_as is None for f in families().values())

@@ -23,8 +23,9 @@ def tensors(config: ModelConfig) -> set[str]:
 @pytest.mark.parametrize("config", [GPT2, LLAMA2_7B, replace(LLAMA2_7B, bias=True, qk_norm=True, n_kv_head=4)])
 def test_our_column_is_the_state_dict(config: ModelConfig) -> None:
     tied = {"unembed.weight"} if config.tie_embeddings else set()
-    assert set(of(config).places(config, "ours")) | tied == tensors(config)
-    assert all(place.name == ours for ours, place in of(config).places(config, "ours").items())
+    places = families()["gpt2" if config is GPT2 else "llama"].places(config, "ours")
+    assert set(places) | tied == tensors(config)
+    assert all(place.name == ours for ours, place in places.items())
 
 
 @pytest.mark.parametrize("name, kind", COLUMNS)
@@ -82,8 +83,16 @@ def test_families_follow_from_the_choices() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [BIGRAM, replace(GPT2, norm="rms"), replace(LLAMA2_7B, residual=False), replace(GPT2, n_kv_head=4)]
+    "config",
+    [
+        BIGRAM,
+        replace(GPT2, norm="rms"),
+        replace(LLAMA2_7B, norm="layer"),
+        replace(LLAMA2_7B, residual=False),
+        replace(GPT2, n_kv_head=4),
+    ],
 )
 def test_other_models_belong_to_no_family(config: ModelConfig) -> None:
-    with pytest.raises(FathomError, match="neither GPT-2 nor LLaMA"):
+    titles = " nor ".join(family.title for family in families().values() if family.written_as is None)
+    with pytest.raises(FathomError, match=f"is neither {titles}, and other formats"):
         of(config)
