@@ -169,9 +169,9 @@ def test_the_best_checkpoint_outlives_newer_ones(tmp_path: Path) -> None:
 
 
 CODE = """
-import sys
-from pathlib import Path
+import signal, sys
 from fathom.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.exit(main(sys.argv[1:]))
 """
 
