@@ -1,13 +1,13 @@
-"""The batch of a step as the model reads it: in micro-batches, on its device, prepared while the last one is computed.
+"""The batch of a step as the model reads it: in micro-batches, on its device; on a GPU the next one prepared meanwhile.
 
 Targets are counted and located here, on the host, so that no step has to wait for the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -63,23 +63,24 @@ def send(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device)
 
 
-class Prefetch(Generic[T]):
-    """`prepare(step)` for one step after another: while a step is computed, a thread prepares the next below `end`.
+@contextmanager
+def prefetching(prepare: Callable[[int], T], end: int, device: torch.device) -> Iterator[Callable[[int], T]]:
+    """`prepare(step)` for one step after another: on a GPU a thread prepares the next one below `end` meanwhile.
 
-    `prepare` is a pure function of the step. What it raises for a step is raised by `at(step)`.
+    `prepare` is a pure function of the step; what it raises for a step is raised when that step is asked for. A CPU
+    prepares and computes with the same cores: there a thread would cost a step of 4 ms another 0.3 ms.
     """
+    if device.type == "cpu":
+        yield prepare
+        return
+    ahead = dict[int, Future[T]]()
+    with ThreadPoolExecutor(1, "prefetch") as thread:
 
-    def __init__(self, prepare: Callable[[int], T], end: int) -> None:
-        self.prepare, self.end, self.ahead = prepare, end, dict[int, Future[T]]()
-        self.thread = ThreadPoolExecutor(1, "prefetch")
+        def at(step: int) -> T:
+            this = ahead.pop(step, None) or thread.submit(prepare, step)
+            ahead.clear()
+            if step + 1 < end:
+                ahead[step + 1] = thread.submit(prepare, step + 1)
+            return this.result()
 
-    def at(self, step: int) -> T:
-        this = self.ahead.get(step) or self.thread.submit(self.prepare, step)
-        self.ahead = {next: self.thread.submit(self.prepare, next) for next in (step + 1,) if next < self.end}
-        return this.result()
-
-    def __enter__(self) -> "Prefetch[T]":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.thread.shutdown(cancel_futures=True)
+        yield at

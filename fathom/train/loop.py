@@ -15,7 +15,7 @@ from torch import Tensor
 from fathom.data.batches import Batch
 from fathom.errors import Diverged
 from fathom.model.transformer import Transformer
-from fathom.train.batches import MicroBatches, Prefetch, micro_batches
+from fathom.train.batches import MicroBatches, micro_batches, prefetching
 from fathom.train.events import Evaluated, Progress, Report, silent
 from fathom.train.loss import accumulate, next_token_loss
 from fathom.train.optimizer import clip, factor
@@ -44,9 +44,9 @@ def fit(
     checkpoint is due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
     """
     options, session.began, saved = session.options, time.perf_counter(), session.step
-    with Prefetch(lambda step: session.prepare(batches.at(step)), options.max_iters) as prefetch:
+    with prefetching(lambda step: session.prepare(batches.at(step)), options.max_iters, session.device) as batch_of:
         while not session.finished and not stop():
-            report(update(session, prefetch.at(session.step)))
+            report(update(session, batch_of(session.step)))
             if session.due(options.eval_interval):
                 loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
                 if not stop():  # else it was cut short

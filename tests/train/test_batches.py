@@ -9,11 +9,13 @@ import torch
 from fathom.data.batches import IGNORED, Batch
 from fathom.errors import FathomError
 from fathom.model.cache import Packed
-from fathom.train.batches import Prefetch, micro_batches
+from fathom.train.batches import micro_batches, prefetching
 from fathom.train.loop import fit
 from fathom.train.options import TrainOptions
 from fathom.train.session import Session
 from tests.train.test_loss import CONFIG
+
+GPU = torch.device("cuda")  # by name: nothing is sent there
 
 
 def test_targets_are_found_where_they_are() -> None:
@@ -51,8 +53,8 @@ def failing_at(step: int) -> Callable[[int], int]:
 
 
 def test_each_step_gets_its_own_batch_in_any_order() -> None:
-    with Prefetch(lambda step: 10 * step, 100) as prefetch:
-        assert [prefetch.at(step) for step in (3, 4, 5, 5, 0, 9)] == [30, 40, 50, 50, 0, 90]
+    with prefetching(lambda step: 10 * step, 100, GPU) as at:
+        assert [at(step) for step in (3, 4, 5, 5, 0, 9)] == [30, 40, 50, 50, 0, 90]
 
 
 def test_the_next_batch_is_prepared_meanwhile_and_only_that() -> None:
@@ -64,28 +66,28 @@ def test_the_next_batch_is_prepared_meanwhile_and_only_that() -> None:
             ready.set()
         return step
 
-    with Prefetch(prepare, 9) as prefetch:
-        assert prefetch.at(7) == 7
+    with prefetching(prepare, 9, GPU) as at:
+        assert at(7) == 7
         assert ready.wait(60)  # without being asked for
-        assert prefetch.at(8) == 8
+        assert at(8) == 8
     assert prepared == [7, 8]  # the run ends there
 
 
 def test_an_error_is_raised_at_its_own_step() -> None:
-    with Prefetch(failing_at(3), 9) as prefetch:
-        assert [prefetch.at(step) for step in range(3)] == [0, 10, 20]
+    with prefetching(failing_at(3), 9, GPU) as at:
+        assert [at(step) for step in range(3)] == [0, 10, 20]
         for _ in range(2):
             with pytest.raises(FathomError, match="step 3"):
-                prefetch.at(3)
-        assert prefetch.at(4) == 40
+                at(3)
+        assert at(4) == 40
 
 
 @pytest.mark.parametrize("error", [None, FathomError("stopped"), KeyboardInterrupt()])
 def test_no_thread_is_left(error: BaseException | None) -> None:
     before = threading.active_count()
     try:
-        with Prefetch(lambda step: step, 9) as prefetch:
-            prefetch.at(0)
+        with prefetching(lambda step: step, 9, GPU) as at:
+            at(0)
             if error:
                 raise error
     except (FathomError, KeyboardInterrupt) as caught:
@@ -112,5 +114,17 @@ def test_a_run_ends_with_the_error_of_its_data() -> None:
     with pytest.raises(FathomError, match="the data are damaged"):
         fit(session, rows, [])
     assert session.step == 5
+    assert rows.asked == [(step, threading.get_ident()) for step in range(6)]  # a CPU prepares no batch ahead
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", False), ("cuda", True), ("mps", True)])
+def test_only_what_is_no_cpu_prepares_ahead(device: str, ahead: bool) -> None:
+    rows = Rows(broken=5)
+    with prefetching(rows.at, 9, torch.device(device)) as at:
+        for step in range(5):
+            assert torch.equal(at(step), Rows(broken=9).at(step))
+        with pytest.raises(FathomError, match="the data are damaged"):
+            at(5)
     steps, threads = zip(*rows.asked)
     assert steps[:6] == (0, 1, 2, 3, 4, 5) and len(set(threads)) == 1
+    assert (threads[0] != threading.get_ident()) is ahead
