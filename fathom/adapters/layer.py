@@ -15,6 +15,7 @@ from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, svd
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
+from fathom.model.plain import computes_as
 from fathom.quant.linear import QuantLinear
 
 Layer = nn.Linear | nn.Embedding | QuantLinear | PanelLinear  # what an adapter can be put on
@@ -147,6 +148,7 @@ class ActiveAdapters:
             raise FathomError("adapters are merged into the weights; unmerge first")
 
 
+@computes_as(nn.Linear, nn.Embedding)
 class LoraLinear(nn.Module):
     """A layer, its adapters, and while they are merged a second layer that holds them."""
 

@@ -26,6 +26,7 @@ from fathom.formats.load import load as load_model
 from fathom.formats.opened import Opened
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.inspect.identities import Residuals, named, off, worst
+from fathom.model.plain import require_plain
 from fathom.model.skeleton import skeleton, weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
@@ -103,7 +104,8 @@ def compare(reference: Tensor, logits: Tensor) -> tuple[float, float]:
 
 
 def write_run(out: Path, model: Transformer, tokenizer: Tokenizer | None) -> None:
-    """Our own format: what `fathom train` writes, without how it was trained."""
+    """Our own format: what `fathom train` writes, without how it was trained. FathomError as `require_plain`."""
+    require_plain(model)
     with new_folder(out) as partial:
         config_file.write_config(partial / config_file.CONFIG, {"model": plain(model.config)})
         write_weights(model, partial / WEIGHTS)
@@ -115,7 +117,9 @@ def write_run(out: Path, model: Transformer, tokenizer: Tokenizer | None) -> Non
 
 def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
     """A plain model with the logits of this one and its active adapters; every layer is in floats. Unchanged weights
-    are shared. dtype None: as it is. Where only one of two tied matrices has an adapter, they are untied."""
+    are shared. dtype None: as it is. Where only one of two tied matrices has an adapter, they are untied.
+    FathomError where a part was exchanged for one that computes something else."""
+    require_plain(model)
     config = model.config
     if config.tie_embeddings and model.unembed.weight is not model.embed.weight:
         config = replace(config, tie_embeddings=False)

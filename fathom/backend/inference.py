@@ -4,6 +4,7 @@ On a CPU the linear layers become panels and a step is one native call; on a GPU
 is a CUDA graph. Where a part has no such form, or there is no compiler, the blocks run one by one as in any model.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
@@ -15,7 +16,8 @@ from fathom.backend.step import PLAIN_ATTENTION, NativeStep, attend_natively
 from fathom.errors import FathomError
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache, NoCache
-from fathom.model.swap import parts, swap
+from fathom.model.plain import computes_as
+from fathom.model.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
 from fathom.native.panels import Arena, from_float, from_groups, panel_bytes
@@ -47,13 +49,18 @@ class Step(Protocol):
 
 def prepare_for_inference(model: Transformer) -> Transformer:
     """The same model, for inference alone: converted in place, so discard the original. One in fp16 on a CPU, without
-    native code or on another kind of device is returned as it is.
+    native code or on another kind of device is returned as it is; so is one whose own `forward` or `hidden` is not that
+    of Transformer, with a warning.
 
     Logits are those of the plain model up to rounding: fp32 and bf16 weights within the rounding of their format; int8
     and int4 weights meet x in 8 bits on a CPU. Where the blocks are int8 or int4, `unembed` becomes int8 there.
     """
     weight = model.embed.weight
     if isinstance(model, InferenceModel):
+        return model
+    if kind_of(model) is not Transformer or "hidden" in vars(model):
+        own = " with a hidden of its own" if "hidden" in vars(model) else ""
+        warnings.warn(f"not prepared for inference: {what_is('the model', model)}{own}; it runs as it is", stacklevel=2)
         return model
     if weight.is_cuda:
         from fathom.backend.cuda_graph import RecordedStep
@@ -80,10 +87,12 @@ def use_panels(model: Transformer) -> None:
         swap(model, new, names=[name])
 
 
+@computes_as(Transformer)
 class InferenceModel(Transformer):
     """A Transformer whose `hidden` is a step where there is one, and its blocks one by one elsewhere.
 
-    Its weights stay where they are and as they are, as native code and graphs have their addresses. It can be copied.
+    Its weights stay where they are, as native code and graphs have their addresses; norms and biases may be changed in
+    place. It can be copied.
     """
 
     prepared: Step | None
@@ -93,6 +102,7 @@ class InferenceModel(Transformer):
         nn.Module.__init__(self)  # takes over the parts of the model, and makes none
         self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
         self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
+        exchange_hooks(model, self)
         self.make_step, self.note = make_step, note
         self.eval().prepare()
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
+from fathom.model.plain import computes_as
 from fathom.native.panels import Panels
 
 FLOATS = (torch.float32, torch.bfloat16)
 
 
+@computes_as(nn.Linear)
 class PanelLinear(nn.Module):
     """x (..., in), fp32 or bf16 -> (..., out). Float weights multiply x as it is, packed ones x in 8 bits."""
 
@@ -19,7 +21,14 @@ class PanelLinear(nn.Module):
         super().__init__()
         self.panels = panels
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.version = version(self.bias)  # of `bias`, when `panels` last had its values
         self.out_features, self.in_features = panels.shape
+
+    def refresh(self) -> None:
+        """Let the panels follow a bias that was changed in place."""
+        if self.bias is not None and (now := version(self.bias)) != self.version:
+            copy_into(self.panels.bias, self.bias)
+            self.version = now
 
     @property
     def weight(self) -> Tensor:
@@ -40,6 +49,7 @@ class PanelLinear(nn.Module):
             raise FathomError(f"found x {tuple(x.shape)}; expected (..., {self.in_features})")
         if x.requires_grad and torch.is_grad_enabled():
             raise FathomError("a layer in panels gives no gradient; use the plain model, or torch.no_grad()")
+        self.refresh()
         return self.panels.product(x)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -47,5 +57,22 @@ class PanelLinear(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + ("weight" if self.panels.scales is None else "panels")] = self.weight
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.version = -1  # a copied tensor counts its changes from 0
+
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.panels.kind} in panels"
+
+
+def version(x: Tensor | None) -> int:
+    """How often a tensor was changed in place; one made in inference mode does not count."""
+    return 0 if x is None or x.is_inference() else x._version
+
+
+def copy_into(copy: Tensor | None, source: Tensor) -> None:
+    """Write values to where native code reads them."""
+    assert copy is not None
+    if copy.data_ptr() != source.data_ptr():
+        with torch.inference_mode():  # the copy may have been made in it, and is then closed to others
+            copy.copy_(source)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fathom.model.plain import computes_as
 from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 from fathom.quant.integer import GROUP, Int4
@@ -62,6 +63,7 @@ def _(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     return x.new_empty(len(x), len(codes))
 
 
+@computes_as(nn.Linear)
 class MatvecLinear(nn.Linear):
     """nn.Linear that reads its weights once where x has few rows."""
 
@@ -72,6 +74,7 @@ class MatvecLinear(nn.Linear):
         return y if self.bias is None else y + self.bias
 
 
+@computes_as(nn.Linear)
 class MatvecInt4(QuantLinear):
     """QuantLinear in int4 that reads its packed weights once, and unpacks no matrix, where x has few rows."""
 

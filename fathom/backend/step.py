@@ -10,13 +10,14 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from fathom.backend.linear import FLOATS, PanelLinear
+from fathom.backend.linear import FLOATS, PanelLinear, copy_into
 from fathom.backend.training import FusedGeluMLP, FusedRMSNorm, FusedSwigluMLP, RecomputedBlock, attend_bf16
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.attention import Attention, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
 from fathom.model.norm import LayerNorm, RMSNorm
+from fathom.model.plain import computes_as
 from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Add, Block, Replace, Transformer
@@ -61,6 +62,7 @@ ROLES: dict[str, Collection[type[nn.Module]]] = {
 }
 
 
+@computes_as(attend_fused)
 def attend_natively(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
     """`attend_fused` for inference, natively where no row is padded; shapes as there."""
     z = attention(q, k, v) if visible is None and dropout == 0 else None
@@ -79,6 +81,7 @@ class NativeStep:
         """FathomError, in one line, where a part of the model is none that native code computes."""
         require_native(model)
         self.kept: list[Tensor | Panels] = []
+        self.copies: list[tuple[Tensor, Tensor]] = []  # (numbers of the model, the same in fp32)
         self.dtype, self.width, self.status = model.embed.weight.dtype, model.config.d_model, status()
         self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks))
         config, position = model.config, model.position
@@ -92,6 +95,7 @@ class NativeStep:
         )
         tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), frequency)
         self.model = Model(*sizes, *kinds, *rows, *tables, scale, self.norm(model.final_norm), self.layers)
+        self.versions = [source._version for source, _ in self.copies]
 
     def takes(self, ids: Tensor, cache: KVCache) -> bool:
         """Whether these are what the native side reads. What else they may be is for the plain model to say."""
@@ -105,6 +109,7 @@ class NativeStep:
 
         For what it `takes` alone. ContextOverflow where the cache is full; OutsideVocabulary.
         """
+        self.refresh()
         (b, t), end = ids.shape, cache.length + ids.shape[1]
         cache.require_room(t)
         try:
@@ -155,7 +160,22 @@ class NativeStep:
 
     def keep(self, x: Tensor) -> int:
         """Where these few numbers lie in fp32 from now on."""
-        return self.hold(x.detach().float().contiguous())
+        copy = x.detach().float().contiguous()
+        self.follow(x, copy)
+        return self.hold(copy)
+
+    def follow(self, source: Tensor, copy: Tensor) -> None:
+        """Let `refresh` look after this copy, where it is one. What was made in inference mode counts no changes."""
+        if copy.data_ptr() != source.data_ptr() and not source.is_inference():
+            self.copies.append((source, copy))
+
+    def refresh(self) -> None:
+        """Let the copies follow numbers of the model that were changed in place."""
+        now = [source._version for source, _ in self.copies]
+        if now != self.versions:
+            for source, copy in self.copies:
+                copy_into(copy, source)
+            self.versions = now
 
     def hold(self, x: Tensor) -> int:
         """Where this tensor lies, which stays there for as long as the step lives."""
@@ -166,6 +186,9 @@ class NativeStep:
         """The structure of a layer in panels; an empty one where there is none."""
         if not isinstance(part, PanelLinear):
             return Linear()
+        part.refresh()
+        if part.bias is not None and part.panels.bias is not None:
+            self.follow(part.bias, part.panels.bias)
         self.kept.append(part.panels)
         return part.panels.struct()
 

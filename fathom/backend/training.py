@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from fathom.model.attention import Attention, attend_fused
 from fathom.model.mlp import GeluMLP, SwigluMLP
 from fathom.model.norm import RMSNorm
+from fathom.model.plain import computes_as
 from fathom.model.swap import Swap, parts, swap
 from fathom.model.transformer import Block, Transformer
 from fathom.native import kernels
@@ -25,6 +26,7 @@ CHUNK = 128  # queries at a time; keys after the last of them are left out
 MAX_KEYS = 512  # with more keys torch's fused kernel, which never writes scores to memory, is as fast
 
 
+@computes_as(Block)
 class RecomputedBlock(Block):
     """A block that keeps only its input, and runs again when the backward pass needs the rest."""
 
@@ -39,6 +41,7 @@ def recompute_blocks(model: Transformer) -> Swap:
     return swap(model, {Block: RecomputedBlock}, names=names)
 
 
+@computes_as(RMSNorm)
 class FusedRMSNorm(RMSNorm):
     """RMSNorm in one pass forward and one backward, where its weight is frozen and native code takes x."""
 
@@ -48,6 +51,7 @@ class FusedRMSNorm(RMSNorm):
         return Rms.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
 
 
+@computes_as(GeluMLP)
 class FusedGeluMLP(GeluMLP):
     """GeluMLP whose activation is one pass forward and one backward, where native code takes it."""
 
@@ -57,6 +61,7 @@ class FusedGeluMLP(GeluMLP):
         return self.down(act)
 
 
+@computes_as(SwigluMLP)
 class FusedSwigluMLP(SwigluMLP):
     """SwigluMLP whose activation is one pass forward and one backward, where native code takes it."""
 
@@ -116,6 +121,7 @@ class Swiglu(Function):
         return kernels.swiglu_backward(grads[0].contiguous(), gate, up)
 
 
+@computes_as(attend_fused)
 def attend_bf16(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
     """`attend_fused` by matrix products in bf16, some queries at a time; scores and pattern are rounded to bf16.
 

@@ -17,6 +17,7 @@ from fathom.families.names import split
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
 from fathom.formats.load import tokenizer_of
+from fathom.model.plain import require_plain
 from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
@@ -81,7 +82,9 @@ def export(
 
 
 def plain_state(model: Transformer) -> dict[str, torch.Tensor]:
-    """The state dict. FathomError where layers are packed or have adapters: no file holds such weights."""
+    """The state dict. FathomError where a part computes something else, or layers are packed or have adapters: no file
+    holds that."""
+    require_plain(model)
     state = model.state_dict()
     if odd := [name for name in state if name not in weight_shapes(model.config) and name != "unembed.weight"]:
         raise FathomError(

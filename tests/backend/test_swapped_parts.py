@@ -263,3 +263,57 @@ def test_load_for_inference_is_one_call(tmp_path: Path) -> None:
     with pytest.raises(FathomError, match="load it again"):
         model.train()
     assert not isinstance(fathom.load(tmp_path)[0], InferenceModel)
+
+
+class LouderModel(Transformer):
+    def hidden(self, *inputs: Any) -> Tensor:
+        return 2 * super().hidden(*inputs)
+
+
+@pytest.mark.parametrize("own", ["class", "forward", "hidden"])
+def test_a_model_that_computes_something_else_stays_as_it_is(own: str) -> None:
+    plain = plain_model()
+    if own == "class":
+        plain.__class__ = LouderModel
+    else:
+        original = getattr(plain, own)
+        setattr(plain, own, lambda *inputs: 2 * original(*inputs))
+    expected = plain(IDS)
+    with pytest.warns(UserWarning, match="not prepared for inference: the model is a"):
+        model = prepare_for_inference(plain)
+    assert model is plain and torch.equal(model(IDS), expected)
+
+
+def test_hooks_on_the_model_itself_stay(prepare: Callable[..., Any]) -> None:
+    plain, seen = plain_model(), list[int]()
+    handle = plain.register_forward_hook(lambda *_: seen.append(1))
+    model = prepare(plain)
+    model(IDS)
+    handle.remove()
+    model(IDS)
+    assert seen == [1]
+
+
+@pytest.mark.skipif(library("step") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("inference_mode", [False, True])
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, norm="layer", mlp="gelu", bias=True)], ids=["rms", "layer"])
+def test_norms_and_biases_changed_in_place_count(config: ModelConfig, inference_mode: bool) -> None:
+    torch.manual_seed(0)
+    plain = Transformer(config).bfloat16().eval().requires_grad_(False)
+    with torch.inference_mode(inference_mode):
+        model = prepare_for_inference(copy.deepcopy(plain) if not inference_mode else plain)
+    if inference_mode:
+        plain = Transformer(config).bfloat16().eval().requires_grad_(False)
+        plain.load_state_dict(model.state_dict())
+    copied = copy.deepcopy(model)
+    names = ["final_norm.weight", "blocks.1.attn_norm.weight"]
+    names += ["final_norm.bias", "blocks.0.attn.v.bias", "blocks.1.mlp.down.bias"] if config.bias else []
+    for name in names:
+        before = logits(model)
+        for one in (plain, model, copied):
+            weight = one.get_parameter(name)
+            weight.mul_(3).add_(torch.linspace(0, 1, len(weight)))
+        assert (logits(model) - before).abs().max() > 0.05, name
+        for one in (model, copied):
+            assert (logits(one) - logits(plain)).abs().max() < 0.1, name
+            assert (one(IDS) - plain(IDS)).abs().max() < 0.1, name  # block by block
