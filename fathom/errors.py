@@ -30,7 +30,11 @@ class Diverged(FathomError):
     exit_code = 1
 
 
-def near(word: str, known: Iterable[str], count: int = 3) -> str:
-    """`'; did you mean a, b?'` with the nearest known words, or an empty string."""
+def near(word: str, known: Iterable[str], count: int = 3, then: str = "") -> str:
+    """`; did you mean a, b?` with the nearest known words, or an empty string.
+
+    then: the word that goes on: `; did you mean a, b? Choose`, or `; choose` where nothing is near.
+    """
     matches = difflib.get_close_matches(word, list(known), count, 0.5)
-    return f"; did you mean {', '.join(matches)}?" if matches else ""
+    hint = f"; did you mean {', '.join(matches)}?" if matches else ""
+    return hint + (f" {then.capitalize()}" if hint else f"; {then}") if then else hint

@@ -21,7 +21,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in _mapping(values, where).items():
         name = str(key).replace("-", "_")
         if name not in names:
-            raise FathomError(f"{where}: unknown field {key!r}{near(name, names) or ';'} Fields are {', '.join(names)}")
+            raise FathomError(
+                f"{where}: unknown field {key!r}{near(name, names, then='fields')} are {', '.join(names)}"
+            )
         fields[name] = convert(hints[name], value, f"{where}: {name}")
     required = {f.name for f in dataclasses.fields(cls) if _required(f)}  # type: ignore[arg-type]
     if missing := required - set(fields):
@@ -44,7 +46,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off so
         if value not in parts:
             known = [str(part) for part in parts]
-            raise FathomError(f"{where} is {value!r}{near(str(value), known) or ';'} Choose one of {', '.join(known)}")
+            raise FathomError(f"{where} is {value!r}{near(str(value), known, then='choose')} one of {', '.join(known)}")
         return value
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]

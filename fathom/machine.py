@@ -25,7 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
     kind = name.split(":")[0]
     if kind not in available:
-        raise FathomError(f"device is {name!r}{near(name, DEVICES) or ';'} Choose one of {', '.join(DEVICES)}")
+        raise FathomError(f"device is {name!r}{near(name, DEVICES, then='choose')} one of {', '.join(DEVICES)}")
     if not available[kind]:
         raise FathomError(f"device {name!r} was requested, but torch finds no {kind} here; use auto or cpu")
     return torch.device(name)

@@ -89,7 +89,7 @@ def wrapped(model: Transformer, name: str | None = None) -> dict[str, LoraLinear
         return parts
     if name not in (known := names(model)):
         raise FathomError(
-            f"the model has no adapter {name!r}{near(name, known) or ';'} It has {', '.join(known) or 'none'}"
+            f"the model has no adapter {name!r}{near(name, known, then='it')} has {', '.join(known) or 'none'}"
         )
     return {layer: part for layer, part in parts.items() if name in part.adapters}
 

@@ -53,7 +53,7 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS) or ';'} Verbs are {', '.join(VERBS)}")
+            raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS, then='verbs')} are {', '.join(VERBS)}")
         module, _ = VERBS[cmd_name]
         command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_") + "_command")
         return command
@@ -95,7 +95,7 @@ def explain(error: Exception) -> tuple[str, int]:
             return str(error), error.exit_code
         case click.NoSuchOption():
             known = [name for p in (error.ctx.command.params if error.ctx else []) for name in p.opts]
-            return f"no option {error.option_name}{near(error.option_name, known) or ';'} See --help", 2
+            return f"no option {error.option_name}{near(error.option_name, known, then='see')} --help", 2
         case click.ClickException():
             return " ".join(error.format_message().split()), 2
         case OSError() if error.filename is not None:

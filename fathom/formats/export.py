@@ -97,7 +97,7 @@ def plain_state(model: Transformer) -> dict[str, torch.Tensor]:
 def writer(format: str, quantize: str | None, dtype: torch.dtype) -> tuple[Callable[..., None], dict[str, Any]]:
     """The function that writes a format, and what it is told."""
     if format not in WRITERS:
-        raise FathomError(f"format is {format!r}{near(format, WRITERS) or ';'} Choose one of {', '.join(WRITERS)}")
+        raise FathomError(f"format is {format!r}{near(format, WRITERS, then='choose')} one of {', '.join(WRITERS)}")
     module, name = WRITERS[format]
     function: Callable[..., None] = getattr(import_module(module), name)
     known = QUANTIZE.get(format, {})

@@ -82,7 +82,7 @@ def _sampling_problems(o: SamplingOptions) -> list[str]:
 def _order_problems(o: SamplingOptions) -> list[str]:
     for name in o.samplers:
         if name not in ORDER:
-            return [f"unknown sampler {name!r}{near(name, ORDER) or ';'} Samplers are {', '.join(ORDER)}"]
+            return [f"unknown sampler {name!r}{near(name, ORDER, then='samplers')} are {', '.join(ORDER)}"]
         if o.samplers.count(name) > 1:
             return [f"samplers names {name} {o.samplers.count(name)} times; expected each at most once"]
     values = {name: getattr(o, name) for name in ORDER if name not in o.samplers}

@@ -45,7 +45,7 @@ class Matrices:
             if not any(matches(name, pattern) for name in self.stored):
                 known = ", ".join(list(self.stored)[:3])
                 raise FathomError(
-                    f"{self.path} has no matrix {pattern!r}{near(pattern, self.stored) or ';'} It has {known}, ..."
+                    f"{self.path} has no matrix {pattern!r}{near(pattern, self.stored, then='it')} has {known}, ..."
                 )
         kept = {n: s for n, s in self.stored.items() if not patterns or any(matches(n, p) for p in patterns)}
         return replace(self, stored=kept)

@@ -137,7 +137,7 @@ def find(keys: Sequence[str], ladder: Sequence[Rung]) -> list[Rung]:
     known = [rung.key for rung in ladder]
     for key in keys:
         if key not in known:
-            raise FathomError(f"no rung {key!r}{near(key, known) or ';'} Rungs are {', '.join(known)}")
+            raise FathomError(f"no rung {key!r}{near(key, known, then='rungs')} are {', '.join(known)}")
     return [rung for rung in ladder if not keys or rung.key in keys]
 
 

@@ -71,7 +71,7 @@ def instruction_set() -> str | None:
     if forced == "auto":
         return available[0] if compiler() else None
     if forced not in available:
-        raise FathomError(f"FATHOM_NATIVE is {forced!r}{near(forced, FLAGS) or ';'} expected"
+        raise FathomError(f"FATHOM_NATIVE is {forced!r}{near(forced, FLAGS, then='expected')}"
                           f" one of auto, off, {', '.join(available)} on this machine")  # fmt: skip
     return forced
 

@@ -222,7 +222,7 @@ def _choices(options: TrainOptions) -> list[str]:
     for name, known in {**choices, "optimizer": OPTIMIZERS}.items():
         value = getattr(options, name)
         if value not in known:
-            problems.append(f"{name}={value!r}{near(str(value), known) or ';'} Choose one of {', '.join(known)}")
+            problems.append(f"{name}={value!r}{near(str(value), known, then='choose')} one of {', '.join(known)}")
     return problems
 
 

@@ -55,7 +55,7 @@ def read(path: Path, base: Recipe) -> Recipe:
     if unknown := set(values) - {"model", "train"}:
         word = sorted(map(str, unknown))[0]
         raise FathomError(
-            f"{path}: unknown section {word!r}{near(word, ('model', 'train')) or ';'} Sections are model and train"
+            f"{path}: unknown section {word!r}{near(word, ('model', 'train'), then='sections')} are model and train"
         )
     sections = [values.get(name) or {} for name in ("model", "train")]
     if not all(isinstance(section, dict) for section in sections):
@@ -151,5 +151,5 @@ PRESETS |= {
 def find(name: str) -> Recipe:
     """The preset of that name, or one line with near matches."""
     if name not in PRESETS:
-        raise FathomError(f"no preset {name!r}{near(name, PRESETS) or ';'} There are {', '.join(PRESETS)}")
+        raise FathomError(f"no preset {name!r}{near(name, PRESETS, then='there')} are {', '.join(PRESETS)}")
     return PRESETS[name]

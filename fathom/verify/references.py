@@ -122,7 +122,7 @@ def reference(name: str, opened: Opened, model: Transformer) -> Reference:
     if kind == "file" and other:
         return from_file(other, model)
     if name not in MAKERS:
-        raise FathomError(f"no reference {name!r}{near(name, KNOWN) or ';'} Choose from {', '.join(KNOWN)}")
+        raise FathomError(f"no reference {name!r}{near(name, KNOWN, then='choose')} from {', '.join(KNOWN)}")
     return MAKERS[name](opened, model)
 
 

@@ -53,7 +53,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"final_fraction": 1.5}, "final_fraction=1.5; it is a fraction from 0 to 1"),
     ({"val_fraction": 1.0}, "val_fraction=1.0; it must be above 0 and below 1"),
     ({"optimizer": "adam"}, "did you mean adamw, adamw8bit? Choose one of adamw, adamw8bit, muon"),
-    ({"dtype": "float16"}, "Choose one of auto, fp32, bf16, fp16"),
+    ({"dtype": "float16"}, "hoose one of auto, fp32, bf16, fp16"),
     ({"batch_size": 12, "micro_batch_size": 5}, "batch_size=12 is not a multiple of micro_batch_size=5"),
     ({"batch_size": 4, "micro_batch_size": 8}, "batch_size=4 is not a multiple of micro_batch_size=8"),
     ({"max_iters": 50, "warmup_steps": 51}, "warmup_steps=51 is more than max_iters=50"),
@@ -75,7 +75,7 @@ def test_what_cannot_be_is_one_line(given: dict[str, Any], says: str) -> None:
         ({"betas": 0.9}, "expected two numbers"),
         ({"batch_size": 1.5}, "expected a whole number"),
         ({"schedule": "cosin"}, "did you mean cosine?"),
-        ({"compile": "maybe"}, "Choose one of auto, on, off"),
+        ({"compile": "maybe"}, "hoose one of auto, on, off"),
     ],
 )
 def test_what_was_written_is_named(given: dict[str, Any], says: str) -> None:
