@@ -15,7 +15,7 @@ from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, svd
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
-from fathom.model.plain import computes_as
+from fathom.families.plain import computes_as
 from fathom.quant.linear import QuantLinear
 
 Layer = nn.Linear | nn.Embedding | QuantLinear | PanelLinear  # what an adapter can be put on

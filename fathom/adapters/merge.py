@@ -16,6 +16,7 @@ from fathom.adapters.lora import add, disable, merge, names, parameters, scale, 
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.peft_config import CONFIG, read_config
 from fathom.errors import FathomError
+from fathom.families.plain import require_plain
 from fathom.fields import plain
 from fathom.files import new_folder, sync
 from fathom.formats import config_file
@@ -26,7 +27,6 @@ from fathom.formats.load import load as load_model
 from fathom.formats.opened import Opened
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.inspect.identities import Residuals, named, off, worst
-from fathom.model.plain import require_plain
 from fathom.model.skeleton import skeleton, weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers

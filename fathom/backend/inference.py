@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fathom.backend.linear import FLOATS, PanelLinear
 from fathom.backend.step import PLAIN_ATTENTION, NativeStep, attend_natively
 from fathom.errors import FathomError
+from fathom.families.plain import computes_as
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache, NoCache
-from fathom.model.plain import computes_as
 from fathom.model.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.model.transformer import Transformer
 from fathom.native.build import library

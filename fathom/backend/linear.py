@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
-from fathom.model.plain import computes_as
+from fathom.families.plain import computes_as
 from fathom.native.panels import Panels
 
 FLOATS = (torch.float32, torch.bfloat16)

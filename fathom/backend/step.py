@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from fathom.backend.linear import FLOATS, PanelLinear, copy_into
 from fathom.backend.training import FusedGeluMLP, FusedRMSNorm, FusedSwigluMLP, RecomputedBlock, attend_bf16
 from fathom.errors import FathomError, OutsideVocabulary
+from fathom.families.plain import computes_as
 from fathom.model.attention import Attention, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
 from fathom.model.norm import LayerNorm, RMSNorm
-from fathom.model.plain import computes_as
 from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Add, Block, Replace, Transformer

@@ -14,10 +14,10 @@ import torch
 
 from fathom.errors import FathomError, near
 from fathom.families.names import split
+from fathom.families.plain import require_plain
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
 from fathom.formats.load import tokenizer_of
-from fathom.model.plain import require_plain
 from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer

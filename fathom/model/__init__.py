@@ -11,7 +11,6 @@ presets      bigram, GPT-2, LLaMA 2 as values
 init         weights at the start, by role
 skeleton     a model without contents, for weights that are read
 swap         one way to change a model from outside, and back
-plain        whether a model still computes what its config says
 cost         parameters, FLOPs and bytes as arithmetic on the config
 tap          the one line by which rotated q and k can be seen
 """

@@ -12,12 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
-from fathom.model.plain import computes_as
 from fathom.quant.scheme import Packed, Scheme, Shape, nbytes
 from fathom.quant.schemes import scheme_named
 
 
-@computes_as(nn.Linear)
 class QuantLinear(nn.Module):
     """x (..., in) -> (..., out). Takes the place of an nn.Linear; its packed tensors are buffers."""
 

@@ -14,10 +14,10 @@ from fathom.adapters.options import LoraOptions
 from fathom.backend.inference import prepare_for_inference
 from fathom.backend.training import recompute_blocks, use_fused_passes
 from fathom.errors import FathomError
+from fathom.families.plain import require_plain
 from fathom.formats.export import export
 from fathom.model.attention import attend
 from fathom.model.mlp import GeluMLP, Relu2MLP
-from fathom.model.plain import require_plain
 from fathom.model.presets import GPT2
 from fathom.model.swap import swap
 from fathom.model.transformer import Transformer

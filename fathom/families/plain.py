@@ -7,14 +7,18 @@ another way is declared so, `@computes_as(GeluMLP)`.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from torch import nn
+
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.skeleton import skeleton
 from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Transformer
+from fathom.quant.linear import QuantLinear
 
 T = TypeVar("T", bound=Callable[..., Any])
-EQUIVALENT: dict[object, tuple[object, ...]] = {attend: (attend_fused,)}  # class or function -> what it stands for
+# class or function -> what it stands for
+EQUIVALENT: dict[object, tuple[object, ...]] = {attend: (attend_fused,), QuantLinear: (nn.Linear,)}
 
 
 def computes_as(*plain: object) -> Callable[[T], T]:
