@@ -25,7 +25,7 @@ from fathom.quant.linear import QuantLinear
 
 WARM_UP = 3  # passes before a recording: the first ones choose, compile and load kernels
 ALIGN = 64  # masked attention on a GPU wants a number of keys that is a multiple of 8; whole tiles are better still
-RECORDABLE = {  # parts that do the same whenever they run; others may decide anew in Python, which a graph never runs
+RECORDABLE = {  # parts that run the same kernels every time; others may decide in Python, which a graph does not run
     *(nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList, nn.Linear, MatvecLinear, QuantLinear, MatvecInt4),
     *(Block, Add, Replace, Attention, GeluMLP, Relu2MLP, SwigluMLP, LayerNorm, RMSNorm),
     *(NoPosition, LearnedPosition, Rope),
@@ -93,7 +93,7 @@ class RecordedStep:
                 raise FathomError(what_is(name, part))
         for layer, block in enumerate(model.blocks):
             if block.attn.attend not in (attend, attend_fused):
-                raise FathomError(f"blocks.{layer}.attn calls a function of its own")
+                raise FathomError(f"blocks.{layer}.attn calls another function than attend")
         self.model = weakref.ref(model)  # which holds this step
 
     def takes(self, ids: Tensor, cache: KVCache) -> bool:

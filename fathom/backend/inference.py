@@ -19,13 +19,12 @@ from fathom.model.attention import Attention
 from fathom.model.cache import KVCache, NoCache
 from fathom.model.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.model.transformer import Transformer
-from fathom.native.build import library
-from fathom.native.panels import Arena, from_float, from_groups, panel_bytes
+from fathom.native.build import library, status
+from fathom.native.panels import PACKED, Arena, from_float, from_groups, panel_bytes
 from fathom.quant.linear import QuantLinear
 from fathom.quant.scheme import Packed
 from fathom.quant.schemes import scheme_named
 
-PACKED = ("int8", "int4")  # number formats that lie in panels as they are
 ROWS = 4096  # of a matrix that are packed at a time
 
 
@@ -34,7 +33,7 @@ class Step(Protocol):
 
     @property
     def status(self) -> str:
-        """What computes it, for users."""
+        """What computes it, for users; "" where that is said already."""
 
     @property
     def cache(self) -> type[KVCache]:
@@ -67,13 +66,14 @@ def prepare_for_inference(model: Transformer) -> Transformer:
         from fathom.backend.matvec import use_matvec
 
         why_not = use_matvec(model)
-        return InferenceModel(model.requires_grad_(False), RecordedStep, why_not and f"no matvec kernels: {why_not}")
+        kernels = f"no matvec kernels: {why_not}" if why_not else "matvec kernels"
+        return InferenceModel(model.requires_grad_(False), RecordedStep, kernels)
     if not weight.is_cpu or weight.dtype not in FLOATS or library("panels") is None or library("step") is None:
         return model
     use_panels(model)
     plain = [name for name in parts(model, Attention) if model.get_submodule(name).attend in PLAIN_ATTENTION]
     swap(model, attend=attend_natively, names=plain)
-    return InferenceModel(model.requires_grad_(False), NativeStep)
+    return InferenceModel(model.requires_grad_(False), NativeStep, status())
 
 
 def use_panels(model: Transformer) -> None:
@@ -97,13 +97,14 @@ class InferenceModel(Transformer):
 
     prepared: Step | None
 
-    def __init__(self, model: Transformer, make_step: Callable[[Transformer], Step], note: str = "") -> None:
-        """make_step: raises FathomError, with the part that it does not support, where there is no step."""
+    def __init__(self, model: Transformer, make_step: Callable[[Transformer], Step], kernels: str = "") -> None:
+        """make_step: raises FathomError, with the part that it does not support, where there is no step. kernels: what
+        the parts compute with, for `status`."""
         nn.Module.__init__(self)  # takes over the parts of the model, and makes none
         self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
         self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
         exchange_hooks(model, self)
-        self.make_step, self.note = make_step, note
+        self.make_step, self.kernels = make_step, kernels
         self.eval().prepare()
 
     def prepare(self) -> None:
@@ -129,8 +130,8 @@ class InferenceModel(Transformer):
     def status(self) -> str:
         """What computes, in one line."""
         step = self.step
-        reason = self.reason or "a part has hooks"
-        return ", ".join(filter(None, [step.status if step else f"block by block, as {reason}", self.note]))
+        steps = f"block by block, as {self.reason or 'a part has hooks'}" if step is None else step.status
+        return ", ".join(filter(None, (self.kernels, steps)))
 
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         step = self.step

@@ -1,4 +1,4 @@
-"""A linear layer for inference whose weights lie in panels: y = x W^T + b by native code. Gives no gradients."""
+"""A linear layer for inference whose weights are in panels: y = x W^T + b by native code. Gives no gradients."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ class PanelLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         if x.dtype not in FLOATS or not x.is_cpu:
             raise FathomError(
-                f"found x in {x.dtype} on {x.device.type}; expected fp32 or bf16 on a CPU; load the model so"
+                f"found x in {x.dtype} on {x.device.type}; expected fp32 or bf16 on a CPU; load the model in one"
             )
         if x.shape[-1:] != (self.in_features,):
             raise FathomError(f"found x {tuple(x.shape)}; expected (..., {self.in_features})")

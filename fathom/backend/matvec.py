@@ -1,6 +1,6 @@
 """Linear layers for few rows on a GPU: hardly any arithmetic, so each weight is read once, at memory speed.
 
-A library's matrix product is made for many rows and reaches two thirds of that, and 4-bit weights would first become a
+A library's matrix product is tuned for many rows and reaches two thirds of that, and 4-bit weights would first become a
 whole float matrix in memory. With more than FEW rows the layers compute as they did before.
 """
 
@@ -21,7 +21,7 @@ FEW = 4  # rows of x; each reads the weights again
 
 @torch.library.custom_op("fathom::matvec", mutates_args=())
 def matvec(x: Tensor, weight: Tensor) -> Tensor:
-    """x (b, in), weight (out, in) -> (b, out). This is its meaning; on a CUDA device it is a kernel of its own."""
+    """x (b, in), weight (out, in) -> (b, out). On a CUDA device a Triton kernel computes the same."""
     return F.linear(x.float(), weight.float()).to(x.dtype)
 
 

@@ -1,7 +1,7 @@
 """y = W x on a GPU for one x: every weight is read once, 16 bytes at a time, and multiplied in registers. Needs triton.
 
 Each program takes ROWS rows of W and BLOCK numbers (in 4 bits: groups) of each at a time; the second axis of programs
-are the rows of x. W lies in floats as nn.Linear has it, or in 4 bits as quant/integer.py packs it: a group's 16 bytes
+are the rows of x. W is in floats as in nn.Linear, or in 4 bits as quant/integer.py packs it: a group's 16 bytes
 hold q + 8 of its numbers i in the low halves and i + 16 in the high ones.
 """
 

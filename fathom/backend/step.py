@@ -21,7 +21,7 @@ from fathom.model.norm import LayerNorm, RMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Add, Block, Replace, Transformer
-from fathom.native.build import library, status
+from fathom.native.build import library
 from fathom.native.interface import OK, UNSUPPORTED, Layer, Linear, MlpKind, Model, Norm, NormKind, Pass, PositionKind
 from fathom.native.kernels import attention
 from fathom.native.panels import Panels, address
@@ -73,16 +73,16 @@ PLAIN_ATTENTION = (attend_fused, attend_bf16, attend_natively)  # one function, 
 
 
 class NativeStep:
-    """`hidden` of one model whose linear layers lie in panels. Holds what the native side points to."""
+    """`hidden` of a model whose linear layers lie in panels. Keeps alive what the native structures point to."""
 
-    cache = KVCache
+    cache, status = KVCache, ""
 
     def __init__(self, model: Transformer) -> None:
         """FathomError, in one line, where a part of the model is none that native code computes."""
         require_native(model)
         self.kept: list[Tensor | Panels] = []
         self.copies: list[tuple[Tensor, Tensor]] = []  # (numbers of the model, the same in fp32)
-        self.dtype, self.width, self.status = model.embed.weight.dtype, model.config.d_model, status()
+        self.dtype, self.width = model.embed.weight.dtype, model.config.d_model
         self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks))
         config, position = model.config, model.position
         sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff)
@@ -91,36 +91,36 @@ class NativeStep:
         table = position.table.weight if isinstance(position, LearnedPosition) else None
         rows = (config.vocab_size, 0 if table is None else len(table))
         frequency, scale = (
-            (self.keep(position.frequency), position.scale) if isinstance(position, Rope) else (None, 1.0)
+            (self.hold_fp32(position.frequency), position.scale) if isinstance(position, Rope) else (None, 1.0)
         )
         tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), frequency)
         self.model = Model(*sizes, *kinds, *rows, *tables, scale, self.norm(model.final_norm), self.layers)
         self.versions = [source._version for source, _ in self.copies]
 
     def takes(self, ids: Tensor, cache: KVCache) -> bool:
-        """Whether these are what the native side reads. What else they may be is for the plain model to say."""
+        """Whether native code reads these; errors about all others are the plain model's."""
         sizes, store = self.model, cache.store
         shape = (sizes.n_layer, 2, len(ids), sizes.g, cache.capacity, sizes.c)
         fit = ids.ndim == 2 and ids.numel() > 0 and ids.dtype in IDS and store.shape == shape and store.dtype in FLOATS
         return fit and ids.is_cpu and store.is_cpu and store.is_contiguous()
 
     def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """ids (b, t) -> (b, t, d), and the cache's clock moved by t.
+        """ids (b, t) -> (b, t, d), and the cache advanced by t. Only for what it `takes`.
 
-        For what it `takes` alone. ContextOverflow where the cache is full; OutsideVocabulary.
+        ContextOverflow where the cache is full, OutsideVocabulary where an id is no token: then nothing is advanced.
         """
         self.refresh()
-        (b, t), end = ids.shape, cache.length + ids.shape[1]
+        (b, t), start = ids.shape, cache.length
         cache.require_room(t)
         try:
             pieces = [self.call(piece, cache) for piece in ids.split(max(1, AT_ONCE // b), 1)]
         except BaseException:
-            cache.rewind(end - t)
+            cache.rewind(start)
             raise
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
     def call(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """The same for tokens that go through the model at once."""
+        """The same in one native call."""
         b, t = ids.shape
         ids, positions = (x.long().contiguous() for x in (ids, cache.positions(t).expand(b, t)))
         padding = None if cache.padding is None else cache.padding.long().contiguous()
@@ -134,12 +134,12 @@ class NativeStep:
         )
         counts = (b, t, cache.length, cache.capacity, cache.store.dtype == torch.bfloat16)
         lib = library("step")
-        assert lib is not None, "a step is made where native code runs"
-        wrong = lib.step(self.model, Pass(*counts, *places), torch.get_num_threads())
-        if wrong == UNSUPPORTED:
+        assert lib is not None, "steps exist only where native code runs"
+        result = lib.step(self.model, Pass(*counts, *places), torch.get_num_threads())
+        if result == UNSUPPORTED:
             raise FathomError("native code does not support a part of this model; set FATHOM_NATIVE=off")
-        if wrong != OK:
-            token, place, last = ids.flatten()[wrong], positions.flatten()[wrong], self.model.vocab - 1
+        if result != OK:
+            token, place, last = ids.flatten()[result], positions.flatten()[result], self.model.vocab - 1
             raise OutsideVocabulary(
                 f"found token {token} at position {place}; expected 0 to {last}; give ids of this model"
             )
@@ -156,21 +156,21 @@ class NativeStep:
         if not isinstance(part, LayerNorm | RMSNorm):
             return Norm(kind)
         bias = part.bias if isinstance(part, LayerNorm) else None
-        return Norm(kind, self.keep(part.weight), None if bias is None else self.keep(bias), part.eps)
+        return Norm(kind, self.hold_fp32(part.weight), None if bias is None else self.hold_fp32(bias), part.eps)
 
-    def keep(self, x: Tensor) -> int:
-        """Where these few numbers lie in fp32 from now on."""
+    def hold_fp32(self, x: Tensor) -> int:
+        """The address of these few numbers in fp32: a copy, where they are in another format."""
         copy = x.detach().float().contiguous()
         self.follow(x, copy)
         return self.hold(copy)
 
     def follow(self, source: Tensor, copy: Tensor) -> None:
-        """Let `refresh` look after this copy, where it is one. What was made in inference mode counts no changes."""
+        """Let `refresh` update this copy, where it is one. Tensors made in inference mode count no changes."""
         if copy.data_ptr() != source.data_ptr() and not source.is_inference():
             self.copies.append((source, copy))
 
     def refresh(self) -> None:
-        """Let the copies follow numbers of the model that were changed in place."""
+        """Update the copies of numbers that were changed in place."""
         now = [source._version for source, _ in self.copies]
         if now != self.versions:
             for source, copy in self.copies:
@@ -178,12 +178,12 @@ class NativeStep:
             self.versions = now
 
     def hold(self, x: Tensor) -> int:
-        """Where this tensor lies, which stays there for as long as the step lives."""
+        """The address of this tensor, which is valid as long as this step exists."""
         self.kept.append(x)
         return x.data_ptr()
 
     def linear(self, part: nn.Module | None) -> Linear:
-        """The structure of a layer in panels; an empty one where there is none."""
+        """The structure of a layer in panels; an empty one for None."""
         if not isinstance(part, PanelLinear):
             return Linear()
         part.refresh()
@@ -215,6 +215,6 @@ def require_native(model: Transformer) -> None:
             raise FathomError(f"{name} has its numbers in another order or format")
     for layer, block in enumerate(model.blocks):
         if block.attn.attend not in PLAIN_ATTENTION:
-            raise FathomError(f"blocks.{layer}.attn calls a function of its own")
+            raise FathomError(f"blocks.{layer}.attn calls another function than attend")
         if kinds_of_block(block) != kinds_of_block(model.blocks[0]):
             raise FathomError(f"blocks.{layer} is not like blocks.0")

@@ -2,7 +2,7 @@
 
 transformer  the whole model on a page: embed, blocks, unembed
 attention    attend (the equation) and attend_fused (one kernel), held equal by tests
-position     none, learned, rotary: how a token knows where it stands
+position     none, learned, rotary: how a token knows its position
 norm         none, LayerNorm, RMSNorm, written out and fused
 mlp          none, GELU, squared ReLU, SwiGLU
 cache        KVCache: keys and values of the past, owned by the caller

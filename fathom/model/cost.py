@@ -26,7 +26,7 @@ POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0}
 
 
 def entry(table: Mapping[str, T], choice: str, value: str) -> T:
-    """What the table holds for this value of a choice. FathomError where nobody entered it."""
+    """What the table holds for this value of a choice. FathomError where there is no entry."""
     if value not in table:
         raise FathomError(f"{choice}={value!r} has no entry in fathom/model/cost.py; add what it costs to its tables")
     return table[value]

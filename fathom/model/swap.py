@@ -159,7 +159,7 @@ def kind_of(part: nn.Module) -> Kind | None:
 
 
 def what_is(name: str, part: nn.Module) -> str:
-    """`blocks.0.mlp is a MyMLP`: why a part is not what somebody expects."""
+    """`blocks.0.mlp is a MyMLP`: a part that is not what is expected."""
     return f"{name} is a {type(part).__name__}{' with a forward of its own' if kind_of(part) is None else ''}"
 
 

@@ -18,6 +18,7 @@ from fathom.native.build import library
 from fathom.native.interface import Linear, WeightKind
 
 ROWS, GROUP = 16, 32
+PACKED = ("int8", "int4")  # kinds of codes and scales; the others are floats
 SIGN = -0x7F7F7F80  # 0x80808080 as int32: flips the sign bits of four int8 codes, which adds 128 to each as unsigned
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 
@@ -109,7 +110,7 @@ def words_per_row(kind: str, width: int) -> int:
 def panel_bytes(kind: str, shape: tuple[int, int]) -> int:
     """The bytes that panels of a matrix (out, in) take in an arena."""
     panels = -(-shape[0] // ROWS)
-    scales = aligned(panels * -(-shape[1] // GROUP) * ROWS * 2) if kind in ("int8", "int4") else 0
+    scales = aligned(panels * -(-shape[1] // GROUP) * ROWS * 2) if kind in PACKED else 0
     return aligned(panels * words_per_row(kind, shape[1]) * ROWS * 4) + scales
 
 

@@ -1,9 +1,9 @@
-"""Weights in 8 or 4 bits: each group of them shares a scale, and each is a small whole number or the place in a table.
+"""Weights in 8 or 4 bits: groups of them share a scale, and each is a small whole number or the index of a value.
 
-scheme  what every number format can do: pack a matrix into small tensors, and give it back
-integer  groups of 32 numbers along a row that share a scale of 16 bits
-nf4     a weight is scale * one of the 16 quantiles of a normal distribution: 4.127 bits (QLoRA)
-schemes the formats by name
-linear  QuantLinear: a linear layer with packed weights, unpacked for each product
-model    the linear layers of a model found, and packed ones put in their place
+scheme   the interface of a number format: pack a matrix into small tensors, and unpack it
+integer  int8 and int4: whole numbers, one scale in 16 bits for 32 of them
+nf4      a weight is scale * one of the 16 quantiles of a normal distribution: 4.127 bits (QLoRA)
+schemes  the formats by name
+linear   QuantLinear: a linear layer with packed weights, unpacked for each product
+model    quantise a model: swap the linear layers of its blocks, and what that costs
 """

@@ -1,9 +1,10 @@
-"""Groups of 32 numbers along a row; each group shares one scale of 16 bits, as GGUF's Q8_0 and Q4_0 have it.
+"""int8 and int4: w = scale * q with whole q, one scale in 16 bits for each group of 32 numbers of a row.
 
-A row whose length is no multiple of 32 is filled up with zeros, which are kept but never read back. (GGUF refuses such
-rows; where it does not, the values here are its own.)
+Codes and values are those of GGUF's Q8_0 and Q4_0, bit for bit. A row whose length is no multiple of 32 is padded with
+zeros, which are stored but never read back. (GGUF refuses such rows.)
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -16,24 +17,95 @@ from fathom.quant.scheme import Packed, Shape, finite
 GROUP = 32
 
 
-def count(width: int) -> int:
-    """How many groups a row of `width` numbers has."""
-    return -(-width // GROUP)
+class Integer(ABC):
+    """What both have in common: `codes` (out, groups, bytes of a group) and `scales` (out, groups) in fp16."""
+
+    name: str
+    dtype: torch.dtype  # of the codes
+    n_bytes: int  # of the codes of a group
+    fields: tuple[str, ...] = ("codes", "scales")
+
+    @property
+    def bits(self) -> float:
+        return (8 * self.n_bytes + 16) / GROUP
+
+    def quantize(self, weight: Tensor) -> Packed:
+        """(out, in) -> codes and scales. FathomError where a weight is not finite, or a scale too large for fp16."""
+        x = finite(weight)
+        x = F.pad(x, (0, -x.shape[1] % GROUP)).unflatten(1, (-1, GROUP))  # (out, groups, 32)
+        scale = self.scale(x)
+        scales = in_fp16(scale)
+        return {"codes": self.encode(x * inverse(scale)), "scales": scales.squeeze(-1)}
+
+    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+        """codes and scales -> (out, in), without the padding."""
+        x = self.decode(packed["codes"])
+        x *= packed["scales"].float()[..., None]
+        return x.flatten(1)[:, : shape[1]].to(dtype)
+
+    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
+        groups = shape[0], -(-shape[1] // GROUP)
+        return {
+            "codes": torch.empty(*groups, self.n_bytes, dtype=self.dtype, device=device),
+            "scales": torch.empty(groups, dtype=torch.float16, device=device),
+        }
+
+    @abstractmethod
+    def scale(self, x: Tensor) -> Tensor:
+        """Of each group: (out, groups, 32) -> (out, groups, 1)."""
+
+    @abstractmethod
+    def encode(self, q: Tensor) -> Tensor:
+        """The codes of numbers over their scale: (out, groups, 32) -> (out, groups, bytes)."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """(out, groups, bytes) -> q in fp32 (out, groups, 32)."""
 
 
-def grouped(weight: Tensor) -> Tensor:
-    """(out, in) -> (out, groups, 32) in fp32. FathomError where a weight is no finite number."""
-    x = finite(weight)
-    return F.pad(x, (0, -x.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+class Int8(Integer):
+    """q from -127 to 127; scale = max |w| / 127. codes int8 (out, groups, 32): the q, in order."""
+
+    name, dtype, n_bytes = "int8", torch.int8, GROUP
+
+    def scale(self, x: Tensor) -> Tensor:
+        return x.abs().amax(-1, keepdim=True) / 127
+
+    def encode(self, q: Tensor) -> Tensor:
+        whole = q.trunc()
+        return (whole + (2 * (q - whole)).trunc()).to(torch.int8)  # the nearest; halves away from zero
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return codes.float()
 
 
-def ungrouped(x: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
-    """(out, groups, 32) -> (out, in), without what filled up the last group."""
-    return x.flatten(1)[:, : shape[1]].to(dtype)
+class Int4(Integer):
+    """q from -8 to 7; the number farthest from zero becomes -8, whatever its sign, so a scale may be negative.
+
+    codes uint8 (out, groups, 16): byte i of a group holds q + 8 of two of its numbers, 16 apart
+
+        byte        0      1    ...   15
+        low half    w0     w1         w15
+        high half   w16    w17        w31
+    """
+
+    name, dtype, n_bytes = "int4", torch.uint8, GROUP // 2
+
+    def scale(self, x: Tensor) -> Tensor:
+        return x.gather(-1, x.abs().argmax(-1, keepdim=True)) / -8
+
+    def encode(self, q: Tensor) -> Tensor:
+        low, high = (q + 8.5).to(torch.uint8).clamp(max=15).chunk(2, -1)  # the nearest, as all are positive here
+        return low | high << 4
+
+    def decode(self, codes: Tensor) -> Tensor:
+        x = torch.cat((codes & 15, codes >> 4), -1).float()
+        x -= 8
+        return x
 
 
-def stored(scale: Tensor) -> Tensor:
-    """The scales in 16 bits. FathomError where one is too large for that."""
+def in_fp16(scale: Tensor) -> Tensor:
+    """The scales as they are stored. FathomError where one is too large for fp16."""
     half = scale.half()
     if half.isinf().any():
         raise FathomError(f"found weights so large that their scale is {scale.abs().max():.4g}; expected one of at most"
@@ -42,91 +114,5 @@ def stored(scale: Tensor) -> Tensor:
 
 
 def inverse(scale: Tensor) -> Tensor:
-    """1 / scale, and 0 where the scale in 16 bits is 0: all numbers of such a group become 0."""
+    """1 / scale, and 0 where the scale is 0 in fp16: all numbers of such a group become 0."""
     return torch.where(scale.half() == 0, 0, 1 / scale)
-
-
-# Weights in 4 bits: w = scale * q with whole q from -8 to 7, one scale for 32 numbers of a row, two numbers to a
-# byte.
-#
-# The number farthest from zero becomes -8, whatever its sign, so a scale may be negative. Codes and scales are those
-# of GGUF's Q4_0, bit for bit, and lie as they do there.
-
-# scales  fp16   (out, groups)
-# codes   uint8  (out, groups, 16): byte i of a group holds q + 8 of two of its numbers, 16 apart
-#
-#         byte        0      1    ...   15
-#         low half    w0     w1         w15
-#         high half   w16    w17        w31
-HALF = GROUP // 2
-
-
-class Int4:
-    """4 bits in groups of 32."""
-
-    name = "int4"
-    fields = ("codes", "scales")
-    bits = 4 + 16 / GROUP
-
-    def quantize(self, weight: Tensor) -> Packed:
-        """(out, in) -> codes and scales."""
-        x = grouped(weight)
-        farthest = x.gather(-1, x.abs().argmax(-1, keepdim=True))
-        scale = farthest / -8
-        scales = stored(scale)
-        q = (x * inverse(scale) + 8.5).to(torch.uint8).clamp(max=15)  # the nearest, as all are positive here
-        return {"codes": q[..., :HALF] | q[..., HALF:] << 4, "scales": scales.squeeze(-1)}
-
-    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """codes and scales -> (out, in)."""
-        codes = packed["codes"]
-        x = torch.cat((codes & 15, codes >> 4), -1).float()  # (out, groups, 32)
-        x -= 8
-        x *= packed["scales"].float()[..., None]
-        return ungrouped(x, shape, dtype)
-
-    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
-        groups = shape[0], count(shape[1])
-        return {
-            "codes": torch.empty(*groups, HALF, dtype=torch.uint8, device=device),
-            "scales": torch.empty(groups, dtype=torch.float16, device=device),
-        }
-
-
-# Weights in 8 bits: w = scale * q with whole q from -127 to 127, one scale for 32 numbers of a row.
-#
-# The scale is that of the largest number: max |w| / 127. The values are those of GGUF's Q8_0, bit for bit.
-#
-#     scales  fp16  (out, groups)       s             one for
-#     codes   int8  (out, groups, 32)   q q q ... q   these 32, in order
-
-
-class Int8:
-    """8 bits in groups of 32."""
-
-    name = "int8"
-    fields = ("codes", "scales")
-    bits = 8 + 16 / GROUP
-
-    def quantize(self, weight: Tensor) -> Packed:
-        """(out, in) -> codes and scales."""
-        x = grouped(weight)
-        scale = x.abs().amax(-1, keepdim=True) / 127
-        scales = stored(scale)
-        q = x * inverse(scale)
-        whole = q.trunc()
-        codes = whole + (2 * (q - whole)).trunc()  # the nearest; halves away from zero
-        return {"codes": codes.to(torch.int8), "scales": scales.squeeze(-1)}
-
-    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """codes and scales -> (out, in)."""
-        x = packed["codes"].float()
-        x *= packed["scales"].float()[..., None]
-        return ungrouped(x, shape, dtype)
-
-    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
-        groups = shape[0], count(shape[1])
-        return {
-            "codes": torch.empty(*groups, GROUP, dtype=torch.int8, device=device),
-            "scales": torch.empty(groups, dtype=torch.float16, device=device),
-        }

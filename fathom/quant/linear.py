@@ -1,6 +1,6 @@
-"""A linear layer whose weights are kept packed: y = x W^T + b, with W unpacked for each product and then forgotten.
+"""A linear layer whose weights are kept packed: y = x W^T + b, with W unpacked for each product and then discarded.
 
-Only x gets a gradient: the weights are frozen, and backward unpacks them anew instead of keeping a float matrix from
+Only x gets a gradient: the weights are frozen, and backward unpacks them again instead of keeping a float matrix from
 forward (QLoRA, section 3, eq. 5).
 """
 
@@ -24,7 +24,7 @@ class QuantLinear(nn.Module):
         super().__init__()
         self.scheme, self.shape = scheme, shape
         self.out_features, self.in_features = shape
-        for field, tensor in fitting(scheme, shape, packed).items():
+        for field, tensor in checked(scheme, shape, packed).items():
             self.register_buffer(field, tensor)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
@@ -46,7 +46,7 @@ class QuantLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The matrix (out, in) in fp32, unpacked for whoever asks."""
+        """The matrix (out, in) in fp32, unpacked at each access."""
         return self.scheme.dequantize(self.packed, self.shape, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
@@ -94,12 +94,12 @@ def _(grad: Tensor, packed: Sequence[Tensor], scheme: str, shape: Sequence[int])
     return grad.new_empty(*grad.shape[:-1], shape[1])
 
 
-def fitting(scheme: Scheme, shape: Shape, packed: Packed) -> Packed:
+def checked(scheme: Scheme, shape: Shape, packed: Packed) -> Packed:
     """`packed` in the scheme's order, if it is what `scheme` makes of a matrix of this shape."""
-    expected = described(scheme.empty(shape))
-    if (found := described(packed)) != expected:
-        raise FathomError(f"found {found}; expected {expected} for {shape[0]} x {shape[1]} weights in {scheme.name};"
-                          " pack them anew")  # fmt: skip
+    expected, actual = described(scheme.empty(shape)), described(packed)
+    if actual != expected:
+        raise FathomError(f"found {actual}; expected {expected} for {shape[0]} x {shape[1]} weights in {scheme.name};"
+                          " pack them again")  # fmt: skip
     return {field: packed[field] for field in scheme.fields}
 
 

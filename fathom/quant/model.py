@@ -76,11 +76,11 @@ def layers_to_pack(model: nn.Module) -> list[str]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one matrix. All figures are exact for the packed tensors as they lie in memory."""
+    """Of one matrix. All figures are exact for the packed tensors in memory."""
 
     name: str
     parameters: int
-    nbytes: int  # numbers, scales and filling
+    nbytes: int  # codes, scales and padding
     max_error: float  # the largest |w - w'|
     relative_error: float  # rms(w - w') / rms(w); 0 where all w are 0
 

@@ -15,19 +15,17 @@ from torch import Tensor
 from fathom.native.kernels import unpack_nf4
 from fathom.quant.scheme import Packed, Shape, finite
 
-BLOCK = (
-    64  # weights to a scale, in the order of the rows one after another: a block may begin in one and end in the next
-)
+BLOCK = 64  # weights to a scale, counted through the rows: a block may begin in one and end in the next
 SUPER = 256  # scales to a scale of their own
 
-# codes         uint8  (blocks, 32): byte i of a block holds the places in NF4 of two of its numbers
+# codes         uint8  (blocks, 32): byte i of a block holds the indices in NF4_VALUES of two of its numbers
 #
 #               byte        0    1   ...   31
 #               high half   w0   w2        w62
 #               low half    w1   w3        w63
 #
 # NF4Single:    scales        fp32   (blocks,)
-# NF4:          scale_codes   uint8  (blocks,): places in DYNAMIC; scale = mean + range * value
+# NF4:          scale_codes   uint8  (blocks,): indices in DYNAMIC; scale = mean + range * value
 #               scale_ranges  fp32   (blocks / 256,), rounded up
 #               scale_mean    fp32   (): so that both signs of the 8-bit values are of use
 
@@ -37,7 +35,7 @@ def normal_quantiles() -> Tensor:
 
     From an outermost probability to 1/2 go 8 steps on the positive side and 7 on the negative; the quantile at each is
     a value, and 1/2 itself is an exact 0, which both sides share. The outermost is where the end of the longer and of
-    the shorter side would lie, on average: 1 - (1/32 + 1/30) / 2. bitsandbytes cuts it to seven digits and takes its
+    the shorter side would be, on average: 1 - (1/32 + 1/30) / 2. bitsandbytes cuts it to seven digits and takes its
     steps in fp32, and so does this.
     """
     positive, negative = (torch.linspace(0.9677083, 0.5, n + 1)[:-1].double() for n in (8, 7))
@@ -62,22 +60,22 @@ DYNAMIC = dynamic_values()
 PAIRS = torch.cartesian_prod(NF4_VALUES, NF4_VALUES)  # (256, 2): what a byte stands for
 
 
-def on(device: torch.device) -> tuple[Tensor, Tensor]:
-    """PAIRS and DYNAMIC there; kept, as a GPU would be waited for with every matrix; a traced graph cannot."""
-    return sent(device) if torch.compiler.is_compiling() else kept(device)
+def tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """PAIRS and DYNAMIC on a device: copied once, as each copy waits for a GPU. A traced graph copies them itself."""
+    return copied(device) if torch.compiler.is_compiling() else cached(device)
 
 
-def sent(device: torch.device) -> tuple[Tensor, Tensor]:
+def copied(device: torch.device) -> tuple[Tensor, Tensor]:
     return PAIRS.to(device), DYNAMIC.to(device)
 
 
-kept = lru_cache(sent)
+cached = lru_cache(copied)
 
 
 def encode(x: Tensor, size: int, values: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) -> codes (n / size, size) and the largest number of each block (n / size,), both rounded up.
 
-    A code is the place among the ascending `values` of the one nearest to x over the largest of its block.
+    A code is the index, in the ascending `values`, of the one nearest to x over the largest of its block.
     """
     blocks = F.pad(x, (0, -len(x) % size)).unflatten(0, (-1, size))
     largest = blocks.abs().amax(-1)
@@ -99,14 +97,14 @@ class NF4Single:
         return {"codes": q[:, ::2] << 4 | q[:, 1::2], "scales": scales}
 
     def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """codes and scales -> (out, in). Natively where that can be, which is equal to the bit."""
-        made = unpack_nf4(packed, NF4_VALUES, DYNAMIC, shape, dtype)
-        return self.spelled(packed, shape, dtype) if made is None else made
+        """codes and scales -> (out, in): natively where possible, which is equal to the bit."""
+        weight = unpack_nf4(packed, NF4_VALUES, DYNAMIC, shape, dtype)
+        return self.dequantize_in_torch(packed, shape, dtype) if weight is None else weight
 
-    def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """`dequantize` in torch's words."""
+    def dequantize_in_torch(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+        """The same without native code."""
         codes = packed["codes"]
-        x = F.embedding(codes.int(), on(codes.device)[0]).flatten(1)  # (blocks, 64)
+        x = F.embedding(codes.int(), tables(codes.device)[0]).flatten(1)  # (blocks, 64)
         x *= packed["scales"][:, None]
         return x.flatten()[: shape[0] * shape[1]].view(shape).to(dtype)
 
@@ -121,7 +119,7 @@ class NF4Single:
 class NF4(NF4Single):
     """NF4 with double quantisation, as QLoRA uses it.
 
-    Packed anew, the codes stay; the scales do not quite, because the mean of rounded scales is another one.
+    Packed a second time the codes are the same, and the scales nearly: the mean of rounded scales is another one.
     """
 
     name = "nf4"
@@ -140,11 +138,11 @@ class NF4(NF4Single):
             "scale_mean": mean,
         }
 
-    def spelled(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+    def dequantize_in_torch(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         codes, ranges = packed["scale_codes"], packed["scale_ranges"]
-        values = on(codes.device)[1][codes.int()]
+        values = tables(codes.device)[1][codes.int()]
         scales = values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
-        return super().spelled({"codes": packed["codes"], "scales": scales}, shape, dtype)
+        return super().dequantize_in_torch({"codes": packed["codes"], "scales": scales}, shape, dtype)
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
         packed = super().empty(shape, device)

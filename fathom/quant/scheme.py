@@ -1,6 +1,6 @@
-"""What a number format for weights can do: pack a matrix into a few small tensors, and give it back.
+"""The interface of a number format for weights: pack a matrix into a few small tensors, and unpack it.
 
-The packed tensors are all that is kept; their names, shapes and types follow from the matrix's shape alone.
+The packed tensors are all that is kept; their names, shapes and dtypes follow from the shape of the matrix alone.
 """
 
 from collections.abc import Mapping
@@ -16,38 +16,32 @@ Shape: TypeAlias = tuple[int, int]  # of a weight: out, in
 
 
 class Scheme(Protocol):
-    """A number format. One that has packed what it unpacked gets the same numbers again."""
+    """A number format. Packing what it unpacked gives the same numbers again."""
 
     @property
     def name(self) -> str:
         """As users type it."""
-        ...
 
     @property
     def bits(self) -> float:
-        """Per parameter, scales included, of a matrix whose size leaves no group unfilled."""
-        ...
+        """Per parameter, scales included, of a matrix without padding."""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the packed tensors."""
-        ...
 
     def quantize(self, weight: Tensor) -> Packed:
-        """The packed tensors of a float matrix (out, in). FathomError where it holds what the format cannot."""
-        ...
+        """The packed tensors of a float matrix (out, in). FathomError where the format cannot hold a weight."""
 
     def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """The matrix (out, in), worked out in fp32 and rounded to `dtype` at the end."""
-        ...
+        """The matrix (out, in), computed in fp32 and rounded to `dtype` at the end."""
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
-        """Packed tensors of the right shapes and types for a matrix of `shape`, with nothing in them yet."""
-        ...
+        """Uninitialised packed tensors of the right shapes and dtypes for a matrix of `shape`."""
 
 
 def finite(weight: Tensor) -> Tensor:
-    """The weights in fp32. FathomError where one of them is no finite number."""
+    """The weights in fp32. FathomError where one of them is not finite."""
     numbers = weight.detach().float()
     wrong = ~numbers.isfinite()
     if wrong.any():

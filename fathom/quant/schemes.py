@@ -12,7 +12,7 @@ SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (Int8(), Int4(),
 
 
 def scheme_named(name: str) -> Scheme:
-    """The number format that users call so. FathomError names those there are."""
+    """The number format of this name. FathomError lists them."""
     if name not in SCHEMES:
         raise FathomError(
             f"found {name!r}; expected one of {', '.join(SCHEMES)}{near(name, SCHEMES) or '; choose one'}"

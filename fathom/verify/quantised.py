@@ -14,10 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from fathom.adapters.peft import packing
-from fathom.backend.inference import PACKED, InferenceModel, prepare_for_inference
+from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.data.batches import Batch
 from fathom.fields import plain
 from fathom.model.transformer import Transformer
+from fathom.native.panels import PACKED
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import Cost, cost, quantize_model
 from fathom.quant.schemes import SCHEMES, scheme_named

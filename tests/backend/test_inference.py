@@ -1,4 +1,4 @@
-"""The short way against the plain model: every choice of a config, odd sizes, padding, rows, every number format."""
+"""A prepared model against the plain one: every choice of a config, odd sizes, padding, rows, every number format."""
 
 import copy
 import random
@@ -100,9 +100,9 @@ def test_fp32_is_the_plain_model(isa: str, seed: int) -> None:
     ids, padding = sample(choice, model.config)
     plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).double(), prepare_for_inference(model)
     assert isinstance(quick, InferenceModel)
-    wanted = passes(exact, ids, padding, torch.float64)
+    expected = passes(exact, ids, padding, torch.float64)
     keep = real(padding, ids.shape[1])
-    near, nearer = ((passes(one, ids, padding, torch.float32) - wanted)[keep].abs().max() for one in (plain, quick))
+    near, nearer = ((passes(one, ids, padding, torch.float32) - expected)[keep].abs().max() for one in (plain, quick))
     assert nearer <= 4 * near + 1e-6  # as near to the exact numbers as the plain model is
 
 
@@ -116,8 +116,8 @@ def test_packed_weights_meet_x_in_eight_bits(isa: str, kind: str, seed: int) -> 
     ids, padding = sample(choice, model.config)
     plain, quick = copy.deepcopy(model), prepare_for_inference(model)
     meets_eight_bits(plain)
-    wanted, found = (passes(one, ids, padding, torch.float32) for one in (plain, quick))
-    distance = (found - wanted)[real(padding, ids.shape[1])].abs() / max(1, wanted.abs().max().item())
+    expected, actual = (passes(one, ids, padding, torch.float32) for one in (plain, quick))
+    distance = (actual - expected)[real(padding, ids.shape[1])].abs() / max(1, expected.abs().max().item())
     assert distance.median() < 1e-5
     assert distance.max() < 0.05
 
@@ -128,10 +128,10 @@ def test_bf16_is_at_least_as_near_to_fp32_as_the_plain_model_is(isa: str, seed: 
     model = random_model(any_config(choice)).bfloat16()
     ids, padding = sample(choice, model.config)
     plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).float(), prepare_for_inference(model)
-    wanted = passes(exact, ids, padding, torch.float32)
+    expected = passes(exact, ids, padding, torch.float32)
     keep = real(padding, ids.shape[1])
     near, nearer = (
-        (passes(one, ids, padding, torch.bfloat16) - wanted)[keep].square().mean() for one in (plain, quick)
+        (passes(one, ids, padding, torch.bfloat16) - expected)[keep].square().mean() for one in (plain, quick)
     )
     assert nearer <= 1.2 * near + 1e-9
 
@@ -146,11 +146,11 @@ class TestManners:
         plain, quick = copy.deepcopy(model), prepare_for_inference(model)
         prompts = ["one", "a longer prompt", "x"]
         for options in ({"temperature": 0}, {"seed": 3, "num_samples": 2}):
-            wanted, found = (
+            expected, actual = (
                 [piece.text for piece in generate(one, ByteTokenizer(), prompts, max_new_tokens=40, **options)]  # type: ignore[arg-type]
                 for one in (plain, quick)
             )
-            assert found == wanted
+            assert actual == expected
 
     def test_many_tokens_go_in_several_calls_and_agree(self) -> None:
         model = random_model(self.config)
@@ -159,8 +159,8 @@ class TestManners:
         caches = [KVCache(self.config, 1, 300) for _ in range(2)]
         with torch.no_grad():
             for piece in (ids, ids[:, :1]):
-                wanted, found = plain(piece, caches[0]), quick(piece, caches[1])
-                assert (found - wanted).abs().max() < 1e-5
+                expected, actual = plain(piece, caches[0]), quick(piece, caches[1])
+                assert (actual - expected).abs().max() < 1e-5
 
     def test_what_fails_late_leaves_the_clock_where_it_was(self) -> None:
         quick, cache = prepare_for_inference(random_model(self.config)), KVCache(self.config, 1, 300)
@@ -181,7 +181,7 @@ class TestManners:
                 prepare_for_inference(random_model(config))(torch.zeros(1, 7, dtype=torch.long), cache)
             assert cache.length == 0
 
-    def test_whoever_looks_sees_the_blocks(self) -> None:
+    def test_looking_runs_block_by_block(self) -> None:
         quick = prepare_for_inference(random_model(self.config))
         cache = KVCache(self.config, 1, 10)
         ids = torch.randint(0, 256, (1, 5))
@@ -201,7 +201,7 @@ class TestManners:
             assert torch.allclose(quick(ids, KVCache(config, 2, 4)), plain(ids), atol=1e-5)
             assert torch.equal(quick.unembed.weight, plain.unembed.weight)
 
-    def test_leaves_that_it_does_not_know_stay_and_work(self) -> None:
+    def test_unsupported_layers_stay_and_work(self) -> None:
         model = random_model(self.config)
         weight = model.blocks[0].attn.q.weight
         pack_layer(model, "blocks.0.attn.q", weight, None, scheme_named("nf4"))
@@ -225,8 +225,8 @@ class TestManners:
 
     def test_the_weights_are_those_of_the_model(self) -> None:
         model = random_model(self.config)
-        wanted = {name: part.weight.clone() for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        expected = {name: part.weight.clone() for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         quick = prepare_for_inference(model)
-        assert wanted
-        for name, weight in wanted.items():
+        assert expected
+        for name, weight in expected.items():
             assert torch.equal(quick.get_submodule(name).weight, weight)

@@ -53,8 +53,8 @@ def test_no_gradient_is_lost_in_silence() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_it_holds_goes_by_the_names_of_the_plain_layer(dtype: torch.dtype) -> None:
     plain, panels = layer(dtype)
-    wanted, found = plain.state_dict(), panels.state_dict()
-    assert found.keys() == wanted.keys()
-    for name, x in wanted.items():
-        assert found[name].dtype == x.dtype
-        assert torch.equal(found[name], x)
+    expected, actual = plain.state_dict(), panels.state_dict()
+    assert actual.keys() == expected.keys()
+    for name, x in expected.items():
+        assert actual[name].dtype == x.dtype
+        assert torch.equal(actual[name], x)

@@ -1,4 +1,4 @@
-"""What one call of native code is handed: whatever it cannot read goes the long way, or is refused in one line."""
+"""What a native step is given: whatever it does not support runs block by block, or is refused in one line."""
 
 import copy
 from collections.abc import Callable
@@ -38,13 +38,13 @@ def pair(position: str = "rope") -> tuple[Transformer, InferenceModel]:
 
 
 def agree(plain: Transformer, quick: Transformer, ids: Tensor = IDS, padding: Tensor | None = None) -> None:
-    wanted, found = (one(ids, KVCache(one.config, len(ids), 8, padding)) for one in (plain, quick))
-    assert (wanted - found).abs().max() < 1e-5
+    expected, actual = (one(ids, KVCache(one.config, len(ids), 8, padding)) for one in (plain, quick))
+    assert (expected - actual).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
 @pytest.mark.parametrize("wrong", [-1, V, 2**40, -(2**62)])
-def test_ids_of_no_token_are_refused(position: str, wrong: int) -> None:
+def test_ids_outside_the_vocabulary_are_refused(position: str, wrong: int) -> None:
     _, quick = pair(position)
     ids, cache = IDS.clone(), KVCache(quick.config, 2, 8)
     ids[1, 1] = wrong
@@ -64,7 +64,7 @@ def test_ids_of_other_kinds() -> None:
 
 
 @pytest.mark.parametrize("rows, t", [(0, 3), (2, 0), (0, 0)])
-def test_nothing_at_all_ends_as_in_the_plain_model(rows: int, t: int) -> None:
+def test_empty_input_gives_what_the_plain_model_does(rows: int, t: int) -> None:
     for one in pair():
         cache = KVCache(one.config, rows, 8)
         assert one(torch.zeros(rows, t, dtype=torch.long), cache).shape == (rows, t, V)
@@ -119,7 +119,7 @@ def test_a_cache_that_lies_otherwise_in_memory() -> None:
         assert quick.step.takes(torch.zeros(len(rows), 1, dtype=torch.long), cache)
 
 
-def test_only_what_native_code_knows_makes_a_step() -> None:
+def test_only_supported_parts_make_a_step() -> None:
     class Twice(nn.Embedding):
         def forward(self, ids: Tensor) -> Tensor:
             return 2 * super().forward(ids)
@@ -172,9 +172,9 @@ class Negated(Attention):
 )
 def test_a_subclass_is_never_computed_as_its_parent(name: str, kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, position="rope", norm="rms",
+    config = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, position="rope", norm="rms",
                        mlp="relu2")  # fmt: skip
-    plain = Transformer(made).eval().requires_grad_(False)
+    plain = Transformer(config).eval().requires_grad_(False)
     plain.get_submodule(name).__class__ = kind
     quick = prepare_for_inference(copy.deepcopy(plain))
     assert isinstance(quick, InferenceModel) and quick.step is None
@@ -200,10 +200,10 @@ def test_a_code_that_native_code_does_not_have_is_refused(isa: str, field: str, 
 
 @pytest.mark.parametrize("mlp", ["gelu", "relu2", "swiglu"])
 def test_what_is_not_finite_passes_through_every_activation(isa: str, mlp: str) -> None:
-    made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=1, n_head=4, mlp=mlp)  # type: ignore[arg-type]
-    plain = Transformer(made).eval().requires_grad_(False)
+    config = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=1, n_head=4, mlp=mlp)  # type: ignore[arg-type]
+    plain = Transformer(config).eval().requires_grad_(False)
     plain.blocks[0].mlp.up.weight[3] = torch.nan  # type: ignore[union-attr]
-    assert prepare_for_inference(plain).hidden(IDS, KVCache(made, 2, 8)).isnan().all()
+    assert prepare_for_inference(plain).hidden(IDS, KVCache(config, 2, 8)).isnan().all()
 
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
@@ -222,8 +222,8 @@ def test_a_step_outlives_its_model(position: str) -> None:
 def test_any_number_of_threads(threads: int) -> None:
     before = torch.get_num_threads()
     for heads in (1, 4):
-        made = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, n_kv_head=heads)
-        plain = Transformer(made).eval().requires_grad_(False)
+        config = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, n_kv_head=heads)
+        plain = Transformer(config).eval().requires_grad_(False)
         quick = prepare_for_inference(copy.deepcopy(plain))
         try:
             torch.set_num_threads(threads)

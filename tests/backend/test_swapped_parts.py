@@ -129,7 +129,7 @@ def test_what_is_exchanged_before_runs_as_it_is(change: dict[str, Any], prepare:
     swap(plain, **change)
     model = prepare(copy.deepcopy(plain))
     assert agree(model, plain) and not agree(model, untouched)
-    assert model.step is None and model.status.startswith("block by block, as ")
+    assert model.step is None and "block by block, as " in model.status
 
 
 @every_change
@@ -146,17 +146,17 @@ def test_the_reason_is_one_line(prepare: Callable[..., Any]) -> None:
     model = prepare(plain_model())
     assert "block" not in model.status
     with swap(model, {SwigluMLP: Doubled}, names=["blocks.1.mlp"]):
-        assert model.status == "block by block, as blocks.1.mlp is a Doubled"
+        assert model.status.endswith("block by block, as blocks.1.mlp is a Doubled")
     with swap(model, attend=halved):
-        assert model.status == "block by block, as blocks.0.attn calls a function of its own"
+        assert model.status.endswith("block by block, as blocks.0.attn calls another function than attend")
     hook = model.blocks[0].mlp.register_forward_hook(lambda *_: None)
-    assert model.status == "block by block, as a part has hooks"
+    assert model.status.endswith("block by block, as a part has hooks")
     hook.remove()
     assert "block" not in model.status
     plain = plain_model()
     plain.blocks[1].mlp.forward = lambda x: x  # type: ignore[union-attr, method-assign, assignment]
     model = prepare(copy.deepcopy(plain))
-    assert model.status == "block by block, as blocks.1.mlp is a SwigluMLP with a forward of its own"
+    assert model.status.endswith("block by block, as blocks.1.mlp is a SwigluMLP with a forward of its own")
     assert agree(model, plain)
 
 

@@ -29,12 +29,12 @@ def both(shape: tuple[int, ...], kind: str, scale: float) -> list[tuple[Tensor, 
     b, h, g, t, s, c = shape
     inputs = [scale * torch.randn(b, n, length, c, dtype=torch.float64) for n, length in ((h, t), (g, s), (g, s))]
     mask, weight = some_mask(kind, b, t, s), torch.randn(b, h, t, c, dtype=torch.float64)
-    found = []
+    results = []
     for function in (attend, attend_fused):
         leaves = [x.clone().requires_grad_() for x in inputs]
         out = function(*leaves, mask, 0.0)
-        found.append((out, *torch.autograd.grad((out * weight).sum(), leaves)))
-    return found
+        results.append((out, *torch.autograd.grad((out * weight).sum(), leaves)))
+    return results
 
 
 @given(shape=shapes(), kind=st.sampled_from(["causal", "one", "rows"]), scale=st.sampled_from([0.1, 1.0, 10.0]))

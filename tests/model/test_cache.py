@@ -74,7 +74,7 @@ def test_left_padded_rows_are_their_singles(config: ModelConfig) -> None:
 
 @torch.no_grad()
 def test_padding_is_never_seen() -> None:
-    """Whatever stands in the padding, the real tokens' logits keep every bit."""
+    """Whatever the padding holds, the real tokens' logits keep every bit."""
     for config in (GPT, LLAMA):
         model, ids, padding = model_of(config), ids_for(config), torch.tensor([3, 0])
         first = model(ids, KVCache(config, 2, 11, padding=padding))

@@ -109,11 +109,11 @@ def test_activations_are_about_what_autograd_keeps(name: str) -> None:
 
 
 def test_training_bytes() -> None:
-    found = cost.training_bytes(GPT2, t=1024, batch=2)
-    assert found["weights"] == found["gradients"] == 4 * 124_439_808
-    assert found["optimizer"] == 8 * 124_439_808
-    assert cost.training_bytes(GPT2, t=1024, batch=4)["activations"] == 2 * found["activations"]
-    assert cost.training_bytes(GPT2, t=1024, batch=2, itemsize=2)["activations"] * 2 == found["activations"]
+    memory = cost.training_bytes(GPT2, t=1024, batch=2)
+    assert memory["weights"] == memory["gradients"] == 4 * 124_439_808
+    assert memory["optimizer"] == 8 * 124_439_808
+    assert cost.training_bytes(GPT2, t=1024, batch=4)["activations"] == 2 * memory["activations"]
+    assert cost.training_bytes(GPT2, t=1024, batch=2, itemsize=2)["activations"] * 2 == memory["activations"]
 
 
 def test_every_value_of_a_choice_has_its_cost() -> None:

@@ -1,4 +1,4 @@
-"""How a token knows where it stands: rotations by complex numbers and scalings one frequency at a time."""
+"""How a token knows its position: rotations by complex numbers and scalings one frequency at a time."""
 
 import math
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_bf16_queries_are_turned_by_fp32_angles() -> None:
 
 
 def test_from_meta_to_a_device() -> None:
-    """A model made without memory and given it later still has its angles."""
+    """A model built on meta and given memory later still has its angles."""
     with torch.device("meta"):
         model = Transformer(LLAMA)
     assert model.embed.weight.is_meta

@@ -40,12 +40,12 @@ def test_random_architectures(config: ModelConfig) -> None:
 
 def interleave(model: Transformer) -> dict[str, np.ndarray]:
     """The weights as Meta stores them: of each head's rows of q and k, 2i and 2i + 1 are a pair."""
-    found = weights(model)
-    for name in found:
+    tensors = weights(model)
+    for name in tensors:
         if name.endswith(("attn.q.weight", "attn.k.weight")):
-            heads = found[name].reshape(-1, 2, model.config.head_dim // 2, model.config.d_model)
-            found[name] = heads.transpose(0, 2, 1, 3).reshape(found[name].shape)
-    return found
+            heads = tensors[name].reshape(-1, 2, model.config.head_dim // 2, model.config.d_model)
+            tensors[name] = heads.transpose(0, 2, 1, 3).reshape(tensors[name].shape)
+    return tensors
 
 
 def test_interleaved_weights_under_interleaved_rotation_are_the_same_model() -> None:

@@ -1,4 +1,4 @@
-"""A skeleton has the parts of the model it stands for, and nothing in them."""
+"""A skeleton has the parts of the model, and nothing in them."""
 
 import pytest
 import torch

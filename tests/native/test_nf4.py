@@ -17,7 +17,7 @@ def test_equals_torch_bit_for_bit(isa: str, name: str, shape: tuple[int, int]) -
     for dtype in FLOATS:
         matrix = unpack_nf4(packed, NF4_VALUES, DYNAMIC, shape, dtype)
         assert matrix is not None and matrix.dtype == dtype
-        assert torch.equal(matrix, scheme.spelled(packed, shape, dtype))  # type: ignore[attr-defined]
+        assert torch.equal(matrix, scheme.dequantize_in_torch(packed, shape, dtype))  # type: ignore[attr-defined]
         assert torch.equal(matrix, scheme.dequantize(packed, shape, dtype))
 
 
@@ -26,7 +26,7 @@ def test_nan_infinite_and_subnormal_scales(isa: str) -> None:
     packed["scales"] = torch.tensor([torch.nan, torch.inf, 0, 1e-45, 1e-40, 1.2e-38, -1e-3, -1e-39])
     for dtype in FLOATS:
         ours = unpack_nf4(packed, NF4_VALUES, DYNAMIC, (8, 64), dtype)
-        theirs = SCHEMES["nf4-single"].spelled(packed, (8, 64), dtype)  # type: ignore[attr-defined]
+        theirs = SCHEMES["nf4-single"].dequantize_in_torch(packed, (8, 64), dtype)  # type: ignore[attr-defined]
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 

@@ -1,6 +1,6 @@
 """What bitsandbytes makes of weights that any machine can work out for itself: golden.json holds it.
 
-`python -m tests.quant.golden > tests/quant/golden.json` writes it anew, where bitsandbytes is installed.
+`python -m tests.quant.golden > tests/quant/golden.json` writes it, where bitsandbytes is installed.
 """
 
 import hashlib

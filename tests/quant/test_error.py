@@ -27,10 +27,10 @@ def test_errors_of_a_matrix_whose_codes_are_known() -> None:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_costs_of_a_model_that_stays_as_it_is(name: str) -> None:
     model = Transformer(CONFIG)
-    found = list(costs(model, name))
-    assert [one.name for one in found] == linears(model)
-    assert all(one.bits == pytest.approx(SCHEMES[name].bits, abs=0.02) for one in found)
-    assert all(0 < one.relative_error < 0.12 and one.max_error > 0 for one in found)
+    measured = list(costs(model, name))
+    assert [one.name for one in measured] == linears(model)
+    assert all(one.bits == pytest.approx(SCHEMES[name].bits, abs=0.02) for one in measured)
+    assert all(0 < one.relative_error < 0.12 and one.max_error > 0 for one in measured)
 
 
 def test_all_zeros_are_kept_without_error() -> None:

@@ -148,5 +148,5 @@ def test_packed_tensors_of_another_shape_or_format_are_refused() -> None:
         FathomError, match=r"found codes int8 \(48, 3, 32\).*expected codes int8 \(48, 4, 32\).*48 x 128"
     ):
         QuantLinear(SCHEMES["int8"], (48, 128), packed)
-    with pytest.raises(FathomError, match=r"expected codes uint8 \(60, 32\), scale_codes.* in nf4; pack them anew"):
+    with pytest.raises(FathomError, match=r"expected codes uint8 \(60, 32\), scale_codes.* in nf4; pack them again"):
         QuantLinear(SCHEMES["nf4"], (48, 80), packed)

@@ -1,4 +1,4 @@
-"""NF4 against the published constants and against bitsandbytes: live where it is there, else by what it said."""
+"""NF4 against published constants and against bitsandbytes: live where it is installed, else its recorded output."""
 
 import json
 import math

@@ -20,9 +20,9 @@ def unpack(scheme: Scheme, packed: Packed, weight: Tensor) -> Tensor:
 
 def drawn(shape: tuple[int, int], seed: int, size: float = 1.0) -> Tensor:
     """Weights of which some are zero, some rows all of them, and some large."""
-    made = torch.Generator().manual_seed(seed)
-    weight = torch.randn(shape, generator=made) * size * torch.rand(shape[0], 1, generator=made) ** 4
-    return weight * (torch.rand(shape, generator=made) > 0.1)
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=generator) * size * torch.rand(shape[0], 1, generator=generator) ** 4
+    return weight * (torch.rand(shape, generator=generator) > 0.1)
 
 
 @pytest.mark.parametrize("name", ["int8", "int4", "nf4-single"])
@@ -40,7 +40,7 @@ def test_packing_what_was_unpacked_changes_nothing(name: str, shape: tuple[int, 
 
 @pytest.mark.parametrize("shape", [(128, 256), (37, 101)])
 def test_with_double_quantisation_the_codes_stay_and_the_scales_nearly(shape: tuple[int, int]) -> None:
-    """The scales' mean is worked out anew from rounded scales; what follows from it is one step of theirs at most."""
+    """The scales' mean is computed again from rounded scales; they change by one step at most."""
     scheme, weight = SCHEMES["nf4"], torch.randn(shape)
     once = scheme.quantize(weight)
     numbers = unpack(scheme, once, weight)
@@ -52,7 +52,7 @@ def test_with_double_quantisation_the_codes_stay_and_the_scales_nearly(shape: tu
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(128, 128), (256, 96), (1, 1), (3, 33), (5, 172), (7, 63), (260, 65)])
-def test_packed_tensors_are_as_large_as_said(name: str, shape: tuple[int, int]) -> None:
+def test_packed_tensors_are_as_large_as_declared(name: str, shape: tuple[int, int]) -> None:
     scheme, weight = SCHEMES[name], torch.randn(shape)
     packed, empty = scheme.quantize(weight), scheme.empty(shape)
     assert list(packed) == list(empty) == list(scheme.fields)

@@ -24,10 +24,10 @@ IDS = torch.arange(8)[None]
 
 @pytest.mark.parametrize("config, names", [(LLAMA, "q k v out gate up down"), (GPT2, "q k v out up down")])
 def test_the_linear_layers_are_those_of_the_blocks(config: ModelConfig, names: str) -> None:
-    attn, found = {"q", "k", "v", "out"}, []
+    attn, expected = {"q", "k", "v", "out"}, []
     for layer in range(2):
-        found += [f"blocks.{layer}.{'attn' if name in attn else 'mlp'}.{name}" for name in names.split()]
-    assert linears(Transformer(config)) == found
+        expected += [f"blocks.{layer}.{'attn' if name in attn else 'mlp'}.{name}" for name in names.split()]
+    assert linears(Transformer(config)) == expected
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -77,11 +77,11 @@ def test_a_packed_model_compiles_in_one_graph() -> None:
 def test_nothing_to_quantise_is_an_error() -> None:
     bigram, model = Transformer(replace(LLAMA, n_layer=0)), Transformer(LLAMA)
     quantize_model(model, "int8")
-    for empty, said in (
+    for empty, message in (
         (bigram, "found none; expected linear layers under 'blocks.'"),
         (model, "14 that are quantised"),
     ):
-        with pytest.raises(FathomError, match=said):
+        with pytest.raises(FathomError, match=message):
             quantize_model(empty, "int8")
 
 
@@ -92,10 +92,10 @@ def test_a_layer_that_is_not_there_is_named(name: str, near: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape, bias, found", [((64, 32), False, "64 x 32 without a bias"), ((64, 64), True, "64 x 64 and a bias")]
+    "shape, bias, actual", [((64, 32), False, "64 x 32 without a bias"), ((64, 64), True, "64 x 64 and a bias")]
 )
-def test_weights_of_another_model_are_refused(shape: tuple[int, int], bias: bool, found: str) -> None:
-    with pytest.raises(FathomError, match=f"blocks.1.attn.q: found {found}; expected 64 x 64 without a bias"):
+def test_weights_of_another_model_are_refused(shape: tuple[int, int], bias: bool, actual: str) -> None:
+    with pytest.raises(FathomError, match=f"blocks.1.attn.q: found {actual}; expected 64 x 64 without a bias"):
         pack_layer(Transformer(LLAMA), "blocks.1.attn.q", torch.randn(shape), torch.zeros(64) if bias else None,
                 SCHEMES["int8"])  # fmt: skip
 

@@ -38,7 +38,7 @@ def plain_model(bias: bool = False, dtype: torch.dtype = torch.float32) -> Trans
     return model.to(dtype)
 
 
-def said(model: Transformer) -> Tensor:
+def logits_of(model: Transformer) -> Tensor:
     return model(IDS, KVCache(model.config, 2, 8, dtype=model.embed.weight.dtype))
 
 
@@ -54,7 +54,7 @@ def test_a_copy_stands_alone(kind: str | None) -> None:
     if kind:
         quantize_model(model, kind)
     quick = ready(model)
-    wanted, twin = said(quick), copy.deepcopy(quick)
+    expected, twin = logits_of(quick), copy.deepcopy(quick)
     with torch.no_grad():
         for part in quick.modules():
             for weight in part.parameters(recurse=False):
@@ -64,19 +64,19 @@ def test_a_copy_stands_alone(kind: str | None) -> None:
     del quick
     gc.collect()
     assert isinstance(twin, InferenceModel) and twin.step is not None
-    assert torch.equal(said(twin), wanted)
+    assert torch.equal(logits_of(twin), expected)
 
 
 def test_it_stays_where_it_is() -> None:
     quick = ready(plain_model())
-    wanted = said(quick)
+    expected = logits_of(quick)
     place = quick.embed.weight.data_ptr()
     assert quick.to("cpu").float().to(torch.float32).cpu().share_memory() is quick
     assert quick.embed.weight.data_ptr() == place
     for move in (quick.half, quick.bfloat16, quick.double, lambda: quick.to("meta")):
         with pytest.raises(FathomError, match="stays in float32 on cpu; load it again for"):
             move()
-        assert torch.equal(said(quick), wanted)
+        assert torch.equal(logits_of(quick), expected)
 
 
 def test_it_is_for_inference_alone() -> None:
@@ -85,16 +85,16 @@ def test_it_is_for_inference_alone() -> None:
         quick.train()
     assert not quick.train(False).training
     assert not any(weight.requires_grad for weight in quick.parameters())
-    assert not said(quick).requires_grad  # nor is a graph kept of what cannot learn
+    assert not logits_of(quick).requires_grad  # nor is a graph kept of what cannot learn
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_its_weights_are_given_as_they_were(dtype: torch.dtype) -> None:
     model = plain_model(True, dtype)
-    quick, wanted = ready(model), model.state_dict()
-    for found in (quick.state_dict(), merged_copy(quick).state_dict()):
-        assert found.keys() == wanted.keys()
-        assert all(x.dtype == found[name].dtype and torch.equal(x, found[name]) for name, x in wanted.items())
+    quick, expected = ready(model), model.state_dict()
+    for actual in (quick.state_dict(), merged_copy(quick).state_dict()):
+        assert actual.keys() == expected.keys()
+        assert all(x.dtype == actual[name].dtype and torch.equal(x, actual[name]) for name, x in expected.items())
 
 
 def test_exported_or_refused(tmp_path: Path) -> None:
@@ -127,15 +127,15 @@ def test_adapters_count_as_on_the_plain_model(kind: str | None, dora: bool, dtyp
     near = (0.03 if kind == "int8" else 1e-5) if dtype == torch.float32 else 0.15  # x in 8 bits, and bf16's rounding
 
     def agree() -> None:
-        assert (said(quick) - said(model)).abs().max() < near * said(model).abs().max()
+        assert (logits_of(quick) - logits_of(model)).abs().max() < near * logits_of(model).abs().max()
 
     agree()
-    base = said(quick)
+    base = logits_of(quick)
     for change in ({"french": 1.0}, {"poems": 0.5, "french": 0.3}, {}):
         for one in (model, quick):
             lora.blend(one, change)
         agree()
-    assert (said(quick) - base).abs().max() > 2 * near * base.abs().max()  # and they do count
+    assert (logits_of(quick) - base).abs().max() > 2 * near * base.abs().max()  # and they do count
     with lora.per_row(model, ["french", None]), lora.per_row(quick, ["french", None]):
         agree()
     for one in (model, quick):
@@ -149,7 +149,7 @@ def test_adapters_count_as_on_the_plain_model(kind: str | None, dora: bool, dtyp
     for one in (model, quick):
         lora.remove(one, "poems")
     agree()
-    assert (quick.step is not None) == (kind != "nf4")  # the short way again
+    assert (quick.step is not None) == (kind != "nf4")  # native again
 
 
 def test_an_adapter_of_the_embedding() -> None:
@@ -158,40 +158,40 @@ def test_an_adapter_of_the_embedding() -> None:
     for weight in (1.0, 0.25):
         for one in (model, quick):
             lora.blend(one, {"french": weight})
-        assert (said(quick) - said(model)).abs().max() < 1e-4
+        assert (logits_of(quick) - logits_of(model)).abs().max() < 1e-4
     for one in (model, quick):
         lora.remove(one, "french")
         lora.remove(one, "poems")
     assert quick.step is not None
-    assert (said(quick) - said(model)).abs().max() < 1e-4
+    assert (logits_of(quick) - logits_of(model)).abs().max() < 1e-4
 
 
-def test_adapters_come_before() -> None:
+def test_adapters_are_added_before_preparing() -> None:
     with pytest.raises(FathomError, match="prepared for inference"):
         lora.add(ready(plain_model()), LoraOptions(targets=("attn.q",), rank=2))
 
 
-def test_a_layer_that_is_exchanged_is_used() -> None:
+def test_a_layer_that_is_exchanged_takes_effect() -> None:
     model, quick = plain_model(), ready(plain_model())
     other = nn.Linear(32, 32, bias=False).requires_grad_(False)
     for one in (model, quick):
         one.set_submodule("blocks.1.attn.q", other)
-    assert (said(quick) - said(model)).abs().max() < 1e-5
+    assert (logits_of(quick) - logits_of(model)).abs().max() < 1e-5
 
 
 def test_two_threads_at_once() -> None:
     quick = ready(plain_model())
     ids = [torch.randint(0, 50, (1, 20)) for _ in range(4)]
-    wanted = [quick(each, KVCache(quick.config, 1, 20)) for each in ids]
+    expected = [quick(each, KVCache(quick.config, 1, 20)) for each in ids]
     right = []
 
     def read(each: Tensor, logits: Tensor) -> None:
         for _ in range(50):
             cache = KVCache(quick.config, 1, 20)
-            found = torch.cat([quick(piece, cache) for piece in each.split([7, 13], 1)], 1)
-            right.append(bool((found - logits).abs().max() < 1e-5))
+            actual = torch.cat([quick(piece, cache) for piece in each.split([7, 13], 1)], 1)
+            right.append(bool((actual - logits).abs().max() < 1e-5))
 
-    threads = [threading.Thread(target=read, args=pair) for pair in zip(ids, wanted)]
+    threads = [threading.Thread(target=read, args=pair) for pair in zip(ids, expected)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -205,7 +205,7 @@ def test_what_is_no_number_shows(monkeypatch: pytest.MonkeyPatch) -> None:
         model = plain_model().requires_grad_(False)
         part = model.get_submodule(name)
         part.weight[..., 1] = torch.nan  # type: ignore[operator]
-        assert not said(ready(model)).isfinite().any(), name
+        assert not logits_of(ready(model)).isfinite().any(), name
     quick = ready(plain_model())
     cache = KVCache(quick.config, 2, 8)
     quick(IDS, cache)
