@@ -47,7 +47,7 @@ def test_a_cpu_is_always_there(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert pick_device(name) == torch.device("cpu")
 
 
-@pytest.mark.parametrize(("name", "word"), [("cdua", "cuda"), ("cuda", "finds no cuda"), ("tpu", "; choose")])
+@pytest.mark.parametrize(("name", "word"), [("cdua", "cuda"), ("cuda", "finds no cuda"), ("tpu", "Choose one of")])
 def test_a_device_that_is_not_there_is_one_line(name: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(FathomError, match=word):
