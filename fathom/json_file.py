@@ -1,4 +1,4 @@
-"""JSON from strangers: an object whose every field is the kind that was asked for, or one line with file and field.
+"""JSON objects of others, their fields checked by type; errors name the file and the field.
 
 Stricter than `fields`, which reads what people type: here "12" is no number and true is not 1.
 """
@@ -35,7 +35,7 @@ def read_object(path: Path, limit: int = LIMIT) -> dict[str, Any]:
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
-    """The object that these bytes are; NaN and infinities, which JSON does not have, are refused."""
+    """The object in these bytes; NaN and infinities, which JSON does not have, are refused."""
     try:
         values = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
         if isinstance(values, dict):
@@ -47,7 +47,7 @@ def parse_object(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _shallow(values: dict[str, Any]) -> None:
-    """ValueError for values so deep that comparing or printing them would not end well."""
+    """ValueError for values that are nested too deeply to be compared or printed."""
     level: list[Any] = [values]
     for _ in range(DEEPEST):
         inside = [value.values() if isinstance(value, dict) else value for value in level]
@@ -62,7 +62,7 @@ def _no_constant(text: str) -> None:
 
 
 def short(value: object, length: int = 80) -> str:
-    """A value from a file as an error shows it: never longer than a line bears."""
+    """A value from a file as errors show it, cut to a length."""
     text = REPR.repr(value)  # looks only a few levels deep
     return text if len(text) <= length else f"{text[:length]}..."
 
@@ -82,5 +82,5 @@ def field(values: Mapping[str, Any], name: str, kind: type[T], where: str, defau
 
 
 def _bounded(value: Any) -> bool:
-    """Whether a number is one that a model can use; all else is."""
+    """Whether a value is no number, or one that a model can use."""
     return abs(value) <= LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)

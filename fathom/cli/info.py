@@ -52,7 +52,7 @@ def summary(opened: "Opened", tokenizer: "Tokenizer | None") -> dict[str, Any]:
         "bytes": {"all": opened.nbytes, **kinds},
         "cache_bytes_per_token": cache_bytes(config, 1, 1, 2),
         "tokenizer": None if tokenizer is None else describe_tokenizer(tokenizer),
-        "about": dict(opened.about),
+        "about": dict(opened.metadata),
     }
 
 

@@ -1,6 +1,6 @@
 """A family of models as one value: its choices of ModelConfig, and how each file format describes such a model.
 
-`fathom/families/llama.py` and its neighbours hold one `FAMILY` each; readers, writers, `verify` and adapters ask it.
+Each file such as `fathom/families/llama.py` defines one `FAMILY`; readers, writers, `verify` and adapters use it.
 """
 
 import re
@@ -77,7 +77,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Models that differ in their sizes alone, and what files call their parts."""
+    """Models that differ in their sizes alone, and how files describe them."""
 
     name: str  # in `fathom info` and errors
     title: str  # in prose
@@ -92,14 +92,12 @@ class Family:
 
     def column(self, format: str) -> Column:
         if format not in self.columns:
-            likely = near(format, self.columns) or ";"
-            raise FathomError(
-                f"no format {format!r} of {self.name} models{likely} Choose one of {', '.join(self.columns)}"
-            )
+            hint = near(format, self.columns, then="choose")
+            raise FathomError(f"no format {format!r} of {self.name} models{hint} one of {', '.join(self.columns)}")
         return self.columns[format]
 
     def read(self, format: str, values: Values, tensors: Tensors) -> ModelConfig:
-        """The model that the configuration in a file describes. FathomError names the key that is wrong."""
+        """The config of the model in a file. FathomError names the key that is wrong."""
         column = self.column(format)
         values.require({**ALLOWED.get(format, {}), **column.allowed})
         fields = {**self.choices, **{ours: key.read(values, ours) for ours, key in column.keys.items()}}
@@ -113,7 +111,7 @@ class Family:
         return config
 
     def write(self, format: str, config: ModelConfig) -> dict[str, Any]:
-        """The keys of a file that describe this model. FathomError where the format cannot."""
+        """The configuration of a file with this model. FathomError where the format cannot hold it."""
         z, column = config.resolved(), self.column(format)
         return {key.names[0]: getattr(z, ours) for ours, key in column.keys.items()} | column.write(z)
 
@@ -127,15 +125,15 @@ class Family:
 
     def places(self, config: ModelConfig, format: str) -> dict[str, Place]:
         """Our tensor -> its place, for every tensor of this model; of two tied ones, for the first."""
-        z, column, found = config.resolved(), self.column(format), {}
+        z, column, places = config.resolved(), self.column(format), {}
         for tensor in weight_shapes(config):
             part, layer, suffix = split(tensor)
             place = column.tensors.get(part)
             if place is None:
                 raise FathomError(f"format {format} has no name for {tensor!r}; choose another format")
             heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
-            found[tensor] = replace(place, name=join(place.name, layer, suffix), heads=heads)
-        return found
+            places[tensor] = replace(place, name=join(place.name, layer, suffix), heads=heads)
+        return places
 
     def rename(self, name: str, source: str, target: str) -> list[str]:
         """A part or tensor of format `source` in format `target`; several where one holds what the other splits.

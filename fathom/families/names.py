@@ -1,7 +1,7 @@
 """The cells of a table of names: what a format calls the parts of a model, and how their tensors are laid out there.
 
-A table is read across for a part and down for a format; N is the layer. Marks in a cell say what turns the stored
-tensor into ours, from left to right, and `-` stands where the format has no name for the part.
+A table is read across for a part and down for a format; N is the layer, and `-` means that the format has no such part.
+Marks turn the stored tensor into ours, from left to right.
 """
 
 import re
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Place:
-    """Where one of our tensors lies in a format: the stored tensor's name, and what its cell is marked with."""
+    """Where one of our tensors is in a format: the name of the stored tensor, and its marks."""
 
     name: str
     transposed: bool = False
@@ -43,7 +43,7 @@ class Place:
         return x.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) if self.pairs else x
 
     def write(self, ours: Sequence[Tensor]) -> Tensor:
-        """The stored tensor, from all of ours that lie in it, in order."""
+        """The stored tensor, from all of ours that are in it, in order."""
         x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
         x = x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) if self.pairs else x
         return x.T.contiguous() if self.transposed and x.ndim == 2 else x

@@ -18,8 +18,8 @@ from fathom.model.config import ModelConfig
 def families() -> Mapping[str, Family]:
     """By name, in alphabetical order."""
     modules = [import_module(f"{package.__name__}.{module.name}") for module in iter_modules(package.__path__)]
-    found = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
-    return {family.name: family for family in sorted(found, key=lambda family: family.name)}
+    unsorted = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return {family.name: family for family in sorted(unsorted, key=lambda family: family.name)}
 
 
 def of(config: ModelConfig) -> Family:
@@ -43,7 +43,7 @@ def of(config: ModelConfig) -> Family:
 def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
     """The model that the object of a config.json describes; `where` names the file in errors."""
     name, values = entries.get("model_type"), Values(entries, where)
-    family = called("hf", name)
+    family = with_id("hf", name)
     if family is None:
         raise values.error(
             f"model_type is {short(name)}, architectures {short(entries.get('architectures'))};"
@@ -55,7 +55,7 @@ def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig
 def from_gguf(metadata: Mapping[str, Any], tensors: Tensors, where: str) -> tuple[Family, ModelConfig]:
     """The model that the metadata of a GGUF file describes."""
     name = metadata.get("general.architecture")
-    family = called("gguf", name)
+    family = with_id("gguf", name)
     if family is None:
         raise FathomError(f"{where}: general.architecture is {short(name)}; supported are {', '.join(ids('gguf'))}")
     embed = tensors.get(family.columns["gguf"].tensors["embed"].name + ".weight")
@@ -71,11 +71,11 @@ def to_gguf(config: ModelConfig) -> dict[str, Any]:
     return {"general.architecture": name} | {f"{name}.{key}": value for key, value in keys.items()}
 
 
-def called(format: str, name: object) -> Family | None:
-    """The family that files of a format call so."""
+def with_id(format: str, name: object) -> Family | None:
+    """The family with this id in files of a format."""
     return next((f for f in families().values() if format in f.columns and name in f.columns[format].ids), None)
 
 
 def ids(format: str) -> list[str]:
-    """What files of a format may call their family."""
+    """The ids of all families in files of a format."""
     return [name for f in families().values() if format in f.columns for name in f.columns[format].ids]

@@ -1,7 +1,7 @@
 """Configuration files of other projects: values, each checked as it is read, and their keys for ModelConfig's fields.
 
-The same for `config.json`, `params.json` and the metadata of a GGUF file. A cell of a family's table is a key; `a|b` is
-one of two names, `a?` may be missing, and `a=1` stands for 1 where it is.
+One way for `config.json`, `params.json` and the metadata of a GGUF file. A cell of a family's table is a key: `a|b` is
+one of two names, `a?` may be missing, and a missing `a=1` is 1.
 """
 
 import json

@@ -4,7 +4,7 @@ load         a model and its tokenizer from files of any format
 detect       which format a path holds, by its contents
 hub          a model fetched from the Hugging Face hub by its name
 opened       a model in files, opened but not read
-convert      where each of our tensors lies in a file, checked once; what a file of each format holds
+convert      which stored tensor each of ours comes from, checked once; what a file of a format holds
 export       a model written in another format, read back and compared
 fingerprint  a hash that identifies a model, whatever format it is in
 

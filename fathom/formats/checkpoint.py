@@ -1,8 +1,8 @@
-"""Checkpoints: folders of named files that are there whole or not at all.
+"""Checkpoints: folders of named files that exist whole or not at all.
 
-A save fills `step-N.partial`, syncs every file, writes the manifest (size and sha256 of each) last and renames. A kill,
-a full disk or a broken one at any moment leaves the earlier checkpoints as they were, and a reader trusts only what its
-manifest confirms. Knows names and bytes, and nothing of models, optimizers or runs.
+A save fills `step-N.partial`, syncs every file, writes the manifest (size and sha256 of each) last and renames. A kill
+or a full or failing disk at any moment leaves the earlier checkpoints untouched, and a reader trusts only what the
+manifest confirms.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from fathom.errors import FathomError
 from fathom.files import sync
 
 MANIFEST = "manifest.json"
-MANIFEST_LIMIT = 1 << 20  # bytes; a damaged or foreign manifest is not worth more memory
+MANIFEST_LIMIT = 1 << 20  # bytes
 PARTIAL = ".partial"  # being filled: never a checkpoint
 REPLACED = ".replaced"  # a checkpoint about to give its name to a newer one of the same step
 NAME = re.compile(rf"step-(\d{{8,}})({re.escape(REPLACED)})?")
@@ -27,8 +27,8 @@ Content = bytes | Callable[[Path], object]
 
 
 @dataclass(frozen=True)
-class Found:
-    """The newest checkpoint that holds; `skipped` are the newer ones that do not, with the reason."""
+class Checkpoint:
+    """The newest sound checkpoint; `skipped` are the newer, damaged ones with the reason."""
 
     path: Path
     step: int
@@ -38,31 +38,30 @@ class Found:
 def save(folder: Path, step: int, files: Mapping[str, Content], keep: int = 2, protect: Collection[int] = ()) -> Path:
     """Write `files` as the checkpoint of `step`, then remove all but the newest `keep` and the steps in `protect`.
 
-    A file is its bytes, or a function that writes to the path it is given. FathomError when it could not be saved:
-    what was saved before is untouched then. An older one that cannot be removed is left for the next save.
+    A file is its bytes, or a function that writes to the path it is given. FathomError where it cannot be saved; then
+    earlier checkpoints are untouched. An older one that cannot be removed is left for the next save.
     """
     if keep < 2:
-        raise FathomError(f"keep is {keep}; expected 2 or more, so that there is one to fall back to")
+        raise FathomError(f"keep is {keep}; expected 2 or more, to have one to fall back to")
     final = folder / f"step-{step:08d}"
     partial = final.with_suffix(PARTIAL)
     try:
-        _make_room(folder)
+        _prepare(folder)
         _fill(partial, files)
         _publish(partial, final)
     except (OSError, FathomError) as error:
         raise FathomError(
-            f"no checkpoint of step {step} in {folder}: {error}; earlier ones are untouched; "
-            "make room or mend the disk, then resume"
+            f"no checkpoint of step {step} in {folder}: {error}; earlier ones are untouched; free disk space and resume"
         ) from error
     finally:
         _discard(partial)
-    with suppress(OSError):  # the new one is safe; what could not be removed now goes with the next save
+    with suppress(OSError):  # the new one is safe; the next save tries again to remove the others
         _prune(final, keep, protect)
     return final
 
 
-def latest(folder: Path) -> Found:
-    """The newest checkpoint in `folder` whose manifest holds; FathomError when there is none."""
+def latest(folder: Path) -> Checkpoint:
+    """The newest checkpoint in `folder` that matches its manifest; FathomError where there is none."""
     skipped = []
     for path in newest_first(folder):
         try:
@@ -70,16 +69,16 @@ def latest(folder: Path) -> Found:
         except FathomError as error:
             skipped.append((path, str(error)))
         else:
-            return Found(path, step_of(path), tuple(skipped))
+            return Checkpoint(path, step_of(path), tuple(skipped))
     if skipped:
         raise FathomError(
-            f"none of {len(skipped)} checkpoints in {folder} holds; the newest: {skipped[0][1]}; train anew"
+            f"none of {len(skipped)} checkpoints in {folder} is sound; the newest: {skipped[0][1]}; train again"
         )
     raise FathomError(f"no checkpoint in {folder}; expected folders like step-00000500; train first, without resuming")
 
 
 def verify(path: Path) -> None:
-    """FathomError naming file and reason unless every file is what the manifest of the checkpoint `path` says."""
+    """FathomError naming file and reason unless every file of the checkpoint `path` matches its manifest."""
     try:
         for name, (size, digest) in _read_manifest(path / MANIFEST).items():
             _verify_file(path / name, size, digest)
@@ -97,12 +96,12 @@ def _verify_file(file: Path, size: int, digest: str) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of which there is a checkpoint, ascending; whether each holds is for `verify` to say."""
+    """The steps of all checkpoints, ascending; `verify` tells which of them are sound."""
     return [step_of(path) for path in reversed(newest_first(folder))]
 
 
-def _make_room(folder: Path) -> None:
-    """The folder, without what a killed save left in it."""
+def _prepare(folder: Path) -> None:
+    """Create the folder and remove what a killed save left in it."""
     folder.mkdir(parents=True, exist_ok=True)
     sync(folder.parent)
     for partial in folder.glob(f"step-*{PARTIAL}"):
@@ -118,7 +117,7 @@ def _fill(partial: Path, files: Mapping[str, Content]) -> None:
     partial.mkdir()
     entries = {}
     for name, content in files.items():
-        _require_plain(name, "a file of a checkpoint")
+        _require_name(name, "a file of a checkpoint")
         file = partial / name
         if callable(content):
             content(file)
@@ -133,7 +132,7 @@ def _fill(partial: Path, files: Mapping[str, Content]) -> None:
 
 
 def _publish(partial: Path, final: Path) -> None:
-    """Give a filled checkpoint its name. One that has it steps aside first and goes when the new one is safe."""
+    """Give a filled checkpoint its name. One that has it is renamed first and removed when the new one is safe."""
     replaced = final.with_suffix(REPLACED)
     if final.exists():
         final.rename(replaced)
@@ -143,11 +142,11 @@ def _publish(partial: Path, final: Path) -> None:
 
 
 def _prune(newest: Path, keep: int, protect: Collection[int]) -> None:
-    """Remove what is older than the newest `keep` that hold; a half-removed one does not hold."""
-    held = 0
+    """Remove what is older than the newest `keep` sound ones."""
+    kept = 0
     for path in newest_first(newest.parent):
-        if held < keep:
-            held += path == newest or _holds(path)
+        if kept < keep:
+            kept += path == newest or _is_sound(path)
         elif step_of(path) not in protect:
             _discard(path)
 
@@ -158,7 +157,7 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _holds(path: Path) -> bool:
+def _is_sound(path: Path) -> bool:
     try:
         verify(path)
     except FathomError:
@@ -167,14 +166,14 @@ def _holds(path: Path) -> bool:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`; whether each holds is for `verify` to say."""
+    """The checkpoints in `folder`, sound or not."""
     return sorted((path for path in folder.glob("step-*") if _is_checkpoint(path)), key=step_of, reverse=True)
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """By its name. One that stepped aside is one again where the kill came before another took the name."""
-    named = NAME.fullmatch(path.name) is not None
-    return named and (path.suffix != REPLACED or not path.with_suffix("").exists())
+    """By its name. One that was renamed counts where a kill came before another took its name."""
+    matches = NAME.fullmatch(path.name) is not None
+    return matches and (path.suffix != REPLACED or not path.with_suffix("").exists())
 
 
 def step_of(path: Path) -> int:
@@ -190,13 +189,13 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
             text = file.read(MANIFEST_LIMIT + 1)
         entries = json.loads(text if len(text) <= MANIFEST_LIMIT else b"")["files"]
         for name in entries:
-            _require_plain(name, path)
+            _require_name(name, path)
         return {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FathomError(f"{path} is damaged: it does not list files with size and sha256") from error
+        raise FathomError(f"{path} is damaged; expected a list of files with size and sha256") from error
 
 
-def _require_plain(name: str, where: object) -> None:
+def _require_name(name: str, where: object) -> None:
     if not name or name in (".", "..", MANIFEST) or re.search(r"[/\\:\0]", name):
         raise FathomError(f"{where} is named {name!r}; expected a plain file name other than {MANIFEST}")
 

@@ -1,4 +1,4 @@
-"""config.yaml: what a model and a run were told, as plain values. Does not import torch."""
+"""config.yaml: the settings of a model and a run, as plain values. Does not import torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from fathom.errors import FathomError
 from fathom.files import atomic_write
 
 CONFIG = "config.yaml"
-LIMIT = 1 << 18  # bytes; a run's own has a few thousand
+LIMIT = 1 << 18  # bytes; that of a run has a few thousand
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Plain values as YAML: `model:` holds ModelConfig's fields; other keys belong to whoever wrote them."""
+    """Plain values as YAML: `model:` holds ModelConfig's fields; other keys are the caller's."""
     with atomic_write(path) as new:
         new.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
 
@@ -31,7 +31,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise FathomError(f"{path} cannot be read: {error}") from None
     except RecursionError:
         raise FathomError(f"{path} is nested too deeply; expected fields such as model: and train:") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: a date that is none, say
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         raise FathomError(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})") from None
     if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""A model's tensors between formats: where each of ours lies in a file, and what a file of each format holds.
+"""A model's tensors between formats: which stored tensor each of ours comes from, and what a file of a format holds.
 
 A plan names the stored tensor behind every one of ours, and is checked once: a tensor that is missing, misshapen or
 unknown is an error. Tensors are read one by one as the plan is carried out, so that a model is never in memory twice.

@@ -1,7 +1,7 @@
-"""A model written in another format, and read back to see that it is the same.
+"""A model written in another format, read back and compared.
 
-What was written is opened as any stranger's file would be, and every tensor is compared: bit for bit, or by how far it
-is off where the format keeps fewer bits. Does not know how a format is written.
+What was written is opened like any other file, and every tensor is compared: bit for bit, or by its error where the
+format keeps fewer bits.
 """
 
 from collections.abc import Callable
@@ -22,26 +22,26 @@ from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
-WRITERS = {  # imported when they are asked for
+WRITERS = {  # imported when used
     "hf": ("fathom.formats.huggingface", "write_huggingface"),
     "meta": ("fathom.formats.meta", "write_meta"),
     "gguf": ("fathom.formats.gguf_model", "write_gguf"),
     "llama2c": ("fathom.formats.llama2c", "write_llama2c"),
     "llama2c-v1": ("fathom.formats.llama2c", "write_llama2c"),
 }
-QUANTIZE: dict[str, dict[str, dict[str, Any]]] = {  # what --quantize may say, and what the writer is told then
+QUANTIZE: dict[str, dict[str, dict[str, Any]]] = {  # values of --quantize -> arguments of the writer
     "gguf": {kind.lower(): {"kind": kind} for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_0")},
     "llama2c": {"f32": {"version": 0}, "q8_0": {"version": 2}},
     "llama2c-v1": {"f32": {"version": 1}},
 }
-AS_IT_IS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-SAID = ("Once upon a time, there was 1 café.\n", "  The 東京 tower is 333 m high 🙂", "x = [1, 2]\n\ty -= x")
+UNQUANTIZED = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+TEXTS = ("Once upon a time, there was 1 café.\n", "  The 東京 tower is 333 m high 🙂", "x = [1, 2]\n\ty -= x")
 
 
 @dataclass(frozen=True)
 class Part:
-    """All tensors of one kind, such as `blocks.N.attn.q.weight`: how many came back to the bit, and how far the others
-    are off. `relative` is rms(written - model) / rms(model), the worst of them."""
+    """All tensors of one kind, such as `blocks.N.attn.q.weight`: how many are equal to the bit, and the errors of the
+    others. `relative` is the largest rms(written - model) / rms(model)."""
 
     name: str
     tensors: int
@@ -52,17 +52,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written where, and what reading it back showed. `tokenizer` None: there was none to write."""
+    """What was written, and how it compares when read back. `tokenizer` None: there was none to write."""
 
     path: Path
     format: str
     nbytes: int
     parts: tuple[Part, ...]
-    tokenizer: bool | None  # the texts that were tried give the same ids
+    tokenizer: bool | None  # whether some texts give the same ids
 
     @property
     def equal(self) -> bool:
-        """Every tensor came back to the bit."""
+        """Whether every tensor is equal to the bit."""
         return all(part.equal == part.tensors for part in self.parts)
 
 
@@ -72,7 +72,7 @@ def export(
     """Write the model and its tokenizer to `out`, which must not exist, and compare what was written.
 
     format: hf, meta, gguf, llama2c (version 0, or 2 with q8_0), llama2c-v1. quantize: f32 f16 bf16 q8_0 q4_0 for gguf.
-    FathomError where the format cannot hold this model, or where a tensor came back as it was not meant to.
+    FathomError where the format cannot hold this model, or where what is read back is another model.
     """
     write, settings = writer(format, quantize, model.embed.weight.dtype)
     if out.exists() and (out.is_file() or any(out.iterdir())):
@@ -86,39 +86,41 @@ def plain_state(model: Transformer) -> dict[str, torch.Tensor]:
     holds that."""
     require_plain(model)
     state = model.state_dict()
-    if odd := [name for name in state if name not in weight_shapes(model.config) and name != "unembed.weight"]:
+    if others := [name for name in state if name not in weight_shapes(model.config) and name != "unembed.weight"]:
         raise FathomError(
-            f"the model holds {odd[0]}, which is no weight of a plain model; to export it, merge its adapters (fathom"
-            " merge) and load it without quantize"
+            f"the model holds {others[0]}, which is no weight of a plain model; to export it, merge its adapters"
+            " (fathom merge) and load it without quantize"
         )
     return state
 
 
 def writer(format: str, quantize: str | None, dtype: torch.dtype) -> tuple[Callable[..., None], dict[str, Any]]:
-    """The function that writes a format, and what it is told."""
+    """The function that writes a format, and its arguments."""
     if format not in WRITERS:
         raise FathomError(f"format is {format!r}{near(format, WRITERS, then='choose')} one of {', '.join(WRITERS)}")
     module, name = WRITERS[format]
     function: Callable[..., None] = getattr(import_module(module), name)
     known = QUANTIZE.get(format, {})
     if quantize is not None and quantize.lower() not in known:
-        means = f"choose one of {', '.join(known)}" if known else "leave it out; --dtype says in what it is written"
+        means = (
+            f"choose one of {', '.join(known)}" if known else "leave it out; --dtype decides the type of its numbers"
+        )
         raise FathomError(f"quantize is {quantize!r}, which {format} files do not have; {means}")
-    return function, known.get((quantize or AS_IT_IS[dtype]).lower(), {})
+    return function, known.get((quantize or UNQUANTIZED[dtype]).lower(), {})
 
 
 def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Exported:
-    """What lies at `path`, compared with the model it was written from."""
+    """What was written to `path`, compared with the model."""
     opened = open_model(path)
-    ours, found = plain_state(model), dict[str, list[tuple[bool, float, float]]]()
+    ours, kinds = plain_state(model), dict[str, list[tuple[bool, float, float]]]()
     for name, tensor in read_ours(opened):
         if name not in ours or ours[name].shape != tensor.shape:
-            raise FathomError(f"{path} came back with another tensor {name}; it must not be used")
+            raise FathomError(f"{path} holds another tensor {name} than was written; do not use it")
         part, _, suffix = split(name)
-        found.setdefault(part + suffix, []).append(difference(tensor, ours[name]))
+        kinds.setdefault(part + suffix, []).append(difference(tensor, ours[name]))
     parts = tuple(
         Part(name, len(rows), sum(row[0] for row in rows), max(row[1] for row in rows), max(row[2] for row in rows))
-        for name, rows in found.items()
+        for name, rows in kinds.items()
     )
     same = None if tokenizer is None else same_ids(tokenizer, tokenizer_of(opened))
     return Exported(path, opened.format, opened.nbytes, parts, same)
@@ -134,10 +136,10 @@ def difference(written: torch.Tensor, ours: torch.Tensor) -> tuple[bool, float, 
 
 
 def same_ids(tokenizer: Tokenizer, written: Tokenizer | None) -> bool:
-    """Whether both give the same ids for the same texts, where the vocabulary can say them."""
+    """Whether both give the same ids for the same texts, as far as the vocabulary can encode them."""
     if written is None:
         return False
-    for text in SAID:
+    for text in TEXTS:
         try:
             ids = tokenizer.encode(text)
         except FathomError:

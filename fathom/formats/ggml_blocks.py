@@ -1,8 +1,8 @@
-"""The number types of GGUF files: how each packs a block of numbers into bytes, and both ways between.
+"""The number types of GGUF files: a block of numbers unpacked from bytes, and packed into them.
 
 A block of weights shares one or two scales, and each weight is a small whole number of them. The bytes are those of
-ggml (ggml-common.h) and the arithmetic that of its reference (gguf-py, quants.py), bit for bit, done in slices so that
-a tensor of any size needs little memory besides its result. Does not know files or names.
+ggml (ggml-common.h) and the arithmetic that of its reference (gguf-py, quants.py), bit for bit, in slices, so that a
+tensor of any size takes little memory besides the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -122,7 +122,7 @@ def _block(layout: np.dtype[Any], scale: Array, **fields: Array) -> Array:
     blocks = np.empty(len(scale), layout)
     blocks["scale"] = scale[:, 0]
     if not np.isfinite(blocks["scale"]).all():
-        raise FathomError("it holds numbers that are too large or no numbers; expected finite ones")
+        raise FathomError("it holds numbers that are too large or not finite; expected finite ones")
     for name, values in fields.items():
         blocks[name] = values
     return blocks
@@ -130,12 +130,12 @@ def _block(layout: np.dtype[Any], scale: Array, **fields: Array) -> Array:
 
 @dataclass(frozen=True)
 class NumberType:
-    """One type of GGUF. Array are used as they lie in the file; the others are unpacked, and perhaps packed."""
+    """One type of GGUF. Floats are used as they are in the file; the others are unpacked, and some can be packed."""
 
     name: str
     size: int  # numbers in a block
     layout: np.dtype[Any]  # of a block
-    dtype: torch.dtype = torch.float32  # of its numbers once read
+    dtype: torch.dtype = torch.float32  # of its numbers when read
     unpack: Callable[[Array], Array] | None = None
     pack: Callable[[Array], Array] | None = None
 
@@ -145,7 +145,7 @@ class NumberType:
         return self.layout.itemsize
 
 
-TYPES = {  # by the number that stands for each in files
+TYPES = {  # by their number in files
     0: NumberType("F32", 1, np.dtype("<f4"), torch.float32),
     1: NumberType("F16", 1, np.dtype("<f2"), torch.float16),
     30: NumberType("BF16", 1, np.dtype("<u2"), torch.bfloat16),
@@ -163,11 +163,11 @@ OTHERS = {
     29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 IDS = {kind.name: id for id, kind in TYPES.items()}
-SCHEMES = {"Q8_0": "int8", "Q4_0": "int4"}  # the same numbers in the room `quant`, where codes and scales lie apart
+SCHEMES = {"Q8_0": "int8", "Q4_0": "int4"}  # the same numbers in fathom/quant, which stores codes and scales separately
 
 
 def number_type(id: int) -> NumberType:
-    """The type with this number in files. FathomError names one that is not read here, and those that are."""
+    """The type with this number in files. FathomError names an unsupported one, and those that are supported."""
     if id not in TYPES:
         raise FathomError(
             f"its numbers are of type {OTHERS.get(id, id)}; expected one of {', '.join(IDS)}; convert it to one of them"
@@ -178,10 +178,10 @@ def number_type(id: int) -> NumberType:
 def unpacked(data: Tensor, kind: NumberType) -> Tensor:
     """All numbers of a tensor of blocks as one row of fp32, from its bytes (uint8)."""
     if kind.unpack is None:
-        raise FathomError(f"{kind.name} is not packed; its numbers are used as they lie")
+        raise FathomError(f"{kind.name} is not packed; its numbers are used as they are")
     blocks, step = data.numpy().view(kind.layout), SLICE // kind.size
     numbers = np.empty(len(blocks) * kind.size, np.float32)
-    with np.errstate(all="ignore"):  # an infinite scale gives what it gives
+    with np.errstate(all="ignore"):  # scales may be infinite
         for start in range(0, len(blocks), step):
             part = kind.unpack(blocks[start : start + step]).reshape(-1)
             numbers[start * kind.size :][: len(part)] = part
@@ -189,23 +189,23 @@ def unpacked(data: Tensor, kind: NumberType) -> Tensor:
 
 
 def fields(data: Tensor, kind: NumberType, rows: int) -> Packed | None:
-    """Codes and scales of a matrix in Q8_0 or Q4_0, as int8 or int4 have them, from its bytes (uint8).
+    """Codes and scales of a matrix in Q8_0 or Q4_0, as in int8 or int4, from its bytes (uint8).
 
-    None where no scheme would make them of any weights: a scale that is no finite number, or -128 in 8 bits.
+    None where packing never gives them: a scale that is not finite, or -128 in 8 bits.
     """
     scale, codes = (np.ascontiguousarray(data.numpy().view(kind.layout)[name]) for name in kind.layout.names or ())
     if not np.isfinite(scale).all() or (codes.dtype == np.int8 and codes.min(initial=0) == -128):
         return None
-    apart = {"codes": torch.from_numpy(codes), "scales": torch.from_numpy(scale)}
-    return {name: x.view(rows, -1, *x.shape[1:]) for name, x in apart.items()}
+    both = {"codes": torch.from_numpy(codes), "scales": torch.from_numpy(scale)}
+    return {name: x.view(rows, -1, *x.shape[1:]) for name, x in both.items()}
 
 
 def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:
-    """The bytes of a tensor as `kind`, in slices. FathomError where it cannot hold them."""
+    """The bytes of a tensor as `kind`, in slices. FathomError where its numbers are out of range."""
     for part in numbers.detach().reshape(-1).split(SLICE):
         part = part.cpu()
         if kind.pack is not None:
-            with np.errstate(all="ignore"):  # what has no scale is refused
+            with np.errstate(all="ignore"):  # refused afterwards
                 blocks = kind.pack(part.float().reshape(-1, kind.size).numpy())
             yield blocks.view(np.uint8)
             continue

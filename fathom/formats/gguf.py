@@ -1,15 +1,14 @@
-"""GGUF, a file with everything in it: named values, a list of tensors, and their numbers (ggml, docs/gguf.md).
+"""GGUF, one file with everything: named values, a list of tensors, and their numbers (ggml, docs/gguf.md).
 
     "GGUF" version tensor_count value_count | values: key type value | tensors: name dims type offset | numbers
 
-All is little-endian; offsets count from the first numbers. Before anything is read or looped over, what the file says
-of it is held against the file's size. Does not know models.
+All is little-endian; offsets count from the first numbers. Every count and length is checked against the size of the
+file before anything is read or looped over.
 """
 
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
@@ -26,28 +25,20 @@ from fathom.tokenizer.protocol import utf8
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 SCALARS = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "|b1",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
-}
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "|b1", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
 BOOL, TEXT, LIST = 7, 8, 9
 SCALAR_IDS = {np.dtype(code).str: id for id, code in SCALARS.items()}
 MOST_VALUES, MOST_TENSORS, MOST_LISTED, LONGEST_NAME, MOST_AXES = 1 << 14, 1 << 16, 1 << 22, 1 << 10, 4
 LONG_TEXT = 1 << 20  # bytes: longer values are no names or templates, and stay bytes
-ROOM = 48 << 20  # bytes for all texts, and up to twice as much again in large files; LLaMA 3's vocabulary takes 40 MB
+TEXT_BUDGET = (
+    48 << 20
+)  # bytes for all texts, up to three times as many in large files; LLaMA 3's vocabulary takes 40 MB
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where the numbers of one tensor lie. `shape` is torch's: the file lists the axes last first."""
+    """Where the numbers of one tensor are. `shape` is torch's: the file lists the last axis first."""
 
     name: str
     shape: tuple[int, ...]
@@ -65,7 +56,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its numbers. Lists of numbers are arrays, lists of text are lists."""
+    """All of a GGUF file but its numbers. Lists of numbers are arrays, lists of texts are lists."""
 
     version: int
     metadata: Mapping[str, Any]
@@ -73,7 +64,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Everything but the numbers, checked. FathomError with the place in the file where it is damaged."""
+    """The header, checked. FathomError with the place in the file where it is damaged."""
     try:
         with path.open("rb") as file:
             return Reader(path, file).header()
@@ -82,71 +73,71 @@ def read_header(path: Path) -> Header:
 
 
 class Reader:
-    """A file that is read from front to back. `room` is how much memory its texts may still take."""
+    """A file that is read from front to back. `budget` is how much memory its texts may still take."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.size = path, file, path.stat().st_size
-        self.room = ROOM + min(self.size // 2, 2 * ROOM)
+        self.budget = TEXT_BUDGET + min(self.size // 2, 2 * TEXT_BUDGET)
 
     def header(self) -> Header:
         if self.take(4) != MAGIC:
-            raise self.damaged("this is no GGUF file: it does not begin with GGUF")
+            raise self.error("this is no GGUF file: it does not begin with GGUF")
         version = self.number("<u4")
         if version not in (2, 3):
-            found = "big-endian" if version and not version & 0xFFFF else f"version {version}"
-            raise self.damaged(f"this is a {found} GGUF file; expected little-endian version 2 or 3; convert it anew")
+            actual = "big-endian" if version and not version & 0xFFFF else f"version {version}"
+            raise self.error(f"this is a {actual} GGUF file; expected little-endian version 2 or 3; convert it again")
         n_tensors = self.count("<u8", "tensors", 24, MOST_TENSORS)
         n_values = self.count("<u8", "values", 13, MOST_VALUES)
         metadata: dict[str, Any] = {}
         for _ in range(n_values):
             key, value = self.text("a key", LONGEST_NAME), self.value(self.number("<u4"))
             if key in metadata:
-                raise self.damaged(f"there are two values of {key[:64]!r}")
+                raise self.error(f"there are two values of {key[:64]!r}")
             metadata[key] = value
         infos: dict[str, TensorInfo] = {}
         for _ in range(n_tensors):
             info = self.tensor()
             if info.name in infos:
-                raise self.damaged(f"there are two tensors {info.name[:64]!r}")
+                raise self.error(f"there are two tensors {info.name[:64]!r}")
             infos[info.name] = info
         return Header(version, metadata, self.placed(infos, alignment(self.path, metadata)))
 
-    def damaged(self, what: str) -> FathomError:
+    def error(self, what: str) -> FathomError:
         return FathomError(f"{self.path}: {what} (before byte {self.file.tell():,} of {self.size:,})")
 
     def take(self, length: int) -> bytes:
-        data = self.file.read(length) if length <= self.size else b""  # read() would make room for any length
+        data = self.file.read(length) if length <= self.size else b""  # read() would allocate any length
         if len(data) < length:
-            raise self.damaged(f"{length:,} bytes should follow and the file ends; it is cut off or damaged")
+            raise self.error(f"{length:,} bytes should follow and the file ends; it is cut off or damaged")
         return data
 
     def number(self, code: str) -> Any:
-        """One number as a Python value. Of fp32 it is the shortest decimal that rounds to it: 1e-05, as it was."""
+        """One number as a Python value; of fp32 the shortest decimal that rounds to it, such as 1e-05."""
         value = np.frombuffer(self.take(np.dtype(code).itemsize), code)[0]
         return float(str(value)) if code == "<f4" else value.item()
 
     def count(self, code: str, what: str, least: int, most: int = sys.maxsize) -> int:
-        """How many of something follow, each of at least `least` bytes."""
+        """The number of items that follow, each of at least `least` bytes."""
         count, left = int(self.number(code)), self.size - self.file.tell()
         if count > most or count * least > left:
-            raise self.damaged(f"it says that {count:,} {what} follow, in {left:,} bytes; the file is damaged")
+            raise self.error(f"it declares {count:,} {what} in {left:,} bytes; the file is damaged")
         return count
 
     def text(self, what: str = "a text", longest: int | None = None) -> str:
         length = int.from_bytes(self.take(8), "little")
         if longest is not None and length > longest:
-            raise self.damaged(f"{what} is {length:,} bytes long; expected up to {longest:,}")
+            raise self.error(f"{what} is {length:,} bytes long; expected up to {longest:,}")
         return self.decoded(self.take(length))
 
     def decoded(self, data: bytes) -> str:
-        """The text of these bytes, paid for out of `room`: a character takes up to 4 bytes."""
-        if 4 * len(data) > self.room:
-            raise self.damaged("its texts are longer than those of any vocabulary; the file is damaged")
+        """The text of these bytes, within the budget: a character takes up to 4 bytes."""
+        if 4 * len(data) > self.budget:
+            raise self.error("its texts are longer than those of any vocabulary; the file is damaged")
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            raise self.damaged(f"a text is not UTF-8: {data[:32]!r}") from None
-        self.room -= sys.getsizeof(text) + 8
+            raise self.error(f"a text is not UTF-8: {data[:32]!r}") from None
+        self.budget -= sys.getsizeof(text) + 8
         return text
 
     def value(self, kind: int) -> Any:
@@ -159,7 +150,7 @@ class Reader:
 
     def listed(self, kind: int) -> Any:
         if kind == LIST:
-            raise self.damaged("a list of lists; no key of this format has such a value")
+            raise self.error("a list of lists; no key of this format has such a value")
         if kind == TEXT:
             return [self.text() for _ in range(self.count("<u8", "texts", 8, MOST_LISTED))]
         dtype = np.dtype(self.code(kind))
@@ -168,37 +159,37 @@ class Reader:
 
     def code(self, kind: int) -> str:
         if kind not in SCALARS:
-            raise self.damaged(f"a value of type {kind}; expected types 0 to 12")
+            raise self.error(f"a value of type {kind}; expected types 0 to 12")
         return SCALARS[kind]
 
     def tensor(self) -> TensorInfo:
-        """What is said of one tensor; its offset still counts from the first numbers."""
+        """The entry of one tensor; its offset still counts from the first numbers."""
         name, n_axes = self.text("the name of a tensor", LONGEST_NAME), self.number("<u4")
         if not 1 <= n_axes <= MOST_AXES:
-            raise self.damaged(f"tensor {name[:64]!r} has {n_axes} axes; expected 1 to {MOST_AXES}")
+            raise self.error(f"tensor {name[:64]!r} has {n_axes} axes; expected 1 to {MOST_AXES}")
         shape = tuple(self.number("<u8") for _ in range(n_axes))[::-1]
         try:
             kind = number_type(self.number("<u4"))
         except FathomError as error:
-            raise self.damaged(f"tensor {name[:64]!r}: {error}") from None
+            raise self.error(f"tensor {name[:64]!r}: {error}") from None
         if min(shape) < 1 or shape[-1] % kind.size:
-            raise self.damaged(f"tensor {name[:64]!r} is {shape}; {kind.name} has rows of a multiple of {kind.size}")
+            raise self.error(f"tensor {name[:64]!r} is {shape}; {kind.name} has rows of a multiple of {kind.size}")
         return TensorInfo(name, shape, kind, self.number("<u8"))
 
     def placed(self, infos: Mapping[str, TensorInfo], step: int) -> dict[str, TensorInfo]:
-        """The tensors with offsets from the start of the file: inside of it, aligned, none over another."""
+        """The tensors with offsets from the start of the file: inside it, aligned, without overlap."""
         start = padded(self.file.tell(), step)
         placed = {name: replace(info, offset=start + info.offset) for name, info in infos.items()}
         for tensor in placed.values():
             if tensor.end > self.size:
-                raise self.damaged(
+                raise self.error(
                     f"tensor {tensor.name[:64]!r} {tensor.shape} should end at byte {tensor.end:,}; the file is cut off"
                 )
             if (tensor.offset - start) % step:
-                raise self.damaged(f"tensor {tensor.name[:64]!r} is not aligned to {step} bytes")
+                raise self.error(f"tensor {tensor.name[:64]!r} is not aligned to {step} bytes")
         for one, other in pairwise(sorted(placed.values(), key=lambda tensor: tensor.offset)):
             if other.offset < one.end:
-                raise self.damaged(f"tensors {one.name[:64]!r} and {other.name[:64]!r} overlap")
+                raise self.error(f"tensors {one.name[:64]!r} and {other.name[:64]!r} overlap")
         return placed
 
 
@@ -219,7 +210,7 @@ def padded(size: int, step: int) -> int:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A tensor to be written: `pieces` gives its bytes when its turn comes."""
+    """A tensor to be written; `pieces` produces its bytes when its turn comes."""
 
     shape: tuple[int, ...]
     kind: NumberType
@@ -231,7 +222,7 @@ class Outgoing:
 
 
 def write(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Outgoing]) -> None:
-    """A GGUF file of version 3, there whole or not at all, written tensor after tensor.
+    """A GGUF file of version 3, written atomically, tensor by tensor.
 
     A value's type follows from its Python or numpy type: int uint32, float fp32, list[int] int32, list[float] fp32.
     """
@@ -246,21 +237,14 @@ def write(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Outgoin
             offset = padded(offset + tensor.nbytes, ALIGNMENT)
         for name, tensor in tensors.items():
             _pad(file)
-            with naming(name):
+            try:
                 written = sum(file.write(piece.data) for piece in tensor.pieces())
-                if written != tensor.nbytes:
-                    raise FathomError(
-                        f"it has {written:,} bytes; {tensor.shape} of {tensor.kind.name} is {tensor.nbytes:,}"
-                    )
+            except FathomError as error:
+                raise FathomError(f"tensor {name!r}: {error}") from None
+            if written != tensor.nbytes:
+                size = f"{tensor.shape} of {tensor.kind.name} is {tensor.nbytes:,}"
+                raise FathomError(f"tensor {name!r}: it has {written:,} bytes; {size}")
         _pad(file)
-
-
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    try:
-        yield
-    except FathomError as error:
-        raise FathomError(f"tensor {name!r}: {error}") from None
 
 
 def _pad(file: BinaryIO) -> None:
@@ -279,7 +263,7 @@ def _value(value: Any) -> bytes:
     if isinstance(value, list) and (not value or isinstance(value[0], str)):  # an empty list: of merges
         return struct.pack("<IIQ", LIST, TEXT, len(value)) + b"".join(map(_text, value))
     numbers = np.asarray(value)
-    if isinstance(value, int | float | list):  # Python's own numbers take the narrower types that GGUF uses for them
+    if isinstance(value, int | float | list):  # Python's numbers take the narrower types that GGUF uses
         narrow = {"<i8": "<i4" if numbers.ndim else "<u4", "<f8": "<f4"}
         numbers = numbers.astype(narrow.get(numbers.dtype.str, numbers.dtype.str))
     head = (LIST, SCALAR_IDS[numbers.dtype.str], len(value)) if numbers.ndim else (SCALAR_IDS[numbers.dtype.str],)

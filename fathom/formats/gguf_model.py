@@ -1,7 +1,7 @@
-"""A whole model in one GGUF file, read and written: weights, config, tokenizer and what the file says of itself.
+"""A whole model in one GGUF file, read and written: weights, config, tokenizer and metadata.
 
-Floats are mapped where they lie, quantised tensors are unpacked one by one as they are asked for. What is written is
-laid out as llama.cpp's converter does it, so that llama.cpp runs it. Does not know the container or the number types.
+Floats are mapped into memory, quantised tensors are unpacked one by one as they are read. Files are laid out as
+llama.cpp's converter writes them, so that llama.cpp runs them.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,38 +16,39 @@ from fathom.errors import FathomError
 from fathom.families.registry import from_gguf, of, to_gguf
 from fathom.formats import gguf
 from fathom.formats.convert import makers, stored_shapes
-from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, NumberType, fields, packed, unpacked
+from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, fields, packed, unpacked
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig
 from fathom.model.skeleton import weight_shapes
 from fathom.quant.scheme import Packed
+from fathom.tokenizer import gguf as vocabulary
 from fathom.tokenizer.protocol import Tokenizer
 
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")  # what can be written
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")  # that can be written
 QUANTIZATION_VERSION = 2  # of ggml's block layouts
-LONGEST = 1000  # characters: longer values are no names and no licences
+LONGEST = 1000  # characters; longer values are no names and no licences
 
 
 def open_gguf(path: Path) -> Opened:
-    """The model in a GGUF file. FathomError where the file is damaged or its model is neither LLaMA nor GPT-2."""
+    """The model in a GGUF file. FathomError where the file is damaged or its model belongs to no family."""
     header = gguf.read_header(path)
-    tensors = {name: stored(path, x) for name, x in header.tensors.items()}
+    tensors = {name: stored(path, info) for name, info in header.tensors.items()}
     if str(header.metadata.get("split.count", 1)) not in "01":
         raise FathomError(f"{path} is one of several files; join them first: llama-gguf-split --merge")
     family, config = from_gguf(header.metadata, tensors, str(path))
     tensors, tokenizer = family.weights("gguf", tensors), partial(read_tokenizer, path, header.metadata)
-    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, about(header.metadata))
+    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, general(header.metadata))
 
 
 def stored(path: Path, info: gguf.TensorInfo) -> Stored:
-    """A tensor of the file as one that is read when its turn comes."""
+    """A tensor of the file, to be read later."""
     scheme = SCHEMES.get(info.kind.name) if len(info.shape) == 2 else None
-    lies = {} if scheme is None else {scheme: partial(blocks, path, info)}
-    return Stored(info.shape, info.kind.name, info.nbytes, partial(read, path, info), partial(rows, path, info), lies)
+    packed = {} if scheme is None else {scheme: partial(codes, path, info)}
+    return Stored(info.shape, info.kind.name, info.nbytes, partial(read, path, info), partial(rows, path, info), packed)
 
 
 def read(path: Path, info: gguf.TensorInfo) -> Tensor:
@@ -58,7 +59,7 @@ def read(path: Path, info: gguf.TensorInfo) -> Tensor:
 
 
 def rows(path: Path, info: gguf.TensorInfo, start: int, stop: int) -> Tensor:
-    """Some rows of it; a row is a whole number of blocks."""
+    """A range of its rows; a row is a whole number of blocks."""
     if info.kind.unpack is None:
         return read(path, info)[start:stop]
     row = info.nbytes // max(info.shape[0], 1)
@@ -66,30 +67,28 @@ def rows(path: Path, info: gguf.TensorInfo, start: int, stop: int) -> Tensor:
     return unpacked(data, info.kind).view(stop - start, *info.shape[1:])
 
 
-def blocks(path: Path, info: gguf.TensorInfo) -> Packed | None:
-    """Its codes and scales as they are; None: they are not quite those of the scheme."""
+def codes(path: Path, info: gguf.TensorInfo) -> Packed | None:
+    """Its codes and scales; None where they are not quite those of the scheme."""
     return fields(tensor_at(path, info.offset, (info.nbytes,), torch.uint8), info.kind, info.shape[0])
 
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
-    """The tokenizer in a file; None: it has none."""
-    from fathom.tokenizer import gguf as vocabulary  # here: who wants the weights alone does not wait for it
-
+    """The tokenizer in a file; None where it has none."""
     try:
         return vocabulary.from_gguf(metadata)
     except FathomError as error:
         raise FathomError(f"{path}: {error}") from None
 
 
-def about(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file says of itself: name, author, licence, quantisation."""
-    said = {}
+def general(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, author, licence, quantisation and the like, as far as they are short."""
+    values = {}
     for key, value in metadata.items():
         name = key.removeprefix("general.")
         short = isinstance(value, str | int) and len(str(value)) <= LONGEST
         if name != key and short and name not in ("architecture", "alignment"):
-            said[name] = FILE_TYPES.get(value, value) if name == "file_type" else value
-    return said
+            values[name] = FILE_TYPES.get(value, value) if name == "file_type" else value
+    return values
 
 
 def write_gguf(
@@ -97,7 +96,7 @@ def write_gguf(
 ) -> None:
     """The model as a GGUF file that llama.cpp runs. kind: F32, F16, BF16, Q8_0 or Q4_0.
 
-    As in its converter, vectors and learned positions stay fp32, and matrices whose rows are no whole blocks fp16.
+    As in its converter, vectors and learned positions stay fp32, and matrices whose rows do not fill blocks are fp16.
     """
     if kind not in KINDS:
         raise FathomError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
@@ -113,28 +112,18 @@ def write_gguf(
         "general.file_type": file_type,
         "general.quantization_version": QUANTIZATION_VERSION,
     }
-    gguf.write(
-        path,
-        metadata | write_tokenizer(tokenizer, config.vocab_size),
-        {name: outgoing(sizes[name], make, stays(name, sizes[name], kind)) for name, make in tensors.items()},
-    )
-
-
-def write_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict[str, Any]:
     if tokenizer is None:
-        return {"tokenizer.ggml.model": "no_vocab"}  # llama.cpp then takes ids alone
-    from fathom.tokenizer import gguf as vocabulary
+        metadata["tokenizer.ggml.model"] = "no_vocab"  # llama.cpp then takes ids alone
+    else:
+        metadata |= vocabulary.to_gguf(tokenizer, config.vocab_size)
+    gguf.write(path, metadata, {name: outgoing(name, sizes[name], make, kind) for name, make in tensors.items()})
 
-    return vocabulary.to_gguf(tokenizer, vocab_size)
 
-
-def stays(name: str, shape: tuple[int, ...], kind: str) -> NumberType:
-    """The type in which a tensor is written where the file is to be of `kind`."""
-    chosen = TYPES[IDS[kind]]
+def outgoing(name: str, shape: tuple[int, ...], make: Callable[[], Tensor], kind: str) -> gguf.Outgoing:
+    """A tensor of a file of `kind`, in the type that llama.cpp's converter gives it."""
+    number = TYPES[IDS[kind]]
     if len(shape) == 1 or name.startswith("position_embd"):
-        return TYPES[IDS["F32"]]
-    return TYPES[IDS["F16"]] if shape[-1] % chosen.size else chosen
-
-
-def outgoing(shape: tuple[int, ...], make: Callable[[], Tensor], kind: NumberType) -> gguf.Outgoing:
-    return gguf.Outgoing(shape, kind, lambda: packed(make(), kind))
+        number = TYPES[IDS["F32"]]
+    elif shape[-1] % number.size:
+        number = TYPES[IDS["F16"]]
+    return gguf.Outgoing(shape, number, lambda: packed(make(), number))

@@ -1,7 +1,8 @@
-"""Models of llama2.c: a .bin file without names or numbers besides its sizes, and its tokenizer in a file beside it.
+"""Models of llama2.c: a .bin file of sizes and unnamed tensors, with its tokenizer in a file beside it.
 
-Tensors have the names of Meta's files: rope turns neighbouring channels together, as it does there. What lies where is
-in `llama2c_layout`. Does not know what the tensors are for.
+A header of seven sizes, then tensors of known shape, each kind for all layers (export.py of karpathy/llama2.c). Version
+0 also stores the tables of rope, 1 aligns its header, 2 has matrices in groups of int8 with an fp32 scale each. Here
+tensors have Meta's names, since rope turns neighbouring channels together as it does there.
 """
 
 import math
@@ -22,19 +23,16 @@ from fathom.formats.convert import from_ours
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.cost import matrices
+from fathom.tokenizer.llama2c import is_tokenizer_bin, read_tokenizer_bin, to_tokenizer_bin
+from fathom.tokenizer.load import read_model_file
 from fathom.tokenizer.protocol import Tokenizer
-
-# What lies where in a .bin file of llama2.c (export.py of karpathy/llama2.c): three versions of one idea.
-#
-# A header of seven sizes, then tensors of known shape without names, each kind for all layers. Version 0 keeps rope's
-# tables too, 1 aligns its header, 2 has matrices in groups of int8 with an fp32 scale each. Reads no tensor.
 
 MAGIC, ALIGNED = 0x616B3432, 256  # of versions 1 and 2: "ak42", and the bytes of the header
 SIZES = struct.Struct("<7i")  # d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length
 GROUP = 64  # of version 2: how many numbers share a scale, halved until it divides every row
 ATTENTION = ["blocks.N.attn.q", "blocks.N.attn.k", "blocks.N.attn.v", "blocks.N.attn.out"]
 MLP = ["blocks.N.mlp.gate", "blocks.N.mlp.down", "blocks.N.mlp.up"]
-ROPE = "rope"  # cosines, then sines of every position; they are worked out anew
+ROPE = "rope"  # cosines, then sines of every position, which follow from the config
 FIRST = ["embed", "blocks.N.attn_norm", *ATTENTION, "blocks.N.mlp_norm", *MLP, "final_norm", ROPE, "unembed"]
 LATER = ["blocks.N.attn_norm", "blocks.N.mlp_norm", "final_norm", "embed", *ATTENTION, *MLP, "unembed"]
 ORDER = {0: FIRST, 1: LATER, 2: LATER}
@@ -42,7 +40,7 @@ ORDER = {0: FIRST, 1: LATER, 2: LATER}
 
 @dataclass(frozen=True)
 class Header:
-    """What stands at the head of the file; `group` is 0 but in version 2."""
+    """The header; `group` is 0 but in version 2."""
 
     version: int
     config: ResolvedConfig
@@ -55,7 +53,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Section:
-    """Tensors of one shape in a row: one for each layer, or one alone. `group`: numbers to a scale; 0: plain fp32."""
+    """Consecutive tensors of one shape: one for each layer, or a single one. `group`: numbers to a scale; 0: fp32."""
 
     part: str
     shape: tuple[int, ...]
@@ -69,7 +67,7 @@ class Section:
         return count + 4 * (count // self.group) if self.group else 4 * count
 
     def names(self) -> list[str]:
-        """Of each copy, as Meta's files name them; none where no model needs it."""
+        """Meta's name of each copy; none for tables, which no model needs."""
         if self.part == ROPE:
             return []
         name = FAMILY.columns["meta"].tensors[self.part].name
@@ -77,7 +75,7 @@ class Section:
 
 
 def sections(header: Header) -> list[Section]:
-    """All that follows the header, in order."""
+    """Everything after the header, in order."""
     z = header.config
     shapes: dict[str, tuple[int, ...]] = {f"blocks.N.{name}": (b, a) for name, (a, b) in matrices(z).items()}
     shapes |= {"embed": (z.vocab_size, z.d_model), ROPE: (z.context_length, z.head_dim // 2)}
@@ -92,7 +90,7 @@ def sections(header: Header) -> list[Section]:
 
 
 def places(header: Header) -> Iterator[tuple[str, Section, int]]:
-    """The name of each tensor, its section, and the byte it begins at."""
+    """The name of each tensor, its section and its first byte."""
     start = header.nbytes
     for section in sections(header):
         for copy, name in enumerate(section.names()):
@@ -101,19 +99,19 @@ def places(header: Header) -> Iterator[tuple[str, Section, int]]:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a file whose size is exactly what it says. FathomError where it is not."""
+    """The header of a file, whose size must be exactly what it describes."""
     try:
         with path.open("rb") as file:
             head, size = file.read(ALIGNED), path.stat().st_size
     except OSError as problem:
         raise FathomError(f"{path} cannot be read ({problem.strerror or problem}); expected a .bin file") from None
     header = _parse(head, path)
-    if ragged := [s.part for s in sections(header) if s.group and math.prod(s.shape) % s.group]:
-        raise FathomError(f"{path}: groups of {header.group} do not divide {ragged[0]}; the header is damaged")
-    needed = header.nbytes + sum(section.copies * section.nbytes for section in sections(header))
-    if needed != size:
+    if uneven := [s.part for s in sections(header) if s.group and math.prod(s.shape) % s.group]:
+        raise FathomError(f"{path}: groups of {header.group} do not divide {uneven[0]}; the header is damaged")
+    expected = header.nbytes + sum(section.copies * section.nbytes for section in sections(header))
+    if expected != size:
         raise FathomError(
-            f"{path} has {size} bytes; its header (version {header.version}) describes {needed}; fetch the file again"
+            f"{path} has {size} bytes; its header (version {header.version}) describes {expected}; fetch the file again"
         )
     return header
 
@@ -128,7 +126,7 @@ def _parse(head: bytes, path: Path) -> Header:
         raise FathomError(f"{path} has {len(head)} bytes, too few for a header; fetch the file again")
     version = struct.unpack_from("<i", head, 4)[0] if at else 0
     if version not in ORDER or (at and not version):
-        raise FathomError(f"{path} is version {version} of llama2.c's format; known are {', '.join(map(str, ORDER))}")
+        raise FathomError(f"{path} is version {version} of llama2.c's format; supported are 0, 1, 2")
     vocab_size = SIZES.unpack_from(head, at)[5]
     shared, group = struct.unpack_from("<Bi", head, at + SIZES.size) if at else (vocab_size > 0, 0)
     if shared not in (0, 1) or (version == 2 and group < 1) or (at and vocab_size < 0):
@@ -136,12 +134,12 @@ def _parse(head: bytes, path: Path) -> Header:
     try:
         config = _config(SIZES.unpack_from(head, at), bool(shared)).resolved()
     except FathomError as problem:
-        raise FathomError(f"{path}: the header says {problem}") from None
+        raise FathomError(f"{path}: the header has {problem}") from None
     return Header(version, config, group if version == 2 else 0)
 
 
 def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
-    """The one LLaMA that this format knows: no biases, angles with base 10,000, 1e-5 in its norms."""
+    """The LLaMA that this format holds: no biases, rope_theta 10,000, norm_eps 1e-5."""
     d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length = sizes
     return ModelConfig(
         vocab_size=abs(vocab_size),  # negative in version 0: with an unembedding of its own
@@ -151,30 +149,27 @@ def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
         n_head=n_head,
         n_kv_head=n_kv_head,
         d_ff=d_ff,
-        position="rope",
-        norm="rms",
-        mlp="swiglu",
         tie_embeddings=shared,
+        **FAMILY.choices,
     )
 
 
-PLAIN = {  # what its runner does, and no header says
-    "position": "rope", "norm": "rms", "mlp": "swiglu", "residual": True, "bias": False, "qk_norm": False,
-    "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
+FIXED = {  # by the runner, without a field in the header
+    **FAMILY.choices, "bias": False, "qk_norm": False, "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
 }  # fmt: skip
 
 
 def header_for(config: ModelConfig, version: int) -> Header:
-    """The header of a file that is to be written. FathomError names what the format has no place for."""
+    """The header of a file to be written. FathomError names what the format has no place for."""
     if version not in ORDER:
         raise FathomError(f"version is {version}; llama2.c's format has {', '.join(map(str, ORDER))}")
     z = config.resolved()
-    for name, value in {**PLAIN, "head_dim": z.d_model / z.n_head}.items():
+    for name, value in {**FIXED, "head_dim": z.d_model / z.n_head}.items():
         if getattr(z, name) != value:
-            found = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
-            raise FathomError(f"{name}={found} has no place in a file of llama2.c, only {value}; choose another format")
+            actual = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
+            raise FathomError(f"{name}={actual} has no place in llama2.c's files, only {value}; choose another format")
     group = GROUP
-    while version == 2 and (z.d_model % group or z.d_ff % group):  # its runner takes whole rows in whole groups
+    while version == 2 and (z.d_model % group or z.d_ff % group):  # the runner reads whole groups of a row
         group //= 2
     return Header(version, z, group if version == 2 else 0)
 
@@ -203,7 +198,7 @@ def dequantize(q: Tensor, scale: Tensor) -> Tensor:
 
 
 def rope_tables(config: ResolvedConfig) -> list[Tensor]:
-    """Cosines and sines (t, c/2) of every position, which version 0 keeps and its later runners pass over."""
+    """Cosines and sines (t, c/2) of every position, which version 0 stores and later runners skip."""
     c = config.head_dim
     frequency = 1.0 / (config.rope_theta ** (torch.arange(0, c, 2).float() / c))
     angle = torch.outer(torch.arange(config.context_length).float(), frequency)
@@ -211,11 +206,11 @@ def rope_tables(config: ResolvedConfig) -> list[Tensor]:
 
 
 TOKENIZER, SENTENCEPIECE = "tokenizer.bin", "tokenizer.model"
-LARGEST_TOKENIZER = 1 << 26  # bytes; nothing larger is looked into
+LARGEST_TOKENIZER = 1 << 26  # bytes
 
 
 def is_llama2c(path: Path) -> bool:
-    """Whether the content of a file is this format: by its magic, or by sizes that fit the file exactly."""
+    """Whether a file has this format: by its magic, or by sizes that match the file exactly."""
     try:
         with path.open("rb") as file:
             if has_magic(file.read(4)):
@@ -226,13 +221,13 @@ def is_llama2c(path: Path) -> bool:
 
 
 def open_llama2c(path: Path) -> Opened:
-    """The model in a .bin file. FathomError where its size is not what its header says."""
+    """The model in a .bin file. FathomError where its size is not what its header describes."""
     header = read_header(path)
     tensors = {name: _stored(path, section, start) for name, section, start in places(header)}
-    about = {"version": header.version} | ({"group_size": header.group} if header.group else {})
-    name = f"llama2.c version {header.version}{', int8' * bool(header.group)}"
-    vocab_size = header.config.vocab_size
-    return Opened(path, name, header.config, FAMILY, "meta", tensors, lambda: tokenizer_beside(path, vocab_size), about)
+    metadata = {"version": header.version} | ({"group_size": header.group} if header.group else {})
+    format = f"llama2.c version {header.version}{', int8' * bool(header.group)}"
+    tokenizer = partial(tokenizer_beside, path, header.config.vocab_size)
+    return Opened(path, format, header.config, FAMILY, "meta", tensors, tokenizer, metadata)
 
 
 def _stored(path: Path, section: Section, start: int) -> Stored:
@@ -252,19 +247,16 @@ def _stored(path: Path, section: Section, start: int) -> Stored:
 
 
 def tokenizer_beside(path: Path, vocab_size: int) -> Tokenizer | None:
-    """tokenizer.bin, else any file beside the model that is one of this size by its content, else tokenizer.model."""
-    from fathom.tokenizer.llama2c import is_tokenizer_bin, read_tokenizer_bin
-    from fathom.tokenizer.load import read_model_file
-
+    """tokenizer.bin, else any file beside the model that is a tokenizer.bin of this size, else tokenizer.model."""
     if (path.parent / TOKENIZER).is_file():
         return read_tokenizer_bin(path.parent / TOKENIZER, vocab_size)
     others = [file for file in sorted(path.parent.iterdir()) if file != path and file.is_file()]
     others = [file for file in others if file.stat().st_size <= LARGEST_TOKENIZER]
-    found = {file.read_bytes(): file for file in others if is_tokenizer_bin(file, vocab_size)}  # copies count once
-    if len(found) > 1:
-        names = ", ".join(sorted(file.name for file in found.values()))
-        raise FathomError(f"{path.parent} holds {len(found)} tokenizers for this model: {names}; name one {TOKENIZER}")
-    for file in found.values():
+    matches = {file.read_bytes(): file for file in others if is_tokenizer_bin(file, vocab_size)}  # copies count once
+    if len(matches) > 1:
+        names = ", ".join(sorted(file.name for file in matches.values()))
+        raise FathomError(f"{path.parent} holds {len(matches)} tokenizers of this size: {names}; name one {TOKENIZER}")
+    for file in matches.values():
         return read_tokenizer_bin(file, vocab_size)
     beside = path.parent / SENTENCEPIECE
     return read_model_file(beside, vocab_size) if beside.is_file() else None
@@ -273,9 +265,7 @@ def tokenizer_beside(path: Path, vocab_size: int) -> Tokenizer | None:
 def write_llama2c(
     path: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer | None, version: int = 0
 ) -> None:
-    """The model as `path` and its tokenizer as tokenizer.bin beside it. FathomError names what does not fit in."""
-    from fathom.tokenizer.llama2c import to_tokenizer_bin
-
+    """The model as `path`, its tokenizer as tokenizer.bin beside it. FathomError names what the format cannot hold."""
     header = header_for(config, version)
     stored = from_ours(config, state, "meta")
     content = None if tokenizer is None else to_tokenizer_bin(tokenizer, config.vocab_size)
@@ -288,20 +278,20 @@ def write_llama2c(
             for tensor in tables or (stored[name] for name in section.names()):
                 for part in _numbers(tensor, section, path):
                     file.write(part)
-    if content is not None:  # after the model: where that did not fit, nothing is left beside it
+    if content is not None:  # after the model, so that nothing is left where that fails
         with replacing(path.parent / TOKENIZER) as file:
             file.write(content)
 
 
 def _numbers(tensor: Tensor, section: Section, path: Path) -> Iterator[bytes]:
-    """The bytes of a tensor, in int8 followed by their scales where the section has groups."""
+    """The bytes of a tensor; int8 is followed by its scales."""
     x = tensor.detach().cpu().float()
     if section.group and not bool(x.isfinite().all()):
-        raise FathomError(f"{path}: {section.part} has numbers that are not finite, which int8 cannot hold; mend them")
+        raise FathomError(f"{path}: {section.part} has numbers that are not finite; int8 cannot hold them")
     for part in quantize(x, section.group) if section.group else (x,):
         yield part.contiguous().numpy().tobytes()
 
 
 def _refuse_another(path: Path, content: bytes) -> None:
     if path.is_file() and path.read_bytes() != content:
-        raise FathomError(f"{path} is there already and another tokenizer; write the model into a folder of its own")
+        raise FathomError(f"{path} exists and is another tokenizer; write the model into a folder of its own")

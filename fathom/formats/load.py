@@ -4,6 +4,8 @@ Each tensor is read, rearranged and converted on its own; where its numbers can 
 are mapped into memory and not copied.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +122,7 @@ def stored_codes(source: Source, scheme: Scheme, device: torch.device) -> Packed
 
 
 def converted(source: Source, target: Target) -> Tensor:
-    """One of our tensors in the dtype of the model. A rearranged one is a copy; what it is made of is released."""
+    """One of our tensors in the dtype of the model. A rearranged one is a copy, and its stored tensor is released."""
     stored = source.stored
     if not source.place.plain or STORED.get(stored.kind) == target.dtype:
         return source.read().to(target.device, target.dtype).contiguous()
@@ -133,11 +135,10 @@ def converted(source: Source, target: Target) -> Tensor:
 
 def stored_dtype(opened: Opened) -> torch.dtype:
     """The dtype of most numbers of the model; fp32 for quantised ones."""
-    numbers: dict[torch.dtype, int] = {}
+    numbers = Counter({torch.float32: 0})
     for stored in opened.tensors.values():
-        dtype = STORED.get(stored.kind, torch.float32)
-        numbers[dtype] = numbers.get(dtype, 0) + torch.Size(stored.shape).numel()
-    return max(numbers, key=lambda dtype: numbers[dtype], default=torch.float32)
+        numbers[STORED.get(stored.kind, torch.float32)] += math.prod(stored.shape)
+    return numbers.most_common(1)[0][0]
 
 
 def require_memory(path: Path, sources: Mapping[str, Source], layers: list[str], target: Target) -> None:

@@ -24,6 +24,7 @@ from fathom.formats.opened import Opened, Stored
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import read_object, short
 from fathom.model.config import ModelConfig
+from fathom.tokenizer.load import read_model_file, to_model_file
 from fathom.tokenizer.protocol import Tokenizer
 
 PARAMS_FILE, TOKENIZER = "params.json", "tokenizer.model"
@@ -137,7 +138,8 @@ def _joined(name: str, files: Sequence[str], parts: Sequence[Stored], d_model: i
     if dim is None:
         return replace(whole, read=partial(_same, name, files, parts))
     shape = tuple(size * len(parts) if i == dim else size for i, size in enumerate(whole.shape))
-    return Stored(shape, whole.kind, sum(part.nbytes for part in parts), partial(_concatenated, parts, dim))
+    nbytes = sum(part.nbytes for part in parts)
+    return Stored(shape, whole.kind, nbytes, lambda: torch.cat([part.read() for part in parts], dim))
 
 
 def _cut(name: str, shape: tuple[int, ...], d_model: int) -> int | None:
@@ -154,28 +156,17 @@ def _cut(name: str, shape: tuple[int, ...], d_model: int) -> int | None:
     return 1 if ours in BY_COLUMNS else 0
 
 
-def _concatenated(parts: Sequence[Stored], dim: int) -> Tensor:
-    return torch.cat([part.read() for part in parts], dim)
-
-
 def _same(name: str, files: Sequence[str], parts: Sequence[Stored]) -> Tensor:
     """The tensor that all shards hold alike, bit by bit."""
     whole, *copies = [part.read() for part in parts]
     for file, copy in zip(files[1:], copies):
-        if not torch.equal(_bytes(whole), _bytes(copy)):
+        if not torch.equal(*(x.reshape(-1).view(torch.uint8) for x in (whole, copy))):  # bytes: NaN equals itself
             raise FathomError(f"{name!r} differs between {files[0]} and {file}; expected copies: shards of one model")
     return whole
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    """NaN equals itself this way."""
-    return tensor.reshape(-1).view(torch.uint8)
-
-
 def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
     """From the folder, or the one above, where LLaMA 1 and 2 have it for all their sizes."""
-    from fathom.tokenizer.load import read_model_file
-
     for file in (folder / TOKENIZER, folder.resolve().parent / TOKENIZER):
         if file.is_file():
             return read_model_file(file, vocab_size)
@@ -195,7 +186,7 @@ def write_meta(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], t
     kind = "F16" if tensors[EMBED].dtype == torch.float16 else ""
     if context_length(Values(params, PARAMS_FILE), kind)[0] != config.context_length:
         files[OURS] = {CONTEXT: config.context_length}
-    vocabulary = _model_file(tokenizer)
+    vocabulary = None if tokenizer is None else to_model_file(tokenizer)
     with new_folder(folder) as partly:
         for name, values in files.items():
             (partly / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -208,14 +199,6 @@ def write_meta(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], t
             raise FathomError(f"{folder} could not be written ({str(error)[:80]}); nothing was changed there") from None
         for written in partly.iterdir():
             sync(written)
-
-
-def _model_file(tokenizer: Tokenizer | None) -> bytes | None:
-    if tokenizer is None:
-        return None
-    from fathom.tokenizer.load import to_model_file
-
-    return to_model_file(tokenizer)
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Opened:
     names: str  # ours, hf, meta or gguf
     tensors: Mapping[str, Stored]
     tokenizer: Callable[[], Tokenizer | None]  # None: the files hold none
-    about: Mapping[str, Any] = field(default_factory=dict)  # metadata of the files, as plain JSON values
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # what else the files say, as plain JSON values
 
     @property
     def nbytes(self) -> int:

@@ -1,8 +1,7 @@
-"""What a pickle is: a program for a small machine with a stack, which puts one value together and stops.
+"""A pickle is a program for a small machine with a stack, which builds one value; this machine builds tensors alone.
 
-`pickletools` lists its steps (Python's documentation of each). This machine knows only those that lay out plain values
-and tensors: of the functions that a pickle may name - any there is - three, and it calls none of them but notes what
-they would make. Does not know files.
+`pickletools` lists the steps of the program. A pickle may name any function there is; this machine accepts three and
+calls none of them: it notes what they would return.
 """
 
 import pickletools
@@ -14,18 +13,11 @@ from fathom.errors import FathomError
 
 STEP_LIMIT = 1 << 18  # a tensor takes some 30
 DIMENSIONS = 8
-STORAGES = {  # how torch names the kinds of numbers: the kind in words, and the bytes of each
-    "torch DoubleStorage": "F64",
-    "torch FloatStorage": "F32",
-    "torch HalfStorage": "F16",
-    "torch BFloat16Storage": "BF16",
-    "torch LongStorage": "I64",
-    "torch IntStorage": "I32",
-    "torch ShortStorage": "I16",
-    "torch CharStorage": "I8",
-    "torch ByteStorage": "U8",
-    "torch BoolStorage": "BOOL",
-}
+STORAGES = {  # torch's name of each kind of storage
+    "torch DoubleStorage": "F64", "torch FloatStorage": "F32", "torch HalfStorage": "F16", "torch BoolStorage": "BOOL",
+    "torch BFloat16Storage": "BF16", "torch LongStorage": "I64", "torch IntStorage": "I32", "torch ShortStorage": "I16",
+    "torch CharStorage": "I8", "torch ByteStorage": "U8",
+}  # fmt: skip
 TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 FUNCTIONS = {"collections OrderedDict", TENSOR, PARAMETER}
 
@@ -48,7 +40,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A tensor: which numbers of a storage, and how far it is from one to the next along each dimension."""
+    """A tensor: part of a storage, with the step from one number to the next along each dimension."""
 
     storage: Storage
     offset: int
@@ -57,7 +49,7 @@ class View:
 
 
 class Machine:
-    """The stack, those set aside at each MARK, and the memo of values that are needed again."""
+    """The stack, those saved at each MARK, and the memo of values that are used again."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -72,20 +64,20 @@ class Machine:
         self.stack = []
 
     def since_mark(self) -> list[Any]:
-        """Everything above the last MARK, which is taken away."""
+        """Everything above the last MARK, removed from the stack."""
         values, self.stack = self.stack, self.marked.pop()
         return values
 
     def take(self, count: int) -> list[Any]:
-        """The `count` values on top, in the order in which they were pushed."""
+        """The `count` values on top, removed, in the order in which they were pushed."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def put(self, place: int | None) -> None:
-        """Note the value on top; MEMOIZE, which names no place, takes the next one."""
+        """Memoise the value on top; MEMOIZE names no place and takes the next one."""
         self.memo[len(self.memo) if place is None else place] = self.stack[-1]
 
     def find(self, name: str | None) -> None:
-        """A global; STACK_GLOBAL has its module and name on the stack."""
+        """Push a global; STACK_GLOBAL has its module and name on the stack."""
         name = " ".join(map(_text, self.take(2))) if name is None else name
         if name not in FUNCTIONS and name not in STORAGES:
             raise FathomError(
@@ -94,17 +86,15 @@ class Machine:
         self.push(Global(name))
 
     def storage(self, _: Any) -> None:
-        """What torch puts outside of the pickle: ("storage", its class, key, device, number of numbers)."""
+        """Push a storage, which is outside of the pickle: ("storage", its class, key, device, number of numbers)."""
         match self.stack.pop():
             case ("storage", Global(name), str(key), str(), int(numel)) if name in STORAGES and _counts((numel,)):
                 self.push(Storage(STORAGES[name], key, numel))
             case _:
-                raise FathomError(
-                    "the pickle refers to something that is no storage of numbers; expected tensors alone"
-                )
+                raise FathomError("the pickle refers to what is no storage of numbers; expected tensors alone")
 
     def call(self, _: Any) -> None:
-        """What the function under the arguments would make of them."""
+        """Push what the function under the arguments would return."""
         function, arguments = self.take(2)
         match function, arguments:
             case Global("collections OrderedDict"), ():
@@ -117,12 +107,10 @@ class Machine:
                 self.push(View(storage, offset, shape, stride))
             case _:
                 what = function.name if isinstance(function, Global) else type(function).__name__
-                raise FathomError(
-                    f"the pickle calls {what!r} with arguments that make no tensor; expected tensors alone"
-                )
+                raise FathomError(f"the pickle calls {what!r} with arguments of no tensor; expected tensors alone")
 
     def build(self, _: Any) -> None:
-        """Attributes of an OrderedDict; a state dict has its modules' versions there, which no tensor needs."""
+        """Drop attributes of an OrderedDict: those of a state dict are the versions of its modules."""
         holder, attributes = self.take(2)
         if not isinstance(holder, dict) or not isinstance(attributes, dict):
             raise FathomError("the pickle sets attributes of something that is no dict; expected tensors alone")
@@ -147,7 +135,7 @@ def _text(value: Any) -> str:
 
 
 def _counts(values: tuple[Any, ...]) -> bool:
-    """Whether all are whole numbers that count something in a file."""
+    """Whether all are whole numbers of at most 63 bits."""
     return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
@@ -192,14 +180,14 @@ STEPS: dict[str, Step] = {
 
 
 def run(pickled: bytes) -> Any:
-    """The value that a pickle describes: plain values, and a `View` for every tensor. FathomError: anything else."""
+    """The value that a pickle describes: plain values, and a `View` for every tensor. FathomError for anything else."""
     machine, position = Machine(), 0
     try:
         for count, (opcode, argument, at) in enumerate(pickletools.genops(pickled)):
             position = at or 0
             if opcode.name not in STEPS or count >= STEP_LIMIT:
-                wanted = f"at most {STEP_LIMIT} steps" if opcode.name in STEPS else "tensors alone; do not trust it"
-                raise FathomError(f"the pickle has a step {opcode.name} at byte {position}; expected {wanted}")
+                expected = f"at most {STEP_LIMIT} steps" if opcode.name in STEPS else "tensors alone; do not trust it"
+                raise FathomError(f"the pickle has a step {opcode.name} at byte {position}; expected {expected}")
             STEPS[opcode.name](machine, argument)
         (value,) = machine.stack
     except (IndexError, KeyError, ValueError) as problem:

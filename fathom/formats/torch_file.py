@@ -1,13 +1,14 @@
-"""What torch.save writes, read without running it: a zip with a pickle (`data.pkl`) and the numbers (`data/0`, ...).
+"""Files of torch.save, read without running them: a zip with a pickle (`data.pkl`) and the numbers (`data/0`, ...).
 
-The pickle says which tensor is which part of which storage; each is checked against its storage, and that against the
-file, before anything is read. Does not know whose tensors they are.
+The pickle maps tensors to parts of storages; each is checked against its storage, and that against the file, before
+anything is read. A zip is read from its end: the last record points to a directory of all members with sizes and CRCs
+(PKWARE APPNOTE 6.3.9, 4.3 and 4.5.3). Not zipfile: it reads directories of any size, and lets members overlap.
 """
 
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,17 +20,11 @@ from fathom.errors import FathomError
 from fathom.formats.opened import CHUNK, DTYPES, Stored, tensor_at
 from fathom.formats.pickle_machine import View, run
 
-# A zip whose members lie in the file as they are, such as torch.save writes: where each one's bytes begin and end.
-#
-# A zip is read from its end: the last record points to a directory, which lists every member with its size and CRC
-# (PKWARE APPNOTE 6.3.9, sections 4.3 and 4.5.3). What torch does not write is refused: compressed, encrypted,
-# overlapping or repeated members, comments. Does not know what the members are.
-
 END = struct.Struct("<4s4H2IH")  # signature, disks, counts, size and offset of the directory, length of the comment
 END64 = struct.Struct("<4sQ2H2I4Q")  # the same with 64 bits
-LOCATOR = struct.Struct("<4sIQI")  # says where END64 lies
+LOCATOR = struct.Struct("<4sIQI")  # points to END64
 ENTRY = struct.Struct("<4s6H3I5H2I")  # one member in the directory; its name and extra fields follow
-HEADER = struct.Struct("<4s5H3I2H")  # the same once more before the member's bytes
+HEADER = struct.Struct("<4s5H3I2H")  # repeated before the member's bytes
 EXTRA = struct.Struct("<2H")  # kind and length of an extra field
 ZIP64 = 1
 IN_EXTRA = 0xFFFFFFFF  # a number that needs 64 bits is in the extra field
@@ -39,7 +34,7 @@ DIRECTORY_LIMIT = 1 << 21  # bytes: some 25,000 members
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The bytes of one member, and where in the file they lie."""
+    """The bytes of one member: where they are, and their CRC."""
 
     start: int
     size: int
@@ -48,23 +43,25 @@ class Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """The members of a zip by name. Their bytes are to be trusted after `verify` alone."""
+    """The members of a zip by name. Their bytes can be trusted after `verify`."""
 
     path: Path
     members: dict[str, Member]
     verified: set[str] = field(default_factory=set)
 
     def verify(self, name: str) -> Member:
-        """The member; FathomError unless its bytes have the CRC that the directory notes. Each is read through once."""
-        member = self.members[name]
+        """The member; FathomError unless its bytes have the CRC in the directory. Each is read through once."""
+        member, crc = self.members[name], 0
         if name not in self.verified:
-            if _crc(self._chunks(member)) != member.crc:
-                raise FathomError(f"{self.path}: {name!r} is damaged: its CRC is not the one noted; get the file anew")
+            for chunk in self._chunks(member):
+                crc = zlib.crc32(chunk, crc)
+            if crc != member.crc:
+                raise FathomError(f"{self.path}: {name!r} is damaged: its CRC is wrong; fetch the file again")
             self.verified.add(name)
         return member
 
     def content(self, name: str, limit: int) -> bytes:
-        """The bytes of a member that has no reason to be larger than `limit`."""
+        """The bytes of a member of at most `limit`."""
         if self.members[name].size > limit:
             raise FathomError(f"{self.path}: {name!r} is {self.members[name].size} bytes; expected at most {limit}")
         return b"".join(self._chunks(self.verify(name)))
@@ -77,13 +74,6 @@ class Archive:
                     yield file.read(min(CHUNK, member.size - done))
         except OSError as error:
             raise FathomError(f"{self.path} cannot be read: {error.strerror}") from error
-
-
-def _crc(chunks: Iterable[bytes]) -> int:
-    crc = 0
-    for chunk in chunks:
-        crc = zlib.crc32(chunk, crc)
-    return crc
 
 
 def open_archive(path: Path) -> Archive:
@@ -101,29 +91,25 @@ def _members(file: BinaryIO, file_size: int, path: Path) -> dict[str, Member]:
     entries = sorted(_entries(file.read(size), path))
     last = entries[-1][0] if entries else 0
     if len(entries) != count or last >= start:
-        found = f"lists {len(entries)} members, the last at byte {last}"
-        raise FathomError(f"{path}: the zip directory {found}; expected {count} before byte {start}")
+        actual = f"lists {len(entries)} members, the last at byte {last}"
+        raise FathomError(f"{path}: the zip directory {actual}; expected {count} before byte {start}")
     members: dict[str, Member] = {}
     ends = [offset for offset, *_ in entries[1:]] + [start]
     for (offset, name, length, crc), end in zip(entries, ends):
         member = Member(_start(file, offset, name, path), length, crc)
         if member.start + length > end:
-            raise FathomError(
-                f"{path}: zip member {_text(name)!r} runs into the next at byte {end}; the file is damaged"
-            )
+            raise FathomError(f"{path}: zip member {_text(name)!r} overlaps the next at byte {end}; it is damaged")
         if members.setdefault(_text(name), member) is not member:
             raise FathomError(f"{path}: two zip members have the name {_text(name)!r}; expected one of each")
     return members
 
 
 def _directory(file: BinaryIO, file_size: int, path: Path) -> tuple[int, int, int]:
-    """Start, size and number of entries of the directory, which must end where the records of the end begin."""
+    """Start, size and number of entries of the directory, which must reach up to the records of the end."""
     file.seek(max(0, file_size - END.size - LOCATOR.size - END64.size))
     tail = file.read()
     if len(tail) < END.size or not tail[-END.size :].startswith(b"PK\5\6") or tail[-2:] != b"\0\0":
-        raise FathomError(
-            f"{path}: no zip directory at the end of {file_size} bytes; the file was cut short, get it anew"
-        )
+        raise FathomError(f"{path}: no zip directory at the end of {file_size} bytes; it is cut short, fetch it again")
     *_, count, size, start, _ = END.unpack(tail[-END.size :])
     end = file_size - END.size
     wide = tail[: END64.size]
@@ -139,17 +125,15 @@ def _entries(directory: bytes, path: Path) -> Iterator[tuple[int, bytes, int, in
     """(offset of the header, name, size, crc) of each member."""
     at = 0
     while at < len(directory):
-        found = directory[at : at + ENTRY.size]
-        if len(found) < ENTRY.size or not found.startswith(b"PK\1\2"):
+        entry = directory[at : at + ENTRY.size]
+        if len(entry) < ENTRY.size or not entry.startswith(b"PK\1\2"):
             raise FathomError(f"{path}: byte {at} of the zip directory begins no entry; the file is damaged")
-        _, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, offset = ENTRY.unpack(found)
+        _, _, _, flags, method, _, _, crc, packed, size, *lengths, _, _, _, offset = ENTRY.unpack(entry)
         after = at + ENTRY.size + lengths[0]
         name, extra = directory[at + ENTRY.size : after], directory[after : after + lengths[1]]
         packed, size, offset = _wide(extra, packed, size, offset)
         if method or flags & ENCRYPTED or packed != size:
-            raise FathomError(
-                f"{path}: zip member {_text(name)!r} is compressed or encrypted; torch.save writes neither"
-            )
+            raise FathomError(f"{path}: zip member {_text(name)!r} is compressed or encrypted; torch.save does neither")
         yield offset, name, size, crc
         at += ENTRY.size + sum(lengths)
 
@@ -171,7 +155,7 @@ def _wide(extra: bytes, packed: int, size: int, offset: int) -> tuple[int, int, 
 
 
 def _start(file: BinaryIO, offset: int, name: bytes, path: Path) -> int:
-    """Where the bytes of a member begin: after its header, in which the name stands again."""
+    """Where the bytes of a member begin: after its header, which repeats the name."""
     file.seek(offset)
     head = file.read(HEADER.size + len(name))
     if len(head) < HEADER.size + len(name) or not head.startswith(b"PK\3\4") or head[HEADER.size :] != name:
@@ -184,7 +168,7 @@ def _text(name: bytes) -> str:
     return name[:200].decode("utf-8", "replace")
 
 
-OLD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number that begins what torch wrote before version 1.6
+OLD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number at the start of files of torch before version 1.6
 PICKLE_LIMIT = 1 << 23  # bytes; a tensor takes some 60
 NAME_LIMIT = 256
 
@@ -192,8 +176,8 @@ NAME_LIMIT = 256
 def open_pickle(path: Path) -> dict[str, Stored]:
     """The tensors by name in a file of torch.save, or in the one dict of them within it (such as {"model": ...}).
 
-    Numbers are mapped from the file when read, once their CRC holds. Two names of the same numbers are one `Stored`.
-    FathomError where the file is damaged, holds anything but tensors, or is older than torch 1.6.
+    Numbers are mapped into memory when read, after their CRC is checked. Two names of the same numbers are one
+    `Stored`. FathomError where the file is damaged, holds anything but tensors, or is older than torch 1.6.
     """
     _require_zip(path)
     archive = open_archive(path)
@@ -229,10 +213,10 @@ def _require_zip(path: Path) -> None:
 
 def _root(archive: Archive) -> str:
     """The folder within the zip that holds everything, with its slash."""
-    found = [name.removesuffix("data.pkl") for name in archive.members if name.endswith("/data.pkl")]
-    if len(found) != 1:
-        raise FathomError(f"{archive.path} is a zip with {len(found)} files data.pkl; expected the one of torch.save")
-    return found[0]
+    roots = [name.removesuffix("data.pkl") for name in archive.members if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise FathomError(f"{archive.path} is a zip with {len(roots)} files data.pkl; expected the one of torch.save")
+    return roots[0]
 
 
 def _views(value: object) -> dict[str, View]:
@@ -240,32 +224,26 @@ def _views(value: object) -> dict[str, View]:
     if isinstance(value, dict) and View not in map(type, value.values()):
         inner = [item for item in value.values() if isinstance(item, dict) and View in map(type, item.values())]
         if len(inner) > 1:
-            raise FathomError(
-                f"it holds {len(inner)} dicts of tensors; expected one: save the model's state dict alone"
-            )
+            raise FathomError(f"it holds {len(inner)} dicts of tensors; expected one: save the state dict alone")
         value = inner[0] if inner else None
     if not isinstance(value, dict):
         raise FathomError("it holds no dict of tensors; save a model's state dict")
     for name, item in value.items():
         if not isinstance(name, str) or len(name) > NAME_LIMIT:
-            raise FathomError(
-                f"a tensor has the name {str(name)[:40]!r}...; expected text of up to {NAME_LIMIT} characters"
-            )
+            raise FathomError(f"a tensor has the name {str(name)[:40]!r}...; expected up to {NAME_LIMIT} characters")
         if not isinstance(item, View):
-            raise FathomError(
-                f"{name!r} is {type(item).__name__}; expected a tensor: save the model's state dict alone"
-            )
+            raise FathomError(f"{name!r} is {type(item).__name__}; expected a tensor: save the state dict alone")
     return value
 
 
 def _stored(archive: Archive, root: str, name: str, view: View) -> Stored:
-    """The tensor, found to lie within its storage, and the storage to be as large as its member."""
+    """The tensor, once it is within its storage, and that as large as its member."""
     key, dtype, numel = view.storage.key, DTYPES[view.storage.kind], math.prod(view.shape)
     member = archive.members.get(f"{root}data/{key}")
     if member is None or member.size != view.storage.numel * dtype.itemsize:
-        found = f"has {member.size} bytes" if member else "is missing"
+        actual = f"has {member.size} bytes" if member else "is missing"
         expected = f"{view.storage.numel} numbers of {dtype.itemsize} bytes"
-        raise FathomError(f"{name!r}: its storage {key[:40]!r} {found}; expected {expected}")
+        raise FathomError(f"{name!r}: its storage {key[:40]!r} {actual}; expected {expected}")
     if not _dense(view):
         raise FathomError(
             f"{name!r} is {view.shape} in steps of {view.stride}; expected every number once: save tensor.contiguous()"
@@ -278,7 +256,7 @@ def _stored(archive: Archive, root: str, name: str, view: View) -> Stored:
 
 
 def _dense(view: View) -> bool:
-    """Whether every number is met once, none skipped: contiguous, but for the order of the dimensions."""
+    """Whether every number is used once: contiguous, but for the order of the dimensions."""
     expected = 1
     for step, size in sorted(zip(view.stride, view.shape)):
         if size != 1 and step != expected:

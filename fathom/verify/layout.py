@@ -1,8 +1,8 @@
-"""Which channels of q and k does rope turn together? Asked of the weights, and of what the model predicts.
+"""Which channels of q and k rope turns together: evidence from the weights, and from what the model predicts.
 
 Meta's pairs are channels 2i and 2i + 1 of a head (interleaved), those of Hugging Face i and i + c/2 (half-split). In
 the wrong layout a model runs and talks nonsense. Only C_aa + C_bb of a pair (a, b), with C = Wq Wk^T of a head, reaches
-the scores (Su et al. 2021, eq. 16), so training gives both one sign; strangers have no reason to agree.
+the scores (Su et al. 2021, eq. 16), so training gives both one sign; those of different pairs are independent.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +73,7 @@ class Layout:
     weights: RopeLayout | None
     loss: float | None = None  # nats per token of text, as loaded
     other_loss: float | None = None  # with the rows of q and k as if they were interleaved
-    lead: float = 0.0  # how many standard errors the loss as loaded is lower by, token by token
+    lead: float = 0.0  # standard errors by which the loss as loaded is lower, token by token
 
     @property
     def verdict(self) -> str:

@@ -1,6 +1,6 @@
-"""Who a model is compared with: itself computed the plain way, itself with a cache, another library, another file.
+"""What a model is compared with: itself computed the plain way, itself with a cache, another library, another file.
 
-Each reference is a function from ids to logits. Does not know what is made of the answers.
+Each reference is a function from ids to logits. Two sets of logits are compared by four numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,6 @@ from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 from fathom.native.build import status
 from fathom.quant.linear import QuantLinear
-
-# Two sets of logits as four numbers, and when they are those of one model. Does not know where they come from.
 
 Logits = Callable[[Tensor], Tensor]  # ids (t,) -> (t, V) float32
 
@@ -61,7 +59,7 @@ class Comparison:
     largest_logit: float
     kl: float  # mean KL(reference || model), nats
     top1: float  # share of positions at which both find the same token likeliest
-    tolerance: Tolerance | None  # None: they have other weights, and how they differ is told and not judged
+    tolerance: Tolerance | None  # None: the weights differ, and the difference is reported without a verdict
 
     @property
     def allowed(self) -> float | None:
@@ -70,7 +68,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Never true of what is not a number."""
+        """Never true of NaN."""
         if self.tolerance is None or self.allowed is None:
             return self.max_difference == self.max_difference
         return self.max_difference <= self.allowed and self.kl <= self.tolerance.kl
@@ -80,7 +78,7 @@ class Comparison:
 def compare(
     name: str, about: str, model: Logits, reference: Logits, prompts: Sequence[Tensor], tolerance: Tolerance | None
 ) -> Comparison:
-    """Ask both the same; `prompts` are ids (t,)."""
+    """Both on the same prompts, each ids (t,)."""
     tokens, difference, largest, kl, same = 0, 0.0, 0.0, 0.0, 0
     for ids in prompts:
         ours, theirs = model(ids).double().cpu(), reference(ids).double().cpu()  # (t, V)
@@ -94,7 +92,7 @@ def compare(
 
 
 def max_of(so_far: float, value: Tensor) -> float:
-    """The larger one; nan stays nan."""
+    """The larger one; NaN where one is NaN."""
     return float(torch.maximum(torch.tensor(so_far, dtype=value.dtype), value))
 
 
@@ -103,7 +101,7 @@ KNOWN = ("naive", "cache", "native", "transformers", "file:OTHER")
 
 @dataclass(frozen=True)
 class Reference:
-    """A name, what it is in words, the dtype it computes in, and its logits."""
+    """Logits with a name, a description for the certificate, and the dtype that they are computed in."""
 
     name: str
     about: str
@@ -127,8 +125,7 @@ def reference(name: str, opened: Opened, model: Transformer) -> Reference:
 
 
 def naive(opened: Opened, model: Transformer) -> Reference:
-    """The file read again in fp32, with attention written out step by step, and no cache. Of a packed model its own
-    weights, unpacked."""
+    """The file read again in fp32, with attention step by step and no cache; of a packed model its unpacked weights."""
     packed = any(isinstance(part, QuantLinear) for part in model.modules())
     plain = unpacked(model) if packed else read(opened, torch.float32)
     swap(plain, attend=attend, names=parts(plain, Attention))
@@ -137,7 +134,7 @@ def naive(opened: Opened, model: Transformer) -> Reference:
 
 
 def unpacked(model: Transformer) -> Transformer:
-    """The same weights in fp32, in a model of their own."""
+    """A copy of the model with its weights in fp32."""
     return merged_copy(model, torch.float32).cpu()
 
 
@@ -157,38 +154,38 @@ def native(opened: Opened, model: Transformer) -> Reference:
 
 
 def in_chunks(model: Transformer) -> Logits:
-    """Pieces of random length, each after all before it."""
+    """Passes over pieces of random length, each with all before it in the cache."""
     chance = torch.Generator().manual_seed(0)
 
     def logits(ids: Tensor) -> Tensor:
         device = model.embed.weight.device
-        cache, said, at = cache_for(model, 1, len(ids)), [], 0
+        cache, pieces, at = cache_for(model, 1, len(ids)), [], 0
         while at < len(ids):
             length = int(torch.randint(1, 33, (), generator=chance))
-            said.append(model(ids[at : at + length].to(device)[None], cache)[0].float())
+            pieces.append(model(ids[at : at + length].to(device)[None], cache)[0].float())
             at += length
-        return torch.cat(said)
+        return torch.cat(pieces)
 
     return logits
 
 
 def transformers(opened: Opened, model: Transformer) -> Reference:
-    """The reference library: from the files where it can read them, else from our weights under its names."""
-    library = need_transformers()
+    """The reference library: from the same files where it can read them, else with our weights under its names."""
+    library = require_transformers()
     library.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     if opened.names == "hf" and opened.path.is_dir():
         theirs = library.AutoModelForCausalLM.from_pretrained(opened.path, dtype=torch.float32, local_files_only=True)
         about = "fp32, from the same files"
     else:
-        theirs, about = handed_over(library, opened), "fp32, with the weights as we read them"
+        theirs, about = with_our_weights(library, opened), "fp32, with the weights as we read them"
     theirs = theirs.eval()
     name = f"transformers {version('transformers')}"
     return Reference(name, about, torch.float32, lambda ids: theirs(ids[None]).logits[0].float())
 
 
-def need_transformers() -> Any:
-    """The library, or one line."""
+def require_transformers() -> Any:
+    """The library; FathomError where it is not installed."""
     try:
         return import_module("transformers")
     except ImportError:
@@ -197,7 +194,7 @@ def need_transformers() -> Any:
         ) from None
 
 
-def handed_over(library: Any, opened: Opened) -> Any:
+def with_our_weights(library: Any, opened: Opened) -> Any:
     """The library's model of this config, with our tensors under its names."""
     ours = read(opened, torch.float32)
     family = of(ours.config)
@@ -207,9 +204,9 @@ def handed_over(library: Any, opened: Opened) -> Any:
         config(**{key: value for key, value in settings.items() if key not in ("model_type", "architectures")})
     )
     stored = from_ours(ours.config, ours.state_dict(), "hf")
-    missing = theirs.load_state_dict(stored, strict=False)
-    if missing.unexpected_keys or set(missing.missing_keys) - {"lm_head.weight"}:
-        raise FathomError(f"transformers {version('transformers')} names its tensors otherwise: {missing}")
+    differences = theirs.load_state_dict(stored, strict=False)
+    if differences.unexpected_keys or set(differences.missing_keys) - {"lm_head.weight"}:
+        raise FathomError(f"transformers {version('transformers')} has other names of tensors: {differences}")
     theirs.tie_weights()
     return theirs
 

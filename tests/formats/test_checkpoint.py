@@ -31,7 +31,7 @@ def damage(path: Path) -> None:
 def test_what_was_saved_is_found(folder: Path) -> None:
     path = checkpoint.save(folder, 300, files(300))
     assert path == folder / "step-00000300"
-    assert checkpoint.latest(folder) == checkpoint.Found(path, 300, ())
+    assert checkpoint.latest(folder) == checkpoint.Checkpoint(path, 300, ())
     assert (path / "state.json").read_bytes() == files(300)["state.json"]
     assert set(json.loads((path / "manifest.json").read_text())["files"]) == {"model.bin", "state.json", "config.yaml"}
 

@@ -104,14 +104,14 @@ DAMAGED = {
     "version 1": (file(version=1), "a version 1 GGUF file"),
     "big-endian": (file(version=3 << 24), "a big-endian GGUF file"),
     "49 bytes of giant counts": (file(n_tensors=GIANT, n_values=GIANT)[:49], "18,446,744,073,709,551,615 tensors"),
-    "many values": (file(n_values=1 << 32), "4,294,967,296 values follow"),
-    "more values than any file has": (file(n_values=20_000, numbers=300_000), "20,000 values follow"),
+    "many values": (file(n_values=1 << 32), "4,294,967,296 values in "),
+    "more values than any file has": (file(n_values=20_000, numbers=300_000), "20,000 values in "),
     "giant key": (file(struct.pack("<Q", GIANT), n_values=1), "a key is 18,446,744,073,709,551,615 bytes"),
     "long key": (file(text("k" * 2000), n_values=1), "a key is 2,000 bytes"),
     "giant text": (file(value(8, struct.pack("<Q", 1 << 40)), n_values=1), "1,099,511,627,776 bytes of text"),
-    "giant list": (file(value(9, struct.pack("<IQ", 0, 1 << 40)), n_values=1), "1,099,511,627,776 numbers follow"),
+    "giant list": (file(value(9, struct.pack("<IQ", 0, 1 << 40)), n_values=1), "1,099,511,627,776 numbers in "),
     "giant list of texts": (file(value(9, struct.pack("<IQ", 8, 1 << 40)), n_values=1), "1,099,511,627,776 texts"),
-    "overflowing list": (file(value(9, struct.pack("<IQ", 12, 1 << 61)), n_values=1), "numbers follow"),
+    "overflowing list": (file(value(9, struct.pack("<IQ", 12, 1 << 61)), n_values=1), "numbers in "),
     "text in a list": (
         file(value(9, struct.pack("<IQQ", 8, 2, GIANT)), n_values=1),
         "18,446,744,073,709,551,615 bytes",
@@ -167,7 +167,7 @@ def test_the_same_bytes_undamaged_are_read(tmp_path: Path) -> None:
 
 def test_more_text_than_any_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short texts take many times their bytes in memory: the sum is bounded, not each alone."""
-    monkeypatch.setattr(gguf, "ROOM", 100_000)
+    monkeypatch.setattr(gguf, "TEXT_BUDGET", 100_000)
     data = file(value(9, struct.pack("<IQ", 8, 2000) + text("東京") * 2000), n_values=1)
     (tmp_path / "x.gguf").write_bytes(data)
     with pytest.raises(FathomError, match="longer than those of any vocabulary"):

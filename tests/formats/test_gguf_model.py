@@ -64,7 +64,7 @@ def written(folder: Path, config: ModelConfig, kind: str = "F32") -> tuple[Trans
 def test_there_and_back_to_the_bit(tmp_path: Path, config: ModelConfig) -> None:
     model, opened = written(tmp_path, config)
     assert opened.config.resolved() == config.resolved()
-    assert opened.format == "GGUF v3" and opened.about["file_type"] == "F32" and opened.tokenizer() is None
+    assert opened.format == "GGUF v3" and opened.metadata["file_type"] == "F32" and opened.tokenizer() is None
     ours, back = model.state_dict(), read_back(opened)
     assert all(torch.equal(back[name], ours[name]) for name in back)
     assert ours.keys() - back.keys() == ({"unembed.weight"} if config.tie_embeddings else set())
@@ -274,7 +274,7 @@ def test_reading_maps_floats_and_never_writes_to_the_file(tmp_path: Path) -> Non
 def test_about_is_what_the_file_says_of_itself_in_short(tmp_path: Path) -> None:
     written(tmp_path, LLAMA)
     said = {"general__license": "mit", "general__file_type": 15, "general__readme": "x" * 5000}
-    about = rewritten(tmp_path / "x.gguf", {}, **said).about
+    about = rewritten(tmp_path / "x.gguf", {}, **said).metadata
     assert about == {"type": "model", "name": "x", "license": "mit", "file_type": "Q4_K_M", "quantization_version": 2}
 
 

@@ -104,13 +104,13 @@ def http(kind: type[Exception]) -> Exception:
 @pytest.mark.parametrize(
     "problem, says",
     [
-        (http(errors.RepositoryNotFoundError), "neither a path here nor a model on the hub; check its spelling"),
+        (http(errors.RepositoryNotFoundError), "neither a path nor a model on the hub; check its spelling"),
         (http(errors.GatedRepoError), "accept their terms.*hf auth login"),
-        (http(errors.RevisionNotFoundError), "this revision is not; leave @revision away"),
+        (http(errors.RevisionNotFoundError), "this revision is not; leave @revision out"),
         (errors.LocalEntryNotFoundError("offline"), "the hub cannot be reached; connect to the network"),
         (errors.OfflineModeIsEnabled("offline"), "unset HF_HUB_OFFLINE"),
         (ConnectionError("refused"), "the hub cannot be reached"),
-        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; make room or set HF_HOME"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; free space or set HF_HOME"),
         (http(errors.HfHubHTTPError), "could not be fetched .HfHubHTTPError"),
         (RuntimeError("x" * 5000), "could not be fetched"),
         (ValueError("a long\nanswer"), "could not be fetched .ValueError: a long answer.; run this again"),
@@ -138,7 +138,7 @@ def test_what_is_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert fetch("org/name") == snapshot.resolve()
-    with pytest.raises(FathomError, match="org/other: neither a path here nor wholly in the hub's cache"):
+    with pytest.raises(FathomError, match="org/other: neither a path nor complete in the hub's cache"):
         fetch("org/other")
 
 

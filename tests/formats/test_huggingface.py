@@ -178,7 +178,7 @@ def test_what_the_files_say_of_themselves(folder: Path) -> None:
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: other\n")
     edit(folder / "generation_config.json", {"temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 5, 99]})
     edit(folder / "config.json", {"_name_or_path": "some/model", "eos_token_id": 7, "vocab_size": 61})
-    assert open_huggingface(folder).about == {
+    assert open_huggingface(folder).metadata == {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "dtype": "float32",

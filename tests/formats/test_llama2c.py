@@ -119,7 +119,7 @@ def test_the_tokenizer_beside_a_model(shared_data: Path, tmp_path: Path) -> None
     changed = bytearray(tokenizer.read_bytes())
     changed[-1] ^= 1
     (tmp_path / "another").write_bytes(changed)
-    with pytest.raises(FathomError, match=r"holds 2 tokenizers for this model: .*; name one tokenizer\.bin"):
+    with pytest.raises(FathomError, match=r"holds 2 tokenizers of this size: .*; name one tokenizer\.bin"):
         opened.tokenizer()
     shutil.move(tokenizer, tmp_path / "tokenizer.bin")
     assert opened.tokenizer() is not None
@@ -129,7 +129,7 @@ def test_another_tokenizer_is_not_written_over(shared_data: Path, tmp_path: Path
     path = shared_data / "stories260K" / "stories260K.bin"
     model, tokenizer = read(path), open_llama2c(path).tokenizer()
     (tmp_path / "tokenizer.bin").write_bytes(b"of another model")
-    with pytest.raises(FathomError, match="is there already and another tokenizer"):
+    with pytest.raises(FathomError, match="exists and is another tokenizer"):
         write_llama2c(tmp_path / "a.bin", model.config, model.state_dict(), tokenizer)
     assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.bin"]
 
@@ -161,7 +161,7 @@ GOOD = (24, 40, 2, 3, 3, 11, 12)
         (0, 6, 13, "describes"),
         (1, 1, -40, "d_ff is -40"),
         (1, 5, -11, "vocab_size=-11, shared="),
-        (1, -1, 0, "is version 0 of llama2.c's format; known are 0, 1, 2"),
+        (1, -1, 0, "is version 0 of llama2.c's format; supported are 0, 1, 2"),
         (1, -1, 3, "is version 3"),
         (2, 1, 41, "groups of 8 do not divide|describes"),
         (2, 6, 1 << 30, ""),  # nothing in the file depends on it
@@ -204,9 +204,9 @@ def test_a_byte_too_few_or_too_many(tmp_path: Path, version: int, cut: int) -> N
     [
         ({"bias": True}, "bias=True has no place"),
         ({"qk_norm": True}, "qk_norm=True has no place"),
-        ({"rope_theta": 5e5}, "rope_theta=500000.0 has no place in a file of llama2.c, only 10000.0"),
+        ({"rope_theta": 5e5}, "rope_theta=500000.0 has no place in llama2.c's files, only 10000.0"),
         ({"norm_eps": 1e-6}, "norm_eps=1e-06 has no place"),
-        ({"head_dim": 16}, "head_dim=16 has no place in a file of llama2.c, only 8"),
+        ({"head_dim": 16}, "head_dim=16 has no place in llama2.c's files, only 8"),
         ({"rope_scaling": RopeScaling(kind="linear", factor=2.0)}, "rope_scaling="),
     ],
 )
@@ -220,7 +220,7 @@ def test_what_has_no_place(tmp_path: Path, version: int, change: dict[str, Any],
 
 def test_no_gpt2_and_no_version_3(tmp_path: Path) -> None:
     gpt2, llama = Transformer(replace(GPT2, **SMALL)), random(TIED)
-    with pytest.raises(FathomError, match="has no place in a file of llama2"):
+    with pytest.raises(FathomError, match=r"has no place in llama2\.c's files"):
         write_llama2c(tmp_path / "a.bin", gpt2.config, gpt2.state_dict(), None)
     with pytest.raises(FathomError, match="version is 3"):
         write_llama2c(tmp_path / "a.bin", llama.config, llama.state_dict(), None, 3)
@@ -243,7 +243,7 @@ def test_int8_of_what_is_zero_and_of_what_is_no_number(tmp_path: Path) -> None:
 def test_a_group_divides_every_row(tmp_path: Path, d_model: int, d_ff: int, group: int) -> None:
     model = random(replace(TIED, d_model=d_model, d_ff=d_ff, n_head=1, n_layer=1))
     write_llama2c(tmp_path / "a.bin", model.config, model.state_dict(), None, 2)
-    assert open_llama2c(tmp_path / "a.bin").about == {"version": 2, "group_size": group}
+    assert open_llama2c(tmp_path / "a.bin").metadata == {"version": 2, "group_size": group}
 
 
 def survives(tmp_path: Path, version: int, count: int) -> None:

@@ -102,7 +102,7 @@ def test_two_models_in_one_folder_are_refused(files: dict[str, Path], tmp_path: 
     shutil.copy(files["gguf"], tmp_path / "a.gguf")
     assert open_model(tmp_path).format == "GGUF v3"
     shutil.copy(files["gguf"], tmp_path / "b.gguf")
-    with pytest.raises(FathomError, match=r"holds 2 models, known by a.gguf, b.gguf; give one of them a folder"):
+    with pytest.raises(FathomError, match=r"holds 2 models \(a.gguf, b.gguf\); give one of them a folder"):
         open_model(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_two_models_in_one_folder_are_refused(files: dict[str, Path], tmp_path: 
     ("make", "says"),
     [
         (lambda folder: folder / "nowhere.gguf", "does not exist; give a run folder"),
-        (lambda folder: folder, "holds no model that is known here"),
+        (lambda folder: folder, "holds no model in a supported format"),
         (lambda folder: (folder / "x").write_bytes(b"some text") and folder / "x", "holds no model"),
         (lambda folder: (folder / "x").write_bytes(b"") or folder / "x", "holds no model"),
         (lambda folder: (folder / "x.gguf").write_bytes(b"") or folder / "x.gguf", "x.gguf is empty"),

@@ -180,7 +180,7 @@ def test_the_context_length_is_that_of_the_release(
     publish(tmp_path, [{name: x.to(kind) for name, x in state.items()}], params(SEVEN, **changes))
     opened = open_meta(tmp_path)
     assert opened.config.context_length == expected
-    assert opened.about["context_length"].startswith(f"{expected}, as") and why in opened.about["context_length"]
+    assert opened.metadata["context_length"].startswith(f"{expected}, as") and why in opened.metadata["context_length"]
 
 
 def test_a_scaling_factor_may_be_said(tmp_path: Path) -> None:

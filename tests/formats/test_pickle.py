@@ -272,7 +272,7 @@ def test_two_entries_for_the_same_bytes(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("x/data/1", bytes(48))
         file.getinfo("x/data/1").header_offset = file.getinfo("x/data/0").header_offset
-    with pytest.raises(FathomError, match="'x/data/0' runs into the next"):
+    with pytest.raises(FathomError, match="'x/data/0' overlaps the next"):
         open_pickle(path)
 
 
@@ -294,7 +294,7 @@ def test_a_member_longer_than_its_place(tmp_path: Path) -> None:
     at = data.rindex(b"PK\1\2")
     size = struct.pack("<II", 4 << 20, 4 << 20)
     path.write_bytes(data[: at + 20] + size + data[at + 28 :])
-    with pytest.raises(FathomError, match="'x/data/0' runs into the next at byte"):
+    with pytest.raises(FathomError, match="'x/data/0' overlaps the next at byte"):
         open_pickle(path)
 
 

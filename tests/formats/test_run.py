@@ -71,4 +71,4 @@ def test_nasty_configs(text: str, says: str, folder: Path) -> None:
 
 
 def test_what_a_run_was_told_is_about_it(folder: Path) -> None:
-    assert open_run(folder).about == {"train": {"seed": 1}}
+    assert open_run(folder).metadata == {"train": {"seed": 1}}

@@ -40,7 +40,7 @@ def test_all_tensors_of_all_files(folder: Path) -> None:
         ({"b": "-"}, r"does not fit model-00001-of-00002\.safetensors: 'b' is in it, but not listed"),
         ({"b": TWO}, "'b' is in it, but not listed|'b' is not in it"),
         ({"d": "model-00003-of-00003.safetensors"}, "1 of 3 files are absent, the first is 'model-00003-of-00003"),
-        ({"a": "../model.safetensors"}, r"'a' lies in '\.\./model\.safetensors'; expected a file of this folder"),
+        ({"a": "../model.safetensors"}, r"'a' is in '\.\./model\.safetensors'; expected a file of this folder"),
         ({"a": "..\\model.safetensors"}, "expected a file of this folder"),
         ({"a": "/etc/passwd"}, "expected a file of this folder"),
         ({"a": "sub/model.safetensors"}, "expected a file of this folder"),
