@@ -6,6 +6,7 @@ is a CUDA graph. Where a part has no such form, or there is no compiler, the blo
 
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Protocol, Self
 
 import torch
@@ -109,20 +110,26 @@ class InferenceModel(Transformer):
 
     def prepare(self) -> None:
         """Make the step for the parts as they are now."""
-        self.parts = parts_in_use(self)
-        modules = [part for part in self.parts if isinstance(part, nn.Module)]
-        self.hooks = [hooks for part in modules for hooks in (part._forward_hooks, part._forward_pre_hooks)]
-        self.prepared, self.reason = None, ""
+        modules = [part for name, part in self.named_modules() if not name.startswith("unembed")]
+        self.submodules = [part._modules for part in modules if part._modules]
+        self.attentions = [vars(block.attn) for block in self.blocks]
+        self.hooks = [hooks for part in modules[1:] for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        self.parts, self.prepared, self.reason = self.parts_in_use(), None, ""
         try:
             self.prepared = self.make_step(self)
         except FathomError as error:
             self.reason = str(error)
 
+    def parts_in_use(self) -> list[object]:
+        """All parts, their classes, and what attention calls: what a step is made for. Compared for every token."""
+        parts = [*chain.from_iterable(modules.values() for modules in self.submodules)]
+        return [*parts, *map(type, parts), *[attention.get("attend") for attention in self.attentions]]
+
     @property
     def step(self) -> Step | None:
         """What computes in place of the blocks; None where it would not do what they do: a part has been exchanged for
         an unknown one, or has hooks."""
-        if self.parts != parts_in_use(self):
+        if self.parts != self.parts_in_use():
             self.prepare()
         return None if any(self.hooks) else self.prepared
 
@@ -157,28 +164,12 @@ class InferenceModel(Transformer):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        of_these_parts = ("prepared", "parts", "hooks")
+        of_these_parts = ("prepared", "parts", "submodules", "attentions", "hooks")
         return {name: part for name, part in vars(self).items() if name not in of_these_parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.prepare()
-
-
-def parts_in_use(model: Transformer) -> list[object]:
-    """All parts that `hidden` runs through, what attention calls, and the classes of all: what a step is made for."""
-    result: list[object] = [part for name, part in model._modules.items() if name != "unembed"]
-    result += model.position._modules.values()
-    for block in model.blocks:  # written out, as it runs for every token
-        own = block._modules
-        attn, mlp = own["attn"], own.get("mlp")
-        result += own.values()
-        result += attn._modules.values()  # type: ignore[union-attr]
-        result += own["join"]._modules.values()  # type: ignore[union-attr]
-        if mlp is not None:
-            result += mlp._modules.values()
-        result += (block, vars(attn).get("attend"))
-    return [*result, *map(type, result)]
 
 
 def cache_for(model: Transformer, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
