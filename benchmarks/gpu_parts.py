@@ -117,7 +117,7 @@ def one_line(error: BaseException) -> str:
 
 def train(task: Task) -> None:
     """Steps of GPT-2 124M on random tokens: as `fathom train` takes them, and with the loss in larger pieces."""
-    from fathom.train.loop import update
+    from fathom.training.loop import update
 
     config = replace(GPT2, vocab_size=VOCABULARY)
     if task.tiny:
@@ -145,9 +145,9 @@ def train(task: Task) -> None:
 
 def start(task: Task, config: ModelConfig) -> tuple[int, Any, Any]:
     """As many rows a pass as fit well (at most 64), a session that has taken two steps, and the batch of a step."""
-    from fathom.train.loop import update
-    from fathom.train.options import TrainOptions
-    from fathom.train.session import Session
+    from fathom.training.loop import update
+    from fathom.training.options import TrainOptions
+    from fathom.training.session import Session
 
     free = torch.cuda.mem_get_info()[0] if task.device.type == "cuda" else 2**30
     rows = 2 if task.tiny else 64
@@ -173,7 +173,7 @@ def bytes_needed(config: ModelConfig, rows: int) -> int:
 @contextmanager
 def larger_pieces(compiled: bool) -> Iterator[None]:
     """`AT_ONCE` logits at a time, and their cross entropy compiled: it then reads them once and not five times."""
-    from fathom.train import loss
+    from fathom.training import loss
 
     usual = loss.next_token_loss, loss.summed
     loss.next_token_loss = partial(loss.next_token_loss, at_once=AT_ONCE)  # type: ignore[assignment]
@@ -273,7 +273,7 @@ def write(model: Transformer, cache: KVCache, prompt: Tensor, new: int) -> Tenso
 def shakespeare(task: Task) -> None:
     """`fathom train shakespeare` on a text: its loss over time."""
     from fathom import train as train_run
-    from fathom.train.events import Evaluated
+    from fathom.training.events import Evaluated
 
     curve: list[tuple[int, float, float]] = []
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fathom.backend.inference import prepare_for_inference
 from fathom.bench.shapes import SHAPES
-from fathom.generate.generate import stream
+from fathom.generation.generate import stream
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.load import load
 from fathom.tokenizer.protocol import Tokenizer

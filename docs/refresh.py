@@ -1,6 +1,6 @@
 """Make what the pages quote equal to the source that runs: `python docs/refresh.py`.
 
-A quote is a line `<!-- source: fathom/model/attention.py:attend -->` and the python block under it. A line
+A quote is a line `<!-- source: src/fathom/model/attention.py:attend -->` and the python block under it. A line
 `<!-- families: hf tensors -->` stands above a table of all families side by side.
 """
 

@@ -12,7 +12,7 @@ from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.backend.linear import PanelLinear
 from fathom.backend.step import AT_ONCE
 from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
-from fathom.generate.generate import generate
+from fathom.generation.generate import generate
 from fathom.inspect.look import look
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig

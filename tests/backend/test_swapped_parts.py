@@ -20,7 +20,7 @@ from fathom.errors import ContextOverflow, FathomError
 from fathom.formats.config_file import CONFIG as CONFIG_FILE
 from fathom.formats.config_file import write_config
 from fathom.formats.run import WEIGHTS, write_weights
-from fathom.generate.generate import generate
+from fathom.generation.generate import generate
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig

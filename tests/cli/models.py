@@ -7,7 +7,7 @@ from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.tokenizer.load import FILE, save
 from fathom.tokenizer.protocol import Tokenizer
-from tests.generate.models import random_model
+from tests.generation.models import random_model
 
 
 def model_folder(folder: Path, tokenizer: Tokenizer, context_length: int = 400) -> Path:

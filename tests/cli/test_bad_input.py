@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fathom.cli.main import main
-from fathom.ladder.experiment import Cost
+from fathom.experiments.experiment import Cost
 
 TEXT = "To be, or not to be, that is the question. " * 60
 TINY = [
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with good and bad files in it, in which the call is made."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fathom.ladder.experiment.measure", lambda *_: Cost(step=1.0, evaluation=1.0))
+    monkeypatch.setattr("fathom.experiments.experiment.measure", lambda *_: Cost(step=1.0, evaluation=1.0))
     shutil.copytree(trained, "run")
     texts = {"text.txt": TEXT, "empty.txt": "", "tiny.txt": "ab", "blank.txt": " \n", "wrong.yaml": "model: [1, 2"}
     texts |= {

@@ -11,13 +11,13 @@ import pytest
 
 from fathom.cli.chat import reply
 from fathom.cli.main import main
-from fathom.generate.chat import Conversation
-from fathom.generate.options import GenerateOptions
-from fathom.generate.text import Piece
+from fathom.generation.chat import Conversation
+from fathom.generation.options import GenerateOptions
+from fathom.generation.text import Piece
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.template import LLAMA3
 from tests.cli.models import model_folder
-from tests.generate.models import random_model
+from tests.generation.models import random_model
 from tests.tokenizer.templates import PUBLISHED, bpe
 
 GREEDY = ["-t", "0", "-n", "12", "--device", "cpu"]

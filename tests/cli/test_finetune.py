@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fathom.cli.main import main
-from tests.train.tuning import base, records
+from tests.training.tuning import base, records
 
 SHORT = ["--max-iters", "4", "--batch-size", "4", "--eval-interval", "2", "--train.sample-tokens", "3"]
 

@@ -14,7 +14,7 @@ import yaml
 from fathom.cli.main import explain, main, verbs
 from fathom.cli.train import read_call
 from fathom.errors import Diverged, FathomError
-from fathom.train.presets import PRESETS
+from fathom.training.presets import PRESETS
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 40
 SMALL = ["--max-iters", "3", "--model.d-model", "16", "--model.n-layer", "1", "--model.n-head", "2"]

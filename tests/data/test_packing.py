@@ -15,10 +15,10 @@ from fathom.data.examples import TrainingExample
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows, example_batch, pack, write_examples
 from fathom.model.cache import Packed
 from fathom.model.transformer import Transformer
-from fathom.train.batches import micro_batches
-from fathom.train.loss import accumulate, next_token_loss
-from fathom.train.options import TrainOptions
-from fathom.train.precision import choose
+from fathom.training.batches import micro_batches
+from fathom.training.loss import accumulate, next_token_loss
+from fathom.training.options import TrainOptions
+from fathom.training.precision import choose
 from tests.architectures import ARCHITECTURES, model_of
 
 CPU = torch.device("cpu")

@@ -38,7 +38,7 @@ def test_a_turned_score_depends_on_distance_alone(figures: ModuleType) -> None:
 
 
 def test_every_idea_of_the_ladder_has_its_page() -> None:
-    from fathom.ladder.rungs import IDEAS
+    from fathom.experiments.rungs import IDEAS
 
     pages = {idea.page for idea in IDEAS} - {""}
     assert pages <= {page.name for page in PAGES} and len(pages) >= 7

@@ -16,7 +16,7 @@ from fathom.adapters.options import LoraOptions
 from fathom.backend.cuda_graph import RecordedStep, StaticCache
 from fathom.backend.inference import InferenceModel, cache_for
 from fathom.backend.matvec import matvec, matvec_int4, use_matvec
-from fathom.generate.generate import generate
+from fathom.generation.generate import generate
 from fathom.model.attention import attend, attend_fused, causal
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
@@ -24,11 +24,11 @@ from fathom.model.transformer import Transformer
 from fathom.quant.model import quantize_model
 from fathom.quant.schemes import SCHEMES
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.train.batches import micro_batches
-from fathom.train.loop import update
-from fathom.train.loss import next_token_loss
-from fathom.train.options import TrainOptions
-from fathom.train.session import Session
+from fathom.training.batches import micro_batches
+from fathom.training.loop import update
+from fathom.training.loss import next_token_loss
+from fathom.training.options import TrainOptions
+from fathom.training.session import Session
 
 GPT = ModelConfig(
     vocab_size=211, context_length=96, d_model=128, n_layer=2, n_head=4,

@@ -20,10 +20,10 @@ from fathom.backend.cuda_graph import RecordedStep, StaticCache
 from fathom.backend.inference import InferenceModel
 from fathom.backend.matvec import use_matvec
 from fathom.data.batches import Batch
-from fathom.generate.context import Cached, Window
-from fathom.generate.options import GenerateOptions
-from fathom.generate.sampling import Chooser, Samplers, draw
-from fathom.generate.text import Row, Stats
+from fathom.generation.context import Cached, Window
+from fathom.generation.options import GenerateOptions
+from fathom.generation.sampling import Chooser, Samplers, draw
+from fathom.generation.text import Row, Stats
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -31,9 +31,9 @@ from fathom.quant.linear import QuantLinear
 from fathom.quant.model import linears
 from fathom.quant.schemes import SCHEMES
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.train.loop import evaluate, update
-from fathom.train.options import TrainOptions
-from fathom.train.session import Session
+from fathom.training.loop import evaluate, update
+from fathom.training.options import TrainOptions
+from fathom.training.session import Session
 from tests.gpu.checks import LLAMA, MODELS, STRONG
 
 GPU = torch.device("meta")
@@ -72,7 +72,7 @@ class Imagined(TorchDispatchMode):
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Imagined]:
-    monkeypatch.setattr("fathom.generate.context.free_memory", lambda device: None)
+    monkeypatch.setattr("fathom.generation.context.free_memory", lambda device: None)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)  # which does not know this device
     with Imagined() as imagined:
         yield imagined

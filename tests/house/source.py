@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "fathom"
+PACKAGE = ROOT / "src" / "fathom"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

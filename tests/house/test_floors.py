@@ -9,7 +9,7 @@ import pytest
 from tests.house.source import MODULES, PACKAGE, name, tree
 
 FLOORS = """
-__version__ Room errors
+__version__ errors
 fields files json_file machine
 native
 model
@@ -17,11 +17,11 @@ tokenizer quant report
 families
 formats data
 inspect backend
-generate
+generation
 adapters
-train
-verify
-ladder lab
+training
+verification
+experiments lab
 bench
 serve
 cli
@@ -31,8 +31,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS.strip().splitlines()) 
 STRANGERS = {  # floors would allow it, the plan does not: this room must not know those
     **{room: {"model"} for room in ("native", "tokenizer", "report")},
     "inspect": {"tokenizer", "formats", "data"},
-    "generate": {"formats", "data"},
-    "serve": {"train"},
+    "generation": {"formats", "data"},
+    "serve": {"training"},
 }
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from fathom.ladder.rungs import rungs
+from fathom.experiments.rungs import rungs
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
 from tests.house.source import ROOT, functions, tree
@@ -36,6 +36,6 @@ def words(a: ModelConfig, b: ModelConfig) -> set[str]:
 def test_what_a_rung_points_to_is_there(rung: object) -> None:
     idea = rung.idea  # type: ignore[attr-defined]
     path, name = idea.source.split(":")
-    classes = [node.name for node in tree(ROOT / path).body if hasattr(node, "name")]
-    assert name.split(".")[-1] in classes + [f.name for f in functions(ROOT / path)]
+    classes = [node.name for node in tree(ROOT / "src" / path).body if hasattr(node, "name")]
+    assert name.split(".")[-1] in classes + [f.name for f in functions(ROOT / "src" / path)]
     assert not idea.page or (ROOT / "docs" / idea.page).is_file()

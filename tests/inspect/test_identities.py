@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fathom.generate.sampling import min_p, top_k, top_p
+from fathom.generation.sampling import min_p, top_k, top_p
 from fathom.inspect import hooks, identities
 from fathom.inspect.edit import Edit, replace
 from fathom.inspect.identities import (

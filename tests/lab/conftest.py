@@ -14,8 +14,8 @@ from fathom.lab.result import RankOptions, RankResult
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import CharacterTokenizer
 from fathom.tokenizer.load import FILE, save
-from fathom.train.events import Event
-from tests.generate.models import random_model
+from fathom.training.events import Event
+from tests.generation.models import random_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,\n"
 SMALL = {"steps": 12, "batch_size": 4, "context_length": 16, "eval_windows": 8}

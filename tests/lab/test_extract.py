@@ -91,7 +91,7 @@ def test_a_folder_with_other_things_stays_as_it_is(base: Path, tuned: Path, tmp_
 
 
 def test_models_that_differ_in_shape(base: Path, tmp_path: Path) -> None:
-    from tests.generate.models import random_model
+    from tests.generation.models import random_model
 
     wide = written(tmp_path / "wide", random_model("llama", 30, 32, d_model=40))
     with pytest.raises(

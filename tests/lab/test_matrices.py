@@ -29,7 +29,7 @@ def test_every_format_gives_the_same_matrices(base: Path, tmp_path: Path) -> Non
 
 
 def test_gpt2_keeps_three_in_one_and_transposed(tmp_path: Path) -> None:
-    from tests.generate.models import random_model
+    from tests.generation.models import random_model
 
     model = random_model("gpt", 40, 16)
     export(model, None, "hf", tmp_path / "hf")

@@ -16,7 +16,7 @@ from fathom.lab import report
 from fathom.lab.pages import rank_page
 from fathom.lab.rank import allocate, fewest_terms, loss_vs_rank, n_parameters
 from fathom.lab.result import Point, RankOptions, RankResult
-from fathom.train.events import Event, Note
+from fathom.training.events import Event, Note
 from tests.lab.conftest import SMALL
 from tests.report.test_html import Reader
 

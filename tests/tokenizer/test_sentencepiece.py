@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.generate.text import TextDecoder
+from fathom.generation.text import TextDecoder
 from fathom.tokenizer import load, pieces
 from fathom.tokenizer import sentencepiece as ours
 from fathom.tokenizer.pieces import BYTE, CONTROL, NORMAL, UNUSED, Pieces, write_pieces

@@ -1,0 +1,154 @@
+"""`fathom chat MODEL`: a conversation; answers go to stdout, everything else to stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from fathom.cli.options import (
+    LINES,
+    generate_options,
+    generation_options,
+    load_draft,
+    load_for_generation,
+    print_json,
+    verb,
+)
+from fathom.errors import FathomError, near
+
+if TYPE_CHECKING:
+    from fathom.generation.chat import Conversation
+
+
+COMMANDS = {
+    "/help": "show this",
+    "/reset": "start again, keeping the system prompt",
+    "/system": "TEXT: set the system prompt and start again; without TEXT remove it",
+    "/save": "FILE: write the conversation as JSON",
+    "/load": "FILE: continue a saved conversation",
+    "/quit": "end, as Ctrl-D and Ctrl-C do",
+}
+HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCtrl-C stops an answer."
+
+
+@verb("chat", f"Talk with the model in MODEL, one line at a time; /help lists the commands. {LINES}")
+@click.argument("model")
+@click.option("--system", metavar="TEXT", help="The system prompt.")
+@generation_options
+def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
+    from fathom.generation.chat import Conversation
+    from fathom.tokenizer.template import template_for, template_origin
+
+    options = generate_options(call)
+    network, tokenizer, how = load_for_generation(model, call)
+    talk = Conversation(network, tokenizer, options, system, load_draft(call, tokenizer))
+    origin = "" if tokenizer.special.template is not None else "; the model has none of its own"
+    note(f"chat template: {template_origin(template_for(tokenizer))}{origin}")
+    note(f"{how}; /help lists commands")
+    converse(talk, as_json, verbose)
+    if as_json:
+        messages = [vars(message) for message in talk.messages]
+        print_json({"messages": messages, "template": template_origin(template_for(tokenizer))})
+
+
+def note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def converse(talk: "Conversation", as_json: bool, verbose: bool) -> None:
+    """Read lines and write answers until the input ends. At a terminal an error is printed and the chat continues."""
+    interactive = sys.stdin.isatty()
+    for line in lines(interactive):
+        try:
+            if line.startswith("/") and not line.startswith("//"):
+                if run_command(talk, line) == "/quit":
+                    return
+            elif line.strip():
+                reply(
+                    talk,
+                    line.removeprefix("/") if line.startswith("//") else line,
+                    sys.stderr if as_json else sys.stdout,
+                    verbose,
+                )
+        except FathomError as error:
+            if not interactive:
+                raise
+            note(f"fathom: {error}")
+
+
+def lines(interactive: bool) -> Iterator[str]:
+    """Lines of stdin or typed at a terminal, where Ctrl-C and Ctrl-D end it."""
+    if not interactive:
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            try:
+                yield line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as problem:
+                raise FathomError(f"stdin, line {number}: not UTF-8 at byte {problem.start}; send UTF-8") from None
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401  (line editing and history for `input`)
+    prompt = "> " if sys.stdout.isatty() else ""
+    while True:
+        click.echo("" if prompt else "> ", err=True, nl=False)
+        try:
+            line = input(prompt)
+        except (EOFError, KeyboardInterrupt):
+            return note("")
+        yield line
+
+
+def reply(talk: "Conversation", text: str, out: TextIO, verbose: bool) -> None:
+    """Write one answer as it is generated; Ctrl-C stops it."""
+    dropped_before = talk.left_out
+    response = talk.say(text)
+    if talk.left_out > dropped_before:
+        dropped, context = talk.left_out, talk.model.config.context_length
+        note(f"(the context of {context:,} tokens is full: the oldest {dropped} messages were dropped)")
+    started, finish = False, None
+    try:
+        with closing(response):
+            for piece in response:
+                shown = piece.text if started else piece.text.lstrip()
+                started, finish = started or bool(shown), piece.finish_reason
+                out.write(shown)
+                out.flush()
+    except KeyboardInterrupt:
+        note("\n(stopped)")
+    out.write("\n")
+    out.flush()
+    if finish == "length":
+        note(f"(stopped at the {talk.options.max_new_tokens}-token limit; use -n)")
+    if verbose:
+        note(f"{talk.options.describe()}; {response.stats.describe()}")
+
+
+def run_command(talk: "Conversation", line: str) -> str:
+    """Run a line that begins with /; returns the command."""
+    name, _, rest = line.strip().partition(" ")
+    path = Path(rest.strip()).expanduser()
+    if name in ("/save", "/load") and not rest.strip():
+        raise FathomError(f"{name} needs a file: {name} FILE.json")
+    match name:
+        case "/help":
+            note(HELP)
+        case "/reset":
+            talk.reset()
+        case "/system":
+            talk.system = rest.strip() or None
+            talk.reset()
+        case "/save":
+            talk.save(path)
+            note(f"saved {len(talk.messages)} messages: {path}")
+        case "/load":
+            talk.load(path)
+            note(f"loaded {len(talk.messages)} messages: {path}")
+        case "/quit":
+            pass
+        case _:
+            raise FathomError(
+                f"no command {name!r:.80}{near(name, COMMANDS) or ';'} /help lists them; // begins a message with /"
+            )
+    return name

@@ -1,0 +1,88 @@
+"""`fathom generate MODEL`: the prompt and its continuation on stdout, as they are generated."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fathom.cli.options import (
+    LINES,
+    generate_options,
+    generation_options,
+    load_draft,
+    load_for_generation,
+    print_json,
+    verb,
+)
+from fathom.errors import FathomError
+
+if TYPE_CHECKING:
+    from fathom.tokenizer.protocol import Tokenizer
+
+
+@verb("generate", f"Continue a prompt with the model in MODEL, whatever its format. {LINES}")
+@click.argument("model")
+@click.option(
+    "-p",
+    "--prompt",
+    multiple=True,
+    help="The text to continue; `-` reads stdin, FILE:path a file. Several: side by side.",
+)
+@click.option("--num-samples", metavar="N", help="Several continuations, side by side in one batch.")
+@click.option("--chat", is_flag=True, help="Ask the prompt as a user does, in the model's chat template.")
+@click.option("--echo/--no-echo", default=None, help="Print the prompt too; default: unless --chat.")
+@generation_options
+def generate_command(
+    model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
+) -> None:
+    from fathom.generation.generate import show, stream
+
+    options = generate_options(call)
+    texts = [read_prompt(text) for text in prompt or ("",)]
+    network, tokenizer, how = load_for_generation(model, call)
+    prompts = texts if not chat else [chat_prompt(tokenizer, text) for text in texts]
+    if chat:
+        options = replace(options, stop=(*options.stop, *turn_stops(tokenizer)))
+    running = stream(network, tokenizer, prompts, options, load_draft(call, tokenizer))
+    click.echo(how, err=True)
+    out = sys.stderr if as_json else sys.stdout
+
+    def write(piece: str) -> None:
+        out.write(piece)
+        out.flush()
+
+    completions = show(running, write, echo=not chat if echo is None else echo)
+    write("\n")
+    click.echo(f"{options.describe() + '; ' if verbose else ''}{running.stats.describe()}", err=True)
+    if as_json:
+        facts = {"samplers": options.describe(), **vars(running.stats)}
+        print_json({"completions": [vars(completion) for completion in completions], "facts": facts})
+
+
+def chat_prompt(tokenizer: "Tokenizer", text: str) -> list[int]:
+    """The ids of a question in the chat template, up to where the answer begins."""
+    from fathom.tokenizer.template import Message, render
+
+    return render(tokenizer, [Message("user", text)], reply=True).ids
+
+
+def turn_stops(tokenizer: "Tokenizer") -> tuple[str, ...]:
+    """Texts that begin another speaker's turn, for templates whose turns no token ends."""
+    from fathom.tokenizer.template import STOPS, template_for
+
+    return STOPS.get(template_for(tokenizer), ())
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt as given, stdin for `-`, a file's text for FILE:path."""
+    if prompt != "-" and not prompt.startswith("FILE:"):
+        return prompt
+    path = Path(prompt.removeprefix("FILE:"))
+    text = sys.stdin.buffer.read() if prompt == "-" else path.read_bytes()
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = "stdin" if prompt == "-" else path
+        raise FathomError(f"{where} is not UTF-8 at byte {error.start}; save it as UTF-8") from None

@@ -1,0 +1,163 @@
+"""`fathom svd MODEL`: spectra of weights, changes and adapters, and the loss against the rank of a change; and
+`fathom extract BASE TUNED`: the best adapter of a full fine-tune, by singular value decomposition.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fathom.cli.options import print_json, verb
+from fathom.errors import FathomError
+from fathom.fields import build, plain
+from fathom.lab.result import RankOptions
+
+if TYPE_CHECKING:
+    from fathom.lab.extract import Extracted
+    from fathom.lab.survey import Survey
+
+ABOUT = "Show the spectra of a model's weights, of a change or an adapter, or the loss against the rank of a change."
+DELTA = "Another version of MODEL, whose change is shown; at most two of --delta and --adapter."
+REPORT = "An HTML page, with all numbers as .json beside it."
+
+
+@verb("svd", ABOUT)
+@click.argument("model")
+@click.option("--delta", "deltas", metavar="OTHER", multiple=True, help=DELTA)
+@click.option("--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, help="A PEFT folder.")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Some matrices, such as attn.q; default all.")
+@click.option("--report", "page", type=click.Path(path_type=Path), metavar="FILE.html", help=REPORT)
+@click.option("--loss-vs-rank", is_flag=True, help="Fine-tune MODEL in full, cut its change at every rank, train LoRA.")
+@click.option("--data", metavar="TEXT", help="For --loss-vs-rank: text, or records as fathom finetune takes them.")
+@click.option("--minutes", metavar="N", help="For all of --loss-vs-rank; default 3.")
+@click.option("--steps", metavar="N", help="Of each training; default: as many as the minutes allow.")
+@click.option("--ranks", metavar="R,R,...", help="Default 0,1,2,4,... up to the largest.")
+@click.option("--keep", metavar="PART", help="Of the improvement, by the recommended ranks; default 0.9.")
+@click.option(
+    "--block-size",
+    "--context-length",
+    "context_length",
+    metavar="N",
+    help="Tokens in view; default 128, of records 512.",
+)
+@click.option("--batch-size", metavar="N", help="Sequences per step; default 8.")
+@click.option("--lr", "--learning-rate", "learning_rate", metavar="RATE", help="Of the full fine-tune; default 0.003.")
+@click.option("--lora-lr", "lora_learning_rate", metavar="RATE", help="Of LoRA; default 0.015.")
+def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **call: Any) -> None:
+    if page is not None and page.suffix not in (".html", ".htm"):
+        raise FathomError(f"--report is {page}; expected a name that ends in .html (the numbers go to .json beside it)")
+    given = {name: call[name] for name in RankOptions.__dataclass_fields__ if call.get(name) is not None}
+    if loss_vs_rank:
+        for name in ("deltas", "adapters", "only"):
+            if call[name]:
+                raise FathomError(f"--loss-vs-rank trains its own change; leave out --{name.removesuffix('s')}")
+        result = run_experiment(model, build(RankOptions, given, "svd"), page, as_json)
+    else:
+        if other := sorted(given.keys() - {"seed", "device"}):
+            raise FathomError(f"{other[0]} was given without --loss-vs-rank; only that experiment trains")
+        result = run_survey(model, page, as_json, call)
+    if page is not None:
+        click.echo(f"report: {page}", err=True)
+    if as_json:
+        print_json(result)
+
+
+def run_survey(model: str, page: Path | None, as_json: bool, call: dict[str, Any]) -> dict[str, Any]:
+    """The survey on the terminal and as a page; without singular values for --json."""
+    from fathom.cli.train import watching
+    from fathom.lab.pages import survey_page, write_report
+    from fathom.lab.survey import survey
+
+    with watching(model) as watch:
+        measured = survey(model, call["deltas"], call["adapters"], call["only"], watch)
+    click.echo(survey_text(measured), err=as_json)
+    values: dict[str, Any] = plain(measured)
+    if page is not None:
+        write_report(page, survey_page(measured, page.with_suffix(".json").name), values)
+    for section in values["sections"]:
+        for spectrum in section["measured"]:
+            del spectrum["values"]
+    return values
+
+
+def survey_text(survey: "Survey") -> str:
+    """A survey for the terminal."""
+    from fathom.lab import report
+    from fathom.report.table import plain as text
+    from fathom.report.table import table
+
+    lines = []
+    for section in survey.sections:
+        lines += [section.title, text(table(*report.spectra_table(section)), 140), report.summary(section), ""]
+        if section.intruders:
+            lines.append(text(table(*report.intruders_table(section)), 140))
+    if survey.meetings:
+        lines.append(text(table(*report.comparisons_table(survey)), 140))
+    return "\n".join([*lines, *report.sampling_notes(survey)]).rstrip()
+
+
+def run_experiment(model: str, options: RankOptions, page: Path | None, as_json: bool) -> dict[str, Any]:
+    """Loss against rank, watched, on the terminal and as a page."""
+    from fathom.cli.train import watching
+    from fathom.lab import report
+    from fathom.lab.pages import rank_page, write_report
+    from fathom.lab.rank import loss_vs_rank
+    from fathom.report.table import plain as text
+    from fathom.report.table import table
+    from fathom.training.signals import stop_on_signal
+
+    with watching(model) as watch, stop_on_signal() as stop:
+        try:
+            result = loss_vs_rank(model, options, watch, stop.is_requested)
+        except FathomError as error:
+            error.exit_code = 128 + stop.requested if stop.requested else error.exit_code
+            raise
+    click.echo(text(table(*report.rank_table(result)), 140), err=as_json)
+    click.echo(text(table(*report.matrices_table(result)), 140), err=as_json)
+    click.echo("\n".join(report.conclusions(result)), err=True)
+    values: dict[str, Any] = plain(result)
+    if page is not None:
+        write_report(page, rank_page(result, page.with_suffix(".json").name), values)
+    return values
+
+
+@verb(
+    "extract",
+    "Write the best rank-R adapter of a full fine-tune as a PEFT folder, and how much of the change it holds.",
+)
+@click.argument("base")
+@click.argument("tuned")
+@click.option("-r", "--rank", type=int, default=8, show_default=True, help="Of each matrix.")
+@click.option("--target", "layers", multiple=True, metavar="NAME", help="Layers such as attn.q; default all-linear.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The adapter's folder.")
+def extract_command(
+    base: str, tuned: str, rank: int, layers: tuple[str, ...], out: Path, as_json: bool, **_: Any
+) -> None:
+    from fathom.lab.extract import extract
+
+    extracted = extract(base, tuned, rank, out, layers or ("all-linear",))
+    click.echo(extracted_text(extracted), err=as_json)
+    if as_json:
+        print_json(plain(extracted) | {"error": extracted.error})
+
+
+def extracted_text(extracted: "Extracted") -> str:
+    """What was written and what it leaves out."""
+    from fathom.lab.report import shape_text
+    from fathom.report.table import plain as text
+    from fathom.report.table import table
+
+    heads = ("tensor", "shape", "|ΔW| / |W|", "rank", "error")
+    rows = [
+        (part.name, shape_text(part.shape), f"{part.relative:.4f}", f"{part.rank or 'none'}", f"{part.error:.1%}")
+        for part in extracted.parts
+    ]
+    left = sum(not part.rank for part in extracted.parts)
+    lines = [
+        text(table(heads, rows, (1, 2, 3, 4)), 120).rstrip(),
+        f"error is |ΔW - ΔW_r| / |ΔW|; {extracted.error:.1%} for all that was changed together",
+        *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
+        *extracted.notes,
+        f"{extracted.folder}: rank {extracted.rank}, {extracted.parameters:,} parameters",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,267 @@
+"""Train every rung on the same data, in the same order, for the same number of steps, over several seeds.
+
+The minutes bound the whole ladder: a few steps of each rung are timed, and all rungs get the same number of steps.
+Seeds are trained one after the other, so that an interrupted ladder has fewer seeds and not fewer rungs.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from fathom.data.batches import Batches, eval_windows
+from fathom.errors import Diverged, FathomError
+from fathom.experiments.options import LadderOptions
+from fathom.experiments.references import references
+from fathom.experiments.result import LadderResult, Text, Trained, folder_of, read, write
+from fathom.experiments.rungs import Rung, find, rungs
+from fathom.fields import plain
+from fathom.formats.config_file import CONFIG, write_config
+from fathom.formats.run import WEIGHTS, write_weights
+from fathom.generation.generate import generate
+from fathom.generation.options import GenerateOptions
+from fathom.machine import describe, keep_freed_memory, pick_device
+from fathom.tokenizer import load as tokenizers
+from fathom.training.events import Evaluated, Event, Note, Prepared, Report, silent
+from fathom.training.loop import evaluate, fit
+from fathom.training.presets import Recipe
+from fathom.training.run import Run, created, open_run, recipe_of
+from fathom.training.session import Session
+
+PROBE = 6  # timed steps, of which the first half warms up
+FEWEST = 20  # with fewer steps a ladder shows nothing
+REPORT_SECONDS = 12.0  # reserved for the report
+SLACK = 0.88  # share of the time left that is planned; speed varies
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a step and of an evaluation of a rung on this machine."""
+
+    step: float
+    evaluation: float
+
+    def run(self, steps: int, evaluations: int) -> float:
+        """Seconds of a whole run."""
+        return steps * self.step + evaluations * self.evaluation
+
+
+def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]) -> Cost:
+    """Time a few steps and an evaluation of this rung, with a model that is then discarded."""
+    frozen = replace(options, learning_rate=1e-9, muon_learning_rate=1e-9)  # cannot diverge
+    training = replace(frozen.training(options.seed, PROBE), eval_interval=PROBE + 1)
+    session, moments = Session.start(rung.config, training), [time.perf_counter()]
+    fit(session, batches, validation[:1], lambda event: moments.append(time.perf_counter()))
+    some, start = validation[:2], time.perf_counter()
+    evaluate(session.model, some, session.precision)
+    evaluation = (time.perf_counter() - start) * len(validation) / len(some)
+    return Cost(median(after - before for before, after in pairwise(moments[PROBE // 2 :])), evaluation)
+
+
+@contextmanager
+def fastest_threads(
+    rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]
+) -> Iterator[int]:
+    """Inside, torch uses one thread where that trains this rung faster than all threads, as with small models."""
+    before = torch.get_num_threads()
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return measure(rung, options, batches, validation).step
+
+    try:
+        choices = sorted({1, before})
+        torch.set_num_threads(min(choices, key=seconds) if len(choices) > 1 else before)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def plan(costs: Mapping[str, Cost], options: LadderOptions, seconds: float) -> int:
+    """Steps of every run, so that all runs with all their evaluations fit into these seconds."""
+    per_step = options.seeds * sum(cost.step for cost in costs.values())
+    fixed = options.seeds * options.evaluations * sum(cost.evaluation for cost in costs.values())
+    steps = int((SLACK * seconds - fixed) / per_step)
+    if steps < FEWEST:
+        needed = (fixed + FEWEST * per_step) / SLACK + 60 * options.minutes - seconds
+        raise FathomError(
+            f"minutes={options.minutes:g} is too short for {len(costs)} rungs with {options.seeds} seeds; {FEWEST} "
+            f"steps of each take {needed / 60:.1f} minutes here; give more minutes, or fewer rungs or seeds"
+        )
+    return steps - steps % options.evaluations if steps > options.evaluations else steps
+
+
+class LadderProgress:
+    """Progress of a whole ladder in planned seconds, so that each rung counts for the time it takes."""
+
+    def __init__(self, total: float, report: Report) -> None:
+        self.total, self.report, self.before = total, report, 0.0
+
+    def part(self, seconds: float) -> Callable[[float], None]:
+        """A callback for the next part, planned to take `seconds`: call it with the fraction done, 0 to 1."""
+        start = self.before
+        self.before += seconds
+
+        def report_fraction(fraction: float) -> None:
+            self.report(Prepared("planned seconds", round(start + fraction * seconds), round(self.total)))
+
+        return report_fraction
+
+
+SAMPLE_TOKENS = 200
+Stop = Callable[[], bool]
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all runs of a ladder share."""
+
+    folder: Path
+    run: Run  # the text as tokens, and its tokenizer
+    validation: list[Tensor]  # chunks of windows (b, t + 1)
+    report: Report
+    stop: Stop
+
+    def batches(self, options: LadderOptions, seed: int) -> Batches:
+        return Batches(self.run.tokens("train"), options.context_length, options.batch_size, seed)
+
+    def fastest_threads(self, options: LadderOptions) -> AbstractContextManager[int]:
+        """Measured with the top rung, which takes most of the time."""
+        top = rungs(self.run.tokenizer.vocab_size, options.context_length, options.d_model)[-1]
+        return fastest_threads(top, options, self.batches(options, options.seed), self.validation)
+
+
+def climb(
+    options: LadderOptions, folder: Path, overwrite: bool = False, report: Report = silent, stop: Stop = never
+) -> LadderResult:
+    """Train every rung with every seed. Ends early, with the results so far, when `stop()` is true or time is up."""
+    keep_freed_memory()
+    end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
+    find(options.rungs, rungs(1))
+    with ExitStack() as stack:
+        with created(recipe(options), folder, overwrite, report) as run:
+            setup = set_up(run, options, report, until(end, stop))
+            stack.enter_context(setup.fastest_threads(options))
+            result = empty_result(options, setup)
+            costs = measure_all(result, setup)
+            steps = options.steps or plan(costs, options, end - time.monotonic())
+        setup = replace(setup, folder=folder, run=replace(run, folder=folder))
+        return train_missing(replace(result, steps=steps), setup, costs)
+
+
+def resume(folder: Path, minutes: float, report: Report = silent, stop: Stop = never) -> LadderResult:
+    """Train the missing runs of the ladder in `folder`, with its own text, settings and steps."""
+    keep_freed_memory()
+    end = time.monotonic() + 60 * minutes - REPORT_SECONDS
+    result = read(folder)
+    setup = set_up(open_run(folder), result.options, report, until(end, stop))
+    with setup.fastest_threads(result.options):
+        return train_missing(result, setup, measure_all(result, setup))
+
+
+def until(end: float, stop: Stop) -> Stop:
+    return lambda: stop() or time.monotonic() > end
+
+
+def recipe(options: LadderOptions) -> Recipe:
+    """The folder of a ladder is the run folder of its top rung, without checkpoints."""
+    top = rungs(1, options.context_length, options.d_model)[-1].config
+    whole = recipe_of(top, options.training(options.seed, options.steps or 1))
+    model = {name: value for name, value in whole.model.items() if name != "vocab_size"}
+    return Recipe(model=model, train=whole.train)
+
+
+def set_up(run: Run, options: LadderOptions, report: Report, stop: Stop) -> Setup:
+    windows = eval_windows(run.tokens("val"), options.context_length, options.eval_windows)
+    return Setup(run.folder, run, list(windows), report, stop)
+
+
+def empty_result(options: LadderOptions, setup: Setup) -> LadderResult:
+    """A ladder without runs: the text, the machine and the baselines."""
+    data, vocab_size = setup.run.data, setup.run.tokenizer.vocab_size
+    text = Text(data.corpus, data.fingerprint, vocab_size, data.n_train, data.n_val, data.val_characters)
+    counted = references(setup.run.tokens("train"), setup.validation, vocab_size)
+    return LadderResult(options, text, describe(pick_device(options.device)), 0, counted)
+
+
+def measure_all(result: LadderResult, setup: Setup) -> dict[str, Cost]:
+    """The cost of each rung on this machine."""
+    costs: dict[str, Cost] = {}
+    batches = setup.batches(result.options, result.options.seed)
+    for rung in result.ladder:
+        costs[rung.key] = measure(rung, result.options, batches, setup.validation)
+        setup.report(Prepared("rungs timed", len(costs), len(result.ladder)))
+    return costs
+
+
+def train_missing(result: LadderResult, setup: Setup, costs: Mapping[str, Cost]) -> LadderResult:
+    """Train the missing runs, seed by seed, each from the bottom rung."""
+    write(result, setup.folder)
+    missing = [
+        (seed, rung)
+        for seed in result.options.all_seeds
+        for rung in result.ladder
+        if seed not in result.losses(rung.key)
+    ]
+    seconds = [costs[rung.key].run(result.steps, result.options.evaluations) for _, rung in missing]
+    progress = LadderProgress(sum(seconds), setup.report)
+    for (seed, rung), planned in zip(missing, seconds):
+        trained = train(rung, seed, result, setup, progress.part(planned))
+        if setup.stop() and trained is None:
+            break
+        if trained is not None:
+            result = result.with_run(trained)
+            write(result, setup.folder)
+    return result
+
+
+def train(
+    rung: Rung, seed: int, result: LadderResult, setup: Setup, progress: Callable[[float], None]
+) -> Trained | None:
+    """One run; `progress` is called with the fraction done. None where it was stopped or diverged."""
+    session = Session.start(rung.config, result.options.training(seed, result.steps))
+    points: dict[int, float] = {}
+
+    def listen(event: Event) -> None:
+        progress(session.progress)
+        if isinstance(event, Evaluated):
+            points[event.step] = event.loss
+
+    try:
+        fit(session, setup.batches(result.options, seed), setup.validation, listen, stop=setup.stop)
+    except Diverged as problem:
+        setup.report(Note(f"{rung.idea.title}, seed {seed}: {problem}", warning=True))
+    if not session.finished:
+        return None
+    setup.report(Note(f"{rung.idea.title}, seed {seed}: validation loss {session.validation_loss:.4f}"))
+    save_model(session, rung, seed, setup)
+    text = sample(session, seed, setup) if seed == result.options.seed else None
+    folder = folder_of(rung.key, seed)
+    return Trained(rung.key, seed, tuple(points), tuple(points.values()), session.seconds, folder, text)
+
+
+def save_model(session: Session, rung: Rung, seed: int, setup: Setup) -> None:
+    """Write the trained model as a folder that `fathom generate` opens."""
+    folder = setup.folder / folder_of(rung.key, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder / CONFIG, {"model": plain(session.model.config), "train": plain(session.options)})
+    tokenizers.save(setup.run.tokenizer, folder / tokenizers.FILE)
+    write_weights(session.model, folder / WEIGHTS)
+
+
+def sample(session: Session, seed: int, setup: Setup) -> str:
+    """Text generated after the first token of the validation text."""
+    first = [int(setup.validation[0][0, 0])]
+    options = GenerateOptions(max_new_tokens=SAMPLE_TOKENS, temperature=0.8, seed=seed)
+    session.model.eval()
+    return generate(session.model, setup.run.tokenizer, [first], options)[0].text

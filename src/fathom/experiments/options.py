@@ -1,0 +1,62 @@
+"""Options of the ladder: its text, rungs, seeds, and how every rung is trained.
+
+The training settings are the same for every rung, chosen so that the trained bigram reaches the counted one and the
+deepest rung still learns well. Does not import torch.
+"""
+
+import math
+from dataclasses import dataclass
+
+from fathom.errors import FathomError
+from fathom.training.options import Dtype, TrainOptions
+from fathom.training.presets import RUNG_SIZES, RUNG_TRAIN
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderOptions:
+    """Options of `fathom ladder`."""
+
+    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
+    tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
+    rungs: tuple[str, ...] = ()  # keys; empty: all
+    seed: int = 1337  # the first seed; the others follow it
+    seeds: int = 3
+    minutes: float = 5.0  # for the whole ladder; decides the steps
+    steps: int | None = None  # of every rung; None: as many as the minutes allow
+
+    context_length: int = RUNG_SIZES["context_length"]
+    d_model: int = RUNG_SIZES["d_model"]
+    batch_size: int = RUNG_TRAIN["batch_size"]
+    learning_rate: float = RUNG_TRAIN["learning_rate"]  # AdamW's, for embeddings and norms
+    muon_learning_rate: float = RUNG_TRAIN["muon_learning_rate"]  # for the matrices inside blocks
+    eval_windows: int = 320  # validation windows, the same for every rung
+    evaluations: int = 5  # points of each validation curve
+    device: str = "auto"
+    dtype: Dtype = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "batch_size", "context_length", "d_model", "eval_windows", "evaluations"):
+            if getattr(self, name) < 1:
+                raise FathomError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.minutes < math.inf:
+            raise FathomError(f"minutes is {self.minutes}; it must be above 0, such as 5")
+        self.training(self.seed, self.steps if self.steps is not None else 1)  # runs the checks of TrainOptions
+
+    @property
+    def all_seeds(self) -> range:
+        return range(self.seed, self.seed + self.seeds)
+
+    def training(self, seed: int, steps: int) -> TrainOptions:
+        """How a rung is trained with this seed for this many steps."""
+        own = {name: getattr(self, name) for name in ("batch_size", "learning_rate", "muon_learning_rate")}
+        return TrainOptions(
+            **RUNG_TRAIN | own,
+            data=self.data,
+            tokenizer=self.tokenizer,
+            seed=seed,
+            max_iters=steps,
+            eval_interval=max(1, steps // self.evaluations),
+            eval_windows=self.eval_windows,
+            device=self.device,
+            dtype=self.dtype,
+        )

@@ -1,0 +1,10 @@
+"""Text generation: one token after another.
+
+generate     stream and generate: the loop
+options      GenerateOptions: everything that can be chosen, validated before anything runs; without torch
+context      the window of tokens the model sees: with the KV cache, without it, past the context's end
+sampling     from logits to a token: temperature, top-k, top-p, min-p, repetition penalty, draw
+speculative  speculative decoding: prompt lookup, a draft model
+text         from tokens to text: pieces, stop strings, completions, timing
+chat         a conversation: messages, what fits, the next answer
+"""

@@ -1,0 +1,177 @@
+"""From the logits of the next token to the token.
+
+Each sampler is a function logits (b, V) -> logits (b, V), float32, that changes logits or sets excluded ones to -inf;
+nothing is renormalised until `probabilities`, whose softmax is over the kept set alone. `Chooser` runs the model, the
+samplers and the draw for every row.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.generation.context import Reader
+from fathom.generation.options import SamplingOptions
+from fathom.generation.text import Row, Stats
+from fathom.model.transformer import Transformer
+
+OUT = float("-inf")
+FIRST = 512  # a nucleus is searched among this many likeliest tokens before all are sorted
+
+
+def temperature(logits: Tensor, value: float) -> Tensor:
+    """Logits divided by `value`, relative to the largest; 0 keeps only the likeliest token (the first of equals)."""
+    if value == 0:
+        return torch.full_like(logits, OUT).scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
+    return (logits - logits.amax(-1, keepdim=True)) / max(value, 1e-30)  # all <= 0: no overflow
+
+
+def top_k(logits: Tensor, k: float) -> Tensor:
+    """Keeps the k likeliest tokens, and all that tie with the k-th (Fan et al. 2018)."""
+    least = logits.topk(min(int(k), logits.shape[-1])).values[:, -1:]
+    return logits.masked_fill(logits < least, OUT)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """The nucleus: the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020, eq. 2)."""
+    whole = logits.shape[-1]
+    for k in (
+        (FIRST, whole) if logits.is_cpu and whole > FIRST else (whole,)
+    ):  # on a GPU sorting all is faster than a host check
+        ordered = logits.topk(k).values
+        p_sorted = (ordered - logits.logsumexp(-1, keepdim=True)).exp()
+        before = p_sorted.cumsum(-1) - p_sorted
+        if k < whole and (before[:, -1] >= p).all():
+            break
+    count = (before < p).sum(-1, keepdim=True).clamp(min=1)  # tokens whose predecessors do not reach p
+    least = ordered.gather(-1, count - 1)
+    equal, more = logits == least, logits > least
+    first = equal & (equal.cumsum(-1) <= count - more.sum(-1, keepdim=True))  # the first of equals
+    return logits.masked_fill(~(more | first), OUT)
+
+
+def min_p(logits: Tensor, p: float) -> Tensor:
+    """Only tokens at least p times as probable as the likeliest (Nguyen et al. 2024, eq. 1)."""
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), OUT)
+
+
+def repetition_penalty(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
+    """Positive logits of tokens in `seen` (b, V) divided by `penalty`, negative ones times it (Keskar et al. 2019)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+FILTERS = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """Samplers in an explicit order, as a function of the logits and of the tokens `seen` (b, V) in each row."""
+
+    options: SamplingOptions
+
+    def __call__(self, logits: Tensor, seen: Tensor) -> Tensor:  # (b, V), (b, V) -> (b, V)
+        for name, value in self.options.steps():
+            if name == "repetition_penalty":
+                logits = repetition_penalty(logits, value, seen)
+            else:
+                logits = FILTERS[name](logits, value)
+        return logits
+
+    def describe(self) -> str:
+        return self.options.describe()
+
+
+def probabilities(logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
+    """softmax(logits), in float64 where the device has it."""
+    return logits.to(torch.float32 if logits.device.type == "mps" else torch.float64).softmax(-1)
+
+
+def pick(weights: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
+    """One token per row, drawn in proportion to the row's weights by inverting their cumulative sum.
+
+    One uniform number per row from its own CPU generator: samples do not depend on the batch.
+    """
+    cumulative = weights.cumsum(-1)  # (b, V)
+    threshold = 1 - torch.stack(
+        [torch.rand(1, generator=g, dtype=weights.dtype) for g in generators]
+    )  # (b, 1) in (0, 1]
+    return torch.searchsorted(cumulative, threshold.to(weights.device) * cumulative[:, -1:]).squeeze(-1)
+
+
+def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b, V) -> (b,)
+    """One token per row from softmax(logits)."""
+    return pick(probabilities(logits), generators)
+
+
+Chosen = tuple[Row, int, float]  # a row, its next token, and ln of the model's own probability of that token
+Draw = Callable[[Tensor, Sequence[torch.Generator]], Tensor]  # such as `draw`
+
+
+class Chooser:
+    """The next token of each row: a pass of the model, samplers, a draw. Each row has its own random generator."""
+
+    def __init__(
+        self, model: Transformer, reader: Reader, samplers: Samplers, rows: Sequence[Row], stats: Stats, vocab_size: int
+    ) -> None:
+        self.model, self.reader, self.samplers, self.stats = model, reader, samplers, stats
+        self.vocab_size, self.device = vocab_size, model.embed.weight.device
+        self.generators = [torch.Generator().manual_seed(stats.seed + row.index) for row in rows]
+        self.seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device=self.device)  # tokens in each text
+        for row in rows:
+            self.seen[row.index, row.window.ids] = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the cache."""
+        return self.reader.nbytes
+
+    @torch.no_grad()
+    def choose(self, live: Sequence[Row]) -> list[Chosen]:
+        """The next token of each row."""
+        with evaluating(self.model):
+            logits = self.reader.logits([row.window for row in live])
+        return self.sample(self.over_vocabulary(logits), live)
+
+    def over_vocabulary(self, logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
+        """In float32, without the rows that pad the model's vocabulary."""
+        return logits[:, : self.vocab_size].float()
+
+    def sample(self, logits: Tensor, live: Sequence[Row], draw: Draw = draw) -> list[Chosen]:
+        """A token for each row from its logits (b, V), marked as seen. The host waits for the device once, at the end:
+        a token and its log-probability come back together, and that is not finite where the logits are not."""
+        index = torch.tensor([row.index for row in live], device=self.device)
+        ids = draw(self.samplers(logits, self.seen[index]), [self.generators[row.index] for row in live])  # (b,)
+        ids = ids.clamp(max=self.vocab_size - 1)  # NaN draws no token
+        self.seen[index, ids] = True
+        logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)  # (b,)
+        tokens, values = torch.stack((ids.to(logprobs.dtype), logprobs)).tolist()  # float32 holds ids below 2^24
+        if not all(map(math.isfinite, values)):
+            raise FathomError(NOT_FINITE.format("the model"))
+        return list(zip(live, map(int, tokens), values))
+
+
+NOT_FINITE = "{}'s logits are not finite; its weights are damaged or its dtype is too narrow"
+
+
+def finite(logits: Tensor, of: str) -> Tensor:  # (b, V) -> (b, V)
+    """Logits in float32; FathomError where they are not finite."""
+    if not logits.amax(-1).isfinite().all():
+        raise FathomError(NOT_FINITE.format(of))
+    return logits.float()
+
+
+@contextmanager
+def evaluating(model: Transformer) -> Iterator[None]:
+    """In evaluation mode (no dropout) inside; the mode is restored."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

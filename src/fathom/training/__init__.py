@@ -1,0 +1,20 @@
+"""Training: batch -> loss -> backward -> clip -> step -> report -> maybe save.
+
+train        a run from a recipe, or from where one stopped: its whole life
+finetune     how the run of a model that exists begins: an adapter on it, or all of it
+run          the folder of a run: its settings, its data, its checkpoints
+data         preparing the data of a run: text as tokens, records as examples
+loop         the training loop, on anything that has a model, an optimizer and batches
+session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
+batches      micro-batches on the device, the next prepared while this one is computed
+loss         next-token loss in pieces; exact gradient accumulation
+optimizer    which parameter goes to which optimizer, at which learning rate
+optimizers   AdamW, AdamW in 8 bits, Muon: one file each
+precision    number format and compilation, chosen for the machine
+options      TrainOptions and FinetuneOptions: every choice as one value
+presets      recipes as values: presets, YAML and overrides on top of each other
+preflight    pre-flight summary and warnings
+checkpoints  saving and restoring checkpoints
+events       events of a run, metrics.jsonl and TensorBoard
+signals      turn signals into a stop flag
+"""

@@ -1,0 +1,140 @@
+"""`fathom.finetune`: a model that exists, trained further: all of it, or an adapter on frozen, perhaps packed weights.
+
+Hu et al. 2021 (LoRA), Dettmers et al. 2023 (QLoRA). A run of it goes the way of `fathom.train`; here is how it begins:
+the base, the defaults that follow from it and from the data, and the base again when the run is resumed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from fathom.data.records import is_record_file
+from fathom.errors import FathomError
+from fathom.fields import build
+from fathom.files import replacing_folder
+from fathom.formats.detect import open_model
+from fathom.formats.fingerprint import fingerprint
+from fathom.formats.load import require_tokenizer, tokenizer_of
+from fathom.machine import keep_freed_memory, pick_device
+from fathom.model.config import ModelConfig
+from fathom.training.data import FinetuneDataSummary, prepare
+from fathom.training.events import Report, silent
+from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions, learning_rate
+from fathom.training.run import Base, FinetuneRun, open_finetune_run, require_replaceable, write_run
+from fathom.training.session import Session
+from fathom.training.train import Result, continue_run, require_mode, require_unchanged, resume, with_options
+
+Values = Mapping[str, Any]
+DEFAULTS: dict[str, Any] = {"batch_size": 8, "weight_decay": 0.0, "eval_windows": 64, "sample_tokens": 80}
+EPOCHS, EVALUATIONS, LONGEST, WINDOW = 3.0, 10, 1024, 256
+AT_ONCE = 2**19  # numbers of the residual stream per pass on a CPU: more take memory and are no faster
+
+
+def finetune(
+    model: str | Path | None,
+    data: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    *,
+    options: Values | None = None,
+    train: Values | None = None,
+    mode: str = "new",
+    report: Report = silent,
+) -> Result:
+    """Train the model at `model`, of any format, further on `data`, in a run folder (default runs/finetune).
+
+    data: .json or .jsonl records, or text. options, train: fields of FinetuneOptions and TrainOptions. mode: new,
+    overwrite, or resume, where only how long and how often may change; `model` is then only needed where the base has
+    moved. Raises FathomError, with nothing lost.
+    """
+    keep_freed_memory()
+    require_mode(mode)
+    train = {name.replace("-", "_"): value for name, value in (train or {}).items()}
+    train |= {} if data is None else {"data": str(data)}
+    folder = Path(out_dir or Path("runs") / "finetune")
+    if other := next((name for name in SET_BY_BASE if name in train), None):
+        raise FathomError(f"{other} was given; it comes from the base model: leave it out")
+    if mode == "resume":
+        run = reopen(folder, model, options or {}, train)
+        return continue_run(run, resume(run, report), report)
+    run, session = create(folder, model, options or {}, train, mode == "overwrite", report)
+    return continue_run(run, session, report)
+
+
+def create(
+    folder: Path, model: str | Path | None, options: Values, declared: Values, overwrite: bool, report: Report
+) -> tuple[FinetuneRun, Session]:
+    """A new run, put in place when nothing can be refused any more, and its session at step 0."""
+    if model is None or "data" not in declared:
+        raise FathomError("a model and data are needed; such as fathom finetune MODEL --data FILE")
+    tuning = build(FinetuneOptions, options, "finetune")
+    require_replaceable(folder, overwrite)
+    opened = open_model(model)
+    tokenizer, config = require_tokenizer(tokenizer_of(opened), model), opened.config
+    rate = learning_rate(tuning.method, config.d_model)
+    train = build(TrainOptions, {**DEFAULTS, "learning_rate": rate, **declared}, "train")
+    length = row_length(tuning, config, train.data)
+    device = pick_device(train.device)  # one that is not here is refused before anything is written
+    if device.type == "cpu" and "micro_batch_size" not in declared:
+        train = replace(train, micro_batch_size=micro_batch(train.batch_size, length * config.d_model))
+    tokenizer.encode(train.sample_prompt)
+    with replacing_folder(folder) as new:
+        summary = prepare(new / "data", tokenizer, train, tuning, length, report)
+        base = Base(location(model), fingerprint(model))
+        train = build(TrainOptions, asdict(train) | duration(declared, tuning, summary, train.batch_size), "train")
+        run = FinetuneRun(new, config, train, tokenizer, summary, base, replace(tuning, context_length=length))
+        write_run(run)
+        session = run.start()
+    return replace(run, folder=folder), session
+
+
+def row_length(tuning: FinetuneOptions, config: ModelConfig, data: str) -> int:
+    """Tokens that a row reads at most."""
+    longest, requested = config.context_length, tuning.context_length
+    if requested is not None and requested > longest:
+        raise FathomError(f"context_length={requested}, and the model was made for {longest}; give at most that")
+    return min(longest, LONGEST if is_record_file(data) else WINDOW) if requested is None else requested
+
+
+def micro_batch(rows: int, numbers: int) -> int:
+    """How many of a step's rows, of so many numbers each, go through the model at a time: a divisor of `rows`."""
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * numbers <= AT_ONCE))
+
+
+def duration(declared: Values, tuning: FinetuneOptions, summary: FinetuneDataSummary, rows: int) -> dict[str, int]:
+    """Steps, and steps between evaluations, where they were not declared."""
+    if "max_iters" in declared and tuning.epochs is not None:
+        raise FathomError("epochs and max_iters were both given; both say how long to train: leave one out")
+    steps = int(declared.get("max_iters") or ceil((tuning.epochs or EPOCHS) * summary.n_train_rows / rows))
+    interval = int(declared.get("eval_interval") or max(1, round(steps / EVALUATIONS)))
+    return {"max_iters": steps, "eval_interval": interval}
+
+
+def reopen(folder: Path, model: str | Path | None, options: Values, declared: Values) -> FinetuneRun:
+    """The run in `folder` with some of its TrainOptions changed; `model`: where its base is now, if it has moved."""
+    run = open_finetune_run(folder)
+    require_unchanged(folder, "finetune", options, run.tuning)
+    return replace(with_options(run, declared), base=same_base(run, model))
+
+
+def same_base(run: FinetuneRun, model: str | Path | None) -> Base:
+    """The base where it is now. FathomError where it is gone or another."""
+    path = run.base.path if model is None else location(model)
+    try:
+        actual = fingerprint(path)
+    except FathomError as problem:
+        raise FathomError(
+            f"{run.folder} was created from {run.base.path}: {problem}; if it has moved, name it:"
+            f" fathom finetune MODEL --resume --out-dir {run.folder}"
+        ) from None
+    if actual != run.base.fingerprint:
+        raise FathomError(
+            f"{path} is not the model that {run.folder} was created from, or it has changed; give that one"
+        )
+    return Base(path, actual)
+
+
+def location(model: str | Path) -> str:
+    """A path that is valid from any folder, or the name of a model elsewhere."""
+    return str(Path(model).resolve() if Path(model).exists() else model)

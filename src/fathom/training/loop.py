@@ -1,0 +1,109 @@
+"""The training loop: batch -> loss -> backward -> clip -> step -> report -> maybe save.
+
+`fit` moves a Session from step to step. Works on anything that gives logits for token ids.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fathom.data.batches import Batch
+from fathom.errors import Diverged
+from fathom.model.transformer import Transformer
+from fathom.training.batches import MicroBatches, micro_batches, prefetching
+from fathom.training.events import Evaluated, Progress, Report, silent
+from fathom.training.loss import accumulate, next_token_loss
+from fathom.training.optimizer import clip, factor
+from fathom.training.precision import Precision
+from fathom.training.session import Session
+
+
+class Batches(Protocol):
+    """The training batch of every step: a pure function of the step, so that resuming needs no position."""
+
+    def at(self, step: int) -> Tensor | Batch:  # (b, t + 1) token ids, or rows with their targets
+        ...
+
+
+def fit(
+    session: Session,
+    batches: Batches,
+    validation: Sequence[Tensor | Batch],
+    report: Report = silent,
+    save: Callable[[Session], None] = lambda session: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train until the run is done or `stop()` asks for the end.
+
+    batches.at(step) and the chunks of `validation` are (b, t + 1) token ids, or Batches. `save` is called where a
+    checkpoint is due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
+    """
+    options, session.began, saved = session.options, time.perf_counter(), session.step
+    with prefetching(lambda step: session.prepare(batches.at(step)), options.max_iters, session.device) as batch_of:
+        while not session.finished and not stop():
+            report(update(session, batch_of(session.step)))
+            if session.due(options.eval_interval):
+                loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
+                if not stop():  # else it was cut short
+                    session.validation_loss = loss
+                    report(Evaluated(session.step, loss, session.tick()))
+            if session.due(options.checkpoint_interval or options.eval_interval):
+                save(session)
+                saved = session.step
+    if saved != session.step:
+        save(session)
+
+
+def update(session: Session, batch: MicroBatches) -> Progress:
+    """One step: loss -> backward -> clip -> step."""
+    options, optimizers, scaler = session.options, session.optimizers, session.scaler
+    rate = factor(session.progress * options.max_iters, options)
+    optimizers.set_learning_rates(rate)
+    mean_loss = accumulate(session.model, batch, session.precision, scaler)
+    optimizers.unscale(scaler)
+    total_norm = clip(session.model, options.clip)
+    loss, norm = torch.stack((mean_loss, total_norm)).tolist()  # the one time a step waits for the device
+    refuse_divergence(session, loss, norm, batch.name)
+    if math.isfinite(norm):
+        optimizers.step(scaler)
+    scaler.update()  # in fp16 an overflow only lowers the scale: this step is left out
+    optimizers.zero_grad()
+    session.step, session.tokens, session.validation_loss = session.step + 1, session.tokens + batch.n_tokens, None
+    seconds, peak = session.tick(), options.learning_rate * rate
+    return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm)
+
+
+LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite
+
+
+def refuse_divergence(session: Session, loss: float, norm: float, name: str) -> None:
+    """Raise Diverged, naming the batch, before anything is updated. In fp16 an overflow lowers the scale."""
+    overflow = session.scaler.is_enabled() and session.scaler.get_scale() > LEAST_SCALE
+    if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+        return
+    session.optimizers.zero_grad()
+    first = session.step * session.options.batch_size
+    batch = name or f"windows {first} to {first + session.options.batch_size - 1}"
+    raise Diverged(
+        f"step {session.step + 1}: loss is {loss}, gradient norm {norm} (batch of {batch}); nothing was updated and no"
+        " checkpoint touched; lower --lr or raise --train.warmup-steps"
+    )
+
+
+@torch.no_grad()
+def evaluate(model: Transformer, validation: Iterable[Tensor | Batch], precision: Precision) -> float:
+    """Mean loss in nats per target over windows (b, t + 1) or batches, without dropout."""
+    training, total, count = model.training, 0.0, 0
+    model.eval()
+    for chunk in validation:
+        for part in micro_batches(chunk, device=precision.device).parts:
+            with precision.autocast():
+                total += next_token_loss(model, part).item()
+            count += len(part.targets)
+    model.train(training)
+    return total / max(count, 1)

@@ -1,0 +1,240 @@
+"""Every choice that decides how a model is trained or fine-tuned, as one value each.
+
+The model's own choices are in ModelConfig. `None` means off or, where a comment says so, follows from the others.
+Contradictions are refused here, before any data is read. Does not import torch.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from fathom.adapters.options import LoraOptions
+from fathom.errors import FathomError, near
+from fathom.training.optimizers import NAMES as OPTIMIZERS
+
+Method = Literal["lora", "qlora", "dora", "full"]
+Packing = Literal["int8", "int4", "nf4", "nf4-single"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """What `fathom finetune` has beside TrainOptions. Every field is one of its options."""
+
+    method: Method = "lora"
+
+    # data: records are read one example a row, text in windows
+    val_data: str | None = None  # None: a part of the data, val_fraction of it
+    context_length: int | None = None  # tokens of a row; None: as many as the model reads, at most 1,024, of text 256
+    mask_prompt: bool = True  # only answers are learned; False: all of each record
+    pack: bool = False  # short examples share a row; none sees another
+    epochs: float | None = None  # how often the data are seen; None: --max-iters decides, else 3 times
+
+    # the adapter
+    rank: int = 8
+    alpha: float | None = None  # None: 2 * rank
+    dropout: float = 0.0  # of the adapter's input
+    target: tuple[str, ...] = ("all-linear",)  # layers by name or pattern
+    ranks: tuple[str, ...] = ()  # other ranks for some layers, as PATTERN:RANK
+    init: Literal["default", "pissa"] = "default"
+    rslora: bool = False
+    lora_plus: float | None = None  # b learns so many times faster than a (Hayou et al. 2024)
+
+    # the base
+    quantize: Packing | None = None  # None: nf4 for qlora
+
+    def __post_init__(self) -> None:
+        for problem in finetune_problems(self):
+            raise FathomError(problem)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter is trained, and not all weights."""
+        return self.method != "full"
+
+    @property
+    def packing(self) -> str | None:
+        """How the frozen matrices are packed; None: they are floats."""
+        return "nf4" if self.method == "qlora" and self.quantize is None else self.quantize
+
+    def adapter(self) -> LoraOptions:
+        """The fields that make up the adapter."""
+        return LoraOptions(
+            rank=self.rank,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            targets=self.target,
+            rslora=self.rslora,
+            dora=self.method == "dora",
+            init=self.init,
+            ranks=tuple(rank_of(pair) for pair in self.ranks),
+        )
+
+
+OF_ADAPTERS = ("rank", "alpha", "dropout", "target", "ranks", "init", "rslora", "lora_plus")
+
+
+def finetune_problems(options: FinetuneOptions) -> list[str]:
+    """What is wrong with these options, each one line: found, expected, what to do."""
+    problems = []
+    if options.method == "full":
+        defaults = {field.name: field.default for field in fields(FinetuneOptions)}
+        given = [name for name in OF_ADAPTERS if getattr(options, name) != defaults[name]]
+        problems += [
+            f"{name} was given, and method full trains all weights without an adapter; leave it out" for name in given
+        ]
+    elif options.lora_plus is not None and not options.lora_plus > 0:
+        problems.append(f"lora_plus={options.lora_plus}; it must be above 0, such as 16")
+    if options.quantize is not None and options.method in ("full", "lora"):
+        other = "qlora" if options.method == "lora" else "qlora, which trains an adapter on packed weights"
+        problems.append(f"quantize={options.quantize} with method {options.method}; use method {other}")
+    if options.epochs is not None and not 0 < options.epochs < 1e6:
+        problems.append(f"epochs={options.epochs}; it must be above 0")
+    if options.context_length is not None and options.context_length < 1:
+        problems.append(f"context_length={options.context_length}; it must be at least 1")
+    return problems
+
+
+def rank_of(pair: str) -> tuple[str, int]:
+    """`mlp.*:4` as a pattern and its rank."""
+    pattern, _, rank = pair.rpartition(":")
+    if not pattern or not rank.isdigit():
+        raise FathomError(f"ranks={pair!r}; expected PATTERN:RANK, such as mlp.*:4")
+    return pattern, int(rank)
+
+
+SET_BY_BASE = ("tokenizer", "init")  # of TrainOptions: they come from the base model
+FAST, WIDTH, POWER, SLOWER = 1e-3, 768, 0.775, 10.0
+
+
+def learning_rate(method: str, d_model: int) -> float:
+    """A good first try: narrow models learn faster, and all weights together slower than an adapter, by ten times.
+
+    The exponent and the factor are those of Schulman et al. 2025, "LoRA Without Regret", measured on LLaMA models.
+    """
+    rate = FAST * (WIDTH / d_model) ** POWER
+    return float(f"{rate / SLOWER if method == 'full' else rate:.1g}")
+
+
+Schedule = Literal["constant", "linear", "cosine", "wsd"]
+Init = Literal["scaled", "zero-output"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a model is trained. Every field is `--train.NAME` on the command line and a line under `train:` in YAML."""
+
+    # data
+    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
+    tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
+    val_fraction: float = 0.1  # the end of the text, never trained on
+    seed: int = 1337  # weights, order of the data, dropout
+
+    # how long, in steps (one step is one update of the weights)
+    max_iters: int = 2000
+    max_minutes: float | None = None  # stop earlier when this much time has passed
+    batch_size: int = 12  # sequences per step, over all devices
+    micro_batch_size: int | None = None  # sequences per forward pass; None: the whole batch at once
+    init: Init = "scaled"  # zero-output: every block begins as the identity
+
+    # optimizer
+    optimizer: str = "adamw"  # of the matrices, one of optimizers.NAMES
+    learning_rate: float = 1e-3  # AdamW's: all parameters, or those that are not Muon's
+    weight_decay: float = 0.1  # of matrices; norms, biases and embeddings are not decayed
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    muon_learning_rate: float = 0.02
+    muon_weight_decay: float = 0.0
+    momentum: float = 0.95  # Muon's
+    clip: float | None = 1.0  # largest norm of the gradient
+
+    # learning rate over time, as a fraction of its peak
+    schedule: Schedule = "cosine"
+    warmup_steps: int | None = None  # None: a sixth of all steps, at most 100
+    decay_fraction: float = 0.2  # wsd: the last part of all steps, in which the rate falls
+    final_fraction: float = 0.1  # where linear, cosine and wsd end
+
+    # evaluations, samples, checkpoints
+    eval_interval: int = 250
+    eval_windows: int | None = 200  # validation windows per evaluation; None: all
+    sample_interval: int | None = None
+    sample_prompt: str = ""
+    sample_tokens: int = 200
+    checkpoint_interval: int | None = None  # None: with every evaluation
+    keep: int = 2  # newest checkpoints that are kept
+    tensorboard: bool = False
+
+    # machine
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    compile: Compile = "auto"
+    checkpoint_blocks: bool = False  # keep only the input of each block, and compute the rest again for the gradient
+
+    def __post_init__(self) -> None:
+        for problem in train_problems(self):
+            raise FathomError(problem)
+
+    @property
+    def warmup(self) -> int:
+        """Steps over which the learning rate rises."""
+        return min(100, self.max_iters // 6) if self.warmup_steps is None else self.warmup_steps
+
+
+def train_problems(options: TrainOptions) -> list[str]:
+    """What is wrong with these options, each one line: found, expected, what to do."""
+    return _ranges(options) or _choices(options) + _contradictions(options)
+
+
+ONE_OR_MORE = ("max_iters", "batch_size", "micro_batch_size", "eval_interval", "eval_windows", "sample_interval",
+               "sample_tokens", "checkpoint_interval")  # fmt: skip
+AT_LEAST = dict.fromkeys(("seed", "weight_decay", "muon_weight_decay", "warmup_steps"), 0) | {"keep": 2}
+AT_LEAST |= dict.fromkeys(ONE_OR_MORE, 1)
+ABOVE_ZERO = ("max_minutes", "learning_rate", "muon_learning_rate", "eps", "clip")
+FRACTIONS = ("decay_fraction", "final_fraction")
+BELOW_ONE = ("momentum",)
+
+
+def _ranges(options: TrainOptions) -> list[str]:
+    given: dict[str, Any] = {name: value for name, value in vars(options).items() if value is not None}
+    problems = [f"{n}={v}; it must be a finite number" for n, v in given.items() if _wild(v)]
+    problems += [f"{n}={given[n]}; it must be at least {low}" for n, low in AT_LEAST.items() if given.get(n, low) < low]
+    problems += [f"{n}={given[n]}; it must be above 0" for n in ABOVE_ZERO if given.get(n, 1) <= 0]
+    problems += [f"{n}={given[n]}; it is a fraction from 0 to 1" for n in FRACTIONS if not 0 <= given[n] <= 1]
+    problems += [f"{n}={given[n]}; it must be from 0 to below 1" for n in BELOW_ONE if not 0 <= given[n] < 1]
+    if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):
+        problems.append(f"betas={options.betas}; expected two numbers from 0 to below 1, as in 0.9,0.99")
+    if options.seed >= 2**63:
+        problems.append(f"seed={options.seed}; it must be below 2^63")
+    if not 0 < options.val_fraction < 1:
+        problems.append(f"val_fraction={options.val_fraction}; it must be above 0 and below 1, such as 0.1")
+    return problems
+
+
+def _wild(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _choices(options: TrainOptions) -> list[str]:
+    hints = {name: get_args(hint) for name, hint in get_type_hints(TrainOptions).items()}
+    choices = {name: known for name, known in hints.items() if known and isinstance(known[0], str)}  # Literals of words
+    problems = []
+    for name, known in {**choices, "optimizer": OPTIMIZERS}.items():
+        value = getattr(options, name)
+        if value not in known:
+            problems.append(f"{name}={value!r}{near(str(value), known, then='choose')} one of {', '.join(known)}")
+    return problems
+
+
+def _contradictions(options: TrainOptions) -> list[str]:
+    problems, steps, micro = [], options.max_iters, options.micro_batch_size
+    if micro is not None and options.batch_size % micro:
+        problems.append(f"batch_size={options.batch_size} is not a multiple of micro_batch_size={micro}; change one")
+    if options.warmup > steps:
+        problems.append(f"warmup_steps={options.warmup} is more than max_iters={steps}; shorten it or train longer")
+    if options.schedule == "wsd" and options.warmup + options.decay_fraction * steps > steps:
+        problems.append(
+            f"warmup_steps={options.warmup} and decay_fraction={options.decay_fraction} leave no room in "
+            f"max_iters={steps}; shorten one"
+        )
+    return problems

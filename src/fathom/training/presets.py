@@ -1,0 +1,155 @@
+"""Recipes of training as values: a model that lacks only its vocabulary, and how to train it.
+
+Precedence: defaults < preset < YAML < the call. A recipe printed as YAML is what `-c` reads back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fathom.errors import FathomError, near
+from fathom.fields import build
+from fathom.formats.config_file import read_config
+from fathom.model.config import ModelConfig
+from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES, rung_fields
+from fathom.training.options import TrainOptions
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Declared fields of ModelConfig (vocab_size may be left to the tokenizer) and of TrainOptions."""
+
+    description: str = ""
+    model: Values = field(default_factory=dict)
+    train: Values = field(default_factory=dict)
+
+    def changed(self, model: Values, train: Values) -> "Recipe":
+        """The recipe with some fields replaced."""
+        return Recipe(self.description, {**self.model, **model}, {**self.train, **train})
+
+    def options(self, where: str = "train") -> TrainOptions:
+        return build(TrainOptions, self.train, where)
+
+    def config(self, vocab_size: int, where: str = "model") -> ModelConfig:
+        """The model's config; a vocab_size of the recipe's own must hold the tokenizer's."""
+        config = build(ModelConfig, {"vocab_size": vocab_size, **self.model}, where)
+        if config.vocab_size < vocab_size:
+            raise FathomError(
+                f"{where}: vocab_size={config.vocab_size} does not hold the tokenizer's {vocab_size} tokens; "
+                "leave it out or make it larger"
+            )
+        config.resolved()
+        return config
+
+    def sections(self) -> dict[str, Any]:
+        """What `-c` reads back."""
+        return {"model": dict(self.model), "train": dict(self.train)}
+
+
+def read(path: Path, base: Recipe) -> Recipe:
+    """`base` with the `model:` and `train:` sections of a YAML file."""
+    values = read_config(path)
+    if unknown := set(values) - {"model", "train"}:
+        word = sorted(map(str, unknown))[0]
+        raise FathomError(
+            f"{path}: unknown section {word!r}{near(word, ('model', 'train'), then='sections')} are model and train"
+        )
+    sections = [values.get(name) or {} for name in ("model", "train")]
+    if not all(isinstance(section, dict) for section in sections):
+        raise FathomError(f"{path}: model: and train: must hold fields with values")
+    return base.changed(*sections)
+
+
+# Presets of `fathom train`. Fields that a preset leaves out have the defaults of ModelConfig and TrainOptions.
+
+# The strongest small recipe: Muon for the matrices (Jordan 2024), rotary positions, normalised queries and keys,
+# squared ReLU (So et al. 2021), blocks that begin as the identity, and a learning rate that falls linearly to 0.
+
+STRONG_MODEL: dict[str, Any] = {"position": "rope", "norm": "rms", "qk_norm": True, "mlp": "relu2"}
+STRONG_TRAIN: dict[str, Any] = {
+    "optimizer": "muon",
+    "init": "zero-output",
+    "schedule": "linear",
+    "final_fraction": 0.0,
+    "learning_rate": 0.03,
+    "betas": [0.9, 0.95],
+    "muon_learning_rate": 0.03,
+    "momentum": 0.9,
+}
+
+SHAKESPEARE_CPU = Recipe(
+    "0.8M parameters, context 64: learns to write in a minute or two on two CPU cores",
+    {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | STRONG_MODEL,
+    {"batch_size": 24, "max_iters": 1000, "eval_interval": 100, "sample_interval": 250} | STRONG_TRAIN,
+)
+
+DEFAULT = "shakespeare-cpu"
+
+PRESETS = {
+    "shakespeare-cpu": SHAKESPEARE_CPU,
+    "demo": Recipe(
+        "shakespeare-cpu on the embedded text, for about a minute",
+        SHAKESPEARE_CPU.model,
+        {**SHAKESPEARE_CPU.train, "max_iters": 700, "sample_interval": 175},
+    ),
+    "shakespeare": Recipe(
+        "10.7M parameters, 6 layers of width 384, context 256: for a GPU, minutes",
+        {"d_model": 384, "n_layer": 6, "n_head": 6, "context_length": 256, "dropout": 0.2} | STRONG_MODEL,
+        {"batch_size": 64, "max_iters": 2500, "eval_interval": 100, "sample_interval": 500}
+        | STRONG_TRAIN
+        | {"learning_rate": 0.01},
+    ),
+    "gpt2": Recipe(
+        "124M parameters, the smallest GPT-2, with a BPE learned from the text: for a GPU and days",
+        {"d_model": 768, "n_layer": 12, "n_head": 12, "context_length": 1024, "vocab_size": 50257}
+        | GPT2_CHOICES
+        | {"tie_embeddings": True},
+        {
+            "tokenizer": "bpe:50257",
+            "batch_size": 480,
+            "micro_batch_size": 16,
+            "max_iters": 19000,
+            "learning_rate": 6e-4,
+            "betas": [0.9, 0.95],
+            "warmup_steps": 700,
+            "eval_interval": 500,
+        },
+    ),
+    "gpt-cpu": Recipe(
+        "the plain GPT of the same size as shakespeare-cpu: learned positions, LayerNorm, GELU, AdamW",
+        {"d_model": 128, "n_layer": 4, "n_head": 4, "context_length": 64} | GPT2_CHOICES,
+        {"batch_size": 12, "max_iters": 2000, "warmup_steps": 100},
+    ),
+    "llama-tiny": Recipe(
+        "1.1M parameters in LLaMA's form: RoPE, RMSNorm, SwiGLU, grouped queries, byte-level BPE of 1,024 tokens",
+        {"d_model": 128, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "context_length": 128} | LLAMA_CHOICES,
+        {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100}
+        | {"sample_interval": 250},
+    ),
+}
+
+# The rungs of the ladder, each trained as all of them are, so that they can be compared.
+RUNG_SIZES: dict[str, Any] = {"context_length": 64, "d_model": 64}
+RUNG_TRAIN: dict[str, Any] = {
+    "batch_size": 16,
+    "optimizer": "muon",
+    "learning_rate": 2e-2,
+    "muon_learning_rate": 0.04,
+    "schedule": "linear",
+    "final_fraction": 0.0,
+    "compile": "off",  # each model trains for seconds
+}
+PRESETS |= {
+    f"rung-{key}": Recipe(f"the ladder's rung {key}", RUNG_SIZES | fields, RUNG_TRAIN | {"max_iters": 1000})
+    for key, fields in rung_fields().items()
+}
+
+
+def find(name: str) -> Recipe:
+    """The preset of that name, or one line with near matches."""
+    if name not in PRESETS:
+        raise FathomError(f"no preset {name!r}{near(name, PRESETS, then='there')} are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,281 @@
+"""The folder of a run: its settings, its data, what it measured, and its checkpoints.
+
+    config.yaml  tokenizer.json  data/  facts.json  metrics.jsonl  loss.png  loss.svg  checkpoints/  adapter/
+
+A checkpoint of a run with an adapter holds it twice: `trained.safetensors` to resume from, to the bit, and as the two
+files of a PEFT folder. A new folder is filled beside its place and renamed into it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fathom.adapters import lora, peft
+from fathom.adapters.peft_config import CONFIG as ADAPTER
+from fathom.adapters.peft_tensors import WEIGHTS as ADAPTER_WEIGHTS
+from fathom.data.batches import Batch, Batches, eval_windows
+from fathom.data.corpus import resolve
+from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows
+from fathom.data.token_file import open_tokens
+from fathom.errors import FathomError
+from fathom.fields import build, plain
+from fathom.files import atomic_write, replacing_folder
+from fathom.formats import checkpoint
+from fathom.formats.checkpoint import Content
+from fathom.formats.config_file import CONFIG, read_config, write_config
+from fathom.formats.detect import open_model
+from fathom.formats.run import WEIGHTS, best_step, set_weights, write_weights
+from fathom.formats.safetensors_file import read_tensors, write_tensors
+from fathom.machine import pick_device
+from fathom.model.config import ModelConfig
+from fathom.model.transformer import Transformer
+from fathom.tokenizer import load as tokenizers
+from fathom.tokenizer.protocol import TokenArray, Tokenizer
+from fathom.training import loop
+from fathom.training.data import DataSummary, FinetuneDataSummary, prepare_text, read_chunks
+from fathom.training.events import Report
+from fathom.training.options import FinetuneOptions, TrainOptions
+from fathom.training.presets import Recipe
+from fathom.training.session import Session
+
+DATA_SUMMARY, METRICS, CHECKPOINTS = "facts.json", "metrics.jsonl", "checkpoints"
+TRAINED, BEST = "trained.safetensors", "adapter"
+OPENING = 8  # tokens that a sample continues where no question comes before an answer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that trains a model from random weights."""
+
+    folder: Path
+    config: ModelConfig
+    options: TrainOptions
+    tokenizer: Tokenizer
+    data: DataSummary
+    verb: ClassVar[str] = "train"  # of the command line
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+    def tokens(self, part: str) -> TokenArray:
+        """The token ids of "train" or "val", memory-mapped."""
+        return open_tokens(self.folder / "data" / f"{part}.npy", self.tokenizer.vocab_size)
+
+    def settings(self) -> dict[str, Any]:
+        """What config.yaml holds."""
+        return recipe_of(self.config, self.options).sections()
+
+    def start(self) -> Session:
+        """A session at step 0."""
+        return Session.start(self.config, self.options)
+
+    def batches(self) -> loop.Batches:
+        """The training batch of every step."""
+        return Batches(self.tokens("train"), self.config.context_length, self.options.batch_size, self.options.seed)
+
+    def validation(self) -> Sequence[Tensor | Batch]:
+        """What the validation loss is measured on."""
+        return list(eval_windows(self.tokens("val"), self.config.context_length, self.options.eval_windows))
+
+    def prompt(self) -> str | list[int]:
+        """What samples continue."""
+        return self.options.sample_prompt
+
+    def weight_files(self, model: Transformer) -> Mapping[str, Content]:
+        """The files of a checkpoint that hold what was learned."""
+        return {WEIGHTS: lambda path: write_weights(model, path)}
+
+    def load_weights(self, model: Transformer, folder: Path) -> None:
+        """Give the model what a checkpoint holds."""
+        set_weights(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+
+    def after_save(self) -> None:
+        """Called when a checkpoint is complete."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that is trained further, and the hash that recognises it."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class FinetuneRun(Run):
+    """A run that trains a model further, or an adapter on it. `config` is the base's."""
+
+    data: FinetuneDataSummary
+    base: Base
+    tuning: FinetuneOptions
+    verb: ClassVar[str] = "finetune"
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        return self.tuning.context_length or self.config.context_length
+
+    @property
+    def capacity(self) -> int | None:
+        """Tokens of a row that examples share; None: each example has its own."""
+        return self.length if self.tuning.pack else None
+
+    def examples(self, part: str) -> ExampleFile:
+        return ExampleFile(self.folder / "data" / part, self.tokenizer.vocab_size)
+
+    def settings(self) -> dict[str, Any]:
+        return {"base": plain(self.base), "finetune": plain(self.tuning), **super().settings()}
+
+    def start(self) -> Session:
+        return Session.tune(open_model(self.base.path), self.options, self.tuning)
+
+    def batches(self) -> loop.Batches:
+        size, seed = self.options.batch_size, self.options.seed
+        if self.data.records:
+            return ExampleBatches(self.examples("train"), size, seed, self.capacity)
+        return Batches(self.tokens("train"), self.length, size, seed)
+
+    def validation(self) -> Sequence[Tensor | Batch]:
+        count, size = self.options.eval_windows, self.options.micro_batch_size or self.options.batch_size
+        if self.data.records:
+            return list(eval_rows(self.examples("val"), count, size, self.capacity))
+        return list(eval_windows(self.tokens("val"), self.length, count, size))
+
+    def prompt(self) -> str | list[int]:
+        """sample_prompt, else the first validation question, or the first tokens of the text."""
+        if self.options.sample_prompt:
+            return self.options.sample_prompt
+        if not self.data.records:
+            return [int(token) for token in self.tokens("val")[:OPENING]]
+        first = self.examples("val")[0]
+        answer = int(first.trained.argmax())
+        return [int(token) for token in first.ids[: answer if answer > 1 else OPENING]]
+
+    def weight_files(self, model: Transformer) -> Mapping[str, Content]:
+        if not self.tuning.adapted:
+            return super().weight_files(model)
+        with TemporaryDirectory() as folder:
+            peft.save(model, folder, base=self.base.path)
+            files = {name: (Path(folder) / name).read_bytes() for name in (ADAPTER, ADAPTER_WEIGHTS)}
+        return {TRAINED: lambda path: write_tensors(path, lora.state_dict(model)), **files}
+
+    def load_weights(self, model: Transformer, folder: Path) -> None:
+        if not self.tuning.adapted:
+            super().load_weights(model, folder)
+            return
+        saved, adapter = read_tensors(folder / TRAINED), lora.state_dict(model)
+        if {name: x.shape for name, x in saved.items()} != {name: x.shape for name, x in adapter.items()}:
+            raise FathomError(f"{folder / TRAINED} is of another adapter than this run's; start a new run")
+        with torch.no_grad():
+            for name, tensor in adapter.items():
+                tensor.copy_(saved[name])
+
+    def after_save(self) -> None:
+        """Copy the adapter of the best checkpoint, or else of the newest, to the run's folder."""
+        if self.tuning.adapted:
+            step = (best_step(self.checkpoints) or [max(checkpoint.steps(self.checkpoints))])[0]
+            (self.folder / BEST).mkdir(exist_ok=True)
+            for name in (ADAPTER_WEIGHTS, ADAPTER):
+                data = (self.checkpoints / f"step-{step:08d}" / name).read_bytes()
+                with atomic_write(self.folder / BEST / name) as new:
+                    new.write_bytes(data)
+
+
+def recipe_of(config: ModelConfig, options: TrainOptions) -> Recipe:
+    """A model and how it is trained, with every field."""
+    return Recipe(model=plain(config), train=plain(options))
+
+
+def open_run(folder: Path) -> Run:
+    """The run of `fathom train` in a folder. FathomError where there is none or something in it is damaged."""
+    _, common = read_run(folder, Run.verb)
+    return Run(**common, data=read_summary(folder, DataSummary))
+
+
+def open_finetune_run(folder: Path) -> FinetuneRun:
+    """The run of `fathom finetune` in a folder. FathomError where there is none or something in it is damaged."""
+    values, common = read_run(folder, FinetuneRun.verb)
+    where = str(folder / CONFIG)
+    base = build(Base, values.get("base") or {}, f"{where}: base")
+    tuning = build(FinetuneOptions, values["finetune"], f"{where}: finetune")
+    return FinetuneRun(**common, data=read_summary(folder, FinetuneDataSummary), base=base, tuning=tuning)
+
+
+def read_run(folder: Path, verb: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.yaml holds, and the fields that every Run has. FathomError where it is not a run of this verb."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FathomError(f"{folder} holds no run: it has no {CONFIG}; start one: fathom {verb} --out-dir {folder}")
+    values = read_config(path)
+    actual = FinetuneRun.verb if "finetune" in values else Run.verb
+    if actual != verb:
+        resume = f"fathom {actual} --resume --out-dir {folder}"
+        raise FathomError(f"{folder} is a run of fathom {actual}, not of fathom {verb}; continue it: {resume}")
+    tokenizer = tokenizers.load(folder / tokenizers.FILE)
+    recipe = Recipe(model=values.get("model") or {}, train=values.get("train") or {})
+    config, options = recipe.config(tokenizer.vocab_size, f"{path}: model"), recipe.options(f"{path}: train")
+    return values, {"folder": folder, "config": config, "options": options, "tokenizer": tokenizer}
+
+
+S = TypeVar("S", bound=DataSummary)
+
+
+def read_summary(folder: Path, kind: type[S]) -> S:
+    path = folder / DATA_SUMMARY
+    try:
+        return build(kind, json.loads(path.read_text()), str(path))
+    except (OSError, ValueError) as error:
+        raise FathomError(f"{path} cannot be read: {error}; the run is incomplete, start a new one") from None
+
+
+def write_run(run: Run) -> None:
+    """Everything in the folder of a new run but its data."""
+    tokenizers.save(run.tokenizer, run.folder / tokenizers.FILE)
+    (run.folder / DATA_SUMMARY).write_text(json.dumps(asdict(run.data), indent=1))
+    write_config(run.folder / CONFIG, run.settings())
+
+
+@contextmanager
+def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> Iterator[Run]:
+    """A new run with its text tokenised, beside its place. It moves to `folder` when the block has succeeded.
+
+    FathomError, with nothing changed on disk, where that cannot be; an error in the block changes nothing either.
+    """
+    require_replaceable(folder, overwrite)
+    options = recipe.options()
+    pick_device(options.device)  # one that is not here is refused before anything is written
+    corpus = resolve(options.data)
+    with replacing_folder(folder) as new:
+        (new / "data").mkdir()
+        tokenizer = tokenizers.make(options.tokenizer, read_chunks(corpus, report))
+        config = recipe.config(tokenizer.vocab_size).resolved()
+        tokenizer.encode(options.sample_prompt)
+        length = config.context_length
+        data = prepare_text(new / "data", tokenizer, corpus, None, options.val_fraction, length, report)
+        run = Run(new, config, options, tokenizer, data)
+        write_run(run)
+        yield run
+
+
+def require_replaceable(folder: Path, overwrite: bool) -> None:
+    """FathomError unless a new run may take this place."""
+    if folder.exists() and not folder.is_dir():
+        raise FathomError(f"{folder} is a file; give --out-dir a folder that does not exist yet")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise FathomError(
+            f"{folder} exists; resume it with --resume, replace it with --overwrite, or choose another --out-dir"
+        )
+    if not (folder / CONFIG).is_file():
+        raise FathomError(
+            f"{folder} holds no run ({CONFIG} is missing), so it is not overwritten; choose another --out-dir"
+        )

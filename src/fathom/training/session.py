@@ -1,0 +1,115 @@
+"""A training session: a model, its optimizers and how far they have come.
+
+A run begins in this order: build -> adapters -> recompute -> compile -> optimizers. What is done to a model changes its
+modules or its parameters, so optimizers come last; what splits parameters over devices belongs right before them.
+"""
+
+import time
+
+import torch
+from torch import Tensor
+
+from fathom.adapters import lora
+from fathom.backend.training import recompute_blocks
+from fathom.data.batches import Batch
+from fathom.errors import FathomError
+from fathom.formats.load import read
+from fathom.formats.opened import Opened
+from fathom.machine import pick_device
+from fathom.model.config import ModelConfig
+from fathom.model.init import zero_outputs
+from fathom.model.transformer import Transformer
+from fathom.quant.schemes import scheme_named
+from fathom.training.batches import MicroBatches, micro_batches
+from fathom.training.optimizer import assign, build_optimizers
+from fathom.training.optimizers import optimizer_named
+from fathom.training.options import FinetuneOptions, TrainOptions
+from fathom.training.precision import choose, compile_blocks
+
+
+class Session:
+    """Everything that changes while a model learns. `seconds` and `tokens` count over all resumes."""
+
+    def __init__(self, model: Transformer, options: TrainOptions, device: torch.device, lora_plus: float = 1.0) -> None:
+        """model: with its adapters. Its norms, attention and MLPs may change to what trains fast in the precision.
+
+        lora_plus: b of an adapter learns so many times faster than a.
+        """
+        self.options, self.precision = options, choose(options, model.config, device)
+        self.model = model.to(device).train()
+        self.device = self.model.embed.weight.device
+        self.precision.use_fused_passes(self.model)
+        if options.checkpoint_blocks:
+            recompute_blocks(self.model)
+        self.compilation = compile_blocks(self.model, options, device)
+        self.groups = assign(self.model, options, lora_plus)
+        self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.validation_loss: float | None = None  # where it was measured at this very step
+        self.began = time.perf_counter()
+
+    @classmethod
+    def start(cls, config: ModelConfig, options: TrainOptions) -> "Session":
+        """A new model with random weights."""
+        device = pick_device(options.device)
+        return cls(new_model(config, options), options, device)
+
+    @classmethod
+    def tune(cls, base: Opened, options: TrainOptions, tuning: FinetuneOptions) -> "Session":
+        """A model that exists: all of it, or an adapter on frozen, perhaps packed weights."""
+        device = pick_device(options.device)
+        torch.manual_seed(options.seed)
+        model = base_model(base, options, tuning, device)
+        if tuning.adapted:
+            lora.add(model, tuning.adapter(), seed=options.seed)
+        return cls(model, options, device, tuning.lora_plus or 1.0)
+
+    def prepare(self, rows: Tensor | Batch) -> MicroBatches:
+        """The batch of a step, as windows (b, t + 1) or a Batch, as `update` takes it."""
+        return micro_batches(rows, self.options.micro_batch_size, self.device)
+
+    @property
+    def progress(self) -> float:
+        """The part of the run that is done, 0 to 1, by steps or by minutes, whichever comes first."""
+        minutes = self.options.max_minutes
+        return max(self.step / self.options.max_iters, self.seconds / (60 * minutes) if minutes else 0.0)
+
+    @property
+    def steps(self) -> int:
+        """Where the run will end, as estimated now."""
+        return self.step if self.finished else max(self.step + 1, round(self.step / self.progress))
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1
+
+    def due(self, interval: int) -> bool:
+        """Whether something that is done every `interval` steps, and at the end, is due."""
+        return self.step % interval == 0 or self.finished
+
+    def tick(self) -> float:
+        """Count the time that has passed; returns the seconds of the whole run."""
+        now = time.perf_counter()
+        self.seconds, self.began = self.seconds + now - self.began, now
+        return self.seconds
+
+
+def new_model(config: ModelConfig, options: TrainOptions) -> Transformer:
+    """A model whose weights follow from the seed."""
+    if options.init == "zero-output" and not config.residual:
+        raise FathomError("init='zero-output' without a residual stream can never learn; use init='scaled'")
+    torch.manual_seed(options.seed)
+    model = Transformer(config)
+    if options.init == "zero-output":
+        zero_outputs(model)
+    return model
+
+
+def base_model(base: Opened, options: TrainOptions, tuning: FinetuneOptions, device: torch.device) -> Transformer:
+    """The base in fp32 where all of it learns; else frozen, in the format it computes in, or packed."""
+    if not tuning.adapted:
+        return read(base, torch.float32, device).requires_grad_(True)
+    if not optimizer_named(options.optimizer).trains_adapters:
+        raise FathomError(f"optimizer={options.optimizer} trains whole matrices; use adamw, or --method full")
+    scheme = None if tuning.packing is None else scheme_named(tuning.packing)
+    return read(base, choose(options, base.config, device).dtype, device, scheme)

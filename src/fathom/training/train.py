@@ -1,0 +1,195 @@
+"""`fathom.train`: from a recipe to a run folder with a trained model in it, or from where a run stopped.
+
+The life of a run: its folder, a session, the preflight, the loop with its checkpoints, its plot and its result. Every
+number that is reported was measured here.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from fathom.errors import FathomError
+from fathom.fields import build
+from fathom.formats.config_file import CONFIG, write_config
+from fathom.generation.generate import generate
+from fathom.generation.options import GenerateOptions
+from fathom.machine import keep_freed_memory
+from fathom.report.plot import loss_curve, save
+from fathom.training import events
+from fathom.training.checkpoints import restore, save_checkpoint
+from fathom.training.events import Evaluated, Event, Metrics, Progress, Report, Sample, broadcast, loss_curves, silent
+from fathom.training.loop import fit
+from fathom.training.options import TrainOptions
+from fathom.training.preflight import preflight
+from fathom.training.presets import DEFAULT, Recipe, find
+from fathom.training.run import METRICS, FinetuneRun, Run, created, open_run
+from fathom.training.session import Session
+from fathom.training.signals import Stop, stop_on_signal
+
+R = TypeVar("R", bound=Run)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. Losses in nats per token; seconds count everything since step 1, saves and samples too."""
+
+    folder: Path
+    step: int
+    steps: int
+    loss: float | None
+    validation_loss: float | None
+    bits_per_character: float | None
+    bits_per_byte: float | None
+    tokens: int
+    seconds: float
+    exit_code: int  # 0 done, 130 or 143 stopped by Ctrl-C or SIGTERM
+
+
+def train(
+    recipe: str | Recipe = DEFAULT,
+    out_dir: str | Path | None = None,
+    *,
+    model: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    mode: str = "new",
+    report: Report = silent,
+) -> Result:
+    """Train a model in a run folder (default runs/NAME).
+
+    recipe: a preset's name or a Recipe; model, options: fields of ModelConfig and TrainOptions that replace its own.
+    mode: new (the folder must not exist), overwrite, or resume, where a preset's name is ignored and only how long and
+    how often may change. Raises FathomError, with nothing lost.
+    """
+    keep_freed_memory()
+    require_mode(mode)
+    name, chosen = (recipe, find(recipe)) if isinstance(recipe, str) else ("run", recipe)
+    folder = Path(out_dir or Path("runs") / name)
+    if mode == "resume":
+        declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options or {})
+        run = open_run(folder)
+        require_unchanged(folder, "model", declared.model, run.config)
+        run = with_options(run, declared.train)
+        return continue_run(run, resume(run, report), report)
+    with created(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report) as run:
+        if run.options.tensorboard:
+            events.require_tensorboard()
+        session = run.start()  # what it refuses is refused before the folder is in place
+    return continue_run(replace(run, folder=folder), session, report)
+
+
+def require_mode(mode: str) -> None:
+    if mode not in ("new", "overwrite", "resume"):
+        raise FathomError(f"mode is {mode!r}; choose one of new, overwrite, resume")
+
+
+def continue_run(run: Run, session: Session, report: Report) -> Result:
+    """Train from the session's step to the end of the run, or to a signal."""
+    batches, validation, finetuning = run.batches(), run.validation(), isinstance(run, FinetuneRun)
+    with stop_on_signal() as stop:
+        try:
+            with recording(run, session, report) as record:
+                if session.step == 0:
+                    for event in preflight(run, session, validation):
+                        record(event)
+                    if finetuning:
+                        record(Sample(0, write_sample(run, session)))
+                fit(session, batches, validation, record, lambda s: save_checkpoint(run, s, record), stop.is_requested)
+        finally:
+            save_plot(run)
+    if finetuning and session.finished:
+        report(Sample(session.step, write_sample(run, session)))
+    return result(run, session, stop)
+
+
+@contextmanager
+def recording(run: Run, session: Session, report: Report) -> Iterator[Report]:
+    """A listener that adds samples and bits to what the loop reports, and keeps the figures in the run folder."""
+    with ExitStack() as stack:
+        listeners: list[Report] = [stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))), report]
+        if run.options.tensorboard:
+            board = events.TensorBoard(run.folder / "tensorboard", session.step)
+            listeners.append(stack.enter_context(closing(board)))
+        send = broadcast(listeners)
+
+        def record(event: Event) -> None:
+            send(Evaluated(event.step, event.loss, event.seconds, **bits(run, event.loss))
+                 if isinstance(event, Evaluated) else event)  # fmt: skip
+            interval = run.options.sample_interval
+            if isinstance(event, Progress) and interval is not None and event.step % interval == 0:
+                send(Sample(event.step, write_sample(run, session)))
+
+        yield record
+
+
+def bits(run: Run, loss: float) -> dict[str, float]:
+    """Nats per token as bits per character and per byte: figures that models with different tokenizers share."""
+    total = loss / math.log(2) * run.data.n_val
+    return {"bits_per_character": total / run.data.val_characters, "bits_per_byte": total / run.data.val_bytes}
+
+
+def write_sample(run: Run, session: Session) -> str:
+    """A few lines by the model as it is now, from a random generator of their own: training is not changed by them."""
+    options = run.options
+    choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=0.8, seed=options.seed)
+    with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
+        (sample,) = generate(session.model, run.tokenizer, [run.prompt()], choices)
+    return sample.text
+
+
+def save_plot(run: Run) -> None:
+    """The loss so far, as loss.png and loss.svg."""
+    training, validation = loss_curves(run.folder / METRICS)
+    for kind in ("png", "svg"):
+        figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
+        save(figure, run.folder / f"loss.{kind}")
+
+
+def result(run: Run, session: Session, stop: Stop) -> Result:
+    """How it ended."""
+    training, validation = loss_curves(run.folder / METRICS)
+    last = validation[-1][1] if validation else None
+    return Result(
+        folder=run.folder,
+        step=session.step,
+        steps=run.options.max_iters,
+        loss=training[-1][1] if training else None,
+        validation_loss=last,
+        **({"bits_per_character": None, "bits_per_byte": None} if last is None else bits(run, last)),
+        tokens=session.tokens,
+        seconds=session.seconds,
+        exit_code=128 + stop.requested if stop.requested else 0,
+    )
+
+
+MAY_CHANGE = ("max_iters", "max_minutes", "eval_interval", "sample_interval", "sample_tokens", "sample_prompt", "keep",
+              "checkpoint_interval", "tensorboard", "device", "compile", "checkpoint_blocks")  # fmt: skip
+
+
+def with_options(run: R, declared: Mapping[str, Any]) -> R:
+    """The run with some of its TrainOptions changed; FathomError where they must not be."""
+    require_unchanged(run.folder, "train", declared, run.options)
+    return replace(run, options=build(TrainOptions, {**asdict(run.options), **declared}, "train"))
+
+
+def require_unchanged(folder: Path, section: str, declared: Mapping[str, Any], saved: Any) -> None:
+    """FathomError where a resuming call declares other values than the run in `folder` was created with."""
+    wanted = build(type(saved), {**asdict(saved), **declared}, section)
+    for name in (name.replace("-", "_") for name in declared):
+        if name not in MAY_CHANGE and getattr(wanted, name) != getattr(saved, name):
+            raise FathomError(
+                f"{folder} was created with {name}={getattr(saved, name)!r}, not {getattr(wanted, name)!r}; a resumed "
+                f"run keeps its choices: leave it out, or train in another --out-dir"
+            )
+
+
+def resume(run: Run, report: Report) -> Session:
+    """A session where the newest intact checkpoint of the run was saved."""
+    session = run.start()
+    write_config(run.folder / CONFIG, run.settings())  # the next resume keeps what was changed now
+    restore(run, session, report)
+    return session

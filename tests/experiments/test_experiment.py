@@ -1,0 +1,188 @@
+"""A ladder is fair, ends in time, and is whole whenever it ends."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fathom.data.batches import Batches, eval_windows
+from fathom.errors import FathomError
+from fathom.experiments import experiment
+from fathom.experiments.experiment import Cost, LadderProgress, climb, plan, resume
+from fathom.experiments.options import LadderOptions
+from fathom.experiments.result import LadderResult, read
+from fathom.experiments.rungs import IDEAS, rungs
+from fathom.formats.safetensors_file import read_tensors
+from fathom.model.transformer import Transformer
+from fathom.training.events import Event, Note, Prepared
+from tests.experiments.conftest import SMALL
+
+Climbed = tuple[LadderResult, Path, list[Event]]
+FEW = SMALL | {"rungs": ("bigram", "residual", "gqa")}
+
+
+def test_every_rung_is_trained_with_every_seed(climbed: Climbed) -> None:
+    result, _, _ = climbed
+    assert result.complete
+    assert [(run.seed, run.rung) for run in result.trained] == [(s, idea.key) for s in (1337, 1338) for idea in IDEAS]
+    assert {run.steps[-1] for run in result.trained} == {12} and all(len(run.steps) == 3 for run in result.trained)
+
+
+def test_all_rungs_see_the_same_data(words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    class Watched(Batches):
+        def at(self, step: int) -> torch.Tensor:
+            seen.append(super().at(step).numpy().tobytes())
+            return super().at(step)
+
+    monkeypatch.setattr(experiment, "Batches", Watched)
+    monkeypatch.setattr(experiment, "measure", lambda *_: Cost(1, 1))
+    climb(LadderOptions(data=str(words), **FEW), tmp_path / "run")
+    runs = [seen[i : i + 12] for i in range(0, len(seen), 12)]
+    assert len(runs) == 6
+    assert runs[0] == runs[1] == runs[2] != runs[3] == runs[4] == runs[5]
+    assert len(set(runs[0])) == 12
+
+
+def test_a_reported_loss_is_that_of_the_stored_model(climbed: Climbed) -> None:
+    """From the weights on disk, with nothing of the training room."""
+    result, folder, _ = climbed
+    val = np.load(folder / "data" / "val.npy")
+    windows = torch.cat(list(eval_windows(val, 8, result.options.eval_windows)))
+    for rung in result.ladder:
+        for run in result.runs(rung.key):
+            model = Transformer(rung.config)
+            model.load_state_dict(read_tensors(folder / run.folder / "model.safetensors"))
+            with torch.no_grad():
+                logits = model(windows[:, :-1]).flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, windows[:, 1:].flatten())
+            assert run.loss == pytest.approx(float(loss), abs=1e-5)
+
+
+def test_one_seed_writes_samples(climbed: Climbed) -> None:
+    result, _, _ = climbed
+    assert all((run.sample is not None) == (run.seed == 1337) for run in result.trained)
+    assert all(len(run.sample or "") > 50 for run in result.trained if run.seed == 1337)
+
+
+def test_progress_goes_up_to_its_end(climbed: Climbed) -> None:
+    said = [event for event in climbed[2] if isinstance(event, Prepared) and event.what == "planned seconds"]
+    assert [event.done for event in said] == sorted(event.done for event in said)
+    assert said[-1].done == said[-1].total
+    assert sum(isinstance(event, Note) for event in climbed[2]) == 24
+
+
+def test_stopped_and_resumed_equals_never_stopped(words: Path, tmp_path: Path) -> None:
+    class Tired:
+        calls = 0
+
+        def __call__(self) -> bool:
+            self.calls += 1
+            return self.calls > 12 * 3
+
+    options = LadderOptions(data=str(words), **FEW)
+    cut = climb(options, tmp_path / "cut", stop=Tired())
+    assert 0 < len(cut.trained) < 6 and not cut.complete
+    assert read(tmp_path / "cut") == cut
+    resumed, whole = resume(tmp_path / "cut", minutes=30), climb(options, tmp_path / "whole")
+
+    def outcome(result: LadderResult) -> list[tuple[Any, ...]]:
+        return [(run.rung, run.seed, run.losses, run.sample) for run in result.trained]
+
+    assert resumed.complete and outcome(resumed) == outcome(whole)
+
+
+def test_the_minutes_end_a_ladder(words: Path, tmp_path: Path) -> None:
+    start = experiment.REPORT_SECONDS / 60  # all of it is kept for the report
+    cut = climb(LadderOptions(data=str(words), **FEW | {"minutes": start}), tmp_path / "run")
+    assert cut.trained == () and read(tmp_path / "run") == cut
+
+
+def test_a_rung_that_diverges_is_left_out(words: Path, tmp_path: Path) -> None:
+    said: list[Event] = []
+    wild = LadderOptions(data=str(words), **FEW | {"learning_rate": 1e38, "seeds": 1})
+    result = climb(wild, tmp_path / "run", report=said.append)
+    assert len(result.trained) < 3 and read(tmp_path / "run") == result
+    assert any(isinstance(event, Note) and event.warning and "nothing was updated" in event.text for event in said)
+
+
+def test_the_plan_fits_the_minutes() -> None:
+    options = LadderOptions(seeds=3, minutes=5)
+    costs = {"a": Cost(step=0.01, evaluation=0.1), "b": Cost(step=0.03, evaluation=0.3)}
+    steps = plan(costs, options, seconds=280)
+    total = 3 * sum(cost.run(steps, options.evaluations) for cost in costs.values())
+    assert 0.8 * 280 < total <= experiment.SLACK * 280
+    with pytest.raises(FathomError, match=r"minutes=0.1 is too short for 2 rungs with 3 seeds.* give more minutes"):
+        plan(costs, replace(options, minutes=0.1), seconds=1)
+
+
+@pytest.mark.parametrize("one, all_of_them, chosen", [(1.0, 2.0, 1), (2.0, 1.0, 3)])
+def test_the_faster_number_of_threads(
+    one: float, all_of_them: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {1: one, 3: all_of_them}
+    monkeypatch.setattr(experiment, "measure", lambda *_: Cost(seconds[torch.get_num_threads()], 0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with experiment.fastest_threads(rungs(5)[-1], LadderOptions(), None, []) as threads:  # type: ignore[arg-type]
+            assert threads == torch.get_num_threads() == chosen
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_pace_counts_deep_rungs_for_more() -> None:
+    said: list[Event] = []
+    pace = LadderProgress(10.0, said.append)
+    for part, done in ((pace.part(2.0), 1.0), (pace.part(8.0), 0.5)):
+        part(done)
+    assert said == [Prepared("planned seconds", 2, 10), Prepared("planned seconds", 6, 10)]
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"rungs": ("atention",)}, "no rung 'atention'; did you mean attention"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"minutes": 0.0}, "minutes is 0"),
+        ({"minutes": float("nan")}, "minutes is nan"),
+        ({"steps": 0}, "max_iters=0"),
+        ({"d_model": 6}, "not a multiple of n_head"),
+        ({"data": "nowhere.txt"}, "nowhere.txt"),
+    ],
+)
+def test_wrong_calls_change_nothing(words: Path, tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(FathomError, match=says):
+        climb(LadderOptions(**{"data": str(words)} | FEW | wrong), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"steps": 1}', "{", '{"options": {"sed": 1}}'])
+def test_a_damaged_result_is_one_line(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "ladder.json").write_text(damage)
+    with pytest.raises(FathomError, match=r"ladder\.json"):
+        read(tmp_path)
+    with pytest.raises(FathomError, match="there is no ladder in"):
+        read(tmp_path / "none")
+
+
+def test_the_file_is_plain_json(climbed: Climbed) -> None:
+    result, folder, _ = climbed
+    values = json.loads((folder / "ladder.json").read_text(encoding="utf-8"))
+    assert values["trained"][3]["losses"][-1] == result.trained[3].loss
+    assert read(folder) == result
+
+
+def test_the_trained_bigram_becomes_the_counted_one(shared_data: Path, tmp_path: Path) -> None:
+    """With the settings of every ladder and fewer steps than a quick one has."""
+    options = LadderOptions(data=str(shared_data / "tinyshakespeare.txt"), rungs=("bigram",), seeds=1, steps=400)
+    result = climb(options, tmp_path / "run")
+    loss = result.loss("bigram")
+    assert loss and abs(loss.mean - result.references.bigram) < 0.02
+    assert result.references.bigram < result.references.unigram < result.references.uniform

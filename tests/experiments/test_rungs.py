@@ -1,0 +1,72 @@
+"""Each rung is the one below with exactly one declared field changed, and can be built, found and trained."""
+
+from dataclasses import fields
+from itertools import pairwise
+
+import pytest
+import torch
+
+from fathom.errors import FathomError
+from fathom.experiments.page import source
+from fathom.experiments.rungs import IDEAS, Rung, difference, find, rungs
+from fathom.model import presets
+from fathom.model.config import ModelConfig
+from fathom.model.cost import n_parameters
+from fathom.model.transformer import Transformer
+from fathom.training.presets import PRESETS
+
+LADDER = rungs(vocab_size=65)
+KEYS = [rung.key for rung in LADDER]
+
+
+@pytest.mark.parametrize("below, above", list(pairwise(LADDER)), ids=KEYS[1:])
+def test_one_field_at_a_time(below: Rung, above: Rung) -> None:
+    differ = [f.name for f in fields(ModelConfig) if getattr(below.config, f.name) != getattr(above.config, f.name)]
+    assert (
+        differ == list(presets.LADDER[above.key]) == list(difference(below.config, above.config)) and len(differ) == 1
+    )
+
+
+def test_the_order_of_the_ladder() -> None:
+    assert " ".join(KEYS) == "bigram attention positions heads mlp residual layernorm depth rmsnorm rope swiglu gqa"
+
+
+def test_from_a_bigram_to_llama() -> None:
+    bigram, gpt, llama = (LADDER[KEYS.index(key)].config for key in ("bigram", "depth", "gqa"))
+    assert bigram.n_layer == 0
+    assert (gpt.position, gpt.norm, gpt.mlp) == ("learned", "layer", "gelu") and gpt.n_layer > 1 and gpt.residual
+    assert (llama.position, llama.norm, llama.mlp) == ("rope", "rms", "swiglu")
+    assert llama.n_kv_head is not None and llama.n_kv_head < llama.n_head
+
+
+@pytest.mark.parametrize("rung", LADDER, ids=KEYS)
+def test_every_rung_is_a_model(rung: Rung) -> None:
+    model = Transformer(rung.config)
+    assert model(torch.zeros(2, 64, dtype=torch.long)).shape == (2, 64, 65)
+    assert sum(p.numel() for p in model.parameters()) == n_parameters(rung.config)
+
+
+def test_many_heads_and_swiglu_are_fair() -> None:
+    size = {rung.key: n_parameters(rung.config) for rung in LADDER}
+    assert size["heads"] == size["positions"]
+    assert abs(size["swiglu"] - size["rope"]) < 0.01 * size["rope"]
+
+
+@pytest.mark.parametrize("idea", IDEAS, ids=KEYS)
+def test_the_source_of_an_idea_is_there(idea: object) -> None:
+    assert source(idea.source).startswith(("def ", "class "))
+
+
+def test_find() -> None:
+    assert find([], LADDER) == LADDER
+    assert [rung.key for rung in find(["mlp", "bigram"], LADDER)] == ["bigram", "mlp"]
+    with pytest.raises(FathomError, match=r"no rung 'rop'; did you mean rope.* Rungs are bigram, attention"):
+        find(["rop"], LADDER)
+
+
+def test_every_rung_is_a_preset() -> None:
+    made = PRESETS
+    for rung in LADDER:
+        recipe = made[f"rung-{rung.key}"]
+        assert recipe.config(65) == rung.config
+        recipe.options()
