@@ -9,7 +9,8 @@ from fathom.adapters import lora, peft
 from fathom.adapters.options import LoraOptions
 from fathom.formats.huggingface import write_huggingface
 from fathom.model.transformer import Transformer
-from tests.architectures import GPT, LLAMA, model_of
+from fathom.quant.model import quantize_model
+from tests.architectures import ARCHITECTURES, GPT, LLAMA, model_of
 
 CONFIGS = {"gpt2": replace(GPT, n_layer=2, n_head=5), "llama": replace(LLAMA, n_layer=2, n_head=4, head_dim=6)}
 
@@ -34,3 +35,10 @@ def adapter_folder(folder: Path, model: Transformer, options: LoraOptions, base:
     """The adapter alone, saved."""
     peft.save(adapted(model, options), folder, base=base)
     return folder
+
+
+def small(name: str, packed: str | None = None) -> Transformer:
+    model = model_of(ARCHITECTURES[name], std=0.2)
+    if packed:
+        quantize_model(model, packed)
+    return model

@@ -18,6 +18,7 @@ from fathom.model.swap import parts, swap
 from fathom.model.transformer import Block, Transformer
 from fathom.native import kernels
 from fathom.native.build import compiler
+from tests.backend.parts import Sharper, Shifted
 
 SMALL: dict[str, Any] = {"vocab_size": 50, "n_layer": 2, "n_head": 2, "d_model": 32, "d_ff": 48, "context_length": 16}
 CONFIGS = {
@@ -90,16 +91,6 @@ def test_in_fp32_nothing_changes() -> None:
 class Doubled(GeluMLP):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
-
-
-class Shifted(RMSNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + 1
-
-
-class Sharper(Attention):
-    def forward(self, x: Tensor, *rest: Any) -> Tensor:
-        return super().forward(2 * x, *rest)
 
 
 def mine(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:

@@ -30,6 +30,7 @@ from fathom.model.swap import swap
 from fathom.model.transformer import Add, Block, Transformer
 from fathom.native.build import library
 from fathom.tokenizer.characters import ByteTokenizer
+from tests.backend.parts import Sharper, Shifted
 
 CONFIG = ModelConfig(vocab_size=256, context_length=32, d_model=32, n_layer=2, n_head=4, n_kv_head=2, norm="rms",
                      mlp="swiglu", position="rope")  # fmt: skip
@@ -39,16 +40,6 @@ IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
 class Doubled(SwigluMLP):
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
-
-
-class Shifted(RMSNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + 1
-
-
-class Sharper(Attention):
-    def forward(self, x: Tensor, *rest: Any) -> Tensor:
-        return super().forward(2 * x, *rest)
 
 
 class Half(Block):

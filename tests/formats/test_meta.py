@@ -12,21 +12,32 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.families.llama import FAMILY
 from fathom.families.values import Values
-from fathom.formats.convert import plan, read_ours
-from fathom.formats.meta import join_shards, open_meta, write_meta
+from fathom.formats.convert import plan
+from fathom.formats.meta import join_shards, open_meta
 from fathom.formats.opened import Opened, Stored
 from fathom.model.config import ModelConfig, RopeScaling
-from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
+from fathom.model.presets import LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.transformer import Transformer
-from tests.formats.meta_files import cut, hidden, metas, publish
+from tests.formats.meta_files import (
+    LLAMA3_70B,
+    LLAMA31_70B,
+    LLAMA32_1B,
+    ROOM,
+    SEVEN,
+    SEVENTY,
+    THIRTEEN,
+    THREE,
+    cut,
+    drawn,
+    hidden,
+    metas,
+    params,
+    publish,
+    published,
+    read,
+)
 from tests.formats.reference import reference, to_ours
-from tests.mutants import survive
 
-SIZES = {"vocab_size": 48, "context_length": 4096, "n_layer": 2}
-SEVEN = replace(LLAMA2_7B, **SIZES, d_model=24, n_head=4, d_ff=20)
-THIRTEEN = replace(SEVEN, d_model=36, n_head=6, d_ff=44)
-SEVENTY = replace(SEVEN, d_model=96, n_head=16, n_kv_head=8, d_ff=56)
-THREE = replace(SEVENTY, context_length=8192, rope_theta=500_000.0)
 RELEASES = {
     "7B": (SEVEN, 1, False),
     "13B": (THIRTEEN, 2, False),
@@ -35,33 +46,6 @@ RELEASES = {
     "Llama 3 70B": (THREE, 8, True),
     "Llama 3 8B": (replace(THREE, n_layer=1), 1, True),
 }
-ROOM = torch.arange(3.0)  # rope.freqs, which LLaMA 1 and 2 carry along
-
-
-def params(config: ModelConfig, **changes: Any) -> dict[str, Any]:
-    """params.json of LLaMA 2, or of Llama 3."""
-    said = {"dim": config.d_model, "multiple_of": 4, "n_heads": config.n_head, "n_layers": config.n_layer}
-    said |= {"n_kv_heads": config.n_kv_head} if config.n_kv_head else {}
-    said |= {"rope_theta": config.rope_theta} if config.rope_theta != 10_000 else {}
-    return {**said, "norm_eps": config.norm_eps, "vocab_size": -1, **changes}
-
-
-def drawn(config: ModelConfig) -> torch.nn.Module:
-    """A model of the reference library in which no weight is at a value that hides a mistake."""
-    model = reference(config)
-    with torch.no_grad():
-        for tensor in model.parameters():
-            tensor.normal_(std=0.3).add_(1.0 if tensor.dim() == 1 else 0.0)
-    return model
-
-
-def published(folder: Path, config: ModelConfig, count: int = 1, by_rows: bool = False, **changes: Any) -> Path:
-    state = metas(drawn(config).state_dict(), config.n_head, config.resolved().n_kv_head)
-    return publish(folder, cut({**state, "rope.freqs": ROOM}, count, by_rows), params(config, **changes))
-
-
-def read(opened: Opened) -> dict[str, Tensor]:
-    return dict(read_ours(opened))
 
 
 @pytest.mark.parametrize("config, count, by_rows", RELEASES.values(), ids=RELEASES)
@@ -111,21 +95,6 @@ def test_shards_whose_tensors_share_one_storage(tmp_path: Path) -> None:
 LLAMA2 = {"multiple_of": 256, "norm_eps": 1e-05, "vocab_size": -1}
 GROUPED = {"multiple_of": 4096, "ffn_dim_multiplier": 1.3, "n_heads": 64, "n_kv_heads": 8, "n_layers": 80, "dim": 8192}
 SCALED = {"rope_theta": 500_000.0, "use_scaled_rope": True, "vocab_size": 128256, "norm_eps": 1e-5}
-LLAMA3_70B = replace(LLAMA2_70B, vocab_size=128256, context_length=8192, rope_theta=500_000.0)
-LLAMA31_70B = replace(
-    LLAMA3_70B,
-    context_length=131072,
-    rope_scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192),
-)
-LLAMA32_1B = replace(
-    LLAMA31_70B,
-    d_model=2048,
-    n_layer=16,
-    n_head=32,
-    d_ff=8192,
-    tie_embeddings=True,
-    rope_scaling=RopeScaling(kind="llama3", factor=32.0, original_context_length=8192),
-)
 REAL: dict[str, tuple[dict[str, Any], int, ModelConfig]] = {
     "7B": ({"dim": 4096, "n_heads": 32, "n_layers": 32, **LLAMA2}, 1, LLAMA2_7B),
     "13B": ({"dim": 5120, "n_heads": 40, "n_layers": 40, **LLAMA2}, 2, LLAMA2_13B),
@@ -297,106 +266,3 @@ def test_what_is_wrong_is_named(tmp_path: Path, fault: Any, says: str) -> None:
     with pytest.raises(FathomError, match=says) as raised:
         plan(open_meta(tmp_path))
     assert str(tmp_path) in str(raised.value)
-
-
-WRITTEN = [
-    SEVEN,
-    SEVENTY,
-    replace(THREE, tie_embeddings=True, context_length=100),
-    replace(SEVEN, context_length=512, d_ff=200, norm_eps=1e-6),
-    replace(LLAMA31_70B, **SIZES | {"context_length": 131072}, d_model=96, n_head=16, d_ff=56),
-    replace(LLAMA32_1B, **SIZES | {"context_length": 131072}, d_model=96, n_head=16, d_ff=56),
-]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("config", WRITTEN)
-def test_what_we_write_comes_back(tmp_path: Path, config: ModelConfig, dtype: torch.dtype) -> None:
-    ours = {name: x.detach() for name, x in Transformer(config).to(dtype).state_dict().items()}
-    write_meta(tmp_path / "out", config, ours, None)
-    opened = open_meta(tmp_path / "out")
-    assert opened.config == config and opened.tokenizer() is None
-    back = read(opened)
-    assert all(torch.equal(back[name], x) and back[name].dtype == dtype for name, x in ours.items() if name in back)
-    assert back.keys() | {"unembed.weight"} == ours.keys()
-
-
-@pytest.mark.parametrize("config", WRITTEN)
-def test_metas_code_would_build_the_same(tmp_path: Path, config: ModelConfig) -> None:
-    """Torch loads every tensor that Meta's model asks for; params.json has no field that its ModelArgs would refuse."""
-    ours = Transformer(config).state_dict()
-    write_meta(tmp_path / "out", config, ours, None)
-    values = json.loads((tmp_path / "out" / "params.json").read_text())
-    assert hidden(**values) == config.d_ff
-    llama2 = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps"}
-    assert config.rope_theta != 10_000 or values.keys() <= llama2
-    state = torch.load(tmp_path / "out" / "consolidated.00.pth", weights_only=True)
-    assert torch.equal(state["output.weight"], ours["unembed.weight"])
-    assert torch.equal(state["layers.1.feed_forward.w3.weight"], ours["blocks.1.mlp.up.weight"])
-    size = (tmp_path / "out" / "consolidated.00.pth").stat().st_size
-    assert size < 1.2 * sum(x.nbytes for x in {x.data_ptr(): x for x in ours.values()}.values()) + 10_000
-
-
-def test_a_part_is_written_without_the_whole(tmp_path: Path) -> None:
-    ours = {name: torch.cat([x] * 50)[: len(x)] for name, x in Transformer(SEVEN).state_dict().items()}
-    write_meta(tmp_path / "out", SEVEN, ours, None)
-    assert (tmp_path / "out" / "consolidated.00.pth").stat().st_size < 2 * sum(x.nbytes for x in ours.values())
-
-
-@pytest.mark.parametrize("d_model", [1, 2, 24, 64, 4096, 5120, 8192])
-def test_the_width_comes_out_as_it_is(d_model: int) -> None:
-    for d_ff in [*range(1, 40), 172, 11008, 13824, 14336, 28672, 8 * d_model // 3, 4 * d_model]:
-        config = replace(SEVEN, d_model=d_model, n_head=1, head_dim=d_model, d_ff=max(d_ff, 1), position="none")
-        assert hidden(**FAMILY.write("meta", config)) == config.d_ff
-
-
-@pytest.mark.parametrize(
-    "config, says",
-    [
-        (replace(GPT2, n_layer=1), "no biases"),
-        (replace(SEVEN, position="learned"), "neither GPT-2 nor LLaMA"),
-        (replace(SEVEN, head_dim=10), "head_dim"),
-        (replace(SEVEN, bias=True), "no biases"),
-        (replace(SEVEN, qk_norm=True), "qk_norm"),
-        (replace(SEVEN, n_layer=0), "without layers"),
-        (replace(SEVEN, rope_scaling=RopeScaling(kind="linear", factor=2.0)), "linear"),
-        (replace(SEVEN, rope_scaling=RopeScaling(kind="llama3", factor=8.0)), "llama3"),
-    ],
-)
-def test_what_the_format_cannot_say_is_refused(tmp_path: Path, config: ModelConfig, says: str) -> None:
-    with pytest.raises(FathomError, match=says):
-        write_meta(tmp_path / "out", config, Transformer(config).state_dict(), None)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("x")
-    with pytest.raises(FathomError, match="not empty"):
-        write_meta(tmp_path, SEVEN, Transformer(SEVEN).state_dict(), None)
-    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
-
-
-@pytest.mark.parametrize("above", [False, True], ids=["beside", "one folder up"])
-def test_the_tokenizer_is_found(tmp_path: Path, shared_data: Path, above: bool) -> None:
-    config = replace(SEVEN, vocab_size=32000, n_layer=1)
-    published(tmp_path / "7B", config)
-    (tmp_path / ("." if above else "7B") / "tokenizer.model").write_bytes(
-        (shared_data / "llama2_tokenizer.model").read_bytes()
-    )
-    tokenizer = open_meta(tmp_path / "7B").tokenizer()
-    assert tokenizer is not None and tokenizer.vocab_size == 32000
-    model = Transformer(config)
-    write_meta(tmp_path / "out", config, model.state_dict(), tokenizer)
-    again = open_meta(tmp_path / "out").tokenizer()
-    assert again is not None and again.encode("Once upon") == tokenizer.encode("Once upon") and again.bos == 1
-
-
-def read_whole(path: Path) -> None:
-    read(open_meta(path.parent))
-
-
-@pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["params.json", "consolidated.01.pth"])
-def test_mutants(tmp_path: Path, name: str, count: int) -> None:
-    published(tmp_path, replace(THIRTEEN, n_layer=1), 2)
-    survive(read_whole, tmp_path / name, count)

@@ -24,6 +24,7 @@ from fathom.formats.fingerprint import fingerprint
 from fathom.formats.safetensors_file import write_tensors
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
+from fathom.quant.model import scheme_of
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def collect(model: Transformer, name: str, base: str) -> PeftAdapter:
         alphas={module: n for module, n in alphas.items() if n != alpha},
         targets=shortest_names(list(factors), list(targets)),
         base=base,
-        quantize=packing(model) or "",
+        quantize=scheme_of(model) or "",
     )
     return PeftAdapter(config, factors)
 
@@ -169,11 +170,6 @@ def to_factors(adapter: nn.Module) -> Factors:
 def own_weight(layer: Layer) -> Tensor:
     """The layer's matrix on the CPU in fp32."""
     return layer.weight.detach().float().cpu()
-
-
-def packing(model: Transformer) -> str | None:
-    """How the matrices of the blocks are packed."""
-    return next((part.scheme.name for part in model.modules() if isinstance(part, QuantLinear)), None)
 
 
 def alpha_of(factors: Factors, rslora: bool) -> float:

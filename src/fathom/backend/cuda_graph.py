@@ -111,7 +111,8 @@ class RecordedStep:
 
     def hidden(self, ids: Tensor, cache: StaticCache) -> Tensor:
         model = self.model()
-        assert model is not None
+        if model is None:
+            raise RuntimeError("the model of this recorded step no longer exists")
         return Transformer.hidden(model, ids, cache)
 
 

@@ -134,7 +134,8 @@ class NativeStep:
         )
         counts = (b, t, cache.length, cache.capacity, cache.store.dtype == torch.bfloat16)
         lib = library("step")
-        assert lib is not None, "steps exist only where native code runs"
+        if lib is None:
+            raise FathomError("native code was switched off after this model was prepared; load the model again")
         result = lib.step(self.model, Pass(*counts, *places), torch.get_num_threads())
         if result == UNSUPPORTED:
             raise FathomError("native code does not support a part of this model; set FATHOM_NATIVE=off")

@@ -56,7 +56,8 @@ class Place:
 def place(cell: str) -> Place:
     """`transformer.h.N.attn.c_attn.T[1/3]` parsed."""
     mark = CELL.fullmatch(cell)
-    assert mark is not None, cell
+    if mark is None:
+        raise ValueError(f"{cell!r} is no cell of a table of names; expected NAME, then .T, [1/3] or [pairs]")
     part, parts = int(mark["part"] or 1), int(mark["parts"] or 1)
     return Place(mark["name"], mark["T"] is not None, part, parts, mark["pairs"] is not None)
 

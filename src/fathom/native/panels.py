@@ -73,7 +73,8 @@ class Panels:
     def product(self, x: Tensor) -> Tensor:
         """x W^T + b: x (..., in), fp32 or bf16 -> (..., out) of the same format."""
         lib = library("panels")
-        assert lib is not None, "panels exist only where native code runs"
+        if lib is None:
+            raise FathomError("native code was switched off after this model was prepared; load the model again")
         out, width = self.shape
         rows = x.reshape(-1, width).contiguous()
         y = x.new_empty(len(rows), out)

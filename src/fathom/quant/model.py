@@ -23,6 +23,11 @@ def linears(model: nn.Module) -> list[str]:
     return [name for name, part in model.named_modules() if name.startswith(WHERE) and isinstance(part, nn.Linear)]
 
 
+def scheme_of(model: nn.Module) -> str | None:
+    """The name of the scheme that packs the model's matrices; None where none does."""
+    return next((part.scheme.name for part in model.modules() if isinstance(part, QuantLinear)), None)
+
+
 def pack_layer(model: nn.Module, name: str, weight: Tensor | Packed, bias: Tensor | None, scheme: Scheme) -> None:
     """Put these weights (out, in) in the place of the nn.Linear of this name, which may be on meta: floats that are to
     be packed, or what `scheme` packs them into.

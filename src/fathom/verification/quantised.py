@@ -13,14 +13,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fathom.adapters.peft import packing
 from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.data.batches import Batch
 from fathom.fields import plain
 from fathom.model.transformer import Transformer
 from fathom.native.panels import PACKED
 from fathom.quant.linear import QuantLinear
-from fathom.quant.model import Cost, cost, quantize_model
+from fathom.quant.model import Cost, cost, quantize_model, scheme_of
 from fathom.quant.schemes import SCHEMES, scheme_named
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.verification.evaluate import Evaluation, evaluate
@@ -92,7 +91,7 @@ def packed_copy(model: Transformer, scheme: str) -> Transformer:
 
 def as_generated(model: Transformer) -> Transformer:
     """A copy prepared for inference where native code computes with x in 8 bits; else the model itself."""
-    if packing(model) not in PACKED or not model.embed.weight.is_cpu:
+    if scheme_of(model) not in PACKED or not model.embed.weight.is_cpu:
         return model
     prepared = prepare_for_inference(shared_copy(model))
     return prepared if isinstance(prepared, InferenceModel) else model
