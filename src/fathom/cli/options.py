@@ -148,10 +148,11 @@ def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer 
 
 def describe_run(network: "Transformer", call: Mapping[str, Any]) -> str:
     """Device, dtype, packing and adapters of a model, as one line."""
-    from fathom.adapters import lora, peft
+    from fathom.adapters import lora
     from fathom.machine import describe
+    from fathom.quant.model import scheme_of
 
-    scheme = call["quantize"] or peft.packing(network)  # a QLoRA run is packed as it was trained
+    scheme = call["quantize"] or scheme_of(network)  # a QLoRA run is packed as it was trained
     packed = f", {scheme}" if scheme else ""
     packed += "".join(f", adapter {folder}" for folder in call["adapter"])
     packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
