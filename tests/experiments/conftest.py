@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fathom.experiments.experiment import climb
+from fathom.experiments.experiment import ladder
 from fathom.experiments.options import LadderOptions
 from fathom.experiments.result import LadderResult
 from fathom.training.events import Event
@@ -25,4 +25,4 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def climbed(words: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[LadderResult, Path, list[Event]]:
     """A complete ladder, its folder, and what was said while it was climbed."""
     folder, said = tmp_path_factory.mktemp("ladder") / "run", []
-    return climb(LadderOptions(data=str(words), **SMALL), folder, report=said.append), folder, said
+    return ladder(LadderOptions(data=str(words), **SMALL), folder, report=said.append), folder, said

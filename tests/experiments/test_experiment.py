@@ -12,7 +12,7 @@ import torch
 from fathom.data.batches import Batches, eval_windows
 from fathom.errors import FathomError
 from fathom.experiments import experiment
-from fathom.experiments.experiment import Cost, LadderProgress, climb, plan, resume
+from fathom.experiments.experiment import Cost, LadderProgress, ladder, plan, resume
 from fathom.experiments.options import LadderOptions
 from fathom.experiments.result import LadderResult, read
 from fathom.experiments.rungs import IDEAS, rungs
@@ -42,7 +42,7 @@ def test_all_rungs_see_the_same_data(words: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(experiment, "Batches", Watched)
     monkeypatch.setattr(experiment, "measure", lambda *_: Cost(1, 1))
-    climb(LadderOptions(data=str(words), **FEW), tmp_path / "run")
+    ladder(LadderOptions(data=str(words), **FEW), tmp_path / "run")
     runs = [seen[i : i + 12] for i in range(0, len(seen), 12)]
     assert len(runs) == 6
     assert runs[0] == runs[1] == runs[2] != runs[3] == runs[4] == runs[5]
@@ -86,10 +86,10 @@ def test_stopped_and_resumed_equals_never_stopped(words: Path, tmp_path: Path) -
             return self.calls > 12 * 3
 
     options = LadderOptions(data=str(words), **FEW)
-    cut = climb(options, tmp_path / "cut", stop=Tired())
+    cut = ladder(options, tmp_path / "cut", stop=Tired())
     assert 0 < len(cut.trained) < 6 and not cut.complete
     assert read(tmp_path / "cut") == cut
-    resumed, whole = resume(tmp_path / "cut", minutes=30), climb(options, tmp_path / "whole")
+    resumed, whole = resume(tmp_path / "cut", minutes=30), ladder(options, tmp_path / "whole")
 
     def outcome(result: LadderResult) -> list[tuple[Any, ...]]:
         return [(run.rung, run.seed, run.losses, run.sample) for run in result.trained]
@@ -99,14 +99,14 @@ def test_stopped_and_resumed_equals_never_stopped(words: Path, tmp_path: Path) -
 
 def test_the_minutes_end_a_ladder(words: Path, tmp_path: Path) -> None:
     start = experiment.REPORT_SECONDS / 60  # all of it is kept for the report
-    cut = climb(LadderOptions(data=str(words), **FEW | {"minutes": start}), tmp_path / "run")
+    cut = ladder(LadderOptions(data=str(words), **FEW | {"minutes": start}), tmp_path / "run")
     assert cut.trained == () and read(tmp_path / "run") == cut
 
 
 def test_a_rung_that_diverges_is_left_out(words: Path, tmp_path: Path) -> None:
     said: list[Event] = []
     wild = LadderOptions(data=str(words), **FEW | {"learning_rate": 1e38, "seeds": 1})
-    result = climb(wild, tmp_path / "run", report=said.append)
+    result = ladder(wild, tmp_path / "run", report=said.append)
     assert len(result.trained) < 3 and read(tmp_path / "run") == result
     assert any(isinstance(event, Note) and event.warning and "nothing was updated" in event.text for event in said)
 
@@ -159,7 +159,7 @@ def test_pace_counts_deep_rungs_for_more() -> None:
 )
 def test_wrong_calls_change_nothing(words: Path, tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(FathomError, match=says):
-        climb(LadderOptions(**{"data": str(words)} | FEW | wrong), tmp_path / "run")
+        ladder(LadderOptions(**{"data": str(words)} | FEW | wrong), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
@@ -182,7 +182,7 @@ def test_the_file_is_plain_json(climbed: Climbed) -> None:
 def test_the_trained_bigram_becomes_the_counted_one(shared_data: Path, tmp_path: Path) -> None:
     """With the settings of every ladder and fewer steps than a quick one has."""
     options = LadderOptions(data=str(shared_data / "tinyshakespeare.txt"), rungs=("bigram",), seeds=1, steps=400)
-    result = climb(options, tmp_path / "run")
+    result = ladder(options, tmp_path / "run")
     loss = result.loss("bigram")
     assert loss and abs(loss.mean - result.references.bigram) < 0.02
     assert result.references.bigram < result.references.unigram < result.references.uniform

@@ -49,7 +49,7 @@ def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, 
         if resume:
             result = experiment.resume(out_dir, options.minutes, report, stopped)
         else:
-            result = experiment.climb(options, out_dir, overwrite, report, stopped)
+            result = experiment.ladder(options, out_dir, overwrite, report, stopped)
     page = write_page(result, out_dir)
     click.echo(text(terminal(result)), err=as_json)
     click.echo("\n".join([*summary(result), f"report: {page}"]), err=True)

@@ -141,7 +141,7 @@ class Setup:
         return fastest_threads(top, options, self.batches(options, options.seed), self.validation)
 
 
-def climb(
+def ladder(
     options: LadderOptions, folder: Path, overwrite: bool = False, report: Report = silent, stop: Stop = never
 ) -> LadderResult:
     """Train every rung with every seed. Ends early, with the results so far, when `stop()` is true or time is up."""
