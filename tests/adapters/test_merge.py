@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import fathom
-from fathom.adapters.merge import merge_files
+from fathom.adapters.merge import merge
 from fathom.adapters.options import LoraOptions
 from fathom.cli.main import main
 from fathom.errors import FathomError
 from fathom.formats.detect import open_model
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.formats.load import load as load_model
 from fathom.tokenizer.characters import ByteTokenizer
 from tests.adapters.models import adapter_folder, base_folder
@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Files:
 def test_merged_is_base_and_adapter(files: Files, tmp_path: Path) -> None:
     base, adapter = files
     before = hashes(base)
-    done = merge_files(base, adapter, tmp_path / "out", device="cpu")
+    done = merge(base, adapter, tmp_path / "out", device="cpu")
     assert (done.format, done.dtype, done.packed, done.untied) == ("hf", "float32", None, False)
     assert done.max_difference < 1e-5 and abs(done.kl) < 1e-9 and done.effect > 1e-2
     unmerged, merged = (
@@ -62,7 +62,7 @@ def test_merged_is_base_and_adapter(files: Files, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_scaled(files: Files, tmp_path: Path) -> None:
     base, adapter = files
-    full, half, none = (merge_files(base, adapter, tmp_path / str(x), x, device="cpu") for x in (1.0, 0.5, 0.0))
+    full, half, none = (merge(base, adapter, tmp_path / str(x), x, device="cpu") for x in (1.0, 0.5, 0.0))
     assert full.effect > half.effect > none.effect == 0.0
     assert all(
         torch.equal(x, load_model(base, device="cpu")[0].state_dict()[name])
@@ -72,7 +72,7 @@ def test_scaled(files: Files, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype, most", [("fp32", 1e-5), ("bf16", 0.2), ("fp16", 0.02)])
 def test_dtypes(files: Files, tmp_path: Path, dtype: str, most: float) -> None:
-    done = merge_files(*files, tmp_path / "out", dtype=dtype, device="cpu")
+    done = merge(*files, tmp_path / "out", dtype=dtype, device="cpu")
     kinds = {tensor.kind for tensor in open_model(done.path).tensors.values()}
     assert kinds == {{"fp32": "F32", "bf16": "BF16", "fp16": "F16"}[dtype]}
     assert done.max_difference < most and (dtype == "fp32" or done.max_difference > 1e-5)
@@ -80,8 +80,8 @@ def test_dtypes(files: Files, tmp_path: Path, dtype: str, most: float) -> None:
 
 def test_a_base_of_16_bits_stays_one(files: Files, tmp_path: Path) -> None:
     base, adapter = files
-    export(load_model(base, "bf16", "cpu")[0], None, "hf", tmp_path / "narrow")
-    assert merge_files(tmp_path / "narrow", adapter, tmp_path / "out", device="cpu").dtype == "bfloat16"
+    write_model(load_model(base, "bf16", "cpu")[0], None, "hf", tmp_path / "narrow")
+    assert merge(tmp_path / "narrow", adapter, tmp_path / "out", device="cpu").dtype == "bfloat16"
 
 
 @pytest.mark.filterwarnings("error")
@@ -90,10 +90,10 @@ def test_into_a_quantised_base(tmp_path: Path) -> None:
     base, _ = base_folder(tmp_path / "base", "llama")
     model = load_model(base, device="cpu", quantize="nf4")[0]
     adapter = adapter_folder(tmp_path / "adapter", model, LoraOptions(rank=3), base)
-    done = merge_files(base, adapter, tmp_path / "out", device="cpu")
+    done = merge(base, adapter, tmp_path / "out", device="cpu")
     assert (done.packed, done.dtype) == ("nf4", "bfloat16")
     assert 1e-4 < done.max_difference < 0.2 and 1e-9 < done.kl < 1e-2
-    exact = merge_files(base, adapter, tmp_path / "exact", dtype="fp32", device="cpu")
+    exact = merge(base, adapter, tmp_path / "exact", dtype="fp32", device="cpu")
     assert exact.max_difference < 1e-5
     ids = ids_for(model.config)
     assert (load_model(exact.path, device="cpu")[0](ids) - model(ids)).abs().max() < 1e-5
@@ -103,10 +103,10 @@ def test_a_quantised_file(tmp_path: Path) -> None:
     """Its numbers are taken as they are unpacked; what is written has 16 bits."""
     sizes = replace(LLAMA, n_layer=1, d_model=32, n_head=4, head_dim=8, d_ff=64)
     packed = tmp_path / "x.gguf"
-    export(model_of(sizes, std=0.2), None, "gguf", packed, "q8_0")
+    write_model(model_of(sizes, std=0.2), None, "gguf", packed, "q8_0")
     model = load_model(packed, device="cpu")[0]
     adapter = adapter_folder(tmp_path / "adapter", model, LoraOptions(rank=2), packed)
-    done = merge_files(packed, adapter, tmp_path / "out", device="cpu")
+    done = merge(packed, adapter, tmp_path / "out", device="cpu")
     assert done.dtype == "bfloat16" and 1e-4 < done.max_difference < 0.2
 
 
@@ -115,14 +115,14 @@ def test_tied_matrices_part(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapter = adapter_folder(tmp_path / "adapter", model, LoraOptions(rank=2, targets=("embed",)), base)
-    done = merge_files(base, adapter, tmp_path / "out", device="cpu")
+    done = merge(base, adapter, tmp_path / "out", device="cpu")
     assert done.untied and done.max_difference < 1e-5
     assert not open_model(done.path).config.tie_embeddings
 
 
 def test_a_run_becomes_a_run(run: Files, tmp_path: Path) -> None:
     base, adapter = run
-    done = merge_files(base, adapter, tmp_path / "out", device="cpu")
+    done = merge(base, adapter, tmp_path / "out", device="cpu")
     assert done.format == "run" and done.max_difference < 1e-4
     _, tokenizer = fathom.load(done.path)
     assert tokenizer is not None and tokenizer.decode(tokenizer.encode("né")) == "né"
@@ -131,16 +131,16 @@ def test_a_run_becomes_a_run(run: Files, tmp_path: Path) -> None:
 def test_what_cannot_be_merged(files: Files, tmp_path: Path) -> None:
     base, adapter = files
     with pytest.raises(FathomError, match="scale is nan; expected a finite number"):
-        merge_files(base, adapter, tmp_path / "out", float("nan"), device="cpu")
+        merge(base, adapter, tmp_path / "out", float("nan"), device="cpu")
     for scale, dtype in ((1e39, "fp32"), (1e6, "fp16")):
         with pytest.raises(FathomError, match="has infinite numbers; use a smaller scale"):
-            merge_files(base, adapter, tmp_path / "out", scale, dtype, "cpu")
+            merge(base, adapter, tmp_path / "out", scale, dtype, "cpu")
     with pytest.raises(FathomError, match="exists"):
-        merge_files(base, adapter, base, device="cpu")
+        merge(base, adapter, base, device="cpu")
     with pytest.raises(FathomError, match="dtype is 'fp8'"):
-        merge_files(base, adapter, tmp_path / "out", dtype="fp8")
+        merge(base, adapter, tmp_path / "out", dtype="fp8")
     with pytest.raises(FathomError, match="holds no adapter_config"):
-        merge_files(base, base, tmp_path / "out", device="cpu")
+        merge(base, base, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
 

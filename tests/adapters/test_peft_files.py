@@ -15,7 +15,7 @@ from fathom.adapters import lora, peft
 from fathom.adapters.load import load
 from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.formats.fingerprint import fingerprint
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
@@ -156,13 +156,13 @@ def test_adapters_of_runs_are_called_as_their_runs(tmp_path: Path) -> None:
 def test_the_fingerprint_is_that_of_the_model_and_not_of_its_files(tmp_path: Path) -> None:
     base, model = base_folder(tmp_path / "base", "llama")
     print_ = fingerprint(base)
-    export(model.bfloat16(), None, "hf", tmp_path / "narrow")
-    export(model, None, "gguf", tmp_path / "x.gguf")
+    write_model(model.bfloat16(), None, "hf", tmp_path / "narrow")
+    write_model(model, None, "gguf", tmp_path / "x.gguf")
     assert print_ == fingerprint(tmp_path / "narrow") == fingerprint(tmp_path / "x.gguf")
     for name in ("embed.weight", "blocks.1.mlp.down.weight", "final_norm.weight"):
         with torch.no_grad():
             model.get_parameter(name).mul_(1.01)
-        export(model, None, "hf", tmp_path / name)
+        write_model(model, None, "hf", tmp_path / name)
         assert fingerprint(tmp_path / name) != print_
 
 
@@ -226,7 +226,7 @@ def test_export_of_a_model_with_an_adapter(tmp_path: Path) -> None:
     _, model = base_folder(tmp_path / "base", "llama")
     adapted(model, SMALL)
     with pytest.raises(FathomError, match="merge its adapters"):
-        export(model, None, "hf", tmp_path / "out")
+        write_model(model, None, "hf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(FathomError, match="is an adapter and no model"):
         peft.save(model, tmp_path / "adapter")

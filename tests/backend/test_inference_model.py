@@ -15,7 +15,7 @@ from fathom.adapters.options import LoraOptions
 from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -98,10 +98,10 @@ def test_its_weights_are_given_as_they_were(dtype: torch.dtype) -> None:
 
 
 def test_exported_or_refused(tmp_path: Path) -> None:
-    assert export(ready(plain_model()), None, "hf", tmp_path / "whole").equal
+    assert write_model(ready(plain_model()), None, "hf", tmp_path / "whole").equal
     quantize_model(model := plain_model(), "int8")
     with pytest.raises(FathomError, match="no weight of a plain model"):
-        export(ready(model), None, "hf", tmp_path / "packed")
+        write_model(ready(model), None, "hf", tmp_path / "packed")
 
 
 def adapted(

@@ -16,7 +16,7 @@ import fathom.families
 from fathom.errors import FathomError
 from fathom.families.registry import families, from_hf, ids, of
 from fathom.formats.detect import open_model
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_70B
 from fathom.model.transformer import Transformer
@@ -40,7 +40,7 @@ def test_mistral_gives_the_logits_of_transformers_and_goes_into_every_format(tmp
     with torch.no_grad():
         assert (logits(ours) - theirs(IDS).logits).abs().max() <= 1e-5
     for format, out in (("hf", tmp_path / "hf"), ("gguf", tmp_path / "m.gguf")):
-        assert export(ours, None, format, out).equal
+        assert write_model(ours, None, format, out).equal
         assert torch.equal(logits(fathom.load(out, device="cpu")[0]), logits(ours))
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"] == "llama"
 
@@ -143,9 +143,9 @@ def test_the_narrowest_family_that_fits_writes_a_model(tmp_path: Path) -> None:
         ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
         with torch.no_grad():
             assert (logits(ours) - theirs(IDS).logits).abs().max() <= 1e-5
-        assert export(ours, None, "hf", tmp_path / "hf").equal
+        assert write_model(ours, None, "hf", tmp_path / "hf").equal
         with pytest.raises(FathomError, match="no format 'gguf' of qwen3 models"):
-            export(ours, None, "gguf", tmp_path / "m.gguf")
+            write_model(ours, None, "gguf", tmp_path / "m.gguf")
     again = library.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     assert type(again).__name__ == "Qwen3ForCausalLM"
     with torch.no_grad():

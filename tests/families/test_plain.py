@@ -15,7 +15,7 @@ from fathom.backend.inference import prepare_for_inference
 from fathom.backend.training import recompute_blocks, use_fused_passes
 from fathom.errors import FathomError
 from fathom.families.plain import require_plain
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.model.attention import attend
 from fathom.model.mlp import GeluMLP, Relu2MLP
 from fathom.model.presets import GPT2
@@ -83,8 +83,8 @@ def test_a_part_that_computes_something_else_is_refused(
     model, out = Transformer(CONFIG).eval(), tmp_path / "out"
     change(model)
     for use in (
-        lambda: export(model, None, "hf", out),
-        lambda: export(model, None, "gguf", out),
+        lambda: write_model(model, None, "hf", out),
+        lambda: write_model(model, None, "gguf", out),
         lambda: merged_copy(model),
         lambda: write_run(out, model, None),
     ):
@@ -98,7 +98,7 @@ def test_a_part_that_computes_the_same_is_accepted(change: Callable[[Transformer
     model = Transformer(CONFIG).eval()
     changed = change(model)
     changed = changed if isinstance(changed, Transformer) else model
-    assert export(changed, None, "hf", tmp_path / "out").equal
+    assert write_model(changed, None, "hf", tmp_path / "out").equal
     merged_copy(changed)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.formats import export as exporting
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import ByteTokenizer
@@ -27,7 +27,7 @@ def model() -> Transformer:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_comes_back_to_the_bit(format: str, config: object, dtype: torch.dtype, tmp_path: Path) -> None:
     model = Transformer(config).to(dtype).eval()  # type: ignore[arg-type]
-    done = export(model, ByteTokenizer(), format, tmp_path / "out")
+    done = write_model(model, ByteTokenizer(), format, tmp_path / "out")
     assert done.equal and done.tokenizer is True
     assert sum(part.tensors for part in done.parts) == len(model.state_dict()) - model.config.tie_embeddings
 
@@ -40,7 +40,7 @@ def test_what_quantising_costs_is_said_for_each_kind_of_tensor(
     format: str, quantize: str, least: float, most: float, model: Transformer, tmp_path: Path
 ) -> None:
     """Steps of 1/127 and 1/8 of the largest of 32 or 64 normal numbers, and uniform errors within a step."""
-    done = export(model, None, format, tmp_path / "out", quantize)
+    done = write_model(model, None, format, tmp_path / "out", quantize)
     matrices = [part for part in done.parts if "norm" not in part.name]
     assert len(matrices) == 9 and all(least < part.relative < most and part.equal == 0 for part in matrices)
     assert all(part.equal == part.tensors for part in done.parts if "norm" in part.name)
@@ -59,7 +59,7 @@ def test_a_writer_that_errs_is_caught(model: Transformer, tmp_path: Path, monkey
         return swapped, settings
 
     monkeypatch.setattr(exporting, "writer", careless)
-    done = export(model, None, "hf", tmp_path / "out")
+    done = write_model(model, None, "hf", tmp_path / "out")
     wrong = next(part for part in done.parts if part.name == "blocks.N.attn.q.weight")
     assert not done.equal and (wrong.tensors, wrong.equal) == (2, 1) and wrong.relative > 1
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_written_is_one_line(
     format: str, quantize: str | None, says: str, model: Transformer, tmp_path: Path
 ) -> None:
     with pytest.raises(FathomError, match=says):
-        export(model, None, format, tmp_path / "out", quantize)
+        write_model(model, None, format, tmp_path / "out", quantize)
     assert not (tmp_path / "out").exists()
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_written_is_one_line(
 def test_nothing_is_written_over(format: str, model: Transformer, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("precious")
     with pytest.raises(FathomError, match="exists"):
-        export(model, None, format, tmp_path / "out")
+        write_model(model, None, format, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "precious"
 
 
@@ -92,5 +92,5 @@ def test_nothing_is_written_over(format: str, model: Transformer, tmp_path: Path
 def test_a_model_of_no_family_stays_a_run(format: str, tmp_path: Path) -> None:
     model = Transformer(replace(LLAMA, mlp="relu2"))
     with pytest.raises(FathomError, match=r"choose another format|keep the run directory"):
-        export(model, None, format, tmp_path / "out")
+        write_model(model, None, format, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.formats.config_file import write_config
 from fathom.formats.detect import is_model, locate, open_model
-from fathom.formats.export import WRITERS, export
+from fathom.formats.export import WRITERS, write_model
 from fathom.formats.load import load, load_tokenizer, read, require_tokenizer, with_rope_scaling
 from fathom.formats.run import write_weights
 from fathom.model.config import ModelConfig, RopeScaling
@@ -35,7 +35,7 @@ def written(format: str, folder: Path, model: Transformer) -> Path:
     if format != "run":
         path.parent.mkdir(parents=True, exist_ok=True)
         tokenizer = None if format.startswith("llama2c") or format == "meta" else ByteTokenizer()
-        return export(model, tokenizer, format, path).path
+        return write_model(model, tokenizer, format, path).path
     path.mkdir(parents=True)
     write_config(path / "config.yaml", {"model": plain(model.config)})
     write_weights(model, path / "model.safetensors")
@@ -147,8 +147,8 @@ def test_a_damaged_configuration_is_named(
 def test_large_tensors_are_converted_some_rows_at_a_time(
     files: dict[str, Path], model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed = [export(model, ByteTokenizer(), "gguf", tmp_path / "q", "q8_0").path]
-    packed.append(export(model, None, "llama2c", tmp_path / "b" / "m.bin", "q8_0").path)
+    packed = [write_model(model, ByteTokenizer(), "gguf", tmp_path / "q", "q8_0").path]
+    packed.append(write_model(model, None, "llama2c", tmp_path / "b" / "m.bin", "q8_0").path)
     for path in [*packed, files["hf"], files["meta"]]:
         whole, _ = load(path, dtype="bf16", device="cpu")
         monkeypatch.setattr("fathom.formats.load.PIECE", 192)  # three rows of 32, the last piece shorter
@@ -226,9 +226,9 @@ def test_scaled_rope_reads_longer_texts_and_learned_positions_cannot() -> None:
 
 
 def test_reading_takes_the_dtype_most_numbers_have(files: dict[str, Path], model: Transformer, tmp_path: Path) -> None:
-    half = export(model, ByteTokenizer(), "gguf", tmp_path / "half", "f16").path  # its norms stay fp32
+    half = write_model(model, ByteTokenizer(), "gguf", tmp_path / "half", "f16").path  # its norms stay fp32
     assert {p.dtype for p in read(open_model(half)).parameters()} == {torch.float16}
-    quantised = export(model, ByteTokenizer(), "gguf", tmp_path / "q8", "q8_0").path
+    quantised = write_model(model, ByteTokenizer(), "gguf", tmp_path / "q8", "q8_0").path
     assert {p.dtype for p in read(open_model(quantised)).parameters()} == {torch.float32}
 
 
@@ -238,7 +238,7 @@ def test_reading_takes_the_dtype_most_numbers_have(files: dict[str, Path], model
 )
 def test_quantising_on_the_way_is_quantising_afterwards(scheme: str, config: ModelConfig, tmp_path: Path) -> None:
     model = Transformer(config).eval()
-    path = export(model, ByteTokenizer(), "hf", tmp_path / "out").path
+    path = write_model(model, ByteTokenizer(), "hf", tmp_path / "out").path
     loaded, _ = load(path, device="cpu", quantize=scheme)
     quantize_model(model, scheme)
     assert loaded.state_dict().keys() - {"unembed.weight"} == model.state_dict().keys() - {"unembed.weight"}
@@ -256,7 +256,7 @@ def test_blocks_of_a_file_are_taken_over_as_they_lie(
     config: ModelConfig, kind: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of q and k reordered, q, k and v out of one matrix: to the bit what unpacking and packing anew gives."""
-    path = export(Transformer(config), ByteTokenizer(), "gguf", tmp_path / "m.gguf", kind).path
+    path = write_model(Transformer(config), ByteTokenizer(), "gguf", tmp_path / "m.gguf", kind).path
     anew, _ = load(path, device="cpu")
     quantize_model(anew, scheme)
     monkeypatch.setattr(type(scheme_named(scheme)), "quantize", None)  # nothing is packed anew
@@ -268,7 +268,7 @@ def test_blocks_of_a_file_are_taken_over_as_they_lie(
 
 @pytest.mark.parametrize(("kind", "scheme"), [("q8_0", "int4"), ("q4_0", "int8"), ("q8_0", "nf4"), ("f32", "int8")])
 def test_other_blocks_are_packed_anew(kind: str, scheme: str, tmp_path: Path) -> None:
-    path = export(Transformer(WIDE), ByteTokenizer(), "gguf", tmp_path / "m.gguf", kind).path
+    path = write_model(Transformer(WIDE), ByteTokenizer(), "gguf", tmp_path / "m.gguf", kind).path
     anew, _ = load(path, device="cpu")
     quantize_model(anew, scheme)
     loaded, _ = load(path, device="cpu", quantize=scheme)
@@ -276,7 +276,7 @@ def test_other_blocks_are_packed_anew(kind: str, scheme: str, tmp_path: Path) ->
 
 
 def test_a_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    path = export(Transformer(WIDE), ByteTokenizer(), "gguf", tmp_path / "m.gguf", "q8_0").path
+    path = write_model(Transformer(WIDE), ByteTokenizer(), "gguf", tmp_path / "m.gguf", "q8_0").path
     opened = open_model(path)
     at = opened.tensors["blk.1.ffn_up.weight"].read  # a partial of path and place
     data = bytearray(path.read_bytes())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.formats.load import load
 from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.lab.matrices import open_matrices, require_same
@@ -18,8 +18,8 @@ from tests.lab.conftest import LETTERS, small, written
 def test_every_format_gives_the_same_matrices(base: Path, tmp_path: Path) -> None:
     """Read one by one and converted: q and k of Meta's layout, all names ours."""
     model = load(base)[0]
-    export(model, None, "meta", tmp_path / "meta")
-    export(model, None, "hf", tmp_path / "hf")
+    write_model(model, None, "meta", tmp_path / "meta")
+    write_model(model, None, "hf", tmp_path / "hf")
     expected = {name: w for name, w in model.named_parameters() if w.ndim == 2}
     for path in (base, tmp_path / "hf", tmp_path / "meta"):
         matrices = open_matrices(path)
@@ -32,7 +32,7 @@ def test_gpt2_keeps_three_in_one_and_transposed(tmp_path: Path) -> None:
     from tests.generation.models import random_model
 
     model = random_model("gpt", 40, 16)
-    export(model, None, "hf", tmp_path / "hf")
+    write_model(model, None, "hf", tmp_path / "hf")
     matrices = open_matrices(tmp_path / "hf")
     assert {name for name, w in model.named_parameters() if w.ndim == 2} == set(matrices.stored)
     for name in matrices.stored:

@@ -11,7 +11,7 @@ import torch
 from fathom.backend.step import NativeStep
 from fathom.cli.main import main
 from fathom.errors import FathomError
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.formats.load import load
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
@@ -34,7 +34,7 @@ def made(config: ModelConfig, path: Path, dtype: torch.dtype = torch.float32) ->
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.2)
-    return export(model.to(dtype), ByteTokenizer(), "gguf" if path.suffix == ".gguf" else "hf", path).path
+    return write_model(model.to(dtype), ByteTokenizer(), "gguf" if path.suffix == ".gguf" else "hf", path).path
 
 
 @pytest.mark.parametrize("config", [LLAMA, TINY_GPT2], ids=["llama", "gpt2"])
@@ -76,7 +76,7 @@ def spoil(path: Path, what: str, model_of: ModelConfig) -> Path:
         "not a number": {"final_norm.weight": state["final_norm.weight"] * float("nan")},
     }
     model.load_state_dict(state | faults[what], assign=True)
-    return export(model, tokenizer, "hf", path.parent / what.replace(" ", "-")).path
+    return write_model(model, tokenizer, "hf", path.parent / what.replace(" ", "-")).path
 
 
 @pytest.mark.parametrize("what", ["rows of q", "one row", "not a number"])
@@ -137,7 +137,7 @@ def test_trained_weights_tell_their_layout_and_a_permuted_file_is_caught(
         linear.weight.data = rows.flatten(0, 2)
     told = rope_layout(model.config, dict(model.named_parameters()).get)
     assert told is not None and told.verdict == "interleaved"
-    bad = export(model, tokenizer, "hf", tmp_path / "bad").path
+    bad = write_model(model, tokenizer, "hf", tmp_path / "bad").path
     certificate = verify(bad, ["naive", "cache"])
     assert all(c.passed for c in certificate.comparisons)  # it computes what it says, and it is wrong
     assert certificate.layout is not None and certificate.layout.verdict == "wrong" and not certificate.passed
@@ -199,5 +199,5 @@ def test_a_packed_model_that_errs_is_seen(
 
 def test_blocks_that_a_file_packed_itself_cost_nothing_more(tmp_path: Path) -> None:
     model, _ = load(made(LLAMA, tmp_path / "a"), device="cpu")
-    path = export(model, ByteTokenizer(), "gguf", tmp_path / "q.gguf", "q8_0").path
+    path = write_model(model, ByteTokenizer(), "gguf", tmp_path / "q.gguf", "q8_0").path
     assert verify(path, quantize="int8").comparisons[-1].max_difference < 1e-4

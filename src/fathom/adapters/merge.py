@@ -1,4 +1,4 @@
-"""Base and adapter as one model: W + delta in place of W, written to files, read back and compared.
+"""`fathom.merge`: base and adapter as one model: W + delta in place of W, written to files, read back and compared.
 
 Compared are the largest difference of logits, and the KL divergence of the next token.
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fathom.adapters import lora
 from fathom.adapters.load import adapter_folder, load
-from fathom.adapters.lora import add, disable, merge, names, parameters, scale, wrapped
+from fathom.adapters.lora import add, disable, names, parameters, wrapped
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.peft_config import CONFIG, read_config
 from fathom.errors import FathomError
@@ -21,7 +22,7 @@ from fathom.fields import plain
 from fathom.files import new_folder, sync
 from fathom.formats import config_file
 from fathom.formats.detect import open_model
-from fathom.formats.export import export
+from fathom.formats.export import write_model
 from fathom.formats.load import DTYPES, STORED, stored_dtype
 from fathom.formats.load import load as load_model
 from fathom.formats.opened import Opened
@@ -35,7 +36,7 @@ from fathom.tokenizer.protocol import Tokenizer
 ROWS, LENGTH = 4, 64  # of random tokens, on which logits are compared
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Merged:
     """What was written, and how far it is from base and adapter run unmerged, both computed in fp32."""
 
@@ -48,35 +49,58 @@ class Merged:
     kl: float  # mean KL(unmerged || merged), nats
     effect: float  # the largest difference that the adapter makes to a logit of the base
 
+    def __repr__(self) -> str:
+        """As a terminal shows it."""
+        lines = [f"{self.path}: {'a run of fathom' if self.format == 'run' else 'Hugging Face'}, {self.dtype}"]
+        if self.packed:
+            lines.append(f"the adapter was trained on the model in {self.packed}: it was added to those weights")
+        if self.untied:
+            lines.append("embed and unembed were one matrix and are two now: the adapter changes one of them")
+        lines.append(f"the adapter changes logits by up to {self.effect:.3g}")
+        measured = f"max |dlogit| {self.max_difference:.2e}, KL {self.kl:.2e} nats"
+        return "\n".join([*lines, f"merged against unmerged, in fp32: {measured}"])
 
-def merge_files(
-    path: str | Path, adapter: str | Path, out: Path, factor: float = 1.0, dtype: str = "auto", device: str = "auto"
+
+def merge(
+    model: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    scale: float = 1.0,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> Merged:
-    """Write base and `factor` times the adapter as a new folder `out`: a run where the base is one, else a folder of
-    Hugging Face. dtype: auto (as the base is stored; 16 bits where it is quantised), fp32, bf16 or fp16.
+    """Write a model with an adapter in its weights: one that needs no adapter any more. The two are compared.
 
-    FathomError where `out` holds something, numbers overflow, or as `load` does.
+        >>> fathom.merge("runs/base", "runs/finetune", "merged")
+
+    model: the path of the base, in any format. adapter: an adapter's folder, or the run of fine-tuning that holds it.
+    out: a new folder: a run where the base is one, else a folder of Hugging Face. scale: by how much the adapter
+    counts. dtype: auto (as the base is stored; 16 bits where it is quantised), fp32, bf16 or fp16.
+
+    Returns where it is and how far its logits are from those of base and adapter run unmerged. FathomError where `out`
+    holds something, numbers overflow, or as `fathom.load` does.
     """
+    out = Path(out)
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    if not math.isfinite(factor):
-        raise FathomError(f"scale is {factor}; expected a finite number, such as 0.5")
-    opened, packed = open_model(path), read_config(adapter_folder(Path(adapter)) / CONFIG).quantize or None
+    if not math.isfinite(scale):
+        raise FathomError(f"scale is {scale}; expected a finite number, such as 0.5")
+    opened, packed = open_model(model), read_config(adapter_folder(Path(adapter)) / CONFIG).quantize or None
     target = DTYPES[dtype] or default_dtype(opened, packed)
-    model, tokenizer = load(path, "fp32", device, packed, adapter=adapter)
-    (name,) = names(model)
-    disable(model)
-    base = sample_logits(model)
-    scale(model, name, factor)
-    unmerged, new = sample_logits(model), merged_copy(model, target)
+    network, tokenizer = load(model, "fp32", device, packed, adapter=adapter)
+    (name,) = names(network)
+    disable(network)
+    base = sample_logits(network)
+    lora.scale(network, name, scale)
+    unmerged, new = sample_logits(network), merged_copy(network, target)
     if not all(x.isfinite().all() for x in (unmerged, *new.state_dict().values())):
         raise FathomError(f"merged as {str(target)[6:]} the model has infinite numbers; use a smaller scale or fp32")
-    del model
+    del network
     kind = "run" if opened.names == "ours" else "hf"
     if kind == "run":
         write_run(out, new, tokenizer)
     else:
-        export(new, tokenizer, "hf", out)
+        write_model(new, tokenizer, "hf", out)
     difference, kl = compare(unmerged, sample_logits(load_model(out, "fp32", device)[0]))
     untied = opened.config.tie_embeddings and not new.config.tie_embeddings
     return Merged(out, kind, str(target)[6:], packed, untied, difference, kl, compare(base, unmerged)[0])
@@ -149,5 +173,5 @@ def adapter_is_its_delta(model: Transformer, ids: Tensor, rank: int = 3, alpha: 
         changes.append(off(delta, alpha / rank * adapter.b @ adapter.a))  # type: ignore[operator]
         ranks.append(float(max(0, torch.linalg.matrix_rank(delta).item() - rank)))
     logits = adapted(ids)
-    merge(adapted)
+    lora.merge(adapted)
     return named("adapter_is_its_delta", start, off(adapted(ids), logits), worst(changes), worst(ranks))

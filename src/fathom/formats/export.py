@@ -1,4 +1,4 @@
-"""A model written in another format, read back and compared.
+"""`fathom.export`: a model written in another format, read back and compared.
 
 What was written is opened like any other file, and every tensor is compared: bit for bit, or by its error where the
 format keeps fewer bits.
@@ -17,9 +17,11 @@ from fathom.families.names import split
 from fathom.families.plain import require_plain
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
-from fathom.formats.load import tokenizer_of
+from fathom.formats.load import load, tokenizer_of
 from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
+from fathom.report.table import plain as as_text
+from fathom.report.table import table
 from fathom.tokenizer.protocol import Tokenizer
 
 WRITERS = {  # imported when used
@@ -50,7 +52,7 @@ class Part:
     relative: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exported:
     """What was written, and how it compares when read back. `tokenizer` None: there was none to write."""
 
@@ -65,14 +67,56 @@ class Exported:
         """Whether every tensor is equal to the bit."""
         return all(part.equal == part.tensors for part in self.parts)
 
+    def __repr__(self) -> str:
+        """As a terminal shows it."""
+        lines = [f"{self.path}: {self.format}, {self.nbytes / 2**20:,.1f} MiB of weights"]
+        if self.equal:
+            lines.append(f"read back: all {sum(part.tensors for part in self.parts)} tensors equal to the bit")
+        else:
+            heads = ("read back", "tensors", "equal", "largest error", "relative error")
+            rows = [
+                (p.name, str(p.tensors), str(p.equal), f"{p.max_error:.2e}", f"{100 * p.relative:.3f} %")
+                for p in self.parts
+            ]
+            lines.append(as_text(table(heads, rows, numbers=(1, 2, 3, 4))).rstrip())
+        tokenizer = {None: "none", True: "gives the same ids", False: "DIFFERS: do not use it for text"}
+        return "\n".join([*lines, f"tokenizer: {tokenizer[self.tokenizer]}"])
+
 
 def export(
+    model: str | Path | Transformer,
+    out: str | Path,
+    format: str,
+    quantize: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+) -> Exported:
+    """Write a model in another format, read it back and compare every tensor.
+
+        >>> fathom.export("runs/demo", "demo.gguf", format="gguf", quantize="q8_0")
+
+    model: the path of a model in any format that `fathom.load` reads, or a model in memory, with its `tokenizer`.
+    out: a new file; for hf and meta a new folder. format: hf (a folder for transformers), gguf (llama.cpp, Ollama),
+    meta, llama2c or llama2c-v1. quantize: f32, f16, bf16, q8_0 or q4_0 for gguf, q8_0 for llama2c; None: as it is.
+    dtype, device: how the model is loaded, as in `fathom.load`.
+
+    Returns what was written and how it compares. FathomError where the format cannot hold this model (the message
+    names the fields that stand in the way), or `out` exists.
+    """
+    if not isinstance(model, Transformer):
+        model, its_own = load(model, dtype, device)
+        tokenizer = tokenizer or its_own
+    return write_model(model, tokenizer, format, Path(out), quantize)
+
+
+def write_model(
     model: Transformer, tokenizer: Tokenizer | None, format: str, out: Path, quantize: str | None = None
 ) -> Exported:
     """Write the model and its tokenizer to `out`, which must not exist, and compare what was written.
 
-    format: hf, meta, gguf, llama2c (version 0, or 2 with q8_0), llama2c-v1. quantize: f32 f16 bf16 q8_0 q4_0 for gguf.
-    FathomError where the format cannot hold this model, or where what is read back is another model.
+    format, quantize: as in `export`. FathomError where the format cannot hold this model, or where what is read back is
+    another model.
     """
     write, settings = writer(format, quantize, model.embed.weight.dtype)
     if out.exists() and (out.is_file() or any(out.iterdir())):
