@@ -15,8 +15,9 @@ from fathom.fields import plain
 from fathom.formats.config_file import write_config
 from fathom.formats.detect import is_model, locate, open_model
 from fathom.formats.export import WRITERS, write_model
-from fathom.formats.load import load, load_tokenizer, read, require_tokenizer, with_rope_scaling
+from fathom.formats.load import load, read, with_rope_scaling
 from fathom.formats.run import write_weights
+from fathom.formats.tokenizer import load_tokenizer, require_tokenizer
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer

@@ -53,7 +53,7 @@ def eval_command(
 ) -> None:
     from fathom.adapters.load import load
     from fathom.cli.options import describe_run
-    from fathom.formats.load import require_tokenizer
+    from fathom.formats.tokenizer import require_tokenizer
     from fathom.verification import quantised
     from fathom.verification.evaluate import eval_set
 

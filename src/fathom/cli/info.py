@@ -24,7 +24,7 @@ LAYERS = 2  # whose queries and keys are read for the rope layout
 def info_command(model: str, as_json: bool, **_: Any) -> None:
     from fathom.formats.convert import plan
     from fathom.formats.detect import open_model
-    from fathom.formats.load import tokenizer_of
+    from fathom.formats.tokenizer import tokenizer_of
 
     opened = open_model(model)
     sources = plan(opened)  # refuses what is not one whole model

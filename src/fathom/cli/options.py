@@ -108,7 +108,7 @@ def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transform
     """The model of a call prepared for inference, its tokenizer, and a line that says how it runs."""
     from fathom.adapters.load import load
     from fathom.backend.inference import InferenceModel
-    from fathom.formats.load import require_tokenizer
+    from fathom.formats.tokenizer import require_tokenizer
     from fathom.native.build import library, status
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]

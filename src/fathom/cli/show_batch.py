@@ -36,7 +36,7 @@ ABOUT = "Show the exact tokens of the first training examples: who says each, an
 def show_batch_command(
     source: str, data: str, count: int, context_length: int | None, with_ids: bool, as_json: bool, **_: Any
 ) -> None:
-    from fathom.formats.load import load_tokenizer
+    from fathom.formats.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(source)
     about, examples = read(data, tokenizer, context_length)

@@ -5,13 +5,15 @@ Two models in one folder are an error, not a choice.
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError, near
 from fathom.files import refuse_pipes
 from fathom.formats.config_file import CONFIG
-from fathom.formats.opened import Opened
 from fathom.json_file import read_object
+
+if TYPE_CHECKING:
+    from fathom.formats.opened import Opened
 
 EXPECTED = (
     "a run folder, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c .bin file, or a hub id"
@@ -29,7 +31,7 @@ OPENERS = {  # imported when a file asks for it
 ONE_FILE = ("gguf", "llama2c")  # formats in which one file is the whole model
 
 
-def open_model(path: str | Path) -> Opened:
+def open_model(path: str | Path) -> "Opened":
     """The model that `path` holds, whatever its format; a hub id is fetched first. FathomError where there is none."""
     place = locate(path)
     matches = models(place)

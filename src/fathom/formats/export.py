@@ -17,7 +17,8 @@ from fathom.families.names import split
 from fathom.families.plain import require_plain
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
-from fathom.formats.load import load, tokenizer_of
+from fathom.formats.load import load
+from fathom.formats.tokenizer import tokenizer_of
 from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.report.table import plain as as_text

@@ -16,8 +16,9 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.convert import Source, plan
-from fathom.formats.detect import is_model, open_model
+from fathom.formats.detect import open_model
 from fathom.formats.opened import CHUNK, Opened
+from fathom.formats.tokenizer import tokenizer_of
 from fathom.machine import free_memory, pick_device, release_freed_memory
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.skeleton import skeleton
@@ -25,13 +26,11 @@ from fathom.model.transformer import Transformer
 from fathom.quant.model import linears, pack_layer
 from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named
-from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
 PIECE = 8 * CHUNK  # bytes of a tensor that are converted at a time
-PADDED = 0.9  # vocabularies are padded to rounder sizes: at least this part of one must be tokens
 
 
 def load(
@@ -154,29 +153,3 @@ def require_memory(path: Path, sources: Mapping[str, Source], layers: list[str],
             f"{path} needs {required / 2**30:,.1f} GiB as {str(target.dtype)[6:]} and {free / 2**30:,.1f} GiB are free"
             f" on {target.device}; use a narrower --dtype, --quantize, a smaller model or another machine"
         )
-
-
-def tokenizer_of(opened: Opened) -> Tokenizer | None:
-    """The tokenizer in the model's files; FathomError where it is another model's."""
-    tokenizer, size = opened.tokenizer(), opened.config.vocab_size
-    if tokenizer is not None and not PADDED * size <= tokenizer.vocab_size <= size:
-        raise FathomError(
-            f"{opened.path}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {size:,}; put the right"
-            " tokenizer beside it"
-        )
-    return tokenizer
-
-
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a model, or in a tokenizer's own file or folder."""
-    if not is_model(path):
-        return tokenizers.load(Path(path))
-    opened = open_model(path)
-    return require_tokenizer(tokenizer_of(opened), opened.path)
-
-
-def require_tokenizer(tokenizer: Tokenizer | None, path: str | Path) -> Tokenizer:
-    """The tokenizer itself; FathomError where there is none."""
-    if tokenizer is None:
-        raise FathomError(f"{path} holds a model and no tokenizer; put its tokenizer.json or tokenizer.model beside it")
-    return tokenizer

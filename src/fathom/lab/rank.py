@@ -22,7 +22,8 @@ from fathom.adapters.svd import SVD, svd
 from fathom.data.batches import Batch
 from fathom.data.records import is_record_file
 from fathom.errors import FathomError
-from fathom.formats.load import load, require_tokenizer
+from fathom.formats.load import load
+from fathom.formats.tokenizer import require_tokenizer
 from fathom.lab.result import MatrixResult, Point, RankOptions, RankResult, Recommended, Text
 from fathom.lab.spectra import RankSummary, chance
 from fathom.machine import describe, keep_freed_memory

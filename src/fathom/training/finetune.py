@@ -16,7 +16,7 @@ from fathom.fields import build
 from fathom.files import replacing_folder
 from fathom.formats.detect import open_model
 from fathom.formats.fingerprint import fingerprint
-from fathom.formats.load import require_tokenizer, tokenizer_of
+from fathom.formats.tokenizer import require_tokenizer, tokenizer_of
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.training.data import FinetuneDataSummary, prepare

@@ -18,8 +18,9 @@ from fathom.errors import FathomError
 from fathom.families.registry import of
 from fathom.fields import plain
 from fathom.formats.detect import open_model
-from fathom.formats.load import DTYPES, read, tokenizer_of
+from fathom.formats.load import DTYPES, read
 from fathom.formats.opened import Opened
+from fathom.formats.tokenizer import tokenizer_of
 from fathom.machine import describe, pick_device
 from fathom.model.transformer import Transformer
 from fathom.native import build as native

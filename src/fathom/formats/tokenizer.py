@@ -1,0 +1,40 @@
+"""The tokenizer of a model of any format, or in a file or folder of its own. Does not import torch itself."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fathom.errors import FathomError
+from fathom.formats.detect import is_model, open_model
+from fathom.tokenizer import load as tokenizers
+from fathom.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    from fathom.formats.opened import Opened
+
+PADDED = 0.9  # vocabularies are padded to rounder sizes: at least this part of one must be tokens
+
+
+def tokenizer_of(opened: "Opened") -> Tokenizer | None:
+    """The tokenizer in the model's files; FathomError where it is another model's."""
+    tokenizer, size = opened.tokenizer(), opened.config.vocab_size
+    if tokenizer is not None and not PADDED * size <= tokenizer.vocab_size <= size:
+        raise FathomError(
+            f"{opened.path}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {size:,}; put the right"
+            " tokenizer beside it"
+        )
+    return tokenizer
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a model, or in a tokenizer's own file or folder."""
+    if not is_model(path):
+        return tokenizers.load(Path(path))
+    opened = open_model(path)
+    return require_tokenizer(tokenizer_of(opened), opened.path)
+
+
+def require_tokenizer(tokenizer: Tokenizer | None, path: str | Path) -> Tokenizer:
+    """The tokenizer itself; FathomError where there is none."""
+    if tokenizer is None:
+        raise FathomError(f"{path} holds a model and no tokenizer; put its tokenizer.json or tokenizer.model beside it")
+    return tokenizer
