@@ -25,6 +25,7 @@ VERBS = {  # verb: (the module that holds VERB_command, what it does)
     "info": ("fathom.cli.info", "what a model is, without loading its weights"),
     "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
     "chat": ("fathom.cli.chat", "talk with a model"),
+    "tokenize": ("fathom.cli.tokenize", "how a text becomes tokens: pieces, ids and byte offsets"),
     "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
     "svd": ("fathom.cli.svd", "spectra of weights, changes and adapters; the loss against the rank of a change"),
     "extract": ("fathom.cli.svd", "the best adapter of a full fine-tune, by singular value decomposition"),

@@ -1,6 +1,7 @@
 """Formats: models in files, ours and those of others.
 
 load         a model and its tokenizer from files of any format
+tokenizer    the tokenizer of a model, or in a file of its own
 detect       which format a path holds, by its contents
 hub          a model fetched from the Hugging Face hub by its name
 opened       a model in files, opened but not read
