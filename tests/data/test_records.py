@@ -21,7 +21,7 @@ CASES: list[tuple[dict[str, Any], str, object]] = [
     ({"instruction": "Add.", "input": "1 + 1", "output": "2"}, "instructions", ASKED),
     ({"instruction": "Add.\n\n1 + 1", "output": "2", "other": 7}, "instructions", ASKED),
     ({"instruction": "Add.\n\n1 + 1", "input": None, "output": "2"}, "instructions", ASKED),
-    ({"messages": [vars(message) for message in ASKED.messages], "text": "x"}, "conversations", ASKED),
+    ({"messages": [message.values() for message in ASKED.messages], "text": "x"}, "conversations", ASKED),
 ]
 
 

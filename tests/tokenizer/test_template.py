@@ -211,7 +211,10 @@ def test_llama_2_takes_turns() -> None:
         ({"role": "frame", "content": ""}, "it: a message's role is 'frame'"),
         ({"role": "<|eot_id|>", "content": ""}, "it: a message's role is"),
         ({"role": ["user"], "content": ""}, "it: a message's role is"),
-        ({"role": "user", "content": None}, "it: a message's content is NoneType; expected text"),
+        ({"role": "user", "content": None}, "it: a message's content is null; expected text"),
+        ({"role": "user", "content": 7}, "it: a message's content is int; expected text"),
+        ({"role": "user", "content": [{"type": "image"}]}, "it: a message's content has a part of type 'image'"),
+        ({"role": "assistant", "content": None, "name": None}, "it: a message's content is null"),
         ({"role": "user", "content": "\ud800"}, "it: .*half a surrogate pair"),
     ],
 )
@@ -234,3 +237,47 @@ def test_the_template_that_is_guessed_stays_when_a_model_is_handed_on(shared_dat
     assert theirs is not None and theirs.kind != ours.kind and template_for(theirs) == LLAMA2
     asked = [Message("user", "Why is the sky  blue?\n")]
     assert render(theirs, asked, True).ids == render(ours, asked, True).ids
+
+
+CALL = {"type": "function", "function": {"name": "forecast", "arguments": {"city": "Bonn </s>", "days": 2}}}
+TOOLS = [{"type": "function", "function": {"name": "forecast", "parameters": {"type": "object"}}}]
+CALLING = """{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content or '' }}
+{%- for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}<|im_end|>
+{% endfor %}"""
+
+
+def test_tools_and_their_calls_reach_the_template_as_in_transformers() -> None:
+    asked = {"role": "user", "content": "Will it rain?"}
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "Bonn?"}
+    dicts = [asked, called, {"role": "tool", "content": "rain", "name": "forecast"}]
+    messages = [read_message(values, "it") for values in dicts]
+    assert [message.values() for message in messages] == dicts
+    found = render(bpe(CALLING), messages, False, variables={"tools": TOOLS}, special_in_content=True)
+    assert found.ids == reference(CALLING).apply_chat_template(dicts, tools=TOOLS, return_dict=False)
+
+
+def test_what_is_said_beside_the_content_has_a_role_of_its_own() -> None:
+    tokenizer = bpe(CALLING)
+    called = Message("assistant", "So.", {"reasoning_content": "Bonn?", "tool_calls": [CALL]})
+    found = render(tokenizer, [Message("user", "Hello"), called], False, variables={"tools": TOOLS})
+    parts = {role: [id for id, who in zip(found.ids, found.roles) if who == role] for role in set(found.roles)}
+    assert {role: tokenizer.decode(ids) for role, ids in parts.items() if role != FRAME} == {
+        "tools": '{"type": "function", "function": {"name": "forecast", "parameters": {"type": "object"}}}',
+        "user": "Hello",
+        "reasoning": "Bonn?",
+        "assistant": "So.",
+        "tool call": 'forecast{"city": "Bonn </s>", "days": 2}',
+    }
+    labelled = render(tokenizer, [called], False, labels=["not learned"])
+    assert set(labelled.roles) == {FRAME, "not learned"}
+
+
+def test_fields_that_are_nested_too_deeply_are_refused() -> None:
+    deep: object = "x"
+    for _ in range(100):
+        deep = [deep]
+    with pytest.raises(FathomError, match="nested deeper than 64"):
+        read_message({"role": "user", "content": "a", "tool_calls": deep}, "it")
+    with pytest.raises(FathomError, match="nested deeper than 64"):
+        render(bpe(CALLING), [Message("user", "a")], False, variables={"tools": deep})

@@ -60,7 +60,7 @@ def _messages(values: Values, where: str) -> Record:
     answers = [place for place, message in enumerate(messages, 1) if message.role == "assistant"]
     if not answers:
         raise FathomError(f"{where}: no message has the role assistant; expected an answer to learn from")
-    if empty := [place for place in answers if not messages[place - 1].content.strip()]:
+    if empty := [place for place in answers if not messages[place - 1].text.strip() and not messages[place - 1].more]:
         raise FathomError(f"{where}, message {empty[0]}: 'content' is empty; expected an answer to learn from")
     return Dialogue(messages)
 

@@ -6,7 +6,7 @@ beside an answer are left out, and `dropped` lists their messages.
 
 import json
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,13 @@ class Conversation:
     def save(self, path: Path) -> None:
         """Write all messages as JSON, atomically."""
         with replacing(path) as file:
-            values = {"messages": [asdict(message) for message in self.messages]}
+            values = {"messages": [message.values() for message in self.messages]}
             file.write(json.dumps(values, ensure_ascii=False, indent=1).encode("utf-8"))
 
     def load(self, path: Path) -> None:
         """Replace the conversation by one that `save` wrote."""
         messages = read_messages(path)
-        self.system = messages[0].content if messages and messages[0].role == "system" else None
+        self.system = messages[0].text if messages and messages[0].role == "system" else None
         self.turns, self.left_out = messages[self.system is not None :], 0
 
 

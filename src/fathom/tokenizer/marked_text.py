@@ -4,8 +4,13 @@ A `MarkedText` is a `str` with one byte a character, the number of its speaker. 
 speaker 0. What is cut or joined here gives what `str` gives, and every character keeps its speaker.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import SupportsIndex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, SupportsIndex
+
+from fathom.errors import FathomError
+
+MAX_NESTING = 64  # lists and objects within one another
+TOO_DEEP = f"lists and objects are nested deeper than {MAX_NESTING}; expected plain values"
 
 
 class MarkedText(str):
@@ -32,6 +37,38 @@ class MarkedText(str):
 def mark(text: str, speaker: int) -> MarkedText:
     """`text`, all of it of one speaker."""
     return MarkedText(text, bytes([speaker]) * len(text))
+
+
+def mark_all(value: Any, speaker: int, depth: int = 0) -> Any:
+    """The value with every text in it of one speaker; the names of fields are not."""
+    if depth > MAX_NESTING:
+        raise FathomError(TOO_DEEP)
+    match value:
+        case str():
+            return mark(value, speaker)
+        case Mapping():
+            return {name: mark_all(entry, speaker, depth + 1) for name, entry in value.items()}
+        case list() | tuple():
+            return [mark_all(entry, speaker, depth + 1) for entry in value]
+    return value
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Every text within lists and objects, the names of fields too. FathomError: they are nested too deeply."""
+    waiting = [(value, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        entries: list[object] = []
+        match value:
+            case str():
+                yield value
+            case Mapping():
+                entries = [*value, *value.values()]
+            case list() | tuple():
+                entries = [*value]
+        if entries and depth == MAX_NESTING:
+            raise FathomError(TOO_DEEP)
+        waiting += [(entry, depth + 1) for entry in entries]
 
 
 def unmarked(text: str) -> str:
