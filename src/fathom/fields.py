@@ -52,8 +52,16 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         return tuple(convert(parts[0], item, where) for item in items)
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else build(hint, _mapping(value, where), where)  # type: ignore[arg-type]
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
+        values = _in_short(hint, value) if isinstance(value, str) else _mapping(value, where)
+        return build(hint, values, where)  # type: ignore[arg-type]
     return _scalar(hint, value, where)
+
+
+def _in_short(cls: Any, text: str) -> Mapping[str, Any]:
+    """`yarn:4`, as the command line gives a dataclass: its required fields in their order."""
+    return dict(zip((field.name for field in dataclasses.fields(cls) if _required(field)), text.split(":")))
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

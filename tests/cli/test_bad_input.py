@@ -103,7 +103,7 @@ CALLS = [
     (train("-c", "field.yaml"), "n_layer"),
     (train("-c", "section.yaml"), "model"),
     (train("-c", "type.yaml"), "momentum"),
-    (train("--max-iters", "ten"), "max_iters"),
+    (train("--max-iters", "ten"), "--max-iters"),
     (train("--max-iters", "0"), "max_iters"),
     (train("--batch-size", "-4"), "batch_size"),
     (train("--lr", "nan"), "learning_rate"),

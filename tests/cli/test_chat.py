@@ -230,7 +230,7 @@ def test_answers_are_the_same_with_drafts_and_what_was_kept_is_told(
     [
         (["--draft", "bytes"], "fathom: the draft model has another vocabulary: token 9 is '\\t' there and '!'"),
         (["--draft", "model", "--speculate", "lookup"], "fathom: speculate is 'lookup' and there is a draft model"),
-        (["--speculate", "loopup"], "fathom: generate: speculate is 'loopup'; did you mean lookup?"),
+        (["--speculate", "loopup"], "fathom: --speculate is 'loopup'; did you mean lookup?"),
     ],
 )
 def test_what_cannot_guess_is_one_line_before_anything_is_said(

@@ -51,7 +51,7 @@ def test_what_was_trained_writes(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--method", "lorra"], "method is 'lorra'"),
         (["--rank", "many"], "rank is 'many'"),
         (["--method", "full", "-r", "4"], "rank was given"),
-        (["--resume", "--overwrite"], "choose one"),
+        (["--resume", "--overwrite"], "mutually exclusive"),
         (["--lora-rnk", "4"], "no option --lora-rnk"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
     ],

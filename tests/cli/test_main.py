@@ -129,10 +129,12 @@ def test_overwrite_replaces_and_an_existing_run_is_refused(run: Path, tmp_path: 
 
 
 def test_every_verb_has_the_common_options_and_help_without_torch() -> None:
-    code = "import sys; from fathom.cli.main import main; main(['train', '--help']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from fathom.cli.main import main; main(['train', '--help-all']); assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for option in ("--json", "--seed", "--device", "--dtype", "--debug", "--max-iters", "--iters", "--block-size"):
+    for option in ("--json", "--seed", "--device", "--dtype", "--debug", "--max-iters", "--context-length"):
         assert option in done.stdout
     assert verbs.name == "verbs"
 

@@ -20,18 +20,18 @@ class BenchOptions:
     """One measurement. `None` means: as the comment says."""
 
     work: Work
-    model: str | None = None  # of any format; None: random weights of `shape`
-    shape: Shape | None = None  # None: 110M, where no model is given
+    model: str | None = None  # model of any format; None: random weights of --shape
+    shape: Shape | None = None  # shape with random weights; None: 110M, where no model is given
     quantize: Packing | None = None  # number format of the blocks' matrices; None: floats
-    dtype: Dtype = "auto"  # a shape: bf16 where the machine has it; a model: as stored; train: as `train` chooses
-    device: str = "auto"
-    prompt: int | None = None  # tokens of context, or of a training row; None: 128, or 256 in training
-    new: int = 64  # tokens to decode; the first UNCOUNTED are not timed
-    batch: int | None = None  # rows in a batch; None: 1, or 4 in training
-    threads: int | None = None  # None: torch's default
-    repeat: int = 3
-    plain: bool = False  # the plain model, without native code
-    seed: int = 0
+    dtype: Dtype = "auto"  # number format; auto: of a model as stored, of a shape bf16 where the machine has it
+    device: str = "auto"  # device to run on: auto, cpu, cuda or mps
+    prompt: int | None = None  # context length in tokens; None: 128, for train and finetune 256
+    new: int = 64  # tokens to decode, of which the first 4 are not timed
+    batch: int | None = None  # sequences side by side; None: 1, for train and finetune 4
+    threads: int | None = None  # CPU threads; None: torch's default
+    repeat: int = 3  # rounds, of which the median counts
+    plain: bool = False  # run the plain model, without native code
+    seed: int = 0  # seed of random weights and tokens
 
     def __post_init__(self) -> None:
         for problem in problems(self):

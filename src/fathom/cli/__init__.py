@@ -1,7 +1,10 @@
 """The command line: the only package that prints and exits.
 
-main      the table of verbs, one-line errors, exit codes
-options   options of every verb, options from the fields of a dataclass, options of generation
+main       the table of verbs, one-line errors, exit codes
+command    a verb as click runs it: help in groups, effective defaults, wrong calls
+options    options, written by hand or made from the fields of a dataclass
+notes      the help of such a field: the comment beside it
+generation options of generate and chat, and a model loaded as they ask
 train, generate, chat, tokenize, show_batch, evaluate, info, export, svd, ladder, bench
           the verbs, imported when called
 """

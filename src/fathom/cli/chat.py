@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from fathom.cli.options import (
-    LINES,
+from fathom.cli.generation import (
+    RUNNING,
+    SAMPLING,
     generate_options,
     generation_options,
     load_draft,
     load_for_generation,
-    print_json,
-    verb,
 )
+from fathom.cli.options import option, print_json, verb
 from fathom.errors import FathomError, near
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ COMMANDS = {
 HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCtrl-C stops an answer."
 
 
-@verb("chat", f"Talk with the model in MODEL, one line at a time; /help lists the commands. {LINES}")
+@verb(
+    "chat",
+    "Chat with a model, one line at a time; /help lists the commands.",
+    groups={"Conversation": "system", "Sampling": SAMPLING, "Model": RUNNING},
+    example="fathom chat runs/finetune -n 200",
+)
 @click.argument("model")
-@click.option("--system", metavar="TEXT", help="The system prompt.")
+@option("--system", metavar="TEXT", help="The system prompt.")
 @generation_options
 def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
     from fathom.generation.chat import Conversation

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import device_option, dtype_option, option, print_json, seed_option, verb
 from fathom.errors import FathomError
 
 if TYPE_CHECKING:
@@ -14,13 +14,22 @@ if TYPE_CHECKING:
     from fathom.verification.quantised import SchemeReport, Scores
 
 
-AGAINST = "naive, cache, native, transformers, file:OTHER, separated by commas; default: all that are at hand"
+AGAINST = "References: naive, cache, native, transformers or file:OTHER, separated by commas."
+PACKINGS = ("int8", "int4", "nf4", "nf4-single")
 
 
-@verb("verify", "Compare a model with other ways to compute it, other libraries or other files of it.")
+@verb(
+    "verify",
+    "Check that a model computes what it should: the same logits without a cache, in plain torch, in another library or"
+    " from another file of it.",
+    example="fathom verify runs/demo --against naive,transformers",
+)
 @click.argument("model")
-@click.option("--against", default="", metavar="NAMES", help=AGAINST)
-@click.option("--quantize", metavar="KIND", help="Pack the matrices of the blocks as int8, int4 or nf4 first.")
+@option("--against", default="", metavar="NAMES", shown="all that are available", help=AGAINST)
+@option("--quantize", metavar="NAME", choices=PACKINGS, help="Pack the matrices of the blocks first.")
+@device_option
+@dtype_option
+@seed_option
 def verify_command(model: str, against: str, quantize: str | None, as_json: bool, seed: int | None, **call: Any) -> int:
     from fathom.verification.verify import verify
 
@@ -34,25 +43,32 @@ def verify_command(model: str, against: str, quantize: str | None, as_json: bool
     return 0 if certificate.passed else 1
 
 
-KINDS = "int8, int4, nf4, nf4-single or all: what packing the weights so costs."
 MEETS = "with x in 8 bits and unembed in int8"
 TORCH = "the same weights, unpacked, with x and unembed in floats"
 
 
-@verb("eval", "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.")
-@click.argument("model")
-@click.option(
-    "--data", required=True, metavar="FILE", help="Text as for `train`, or records, whose answers are scored."
+DATA = "Text, as for fathom train, or records, whose answers are scored."
+STRIDE = "Tokens from one window to the next."
+
+
+@verb(
+    "eval",
+    "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.",
+    example="fathom eval runs/demo --data FILE.txt",
 )
-@click.option("--stride", metavar="N", help="Tokens from one window to the next; default half of the context length.")
-@click.option("--windows", metavar="N", help="Only so many windows or records, spread evenly; default all.")
-@click.option("--quantize", metavar="KIND", help=KINDS)
-@click.option("--adapter", multiple=True, metavar="FOLDER", help="An adapter on the model; several add up.")
+@click.argument("model")
+@option("--data", required=True, metavar="FILE", help=DATA)
+@option("--stride", metavar="N", shown="half of the context length", help=STRIDE)
+@option("--windows", metavar="N", shown="all", help="Windows or records to score, spread evenly over the data.")
+@option("--quantize", metavar="NAME", choices=(*PACKINGS, "all"), help="Compare with weights packed like this.")
+@option("--adapter", multiple=True, metavar="FOLDER", help="LoRA adapter to add to the model.")
+@device_option
+@dtype_option
 def eval_command(
     model: str, data: str, stride: str | None, windows: str | None, quantize: str | None, as_json: bool, **call: Any
 ) -> None:
     from fathom.adapters.load import load
-    from fathom.cli.options import describe_run
+    from fathom.cli.generation import describe_run
     from fathom.formats.tokenizer import require_tokenizer
     from fathom.verification import quantised
     from fathom.verification.evaluate import eval_set

@@ -7,20 +7,25 @@ from typing import Any
 
 import click
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import device_option, dtype_option, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import plain
 
-QUANTIZE = "gguf: f32, f16, bf16, q8_0 or q4_0; llama2c: q8_0; default: as it is"
+FORMATS = ("hf", "gguf", "llama2c", "llama2c-v1", "meta")
+QUANTIZE = "Number format in the file; gguf: f32, f16, bf16, q8_0 or q4_0; llama2c: q8_0."
 
 
 @verb(
-    "merge", "Write MODEL with ADAPTER in its weights: as a run where MODEL is one, else as a folder of Hugging Face."
+    "merge",
+    "Add a LoRA adapter to the weights of a model: a run stays a run, other models become a Hugging Face folder.",
+    example="fathom merge runs/demo runs/finetune/adapter -o merged",
 )
 @click.argument("model")
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
-@click.option("--scale", default="1", metavar="X", help="By how much the adapter counts; default 1")
+@option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="New folder.")
+@option("--scale", default="1", metavar="X", shown="1", help="Factor of the adapter's change.")
+@device_option
+@dtype_option
 def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: bool, **call: Any) -> None:
     from fathom.adapters.merge import merge
 
@@ -34,13 +39,17 @@ def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: boo
         print_json(plain(merged))
 
 
-@verb("export", "Write a model in another format and compare what was written, tensor by tensor.")
-@click.argument("model")
-@click.option("--format", "kind", required=True, metavar="NAME", help="hf, gguf, llama2c, llama2c-v1 or meta")
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="A new file; for hf and meta a folder."
+@verb(
+    "export",
+    "Write a model in another format, read it back and compare every tensor.",
+    example="fathom export runs/demo --format gguf -o demo.gguf",
 )
-@click.option("--quantize", metavar="KIND", help=QUANTIZE)
+@click.argument("model")
+@option("--format", "kind", required=True, metavar="NAME", choices=FORMATS, help="Format to write.")
+@option("-o", "--out", required=True, type=click.Path(path_type=Path), help="New file; for hf and meta a folder.")
+@option("--quantize", metavar="NAME", shown="as it is", help=QUANTIZE)
+@device_option
+@dtype_option
 def export_command(model: str, kind: str, out: Path, quantize: str | None, as_json: bool, **call: Any) -> int:
     from fathom.formats.export import export
 

@@ -7,32 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import (
-    LINES,
+from fathom.cli.generation import (
+    RUNNING,
+    SAMPLING,
     generate_options,
     generation_options,
     load_draft,
     load_for_generation,
-    print_json,
-    verb,
 )
+from fathom.cli.options import from_fields, option, print_json, verb
 from fathom.errors import FathomError
+from fathom.generation.options import GenerateOptions
 
 if TYPE_CHECKING:
     from fathom.tokenizer.protocol import Tokenizer
 
 
-@verb("generate", f"Continue a prompt with the model in MODEL, whatever its format. {LINES}")
-@click.argument("model")
-@click.option(
-    "-p",
-    "--prompt",
-    multiple=True,
-    help="The text to continue; `-` reads stdin, FILE:path a file. Several: side by side.",
+GROUPS = {"Prompt": "prompt chat echo", "Sampling": f"{SAMPLING} num_samples", "Model": RUNNING}
+PROMPT = "Text to continue; - reads stdin, FILE:PATH a file."
+
+
+@verb(
+    "generate",
+    "Continue a prompt with a model of any format: a run folder, a Hugging Face or GGUF file, a name on the hub.",
+    groups=GROUPS,
+    example='fathom generate runs/demo -p "Once upon a time" -n 100',
+    hint="-p",
 )
-@click.option("--num-samples", metavar="N", help="Several continuations, side by side in one batch.")
-@click.option("--chat", is_flag=True, help="Ask the prompt as a user does, in the model's chat template.")
-@click.option("--echo/--no-echo", default=None, help="Print the prompt too; default: unless --chat.")
+@click.argument("model")
+@option("-p", "--prompt", multiple=True, metavar="TEXT", help=PROMPT)
+@option("--chat", is_flag=True, help="Put the prompt in the model's chat template, as a user's message.")
+@option("--echo/--no-echo", default=None, shown="on, off with --chat", help="Print the prompt too.")
+@from_fields("", GenerateOptions, {"num_samples": ("--num-samples",)})
 @generation_options
 def generate_command(
     model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any

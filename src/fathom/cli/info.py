@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 LAYERS = 2  # whose queries and keys are read for the rope layout
 
 
-@verb("info", "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.")
+@verb(
+    "info",
+    "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.",
+    example="fathom info runs/demo",
+)
 @click.argument("model")
 def info_command(model: str, as_json: bool, **_: Any) -> None:
     from fathom.formats.convert import plan

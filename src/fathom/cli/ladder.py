@@ -5,27 +5,40 @@ from typing import Any
 
 import click
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import from_fields, given_fields, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.experiments.options import LadderOptions
 from fathom.fields import build, plain
 
 ABOUT = "Train every rung from a bigram to LLaMA on the same text and budget, and report what each idea bought."
+NAMES = {
+    "data": ("--data",),
+    "rungs": ("--rungs",),
+    "seeds": ("--seeds",),
+    "minutes": ("--minutes",),
+    "steps": ("--steps",),
+    "tokenizer": ("--tokenizer",),
+    "context_length": ("--context-length", "--block-size"),
+    "d_model": ("--d-model",),
+    "batch_size": ("--batch-size",),
+    "seed": ("--seed",),
+    "device": ("--device",),
+    "dtype": ("--dtype",),
+}
+OUT_DIR = ("-o", "--out-dir", "--output-dir", "out_dir")
+GROUPS = {
+    "What to train": "data tokenizer rungs",
+    "How long": "minutes steps seeds",
+    "Size": "context_length d_model batch_size",
+    "Run": "out_dir resume overwrite",
+}
 
 
-@verb("ladder", ABOUT)
-@click.option("--data", metavar="TEXT", help="A file, a folder, a .jsonl or the name of a corpus; default python-docs.")
-@click.option("--rungs", metavar="KEYS", help="Some of them, such as bigram,attention,heads; default all.")
-@click.option("--seeds", metavar="N", help="Runs of each rung; default 3.")
-@click.option("--minutes", metavar="N", help="For the whole ladder; default 5.")
-@click.option("--steps", metavar="N", help="Of every rung; default: as many as the minutes allow.")
-@click.option("--tokenizer", metavar="KIND", help="char, byte, bpe:SIZE or a tokenizer.json; default char.")
-@click.option("--block-size", "--context-length", "context_length", metavar="N", help="Tokens in view; default 64.")
-@click.option("--d-model", metavar="N", help="Width of every rung; default 64.")
-@click.option("--batch-size", metavar="N", help="Sequences per step; default 16.")
-@click.option("--out-dir", "--output-dir", "-o", "out_dir", type=click.Path(path_type=Path), default="runs/ladder")
-@click.option("--resume", is_flag=True, help="Train what the ladder in --out-dir still lacks.")
-@click.option("--overwrite", is_flag=True, help="Replace the ladder in --out-dir.")
+@verb("ladder", ABOUT, groups=GROUPS, example="fathom ladder --data FILE.txt --minutes 5")
+@option(*OUT_DIR, type=click.Path(path_type=Path), default="runs/ladder", shown="runs/ladder", help="Its folder.")
+@option("--resume", is_flag=True, help="Train what the ladder in --out-dir still lacks.")
+@option("--overwrite", is_flag=True, help="Replace the ladder in --out-dir.")
+@from_fields("", LadderOptions, NAMES)
 def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, **call: Any) -> int:
     from fathom.cli.train import watching
     from fathom.experiments import experiment
@@ -35,9 +48,7 @@ def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, 
 
     if resume and overwrite:
         raise FathomError("--resume and --overwrite are mutually exclusive; give one of them")
-    given = {
-        key: value for key, value in call.items() if key in LadderOptions.__dataclass_fields__ and value is not None
-    }
+    given = given_fields(LadderOptions, call)
     if resume and (other := sorted(given.keys() - {"minutes"})):
         raise FathomError(f"{other[0]} was given with --resume; a resumed ladder keeps its choices: leave it out")
     options = build(LadderOptions, given, "ladder")

@@ -96,7 +96,8 @@ def explain(error: Exception) -> tuple[str, int]:
             return str(error), error.exit_code
         case click.NoSuchOption():
             known = [name for p in (error.ctx.command.params if error.ctx else []) for name in p.opts]
-            return f"no option {error.option_name}{near(error.option_name, known, then='see')} --help", 2
+            verb = f"{error.ctx.command_path} --help-all" if error.ctx and error.ctx.parent else "fathom --help"
+            return f"no option {error.option_name}{near(error.option_name, known, then='see')} {verb}", 2
         case click.ClickException():
             return " ".join(error.format_message().split()), 2
         case OSError() if error.filename is not None:

@@ -1,4 +1,4 @@
-"""Options of every verb, options made from the fields of a dataclass, and those that `generate` and `chat` share.
+"""Verbs and their options, written by hand or made from the fields of a dataclass.
 
 `-` and `_` are the same in option names. An option that is not given is None, so that presets and files take precedence
 over defaults. Does not import torch.
@@ -8,57 +8,152 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
+from click.shell_completion import CompletionItem
 
-from fathom.fields import build
-from fathom.generation.options import ORDER, GenerateOptions
-
-if TYPE_CHECKING:
-    from fathom.model.transformer import Transformer
-    from fathom.tokenizer.protocol import Tokenizer
-
+from fathom.cli.command import CONTEXT, Option, Verb, in_words
+from fathom.cli.notes import notes
+from fathom.fields import convert
 
 F = TypeVar("F", bound=Callable[..., Any])
-CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
 
 
 def verb(name: str, help: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Decorator: the function as a verb, with the common options."""
+    """Decorator: the function as a verb, with the options that every verb has. settings: those of Verb."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        for option in reversed(COMMON):
-            function = option(function)
-        return click.command(name, help=help, context_settings={**CONTEXT, **settings})(function)
+        for add in reversed(EVERY_VERB):
+            function = add(function)
+        return click.command(name, cls=Verb, help=help, context_settings=CONTEXT, **settings)(function)
 
     return decorate
 
 
-COMMON = [
-    click.option("--seed", type=click.IntRange(0), help="For everything random."),
-    click.option("--device", help="auto, cpu, cuda or mps."),
-    click.option("--dtype", help="auto, fp32, bf16 or fp16."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Decorator: one option. settings: those of Option."""
+    return click.option(*names, cls=Option, **settings)
+
+
+def _show_every_option(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given and not ctx.resilient_parsing:
+        ctx.meta["every"] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+EVERY_VERB = [
+    option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on the last line of stdout."),
+    option("--debug", is_flag=True, help="Show the traceback of an error."),
+    option(
+        "--help-all",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_every_option,
+        help="Show every option and exit.",
+    ),
 ]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+device_option = option("--device", metavar="NAME", choices=DEVICES, shown="auto", help="Where the model runs.")
+dtype_option = option(
+    "--dtype", metavar="NAME", choices=DTYPES, shown="auto", help="Number format of the weights; auto: as stored."
+)
+seed_option = option("--seed", type=click.IntRange(0), metavar="N", shown="0", help="Seed of everything random.")
+
+
+class FieldValue(click.ParamType[Any]):
+    """Text that a field of a dataclass can be made of: checked here, where the option is known by its name."""
+
+    name = "value"
+
+    def __init__(self, hint: Any) -> None:
+        self.hint, self.choices = hint, choices_of(hint)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not dataclasses.is_dataclass(bare(self.hint)):
+            convert(self.hint, value, spelling(param))
+        return value  # as given: `none` is a value, and None is an option that was not given
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+
+
+def spelling(param: click.Parameter | None) -> str:
+    """The name of an option as it is shown."""
+    return next((name for name in param.opts if name.startswith("--")), "") if param else "value"
+
+
+def bare(hint: Any) -> Any:
+    """The type of a field that may be None."""
+    if get_origin(hint) in (Union, UnionType):
+        return next(part for part in get_args(hint) if part is not type(None))
+    return hint
+
+
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The words that a field may hold; empty where any will do."""
+    kind = bare(hint)
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+METAVARS = {int: "N", float: "X", bool: "BOOL", str: "TEXT"}
 
 
 def from_fields(
-    section: str, cls: type, names: Mapping[str, Sequence[str]], without: Collection[str] = ()
+    section: str,
+    cls: type,
+    names: Mapping[str, Sequence[str]],
+    *,
+    without: Collection[str] = (),
+    repeated: Collection[str] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[F], F]:
-    """Decorator: an option `--section.field-name` for every field of a dataclass, and aliases that users already
-    type."""
+    """Decorator: an option for every field of a dataclass, its help the comment beside the field.
+
+    names: other spellings of some fields, the one to show first. A section makes every field `--section.field-name`;
+    without one ("") only the fields in `names` become options. repeated: may be given several times. settings: what
+    differs from the field, by its name.
+    """
 
     def decorate(function: F) -> F:
-        for field in reversed([field for field in dataclasses.fields(cls) if field.name not in without]):
-            main = f"--{section}.{field.name.replace('_', '-')}"
-            declarations = [*names.get(field.name, ()), main, f"{section}__{field.name}"]
-            default = field.default if field.default is not dataclasses.MISSING else "from the tokenizer"
-            function = click.option(*declarations, metavar="VALUE", help=f"{default}")(function)
+        chosen = [f for f in dataclasses.fields(cls) if f.name not in without and (section or f.name in names)]
+        for field in reversed(chosen):
+            own = field_option(section, cls, field, names.get(field.name, ()), field.name in repeated)
+            function = option(*own.pop("names"), **own | dict((settings or {}).get(field.name, {})))(function)
         return function
 
     return decorate
+
+
+def field_option(
+    section: str, cls: type, field: "dataclasses.Field[Any]", own: Sequence[str], repeated: bool
+) -> dict[str, Any]:
+    """The settings of the option of a field."""
+    hint, note = get_type_hints(cls)[field.name], notes(cls)[field.name]
+    dotted = f"--{section}.{field.name.replace('_', '-')}"
+    flag = bare(hint) is bool and bool(own)
+    default = None if field.default is dataclasses.MISSING else field.default
+    settings: dict[str, Any] = {"help": note.sentence, "heading": heading(section, note.heading)}
+    settings["shown"] = note.unset or "off" if default in (None, "", ()) else in_words(default)
+    if flag:
+        settings |= {"is_flag": True, "default": None}
+    else:
+        metavar = METAVARS.get(bare(hint), "NAME" if choices_of(hint) else "LIST")
+        settings |= {"type": FieldValue(hint), "metavar": metavar, "multiple": repeated, "choices": choices_of(hint)}
+        if repeated:
+            settings |= {"type": str, "metavar": "TEXT"}
+    spelled = [*own, *([dotted] if section and not flag else [])]
+    return settings | {"names": [*spelled, f"{section}__{field.name}" if section else field.name]}
+
+
+def heading(section: str, title: str) -> str:
+    """The title of a group in `--help-all`."""
+    return f"{title[:1].upper()}{title[1:]}" if title else section.capitalize()
 
 
 def fields_of(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,101 +162,12 @@ def fields_of(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name[len(start) :]: v for name, v in values.items() if name.startswith(start) and v is not None}
 
 
+def given_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The given options that are fields of the dataclass."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    return {name: values[name] for name in names if values.get(name) not in (None, ())}
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Write the result as one line of JSON on stdout."""
     sys.stdout.write(json.dumps(value, default=str) + "\n")
-
-
-LINES = (
-    "How the next token is chosen: repetition penalty, temperature, top-k, top-p, min-p, in the order of --samplers."
-)
-CHOICES = [
-    click.option("-n", "--max-new-tokens", "--max-tokens", "-m", "max_new_tokens", metavar="N", help="default 256"),
-    click.option("-t", "--temperature", "--temp", "temperature", metavar="T", help="0 is greedy; default 1"),
-    click.option("--top-k", metavar="K", help="Keep the K likeliest tokens."),
-    click.option("--top-p", metavar="P", help="Keep the likeliest tokens whose probabilities reach P."),
-    click.option("--min-p", metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
-    click.option("--repetition-penalty", metavar="X", help="Above 1: penalise tokens already in the text."),
-    click.option("--samplers", metavar="NAMES", help=f"Order of samplers; default {','.join(ORDER)}"),
-    click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; repeatable."),
-    click.option("--past-context", metavar="HOW", help="When the context is full: slide, stop or extend."),
-    click.option("--quantize", metavar="KIND", help="Pack the matrices of the blocks as int8, int4 or nf4."),
-    click.option(
-        "--rope-scaling", metavar="KIND:FACTOR", help="For longer contexts: linear, llama3 or yarn, such as yarn:4."
-    ),
-    click.option("--cache/--no-cache", default=True, help="Use the KV cache, or recompute everything for each token."),
-    click.option("--speculate", metavar="HOW", help="lookup: prompt lookup; same output, faster."),
-    click.option("--draft", metavar="MODEL", help="A draft model with the same vocabulary."),
-    click.option("--adapter", multiple=True, metavar="FOLDER", help="Adapter folder; several are added."),
-    click.option("-v", "--verbose", is_flag=True, help="Print the order of samplers too, on stderr."),
-]
-
-
-def generation_options(function: F) -> F:
-    """Decorator: add the options of generation to a verb."""
-    for option in reversed(CHOICES):
-        function = option(function)
-    return function
-
-
-def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
-    """The model of a call prepared for inference, its tokenizer, and a line that says how it runs."""
-    from fathom.adapters.load import load
-    from fathom.backend.inference import InferenceModel
-    from fathom.formats.tokenizer import require_tokenizer
-    from fathom.native.build import library, status
-
-    dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
-    network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    tokenizer, line, network = require_tokenizer(tokenizer, model), describe_run(network, call), prepared(network, call)
-    if isinstance(network, InferenceModel):
-        line += f", {network.status}"
-    elif library("step") is None:
-        line += f", {status()}"
-    return network, tokenizer, line
-
-
-def prepared(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
-    """The model prepared for inference; with --no-cache the plain model, which is the reference."""
-    from fathom.backend.inference import prepare_for_inference
-    from fathom.native.build import will_compile
-
-    if not call["cache"]:
-        return network
-    if network.embed.weight.is_cpu and will_compile("panels", "step", "attention"):
-        click.echo("compiling native code for this machine: once, and kept", err=True)
-    return prepare_for_inference(network)
-
-
-def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
-    """The draft model of a call, loaded like the model; None where no --draft is given."""
-    from fathom.formats.load import load
-    from fathom.generation.speculative import check_tokens
-
-    if call["draft"] is None:
-        return None
-    network, theirs = load(call["draft"], call["dtype"] or "auto", call["device"] or "auto", call["quantize"])
-    if theirs is not None:
-        check_tokens(tokenizer, theirs)
-    return prepared(network, call)
-
-
-def describe_run(network: "Transformer", call: Mapping[str, Any]) -> str:
-    """Device, dtype, packing and adapters of a model, as one line."""
-    from fathom.adapters import lora
-    from fathom.machine import describe
-    from fathom.quant.model import scheme_of
-
-    scheme = call["quantize"] or scheme_of(network)  # a QLoRA run is packed as it was trained
-    packed = f", {scheme}" if scheme else ""
-    packed += "".join(f", adapter {folder}" for folder in call["adapter"])
-    packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
-    packed += f", draft {call['draft']}" if call["draft"] else ""
-    return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
-
-
-def generate_options(call: Mapping[str, Any]) -> GenerateOptions:
-    """The GenerateOptions of a call, validated."""
-    known = {key: value for key, value in call.items() if key in GenerateOptions.__dataclass_fields__}
-    given = {key: value for key, value in known.items() if value not in (None, ())}
-    return build(GenerateOptions, given | {"use_cache": call["cache"]}, "generate")

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import option, print_json, verb
 
 if TYPE_CHECKING:
     from fathom.data.examples import Example
@@ -23,16 +23,16 @@ COLOURS = {"frame": "bright_black", "text": "default", "system": "magenta", "use
 OTHER = "yellow"
 EMPTY = "▁"  # a token that decodes to nothing here, such as the space before a first word
 ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
+DATA = "A .json or .jsonl file of records, or text, as for fathom train."
+CUT = "Cut each example after N tokens."
 
 
-@verb("show-batch", ABOUT)
+@verb("show-batch", ABOUT, example="fathom show-batch runs/demo --data questions.jsonl")
 @click.argument("source", metavar="MODEL_OR_TOKENIZER")
-@click.option(
-    "--data", required=True, metavar="FILE", help="A .json or .jsonl file of records, or text as for `train`."
-)
-@click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="How many examples.")
-@click.option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", help="Cut each after N tokens.")
-@click.option("--ids", "with_ids", is_flag=True, help="Show the number of each token too.")
+@option("--data", required=True, metavar="FILE", help=DATA)
+@option("--count", type=click.IntRange(1), default=3, metavar="N", shown="3", help="Number of examples.")
+@option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", shown="no cut", help=CUT)
+@option("--ids", "with_ids", is_flag=True, help="Show the id of each token too.")
 def show_batch_command(
     source: str, data: str, count: int, context_length: int | None, with_ids: bool, as_json: bool, **_: Any
 ) -> None:

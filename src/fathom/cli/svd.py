@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import from_fields, given_fields, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.lab.result import RankOptions
@@ -18,35 +18,38 @@ if TYPE_CHECKING:
 
 ABOUT = "Show the spectra of a model's weights, of a change or an adapter, or the loss against the rank of a change."
 DELTA = "Another version of MODEL, whose change is shown; at most two of --delta and --adapter."
-REPORT = "An HTML page, with all numbers as .json beside it."
+REPORT = "HTML page to write, with all numbers as .json beside it."
+NAMES = {
+    "data": ("--data",),
+    "minutes": ("--minutes",),
+    "steps": ("--steps",),
+    "ranks": ("--ranks",),
+    "keep": ("--keep",),
+    "context_length": ("--context-length", "--block-size"),
+    "batch_size": ("--batch-size",),
+    "learning_rate": ("--lr", "--learning-rate"),
+    "lora_learning_rate": ("--lora-lr",),
+    "seed": ("--seed",),
+    "device": ("--device",),
+}
+GROUPS = {
+    "What to show": "deltas adapters only page",
+    "Loss against rank": f"loss_vs_rank {' '.join(NAMES)}",
+}
 
 
-@verb("svd", ABOUT)
+@verb("svd", ABOUT, groups=GROUPS, example="fathom svd runs/demo --report spectra.html")
 @click.argument("model")
-@click.option("--delta", "deltas", metavar="OTHER", multiple=True, help=DELTA)
-@click.option("--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, help="A PEFT folder.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Some matrices, such as attn.q; default all.")
-@click.option("--report", "page", type=click.Path(path_type=Path), metavar="FILE.html", help=REPORT)
-@click.option("--loss-vs-rank", is_flag=True, help="Fine-tune MODEL in full, cut its change at every rank, train LoRA.")
-@click.option("--data", metavar="TEXT", help="For --loss-vs-rank: text, or records as fathom finetune takes them.")
-@click.option("--minutes", metavar="N", help="For all of --loss-vs-rank; default 3.")
-@click.option("--steps", metavar="N", help="Of each training; default: as many as the minutes allow.")
-@click.option("--ranks", metavar="R,R,...", help="Default 0,1,2,4,... up to the largest.")
-@click.option("--keep", metavar="PART", help="Of the improvement, by the recommended ranks; default 0.9.")
-@click.option(
-    "--block-size",
-    "--context-length",
-    "context_length",
-    metavar="N",
-    help="Tokens in view; default 128, of records 512.",
-)
-@click.option("--batch-size", metavar="N", help="Sequences per step; default 8.")
-@click.option("--lr", "--learning-rate", "learning_rate", metavar="RATE", help="Of the full fine-tune; default 0.003.")
-@click.option("--lora-lr", "lora_learning_rate", metavar="RATE", help="Of LoRA; default 0.015.")
+@option("--delta", "deltas", metavar="OTHER", multiple=True, help=DELTA)
+@option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
+@option("--only", multiple=True, metavar="PATTERN", shown="all", help="Matrices to show, such as attn.q.")
+@option("--report", "page", type=click.Path(path_type=Path), metavar="FILE.html", help=REPORT)
+@option("--loss-vs-rank", is_flag=True, help="Fine-tune MODEL in full, cut its change at every rank, and train LoRA.")
+@from_fields("", RankOptions, NAMES)
 def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool, **call: Any) -> None:
     if page is not None and page.suffix not in (".html", ".htm"):
         raise FathomError(f"--report is {page}; expected a name that ends in .html (the numbers go to .json beside it)")
-    given = {name: call[name] for name in RankOptions.__dataclass_fields__ if call.get(name) is not None}
+    given = given_fields(RankOptions, call)
     if loss_vs_rank:
         for name in ("deltas", "adapters", "only"):
             if call[name]:
@@ -124,12 +127,13 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
 @verb(
     "extract",
     "Write the best rank-R adapter of a full fine-tune as a PEFT folder, and how much of the change it holds.",
+    example="fathom extract runs/demo runs/finetune -r 8 -o adapter",
 )
 @click.argument("base")
 @click.argument("tuned")
-@click.option("-r", "--rank", type=int, default=8, show_default=True, help="Of each matrix.")
-@click.option("--target", "layers", multiple=True, metavar="NAME", help="Layers such as attn.q; default all-linear.")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The adapter's folder.")
+@option("-r", "--rank", type=int, default=8, metavar="N", shown="8", help="Rank of the adapter.")
+@option("--target", "layers", multiple=True, metavar="NAME", shown="all-linear", help="Layers, such as attn.q.")
+@option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The adapter's folder.")
 def extract_command(
     base: str, tuned: str, rank: int, layers: tuple[str, ...], out: Path, as_json: bool, **_: Any
 ) -> None:

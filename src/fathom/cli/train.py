@@ -8,41 +8,75 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from fathom.cli.options import fields_of, from_fields, print_json, verb
+from fathom.cli.command import in_words
+from fathom.cli.options import fields_of, from_fields, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.model.config import ModelConfig
 from fathom.report.live import LiveView
 from fathom.training.events import Evaluated, Event, Note, Prepared, Progress, Report, Sample, Saved
-from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions
+from fathom.training.optimizers import NAMES as OPTIMIZERS
+from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions
 from fathom.training.presets import DEFAULT, PRESETS, Recipe, find, read
 
 if TYPE_CHECKING:
     from fathom.training.train import Result
 
-MODEL_NAMES = {"context_length": ("--block-size", "--context-length", "--max-seq-len")}
+MODEL_NAMES = {"context_length": ("--context-length", "--block-size", "--max-seq-len")}
+STEPS = ("--max-iters", "--iters", "--max-steps", "--num-iterations")
 TRAIN_NAMES = {
     "data": ("--data",),
     "tokenizer": ("--tokenizer",),
-    "max_iters": ("--max-iters", "--iters", "--max-steps", "--num-iterations"),
+    "max_iters": STEPS,
     "max_minutes": ("--max-minutes",),
     "batch_size": ("--batch-size",),
     "learning_rate": ("--lr", "--learning-rate"),
     "eval_interval": ("--eval-interval",),
     "compile": ("--compile",),
+    "seed": ("--seed",),
+    "device": ("--device",),
+    "dtype": ("--dtype",),
 }
-OUT_DIR = ("--out-dir", "--output-dir", "-o", "out_dir")
+TRAIN_GROUPS = {
+    "Data": "train__data train__tokenizer",
+    "Size of the model": "model__context_length model__d_model model__n_layer model__n_head",
+    "Training": "train__max_iters train__max_minutes train__batch_size train__learning_rate",
+    "Run": "out_dir files resume overwrite",
+}
+OUT_DIR = ("-o", "--out-dir", "--output-dir", "out_dir")
+OPTIMIZER = {"choices": OPTIMIZERS, "metavar": "NAME"}
+PASSES = "Forward passes per step, into which the batch is divided."
+DECLARED = {name: {"shown": "the preset's"} for name in ("context_length", "d_model", "n_layer")}
 
 
-@verb("train", f"Train a model from random weights. PRESET (default {DEFAULT}) is a name from `fathom presets`.")
+def effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of `fathom train` with this preset, these files and these options."""
+    call: dict[str, Any] = {"resume": False, "overwrite": False, "grad_accumulation": None, "out_dir": None}
+    call |= {name: value for name, value in values.items() if "__" in name and isinstance(value, str)}
+    files = [Path(file) for file in values.get("files") or ()] if isinstance(values.get("files"), list) else []
+    preset = values.get("preset")
+    recipe, folder, _ = read_call(preset if isinstance(preset, str) else None, call | {"files": files})
+    sections = {"train": vars(recipe.options()), "model": vars(recipe.config(1).resolved())}
+    found = {f"{section}__{name}": v for section, fields in sections.items() for name, v in fields.items()}
+    return found | {"model__vocab_size": None, "out_dir": folder}
+
+
+@verb(
+    "train",
+    f"Train a model from random weights. PRESET is a name from `fathom presets` [default: {DEFAULT}].",
+    groups=TRAIN_GROUPS,
+    example=f"fathom train {DEFAULT} --data FILE.txt",
+    effective=effective,
+    hint="--data",
+)
 @click.argument("preset", required=False)
-@click.option(*OUT_DIR, type=click.Path(path_type=Path), help="runs/PRESET")
-@click.option("-c", "--config", "files", multiple=True, type=click.Path(path_type=Path), help="YAML; later ones win.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
-@click.option("--grad-accumulation", type=click.IntRange(1), help="Forward passes per step (batch_size is divided).")
-@from_fields("train", TrainOptions, TRAIN_NAMES)
-@from_fields("model", ModelConfig, MODEL_NAMES)
+@option(*OUT_DIR, type=click.Path(path_type=Path), metavar="FOLDER", shown="runs/PRESET", help="Folder of the run.")
+@option("-c", "--config", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="YAML file.")
+@option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
+@option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
+@option("--grad-accumulation", type=click.IntRange(1), metavar="N", heading="Steps and batches", shown="1", help=PASSES)
+@from_fields("train", TrainOptions, TRAIN_NAMES, settings={"optimizer": OPTIMIZER})
+@from_fields("model", ModelConfig, MODEL_NAMES, settings=DECLARED | {"vocab_size": {"shown": "the tokenizer's"}})
 def train_command(preset: str | None, **call: Any) -> int:
     from fathom.training.train import train
 
@@ -63,7 +97,7 @@ def read_call(preset: str | None, call: Mapping[str, Any]) -> tuple[Recipe, Path
     recipe = find(name) if name and not call["resume"] else Recipe()
     for file in call["files"]:
         recipe = read(file, recipe)
-    recipe = recipe.changed(fields_of("model", call), fields_of("train", call) | common_options(call))
+    recipe = recipe.changed(fields_of("model", call), fields_of("train", call))
     if call["grad_accumulation"]:
         recipe = recipe.changed({}, {"micro_batch_size": micro_batch(recipe, call)})
     return recipe, call["out_dir"] or Path("runs") / (name or call["files"][-1].stem), mode
@@ -71,13 +105,8 @@ def read_call(preset: str | None, call: Mapping[str, Any]) -> tuple[Recipe, Path
 
 def mode_of(call: Mapping[str, Any]) -> str:
     if call["resume"] and call["overwrite"]:
-        raise FathomError("--resume and --overwrite were both given; a run is either continued or replaced: choose one")
+        raise FathomError("--resume and --overwrite are mutually exclusive; give one of them")
     return "resume" if call["resume"] else "overwrite" if call["overwrite"] else "new"
-
-
-def common_options(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of all verbs that are fields of TrainOptions."""
-    return {key: call[key] for key in ("seed", "device", "dtype") if call[key] is not None}
 
 
 def micro_batch(recipe: Recipe, call: Mapping[str, Any]) -> int:
@@ -108,48 +137,61 @@ def summary(result: "Result", verb: str, next_lines: list[str]) -> str:
 FINETUNE_NAMES = {
     "method": ("--method",),
     "val_data": ("--val-data",),
-    "context_length": ("--block-size", "--context-length", "--max-seq-len"),
+    "context_length": ("--context-length", "--block-size", "--max-seq-len"),
     "epochs": ("--epochs",),
+    "mask_prompt": ("--mask-prompt/--no-mask-prompt",),
+    "pack": ("--pack",),
     "rank": ("-r", "--rank", "--lora-r", "--lora-rank"),
     "alpha": ("--alpha", "--lora-alpha"),
     "dropout": ("--dropout", "--lora-dropout"),
     "target": ("--target", "--targets"),
     "ranks": ("--ranks",),
     "init": ("--init",),
+    "rslora": ("--rslora",),
     "lora_plus": ("--lora-plus",),
     "quantize": ("--quantize",),
 }
-FLAGS = ("mask_prompt", "pack", "rslora")
-FINETUNE_TRAIN_NAMES = {
-    "data": ("--data",),
-    "max_iters": ("--max-iters", "--iters", "--max-steps", "--num-iterations"),
-    "max_minutes": ("--max-minutes",),
-    "batch_size": ("--batch-size",),
-    "micro_batch_size": ("--micro-batch-size",),
-    "learning_rate": ("--lr", "--learning-rate"),
-    "eval_interval": ("--eval-interval",),
-}
-FINETUNE = """Train the model in MODEL further, whatever its format: an adapter on frozen weights (lora, dora), on
-packed ones (qlora), or all weights (full). Of records in .json or .jsonl the answers are learned, of other files the
+FINETUNE_TRAIN_NAMES = {name: TRAIN_NAMES[name] for name in TRAIN_NAMES if name not in ("tokenizer", "compile")}
+FINETUNE_TRAIN_NAMES |= {"micro_batch_size": ("--micro-batch-size",)}
+FINETUNE = """Fine-tune an existing model of any format: a LoRA adapter on frozen weights (lora, dora), on packed
+weights (qlora), or all weights (full). From .json and .jsonl records the answers are learned, from other files the
 text."""
+FINETUNE_GROUPS = {
+    "Data": "train__data finetune__context_length finetune__mask_prompt",
+    "Method": "finetune__method finetune__rank finetune__alpha finetune__target",
+    "Training": "finetune__epochs train__max_iters train__max_minutes train__batch_size train__learning_rate",
+    "Run": "out_dir resume overwrite",
+}
+FROM_BASE = {"max_iters": "from --epochs", "eval_interval": "a tenth of all steps"}
+FROM_BASE |= {"learning_rate": "from the method and the width of MODEL", "data": ""}
+FROM_BASE |= {name: in_words(value) for name, value in FINETUNE_DEFAULTS.items()}
+TRAIN_SETTINGS = {name: {"shown": shown} for name, shown in FROM_BASE.items()} | {"optimizer": OPTIMIZER}
 
 
-@verb("finetune", FINETUNE)
+@verb(
+    "finetune",
+    FINETUNE,
+    groups=FINETUNE_GROUPS,
+    example="fathom finetune runs/demo --data questions.jsonl",
+    hint="--data",
+)
 @click.argument("model", required=False)
-@click.option(*OUT_DIR, type=click.Path(path_type=Path), help="runs/finetune")
-@click.option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
-@click.option("--mask-prompt/--no-mask-prompt", default=None, help="Learn answers only, or all of each record.")
-@click.option("--pack", is_flag=True, default=None, help="Short examples share a row; none sees another.")
-@click.option("--rslora", is_flag=True, default=None, help="Scale by alpha / sqrt(rank) instead of alpha / rank.")
-@from_fields("finetune", FinetuneOptions, FINETUNE_NAMES, without=FLAGS)
-@from_fields("train", TrainOptions, FINETUNE_TRAIN_NAMES, without=SET_BY_BASE)
+@option(*OUT_DIR, type=click.Path(path_type=Path), metavar="FOLDER", shown="runs/finetune", help="Folder of the run.")
+@option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
+@option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
+@from_fields("finetune", FinetuneOptions, FINETUNE_NAMES)
+@from_fields(
+    "train",
+    TrainOptions,
+    FINETUNE_TRAIN_NAMES,
+    without=SET_BY_BASE,
+    settings=TRAIN_SETTINGS,
+)
 def finetune_command(model: str | None, **call: Any) -> int:
     from fathom.training.finetune import finetune
 
     mode, folder = mode_of(call), call["out_dir"] or Path("runs") / "finetune"
-    options = fields_of("finetune", call) | {name: call[name] for name in FLAGS if call[name] is not None}
-    train = fields_of("train", call) | common_options(call)
+    options, train = fields_of("finetune", call), fields_of("train", call)
     with watching(folder) as report:
         result = finetune(model, None, folder, options=options, train=train, mode=mode, report=report)
     if call["as_json"]:
@@ -168,7 +210,11 @@ def adapter_lines(adapter: Path, model: str | None) -> list[str]:
     return [f"adapter:  {adapter} (in PEFT's format)", ask, merge]
 
 
-@verb("presets", "List the presets of `train`, or print one as YAML ready for `train -c FILE`.")
+@verb(
+    "presets",
+    "List the presets of fathom train, or print one as YAML, ready for fathom train -c FILE.",
+    example="fathom presets gpt2 > my.yaml",
+)
 @click.argument("name", required=False)
 def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
     values: dict[str, Any] = {key: recipe.description for key, recipe in PRESETS.items()}

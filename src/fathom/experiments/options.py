@@ -16,23 +16,23 @@ from fathom.training.presets import RUNG_SIZES, RUNG_TRAIN
 class LadderOptions:
     """Options of `fathom ladder`."""
 
-    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
-    tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
-    rungs: tuple[str, ...] = ()  # keys; empty: all
-    seed: int = 1337  # the first seed; the others follow it
-    seeds: int = 3
-    minutes: float = 5.0  # for the whole ladder; decides the steps
-    steps: int | None = None  # of every rung; None: as many as the minutes allow
+    data: str = "python-docs"  # text to learn: a file, a folder, a .jsonl file or the name of a corpus
+    tokenizer: str = "char"  # tokenizer: char, byte, bpe:SIZE (learned from the text) or a tokenizer.json
+    rungs: tuple[str, ...] = ()  # rungs to train, separated by commas, such as bigram,attention,heads; empty: all
+    seed: int = 1337  # first seed; the others follow it
+    seeds: int = 3  # runs of each rung, each with its own seed
+    minutes: float = 5.0  # minutes for the whole ladder, from which the steps follow
+    steps: int | None = None  # steps of every rung; None: as many as the minutes allow
 
-    context_length: int = RUNG_SIZES["context_length"]
-    d_model: int = RUNG_SIZES["d_model"]
-    batch_size: int = RUNG_TRAIN["batch_size"]
+    context_length: int = RUNG_SIZES["context_length"]  # context length in tokens
+    d_model: int = RUNG_SIZES["d_model"]  # width of the residual stream of every rung
+    batch_size: int = RUNG_TRAIN["batch_size"]  # sequences per step
     learning_rate: float = RUNG_TRAIN["learning_rate"]  # AdamW's, for embeddings and norms
     muon_learning_rate: float = RUNG_TRAIN["muon_learning_rate"]  # for the matrices inside blocks
     eval_windows: int = 320  # validation windows, the same for every rung
     evaluations: int = 5  # points of each validation curve
-    device: str = "auto"
-    dtype: Dtype = "auto"
+    device: str = "auto"  # device to train on: auto, cpu, cuda or mps
+    dtype: Dtype = "auto"  # number format of the computation
 
     def __post_init__(self) -> None:
         for name in ("seeds", "batch_size", "context_length", "d_model", "eval_windows", "evaluations"):

@@ -20,12 +20,12 @@ NEUTRAL: dict[str, float] = {"repetition_penalty": 1, "temperature": 1, "top_p":
 class SamplingOptions:
     """How the next token is chosen from the logits."""
 
-    temperature: float | None = 1.0  # below 1 sharper, above 1 flatter, 0 always the likeliest token
-    top_k: int | None = None  # only the k likeliest
-    top_p: float | None = None  # only the fewest likeliest that together have this probability
-    min_p: float | None = None  # only those at least this fraction as probable as the likeliest
-    repetition_penalty: float | None = None  # above 1: tokens already in the text become less likely
-    samplers: tuple[str, ...] = ORDER
+    temperature: float | None = 1.0  # randomness: below 1 sharper, above 1 flatter, 0 always the likeliest token
+    top_k: int | None = None  # keep the K likeliest tokens
+    top_p: float | None = None  # keep the fewest likeliest tokens whose probabilities add up to P
+    min_p: float | None = None  # keep tokens at least P times as likely as the likeliest
+    repetition_penalty: float | None = None  # penalise tokens already in the text, if above 1
+    samplers: tuple[str, ...] = ORDER  # order of the samplers, separated by commas
 
     def __post_init__(self) -> None:
         names = tuple(name.strip().replace("-", "_") for name in self.samplers)
@@ -47,16 +47,14 @@ class SamplingOptions:
 class GenerateOptions(SamplingOptions):
     """How the next token is chosen, how many are generated and where generation ends."""
 
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()  # a sample ends before any of these texts
-    num_samples: int = 1  # of each prompt, in one batch
-    seed: int | None = None  # sample i of seed s is the first sample of seed s + i; None: a new one each time
-    use_cache: bool = True
-    past_context: PastContext = (
-        "slide"  # when the context is full: drop the older half, stop, or go on beyond it (rope)
-    )
-    prefill_chunk: int = 512  # tokens of a prompt per pass; bounds the memory
-    speculate: Speculate = "off"  # lookup: draft from repeats in the text, for one sample of one prompt
+    max_new_tokens: int = 256  # most tokens to generate
+    stop: tuple[str, ...] = ()  # stop before this text; empty: none
+    num_samples: int = 1  # continuations of each prompt, generated side by side
+    seed: int | None = None  # seed of the random choices; None: a new one each time
+    use_cache: bool = True  # use the KV cache; without it, recompute everything for each token
+    past_context: PastContext = "slide"  # full context: drop the older half, stop, or extend it (rope only)
+    prefill_chunk: int = 512  # tokens of the prompt per forward pass; bounds the memory
+    speculate: Speculate = "off"  # lookup: prompt lookup; same output, faster on text that repeats itself
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 class RankOptions:
     """Of `fathom svd MODEL --loss-vs-rank`. All trainings share data, order, batch and steps."""
 
-    data: str = "python-docs"  # as fathom finetune takes them: text, or .json and .jsonl records
-    ranks: tuple[int, ...] = ()  # none: 0, 1, 2, 4, ... up to the largest a matrix can have
-    minutes: float = 3.0  # for the whole experiment; decides the steps
-    steps: int | None = None  # of every training; None: as many as the minutes allow
-    seed: int = 1337  # order of the data, first weights of adapters
-    batch_size: int = 8
-    context_length: int | None = None  # None: the model's own, at most 128 for text and 512 for records
-    learning_rate: float = 3e-3  # of all weights
-    lora_learning_rate: float = 1.5e-2  # of adapters, which start at 0
+    data: str = "python-docs"  # text or records, as fathom finetune takes them
+    ranks: tuple[int, ...] = ()  # ranks to try, separated by commas; empty: 0, 1, 2, 4, ... up to the largest
+    minutes: float = 3.0  # minutes for the whole experiment, from which the steps follow
+    steps: int | None = None  # steps of every training; None: as many as the minutes allow
+    seed: int = 1337  # seed of the order of the data and of the adapters' first weights
+    batch_size: int = 8  # sequences per step
+    context_length: int | None = None  # context length in tokens; None: the model's, at most 128 (records: 512)
+    learning_rate: float = 3e-3  # peak learning rate of the full fine-tune
+    lora_learning_rate: float = 1.5e-2  # peak learning rate of LoRA, whose adapters start at 0
     eval_windows: int = 64  # validation windows, the same for every loss
-    keep: float = 0.9  # part of the improvement that the recommended ranks must keep
-    device: str = "auto"
+    keep: float = 0.9  # fraction of the improvement that the recommended ranks keep
+    device: str = "auto"  # device to train on: auto, cpu, cuda or mps
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_windows"):

@@ -36,25 +36,25 @@ class RopeScaling:
 class ModelConfig:
     """Everything that decides the shape of a model. `None` means: follows from the others."""
 
-    vocab_size: int
-    context_length: int
-    d_model: int
-    n_layer: int  # 0 is a bigram model: nothing between embed and unembed
-    n_head: int = 1
-    n_kv_head: int | None = None  # None: one per query head; 1: multi-query; between: grouped-query
-    head_dim: int | None = None  # None: d_model / n_head
-    d_ff: int | None = None  # None: 4 d_model, for swiglu 8/3 d_model, so that both have the same size
-    position: Position = "none"
-    norm: Norm = "none"
-    mlp: MLP = "none"
-    residual: bool = True
-    bias: bool = False
-    tie_embeddings: bool = False
-    qk_norm: bool = False  # RMS-normalise each query and key head before it is rotated
-    dropout: float = 0.0
-    norm_eps: float = 1e-5
-    rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
+    vocab_size: int  # tokens in the vocabulary
+    context_length: int  # context length in tokens
+    d_model: int  # width of the residual stream
+    n_layer: int  # number of blocks; 0 is a bigram model: nothing between embed and unembed
+    n_head: int = 1  # attention heads per block
+    n_kv_head: int | None = None  # key and value heads: 1 is multi-query, more grouped-query; None: n_head
+    head_dim: int | None = None  # width of a head; None: d_model / n_head
+    d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size)
+    position: Position = "none"  # how positions are told apart: not at all, by a learned table, or by rotation
+    norm: Norm = "none"  # normalisation before each attention and MLP: none, LayerNorm or RMSNorm
+    mlp: MLP = "none"  # MLP of each block, by its activation
+    residual: bool = True  # add the output of attention and MLP to their input
+    bias: bool = False  # linear layers and LayerNorm have biases
+    tie_embeddings: bool = False  # unembed with the matrix of the embedding
+    qk_norm: bool = False  # RMS-normalise queries and keys of each head before rotation
+    dropout: float = 0.0  # probability of dropping a value in training
+    norm_eps: float = 1e-5  # epsilon of the norms
+    rope_theta: float = 10_000.0  # base of the rotary frequencies
+    rope_scaling: RopeScaling | None = None  # stretched rotary frequencies, as KIND:FACTOR such as yarn:4
 
     def resolved(self) -> "ResolvedConfig":
         """The config with every None filled in. Raises FathomError when the choices contradict each other."""

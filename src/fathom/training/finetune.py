@@ -21,13 +21,12 @@ from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.training.data import FinetuneDataSummary, prepare
 from fathom.training.events import Report, silent
-from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions, learning_rate
+from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions, learning_rate
 from fathom.training.run import Base, FinetuneRun, open_finetune_run, require_replaceable, write_run
 from fathom.training.session import Session
 from fathom.training.train import Result, continue_run, require_mode, require_unchanged, resume, with_options
 
 Values = Mapping[str, Any]
-DEFAULTS: dict[str, Any] = {"batch_size": 8, "weight_decay": 0.0, "eval_windows": 64, "sample_tokens": 80}
 EPOCHS, EVALUATIONS, LONGEST, WINDOW = 3.0, 10, 1024, 256
 AT_ONCE = 2**19  # numbers of the residual stream per pass on a CPU: more take memory and are no faster
 
@@ -73,7 +72,7 @@ def create(
     opened = open_model(model)
     tokenizer, config = require_tokenizer(tokenizer_of(opened), model), opened.config
     rate = learning_rate(tuning.method, config.d_model)
-    train = build(TrainOptions, {**DEFAULTS, "learning_rate": rate, **declared}, "train")
+    train = build(TrainOptions, {**FINETUNE_DEFAULTS, "learning_rate": rate, **declared}, "train")
     length = row_length(tuning, config, train.data)
     device = pick_device(train.device)  # one that is not here is refused before anything is written
     if device.type == "cpu" and "micro_batch_size" not in declared:

@@ -20,27 +20,27 @@ Packing = Literal["int8", "int4", "nf4", "nf4-single"]
 class FinetuneOptions:
     """What `fathom finetune` has beside TrainOptions. Every field is one of its options."""
 
-    method: Method = "lora"
+    method: Method = "lora"  # what is trained: an adapter (lora, dora; qlora: on packed weights) or all weights (full)
 
-    # data: records are read one example a row, text in windows
-    val_data: str | None = None  # None: a part of the data, val_fraction of it
-    context_length: int | None = None  # tokens of a row; None: as many as the model reads, at most 1,024, of text 256
-    mask_prompt: bool = True  # only answers are learned; False: all of each record
-    pack: bool = False  # short examples share a row; none sees another
-    epochs: float | None = None  # how often the data are seen; None: --max-iters decides, else 3 times
+    # data
+    val_data: str | None = None  # text or records to evaluate on; None: a part of the data (--train.val-fraction)
+    context_length: int | None = None  # context length in tokens; None: the model's, at most 1,024 (text: 256)
+    mask_prompt: bool = True  # learn only the answers of records, not their prompts
+    pack: bool = False  # put several short examples in one row; none sees another
+    epochs: float | None = None  # passes over the data; None: --max-iters decides, else 3
 
     # the adapter
-    rank: int = 8
-    alpha: float | None = None  # None: 2 * rank
-    dropout: float = 0.0  # of the adapter's input
-    target: tuple[str, ...] = ("all-linear",)  # layers by name or pattern
-    ranks: tuple[str, ...] = ()  # other ranks for some layers, as PATTERN:RANK
-    init: Literal["default", "pissa"] = "default"
-    rslora: bool = False
-    lora_plus: float | None = None  # b learns so many times faster than a (Hayou et al. 2024)
+    rank: int = 8  # rank of the adapter
+    alpha: float | None = None  # scale of the adapter, divided by its rank; None: 2 × rank
+    dropout: float = 0.0  # probability of dropping a value of the adapter's input
+    target: tuple[str, ...] = ("all-linear",)  # layers to adapt, by name or pattern, such as attn.q,mlp.*
+    ranks: tuple[str, ...] = ()  # other ranks for some layers, as PATTERN:RANK,...; empty: --rank for all
+    init: Literal["default", "pissa"] = "default"  # first adapter: zero, or the principal components of W (pissa)
+    rslora: bool = False  # scale by alpha / sqrt(rank) instead of alpha / rank
+    lora_plus: float | None = None  # how many times faster B learns than A (LoRA+, Hayou et al. 2024)
 
     # the base
-    quantize: Packing | None = None  # None: nf4 for qlora
+    quantize: Packing | None = None  # number format of the frozen weights; None: nf4 for qlora, otherwise floats
 
     def __post_init__(self) -> None:
         for problem in finetune_problems(self):
@@ -102,6 +102,7 @@ def rank_of(pair: str) -> tuple[str, int]:
     return pattern, int(rank)
 
 
+FINETUNE_DEFAULTS: dict[str, Any] = {"batch_size": 8, "weight_decay": 0.0, "eval_windows": 64, "sample_tokens": 80}
 SET_BY_BASE = ("tokenizer", "init")  # of TrainOptions: they come from the base model
 FAST, WIDTH, POWER, SLOWER = 1e-3, 768, 0.775, 10.0
 
@@ -126,50 +127,50 @@ class TrainOptions:
     """How a model is trained. Every field is `--train.NAME` on the command line and a line under `train:` in YAML."""
 
     # data
-    data: str = "python-docs"  # a file, a folder, a .jsonl or the name of a corpus
-    tokenizer: str = "char"  # char, byte, bpe:SIZE or a tokenizer.json
-    val_fraction: float = 0.1  # the end of the text, never trained on
-    seed: int = 1337  # weights, order of the data, dropout
+    data: str = "python-docs"  # text to learn: a file, a folder, a .jsonl file or the name of a corpus
+    tokenizer: str = "char"  # tokenizer: char, byte, bpe:SIZE (learned from the text) or a tokenizer.json
+    val_fraction: float = 0.1  # fraction of the text, at its end, kept for validation
+    seed: int = 1337  # seed of the first weights, the order of the data and dropout
 
-    # how long, in steps (one step is one update of the weights)
-    max_iters: int = 2000
-    max_minutes: float | None = None  # stop earlier when this much time has passed
-    batch_size: int = 12  # sequences per step, over all devices
-    micro_batch_size: int | None = None  # sequences per forward pass; None: the whole batch at once
-    init: Init = "scaled"  # zero-output: every block begins as the identity
+    # steps and batches
+    max_iters: int = 2000  # steps of training; a step is one update of the weights
+    max_minutes: float | None = None  # stop after this many minutes; None: no limit
+    batch_size: int = 12  # sequences per step
+    micro_batch_size: int | None = None  # sequences per forward pass, to save memory; None: the whole batch
+    init: Init = "scaled"  # first weights; zero-output: every block begins as the identity
 
     # optimizer
-    optimizer: str = "adamw"  # of the matrices, one of optimizers.NAMES
-    learning_rate: float = 1e-3  # AdamW's: all parameters, or those that are not Muon's
-    weight_decay: float = 0.1  # of matrices; norms, biases and embeddings are not decayed
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
-    muon_learning_rate: float = 0.02
-    muon_weight_decay: float = 0.0
-    momentum: float = 0.95  # Muon's
-    clip: float | None = 1.0  # largest norm of the gradient
+    optimizer: str = "adamw"  # optimizer of the matrices
+    learning_rate: float = 1e-3  # peak learning rate of AdamW (with muon: of embeddings and norms only)
+    weight_decay: float = 0.1  # AdamW's weight decay of matrices; norms, biases and embeddings have none
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's decay rates of the two moments
+    eps: float = 1e-8  # AdamW's epsilon
+    muon_learning_rate: float = 0.02  # Muon's peak learning rate, of the matrices inside blocks
+    muon_weight_decay: float = 0.0  # Muon's weight decay
+    momentum: float = 0.95  # Muon's momentum
+    clip: float | None = 1.0  # largest norm of the gradient, which is scaled down to it; None: off
 
-    # learning rate over time, as a fraction of its peak
-    schedule: Schedule = "cosine"
-    warmup_steps: int | None = None  # None: a sixth of all steps, at most 100
-    decay_fraction: float = 0.2  # wsd: the last part of all steps, in which the rate falls
-    final_fraction: float = 0.1  # where linear, cosine and wsd end
+    # learning rate over time
+    schedule: Schedule = "cosine"  # course of the learning rate after its warmup; wsd: constant, then linear decay
+    warmup_steps: int | None = None  # steps in which the learning rate rises; None: a sixth of all steps, at most 100
+    decay_fraction: float = 0.2  # fraction of all steps, at the end, in which wsd lets the learning rate fall
+    final_fraction: float = 0.1  # learning rate at the end, as a fraction of its peak (linear, cosine, wsd)
 
     # evaluations, samples, checkpoints
-    eval_interval: int = 250
+    eval_interval: int = 250  # steps from one evaluation to the next
     eval_windows: int | None = 200  # validation windows per evaluation; None: all
-    sample_interval: int | None = None
-    sample_prompt: str = ""
-    sample_tokens: int = 200
-    checkpoint_interval: int | None = None  # None: with every evaluation
-    keep: int = 2  # newest checkpoints that are kept
-    tensorboard: bool = False
+    sample_interval: int | None = None  # steps from one sample of the model's text to the next; None: no samples
+    sample_prompt: str = ""  # text that samples continue; empty: none
+    sample_tokens: int = 200  # tokens per sample
+    checkpoint_interval: int | None = None  # steps from one checkpoint to the next; None: with every evaluation
+    keep: int = 2  # newest checkpoints to keep; the best one is kept besides
+    tensorboard: bool = False  # write a log for TensorBoard
 
     # machine
-    device: str = "auto"
-    dtype: Dtype = "auto"
-    compile: Compile = "auto"
-    checkpoint_blocks: bool = False  # keep only the input of each block, and compute the rest again for the gradient
+    device: str = "auto"  # device to train on: auto, cpu, cuda or mps
+    dtype: Dtype = "auto"  # number format of the computation
+    compile: Compile = "auto"  # compile the training step with torch.compile
+    checkpoint_blocks: bool = False  # recompute the inside of blocks in the backward pass: less memory, more time
 
     def __post_init__(self) -> None:
         for problem in train_problems(self):

@@ -1,0 +1,113 @@
+"""What `generate` and `chat` share: their options, and a model loaded as these ask."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fathom.cli.options import from_fields, given_fields, option
+from fathom.fields import build
+from fathom.generation.options import GenerateOptions
+
+if TYPE_CHECKING:
+    from fathom.model.transformer import Transformer
+    from fathom.tokenizer.protocol import Tokenizer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NAMES = {
+    "max_new_tokens": ("-n", "--max-new-tokens", "--max-tokens", "-m"),
+    "temperature": ("-t", "--temperature", "--temp"),
+    "top_k": ("--top-k",),
+    "top_p": ("--top-p",),
+    "min_p": ("--min-p",),
+    "repetition_penalty": ("--repetition-penalty",),
+    "samplers": ("--samplers",),
+    "stop": ("--stop",),
+    "seed": ("--seed",),
+    "past_context": ("--past-context",),
+    "use_cache": ("--cache/--no-cache",),
+    "speculate": ("--speculate",),
+}
+METAVARS = {"temperature": "T", "top_k": "K", "top_p": "P", "min_p": "P", "samplers": "NAMES"}
+DTYPE = "Number format of the weights; auto: as stored."
+HANDWRITTEN = [
+    option("--adapter", multiple=True, metavar="FOLDER", help="LoRA adapter to add to the model."),
+    option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks."),
+    option("--device", metavar="NAME", choices=("auto", "cpu", "cuda", "mps"), shown="auto", help="Where to run."),
+    option("--dtype", metavar="NAME", choices=("auto", "fp32", "bf16", "fp16"), shown="auto", help=DTYPE),
+    option("--rope-scaling", metavar="KIND:FACTOR", help="Longer contexts: linear, llama3 or yarn, such as yarn:4."),
+    option("--draft", metavar="MODEL", help="Speculative decoding: a small model with the same vocabulary."),
+    option("-v", "--verbose", is_flag=True, help="Print the order of samplers too."),
+]
+SAMPLING = "max_new_tokens temperature top_k top_p seed stop"
+RUNNING = "adapter quantize device"
+
+
+def generation_options(function: F) -> F:
+    """Decorator: add the options of generation to a verb."""
+    for add in reversed(HANDWRITTEN):
+        function = add(function)
+    metavars = {name: {"metavar": metavar} for name, metavar in METAVARS.items()}
+    return from_fields("", GenerateOptions, NAMES, repeated=("stop",), settings=metavars)(function)
+
+
+def generate_options(call: Mapping[str, Any]) -> GenerateOptions:
+    """The GenerateOptions of a call, validated."""
+    return build(GenerateOptions, given_fields(GenerateOptions, call), "generate")
+
+
+def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":
+    """The model of a call prepared for inference, its tokenizer, and a line that says how it runs."""
+    from fathom.adapters.load import load
+    from fathom.backend.inference import InferenceModel
+    from fathom.formats.tokenizer import require_tokenizer
+    from fathom.native.build import library, status
+
+    dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
+    network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
+    tokenizer, line, network = require_tokenizer(tokenizer, model), describe_run(network, call), prepared(network, call)
+    if isinstance(network, InferenceModel):
+        line += f", {network.status}"
+    elif library("step") is None:
+        line += f", {status()}"
+    return network, tokenizer, line
+
+
+def prepared(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
+    """The model prepared for inference; with --no-cache the plain model, which is the reference."""
+    from fathom.backend.inference import prepare_for_inference
+    from fathom.native.build import will_compile
+
+    if call["use_cache"] is False:
+        return network
+    if network.embed.weight.is_cpu and will_compile("panels", "step", "attention"):
+        click.echo("compiling native code for this machine: once, and kept", err=True)
+    return prepare_for_inference(network)
+
+
+def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":
+    """The draft model of a call, loaded like the model; None where no --draft is given."""
+    from fathom.formats.load import load
+    from fathom.generation.speculative import check_tokens
+
+    if call["draft"] is None:
+        return None
+    network, theirs = load(call["draft"], call["dtype"] or "auto", call["device"] or "auto", call["quantize"])
+    if theirs is not None:
+        check_tokens(tokenizer, theirs)
+    return prepared(network, call)
+
+
+def describe_run(network: "Transformer", call: Mapping[str, Any]) -> str:
+    """Device, dtype, packing and adapters of a model, as one line."""
+    from fathom.adapters import lora
+    from fathom.machine import describe
+    from fathom.quant.model import scheme_of
+
+    scheme = call["quantize"] or scheme_of(network)  # a QLoRA run is packed as it was trained
+    packed = f", {scheme}" if scheme else ""
+    packed += "".join(f", adapter {folder}" for folder in call["adapter"])
+    packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
+    packed += f", draft {call['draft']}" if call["draft"] else ""
+    return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"
