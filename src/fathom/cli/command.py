@@ -175,4 +175,5 @@ class Verb(click.Command):
             rest.setdefault(getattr(option, "heading", "") or "Options", []).append(option)
         if every or not self.groups:
             yield from rest.items()
-        yield "General", [o for o in general if every or not self.groups or o.name != "debug"]
+        hidden = {"debug"} if self.groups else {"help_all"}
+        yield "General", [o for o in general if every or o.name not in hidden]

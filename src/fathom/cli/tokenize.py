@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import option, print_json, verb
 from fathom.cli.show_batch import EMPTY, visible
 from fathom.errors import FathomError
 
@@ -28,7 +28,7 @@ ABOUT = """Show how a text becomes tokens: pieces, ids, byte offsets and how man
 
 TEXT may be - for stdin. MODEL is a model, a tokenizer's file or folder, char, byte or bpe:SIZE.
 """
-DATA = f"The text that char and bpe:SIZE are learned from: a name, a file or a folder; default {CORPUS}."
+DATA = "Text that char and bpe:SIZE are learned from: a file, a folder or the name of a corpus."
 EXAMPLE = "fathom tokenize 'The sea was calm' runs/demo"
 
 
@@ -46,10 +46,10 @@ class Token(NamedTuple):
         return self.name or self.piece.decode("utf-8", "backslashreplace")
 
 
-@verb("tokenize", ABOUT)
+@verb("tokenize", ABOUT, example=EXAMPLE)
 @click.argument("text", required=False)
 @click.argument("model", default=LEARNED)
-@click.option("--data", metavar="TEXT", help=DATA)
+@option("--data", metavar="TEXT", shown=CORPUS, help=DATA)
 def tokenize_command(text: str | None, model: str, data: str | None, as_json: bool, **_: Any) -> None:
     text = read_text(text)
     if Path(text[:1000]).is_dir() and not is_built_in(model) and not Path(model).exists():
