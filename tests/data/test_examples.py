@@ -9,8 +9,9 @@ from fathom.data.examples import Example, corpus_examples, to_example
 from fathom.data.records import Completion, Dialogue, Document, RecordFile
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.load import load
+from fathom.tokenizer.message import Message
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.tokenizer.template import LLAMA2, LLAMA3, Message, render
+from fathom.tokenizer.template import LLAMA2, LLAMA3, render
 from tests.tokenizer.templates import PUBLISHED, bpe, conversation
 
 BYTES = ByteTokenizer()

@@ -10,7 +10,7 @@ import pytest
 
 from fathom.data.records import Completion, Dialogue, Document, RecordFile
 from fathom.errors import FathomError
-from fathom.tokenizer.template import Message
+from fathom.tokenizer.message import Message
 from tests.mutants import survive
 
 ASKED = Dialogue((Message("user", "Add.\n\n1 + 1"), Message("assistant", "2")))
@@ -21,7 +21,7 @@ CASES: list[tuple[dict[str, Any], str, object]] = [
     ({"instruction": "Add.", "input": "1 + 1", "output": "2"}, "instructions", ASKED),
     ({"instruction": "Add.\n\n1 + 1", "output": "2", "other": 7}, "instructions", ASKED),
     ({"instruction": "Add.\n\n1 + 1", "input": None, "output": "2"}, "instructions", ASKED),
-    ({"messages": [message.values() for message in ASKED.messages], "text": "x"}, "conversations", ASKED),
+    ({"messages": [message.to_json() for message in ASKED.messages], "text": "x"}, "conversations", ASKED),
 ]
 
 

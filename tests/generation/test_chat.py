@@ -12,7 +12,8 @@ from fathom.generation.chat import Conversation
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.tokenizer.template import LLAMA3, Message, render
+from fathom.tokenizer.message import Message
+from fathom.tokenizer.template import LLAMA3, render
 from tests.generation.models import random_model
 from tests.tokenizer.templates import PUBLISHED, bpe
 

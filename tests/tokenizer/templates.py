@@ -7,8 +7,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from fathom.tokenizer.bpe import BPETokenizer
+from fathom.tokenizer.message import Message
 from fathom.tokenizer.protocol import Special
-from fathom.tokenizer.template import Message
 
 LLAMA2 = """{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}\
 {% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}\

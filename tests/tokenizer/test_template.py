@@ -15,14 +15,13 @@ from fathom.errors import FathomError
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import load, read_folder, to_folder
+from fathom.tokenizer.message import FRAME, Message, read_message
 from fathom.tokenizer.protocol import Special
 from fathom.tokenizer.template import (
-    FRAME,
     LLAMA2,
     LLAMA3,
     TRANSCRIPT,
-    Message,
-    read_message,
+    Extras,
     render,
     split_at_special,
     template_for,
@@ -211,10 +210,13 @@ def test_llama_2_takes_turns() -> None:
         ({"role": "frame", "content": ""}, "it: a message's role is 'frame'"),
         ({"role": "<|eot_id|>", "content": ""}, "it: a message's role is"),
         ({"role": ["user"], "content": ""}, "it: a message's role is"),
-        ({"role": "user", "content": None}, "it: a message's content is null; expected text"),
+        ({"role": "user", "content": None}, "it: a message's content is NoneType; expected text"),
         ({"role": "user", "content": 7}, "it: a message's content is int; expected text"),
-        ({"role": "user", "content": [{"type": "image"}]}, "it: a message's content has a part of type 'image'"),
-        ({"role": "assistant", "content": None, "name": None}, "it: a message's content is null"),
+        (
+            {"role": "user", "content": [{"type": "image"}]},
+            "it: a part of a message's content is 'image'; expected text",
+        ),
+        ({"role": "assistant", "content": None, "tool_calls": None}, "it: a message's content is NoneType"),
         ({"role": "user", "content": "\ud800"}, "it: .*half a surrogate pair"),
     ],
 )
@@ -252,15 +254,15 @@ def test_tools_and_their_calls_reach_the_template_as_in_transformers() -> None:
     called = {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "Bonn?"}
     dicts = [asked, called, {"role": "tool", "content": "rain", "name": "forecast"}]
     messages = [read_message(values, "it") for values in dicts]
-    assert [message.values() for message in messages] == dicts
-    found = render(bpe(CALLING), messages, False, variables={"tools": TOOLS}, special_in_content=True)
+    assert [message.to_json() for message in messages] == dicts
+    found = render(bpe(CALLING), messages, False, extras=Extras(TOOLS), special_in_content=True)
     assert found.ids == reference(CALLING).apply_chat_template(dicts, tools=TOOLS, return_dict=False)
 
 
 def test_what_is_said_beside_the_content_has_a_role_of_its_own() -> None:
     tokenizer = bpe(CALLING)
     called = Message("assistant", "So.", {"reasoning_content": "Bonn?", "tool_calls": [CALL]})
-    found = render(tokenizer, [Message("user", "Hello"), called], False, variables={"tools": TOOLS})
+    found = render(tokenizer, [Message("user", "Hello"), called], False, extras=Extras(TOOLS))
     parts = {role: [id for id, who in zip(found.ids, found.roles) if who == role] for role in set(found.roles)}
     assert {role: tokenizer.decode(ids) for role, ids in parts.items() if role != FRAME} == {
         "tools": '{"type": "function", "function": {"name": "forecast", "parameters": {"type": "object"}}}',
@@ -269,8 +271,8 @@ def test_what_is_said_beside_the_content_has_a_role_of_its_own() -> None:
         "assistant": "So.",
         "tool call": 'forecast{"city": "Bonn </s>", "days": 2}',
     }
-    labelled = render(tokenizer, [called], False, labels=["not learned"])
-    assert set(labelled.roles) == {FRAME, "not learned"}
+    labelled = render(tokenizer, [called], False, labels=["it"])
+    assert set(labelled.roles) == {FRAME, "it", "it: reasoning", "it: tool call"}
 
 
 def test_fields_that_are_nested_too_deeply_are_refused() -> None:
@@ -280,4 +282,4 @@ def test_fields_that_are_nested_too_deeply_are_refused() -> None:
     with pytest.raises(FathomError, match="nested deeper than 64"):
         read_message({"role": "user", "content": "a", "tool_calls": deep}, "it")
     with pytest.raises(FathomError, match="nested deeper than 64"):
-        render(bpe(CALLING), [Message("user", "a")], False, variables={"tools": deep})
+        render(bpe(CALLING), [Message("user", "a")], False, extras=Extras([deep]))

@@ -55,7 +55,7 @@ def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, *
     note(f"{how}; /help lists commands")
     converse(talk, as_json, verbose)
     if as_json:
-        messages = [message.values() for message in talk.messages]
+        messages = [message.to_json() for message in talk.messages]
         print_json({"messages": messages, "template": template_origin(template_for(tokenizer))})
 
 

@@ -69,7 +69,8 @@ def generate_command(
 
 def chat_prompt(tokenizer: "Tokenizer", text: str) -> list[int]:
     """The ids of a question in the chat template, up to where the answer begins."""
-    from fathom.tokenizer.template import Message, render
+    from fathom.tokenizer.message import Message
+    from fathom.tokenizer.template import render
 
     return render(tokenizer, [Message("user", text)], reply=True).ids
 

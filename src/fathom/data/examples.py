@@ -15,8 +15,9 @@ from fathom.data.corpus import Corpus
 from fathom.data.records import Completion, Dialogue, Document, Record, RecordFile
 from fathom.data.token_file import encode_corpus
 from fathom.errors import FathomError, OutsideVocabulary
+from fathom.tokenizer.message import FRAME, Message
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
-from fathom.tokenizer.template import FRAME, Message, render, template_for, template_origin
+from fathom.tokenizer.template import render, template_for, template_origin
 
 TEXT, USER, ASSISTANT = "text", "user", "assistant"
 REPORT_EVERY = 1000  # records

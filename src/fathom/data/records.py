@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, opened, parse_json, text_field
 from fathom.errors import FathomError, near
-from fathom.tokenizer.template import Message, read_message
+from fathom.tokenizer.message import Message, read_message
 
 SUFFIXES = (".json", *JSON_LINES)  # other files are plain text
 MAX_BYTES = 1 << 30  # of a file that has to be read whole
@@ -60,7 +60,7 @@ def _messages(values: Values, where: str) -> Record:
     answers = [place for place, message in enumerate(messages, 1) if message.role == "assistant"]
     if not answers:
         raise FathomError(f"{where}: no message has the role assistant; expected an answer to learn from")
-    if empty := [place for place in answers if not messages[place - 1].text.strip() and not messages[place - 1].more]:
+    if empty := [place for place in answers if not messages[place - 1].text.strip() and not messages[place - 1].fields]:
         raise FathomError(f"{where}, message {empty[0]}: 'content' is empty; expected an answer to learn from")
     return Dialogue(messages)
 

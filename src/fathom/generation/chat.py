@@ -17,8 +17,9 @@ from fathom.generation.options import GenerateOptions
 from fathom.generation.speculative import check_draft
 from fathom.generation.text import Piece
 from fathom.model.transformer import Transformer
+from fathom.tokenizer.message import Message, read_message
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.tokenizer.template import STOPS, Message, read_message, render, template_for
+from fathom.tokenizer.template import STOPS, render, template_for
 
 LARGEST = 64 << 20  # bytes of a saved conversation
 
@@ -87,7 +88,7 @@ class Conversation:
     def save(self, path: Path) -> None:
         """Write all messages as JSON, atomically."""
         with replacing(path) as file:
-            values = {"messages": [message.values() for message in self.messages]}
+            values = {"messages": [message.to_json() for message in self.messages]}
             file.write(json.dumps(values, ensure_ascii=False, indent=1).encode("utf-8"))
 
     def load(self, path: Path) -> None:

@@ -11,6 +11,7 @@ gguf                the vocabulary inside a GGUF file
 hf_library          the `tokenizers` library, given only checked values
 tokenizer_json      a tokenizer as JSON: our own and the `tokenizers` library's
 load                a tokenizer from a word on the command line, a file or a folder
+message             one turn of a conversation: its role, content and what else a template reads
 template            a conversation as tokens, and the role of each of them
 sandbox             a chat template in Jinja, run without being trusted
 template_functions  what such a template may do to values

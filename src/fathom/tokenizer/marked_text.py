@@ -39,18 +39,23 @@ def mark(text: str, speaker: int) -> MarkedText:
     return MarkedText(text, bytes([speaker]) * len(text))
 
 
-def mark_all(value: Any, speaker: int, depth: int = 0) -> Any:
-    """The value with every text in it of one speaker; the names of fields are not."""
+def marked(value: Any, speaker: int, depth: int = 0) -> Any:
+    """Plain JSON values in which each text is of one speaker; names of fields are too."""
     if depth > MAX_NESTING:
         raise FathomError(TOO_DEEP)
     match value:
         case str():
             return mark(value, speaker)
-        case Mapping():
-            return {name: mark_all(entry, speaker, depth + 1) for name, entry in value.items()}
         case list() | tuple():
-            return [mark_all(entry, speaker, depth + 1) for entry in value]
+            return [marked(entry, speaker, depth + 1) for entry in value]
+        case Mapping():
+            return {mark(str(name), speaker): marked(entry, speaker, depth + 1) for name, entry in value.items()}
     return value
+
+
+def speaker_in(value: Any) -> int:
+    """The speaker of what is said in plain JSON values; of several, the last in number."""
+    return max((max(speakers_of(text), default=0) for text in texts_in(value)), default=0)
 
 
 def texts_in(value: object) -> Iterator[str]:

@@ -10,21 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fathom.errors import FathomError
-from fathom.tokenizer.marked_text import mark_all, speakers_of, texts_in, unmarked
-from fathom.tokenizer.protocol import Tokenizer, utf8
+from fathom.tokenizer.marked_text import marked, speakers_of, unmarked
+from fathom.tokenizer.message import FRAME, SPOKEN, Message
+from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.sandbox import run_template
 
 HIDDEN = "\uffff"  # not a character: no special token is spelled with it
-FRAME = "frame"  # the role of what belongs to no message: the template's own text and special tokens
-ROLE = re.compile(r"[A-Za-z][\w-]{0,63}")
-TOOLS = "tools"  # the role of what describes the tools to the model
-# What an assistant writes beside content, and the role of such text in what an assistant has written.
-SPOKEN = {
-    "tool_calls": "tool call",
-    "reasoning_content": "reasoning",
-    "reasoning": "reasoning",
-    "thinking": "reasoning",
-}
+WITHIN = ": "  # between a message's label and the role of a part of it
+TOOLS = "tools"  # the role of what describes tools and documents to the model
 
 # Touvron et al. 2023 (LLaMA 2), as in Meta's `chat_completion`: a system prompt is part of the first question.
 LLAMA2 = """\
@@ -71,62 +64,6 @@ BUILT_IN = {LLAMA2: "LLaMA 2's", LLAMA3: "LLaMA 3's", TRANSCRIPT: "a plain trans
 
 
 @dataclass(frozen=True)
-class Message:
-    """One turn of a conversation. role: system, user, assistant, tool, or another word that the template supports.
-
-    content: text, a list of parts {"type": "text", "text": ...}, or None beside other fields. more: those fields, as
-    the template reads them: tool_calls, reasoning_content, name, tool_call_id, ...
-    """
-
-    role: str
-    content: str | list[dict[str, Any]] | None
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.role, str) or not ROLE.fullmatch(self.role) or self.role == FRAME:
-            raise FathomError(f"a message's role is {self.role!r:.80}; expected a word such as user or assistant")
-        for part in self.content if isinstance(self.content, list) else ():
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-                raise FathomError(f"a message's content has a part of type {kind!r:.80}; expected text parts alone")
-        if self.content is None and not self.more:
-            raise FathomError("a message's content is null; expected text, or fields such as tool_calls beside it")
-        if not isinstance(self.content, str | list | None):
-            raise FathomError(f"a message's content is {type(self.content).__name__}; expected text")
-        for text in texts_in([self.content, self.more]):
-            utf8(text)
-
-    @property
-    def text(self) -> str:
-        """The text of the content, of all parts one after another."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        return "".join(part["text"] for part in self.content)
-
-    def values(self) -> dict[str, Any]:
-        """The message as a template and JSON have it."""
-        return {"role": self.role, "content": self.content, **self.more}
-
-
-def read_message(values: object, where: str) -> Message:
-    """A message from an object with role, content and perhaps other fields; `where` names it in errors.
-
-    A field that is null is left out; content may be, where another field says something.
-    """
-    if not isinstance(values, Mapping):
-        raise FathomError(f"{where}: {type(values).__name__}; expected an object with 'role' and 'content'")
-    more = {name: value for name, value in values.items() if name not in ("role", "content") and value is not None}
-    for name in ("role", "content"):
-        if name not in values and (name == "role" or not more.keys() & SPOKEN):
-            fields = ", ".join(map(repr, values))[:200] or "none"
-            raise FathomError(f"{where}: no field {name!r}, found {fields}; expected 'role' and 'content'")
-    try:
-        return Message(values["role"], values.get("content"), more)
-    except FathomError as problem:
-        raise FathomError(f"{where}: {problem}") from None
-
-
-@dataclass(frozen=True)
 class Rendered:
     """A conversation as tokens. A token that joins template and content has the content's role."""
 
@@ -151,25 +88,39 @@ def template_origin(template: str) -> str:
     return BUILT_IN.get(template, "the model's own")
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What a template may read besides the messages.
+
+    tools: functions that the model may call, as JSON schemas. arguments: further names, such as enable_thinking.
+    """
+
+    tools: Sequence[Any] | None = None
+    documents: Sequence[Any] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_EXTRAS = Extras()
+
+
 def render(
     tokenizer: Tokenizer,
     messages: Sequence[Message],
     reply: bool,
     *,
     special_in_content: bool = False,
-    variables: Mapping[str, Any] | None = None,
+    extras: Extras = NO_EXTRAS,
     labels: Sequence[str] | None = None,
 ) -> Rendered:
     """The tokens of a conversation; with `reply` up to where the assistant's next message begins.
 
-    special_in_content: special tokens that a message spells become tokens too, not text. variables: what else the
-    template reads, such as tools or enable_thinking. labels: what stands for each message's role in `Rendered.roles`.
-    FathomError where the template refuses the conversation, or is damaged.
+    special_in_content: special tokens that a message spells become tokens too, not text. labels: what stands for the
+    role of each message in `Rendered.roles`. FathomError where the template refuses the conversation, or is damaged.
     """
     labels = [message.role for message in messages] if labels is None else labels
-    of_fields = [speaker(message, name, label) for message, label in zip(messages, labels) for name in message.more]
+    of_fields = [speaker(message, name, label) for message, label in zip(messages, labels) for name in message.fields]
     speakers = [FRAME, *dict.fromkeys([TOOLS, *labels, *of_fields])]  # numbered by their places here
-    text = _fill(tokenizer, messages, reply, speakers, labels, variables or {})
+    text = _fill(tokenizer, messages, labels, speakers, {"add_generation_prompt": reply}, extras)
     names = tokenizer.special.names
     own = "".join(c if speaker == 0 else HIDDEN for c, speaker in zip(text, speakers_of(text)))
     ids, roles = list[int](), list[str]()
@@ -183,10 +134,10 @@ def render(
 def _fill(
     tokenizer: Tokenizer,
     messages: Sequence[Message],
-    reply: bool,
-    speakers: list[str],
     labels: Sequence[str],
-    variables: Mapping[str, Any],
+    speakers: list[str],
+    given: Mapping[str, Any],
+    extras: Extras,
 ) -> str:
     """The text that the template makes of a conversation, marked with the places of roles in `speakers`."""
     if not messages:
@@ -194,19 +145,23 @@ def _fill(
     names: dict[int | None, str] = {id: name for name, id in tokenizer.special.names.items()}
     ends = {"bos_token": names.get(tokenizer.bos), "eos_token": names.get(tokenizer.eos)}
     values: dict[str, Any] = {name: text for name, text in ends.items() if text is not None}
-    values |= {"add_generation_prompt": reply, "tools": None, "documents": None}
-    values |= {name: mark_all(value, speakers.index(TOOLS)) for name, value in variables.items()}
+    values |= {**extras.arguments, **given}
+    values["tools"], values["documents"] = (
+        marked(each, speakers.index(TOOLS)) for each in (extras.tools, extras.documents)
+    )
     values["messages"] = [
-        {"role": message.role, "content": mark_all(message.content, speakers.index(label))}
-        | {name: mark_all(value, speakers.index(speaker(message, name, label))) for name, value in message.more.items()}
+        {"role": message.role, "content": marked(message.content, speakers.index(label))}
+        | {name: marked(value, speakers.index(speaker(message, name, label))) for name, value in message.fields.items()}
         for message, label in zip(messages, labels)
     ]
     return run_template(template_for(tokenizer), values)
 
 
 def speaker(message: Message, name: str, label: str) -> str:
-    """The role of the text in a field of a message beside its content."""
-    return SPOKEN.get(name, label) if label == message.role else label
+    """The role of the text in a field of a message beside its content, after the label if it is not the role."""
+    if name not in SPOKEN:
+        return label
+    return SPOKEN[name] if label == message.role else f"{label}{WITHIN}{SPOKEN[name]}"
 
 
 def split_at_special(text: str, names: Iterable[str]) -> Iterator[tuple[int, int, str]]:

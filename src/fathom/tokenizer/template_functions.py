@@ -174,8 +174,7 @@ def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, *
         raise FathomError(f"it writes JSON with an indent over {MAX_INDENT} or in an unsupported form")
     charge(size_of(value) * (6 + (indent or 0)))  # \u0000 for a character; an indent for each list around an entry
     text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **form)
-    speakers = (max(marked_text.speakers_of(part), default=0) for part in marked_text.texts_in(value))
-    return marked_text.mark(text, max(speakers, default=0))
+    return marked_text.mark(text, speaker) if (speaker := marked_text.speaker_in(value)) else text
 
 
 def changing_case(change: Callable[[str], str]) -> Function:
