@@ -108,7 +108,7 @@ def test_the_page_shows_what_was_measured(base: Path, tuned: Path) -> None:
         assert summary(section) in text
         for m in section.measured:
             assert all(cell in text for cell in spectrum_row(m))
-    assert page.count("data:image/png;base64,") == 8 and not re.search(r"(?:src|href)=\"(?!data:)", page)
+    assert page.count("data:image/png;base64,") == 16 and not re.search(r"(?:src|href)=\"(?!data:)", page)
     assert "sections[1].measured" in text and "Intruders" in text
 
 
@@ -124,7 +124,7 @@ def test_real_matrices(shared_data: Path) -> None:
     ranks = [m.numbers.rank_90 for m in measured.sections[0].measured]
     assert (min(ranks), max(ranks)) == (166, 347)  # type: ignore[type-var]
     assert summary(measured.sections[0]).startswith(
-        "90 % of the energy takes 22% to 45% of the directions, 39% on average"
+        "90% of the energy takes 22% to 45% of the directions, 39% on average"
     )
 
 

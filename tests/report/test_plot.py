@@ -21,6 +21,7 @@ from fathom.report.plot import (
     curves,
     dots,
     loss_curve,
+    panels,
     png,
     save,
     signed,
@@ -98,3 +99,27 @@ def test_smoothing_does_not_lag() -> None:
 
 def test_signed_numbers_are_as_wide_with_minus_as_with_plus() -> None:
     assert (signed(0.5), signed(-0.5)) == ("+0.500", "\N{MINUS SIGN}0.500")
+
+
+def test_lines_that_end_together_are_named_in_their_order() -> None:
+    drawn = [
+        Curve("low", [0, 1, 2], [0, 0, 1]),
+        Curve("high", [0, 1, 2], [0, 1, 1]),
+        Curve("mid", [0, 1, 2], [0, 0.5, 1]),
+    ]
+    texts = sorted(
+        (text.get_position()[1], text.get_text()) for text in curves(drawn, "x", "y", number="").axes[0].texts
+    )
+    assert [name for _, name in texts] == ["low", "mid", "high"]
+
+
+def test_panels_draw_every_title() -> None:
+    shown = {str(i): [Curve("", [0, 1], [0, i])] for i in range(8)}
+    visible = [ax for ax in panels(shown, "x", "y").axes if ax.get_visible()]
+    assert [ax.get_title(loc="left") for ax in visible] == [*shown]
+    assert all(list(ax.lines[0].get_ydata()) == [0, i] for i, ax in enumerate(visible))
+
+
+def test_a_ring_is_where_the_other_value_is() -> None:
+    ax = dots([Row("a", 0.5, other=0.75)], "x").axes[0]
+    assert 0.75 in [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata())]

@@ -5,8 +5,8 @@ from fathom.report.table import plain, table
 
 def test_columns_line_up_and_markup_is_text() -> None:
     shown = plain(table(["rung", "loss"], [["[bold]x[/]", "1.0"], ["many heads", "12.25"]], numbers=[1])).splitlines()
-    assert shown[2] == "[bold]x[/]     1.0"
-    assert shown[3] == "many heads   12.25"
+    assert shown[2] == "[bold]x[/]    1.0"
+    assert shown[3] == "many heads  12.25"
     assert not any("\x1b" in line for line in shown)
 
 

@@ -2,6 +2,7 @@
 `fathom extract BASE TUNED`: the best adapter of a full fine-tune, by singular value decomposition.
 """
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,11 @@ def run_survey(model: str, page: Path | None, as_json: bool, call: dict[str, Any
     return values
 
 
+def filled(sentences: str) -> str:
+    """Lines of at most 80 characters."""
+    return textwrap.fill(sentences, 80, break_long_words=False)
+
+
 def survey_text(survey: "Survey") -> str:
     """A survey for the terminal."""
     from fathom.lab import report
@@ -91,12 +97,17 @@ def survey_text(survey: "Survey") -> str:
 
     lines = []
     for section in survey.sections:
-        lines += [section.title, text(table(*report.spectra_table(section)), 140), report.summary(section), ""]
+        lines += [
+            section.title,
+            text(table(*report.spectra_table(section))) + report.KEY,
+            filled(report.summary(section)),
+            "",
+        ]
         if section.intruders:
-            lines.append(text(table(*report.intruders_table(section)), 140))
+            lines.append(text(table(*report.intruders_table(section))))
     if survey.meetings:
-        lines.append(text(table(*report.comparisons_table(survey)), 140))
-    return "\n".join([*lines, *report.sampling_notes(survey)]).rstrip()
+        lines.append(text(table(*report.comparisons_table(survey))))
+    return "\n".join([*lines, *map(filled, report.sampling_notes(survey))]).rstrip()
 
 
 def run_experiment(model: str, options: RankOptions, page: Path | None, as_json: bool) -> dict[str, Any]:
@@ -115,9 +126,9 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
         except FathomError as error:
             error.exit_code = 128 + stop.requested if stop.requested else error.exit_code
             raise
-    click.echo(text(table(*report.rank_table(result)), 140), err=as_json)
-    click.echo(text(table(*report.matrices_table(result)), 140), err=as_json)
-    click.echo("\n".join(report.conclusions(result)), err=True)
+    click.echo(text(table(*report.rank_table(result))), err=as_json)
+    click.echo(text(table(*report.matrices_table(result))), err=as_json)
+    click.echo(filled(" ".join(report.conclusions(result))), err=True)
     values: dict[str, Any] = plain(result)
     if page is not None:
         write_report(page, rank_page(result, page.with_suffix(".json").name), values)
@@ -151,14 +162,14 @@ def extracted_text(extracted: "Extracted") -> str:
     from fathom.report.table import plain as text
     from fathom.report.table import table
 
-    heads = ("tensor", "shape", "|ΔW| / |W|", "rank", "error")
+    heads = ("tensor", "shape", "|ΔW|/|W|", "rank", "error")
     rows = [
         (part.name, shape_text(part.shape), f"{part.relative:.4f}", f"{part.rank or 'none'}", f"{part.error:.1%}")
         for part in extracted.parts
     ]
     left = sum(not part.rank for part in extracted.parts)
     lines = [
-        text(table(heads, rows, (1, 2, 3, 4)), 120).rstrip(),
+        text(table(heads, rows, (1, 2, 3, 4))).rstrip(),
         f"error is |ΔW - ΔW_r| / |ΔW|; {extracted.error:.1%} for all that was changed together",
         *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
         *extracted.notes,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fathom.adapters.svd import random_spectrum
 from fathom.fields import plain
@@ -22,39 +23,39 @@ from fathom.report import html, plot
 from fathom.report.html import Html, tag
 from fathom.report.plot import Curve, Row, Theme
 
-LEAD = (
-    "A model was fine-tuned in full on a text it did not know. The change of each matrix, ΔW, was then replaced by its "
-    "best approximation of rank r (Eckart & Young 1936), and the loss measured again: so much of the fine-tune fits "
-    "into r directions. The weights themselves were cut in the same way, and LoRA was trained at each rank on the same "
-    "data, in the same order, for as many steps."
+METHOD = (
+    "A model was fine-tuned in full on a text. The change of each matrix, ΔW, was then replaced by its best "
+    "approximation of rank r (Eckart & Young 1936), and the loss measured again. The weights were cut in the same way, "
+    "and LoRA was trained at each rank on the same data, in the same order, for as many steps."
 )
 MEANINGS = (
+    METHOD,
     "Loss is the mean of -ln p over the same validation tokens, in nats. Kept is the part of the full fine-tune's "
-    "improvement: 0 % is the model before, 100 % after; more than 100 % is better than the full fine-tune.",
+    "improvement: 0% is the model before, 100% after; more than 100% is better than the full fine-tune.",
     "A rank larger than a matrix is its full rank. Norms and biases are vectors and have no rank: in all cuts they "
     "keep the values of the full fine-tune, so that rank 0 is what they alone bring. LoRA leaves them as they were. "
     "It is put on every matrix that multiplies; where embedding and unembedding are one, each gets an adapter.",
-    "Random directions: the part of ΔW along r random directions of its smaller side. A cut that ignores ΔW.",
+    "Random directions: the part of ΔW along r random directions of its smaller side, a cut that ignores ΔW.",
     "Recommended ranks: all terms of all changes in the order of energy per adapter parameter, as many as keep the "
-    "requested part of the improvement, found by bisection. They are for this text, and come from a full fine-tune, "
-    "which LoRA is meant to save: use them for the next run of the same kind.",
+    "requested part of the improvement, found by bisection. They come from a full fine-tune, which LoRA is meant to "
+    "save: use them for the next run of the same kind.",
     "LoRA is scaled by alpha / sqrt(rank), so that one learning rate serves all ranks (Kalajdzievski 2023). That rate "
-    "and the full fine-tune's were chosen on runs of this very kind (stories260K on tiny Shakespeare), from about five "
-    "each; on another model both may be wrong: --lr and --lora-lr.",
+    "and the full fine-tune's were chosen on stories260K and tiny Shakespeare, from about five each; another model "
+    "may need others: --lr and --lora-lr.",
 )
 LOSSES = (
-    "Validation loss against rank. Blue: ΔW cut to its strongest directions. Orange: LoRA trained at that rank. Green: "
-    "ΔW along random directions. Dashed: the model before, and after the full fine-tune."
+    "Validation loss against rank. ΔW cut: its strongest directions alone. LoRA: trained at that rank. Random "
+    "directions: ΔW along as many random ones. Dashed: the model before and after the full fine-tune."
 )
-WEIGHTS = "The same axis for the weights themselves: W + ΔW cut to rank r, beside ΔW cut to rank r."
-RECOMMENDED = "The rank recommended for each role: mean over its matrices, small dots are the matrices."
+WEIGHTS = "The weights themselves, W + ΔW, cut to rank r; for comparison ΔW cut to rank r, as above."
+RECOMMENDED = "The rank recommended for each role, mean over its matrices; the small dots are the matrices."
 CUMULATIVE = (
-    "The part of the energy that the strongest directions hold, mean over the matrices of each role. The lower a line, "
-    "the more even the spectrum. Grey: a random matrix of the same shape as the first."
+    "The part of the energy (squared singular values) that the strongest directions hold, for each role: thin lines "
+    "are its matrices, the thick line is their mean. Grey: a random matrix of the same shape."
 )
 RANKS = (
-    "The part of all directions that holds 90 % of the energy. Dots: the mean of each role, small ones its matrices. "
-    "Grey rows: random matrices of the same shapes."
+    "The part of all directions that holds 90% of the energy: dots are the mean of each role, small dots its "
+    "matrices, rings random matrices of the same shapes."
 )
 INTRUDERS = (
     "An intruder is one of the strongest directions of W + ΔW whose cosine to every direction of W is below 0.5 "
@@ -65,7 +66,6 @@ ANGLES = (
     "90° they have nothing in common. Overlap is the mean squared cosine (Hu et al. 2021, eq. 4); by chance: what as "
     "many random directions have on average."
 )
-LINES = 5  # of a figure; more cannot be told apart
 GRID = [i / 100 for i in range(101)]
 
 
@@ -90,9 +90,9 @@ def survey_page(survey: Survey, numbers: str) -> str:
     return html.page(
         title,
         tag("h1", title),
-        tag("p", report.ENERGY, class_="lead"),
         *parts,
-        *(tag("p", sentence) for sentence in report.sampling_notes(survey)),
+        tag("h2", "What the columns mean"),
+        *(tag("p", sentence) for sentence in (*report.DEFINITIONS, *report.sampling_notes(survey))),
         small(f"Every number of this page, and all singular values, are in {numbers} beside it."),
     )
 
@@ -114,16 +114,23 @@ def section_parts(place: int, section: Section, numbers: str) -> list[Html]:
 
 
 def cumulative_figure(measured: Sequence[Spectrum], theme: Theme) -> Figure:
-    """Energy against directions, as parts of the whole."""
-    roles = [(name, ms) for name, ms in report.by_role(measured).items() if all(m.norm > 0 for m in ms)]
-    lines = [
-        Curve(name, GRID, [report.mean(parts) for parts in zip(*map(cumulative_energy, ms))], colour=i + (i > 3))
-        for i, (name, ms) in enumerate(roles[:LINES])
-    ]
-    if measured and (first := measured[0]).missed is None and first.max_rank == min(first.shape):
-        s = random_spectrum((first.shape[0], first.shape[1]), 1.0)
-        lines.append(Curve("random", GRID, energy_on_grid(s.tolist(), len(s), 1.0), colour=4))
-    return plot.curves(lines, "part of the directions", "part of the energy", None, theme, number="")
+    """Energy against directions, as parts of the whole: a plot for each role."""
+    shown = {}
+    for name, ms in report.by_role(measured).items():
+        energies = [cumulative_energy(m) for m in ms if m.norm > 0]
+        if energies:
+            lines = [Curve("", GRID, energy, raw=True) for energy in energies if len(energies) > 1]
+            mean = [report.mean(parts) for parts in zip(*energies)]
+            shown[name] = [*random_curve(ms[0]), *lines, Curve("", GRID, mean)]
+    return plot.panels(shown, "part of the directions", "part of the energy", theme)
+
+
+def random_curve(m: Spectrum) -> list[Curve]:
+    """The same of a random matrix, where all singular values of this one are known and it is no product."""
+    if m.missed is not None or m.max_rank != min(m.shape):
+        return []
+    s = random_spectrum((m.shape[0], m.shape[1]), 1.0)
+    return [Curve("", GRID, energy_on_grid(s.tolist(), len(s), 1.0), colour=4)]
 
 
 def cumulative_energy(m: Spectrum) -> list[float]:
@@ -138,14 +145,15 @@ def energy_on_grid(values: Sequence[float], full: int, energy: float) -> list[fl
 
 
 def ranks_figure(measured: Sequence[Spectrum], theme: Theme) -> Figure:
-    """Rank at 90 % of the energy, role by role."""
+    """Rank at 90% of the energy, role by role."""
     rows = []
     for name, ms in report.by_role(measured).items():
         own, random = report.shares(ms)
         if own:
-            rows += [Row(name, report.mean(own), parts=own), Row("random", report.mean(random), faint=True)]
-    figure = plot.dots(rows, "part of all directions that holds 90 % of the energy", None, theme)
+            rows.append(Row(name, report.mean(own), parts=own, other=report.mean(random)))
+    figure = plot.dots(rows, "part of all directions that holds 90% of the energy", None, theme, "{:.0%}")
     figure.axes[0].set_xlim(0, 1.02)
+    figure.axes[0].xaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
 
 
@@ -158,17 +166,18 @@ def rank_page(result: RankResult, numbers: str) -> str:
     return html.page(
         title,
         tag("h1", title),
-        tag("p", LEAD, class_="lead"),
-        facts(result),
-        tag("ul", *(tag("li", sentence) for sentence in report.conclusions(result))),
         html.figure(lambda theme: losses_figure(result, drawn, theme), LOSSES),
-        html.figure(lambda theme: losses_figure(result, weights, theme), WEIGHTS),
+        *(tag("p", sentence) for sentence in report.conclusions(result)),
+        facts(result),
         html.table(*report.rank_table(result)),
         small(f"In {numbers}: base, tuned, change[], weight[], chance[], lora[], in the order of the ranks."),
+        tag("h2", "The weights cut in the same way"),
+        html.figure(lambda theme: losses_figure(result, weights, theme), WEIGHTS),
         tag("h2", "Matrix by matrix"),
         html.figure(lambda theme: recommended_figure(result, theme), RECOMMENDED),
         html.table(*report.matrices_table(result)),
         small(f"In {numbers}: matrices[], recommended."),
+        tag("p", report.energy_and_loss(result)),
         *provenance(result),
     )
 
@@ -203,7 +212,9 @@ def recommended_figure(result: RankResult, theme: Theme) -> Figure:
     for matrix in result.matrices:
         roles.setdefault(report.role(matrix.name), []).append(matrix.rank)
     rows = [Row(name, report.mean(ranks), parts=ranks) for name, ranks in roles.items()]
-    return plot.dots(rows, "recommended rank", None, theme)
+    figure = plot.dots(rows, "recommended rank", None, theme, "{:.1f}")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
 
 
 def provenance(result: RankResult) -> list[Html]:

@@ -48,12 +48,31 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence
     return tag("div", tag("table", tag("thead", cells("th", heads)), tag("tbody", body)), class_="scroll")
 
 
+NARROW = 4.1  # inches of a figure on a phone
+
+
 def figure(draw: Callable[[Theme], Figure], caption: str) -> Html:
-    """The figure in the reader's theme; `caption` is also its text alternative."""
-    light, dark = (f"data:image/png;base64,{base64.b64encode(png(draw(theme))).decode()}" for theme in (LIGHT, DARK))
-    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    image = f'<img src="{light}" alt="{html.escape(caption)}">'
-    return Html(f"<figure><picture>{source}{image}</picture><figcaption>{escaped(caption)}</figcaption></figure>")
+    """The figure in the reader's theme, narrower on a phone; `caption` is also its text alternative."""
+
+    def drawn(theme: Theme, narrow: bool) -> str:
+        made = draw(theme)
+        if narrow:
+            made.set_size_inches(NARROW, made.get_figheight())
+        return f"data:image/png;base64,{base64.b64encode(png(made)).decode()}"
+
+    dark, phone = "(prefers-color-scheme: dark)", "(max-width: 34rem)"
+    sources = join(
+        *(
+            Html(f'<source media="{media}" srcset="{drawn(theme, narrow)}">')
+            for media, theme, narrow in (
+                (f"{phone} and {dark}", DARK, True),
+                (phone, LIGHT, True),
+                (dark, DARK, False),
+            )
+        )
+    )
+    image = f'<img src="{drawn(LIGHT, False)}" alt="{html.escape(caption)}">'
+    return Html(f"<figure><picture>{sources}{image}</picture><figcaption>{escaped(caption)}</figcaption></figure>")
 
 
 def code(source: str) -> Html:

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from fathom.files import atomic_write
@@ -67,28 +68,34 @@ class Curve:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a row chart: a value, half the width of its interval (None: unknown), and the values it is the mean
-    of."""
+    """One line of a row chart: a value, half the width of its interval (None: unknown), the values it is the mean of,
+    and one to compare it with."""
 
     name: str
     value: float
     error: float | None = None
     parts: Sequence[float] = ()
     faint: bool = False
+    other: float | None = None
 
 
 def axes(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
     """An empty figure of this size in inches, in the theme's colours."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
     FigureCanvasAgg(figure)
-    ax = figure.add_subplot(facecolor=theme.paper)
+    ax = figure.add_subplot()
+    _dress(ax, theme)
+    return figure, ax
+
+
+def _dress(ax: Axes, theme: Theme) -> None:
+    ax.set_facecolor(theme.paper)
     ax.grid(color=theme.line, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.tick_params(colors=theme.faint, length=0, labelsize=9)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(theme.line)
-    return figure, ax
 
 
 def curves(
@@ -102,24 +109,61 @@ def curves(
 ) -> Figure:
     """Lines over a common x, each named at its end with its last value, and named horizontal reference lines."""
     figure, ax = axes(*size, theme)
-    names = []  # (height, text, colour)
+    names = []  # (height at the end, mean height, text, colour)
     for curve in (c for c in drawn if c.x):
         colour = theme.series[curve.colour % len(theme.series)]
         width, alpha = (0.8, 0.3) if curve.raw else (1.9, 1.0)
         dot = "o" if len(curve.x) == 1 else None
         ax.plot(curve.x, curve.y, color=colour, linewidth=width, alpha=alpha, marker=dot, zorder=2 if curve.raw else 3)
-        names += [] if curve.raw else [(curve.y[-1], curve.name + number.format(curve.y[-1]), colour)]
+        if not curve.raw:
+            names.append((curve.y[-1], float(np.mean(curve.y)), curve.name + number.format(curve.y[-1]), colour))
     for name, level in (references or {}).items():
         ax.axhline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
-        names.append((level, name + number.format(level), theme.faint))
+        names.append((level, level, name + number.format(level), theme.faint))
     ax.set_xlabel(x_label, color=theme.faint, fontsize=9)
     ax.set_ylabel(y_label, color=theme.faint, fontsize=9)
     ax.margins(x=0.01)
+    _name_ends(ax, names)
+    return figure
+
+
+def _name_ends(ax: Axes, names: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside the ends of their lines, from the lowest to the highest; lines that end together by their means."""
     low, high = ax.get_ylim()
-    places = spread([height for height, _, _ in sorted(names)], (high - low) * 0.045, high)
-    for place, (_, name, colour) in zip(places, sorted(names)):
-        ax.text(1.015, place, name, transform=ax.get_yaxis_transform(), color=colour, fontsize=8.5, va="center")
+    names = sorted(names, key=lambda name: (round(name[0] / ((high - low) * 0.002)), *name[1:]))
+    places = spread([end for end, *_ in names], (high - low) * 0.048, high)
+    at = ax.get_yaxis_transform()
+    joints = [((1.0, end), (1.022, place)) for place, (end, *_) in zip(places, names)]
+    colours = [colour for *_, colour in names]
+    leads = LineCollection(joints, colors=colours, linewidths=0.7, transform=at, clip_on=False)
+    ax.add_collection(leads, autolim=False)
+    for place, (_, _, text, colour) in zip(places, names):
+        ax.text(1.03, place, text, transform=at, color=colour, fontsize=8.5, va="center")
     ax.set_ylim(low, high)
+
+
+def panels(
+    shown: Mapping[str, Sequence[Curve]], x_label: str, y_label: str, theme: Theme = LIGHT, columns: int = 3
+) -> Figure:
+    """One small plot for each title, all on the same axes."""
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(6.8, 0.5 + 1.5 * rows), layout="constrained", facecolor=theme.paper)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(max(rows, 1), columns, sharex=True, sharey=True, squeeze=False).flat
+    for ax, (title, curves) in zip(grid, shown.items()):
+        _dress(ax, theme)
+        ax.set_title(title, fontsize=9, color=theme.ink, loc="left")
+        for curve in curves:
+            width, alpha = (0.7, 0.4) if curve.raw else (1.7, 1.0)
+            colour = theme.series[curve.colour % len(theme.series)]
+            ax.plot(curve.x, curve.y, color=colour, linewidth=width, alpha=alpha)
+        ax.margins(x=0.02)
+        ax.locator_params(nbins=2)
+    for place, ax in enumerate(figure.axes):
+        ax.set_visible(place < len(shown))
+        ax.tick_params(labelbottom=place + columns >= len(shown))
+    figure.supxlabel(x_label, color=theme.faint, fontsize=9)
+    figure.supylabel(y_label, color=theme.faint, fontsize=9)
     return figure
 
 
@@ -164,16 +208,23 @@ def smooth(values: Sequence[float], span: float = 0.02) -> list[float]:
 
 
 def dots(
-    rows: Sequence[Row], x_label: str, references: Mapping[str, float] | None = None, theme: Theme = LIGHT
+    rows: Sequence[Row],
+    x_label: str,
+    references: Mapping[str, float] | None = None,
+    theme: Theme = LIGHT,
+    number: str = "{:.3f}",
 ) -> Figure:
-    """Rows from top to bottom, each a mean with its interval and, small, the values it is the mean of."""
+    """Rows from top to bottom, each a mean with its interval, the values it is the mean of (small) and the other
+    (a ring)."""
     figure, ax = _rows(rows, x_label, theme)
     for y, row in enumerate(rows):
         colour = theme.faint if row.faint else theme.series[0]
         ax.plot(row.parts, [y] * len(row.parts), "o", color=colour, markersize=3, alpha=0.45, markeredgewidth=0)
         ax.errorbar(row.value, y, xerr=row.error, fmt="o", color=colour, markersize=6.5, elinewidth=1.6, capsize=3)
+        if row.other is not None:
+            ax.plot(row.other, y, "o", color=theme.faint, markersize=6, markerfacecolor=theme.paper, zorder=2)
         ax.annotate(
-            f"{row.value:.3f}",
+            number.format(row.value),
             (row.value, y),
             (0, 6),
             textcoords="offset points",
@@ -184,7 +235,7 @@ def dots(
     for name, level in (references or {}).items():
         ax.axvline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
         at = ax.get_xaxis_transform()
-        ax.text(level, 1.01, f"{name} {level:.3f}", transform=at, ha="center", fontsize=8, color=theme.faint)
+        ax.text(level, 1.01, f"{name} {number.format(level)}", transform=at, ha="center", fontsize=8, color=theme.faint)
     return figure
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> Table:
     """A table without borders; the columns `numbers` are aligned right. Cells are text, never markup."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for column, head in enumerate(heads):
         right = column in numbers
         result.add_column(Text(head), justify="right" if right else "left", no_wrap=right)
