@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,12 +100,31 @@ def test_what_is_loaded_can_be_changed_and_the_file_stays(files: dict[str, Path]
     assert (files["hf"] / "model.safetensors").read_bytes() == before
 
 
-def test_two_models_in_one_folder_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_two_models_of_one_format_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
     shutil.copy(files["gguf"], tmp_path / "a.gguf")
     assert open_model(tmp_path).format == "GGUF v3"
     shutil.copy(files["gguf"], tmp_path / "b.gguf")
-    with pytest.raises(FathomError, match=r"holds 2 models \(a.gguf, b.gguf\); give one of them a folder"):
+    with pytest.raises(FathomError, match=r"holds 2 models \(a.gguf, b.gguf\); give one of them, such as .*a.gguf"):
         open_model(tmp_path)
+
+
+def test_of_several_formats_one_is_read_and_the_other_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    """As people have them: a GGUF file beside the weights it was made of, and Meta's files beside Hugging Face's."""
+    folder = Path(shutil.copytree(files["hf"], tmp_path / "both"))
+    shutil.copy(files["gguf"], folder / "x.gguf")
+    with pytest.warns(UserWarning, match=r"config.json and x.gguf; config.json is read; the other is .*x.gguf"):
+        assert open_model(folder).names == "hf"
+    (folder / "model.safetensors").unlink()  # what is left of the other is a description
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_model(folder).names == "gguf"
+    clone = Path(shutil.copytree(files["hf"], tmp_path / "clone"))
+    shutil.copytree(files["meta"], clone, dirs_exist_ok=True)
+    with pytest.warns(UserWarning, match=r"config.json and params.json; config.json is read; .*consolidated.00.pth"):
+        assert open_model(clone).names == "hf"
+    assert open_model(clone / "consolidated.00.pth").names == "meta"
+    (clone / "model.safetensors").unlink()
+    assert open_model(clone).names == "meta"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,17 @@ def test_one_file_and_an_index_may_be_two_models(folder: Path) -> None:
         open_weights(folder)
 
 
+def test_an_index_of_one_file_is_no_second_model(tmp_path: Path) -> None:
+    """mlx-lm writes an index beside every model that fits into one file."""
+    write_tensors(tmp_path / "model.safetensors", {"a": torch.ones(2), "b": torch.zeros(3)})
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys("ab", "model.safetensors")}))
+    tensors, files = open_weights(tmp_path)
+    assert list(tensors) == ["a", "b"] and [file.name for file in files] == ["model.safetensors"]
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys("abc", "model.safetensors")}))
+    with pytest.raises(FathomError, match="'c' is not in it"):
+        open_weights(tmp_path)
+
+
 def test_an_index_of_pickled_shards(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model-00001-of-00002.bin")
     torch.save({"b": torch.ones(3)}, tmp_path / "pytorch_model-00002-of-00002.bin")

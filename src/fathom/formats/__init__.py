@@ -20,6 +20,7 @@ gguf              a GGUF file's header read and checked, and whole files written
 ggml_blocks       the number types of GGUF: blocks of weights to floats and back
 meta              params.json, consolidated.NN.pth and tokenizer.model, as Meta publishes them
 torch_file        a file of torch.save, read without running it
+torch_legacy      the same as torch before 1.6 wrote it
 pickle_machine    the steps of a pickle that make tensors
 llama2c           the .bin files of llama2.c
 """

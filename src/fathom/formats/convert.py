@@ -5,8 +5,9 @@ unknown is an error. Tensors are read one by one as the plan is carried out, so 
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from fathom.errors import FathomError, near
 from fathom.families.names import Place
 from fathom.families.registry import of
-from fathom.formats.opened import Opened, Stored
+from fathom.formats.opened import CHUNK, Opened, Stored
 from fathom.model.config import ModelConfig
 from fathom.model.cost import n_parameters
 from fathom.model.skeleton import weight_shapes
@@ -38,6 +39,34 @@ class Source:
     def read(self) -> Tensor:
         """Our tensor, mapped into memory where the stored one is ours as it is."""
         return self.place.read(self.stored.read())
+
+
+def compare_tied(opened: Opened) -> Opened:
+    """The model itself; where its config ties the unembedding to the embedding and the file holds both with different
+    numbers, untied and with a warning, as transformers does: an adapter that changed one of them was merged."""
+    names = (f"{part}.weight" for part in ("embed", "unembed"))
+    if opened.family is not None:
+        tensors = opened.family.columns[opened.names].tensors
+        names = (f"{tensors[part].name}.weight" for part in ("embed", "unembed"))
+    embed, unembed = (opened.tensors.get(name) for name in names)
+    if not opened.config.tie_embeddings or embed is None or unembed is None or equal(embed, unembed):
+        return opened
+    warnings.warn(
+        f"{opened.path}: the config ties the unembedding to the embedding, and the file holds two different ones; both"
+        " are used",
+        stacklevel=3,
+    )
+    return replace(opened, config=replace(opened.config, tie_embeddings=False))
+
+
+def equal(one: Stored, other: Stored) -> bool:
+    """Whether two stored tensors hold the same numbers; reading stops at the first rows that differ."""
+    if one is other or one.shape != other.shape or len(one.shape) != 2:
+        return one is other
+    count = one.shape[0]
+    rows = max(1, CHUNK * count // max(one.nbytes, 1))
+    pieces = ((i, min(i + rows, count)) for i in range(0, count, rows))
+    return all(torch.equal(one.rows(*piece).float(), other.rows(*piece).float()) for piece in pieces)
 
 
 def plan(opened: Opened) -> dict[str, Source]:

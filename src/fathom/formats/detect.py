@@ -1,8 +1,10 @@
 """Which format a path holds, by its contents and never by its name: a file's first bytes, a folder's configuration.
 
-Two models in one folder are an error, not a choice.
+Of a folder that holds its model in several formats, the first of PREFERRED is read, and a warning says so.
 """
 
+import re
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fathom.errors import FathomError, near
 from fathom.files import refuse_pipes
 from fathom.formats.config_file import CONFIG
+from fathom.formats.pickle_machine import is_legacy
 from fathom.json_file import read_object
 
 if TYPE_CHECKING:
@@ -29,22 +32,43 @@ OPENERS = {  # imported when a file asks for it
     "llama2c": ("fathom.formats.llama2c", "open_llama2c"),
 }
 ONE_FILE = ("gguf", "llama2c")  # formats in which one file is the whole model
+PREFERRED = ("run", "hf", "meta", *ONE_FILE)
+WEIGHTS = {"hf": r"(?!consolidated)[^.].*\.(safetensors|bin)(\.index\.json)?", "meta": r"consolidated\.\d+\.pth"}
 
 
 def open_model(path: str | Path) -> "Opened":
     """The model that `path` holds, whatever its format; a hub id is fetched first. FathomError where there is none."""
     place = locate(path)
-    matches = models(place)
-    if len(matches) > 1:
-        names = ", ".join(file.name for file in matches)
-        raise FathomError(f"{place} holds {len(matches)} models ({names}); give one of them a folder of its own")
-    for file, format in matches.items():
+    if (file := chosen(place)) is not None:
+        format = models(place)[file]
         module, function = OPENERS[format]
         opened: Opened = getattr(import_module(module), function)(file if format in ONE_FILE else place)
-        return opened
+        from fathom.formats.convert import compare_tied  # here: to name a format needs no torch
+
+        return compare_tied(opened)
     if place.is_dir() and (place / ADAPTER).is_file():
         raise FathomError(f"{place} is an adapter and no model; give the model it belongs to, and this as --adapter")
     raise FathomError(f"{place} holds no model in a supported format; give {EXPECTED}")
+
+
+def chosen(place: Path) -> Path | None:
+    """The file that identifies the model to be read; None where there is no model.
+
+    FathomError where two are of the same format, so that nothing speaks for either.
+    """
+    found = models(place)
+    if not found:
+        return None
+    best = min(found.values(), key=PREFERRED.index)
+    file, *same = [file for file, format in found.items() if format == best]
+    if same:
+        names = ", ".join(each.name for each in (file, *same))
+        raise FathomError(f"{place} holds {1 + len(same)} models ({names}); give one of them, such as {file}")
+    if others := [each for each in found if each != file]:
+        names, other = ", ".join(each.name for each in others), others[0]
+        path = other if found[other] in ONE_FILE else next(other.parent.glob("consolidated.*"), other)
+        warnings.warn(f"{place} holds {file.name} and {names}; {file.name} is read; the other is {path}", stacklevel=3)
+    return file
 
 
 def is_model(path: str | Path) -> bool:
@@ -74,9 +98,15 @@ def models(place: Path) -> dict[Path, str]:
         return {place: format} if format else {}
     known = {place / name: format for name, format in CONFIGURATIONS.items() if (place / name).is_file()}
     sound = {file: format for file, format in known.items() if file.name not in KEYS or KEYS[file.name] in keys(file)}
-    files = {file: of_file(file) for file in sorted(place.iterdir()) if file.is_file()}
-    sound |= {file: format for file, format in files.items() if format in ONE_FILE}
-    return sound or known  # a damaged one is refused by its own reader, which says what is wrong
+    inside = [file for file in sorted(place.iterdir()) if file.is_file()]
+    single = {file: format for file in inside if (format := of_file(file)) in ONE_FILE}
+    complete = {
+        file: format
+        for file, format in sound.items()
+        if format not in WEIGHTS or any(re.fullmatch(WEIGHTS[format], each.name) for each in set(inside) - set(single))
+    }
+    # a config beside a GGUF file alone describes that file; a damaged model is refused by its own reader
+    return complete | single or sound or known
 
 
 def of_file(file: Path) -> str | None:
@@ -90,8 +120,8 @@ def of_file(file: Path) -> str | None:
         raise FathomError(f"{file} is empty; fetch it again")
     if start[:4] == b"GGUF":
         return "gguf"
-    if start[:2] == b"PK":  # a zip file, as torch.save writes it
-        return "meta" if (file.parent / "params.json").exists() else "hf"
+    if start[:2] == b"PK" or is_legacy(start):  # as torch.save writes it
+        return "meta" if re.fullmatch(WEIGHTS["meta"], file.name) and (file.parent / "params.json").exists() else "hf"
     if start[8:9] == b"{":  # safetensors: the length of a header, and the header in JSON
         return "run" if (file.parent / CONFIG).is_file() else "hf"
     from fathom.formats.llama2c import is_llama2c

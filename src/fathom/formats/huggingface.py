@@ -19,6 +19,7 @@ from fathom.families.registry import from_hf, of
 from fathom.files import new_folder, sync
 from fathom.formats.convert import from_ours
 from fathom.formats.opened import FLOATS, Opened, Stored
+from fathom.formats.pickle_machine import is_legacy
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import LARGEST, read_object, short
@@ -61,7 +62,7 @@ def open_weights(path: Path) -> tuple[dict[str, Stored], list[Path]]:
         return open_file(path), [path]
     for name in (SAFE, PICKLED):
         one, index = path / name, path / (name + INDEX)
-        if one.is_file() and index.is_file():
+        if one.is_file() and index.is_file() and not only_lists(index, one):
             raise FathomError(f"{path} holds {one.name} and {index.name}, which may be two models; remove one")
         if index.is_file():
             return _open_shards(index)
@@ -74,14 +75,20 @@ def open_weights(path: Path) -> tuple[dict[str, Stored], list[Path]]:
     return open_file(others[0]), others
 
 
+def only_lists(index: Path, one: Path) -> bool:
+    """Whether the index of a model in one file names that file alone: mlx-lm writes both."""
+    weight_map = read_object(index).get("weight_map")
+    return isinstance(weight_map, dict) and set(map(str, weight_map.values())) == {one.name}
+
+
 def open_file(path: Path) -> dict[str, Stored]:
-    """The tensors of one file: safetensors, or a zip file that torch.save wrote."""
+    """The tensors of one file: safetensors, or what torch.save wrote, today or before version 1.6."""
     try:
         with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
+            start = file.read(16)
     except OSError as problem:
         raise FathomError(f"{path} cannot be read ({problem.strerror or problem}); expected weights") from None
-    return open_pickle(path) if zipped else open_safetensors(path)
+    return open_pickle(path) if start.startswith(b"PK") or is_legacy(start) else open_safetensors(path)
 
 
 def _open_shards(index: Path) -> tuple[dict[str, Stored], list[Path]]:

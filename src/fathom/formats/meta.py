@@ -19,7 +19,7 @@ from fathom.families.llama import CONTEXT, FAMILY, PARAMS, context_length, meta_
 from fathom.families.names import split
 from fathom.families.values import Values
 from fathom.files import new_folder, sync
-from fathom.formats.convert import from_ours
+from fathom.formats.convert import equal, from_ours
 from fathom.formats.opened import Opened, Stored
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import read_object, short
@@ -85,9 +85,9 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def open_shard(file: Path) -> dict[str, Stored]:
-    """The weights in a shard; an unembedding that is the embedding itself is left out."""
+    """The weights in a shard; an unembedding that is the embedding itself, or a copy of it, is left out."""
     tensors = FAMILY.weights("meta", open_pickle(file))
-    if UNEMBED in tensors and tensors[UNEMBED] is tensors.get(EMBED):
+    if UNEMBED in tensors and EMBED in tensors and equal(tensors[UNEMBED], tensors[EMBED]):
         del tensors[UNEMBED]
     return tensors
 

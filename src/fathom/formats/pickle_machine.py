@@ -7,10 +7,11 @@ calls none of them: it notes what they would return.
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from fathom.errors import FathomError
 
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number that a file of torch before 1.6 begins with
 STEP_LIMIT = 1 << 18  # a tensor takes some 30
 DIMENSIONS = 8
 STORAGES = {  # torch's name of each kind of storage
@@ -20,6 +21,11 @@ STORAGES = {  # torch's name of each kind of storage
 }  # fmt: skip
 TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 FUNCTIONS = {"collections OrderedDict", TENSOR, PARAMETER}
+
+
+def is_legacy(start: bytes) -> bool:
+    """Whether a file that begins so is several pickles and no zip, as torch wrote it before version 1.6."""
+    return start.startswith(LEGACY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,9 @@ class Machine:
     def storage(self, _: Any) -> None:
         """Push a storage, which is outside of the pickle: ("storage", its class, key, device, number of numbers)."""
         match self.stack.pop():
-            case ("storage", Global(name), str(key), str(), int(numel)) if name in STORAGES and _counts((numel,)):
+            case ("storage", Global(name), str(key), str(), int(numel), *view) if (  # before torch 1.6 one with a view
+                name in STORAGES and _counts((numel,)) and view in ([], [None])
+            ):
                 self.push(Storage(STORAGES[name], key, numel))
             case _:
                 raise FathomError("the pickle refers to what is no storage of numbers; expected tensors alone")
@@ -179,8 +187,10 @@ STEPS: dict[str, Step] = {
 }
 
 
-def run(pickled: bytes) -> Any:
-    """The value that a pickle describes: plain values, and a `View` for every tensor. FathomError for anything else."""
+def run(pickled: bytes | BinaryIO) -> Any:
+    """The value that a pickle describes: plain values, and a `View` for every tensor. FathomError for anything else.
+
+    Of a file, the one that begins where it stands, and it is left where the pickle ends."""
     machine, position = Machine(), 0
     try:
         for count, (opcode, argument, at) in enumerate(pickletools.genops(pickled)):

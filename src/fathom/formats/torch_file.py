@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.formats.opened import CHUNK, DTYPES, Stored, tensor_at
-from fathom.formats.pickle_machine import View, run
+from fathom.formats.pickle_machine import View, is_legacy, run
+from fathom.formats.torch_legacy import read_legacy
 
 END = struct.Struct("<4s4H2IH")  # signature, disks, counts, size and offset of the directory, length of the comment
 END64 = struct.Struct("<4sQ2H2I4Q")  # the same with 64 bits
@@ -168,7 +169,6 @@ def _text(name: bytes) -> str:
     return name[:200].decode("utf-8", "replace")
 
 
-OLD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number at the start of files of torch before version 1.6
 PICKLE_LIMIT = 1 << 23  # bytes; a tensor takes some 60
 NAME_LIMIT = 256
 
@@ -177,17 +177,12 @@ def open_pickle(path: Path) -> dict[str, Stored]:
     """The tensors by name in a file of torch.save, or in the one dict of them within it (such as {"model": ...}).
 
     Numbers are mapped into memory when read, after their CRC is checked. Two names of the same numbers are one
-    `Stored`. FathomError where the file is damaged, holds anything but tensors, or is older than torch 1.6.
+    `Stored`. FathomError where the file is damaged or holds anything but tensors.
     """
-    _require_zip(path)
-    archive = open_archive(path)
-    root = _root(archive)
-    if f"{root}byteorder" in archive.members and archive.content(f"{root}byteorder", 16) != b"little":
-        raise FathomError(f"{path}: its byteorder is not 'little'; save it on a machine with little-endian numbers")
-    pickled = archive.content(f"{root}data.pkl", PICKLE_LIMIT)
     stored: dict[View, Stored] = {}
+    value, archive, root = _legacy(path) if is_legacy(_start_of(path)) else _zipped(path)
     try:
-        views = _views(run(pickled))
+        views = _views(value)
         for name, view in views.items():
             if view not in stored:
                 stored[view] = _stored(archive, root, name, view)
@@ -196,19 +191,37 @@ def open_pickle(path: Path) -> dict[str, Stored]:
     return {name: stored[view] for name, view in views.items()}
 
 
-def _require_zip(path: Path) -> None:
+def _start_of(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(16)
     except OSError as error:
         raise FathomError(f"{path} cannot be read: {error.strerror}") from error
-    if OLD in start:
-        raise FathomError(
-            f"{path} is in the format of torch before 1.6; expected a zip; "
-            "convert it with a newer torch: torch.save(torch.load(path, weights_only=True), path)"
-        )
-    if not start.startswith(b"PK\3\4"):
+    if not start.startswith(b"PK\3\4") and not is_legacy(start):
         raise FathomError(f"{path} begins with {start[:4]!r}; expected the zip that torch.save writes")
+    return start
+
+
+def _zipped(path: Path) -> tuple[Any, Archive, str]:
+    """What was pickled, the zip, and the folder in it."""
+    archive = open_archive(path)
+    root = _root(archive)
+    if f"{root}byteorder" in archive.members and archive.content(f"{root}byteorder", 16) != b"little":
+        raise FathomError(f"{path}: its byteorder is not 'little'; save it on a machine with little-endian numbers")
+    try:
+        return run(archive.content(f"{root}data.pkl", PICKLE_LIMIT)), archive, root
+    except FathomError as problem:
+        raise FathomError(f"{path}: {problem}") from None
+
+
+def _legacy(path: Path) -> tuple[Any, Archive, str]:
+    """The same of a file of torch before 1.6, which has no CRCs."""
+    try:
+        value, places = read_legacy(path)
+    except FathomError as problem:
+        raise FathomError(f"{path}: {problem}") from None
+    members = {f"data/{key}": Member(start, size, 0) for key, (start, size) in places.items()}
+    return value, Archive(path, members, set(members)), ""
 
 
 def _root(archive: Archive) -> str:
