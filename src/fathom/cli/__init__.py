@@ -5,6 +5,8 @@ command    a verb as click runs it: help in groups, effective defaults, wrong ca
 options    options, written by hand or made from the fields of a dataclass
 notes      the help of such a field: the comment beside it
 generation options of generate and chat, and a model loaded as they ask
+completion what Tab completes an argument to
+help       fathom help, fathom --version
 train, generate, chat, tokenize, show_batch, evaluate, info, export, svd, ladder, bench
           the verbs, imported when called
 """

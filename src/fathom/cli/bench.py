@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from fathom.bench.options import WORKS, BenchOptions
+from fathom.cli.completion import models
 from fathom.cli.options import from_fields, given_fields, print_json, verb
 from fathom.fields import build
 
@@ -21,7 +22,7 @@ NAMES = {
 
 @verb("bench", ABOUT, example="fathom bench decode runs/demo")
 @click.argument("work")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=models)
 @from_fields("", BenchOptions, NAMES)
 def bench_command(as_json: bool, **call: Any) -> None:
     options = build(BenchOptions, given_fields(BenchOptions, call), "bench")

@@ -16,7 +16,7 @@ from fathom.cli.generation import (
     load_draft,
     load_for_generation,
 )
-from fathom.cli.options import option, print_json, verb
+from fathom.cli.options import model_argument, option, print_json, verb
 from fathom.errors import FathomError, near
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCt
     groups={"Conversation": "system", "Sampling": SAMPLING, "Model": RUNNING},
     example="fathom chat runs/finetune -n 200",
 )
-@click.argument("model")
+@model_argument
 @option("--system", metavar="TEXT", help="The system prompt.")
 @generation_options
 def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fathom.errors import FathomError
 
@@ -39,6 +40,11 @@ class Option(click.Option):
             long = f"--[no-]{long[2:]}"
         spelled = f"{short}, {long}" if short else long
         return f"{spelled} {self.make_metavar(ctx)}" if not self.is_flag else spelled, self.explained(ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if self.choices:
+            return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+        return [CompletionItem(incomplete, "file")]
 
     def explained(self, ctx: click.Context) -> str:
         """The sentence, the choices, and the default."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import device_option, dtype_option, option, print_json, seed_option, verb
+from fathom.cli.options import device_option, dtype_option, model_argument, option, print_json, seed_option, verb
 from fathom.errors import FathomError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PACKINGS = ("int8", "int4", "nf4", "nf4-single")
     " from another file of it.",
     example="fathom verify runs/demo --against naive,transformers",
 )
-@click.argument("model")
+@model_argument
 @option("--against", default="", metavar="NAMES", shown="all that are available", help=AGAINST)
 @option("--quantize", metavar="NAME", choices=PACKINGS, help="Pack the matrices of the blocks first.")
 @device_option
@@ -56,7 +56,7 @@ STRIDE = "Tokens from one window to the next."
     "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.",
     example="fathom eval runs/demo --data FILE.txt",
 )
-@click.argument("model")
+@model_argument
 @option("--data", required=True, metavar="FILE", help=DATA)
 @option("--stride", metavar="N", shown="half of the context length", help=STRIDE)
 @option("--windows", metavar="N", shown="all", help="Windows or records to score, spread evenly over the data.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fathom.cli.options import device_option, dtype_option, option, print_json, verb
+from fathom.cli.options import device_option, dtype_option, model_argument, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import plain
 
@@ -20,7 +20,7 @@ QUANTIZE = "Number format in the file; gguf: f32, f16, bf16, q8_0 or q4_0; llama
     "Add a LoRA adapter to the weights of a model: a run stays a run, other models become a Hugging Face folder.",
     example="fathom merge runs/demo runs/finetune/adapter -o merged",
 )
-@click.argument("model")
+@model_argument
 @click.argument("adapter", type=click.Path(path_type=Path))
 @option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="New folder.")
 @option("--scale", default="1", metavar="X", shown="1", help="Factor of the adapter's change.")
@@ -44,7 +44,7 @@ def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: boo
     "Write a model in another format, read it back and compare every tensor.",
     example="fathom export runs/demo --format gguf -o demo.gguf",
 )
-@click.argument("model")
+@model_argument
 @option("--format", "kind", required=True, metavar="NAME", choices=FORMATS, help="Format to write.")
 @option("-o", "--out", required=True, type=click.Path(path_type=Path), help="New file; for hf and meta a folder.")
 @option("--quantize", metavar="NAME", shown="as it is", help=QUANTIZE)

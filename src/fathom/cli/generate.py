@@ -15,7 +15,7 @@ from fathom.cli.generation import (
     load_draft,
     load_for_generation,
 )
-from fathom.cli.options import from_fields, option, print_json, verb
+from fathom.cli.options import from_fields, model_argument, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.generation.options import GenerateOptions
 
@@ -34,7 +34,7 @@ PROMPT = "Text to continue; - reads stdin, FILE:PATH a file."
     example='fathom generate runs/demo -p "Once upon a time" -n 100',
     hint="-p",
 )
-@click.argument("model")
+@model_argument
 @option("-p", "--prompt", multiple=True, metavar="TEXT", help=PROMPT)
 @option("--chat", is_flag=True, help="Put the prompt in the model's chat template, as a user's message.")
 @option("--echo/--no-echo", default=None, shown="on, off with --chat", help="Print the prompt too.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from fathom.cli.options import print_json, verb
+from fathom.cli.options import model_argument, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import plain
 
@@ -24,7 +24,7 @@ LAYERS = 2  # whose queries and keys are read for the rope layout
     "Show config, parameters, bytes, tokenizer and provenance of a model without loading its weights.",
     example="fathom info runs/demo",
 )
-@click.argument("model")
+@model_argument
 def info_command(model: str, as_json: bool, **_: Any) -> None:
     from fathom.formats.convert import plan
     from fathom.formats.detect import open_model

@@ -11,28 +11,44 @@ import warnings
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
-import fathom
+from fathom.cli.command import HELP_NAMES, write_options
 from fathom.errors import FathomError, near
 
-VERBS = {  # verb: (the module that holds VERB_command, what it does)
-    "train": ("fathom.cli.train", "train a model from random weights"),
-    "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
-    "presets": ("fathom.cli.train", "list presets, or print one as YAML"),
-    "generate": ("fathom.cli.generate", "continue a prompt with a trained model"),
-    "verify": ("fathom.cli.evaluate", "a certificate that a model computes what it should"),
-    "eval": ("fathom.cli.evaluate", "how well a model predicts a text, and what quantising it costs"),
-    "info": ("fathom.cli.info", "what a model is, without loading its weights"),
-    "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
-    "chat": ("fathom.cli.chat", "talk with a model"),
-    "tokenize": ("fathom.cli.tokenize", "how a text becomes tokens: pieces, ids and byte offsets"),
-    "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
-    "svd": ("fathom.cli.svd", "spectra of weights, changes and adapters; the loss against the rank of a change"),
-    "extract": ("fathom.cli.svd", "the best adapter of a full fine-tune, by singular value decomposition"),
-    "merge": ("fathom.cli.export", "a model with an adapter in its weights"),
-    "bench": ("fathom.cli.bench", "how fast a model runs, trains and starts here, and how much of the limit that is"),
-    "ladder": ("fathom.cli.ladder", "train every rung from a bigram to LLaMA and report what each idea bought"),
+GROUPS = {  # verb: (the module that holds VERB_command, what it does)
+    "Train": {
+        "train": ("fathom.cli.train", "train a model from random weights"),
+        "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
+        "presets": ("fathom.cli.train", "list presets, or print one as YAML"),
+        "ladder": ("fathom.cli.ladder", "build up from a bigram to LLaMA and measure each idea"),
+    },
+    "Run": {
+        "generate": ("fathom.cli.generate", "continue a prompt"),
+        "chat": ("fathom.cli.chat", "chat with a model"),
+    },
+    "Look inside": {
+        "info": ("fathom.cli.info", "what a model is, without loading its weights"),
+        "tokenize": ("fathom.cli.tokenize", "how a text becomes tokens: pieces, ids and byte offsets"),
+        "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
+        "svd": ("fathom.cli.svd", "spectra of weights, of their changes and of adapters"),
+    },
+    "Measure": {
+        "eval": ("fathom.cli.evaluate", "how well a model predicts a text, and what quantising it costs"),
+        "verify": ("fathom.cli.evaluate", "check that a model computes what it should"),
+        "bench": ("fathom.cli.bench", "how fast a model runs, trains and starts on this machine"),
+    },
+    "Convert": {
+        "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
+        "merge": ("fathom.cli.export", "add an adapter to a model's weights"),
+        "extract": ("fathom.cli.svd", "the best adapter of a full fine-tune (SVD)"),
+    },
+    "Help": {
+        "help": ("fathom.cli.help", "this text, or the help of a verb"),
+        "completion": ("fathom.cli.help", "completion with Tab for bash, zsh and fish"),
+    },
 }
+VERBS = {name: entry for verbs in GROUPS.values() for name, entry in verbs.items()}
 
 HELP = """Understand language models by building, training and running them.
 
@@ -60,12 +76,34 @@ class Verbs(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs (fathom VERB --help says more)"):
-            formatter.write_dl([(name, about) for name, (_, about) in VERBS.items()])
+        width = max(map(len, VERBS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                write_options(formatter, [(name, about) for name, (_, about) in group.items()], width)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        formatter.write("\nfathom VERB --help explains a verb; fathom --version says what runs here.\n")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name, help=about) for name, (_, about) in VERBS.items() if name.startswith(incomplete)]
 
 
-@click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(fathom.__version__, prog_name="fathom")
+def _show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given and not ctx.resilient_parsing:
+        click.echo(import_module("fathom.cli.help").version())
+        ctx.exit()
+
+
+@click.group(
+    cls=Verbs,
+    help=HELP,
+    context_settings={"help_option_names": HELP_NAMES},
+    no_args_is_help=False,
+    options_metavar="",
+    subcommand_metavar="VERB [OPTIONS]",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
 def verbs() -> None:
     pass
 
@@ -75,6 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         arguments = ["--help"]
+    if instruction := os.environ.get("_FATHOM_COMPLETE"):
+        code: int = import_module("fathom.cli.completion").answer(verbs, instruction)
+        return code
     try:
         outcome = verbs.main(arguments, prog_name="fathom", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0

@@ -12,20 +12,25 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
-from click.shell_completion import CompletionItem
 
 from fathom.cli.command import CONTEXT, Option, Verb, in_words
+from fathom.cli.completion import models
 from fathom.cli.notes import notes
 from fathom.fields import convert
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def verb(name: str, help: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Decorator: the function as a verb, with the options that every verb has. settings: those of Verb."""
+def verb(
+    name: str, help: str, *, as_json: bool = True, **settings: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Decorator: the function as a verb, with the options that every verb has. settings: those of Verb.
+
+    as_json: whether it has a result that --json prints.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        for add in reversed(EVERY_VERB):
+        for add in reversed(EVERY_VERB if as_json else EVERY_VERB[1:]):
             function = add(function)
         return click.command(name, cls=Verb, help=help, context_settings=CONTEXT, **settings)(function)
 
@@ -57,6 +62,8 @@ EVERY_VERB = [
     ),
 ]
 
+model_argument = click.argument("model", shell_complete=models)
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 device_option = option("--device", metavar="NAME", choices=DEVICES, shown="auto", help="Where the model runs.")
@@ -72,15 +79,12 @@ class FieldValue(click.ParamType[Any]):
     name = "value"
 
     def __init__(self, hint: Any) -> None:
-        self.hint, self.choices = hint, choices_of(hint)
+        self.hint = hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not dataclasses.is_dataclass(bare(self.hint)):
             convert(self.hint, value, spelling(param))
         return value  # as given: `none` is a value, and None is an option that was not given
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
 
 
 def spelling(param: click.Parameter | None) -> str:

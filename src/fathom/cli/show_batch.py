@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from fathom.cli.completion import models
 from fathom.cli.options import option, print_json, verb
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ CUT = "Cut each example after N tokens."
 
 
 @verb("show-batch", ABOUT, example="fathom show-batch runs/demo --data questions.jsonl")
-@click.argument("source", metavar="MODEL_OR_TOKENIZER")
+@click.argument("source", metavar="MODEL_OR_TOKENIZER", shell_complete=models)
 @option("--data", required=True, metavar="FILE", help=DATA)
 @option("--count", type=click.IntRange(1), default=3, metavar="N", shown="3", help="Number of examples.")
 @option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", shown="no cut", help=CUT)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fathom.cli.options import from_fields, given_fields, option, print_json, verb
+from fathom.cli.completion import models
+from fathom.cli.options import from_fields, given_fields, model_argument, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.lab.result import RankOptions
@@ -40,7 +41,7 @@ GROUPS = {
 
 
 @verb("svd", ABOUT, groups=GROUPS, example="fathom svd runs/demo --report spectra.html")
-@click.argument("model")
+@model_argument
 @option("--delta", "deltas", metavar="OTHER", multiple=True, help=DELTA)
 @option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
 @option("--only", multiple=True, metavar="PATTERN", shown="all", help="Matrices to show, such as attn.q.")
@@ -140,8 +141,8 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
     "Write the best rank-R adapter of a full fine-tune as a PEFT folder, and how much of the change it holds.",
     example="fathom extract runs/demo runs/finetune -r 8 -o adapter",
 )
-@click.argument("base")
-@click.argument("tuned")
+@click.argument("base", shell_complete=models)
+@click.argument("tuned", shell_complete=models)
 @option("-r", "--rank", type=int, default=8, metavar="N", shown="8", help="Rank of the adapter.")
 @option("--target", "layers", multiple=True, metavar="NAME", shown="all-linear", help="Layers, such as attn.q.")
 @option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The adapter's folder.")

@@ -9,6 +9,7 @@ import click
 import yaml
 
 from fathom.cli.command import in_words
+from fathom.cli.completion import models, presets
 from fathom.cli.options import fields_of, from_fields, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import plain
@@ -69,7 +70,7 @@ def effective(values: Mapping[str, Any]) -> dict[str, Any]:
     effective=effective,
     hint="--data",
 )
-@click.argument("preset", required=False)
+@click.argument("preset", required=False, shell_complete=presets)
 @option(*OUT_DIR, type=click.Path(path_type=Path), metavar="FOLDER", shown="runs/PRESET", help="Folder of the run.")
 @option("-c", "--config", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="YAML file.")
 @option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
@@ -175,7 +176,7 @@ TRAIN_SETTINGS = {name: {"shown": shown} for name, shown in FROM_BASE.items()} |
     example="fathom finetune runs/demo --data questions.jsonl",
     hint="--data",
 )
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=models)
 @option(*OUT_DIR, type=click.Path(path_type=Path), metavar="FOLDER", shown="runs/finetune", help="Folder of the run.")
 @option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
 @option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
@@ -215,7 +216,7 @@ def adapter_lines(adapter: Path, model: str | None) -> list[str]:
     "List the presets of fathom train, or print one as YAML, ready for fathom train -c FILE.",
     example="fathom presets gpt2 > my.yaml",
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=presets)
 def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
     values: dict[str, Any] = {key: recipe.description for key, recipe in PRESETS.items()}
     text = "\n".join(f"{key:<18} {description}" for key, description in values.items())
