@@ -55,7 +55,7 @@ def test_it_learns_from_where_the_base_stands(tmp_path: Path, method: str) -> No
     said = next(event for event in events if isinstance(event, Note) and "before step 1" in event.text)
     assert not said.warning and f"{losses[0]:.4f}; the base's own: {losses[0]:.4f}" in said.text
     assert min(losses) < losses[0] - 0.5
-    assert [event.step for event in events if isinstance(event, Sample)] == [0, 30]
+    assert [event.step for event in events if isinstance(event, Sample)] == [0, 8, 15, 23, 30]
 
 
 def test_an_adapter_that_does_not_begin_at_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,10 @@ def test_a_resumed_run_may_go_on_for_longer_without_its_data(tmp_path: Path) -> 
     tuned(tmp_path, "run")
     (tmp_path / "records.jsonl").unlink()
     assert tuned(tmp_path, "run", mode="resume", max_iters=14).step == 14
-    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 14 + 5  # evaluations after 0, 4, 8, 12 and 14
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "val_loss" in line] == [0, 4, 8, 12, 14]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 15))
+    assert [line["step"] for line in lines if "sample" in line] == [0, 3, 6, 9, 12, 14]
 
 
 @pytest.mark.parametrize(

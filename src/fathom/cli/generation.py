@@ -77,13 +77,8 @@ def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transform
 def prepared(network: "Transformer", call: Mapping[str, Any]) -> "Transformer":
     """The model prepared for inference; with --no-cache the plain model, which is the reference."""
     from fathom.backend.inference import prepare_for_inference
-    from fathom.native.build import will_compile
 
-    if call["use_cache"] is False:
-        return network
-    if network.embed.weight.is_cpu and will_compile("panels", "step", "attention"):
-        click.echo("compiling native code for this machine: once, and kept", err=True)
-    return prepare_for_inference(network)
+    return network if call["use_cache"] is False else prepare_for_inference(network)
 
 
 def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer | None":

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from fathom.cli.command import HELP_NAMES, write_options
 from fathom.errors import FathomError, near
+from fathom.native.build import listeners
 
 GROUPS = {  # verb: (the module that holds VERB_command, what it does)
     "Train": {
@@ -117,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = import_module("fathom.cli.completion").answer(verbs, instruction)
         return code
     try:
+        listeners[:] = [announce]
         outcome = verbs.main(arguments, prog_name="fathom", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
     except (BrokenPipeError, SystemExit):  # the reader has gone, as in `fathom generate ... | head`
@@ -148,6 +150,11 @@ def explain(error: Exception) -> tuple[str, int]:
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
             return "not enough memory; use a smaller model or batch, a narrower --dtype, or --quantize", 2
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug; --debug shows where)", 2
+
+
+def announce(name: str) -> None:
+    """Say why the next ten seconds show nothing."""
+    click.echo(f"compiling native code for this machine ({name}): once, and kept", err=True)
 
 
 def _end(line: str, code: int) -> int:

@@ -34,6 +34,7 @@ TRAIN_NAMES = {
     "learning_rate": ("--lr", "--learning-rate"),
     "eval_interval": ("--eval-interval",),
     "compile": ("--compile",),
+    "keep_going": ("--keep-going",),
     "seed": ("--seed",),
     "device": ("--device",),
     "dtype": ("--dtype",),
@@ -151,6 +152,7 @@ FINETUNE_NAMES = {
     "rslora": ("--rslora",),
     "lora_plus": ("--lora-plus",),
     "quantize": ("--quantize",),
+    "ask": ("--ask",),
 }
 FINETUNE_TRAIN_NAMES = {name: TRAIN_NAMES[name] for name in TRAIN_NAMES if name not in ("tokenizer", "compile")}
 FINETUNE_TRAIN_NAMES |= {"micro_batch_size": ("--micro-batch-size",)}
@@ -158,7 +160,7 @@ FINETUNE = """Fine-tune an existing model of any format: a LoRA adapter on froze
 weights (qlora), or all weights (full). From .json and .jsonl records the answers are learned, from other files the
 text."""
 FINETUNE_GROUPS = {
-    "Data": "train__data finetune__context_length finetune__mask_prompt",
+    "Data": "train__data finetune__context_length finetune__mask_prompt finetune__ask",
     "Method": "finetune__method finetune__rank finetune__alpha finetune__target",
     "Training": "finetune__epochs train__max_iters train__max_minutes train__batch_size train__learning_rate",
     "Run": "out_dir resume overwrite",

@@ -47,6 +47,13 @@ def to_example(record: Record, tokenizer: Tokenizer) -> Example:
             return dialogue_example(messages, tokenizer)
 
 
+def question_ids(text: str, tokenizer: Tokenizer, chat: bool) -> list[int]:
+    """The tokens of a question as those of the data begin: in the chat template, or as a prompt."""
+    if chat:
+        return render(tokenizer, [Message("user", text)], reply=True).ids
+    return tokenizer.prefix + tokenizer.encode(text)
+
+
 def _concatenated(*parts: tuple[list[int], str, bool]) -> Example:
     """Parts of (ids, role, trained), one after another."""
     ids, roles, trained = zip(*((id, role, learned) for part, role, learned in parts for id in part))
@@ -138,6 +145,7 @@ class EncodedFile:
     examples: tuple[TrainingExample, ...]
     n_truncated: int
     n_dropped: int
+    chat: bool  # whether the records are conversations, in the tokenizer's chat template
 
 
 def encode_file(
@@ -172,7 +180,7 @@ def encode_file(
             f"{path}: of {n_dropped:,} records nothing is left to learn in the first {length:,} tokens of each; raise"
             " --block-size or give other records"
         )
-    return EncodedFile(f"{records.kind.description}{template}", tuple(examples), n_truncated, n_dropped)
+    return EncodedFile(f"{records.kind.description}{template}", tuple(examples), n_truncated, n_dropped, bool(template))
 
 
 def split_examples(

@@ -4,7 +4,6 @@
 """
 
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from fathom.generation.sampling import Chooser, Samplers
 from fathom.generation.speculative import DraftModel, PromptLookup, Speculative, check_draft
 from fathom.generation.text import Completion, Piece, Row, Stats, complete
 from fathom.model.transformer import Transformer
+from fathom.native.stopwatch import Stopwatch
 from fathom.tokenizer.protocol import Tokenizer
 
 Prompt = str | Sequence[int]  # a text, or token ids used as they are
@@ -90,10 +90,11 @@ class Stream(Iterator[Piece]):
 
     def run(self) -> Iterator[Piece]:
         """The loop: one pass of the model for all rows that have not ended."""
+        clock = Stopwatch()
         while live := [row for row in self.rows if row.finish_reason is None]:
-            began = time.perf_counter()
+            clock.start()
             chosen = self.chooser.choose(live)
-            seconds = time.perf_counter() - began
+            seconds = clock.lap()
             pieces = [row.accept(token, logprob) for row, token, logprob in chosen if row.finish_reason is None]
             self.stats.count(len(pieces), seconds)
             self.stats.cache_bytes = self.chooser.nbytes

@@ -15,7 +15,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,6 +54,8 @@ DARWIN_FEATURES = {  # names of sysctl -> names of Linux
     "hw.optional.arm.FEAT_DotProd": "asimddp",
 }
 failures: dict[str, str] = {}  # instruction set -> why it could not be compiled, in one line
+compiled: dict[str, float] = {}  # file -> seconds that it took to compile in this process
+listeners: list[Callable[[str], None]] = []  # called with the name of a file before it is compiled
 single_threaded: set[str] = set()  # instruction sets compiled without OpenMP
 
 
@@ -86,15 +89,6 @@ def status() -> str:
     if library("panels") is None:
         return f"no native kernels: {failures.get(kind, '')}"
     return f"native kernels ({kind}{', one thread: the compiler has no OpenMP' if kind in single_threaded else ''})"
-
-
-def will_compile(*names: str) -> bool:
-    """Whether the next use of one of these files compiles it, which takes long enough to tell the user."""
-    try:
-        kind = instruction_set()
-        return kind is not None and not all(any(cached(name, command) for command in commands(kind)) for name in names)
-    except (OSError, subprocess.SubprocessError):
-        return False  # no compiler, or no folder to write to
 
 
 @functools.cache
@@ -149,7 +143,13 @@ def compile_file(name: str, command: list[str]) -> Path:
             return path
         output = Path(folder, "output.so")
         arguments = [str(SOURCES / f"{name}.cpp"), "-o", str(output)]
-        subprocess.run(command + arguments, check=True, capture_output=True, timeout=COMPILE_TIMEOUT)
+        for listener in listeners:
+            listener(name)
+        began = time.perf_counter()
+        try:
+            subprocess.run(command + arguments, check=True, capture_output=True, timeout=COMPILE_TIMEOUT)
+        finally:
+            compiled[name] = compiled.get(name, 0.0) + time.perf_counter() - began
         target = cache_folder() / f"{name}-{fingerprint(command)}-{digest(output.read_bytes())}.so"
         return output.replace(target)  # atomic: nobody loads half a file
 

@@ -4,6 +4,8 @@ train        a run from a recipe, or from where one stopped: its whole life
 finetune     how the run of a model that exists begins: an adapter on it, or all of it
 run          the folder of a run: its settings, its data, its checkpoints
 data         preparing the data of a run: text as tokens, records as examples
+record       what a run records while it goes on: metrics, its plot, samples, its speed
+trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed

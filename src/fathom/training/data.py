@@ -47,6 +47,7 @@ class FinetuneDataSummary(DataSummary):
     n_cut: int = 0
     n_dropped: int = 0
     n_shared: int = 0  # validation examples that are learned too
+    chat: bool = False  # whether the records are conversations, in the tokenizer's chat template
 
 
 def read_chunks(corpus: Corpus, report: Report) -> Iterator[str]:
@@ -140,6 +141,7 @@ def prepare_records(
         n_cut=sum(file.n_truncated for file in files),
         n_dropped=sum(file.n_dropped for file in files),
         n_shared=count_shared(train, val),
+        chat=files[0].chat,
     )
 
 

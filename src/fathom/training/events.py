@@ -1,6 +1,7 @@
 """Events of a training run as values, and two listeners that keep them: metrics.jsonl and TensorBoard."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Sample:
-    """Text written by the model as it is now."""
+    """Text written by the model as it is now: a continuation, or the answer to `question`."""
 
     step: int
     text: str
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ LINES = 5000  # about as many lines of training loss as a run of any length writ
 
 
 class Metrics:
-    """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations.
+    """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations, and
+    with "sample" where the model wrote something.
 
     step: where the run continues. Later lines, of steps that were lost, are dropped: every step is there once.
     """
@@ -112,6 +115,9 @@ class Metrics:
             case Evaluated():
                 bits = {"bits_per_character": event.bits_per_character, "bits_per_byte": event.bits_per_byte}
                 self.write({"step": event.step, "val_loss": event.loss, **bits, "seconds": round(event.seconds, 4)})
+            case Sample():
+                question = {"question": event.question} if event.question else {}
+                self.write({"step": event.step, **question, "sample": event.text})
 
     def write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
@@ -133,10 +139,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def loss_curves(path: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """(step, training loss) and (step, validation loss) of a metrics file."""
+    """(step, training loss) and (step, validation loss) of a metrics file, where they are finite."""
     lines = read_metrics(path)
-    training = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    return training, [(line["step"], line["val_loss"]) for line in lines if "val_loss" in line]
+    curves = ([(line["step"], line[key]) for line in lines if key in line] for key in ("loss", "val_loss"))
+    training, validation = ([(step, loss) for step, loss in curve if math.isfinite(loss)] for curve in curves)
+    return training, validation
 
 
 def require_tensorboard() -> Any:

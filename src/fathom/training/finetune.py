@@ -77,7 +77,7 @@ def create(
     device = pick_device(train.device)  # one that is not here is refused before anything is written
     if device.type == "cpu" and "micro_batch_size" not in declared:
         train = replace(train, micro_batch_size=micro_batch(train.batch_size, length * config.d_model))
-    tokenizer.encode(train.sample_prompt)
+    tokenizer.encode(train.sample_prompt + (tuning.ask or ""))
     with replacing_folder(folder) as new:
         summary = prepare(new / "data", tokenizer, train, tuning, length, report)
         base = Base(location(model), fingerprint(model))

@@ -4,7 +4,6 @@
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import Protocol
@@ -43,16 +42,20 @@ def fit(
     batches.at(step) and the chunks of `validation` are (b, t + 1) token ids, or Batches. `save` is called where a
     checkpoint is due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
     """
-    options, session.began, saved = session.options, time.perf_counter(), session.step
+    options, saved = session.options, session.step
+    session.clock.start()
     with prefetching(lambda step: session.prepare(batches.at(step)), options.max_iters, session.device) as batch_of:
         while not session.finished and not stop():
             report(update(session, batch_of(session.step)))
-            if session.due(options.eval_interval):
+            due = [
+                session.due(n) for n in (options.eval_interval, options.checkpoint_interval or options.eval_interval)
+            ]
+            if due[0]:
                 loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
                 if not stop():  # else it was cut short
                     session.validation_loss = loss
                     report(Evaluated(session.step, loss, session.tick()))
-            if session.due(options.checkpoint_interval or options.eval_interval):
+            if due[1] or session.finished:
                 save(session)
                 saved = session.step
     if saved != session.step:
@@ -68,12 +71,12 @@ def update(session: Session, batch: MicroBatches) -> Progress:
     optimizers.unscale(scaler)
     total_norm = clip(session.model, options.clip)
     loss, norm = torch.stack((mean_loss, total_norm)).tolist()  # the one time a step waits for the device
-    refuse_divergence(session, loss, norm, batch.name)
-    if math.isfinite(norm):
+    sound = is_sound(session, loss, norm, batch.name)
+    if sound and math.isfinite(norm):
         optimizers.step(scaler)
     scaler.update()  # in fp16 an overflow only lowers the scale: this step is left out
     optimizers.zero_grad()
-    session.step, session.tokens, session.validation_loss = session.step + 1, session.tokens + batch.n_tokens, None
+    session.count(batch.n_tokens)
     seconds, peak = session.tick(), options.learning_rate * rate
     return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm)
 
@@ -81,17 +84,22 @@ def update(session: Session, batch: MicroBatches) -> Progress:
 LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite
 
 
-def refuse_divergence(session: Session, loss: float, norm: float, name: str) -> None:
-    """Raise Diverged, naming the batch, before anything is updated. In fp16 an overflow lowers the scale."""
+def is_sound(session: Session, loss: float, norm: float, name: str) -> bool:
+    """Whether loss and gradient are finite; in fp16 an overflow of the gradient only lowers the scale.
+
+    Where they are not, raises Diverged, naming the batch, before anything is updated, unless the run keeps going.
+    """
     overflow = session.scaler.is_enabled() and session.scaler.get_scale() > LEAST_SCALE
     if math.isfinite(loss) and (math.isfinite(norm) or overflow):
-        return
+        return True
+    if session.options.keep_going:
+        return False
     session.optimizers.zero_grad()
     first = session.step * session.options.batch_size
     batch = name or f"windows {first} to {first + session.options.batch_size - 1}"
     raise Diverged(
         f"step {session.step + 1}: loss is {loss}, gradient norm {norm} (batch of {batch}); nothing was updated and no"
-        " checkpoint touched; lower --lr or raise --train.warmup-steps"
+        " checkpoint touched; lower --lr or raise --train.warmup-steps, or leave such steps out with --keep-going"
     )
 
 

@@ -28,6 +28,7 @@ class FinetuneOptions:
     mask_prompt: bool = True  # learn only the answers of records, not their prompts
     pack: bool = False  # put several short examples in one row; none sees another
     epochs: float | None = None  # passes over the data; None: --max-iters decides, else 3
+    ask: str | None = None  # question to answer before, during and after; None: the first of the validation data
 
     # the adapter
     rank: int = 8  # rank of the adapter
@@ -102,7 +103,8 @@ def rank_of(pair: str) -> tuple[str, int]:
     return pattern, int(rank)
 
 
-FINETUNE_DEFAULTS: dict[str, Any] = {"batch_size": 8, "weight_decay": 0.0, "eval_windows": 64, "sample_tokens": 80}
+FINETUNE_DEFAULTS: dict[str, Any] = {"batch_size": 8, "weight_decay": 0.0, "eval_windows": 64}
+FINETUNE_DEFAULTS |= {"sample_tokens": 80, "sample_interval": 0.25}
 SET_BY_BASE = ("tokenizer", "init")  # of TrainOptions: they come from the base model
 FAST, WIDTH, POWER, SLOWER = 1e-3, 768, 0.775, 10.0
 
@@ -157,14 +159,15 @@ class TrainOptions:
     final_fraction: float = 0.1  # learning rate at the end, as a fraction of its peak (linear, cosine, wsd)
 
     # evaluations, samples, checkpoints
-    eval_interval: int = 250  # steps from one evaluation to the next
+    eval_interval: float = 250  # steps from one evaluation to the next; below 1 a share of the run, such as 0.1
     eval_windows: int | None = 200  # validation windows per evaluation; None: all
-    sample_interval: int | None = None  # steps from one sample of the model's text to the next; None: no samples
+    sample_interval: float | None = None  # steps, or share of the run, from one sample of text to the next; None: no samples
     sample_prompt: str = ""  # text that samples continue; empty: none
     sample_tokens: int = 200  # tokens per sample
-    checkpoint_interval: int | None = None  # steps from one checkpoint to the next; None: with every evaluation
+    checkpoint_interval: float | None = None  # steps, or share of the run, between checkpoints; None: with every evaluation
     keep: int = 2  # newest checkpoints to keep; the best one is kept besides
     tensorboard: bool = False  # write a log for TensorBoard
+    keep_going: bool = False  # train on when the loss diverges, instead of stopping with exit code 1
 
     # machine
     device: str = "auto"  # device to train on: auto, cpu, cuda or mps
@@ -187,8 +190,8 @@ def train_problems(options: TrainOptions) -> list[str]:
     return _ranges(options) or _choices(options) + _contradictions(options)
 
 
-ONE_OR_MORE = ("max_iters", "batch_size", "micro_batch_size", "eval_interval", "eval_windows", "sample_interval",
-               "sample_tokens", "checkpoint_interval")  # fmt: skip
+ONE_OR_MORE = ("max_iters", "batch_size", "micro_batch_size", "eval_windows", "sample_tokens")
+INTERVALS = ("eval_interval", "sample_interval", "checkpoint_interval")
 AT_LEAST = dict.fromkeys(("seed", "weight_decay", "muon_weight_decay", "warmup_steps"), 0) | {"keep": 2}
 AT_LEAST |= dict.fromkeys(ONE_OR_MORE, 1)
 ABOVE_ZERO = ("max_minutes", "learning_rate", "muon_learning_rate", "eps", "clip")
@@ -201,6 +204,11 @@ def _ranges(options: TrainOptions) -> list[str]:
     problems = [f"{n}={v}; it must be a finite number" for n, v in given.items() if _wild(v)]
     problems += [f"{n}={given[n]}; it must be at least {low}" for n, low in AT_LEAST.items() if given.get(n, low) < low]
     problems += [f"{n}={given[n]}; it must be above 0" for n in ABOVE_ZERO if given.get(n, 1) <= 0]
+    problems += [
+        f"{n}={given[n]:g}; it is a whole number of steps, or a share of the run above 0 and below 1"
+        for n in INTERVALS
+        if n in given and (given[n] <= 0 or (given[n] > 1 and given[n] % 1))
+    ]
     problems += [f"{n}={given[n]}; it is a fraction from 0 to 1" for n in FRACTIONS if not 0 <= given[n] <= 1]
     problems += [f"{n}={given[n]}; it must be from 0 to below 1" for n in BELOW_ONE if not 0 <= given[n] < 1]
     if len(options.betas) != 2 or not all(0 <= beta < 1 for beta in options.betas):

@@ -22,6 +22,7 @@ from fathom.adapters.peft_config import CONFIG as ADAPTER
 from fathom.adapters.peft_tensors import WEIGHTS as ADAPTER_WEIGHTS
 from fathom.data.batches import Batch, Batches, eval_windows
 from fathom.data.corpus import resolve
+from fathom.data.examples import question_ids
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows
 from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
@@ -149,15 +150,33 @@ class FinetuneRun(Run):
             return list(eval_rows(self.examples("val"), count, size, self.capacity))
         return list(eval_windows(self.tokens("val"), self.length, count, size))
 
+    @property
+    def asks(self) -> bool:
+        """Whether samples answer a question, and do not continue a text."""
+        return self.tuning.ask is not None or (self.data.records and not self.options.sample_prompt)
+
     def prompt(self) -> str | list[int]:
-        """sample_prompt, else the first validation question, or the first tokens of the text."""
+        """The question of `ask`, sample_prompt, the first validation question, or the first tokens of the text."""
+        if self.tuning.ask is not None:
+            return question_ids(self.tuning.ask, self.tokenizer, self.data.chat)
         if self.options.sample_prompt:
             return self.options.sample_prompt
         if not self.data.records:
             return [int(token) for token in self.tokens("val")[:OPENING]]
+        ids, answer = self.first_example()
+        return ids[: answer if answer > 1 else OPENING]
+
+    def expected(self) -> str | None:
+        """The answer that the data have to the question of the samples, where it is from the validation data."""
+        if self.tuning.ask is not None or self.options.sample_prompt or not self.data.records:
+            return None
+        ids, answer = self.first_example()
+        return self.tokenizer.decode(ids[answer:]) if answer > 1 else None
+
+    def first_example(self) -> tuple[list[int], int]:
+        """The tokens of the first validation example, and where its answer begins."""
         first = self.examples("val")[0]
-        answer = int(first.trained.argmax())
-        return [int(token) for token in first.ids[: answer if answer > 1 else OPENING]]
+        return [int(token) for token in first.ids], int(first.trained.argmax())
 
     def weight_files(self, model: Transformer) -> Mapping[str, Content]:
         if not self.tuning.adapted:

@@ -4,8 +4,6 @@ A run begins in this order: build -> adapters -> recompute -> compile -> optimiz
 modules or its parameters, so optimizers come last; what splits parameters over devices belongs right before them.
 """
 
-import time
-
 import torch
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
+from fathom.native.stopwatch import Stopwatch
 from fathom.quant.schemes import scheme_named
 from fathom.training.batches import MicroBatches, micro_batches
 from fathom.training.optimizer import assign, build_optimizers
@@ -46,7 +45,8 @@ class Session:
         self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.validation_loss: float | None = None  # where it was measured at this very step
-        self.began = time.perf_counter()
+        self.clock, self.length = Stopwatch(), Length(options)
+        self.before = 0.0  # progress before the last step
 
     @classmethod
     def start(cls, config: ModelConfig, options: TrainOptions) -> "Session":
@@ -76,22 +76,75 @@ class Session:
 
     @property
     def steps(self) -> int:
-        """Where the run will end, as estimated now."""
-        return self.step if self.finished else max(self.step + 1, round(self.step / self.progress))
+        """Where the run will end: max_iters, or an estimate where the minutes end it."""
+        return self.step if self.finished else self.length.steps(self.step, self.seconds)
 
     @property
     def finished(self) -> bool:
         return self.progress >= 1
 
-    def due(self, interval: int) -> bool:
-        """Whether something that is done every `interval` steps, and at the end, is due."""
-        return self.step % interval == 0 or self.finished
+    def due(self, interval: float) -> bool:
+        """Whether something that is done every `interval` steps, and at the end, is due.
+
+        Below 1 the interval is a share of the run.
+        """
+        if interval >= 1:
+            return self.step % interval == 0 or self.finished
+        return int(self.progress / interval + 1e-9) > int(self.before / interval + 1e-9) or self.finished
+
+    def count(self, tokens: int) -> None:
+        """A step has been made, of so many tokens."""
+        self.before = self.progress
+        self.step, self.tokens, self.validation_loss = self.step + 1, self.tokens + tokens, None
 
     def tick(self) -> float:
         """Count the time that has passed; returns the seconds of the whole run."""
-        now = time.perf_counter()
-        self.seconds, self.began = self.seconds + now - self.began, now
+        self.seconds += self.clock.lap()
         return self.seconds
+
+
+FIRST, SETTLED = 3, 20  # steps that warm up and are not measured; steps, or
+ENOUGH = 3.0  # seconds, after which the speed is known
+WOBBLE = 0.1  # a new estimate of the length must differ by so much to replace the old one
+
+
+class Length:
+    """How many steps a run has. Where minutes end it they are estimated, and an estimate is kept while it is good."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.most, self.minutes = options.max_iters, options.max_minutes
+        self.start: tuple[int, float] | None = None  # (step, seconds) from which speed is measured
+        self.first: int | None = None  # the first step of this process
+        self.kept: int | None = None
+
+    def steps(self, step: int, seconds: float) -> int:
+        """The last step, after `step` steps in `seconds`."""
+        if self.minutes is None:
+            return self.most
+        speed, left = self.speed(step, seconds), 60 * self.minutes - seconds
+        if speed is None:
+            return self.most
+        estimate = min(self.most, max(step + 1, round(step + speed * left)))
+        if self.kept is None or self.kept <= step or abs(estimate - self.kept) > WOBBLE * self.kept:
+            self.kept = min(self.most, rounded(estimate)) if estimate - step > 10 else estimate
+        return max(self.kept, step + 1)
+
+    def speed(self, step: int, seconds: float) -> float | None:
+        """Steps per second since the first few, everything included; None as long as too little was measured."""
+        self.first = step if self.first is None else self.first
+        if step < self.first + FIRST:
+            return None
+        if self.start is None:
+            self.start = (step, seconds)
+        steps, passed = step - self.start[0], seconds - self.start[1]
+        known = passed > 0 and (steps >= SETTLED or (passed >= ENOUGH and steps > 0))
+        return steps / passed if known else None
+
+
+def rounded(steps: int) -> int:
+    """Two digits: an estimate is no count."""
+    unit = 10 ** max(0, len(str(steps)) - 2)
+    return -(-steps // unit) * unit
 
 
 def new_model(config: ModelConfig, options: TrainOptions) -> Transformer:

@@ -4,30 +4,24 @@ The life of a run: its folder, a session, the preflight, the loop with its check
 number that is reported was measured here.
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, write_config
-from fathom.generation.generate import generate
-from fathom.generation.options import GenerateOptions
 from fathom.machine import keep_freed_memory
-from fathom.report.plot import loss_curve, save
 from fathom.training import events
 from fathom.training.checkpoints import restore, save_checkpoint
-from fathom.training.events import Evaluated, Event, Metrics, Progress, Report, Sample, broadcast, loss_curves, silent
+from fathom.training.events import Report, loss_curves, silent
 from fathom.training.loop import fit
 from fathom.training.options import TrainOptions
 from fathom.training.preflight import preflight
 from fathom.training.presets import DEFAULT, Recipe, find
-from fathom.training.run import METRICS, FinetuneRun, Run, created, open_run
+from fathom.training.record import bits, recording
+from fathom.training.run import METRICS, Run, created, open_run
 from fathom.training.session import Session
 from fathom.training.signals import Stop, stop_on_signal
 
@@ -89,64 +83,15 @@ def require_mode(mode: str) -> None:
 
 def continue_run(run: Run, session: Session, report: Report) -> Result:
     """Train from the session's step to the end of the run, or to a signal."""
-    batches, validation, finetuning = run.batches(), run.validation(), isinstance(run, FinetuneRun)
-    with stop_on_signal() as stop:
-        try:
-            with recording(run, session, report) as record:
-                if session.step == 0:
-                    for event in preflight(run, session, validation):
-                        record(event)
-                    if finetuning:
-                        record(Sample(0, write_sample(run, session)))
-                fit(session, batches, validation, record, lambda s: save_checkpoint(run, s, record), stop.is_requested)
-        finally:
-            save_plot(run)
-    if finetuning and session.finished:
-        report(Sample(session.step, write_sample(run, session)))
+    batches, validation = run.batches(), run.validation()
+    with stop_on_signal() as stop, recording(run, session, report) as record:
+        if session.step == 0:
+            for event in preflight(run, session, validation):
+                record(event)
+        record.begin()
+        fit(session, batches, validation, record, lambda s: save_checkpoint(run, s, record), stop.is_requested)
+        record.end()
     return result(run, session, stop)
-
-
-@contextmanager
-def recording(run: Run, session: Session, report: Report) -> Iterator[Report]:
-    """A listener that adds samples and bits to what the loop reports, and keeps the figures in the run folder."""
-    with ExitStack() as stack:
-        listeners: list[Report] = [stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))), report]
-        if run.options.tensorboard:
-            board = events.TensorBoard(run.folder / "tensorboard", session.step)
-            listeners.append(stack.enter_context(closing(board)))
-        send = broadcast(listeners)
-
-        def record(event: Event) -> None:
-            send(Evaluated(event.step, event.loss, event.seconds, **bits(run, event.loss))
-                 if isinstance(event, Evaluated) else event)  # fmt: skip
-            interval = run.options.sample_interval
-            if isinstance(event, Progress) and interval is not None and event.step % interval == 0:
-                send(Sample(event.step, write_sample(run, session)))
-
-        yield record
-
-
-def bits(run: Run, loss: float) -> dict[str, float]:
-    """Nats per token as bits per character and per byte: figures that models with different tokenizers share."""
-    total = loss / math.log(2) * run.data.n_val
-    return {"bits_per_character": total / run.data.val_characters, "bits_per_byte": total / run.data.val_bytes}
-
-
-def write_sample(run: Run, session: Session) -> str:
-    """A few lines by the model as it is now, from a random generator of their own: training is not changed by them."""
-    options = run.options
-    choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=0.8, seed=options.seed)
-    with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
-        (sample,) = generate(session.model, run.tokenizer, [run.prompt()], choices)
-    return sample.text
-
-
-def save_plot(run: Run) -> None:
-    """The loss so far, as loss.png and loss.svg."""
-    training, validation = loss_curves(run.folder / METRICS)
-    for kind in ("png", "svg"):
-        figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
-        save(figure, run.folder / f"loss.{kind}")
 
 
 def result(run: Run, session: Session, stop: Stop) -> Result:
@@ -167,7 +112,7 @@ def result(run: Run, session: Session, stop: Stop) -> Result:
 
 
 MAY_CHANGE = ("max_iters", "max_minutes", "eval_interval", "sample_interval", "sample_tokens", "sample_prompt", "keep",
-              "checkpoint_interval", "tensorboard", "device", "compile", "checkpoint_blocks")  # fmt: skip
+              "checkpoint_interval", "tensorboard", "device", "compile", "checkpoint_blocks", "keep_going")  # fmt: skip
 
 
 def with_options(run: R, declared: Mapping[str, Any]) -> R:

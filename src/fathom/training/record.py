@@ -1,0 +1,151 @@
+"""What a run records while it goes on: metrics, the plot of its loss, samples or answers, its speed, and the trend.
+
+A `Record` is the listener that the loop reports to. It adds to each event what belongs beside it, and passes all on.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+import torch
+
+from fathom.formats.run import best_step
+from fathom.generation.generate import generate
+from fathom.generation.options import GenerateOptions
+from fathom.report.plot import loss_curve, save
+from fathom.training import events
+from fathom.training.events import Evaluated, Event, Metrics, Note, Progress, Report, Sample, broadcast, loss_curves
+from fathom.training.run import METRICS, FinetuneRun, Run
+from fathom.training.session import Session
+from fathom.training.trend import Trend
+
+PLOTTING = 0.02  # the share of a run's time that renewing its plot may take
+
+
+@contextmanager
+def recording(run: Run, session: Session, report: Report) -> Iterator["Record"]:
+    """The record of a run from where its session is; the plot is up to date when the block ends, however it ends."""
+    with ExitStack() as stack:
+        listeners: list[Report] = [stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))), report]
+        if run.options.tensorboard:
+            board = events.TensorBoard(run.folder / "tensorboard", session.step)
+            listeners.append(stack.enter_context(closing(board)))
+        record = Record(run, session, broadcast(listeners))
+        try:
+            yield record
+        finally:
+            save_plot(run)
+
+
+class Record:
+    """Passes events on to `send`, and adds samples, speed, the trend of the losses and figures in the run folder."""
+
+    def __init__(self, run: Run, session: Session, send: Report) -> None:
+        self.run, self.session, self.send = run, session, send
+        guessing = math.log(run.config.vocab_size)
+        self.trend = Trend(guessing, run.options.keep_going, lambda: best_step(run.checkpoints))
+        self.trend.replay(events.read_metrics(run.folder / METRICS))
+        self.speed_known = False
+        self.plotted, self.cost = -math.inf, 0.0  # when, and how many seconds it took
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Evaluated):
+            event = Evaluated(event.step, event.loss, event.seconds, **bits(self.run, event.loss))
+        self.send(event)
+        for note in self.trend(event):
+            self.send(note)
+        if isinstance(event, Progress):
+            self.measure(event)
+            interval = self.run.options.sample_interval
+            if interval is not None and self.session.due(interval):
+                self.sample()
+        if isinstance(event, Evaluated):
+            self.plot()
+
+    def begin(self) -> None:
+        """Before the first step of this process: how a model that exists answers before it learns more."""
+        if isinstance(self.run, FinetuneRun) and self.session.step == 0:
+            if (expected := self.run.expected()) is not None:
+                self.send(Note(f"question: {shortened(self.question())}\nanswer in the data: {shortened(expected)}"))
+            self.sample()
+
+    def end(self) -> None:
+        """After the last step: the answers before and after, and which checkpoint is the best."""
+        if isinstance(self.run, FinetuneRun) and self.session.finished:
+            lines = [line for line in events.read_metrics(self.run.folder / METRICS) if "sample" in line]
+            if not lines or lines[-1]["step"] != self.session.step:
+                self.sample()
+                lines = [line for line in events.read_metrics(self.run.folder / METRICS) if "sample" in line]
+            before, after = (shortened(lines[place]["sample"]) for place in (0, -1))
+            self.send(Note(f"before: {before}\nafter:  {after}"))
+        if note := self.trend.closing():
+            self.send(note)
+
+    def question(self) -> str:
+        prompt = self.run.prompt()
+        return prompt if isinstance(prompt, str) else self.run.tokenizer.decode(prompt)
+
+    def sample(self) -> None:
+        question = self.question() if isinstance(self.run, FinetuneRun) else ""
+        self.send(Sample(self.session.step, write_sample(self.run, self.session), question))
+
+    def measure(self, event: Progress) -> None:
+        """Say once how fast this machine is, and how long the run will take."""
+        speed = None if self.speed_known else self.session.length.speed(event.step, event.seconds)
+        if speed is None:
+            return
+        self.speed_known = True
+        minutes, left = self.run.options.max_minutes, self.run.options.max_iters - event.step
+        rest = f"about {event.steps:,} steps in {minutes:g} minutes" if minutes else f"{in_words(left / speed)} to go"
+        if left > 0:
+            self.send(Note(f"speed: {speed:.3g} steps/s measured on this machine, {rest}"))
+
+    def plot(self) -> None:
+        """Renew the plot, as often as costs little."""
+        if time.perf_counter() - self.plotted >= self.cost / PLOTTING:
+            began = time.perf_counter()
+            save_plot(self.run)
+            self.plotted = time.perf_counter()
+            self.cost = self.plotted - began
+
+
+def bits(run: Run, loss: float) -> dict[str, float]:
+    """Nats per token as bits per character and per byte: figures that models with different tokenizers share."""
+    total = loss / math.log(2) * run.data.n_val
+    return {"bits_per_character": total / run.data.val_characters, "bits_per_byte": total / run.data.val_bytes}
+
+
+def write_sample(run: Run, session: Session) -> str:
+    """A few lines by the model as it is now, from a random generator of their own: training is not changed by them.
+
+    A question is answered with the likeliest tokens, so that two answers differ because the model does.
+    """
+    options = run.options
+    temperature = 0.0 if isinstance(run, FinetuneRun) and run.asks else 0.8
+    choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=temperature, seed=options.seed)
+    with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
+        (sample,) = generate(session.model, run.tokenizer, [run.prompt()], choices)
+    return sample.text
+
+
+def save_plot(run: Run) -> None:
+    """The loss so far, as loss.png and loss.svg."""
+    training, validation = loss_curves(run.folder / METRICS)
+    for kind in ("png", "svg"):
+        figure = loss_curve(training, validation, references={"guessing": math.log(run.config.vocab_size)})
+        save(figure, run.folder / f"loss.{kind}")
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """A text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def in_words(seconds: float) -> str:
+    """90 -> 1.5 minutes"""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}" if seconds / size < 9.5 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
