@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
 from fathom.cli.options import from_fields, given_fields, option
 from fathom.fields import build
 from fathom.generation.options import GenerateOptions
