@@ -22,6 +22,8 @@ ARCHITECTURES = {
     "gpt without bias": replace(GPT, bias=False, mlp="relu2"),
     "llama": LLAMA,
     "llama with bias": replace(LLAMA, bias=True, n_kv_head=3),
+    "qkv bias": replace(LLAMA, bias=("qkv",)),
+    "out and mlp bias": replace(GPT, bias=("mlp", "out")),
     "multi-query": replace(LLAMA, n_kv_head=1, tie_embeddings=True),
     "qk_norm": replace(LLAMA, qk_norm=True, mlp="relu2"),
     "qk_norm, learned": replace(GPT, qk_norm=True),

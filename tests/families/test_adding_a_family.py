@@ -79,30 +79,6 @@ FAMILY = replace(llama.FAMILY, name="alpaca", title="Alpaca", columns=columns, w
 """
 
 
-QWEN3 = """
-from dataclasses import replace
-
-from fathom.families import llama
-
-hf = llama.FAMILY.columns["hf"]
-
-
-def write_hf(z):
-    names = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
-    return llama.write_hf(replace(z, qk_norm=False)) | names
-
-
-FAMILY = replace(
-    llama.FAMILY,
-    name="qwen3",
-    title="Qwen3",
-    choices={**llama.FAMILY.choices, "qk_norm": True},
-    columns={"hf": replace(hf, ids=("qwen3",), write=write_hf)},
-    classes=("Qwen3Config", "Qwen3ForCausalLM"),
-)
-"""
-
-
 @contextmanager
 def added(path: Path, source: str) -> Iterator[None]:
     """The package with one more file."""
@@ -128,30 +104,6 @@ def test_a_file_in_the_package_is_a_family(tmp_path: Path) -> None:
     assert "alpaca" not in families()
 
 
-def test_the_narrowest_family_that_fits_writes_a_model(tmp_path: Path) -> None:
-    """LLaMA leaves qk_norm open, Qwen3 requires it: files of Qwen3 are exported as Qwen3, others stay LLaMA."""
-    library = pytest.importorskip("transformers", reason="needs the extra `peers`")
-    torch.manual_seed(0)
-    theirs = library.Qwen3ForCausalLM(library.Qwen3Config.from_dict(hf.LLAMA | {"model_type": "qwen3", "head_dim": 8}))
-    with torch.no_grad():
-        for tensor in theirs.eval().parameters():
-            tensor.normal_(std=0.3)
-    theirs.save_pretrained(tmp_path / "theirs")
-    with added(tmp_path / "qwen3.py", QWEN3):
-        opened = open_model(tmp_path / "theirs")
-        assert opened.family is of(opened.config) is families()["qwen3"] and of(LLAMA2_7B) is families()["llama"]
-        ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
-        with torch.no_grad():
-            assert (logits(ours) - theirs(IDS).logits).abs().max() <= 1e-5
-        assert write_model(ours, None, "hf", tmp_path / "hf").equal
-        with pytest.raises(FathomError, match="no format 'gguf' of qwen3 models"):
-            write_model(ours, None, "gguf", tmp_path / "m.gguf")
-    again = library.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
-    assert type(again).__name__ == "Qwen3ForCausalLM"
-    with torch.no_grad():
-        assert torch.equal(again(IDS).logits, theirs(IDS).logits)
-
-
 def writers(config: ModelConfig) -> set[str]:
     """The families in whose files a model may be written: of those that fit, all with the most choices."""
     fitting = [family for family in families().values() if family.fits(config.resolved())]
@@ -159,12 +111,15 @@ def writers(config: ModelConfig) -> set[str]:
     return {family.written_as or family.name for family in fitting if len(family.choices) == most}
 
 
+OPPOSITE: dict[type, set[Any]] = {bool: {True, False}, tuple: {()}}  # beside the values that families choose
+
+
 def test_no_two_families_write_the_same_model() -> None:
     """Over every combination of the values that some family chooses, in the sizes of known models."""
     chosen: dict[str, set[Any]] = {}
     for family in families().values():
         for name, value in family.choices.items():
-            chosen.setdefault(name, {True, False} if isinstance(value, bool) else set()).add(value)
+            chosen.setdefault(name, OPPOSITE.get(type(value), set()).copy()).add(value)
     written = set()
     for values in product(*chosen.values()):
         for preset in (GPT2, LLAMA2_7B, LLAMA2_70B):

@@ -120,8 +120,8 @@ def rewritten(values: dict[str, Any]) -> dict[str, Any]:
 BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         LLAMA,
-        {"model_type": "qwen2"},
-        f"model_type is 'qwen2', architectures None; supported are {', '.join(ids('hf'))}$",
+        {"model_type": "qwen9"},
+        f"model_type is 'qwen9', architectures None; supported are {', '.join(ids('hf'))}$",
     ),
     (LLAMA, {"model_type": None, "architectures": ["QwenForCausalLM"]}, "architectures .'QwenForCausalLM'.; supported"),
     (LLAMA, {"model_type": ["llama"]}, f"supported are {', '.join(ids('hf'))}$"),
@@ -130,7 +130,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (LLAMA, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config is .* by 'gptq'"),
     (LLAMA, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
     (LLAMA, {"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
-    (LLAMA, {"attention_bias": True}, "attention_bias is True, mlp_bias False; supported are both or neither"),
+    (LLAMA, {"attention_bias": "yes"}, "attention_bias is 'yes'; expected true or false"),
     (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
     (LLAMA, {"num_key_value_heads": 4}, "n_head=6 is not a multiple of n_kv_head=4"),
     (LLAMA, {"num_attention_heads": 5}, "d_model=24 is not a multiple of n_head=5"),

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from fathom.families.registry import families
+
 LLAMA: dict[str, Any] = {
     "model_type": "llama", "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
     "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
@@ -41,12 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def make(values: dict[str, Any]) -> nn.Module:
     """The library's model of a config.json, every number random, norms and biases too."""
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
-    names = {
-        "llama": ("LlamaConfig", "LlamaForCausalLM"),
-        "gpt2": ("GPT2Config", "GPT2LMHeadModel"),
-        "mistral": ("MistralConfig", "MistralForCausalLM"),
-    }
-    config, model = (getattr(library, name) for name in names[values["model_type"]])
+    names = families()[values["model_type"]].classes
+    config, model = (getattr(library, name) for name in names)
     made = model(config.from_dict(values)).eval()
     with torch.no_grad():
         for tensor in made.parameters():

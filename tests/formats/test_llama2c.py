@@ -202,7 +202,7 @@ def test_a_byte_too_few_or_too_many(tmp_path: Path, version: int, cut: int) -> N
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"bias": True}, "bias=True has no place"),
+        ({"bias": True}, "bias=qkv,out,mlp,norm has no place"),
         ({"qk_norm": True}, "qk_norm=True has no place"),
         ({"rope_theta": 5e5}, "rope_theta=500000.0 has no place in llama2.c's files, only 10000.0"),
         ({"norm_eps": 1e-6}, "norm_eps=1e-06 has no place"),

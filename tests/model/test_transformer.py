@@ -1,12 +1,14 @@
 """The whole model: sizes of known ones, the start by role, every choice trains, and it compiles as one graph."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fathom.errors import FathomError
+from fathom.fields import build, plain
 from fathom.model.config import ModelConfig
 from fathom.model.init import STD, zero_outputs
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
@@ -153,3 +155,27 @@ def test_one_compiled_graph_serves_every_length() -> None:
     for t in (5, 9, 17):
         ids = torch.randint(64, (1, t))
         torch.testing.assert_close(compiled(ids), model(ids))
+
+
+@pytest.mark.parametrize(
+    "given, parts",
+    [
+        (True, ("qkv", "out", "mlp", "norm")),
+        (False, ()),
+        ("on", ("qkv", "out", "mlp", "norm")),
+        ("off", ()),
+        (["mlp", "qkv"], ("qkv", "mlp")),
+        (("off", "norm"), ("norm",)),
+    ],
+)
+def test_bias_has_one_form(given: Any, parts: tuple[str, ...]) -> None:
+    """Also as old runs and YAML write it: true, on."""
+    values = {"vocab_size": 5, "context_length": 4, "d_model": 4, "n_layer": 1}
+    config = build(ModelConfig, {**values, "bias": given}, "config.yaml")
+    assert config.bias == ModelConfig(**values, bias=given).bias == parts
+    assert build(ModelConfig, plain(config), "config.yaml") == config
+
+
+def test_an_unknown_bias_is_named() -> None:
+    with pytest.raises(FathomError, match="bias has 'head'; choose any of qkv, out, mlp, norm"):
+        replace(GPT2, bias=("qkv", "head")).resolved()  # type: ignore[arg-type]

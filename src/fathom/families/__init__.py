@@ -1,8 +1,15 @@
 """Families: what the models that people publish are called, and how every file format describes them.
 
 gpt2      GPT-2
-llama     LLaMA 1 to 3.2
+llama     LLaMA 1 to 3.2, and its variants:
+qwen2     biases on q, k and v
+qwen3     queries and keys normalised
+arcee     squared ReLU without a gate
 mistral   Mistral without its window
+phi3      q, k, v in one matrix, gate and up in another
+ernie4_5  ERNIE 4.5: other pairs of channels are rotated
+helium    the same
+seed_oss  Seed-OSS: each bias declared
 
 family    a family as one value: choices of ModelConfig, and a column for each format
 plain     whether a model computes what its config says, so that a file can describe it

@@ -132,7 +132,9 @@ class Family:
             if place is None:
                 raise FathomError(f"format {format} has no name for {tensor!r}; choose another format")
             heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
-            places[tensor] = replace(place, name=join(place.name, layer, suffix), heads=heads)
+            qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
+            sizes = qkv if ".attn." in part and place.parts == 3 else ()
+            places[tensor] = replace(place, name=join(place.name, layer, suffix), heads=heads, sizes=sizes)
         return places
 
     def rename(self, name: str, source: str, target: str) -> list[str]:

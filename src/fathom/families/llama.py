@@ -5,14 +5,14 @@ params.json has the fields of `ModelArgs` in its `llama` and `llama-models`; wha
 and from which release it is.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from fathom.errors import FathomError
 from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
 from fathom.families.rope import gguf_rope_tensors, read_gguf_rope, read_hf_rope, write_gguf_rope, write_hf_rope
 from fathom.families.values import Values, key
-from fathom.model.config import ModelConfig, ResolvedConfig, RopeScaling
+from fathom.model.config import Bias, ModelConfig, ResolvedConfig, RopeScaling
 from fathom.model.presets import LLAMA_CHOICES
 
 TENSORS = """
@@ -63,22 +63,28 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    biases = [values.get(name, bool, False) for name in ("attention_bias", "mlp_bias")]
-    if biases[0] != biases[1]:
-        raise values.error(f"attention_bias is {biases[0]}, mlp_bias {biases[1]}; supported are both or neither")
-    return {"bias": biases[0], **read_hf_rope(values, fields["context_length"])}
+    attention, mlp = (values.get(name, bool, False) for name in ("attention_bias", "mlp_bias"))
+    return {"bias": biases(attention, attention, mlp), **read_hf_rope(values, fields["context_length"])}
+
+
+def biases(qkv: bool, out: bool, mlp: bool) -> tuple[Bias, ...] | bool:
+    """`bias` of a config; with all of them, as it is declared: norms have none here."""
+    named = {"qkv": qkv, "out": out, "mlp": mlp}
+    return all(named.values()) or tuple(cast(Bias, part) for part, present in named.items() if present)
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     if z.qk_norm or z.d_model % z.n_head:
         what = "qk_norm=True" if z.qk_norm else f"d_model={z.d_model} is no multiple of n_head={z.n_head}"
         raise FathomError(f"{what}, and transformers has no such LLaMA; keep the run directory")
+    if ("qkv" in z.bias) != ("out" in z.bias):
+        raise FathomError(f"bias={','.join(z.bias)}, and transformers' LLaMA has both qkv and out or neither")
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "attention_bias": z.bias,
-        "mlp_bias": z.bias,
+        "attention_bias": "qkv" in z.bias,
+        "mlp_bias": "mlp" in z.bias,
         "attention_dropout": z.dropout,
         **write_hf_rope(z),
     }
@@ -91,7 +97,8 @@ def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
         if (width := values.count(name, head_dim)) != head_dim:
             raise values.error(f"{values.prefix}{name} is {width}; expected {head_dim}, as a head has channels")
     values.number("rope.freq_base", 10_000.0, above=1.0)
-    return {"bias": "blk.0.attn_q.bias" in tensors, "rope_scaling": read_gguf_rope(values, config, tensors)}
+    bias = biases(*(f"blk.0.{name}.bias" in tensors for name in ("attn_q", "attn_output", "ffn_up")))
+    return {"bias": bias, "rope_scaling": read_gguf_rope(values, config, tensors)}
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:

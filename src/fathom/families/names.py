@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
-#   [1/3]    stored with others as one tensor; ours is the first third of its rows
+#   [1/3]    stored with others as one tensor; ours is the first of three parts of its rows, thirds or of its own size
 #   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
 
 CELL = re.compile(r"(?P<name>[\w.]+?)(?P<T>\.T)?(\[(?P<part>\d)/(?P<parts>\d)\])?(?P<pairs>\[pairs\])?")
@@ -30,6 +30,12 @@ class Place:
     parts: int = 1
     pairs: bool = False
     heads: int = 1  # how many heads the rows are for; follows from a model's config
+    sizes: tuple[int, ...] = ()  # rows of all parts, where they follow from a model's config; (): equal ones
+
+    @property
+    def share(self) -> float:
+        """Which part of the stored tensor's numbers is ours."""
+        return self.sizes[self.part - 1] / sum(self.sizes) if self.sizes else 1 / self.parts
 
     @property
     def plain(self) -> bool:
@@ -39,7 +45,7 @@ class Place:
     def read(self, stored: Tensor) -> Tensor:
         """Our tensor out of the stored one."""
         x = stored.T if self.transposed and stored.ndim == 2 else stored
-        x = x.chunk(self.parts)[self.part - 1]
+        x = (x.split(self.sizes) if self.sizes else x.chunk(self.parts))[self.part - 1]
         return x.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) if self.pairs else x
 
     def write(self, ours: Sequence[Tensor]) -> Tensor:

@@ -34,7 +34,7 @@ class Source:
 
     @property
     def numel(self) -> int:
-        return math.prod(self.stored.shape) // self.place.parts
+        return round(math.prod(self.stored.shape) * self.place.share)
 
     def read(self) -> Tensor:
         """Our tensor, mapped into memory where the stored one is ours as it is."""

@@ -155,7 +155,7 @@ def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
 
 
 FIXED = {  # by the runner, without a field in the header
-    **FAMILY.choices, "bias": False, "qk_norm": False, "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
+    **FAMILY.choices, "bias": (), "qk_norm": False, "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
 }  # fmt: skip
 
 
@@ -167,7 +167,8 @@ def header_for(config: ModelConfig, version: int) -> Header:
     for name, value in {**FIXED, "head_dim": z.d_model / z.n_head}.items():
         if getattr(z, name) != value:
             actual = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
-            raise FathomError(f"{name}={actual} has no place in llama2.c's files, only {value}; choose another format")
+            actual, only = (",".join(x) or "off" if isinstance(x, tuple) else x for x in (actual, value))
+            raise FathomError(f"{name}={actual} has no place in llama2.c's files, only {only}; choose another format")
     group = GROUP
     while version == 2 and (z.d_model % group or z.d_ff % group):  # the runner reads whole groups of a row
         group //= 2

@@ -57,10 +57,10 @@ class Attention(nn.Module):
         super().__init__()
         d, c = config.d_model, config.head_dim
         self.layer, self.head_dim, self.dropout = layer, c, config.dropout
-        self.q = nn.Linear(d, config.n_head * c, bias=config.bias)
-        self.k = nn.Linear(d, config.n_kv_head * c, bias=config.bias)
-        self.v = nn.Linear(d, config.n_kv_head * c, bias=config.bias)
-        self.out = nn.Linear(config.n_head * c, d, bias=config.bias)
+        self.q = nn.Linear(d, config.n_head * c, bias="qkv" in config.bias)
+        self.k = nn.Linear(d, config.n_kv_head * c, bias="qkv" in config.bias)
+        self.v = nn.Linear(d, config.n_kv_head * c, bias="qkv" in config.bias)
+        self.out = nn.Linear(config.n_head * c, d, bias="out" in config.bias)
         self.q_norm = RMSNorm(c, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(c, config.norm_eps) if config.qk_norm else nn.Identity()
         self.attend: Callable[..., Tensor] = attend_fused

@@ -5,13 +5,14 @@ changing one field (`replace(config, n_head=4)`) never leaves a stale consequenc
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from fathom.errors import FathomError
 
 Position = Literal["none", "learned", "rope"]
 Norm = Literal["none", "layer", "rms"]
 MLP = Literal["none", "gelu", "relu2", "swiglu"]
+Bias = Literal["on", "off", "qkv", "out", "mlp", "norm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class ModelConfig:
     norm: Norm = "none"  # normalisation before each attention and MLP: none, LayerNorm or RMSNorm
     mlp: MLP = "none"  # MLP of each block, by its activation
     residual: bool = True  # add the output of attention and MLP to their input
-    bias: bool = False  # linear layers and LayerNorm have biases
+    bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm; on: all four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
     qk_norm: bool = False  # RMS-normalise queries and keys of each head before rotation
     dropout: float = 0.0  # probability of dropping a value in training
@@ -56,15 +57,22 @@ class ModelConfig:
     rope_theta: float = 10_000.0  # base of the rotary frequencies
     rope_scaling: RopeScaling | None = None  # stretched rotary frequencies, as KIND:FACTOR such as yarn:4
 
+    def __post_init__(self) -> None:
+        """`bias` in one form: its parts in order, "on" or True being all of them, "off" or False none."""
+        given: Any = self.bias
+        words = set(given) if isinstance(given, tuple | list) else {given}
+        parts = [part for part in BIASES if words & {part, "on", True}]
+        unknown = sorted(map(str, words - {True, False, *get_args(Bias)}))  # for `problems` to name
+        object.__setattr__(self, "bias", (*parts, *unknown))
+
     def resolved(self) -> "ResolvedConfig":
         """The config with every None filled in. Raises FathomError when the choices contradict each other."""
         n_kv_head = self.n_head if self.n_kv_head is None else self.n_kv_head
         head_dim = self.d_model // max(self.n_head, 1) if self.head_dim is None else self.head_dim
         width = 8 * self.d_model / 3 if self.mlp == "swiglu" else 4 * self.d_model
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         d_ff = max(1, round(width)) if self.d_ff is None else self.d_ff
-        values |= {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff}
-        resolved = ResolvedConfig(**values)
+        sizes = {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff}
+        resolved = ResolvedConfig(**{**vars(self), **sizes})
         for problem in problems(self, resolved):
             raise FathomError(problem)
         return resolved
@@ -92,10 +100,8 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
         result.append(f"n_layer is {config.n_layer}; it must be 0 (a bigram model) or more")
     if result:
         return result
-    if declared.head_dim is None and config.d_model % config.n_head:
-        result.append(
-            f"d_model={config.d_model} is not a multiple of n_head={config.n_head}; change one or give head_dim"
-        )
+    if declared.head_dim is None and (d := config.d_model) % config.n_head:
+        result.append(f"d_model={d} is not a multiple of n_head={config.n_head}; change one or give head_dim")
     if config.n_head % config.n_kv_head:
         result.append(f"n_head={config.n_head} is not a multiple of n_kv_head={config.n_kv_head}; use a divisor")
     if config.position == "rope" and config.head_dim % 2:
@@ -106,6 +112,8 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
         result.append(f"norm_eps={config.norm_eps}, rope_theta={config.rope_theta}; both must be above 0")
     if config.rope_scaling is not None and config.position != "rope":
         result.append(f"rope_scaling is given but position={config.position!r}; it needs position='rope'")
+    if unknown := [word for word in config.bias if word not in BIASES]:
+        result.append(f"bias has {unknown[0]!r}; choose any of {', '.join(BIASES)}")
     return result + [
         f"{name}={getattr(config, name)!r}; choose one of {', '.join(values)}"
         for name, values in CHOICES.items()
@@ -113,4 +121,5 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     ]
 
 
+BIASES: tuple[Bias, ...] = ("qkv", "out", "mlp", "norm")
 CHOICES: dict[str, tuple[str, ...]] = {"position": get_args(Position), "norm": get_args(Norm), "mlp": get_args(MLP)}

@@ -22,6 +22,7 @@ MATRICES: dict[str, tuple[str, ...]] = {
 KEPT_BY_MLP: dict[str, int] = {"none": 0, "gelu": 2, "relu2": 2, "swiglu": 4}  # d_ff wide: gate, silu(gate), up, act
 KEPT_BY_NORM: dict[str, int] = {"none": 0, "layer": 1, "rms": 2}  # d_model wide: output; rms: before its weight
 NORM_VECTORS: dict[str, tuple[str, ...]] = {"none": (), "layer": ("weight", "bias"), "rms": ("weight",)}
+BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
 POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0}
 
 
@@ -52,8 +53,9 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     d = config.d_model
     count = {"embed": config.vocab_size * d, "position": 0, "attn": 0, "mlp": 0, "norm": 0, "unembed": 0}
     for name, (width_in, width_out) in matrices(config).items():
-        count[name.split(".")[0]] += config.n_layer * (width_in * width_out + config.bias * width_out)
-    norm = d * sum(vector != "bias" or config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
+        rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
+        count[name.split(".")[0]] += config.n_layer * rows * width_out
+    norm = d * sum(vector != "bias" or "norm" in config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
     norms_per_block = 1 if config.mlp == "none" else 2
     count["norm"] = norm + config.n_layer * (norms_per_block * norm + config.qk_norm * 2 * config.head_dim)
     count["position"] = config.context_length * d * entry(POSITION_TABLES, "position", config.position)

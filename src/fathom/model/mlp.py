@@ -14,8 +14,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias="mlp" in config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias="mlp" in config.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         act = F.gelu(self.up(x), approximate="tanh")  # (b, t, f)
@@ -35,9 +35,9 @@ class SwigluMLP(nn.Module):
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias="mlp" in config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias="mlp" in config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias="mlp" in config.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         act = F.silu(self.gate(x)) * self.up(x)  # (b, t, f)

@@ -55,6 +55,6 @@ def make_norm(config: ResolvedConfig) -> nn.Module:
         case "none":
             return nn.Identity()
         case "layer":
-            return LayerNorm(config.d_model, config.norm_eps, config.bias)
+            return LayerNorm(config.d_model, config.norm_eps, bias="norm" in config.bias)
         case "rms":
             return RMSNorm(config.d_model, config.norm_eps)

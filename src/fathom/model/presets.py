@@ -6,9 +6,9 @@ The ladder leads from a bigram to LLaMA; `fathom.experiments.rungs` explains its
 from dataclasses import replace
 from typing import Any
 
-from fathom.model.config import ModelConfig
+from fathom.model.config import BIASES, ModelConfig
 
-GPT2_CHOICES: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}
+GPT2_CHOICES: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": BIASES}
 LLAMA_CHOICES: dict[str, Any] = {"position": "rope", "norm": "rms", "mlp": "swiglu"}
 
 GPT2 = ModelConfig(

@@ -1,0 +1,129 @@
+"""Families that are variants of LLaMA: logits of transformers, the cache, and files written again to the bit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fathom
+from fathom.backend.inference import prepare_for_inference
+from fathom.errors import FathomError
+from fathom.families.registry import families, from_hf, of
+from fathom.formats.detect import open_model
+from fathom.formats.export import write_model
+from fathom.formats.safetensors_file import open_safetensors
+from fathom.model.transformer import Transformer
+from tests.formats.hf import LLAMA, YARN, make
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Qwen2": {"model_type": "qwen2"},
+    "Qwen2, tied, YaRN": {"model_type": "qwen2", "tie_word_embeddings": True, "rope_scaling": YARN},
+    "Qwen3": {"model_type": "qwen3", "head_dim": 8},
+    "Qwen3, biases": {"model_type": "qwen3", "head_dim": 8, "attention_bias": True},
+    "LLaMA, biases of attention": {"attention_bias": True},
+    "LLaMA, biases of the MLP": {"mlp_bias": True},
+    "Arcee": {"model_type": "arcee", "hidden_act": "relu2"},
+    "Arcee, biases": {"model_type": "arcee", "hidden_act": "relu2", "attention_bias": True, "mlp_bias": True},
+    "Mistral": {"model_type": "mistral", "head_dim": 8, "sliding_window": None},
+    "Phi-3": {"model_type": "phi3", "pad_token_id": None},
+    "ERNIE 4.5": {"model_type": "ernie4_5", "head_dim": 8},
+    "ERNIE 4.5, biases": {"model_type": "ernie4_5", "head_dim": 8, "use_bias": True},
+    "Helium": {"model_type": "helium", "head_dim": 4},
+    "Seed-OSS": {"model_type": "seed_oss", "head_dim": 8},
+    "Seed-OSS, other biases": {"model_type": "seed_oss", "head_dim": 4, "attention_out_bias": True, "mlp_bias": True},
+}
+IDS = torch.randint(61, (2, 64), generator=torch.Generator().manual_seed(1))
+
+
+def logits(model: Any) -> Tensor:
+    with torch.no_grad():
+        out = model(IDS)
+    return out if isinstance(out, Tensor) else out.logits
+
+
+def written(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor.read() for name, tensor in open_safetensors(folder / "model.safetensors").items()}
+
+
+@torch.no_grad()
+def greedily(model: Transformer, ids: Tensor, new: int) -> list[int]:
+    """The prompt, which goes through the cache in two pieces, and the likeliest tokens after it."""
+    cache = fathom.KVCache(model.config, 1, 64)
+    model(ids[:, :5], cache)
+    step = ids[:, 5:]
+    for _ in range(new):
+        step = model(step, cache)[:, -1:].argmax(-1)
+        ids = torch.cat((ids, step), 1)
+    return ids[0].tolist()
+
+
+@pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
+def test_a_variant_is_what_transformers_computes(tmp_path: Path, change: dict[str, Any]) -> None:
+    theirs = make(LLAMA | change)
+    theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
+    opened = open_model(tmp_path / "theirs")
+    family = families()[change.get("model_type", "llama")]
+    assert opened.family is family
+    ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
+    assert (logits(ours) - logits(theirs)).abs().max() <= 1e-5
+
+    theirs.generation_config.eos_token_id = None  # type: ignore[union-attr]  # it is a token like any other
+    greedy = theirs.generate(  # type: ignore[operator]
+        IDS[:1, :9], attention_mask=torch.ones(1, 9), max_new_tokens=24, do_sample=False
+    )
+    assert greedily(ours, IDS[:1, :9], 24) == greedy[0].tolist()
+
+    assert write_model(ours, None, "hf", tmp_path / "hf").equal
+    again, _ = fathom.load(tmp_path / "hf", device="cpu")
+    assert torch.equal(logits(again), logits(ours))
+    kind = json.loads((tmp_path / "hf" / "config.json").read_text())["model_type"]
+    assert kind == of(ours.config).name
+    if family.written_as is None:
+        mine, back = written(tmp_path / "hf"), written(tmp_path / "theirs")
+        assert kind == family.name
+        assert mine.keys() == back.keys() and all(torch.equal(mine[name], back[name]) for name in mine)
+
+
+@pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
+def test_gguf_holds_a_variant(tmp_path: Path, change: dict[str, Any]) -> None:
+    theirs = make(LLAMA | change)
+    theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
+    ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
+    assert write_model(ours, None, "gguf", tmp_path / "m.gguf").equal
+    again, _ = fathom.load(tmp_path / "m.gguf", device="cpu")
+    assert again.config.resolved() == ours.config.resolved() and torch.equal(logits(again), logits(ours))
+
+
+@pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
+def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> None:
+    torch.manual_seed(3)
+    config = from_hf(LLAMA | change, "config.json")[1]
+    model = Transformer(config).eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.normal_(std=0.3)
+    expected = logits(model)
+    assert (logits(prepare_for_inference(model)) - expected).abs().max() <= 2e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window is True; expected None or False"),
+        (
+            {"model_type": "qwen3", "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
+            "layer_types is",
+        ),
+        ({"model_type": "qwen3"}, "head_dim is missing"),
+        ({"model_type": "arcee", "hidden_act": "silu"}, "hidden_act is 'silu'; expected 'relu2'"),
+        ({"model_type": "phi3", "sliding_window": 64}, "sliding_window is 64; expected null or at least 256"),
+        ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor=0.75 is not supported"),
+        ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "rope_type 'longrope' is not supported"),
+    ],
+)
+def test_another_function_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(FathomError, match=says):
+        from_hf(LLAMA | change, "config.json")
