@@ -1,52 +1,85 @@
 """Fathom: understand language models by building, training and running them.
 
-The names below are what most programs need; each is imported when first used, so that `import fathom` is instant.
+    >>> import fathom
+    >>> fathom.train("demo", "runs/demo")                           # learn to write, in about a minute
+    >>> print(fathom.generate("runs/demo", "The ")[0])              # write
+    >>> model, tokenizer = fathom.load("runs/demo")                 # the readable model, a torch module
+    >>> with fathom.look(model, "blocks.*.attn.pattern") as seen:   # look inside
+    ...     model(torch.tensor([tokenizer.encode("The ")]))
+    >>> fathom.export("runs/demo", "demo.gguf", format="gguf")      # take it elsewhere
+
+Train:    train  finetune  ladder
+Run:      load  generate  stream  chat
+Measure:  evaluate  verify
+Look:     look  edit  zero  swap
+Convert:  export  merge  extract
+
+Each is a function with a help page of its own: help(fathom.train). The classes are Transformer, ModelConfig, KVCache
+and FathomError, which every mistake of a call ends in. All of it is also on the command line: fathom --help.
 """
 
-# ruff: noqa: F401
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with PUBLIC
-    from fathom.adapters.load import load
-    from fathom.errors import FathomError
-    from fathom.generation.generate import generate, stream
-    from fathom.inspect.edit import edit, zero
-    from fathom.inspect.look import look
-    from fathom.model.cache import KVCache
-    from fathom.model.config import ModelConfig
-    from fathom.model.swap import swap
-    from fathom.model.transformer import Transformer
-    from fathom.training.finetune import finetune
-    from fathom.training.train import train
+    from fathom.adapters.load import load as load
+    from fathom.adapters.merge import merge as merge
+    from fathom.errors import FathomError as FathomError
+    from fathom.experiments.experiment import ladder as ladder
+    from fathom.formats.export import export as export
+    from fathom.inspect.edit import edit as edit
+    from fathom.inspect.edit import zero as zero
+    from fathom.inspect.look import look as look
+    from fathom.lab.extract import extract as extract
+    from fathom.model.cache import KVCache as KVCache
+    from fathom.model.config import ModelConfig as ModelConfig
+    from fathom.model.swap import swap as swap
+    from fathom.model.transformer import Transformer as Transformer
+    from fathom.running.chat import chat as chat
+    from fathom.running.generate import generate as generate
+    from fathom.running.generate import stream as stream
+    from fathom.training.finetune import finetune as finetune
+    from fathom.training.train import train as train
+    from fathom.verification.prediction import evaluate as evaluate
+    from fathom.verification.verify import verify as verify
 
-PUBLIC = {
+PUBLIC = {  # name: where it is defined, imported when it is first used, so that `import fathom` is instant
     "FathomError": "errors",
     "KVCache": "model.cache",
     "ModelConfig": "model.config",
     "Transformer": "model.transformer",
+    "chat": "running.chat",
     "edit": "inspect.edit",
+    "evaluate": "verification.prediction",
+    "export": "formats.export",
+    "extract": "lab.extract",
     "finetune": "training.finetune",
-    "generate": "generation.generate",
+    "generate": "running.generate",
+    "ladder": "experiments.experiment",
     "load": "adapters.load",
     "look": "inspect.look",
-    "stream": "generation.generate",
+    "merge": "adapters.merge",
+    "stream": "running.generate",
     "swap": "model.swap",
     "train": "training.train",
+    "verify": "verification.verify",
     "zero": "inspect.edit",
 }
-__all__ = [*PUBLIC]
+__all__ = [name for name in PUBLIC if name.islower()]  # the verbs; `help` would list all that torch's classes inherit
 
 if not TYPE_CHECKING:  # a type checker that saw it would accept every name
 
     def __getattr__(name: str) -> Any:
         if name not in PUBLIC:
-            raise AttributeError(f"module 'fathom' has no attribute {name!r}")
+            hint = "" if name.startswith("_") else import_module("fathom.errors").near(name, PUBLIC)
+            raise AttributeError(f"module 'fathom' has no attribute {name!r}{hint}")
         value = globals()[name] = getattr(import_module(f"fathom.{PUBLIC[name]}"), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *PUBLIC})
+    """The public names, and the packages that were imported."""
+    hidden = ("__dir__", "__getattr__", "PUBLIC", "TYPE_CHECKING", "Any", "import_module")
+    return sorted({*globals(), *PUBLIC} - {*hidden})

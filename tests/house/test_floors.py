@@ -19,7 +19,7 @@ formats data
 inspect backend
 generation
 adapters
-training
+running training
 verification
 experiments lab
 bench

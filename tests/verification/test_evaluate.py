@@ -242,9 +242,9 @@ def test_a_run_on_packed_weights_says_how_and_names_its_floats(
 @pytest.mark.parametrize(
     "call, line",
     [
-        (["--stride", "0"], "--stride is '0'; expected a whole number from 1"),
+        (["--stride", "0"], "stride is 0; expected 1 to 24"),
         (["--stride", "25"], "stride is 25; expected 1 to 24"),
-        (["--windows", "many"], "--windows is 'many'"),
+        (["--windows", "many"], "windows is 'many'; expected a whole number"),
         (["--quantize", "nf5"], "did you mean nf4"),
         (["--data", "short.txt"], "1 token; expected at least 2"),
         (["--data", "a.jsonl", "--stride", "4"], "a.jsonl holds records"),

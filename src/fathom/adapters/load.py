@@ -3,6 +3,8 @@
 A run of fine-tuning is opened as its base, wherever that lies, with the run's best adapter.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,14 +56,21 @@ def load(
     adapter: Adapters | None = None,
     for_inference: bool = False,
 ) -> tuple[Transformer, Tokenizer | None]:
-    """The model at `path` in evaluation mode, and its tokenizer, None where the files hold none.
+    """A model and its tokenizer from files of any format.
+
+        >>> model, tokenizer = fathom.load("runs/demo")
+        >>> logits = model(torch.tensor([tokenizer.encode("The ")]))  # (1, 4) -> (1, 4, V)
 
     path: a run folder or checkpoint (a run of fine-tuning is its base with its best adapter), a folder of Hugging Face
-    or Meta, a .safetensors, .pth, .gguf or llama2c file, or a hub id. dtype: auto (as stored), fp32, bf16 or fp16.
-    quantize: int8, int4 or nf4. rope_scaling: KIND:FACTOR. adapter: a folder of peft's, or several, which are then all
-    enabled: their deltas add up. for_inference: prepared to generate as fast as this machine can, and for nothing else
-    (fathom/backend/inference.py). FathomError where there is no such model or adapter, they are damaged, or do not
-    belong together.
+    or Meta, a .safetensors, .pth, .gguf or llama2.c file, or a hub id. dtype: auto (as stored; quantised files become
+    fp32), fp32, bf16 or fp16. device: auto, cpu, cuda or mps. quantize: int8, int4 or nf4, for the matrices of the
+    blocks. rope_scaling: KIND:FACTOR such as yarn:4, for contexts FACTOR times longer. adapter: a folder of peft's, or
+    several, whose deltas add up.
+
+    Returns the Transformer in evaluation mode, and its tokenizer, None where the files hold none. It is the model that
+    you can read: it can be looked into, edited and trained. `for_inference`: prepared to generate as fast as this
+    machine can, equal up to rounding, and for nothing else; `generate`, `stream` and `chat` do so with a path.
+    FathomError where there is no such model or adapter, they are damaged, or do not belong together.
     """
     if not adapter and (run := adapted_run(path)) is not None:
         path, adapter, quantize = run.base, run.adapter, quantize or run.quantize

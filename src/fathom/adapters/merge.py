@@ -3,6 +3,8 @@
 Compared are the largest difference of logits, and the KL divergence of the next token.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from dataclasses import dataclass, replace

@@ -44,12 +44,12 @@ HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCt
 @option("--system", metavar="TEXT", help="The system prompt.")
 @generation_options
 def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
-    from fathom.generation.chat import Conversation
+    from fathom.running.chat import chat
     from fathom.tokenizer.template import template_for, template_origin
 
     options = generate_options(call)
     network, tokenizer, how = load_for_generation(model, call)
-    talk = Conversation(network, tokenizer, options, system, load_draft(call, tokenizer))
+    talk = chat(network, tokenizer, system, options, load_draft(call, tokenizer))
     origin = "" if tokenizer.special.template is not None else "; the model has none of its own"
     note(f"chat template: {template_origin(template_for(tokenizer))}{origin}")
     note(f"{how}; /help lists commands")

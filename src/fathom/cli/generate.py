@@ -43,7 +43,8 @@ PROMPT = "Text to continue; - reads stdin, FILE:PATH a file."
 def generate_command(
     model: str, prompt: tuple[str, ...], chat: bool, echo: bool | None, verbose: bool, as_json: bool, **call: Any
 ) -> None:
-    from fathom.generation.generate import show, stream
+    from fathom.generation.generate import show
+    from fathom.running.generate import stream
 
     options = generate_options(call)
     texts = [read_prompt(text) for text in prompt or ("",)]

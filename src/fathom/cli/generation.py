@@ -61,10 +61,12 @@ def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transform
     from fathom.backend.inference import InferenceModel
     from fathom.formats.tokenizer import require_tokenizer
     from fathom.native.build import library, status
+    from fathom.running.ready import described
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
     network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    tokenizer, line, network = require_tokenizer(tokenizer, model), describe_run(network, call), prepared(network, call)
+    tokenizer, line = require_tokenizer(tokenizer, model), described(network, call["quantize"], adapter, call["draft"])
+    network = prepared(network, call)
     if isinstance(network, InferenceModel):
         line += f", {network.status}"
     elif library("step") is None:
@@ -90,17 +92,3 @@ def load_draft(call: Mapping[str, Any], tokenizer: "Tokenizer") -> "Transformer 
     if theirs is not None:
         check_tokens(tokenizer, theirs)
     return prepared(network, call)
-
-
-def describe_run(network: "Transformer", call: Mapping[str, Any]) -> str:
-    """Device, dtype, packing and adapters of a model, as one line."""
-    from fathom.adapters import lora
-    from fathom.machine import describe
-    from fathom.quant.model import scheme_of
-
-    scheme = call["quantize"] or scheme_of(network)  # a QLoRA run is packed as it was trained
-    packed = f", {scheme}" if scheme else ""
-    packed += "".join(f", adapter {folder}" for folder in call["adapter"])
-    packed += ", with the run's adapter" if not call["adapter"] and lora.names(network) else ""
-    packed += f", draft {call['draft']}" if call["draft"] else ""
-    return f"{describe(network.embed.weight.device)}, {str(network.embed.weight.dtype)[6:]}{packed}"

@@ -4,6 +4,8 @@ The minutes bound the whole ladder: a few steps of each rung are timed, and all 
 Seeds are trained one after the other, so that an interrupted ladder has fewer seeds and not fewer rungs.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +24,7 @@ from fathom.experiments.options import LadderOptions
 from fathom.experiments.references import references
 from fathom.experiments.result import LadderResult, Text, Trained, folder_of, read, write
 from fathom.experiments.rungs import Rung, find, rungs
-from fathom.fields import plain
+from fathom.fields import build, plain
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.generation.generate import generate
@@ -142,9 +145,26 @@ class Setup:
 
 
 def ladder(
-    options: LadderOptions, folder: Path, overwrite: bool = False, report: Report = silent, stop: Stop = never
+    options: LadderOptions | None = None,
+    folder: str | Path = "runs/ladder",
+    overwrite: bool = False,
+    report: Report | None = None,
+    stop: Stop | None = None,
+    **changes: Any,
 ) -> LadderResult:
-    """Train every rung with every seed. Ends early, with the results so far, when `stop()` is true or time is up."""
+    """Train every rung from a bigram to LLaMA with every seed, on the same text and for the same number of steps.
+
+        >>> result = fathom.ladder(folder="runs/ladder", data="my.txt", minutes=5, seeds=3)
+
+    options, or any field of LadderOptions by name: data, tokenizer, rungs, seed, seeds, minutes (for the whole ladder),
+    steps (of every rung), context_length (tokens), d_model, batch_size (rows), learning_rate, ... folder: where models
+    and ladder.json go; `overwrite` replaces what is there. report: called with each event. stop: asked at every step.
+
+    Returns the measurements, `.losses(rung)` and `.gain(rung)`. Ends early, with the results so far, when `stop()` is
+    true or the minutes are up. FathomError: a wrong option, or too few minutes for any result.
+    """
+    options, folder = build(LadderOptions, plain(options or LadderOptions()) | changes, "ladder"), Path(folder)
+    report, stop = report or silent, stop or never
     keep_freed_memory()
     end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
     find(options.rungs, rungs(1))

@@ -4,6 +4,8 @@ What was written is opened like any other file, and every tensor is compared: bi
 format keeps fewer bits.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module

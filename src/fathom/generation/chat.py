@@ -25,7 +25,10 @@ LARGEST = 64 << 20  # bytes of a saved conversation
 
 
 class Conversation:
-    """`say` a text and iterate over the answer. `messages`: all so far; `dropped`: those the model no longer sees."""
+    """`ask` for an answer, or `say` a text and iterate over the pieces of the answer.
+
+    `messages`: all so far; `dropped`: those that the model no longer sees.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,10 @@ class Conversation:
 
         return Answer(stream(self.model, self.tokenizer, [ids], self.options, self.draft), keep)
 
+    def ask(self, text: str) -> str:
+        """The model's whole answer to `text`, without the spaces around it."""
+        return "".join(piece.text for piece in self.say(text)).strip()
+
     def prompt(self, question: Message) -> list[int]:
         """The ids of the conversation: as many of the newest turns as leave room for an answer."""
         context = self.model.config.context_length
@@ -85,15 +92,15 @@ class Conversation:
         self.left_out = start
         return ids
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write all messages as JSON, atomically."""
-        with replacing(path) as file:
+        with replacing(Path(path)) as file:
             values = {"messages": [message.to_json() for message in self.messages]}
             file.write(json.dumps(values, ensure_ascii=False, indent=1).encode("utf-8"))
 
-    def load(self, path: Path) -> None:
+    def load(self, path: str | Path) -> None:
         """Replace the conversation by one that `save` wrote."""
-        messages = read_messages(path)
+        messages = read_messages(Path(path))
         self.system = messages[0].text if messages and messages[0].role == "system" else None
         self.turns, self.left_out = messages[self.system is not None :], 0
 

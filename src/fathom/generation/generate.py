@@ -4,7 +4,7 @@
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fathom.errors import OutsideVocabulary
@@ -35,10 +35,14 @@ def stream(
     `changes`: fields of GenerateOptions, such as `temperature=0`. `draft`: a smaller model of the same vocabulary for
     speculative decoding. Any FathomError about the call is raised before the first piece.
     """
-    if isinstance(changes.get("stop"), str):
-        changes["stop"] = (changes["stop"],)
-    options = build(GenerateOptions, plain(options or GenerateOptions()) | changes, "generate")
+    options = changed(options, changes)
     return Stream(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, options, draft)
+
+
+def changed(options: GenerateOptions | None, changes: Mapping[str, Any]) -> GenerateOptions:
+    """The options with some fields changed; a single stop string may stand for a list of one."""
+    stop = {"stop": (changes["stop"],)} if isinstance(changes.get("stop"), str) else {}
+    return build(GenerateOptions, {**plain(options or GenerateOptions()), **changes, **stop}, "generate")
 
 
 def generate(

@@ -74,9 +74,12 @@ class Piece:
     finish_reason: Finish | None = None  # set on a row's last piece
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Completion:
-    """The text after one prompt, without the stop string. `tokens` are all generated tokens, eos included."""
+    """The text after one prompt, without the stop string. `tokens` are all generated tokens, eos included.
+
+    Printed, it is its prompt and its text.
+    """
 
     row: int
     prompt: str
@@ -84,6 +87,12 @@ class Completion:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: Finish | None  # None: interrupted
+
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
+    def __repr__(self) -> str:
+        return f"Completion({self.prompt!r} -> {self.text!r}, {len(self.tokens):,} tokens, {self.finish_reason})"
 
 
 def complete(pieces: Iterable[Piece], prompts: Sequence[str]) -> list[Completion]:

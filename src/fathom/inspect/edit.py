@@ -4,6 +4,8 @@ An edit is a name and a function from the tensor of that name to another of the 
 active inside its `with`. An edit of scores or pattern sends that layer, and only it, down the explicit attention path.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,13 +42,23 @@ def scale(pattern: str, factor: float, head: int | None = None) -> Edit:
 
 
 def zero(pattern: str, head: int | None = None) -> Edit:
-    """Replace x by zeros."""
+    """An edit that replaces the tensors whose names match `pattern`, or one `head` of them, by zeros.
+
+    >>> with fathom.edit(model, fathom.zero("blocks.0.attn.z", head=3)):
+    ...     model(ids)
+    """
     return Edit(pattern, torch.zeros_like, head)
 
 
 @contextmanager
 def edit(model: Transformer, *edits: Edit) -> Iterator[None]:
-    """Apply `edits`, in this order, to every pass of `model` in this thread while inside. No weight is changed.
+    """Change what a model computes inside a `with` block. No weight is changed.
+
+        >>> with fathom.edit(model, fathom.zero("blocks.1.mlp")):
+        ...     without = model(ids)
+
+    edits: applied in this order to every pass of the model in this thread; made by `fathom.zero`, or by `scale` and
+    `replace` of fathom.inspect.edit. The names are those of `fathom.look`.
 
     FathomError for a name that the model lacks, for a result of another shape, dtype or device, and on leaving if an
     edit was never applied. Masked keys stay masked whatever an edit makes of the scores.

@@ -4,6 +4,8 @@ Looking changes no bit of the logits: hooks record references; attention's score
 never materialises, are computed from the recorded rotated q and k.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +20,21 @@ from fathom.model.transformer import Transformer
 
 
 @contextmanager
-def look(model: Transformer, *patterns: str, max_bytes: str | int = "2GiB") -> Iterator["Seen"]:
-    """Record the tensors whose names match `patterns` ("blocks.*.attn.pattern"; `**` is everything) while inside.
+def look(model: Transformer, *patterns: str, max_bytes: str | int = "2GiB") -> Iterator[Seen]:
+    """Record what a model computes inside a `with` block.
 
-    Holds the last pass of this thread, with its autograd graph where gradients are on. A pass that would record more
-    than `max_bytes` is refused before it runs. A compiled model runs uncompiled inside.
+        >>> with fathom.look(model, "blocks.*.attn.pattern") as seen:
+        ...     model(ids)
+        >>> seen["blocks.0.attn.pattern"].shape  # (b, h, t, t); print(seen.table()) lists all
+
+    patterns: names of tensors, with * for one part of a name and ** for everything: embed, blocks.N.resid_pre,
+    blocks.N.attn.q, .k, .v, .scores, .pattern, .z, blocks.N.attn, blocks.N.mlp, blocks.N, final_norm, logits ... (all
+    of them: fathom.inspect.names.names(model.config)). max_bytes: such as "2GiB"; a pass
+    that would record more is refused before it runs.
+
+    Gives a mapping from name to tensor: those of the last pass in this thread, with their autograd graph where
+    gradients are on. Looking changes no bit of the logits. A compiled model runs uncompiled inside. FathomError: no
+    tensor has such a name (the nearest ones are listed).
     """
     seen = Seen(require_transformer(model), select(model.config, patterns), to_bytes(max_bytes))
     with watching(model, seen.recording):

@@ -1,8 +1,10 @@
-"""The best adapter of a full fine-tune: the SVD of each matrix's change, truncated (Eckart & Young 1936).
+"""`fathom.extract`: the best adapter of a full fine-tune, from the SVD of each change (Eckart & Young 1936).
 
 What no adapter of linear layers can hold (norms, biases, other layers) is measured and reported. Large matrices are
 decomposed by sampling; the error is exact all the same: it is what the energy of the kept terms leaves.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,11 +54,20 @@ class Extracted:
         return float((lost / sum(part.changed**2 for part in self.parts)) ** 0.5)
 
 
-def extract(base: str | Path, tuned: str | Path, rank: int, out: Path, layers: tuple[str, ...]) -> Extracted:
-    """Write the best rank-`rank` adapter from one model to another as a PEFT folder. `layers`: LoraOptions.targets.
+def extract(
+    base: str | Path, tuned: str | Path, rank: int, out: str | Path, layers: tuple[str, ...] = ("all-linear",)
+) -> Extracted:
+    """Write the best adapter of a rank from one model to another, as a PEFT folder.
 
-    FathomError where the models differ in more than their numbers, nothing was changed, or a rank is too large.
+        >>> fathom.extract("base", "runs/full-finetune", 8, "adapter").error
+
+    base, tuned: the paths of a model before and after it was fine-tuned in full. rank: of each matrix. out: a new
+    folder. layers: all-linear, or names such as attn.q.
+
+    Returns what was written; `.error` is the share of the change that the adapter does not hold, 0 to 1. FathomError
+    where the models differ in more than their numbers, nothing was changed, or a rank is too large.
     """
+    out = Path(out)
     if spare := [x.name for x in out.iterdir() if x.name not in (CONFIG, WEIGHTS)] if out.is_dir() else []:
         raise FathomError(f"{out} holds {spare[0]}, which is no part of an adapter; give the name of a new folder")
     before, after = (open_matrices(path).all_tensors() for path in (base, tuned))

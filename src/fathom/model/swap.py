@@ -6,6 +6,8 @@
 A kind is an exact class. A part that descends from a kind may compute something else: it is refused, not exchanged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -26,8 +28,11 @@ def swap(
     *,
     attend: Callable[..., Tensor] | None = None,
     names: str | Iterable[str] | None = None,
-) -> "Swap":
-    """Exchange every part of these kinds, or only those called `names`; `attend` is what every Attention calls.
+) -> Swap:
+    """Exchange parts of a model for others, of your own for instance: every part of a kind, or those called `names`.
+
+        >>> with fathom.swap(model, attend=my_attention):  # what every Attention calls, until the block ends
+        ...     model(ids)
 
     kinds: {kind: new}. A subclass of the kind with the same constructor takes the part over as it is: one object, with
     its parameters, children and hooks, whose class is now another. Anything else is called with the old part and
@@ -73,7 +78,7 @@ class Swap:
             undone.append(repeat)
         self.changes.clear()
 
-    def __enter__(self) -> "Swap":
+    def __enter__(self) -> Swap:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:

@@ -4,6 +4,8 @@ Hu et al. 2021 (LoRA), Dettmers et al. 2023 (QLoRA). A run of it goes the way of
 the base, the defaults that follow from it and from the data, and the base again when the run is resumed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from math import ceil
@@ -39,16 +41,25 @@ def finetune(
     options: Values | None = None,
     train: Values | None = None,
     mode: str = "new",
-    report: Report = silent,
+    report: Report | None = None,
 ) -> Result:
-    """Train the model at `model`, of any format, further on `data`, in a run folder (default runs/finetune).
+    """Train a model that exists further: an adapter on it, or all of its weights.
 
-    data: .json or .jsonl records, or text. options, train: fields of FinetuneOptions and TrainOptions. mode: new,
-    overwrite, or resume, where only how long and how often may change; `model` is then only needed where the base has
-    moved. Raises FathomError, with nothing lost.
+        >>> result = fathom.finetune("runs/demo", "questions.jsonl", "runs/answers", options={"rank": 16})
+        >>> print(fathom.chat("runs/answers").ask("What is a token?"))
+
+    model: the path of a model in any format; with mode="resume" only where it has moved. data: .json or .jsonl records,
+    whose answers are learned, or text. out_dir: the run's folder, default runs/finetune. options: fields of
+    FinetuneOptions: method (lora, dora, qlora or full), rank, epochs, target, quantize ... train: fields of
+    TrainOptions: learning_rate, max_iters (steps), max_minutes ... mode: new, overwrite, or resume, where only how long
+    and how often may change. report: called with each event; default: shown in a notebook, silent elsewhere.
+
+    Returns a Result: `.folder`, `.validation_loss` (nats per token), `.history`, `.plot()`. FathomError, with nothing
+    lost: no such model or data, a wrong option, or the loss diverges.
     """
     keep_freed_memory()
     require_mode(mode)
+    report = report or silent
     train = {name.replace("-", "_"): value for name, value in (train or {}).items()}
     train |= {} if data is None else {"data": str(data)}
     folder = Path(out_dir or Path("runs") / "finetune")

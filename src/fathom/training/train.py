@@ -4,6 +4,8 @@ The life of a run: its folder, a session, the preflight, the loop with its check
 number that is reported was measured here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,16 +53,26 @@ def train(
     model: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     mode: str = "new",
-    report: Report = silent,
+    report: Report | None = None,
 ) -> Result:
-    """Train a model in a run folder (default runs/NAME).
+    """Train a model from random weights, in a run folder.
 
-    recipe: a preset's name or a Recipe; model, options: fields of ModelConfig and TrainOptions that replace its own.
-    mode: new (the folder must not exist), overwrite, or resume, where a preset's name is ignored and only how long and
-    how often may change. Raises FathomError, with nothing lost.
+        >>> result = fathom.train("shakespeare-cpu", "runs/mine", options={"data": "mine.txt", "max_minutes": 5})
+        >>> result.plot()
+
+    recipe: the name of a preset (`fathom presets` lists them) or a Recipe. out_dir: the run's folder, default
+    runs/NAME. model: fields of ModelConfig that replace the recipe's: d_model, n_layer, context_length (tokens) ...
+    options: fields of TrainOptions: data, tokenizer, max_iters (steps), max_minutes, batch_size (rows), learning_rate,
+    seed, device ... mode: new (the folder must not exist), overwrite, or resume, where a preset's name is ignored and
+    only how long and how often may change. report: called with each event; default: shown in a notebook, silent
+    elsewhere.
+
+    Returns a Result: `.folder`, `.validation_loss` (nats per token), `.history`, `.plot()`. FathomError, with nothing
+    lost: a wrong option, no such data, a folder in use, or the loss diverges.
     """
     keep_freed_memory()
     require_mode(mode)
+    report = report or silent
     name, chosen = (recipe, find(recipe)) if isinstance(recipe, str) else ("run", recipe)
     folder = Path(out_dir or Path("runs") / name)
     if mode == "resume":

@@ -3,6 +3,8 @@
 verify       all comparisons that were asked for, as one certificate
 references   who it is compared with: naive, cache, transformers, another file
 layout       the rope layout, by weights and by what the model makes of text
-evaluate     how well a model predicts a text: loss, bits per byte, top-1
+prediction   fathom.evaluate: a model on a text, as it is and packed, as one table
+options      EvalOptions
+evaluate     windows of a text, and their scores: loss, bits per byte, top-1
 quantised    what packing its weights costs: bits, errors, and what becomes of its predictions
 """

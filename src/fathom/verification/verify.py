@@ -4,6 +4,8 @@ The model is loaded in the ordinary way and compared with each reference in turn
 texts (what models are for) and on random tokens (every corner of the vocabulary).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -70,9 +72,9 @@ PACKED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
-    """A model, how it was run, and its comparisons."""
+    """A model, how it was run, and its comparisons. Printed, it is a table with a verdict on every line."""
 
     path: str
     format: str
@@ -96,7 +98,7 @@ class Certificate:
         layout = self.layout and plain(self.layout) | {"verdict": self.layout.verdict}
         return plain(self) | {"comparisons": comparisons, "layout": layout, "passed": self.passed}
 
-    def text(self) -> str:
+    def __repr__(self) -> str:
         """A table with a verdict on every line, and the overall verdict."""
         heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest logit", "KL, nats", "top-1", "verdict")
         rows = [
@@ -150,11 +152,18 @@ def verify(
     seed: int = 0,
     quantize: str | None = None,
 ) -> Certificate:
-    """Compare the model at `path` with each of `against`: naive, cache, native, transformers, file:OTHER.
+    """Does this model compute what it should? It is compared with other ways to compute it and with other libraries.
 
-    Default: naive, cache, native where it runs, and transformers where it is installed and has the architecture. With
-    `quantize` the packed model must equal naive and cache, which use the packed weights; its difference from floats (by
-    default its own file) is reported and not judged.
+        >>> certificate = fathom.verify("runs/demo")
+        >>> assert certificate.passed, certificate
+
+    path: of a model in any format. against: which of naive, cache, native, transformers, file:OTHER; default naive,
+    cache, native where it runs, and transformers where it is installed and has the architecture. dtype, device: as in
+    `fathom.load`. seed: of the random prompts. quantize: int8, int4 or nf4: the packed model must equal naive and
+    cache, which use the packed weights; its difference from floats (by default its own file) is reported, not judged.
+
+    Returns a Certificate: printed, it is a table; `.passed`, `.comparisons`. FathomError: there is no such model, or a
+    reference does not have this architecture.
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")

@@ -1,0 +1,6 @@
+"""Models that are only run: opened by their path, prepared for inference, or taken as they are.
+
+ready     a model and its tokenizer, ready to run, and how it runs in one line
+generate  fathom.generate and fathom.stream
+chat      fathom.chat
+"""
