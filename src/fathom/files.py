@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed") from problem
+        raise FathomError(f"{path}: cannot be written ({reason.lower()}); give another path") from problem
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise FathomError(f"{path}: could not be written ({reason}); nothing was changed") from problem
+        raise FathomError(f"{path}: cannot be written ({reason.lower()}); give another path") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -101,14 +101,18 @@ def read_bytes(path: Path, limit: int, what: str) -> bytes:
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder that replaces `folder` when the block has succeeded, and is removed when it has not."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    given, folder = folder, folder.absolute()
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    if old.exists() and not folder.exists():  # a kill came between the two renames below
-        old.rename(folder)
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    new.mkdir()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if old.exists() and not folder.exists():  # a kill came between the two renames below
+            old.rename(folder)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        new.mkdir()
+    except OSError as problem:
+        reason = (problem.strerror or str(problem)).lower()
+        raise FathomError(f"{given}: the folder cannot be created ({reason}); give another folder") from None
     try:
         yield new
         if folder.exists():

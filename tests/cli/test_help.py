@@ -48,7 +48,15 @@ def test_every_option_has_a_sentence(name: str) -> None:
             assert param.is_flag or param.shown or param.required or param.multiple or param.name in UNSET, param.opts
 
 
-UNSET = {"quantize", "rope_scaling", "draft", "system", "page", "train__data"}  # nothing happens unless they are given
+UNSET = {
+    "quantize",
+    "rope_scaling",
+    "draft",
+    "system",
+    "page",
+    "train__data",
+    "epochs",
+}  # off
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -62,7 +70,7 @@ def test_help_shows_what_people_use_and_help_all_the_rest(name: str, capfd: pyte
     for text in (every, short):
         assert max(map(len, text.splitlines())) <= 80
     for param in verb.params:
-        if isinstance(param, Option):
+        if isinstance(param, Option) and not param.hidden:
             long = next(o for o in param.opts if o.startswith("--")).removeprefix("--")
             assert re.search(rf"--(\[no-\])?{re.escape(long)}\b", every), long
             if verb.groups and any(param.name in names for names in verb.groups.values()):
@@ -73,7 +81,7 @@ def test_help_shows_what_people_use_and_help_all_the_rest(name: str, capfd: pyte
 @pytest.mark.parametrize("name", ALL)
 def test_one_spelling_is_shown(name: str) -> None:
     for param in command(name).params:
-        if isinstance(param, Option):
+        if isinstance(param, Option) and not param.hidden:
             record = param.get_help_record(click.Context(command(name)))
             assert record and record[0].count("--") == 1, record
 
@@ -91,7 +99,7 @@ def test_no_verb_offers_an_option_that_it_ignores(name: str) -> None:
                 used.add(str(node.slice.value))
     built = {value for value in vars(module).values() if isinstance(value, type) and is_dataclass(value)}
     built |= {GenerateOptions} if name == "chat" else set()
-    used |= {field.name for cls in built for field in fields(cls)} | {"debug", "help_all"}  # main reads debug
+    used |= {field.name for cls in built for field in fields(cls)} | {"debug", "help_all", "epochs"}  # main reads debug
     for param in command(name).params:
         if isinstance(param, Option) and param.name:
             assert param.name.split("__")[-1] in used or param.name in used, param.opts

@@ -121,7 +121,7 @@ def test_a_read_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     (tmp_path / "secret.txt").write_text("x")
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(FathomError, match=r"secret\.txt: cannot be read \(Permission denied\)"):
+    with pytest.raises(FathomError, match=r"secret\.txt: cannot be read \(permission denied\)"):
         resolve(str(tmp_path / "secret.txt"))
 
 

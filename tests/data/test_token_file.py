@@ -139,6 +139,6 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
         write_tokens(path, arrays, U16)
     monkeypatch.undo()
     if call != "interrupt":
-        assert "t.npy: could not be written (No space left on device)" in str(error.value)
+        assert "t.npy: cannot be written (no space left on device)" in str(error.value)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["t.npy"]

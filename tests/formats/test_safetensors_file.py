@@ -78,8 +78,8 @@ def resident() -> int:
         ({"b": {"dtype": "BF16", "shape": [4], "data_offsets": [16, 24]}}, "an overlap of 8 bytes between 'a' and 'b'"),
         ({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [28, 32]}}, "a gap of 4 bytes between 'a' and 'b'"),
         ({"b": {"dtype": "BF16", "shape": [2], "data_offsets": [24, 28]}}, "a gap of 4 bytes between 'b' and"),
-        ({"b": {"dtype": "BF16", "shape": [8], "data_offsets": [24, 40]}}, "is cut off: 32 of 40 bytes"),
-        ({"c": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [32, 32 + (4 << 40)]}}, "is cut off"),
+        ({"b": {"dtype": "BF16", "shape": [8], "data_offsets": [24, 40]}}, "cut off: 32 of 40 bytes"),
+        ({"c": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [32, 32 + (4 << 40)]}}, "cut off"),
         ({"n" * 1000: {"dtype": "F32", "shape": [0], "data_offsets": [32, 32]}}, "a name of 1000 characters"),
     ],
 )
@@ -106,7 +106,9 @@ def test_a_header_that_is_none(tmp_path: Path, said: bytes, says: str) -> None:
         open_safetensors(write(tmp_path / "a", said, 0))
 
 
-@pytest.mark.parametrize("length, says", [(1 << 63, "too few"), (33, "too few"), (3 << 20, "at most 2097152")])
+@pytest.mark.parametrize(
+    "length, says", [(1 << 63, "in its header"), (33, "in its header"), (3 << 20, "at most 2097152")]
+)
 def test_a_header_of_a_length_that_cannot_be(tmp_path: Path, length: int, says: str) -> None:
     with pytest.raises(FathomError, match=says):
         open_safetensors(write(tmp_path / "a", b"{}", 30 if length < 1 << 20 else 1 << 30, length))
@@ -129,7 +131,7 @@ def test_dtypes_that_are_no_weights_are_listed_but_not_read(tmp_path: Path) -> N
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: None], ids=["empty", "folder", "missing"])
 def test_no_file(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "a")
-    with pytest.raises(FathomError, match=r"too few|cannot be read"):
+    with pytest.raises(FathomError, match=r"in its header|cannot be read"):
         open_safetensors(tmp_path / "a")
 
 

@@ -42,22 +42,22 @@ def test_the_type_holds_the_largest_id(count: int, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("unknown", "said"),
     [
-        ("é", ["'é'", "U+00E9", "LATIN SMALL LETTER E WITH ACUTE", "nearest are 'e', 'E'"]),
-        ("G", ["'G'", "U+0047", "LATIN CAPITAL LETTER G", "nearest are 'g'"]),
-        ("\t", ["U+0009", "nearest are ' '"]),
-        ("“", ["LEFT DOUBLE QUOTATION MARK", "'\"'"]),
+        ("é", ["'é'", "U+00E9", "LATIN SMALL LETTER E WITH ACUTE", "--tokenizer byte"]),
+        ("G", ["'G'", "U+0047", "LATIN CAPITAL LETTER G", "bpe:SIZE"]),
+        ("\t", ["U+0009", "position"]),
+        ("“", ["LEFT DOUBLE QUOTATION MARK"]),
         ("😀", ["U+1F600", "GRINNING FACE"]),
         ("\ud800", ["U+D800"]),
         ("\U0010ffff", ["U+10FFFF"]),
     ],
 )
-def test_unknown_character_is_named_with_its_place_and_the_nearest(unknown: str, said: list[str]) -> None:
+def test_unknown_character_is_named_with_its_place_and_what_to_do(unknown: str, said: list[str]) -> None:
     tokenizer = CharacterTokenizer.train(['eE g"\n'])
     for encode in (tokenizer.encode, tokenizer.encode_array):
         with pytest.raises(OutsideVocabulary) as error:
             encode(f"ge{unknown}e")
         message = str(error.value)
-        assert all(part in message for part in [*said, "place 2", "6 characters"])
+        assert all(part in message for part in [*said, "position 2", "6 characters"])
         assert "\n" not in message
 
 

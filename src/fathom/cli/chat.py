@@ -150,8 +150,8 @@ def run_command(talk: "Conversation", line: str) -> str:
         case "/load":
             talk.load(path)
             note(f"loaded {len(talk.messages)} messages: {path}")
-        case "/quit":
-            pass
+        case "/quit" | "/exit" | "/bye" | "/q":  # what people type elsewhere
+            return "/quit"
         case _:
             raise FathomError(
                 f"no command {name!r:.80}{near(name, COMMANDS) or ';'} /help lists them; // begins a message with /"

@@ -11,6 +11,7 @@ import yaml
 from fathom.cli.command import in_words
 from fathom.cli.completion import models, presets
 from fathom.cli.options import fields_of, from_fields, option, print_json, verb
+from fathom.data.corpus import resolve
 from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.model.config import ModelConfig
@@ -65,7 +66,7 @@ def effective(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @verb(
     "train",
-    f"Train a model from random weights. PRESET is a name from `fathom presets` [default: {DEFAULT}].",
+    f"Train a model from random weights. PRESET is a name that fathom presets lists  [default: {DEFAULT}].",
     groups=TRAIN_GROUPS,
     example=f"fathom train {DEFAULT} --data FILE.txt",
     effective=effective,
@@ -76,6 +77,7 @@ def effective(values: Mapping[str, Any]) -> dict[str, Any]:
 @option("-c", "--config", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="YAML file.")
 @option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
 @option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
+@option("--epochs", hidden=True, help="Refused, with the number of steps that it is.")
 @option("--grad-accumulation", type=click.IntRange(1), metavar="N", heading="Steps and batches", shown="1", help=PASSES)
 @from_fields("train", TrainOptions, TRAIN_NAMES, settings={"optimizer": OPTIMIZER})
 @from_fields("model", ModelConfig, MODEL_NAMES, settings=DECLARED | {"vocab_size": {"shown": "the tokenizer's"}})
@@ -96,13 +98,42 @@ def read_call(preset: str | None, call: Mapping[str, Any]) -> tuple[Recipe, Path
     """Recipe, folder and mode. A resumed run gets only what this call gives."""
     mode = mode_of(call)
     name = preset or (None if call["files"] else DEFAULT)
+    if preset is not None and preset not in PRESETS:
+        refuse_preset(preset)
     recipe = find(name) if name and not call["resume"] else Recipe()
     for file in call["files"]:
         recipe = read(file, recipe)
     recipe = recipe.changed(fields_of("model", call), fields_of("train", call))
+    if call.get("epochs") is not None:
+        refuse_epochs(recipe, call["epochs"])
     if call["grad_accumulation"]:
         recipe = recipe.changed({}, {"micro_batch_size": micro_batch(recipe, call)})
     return recipe, call["out_dir"] or Path("runs") / (name or call["files"][-1].stem), mode
+
+
+def refuse_preset(name: str) -> None:
+    """FathomError for text to learn or a YAML file in the place of a preset."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        raise FathomError(f"{name} is a file and no preset; did you mean -c {name}?")
+    if "://" in name:
+        resolve(name)  # refuses it
+    if Path(name).exists() or Path(name).suffix:
+        what = "a folder" if Path(name).is_dir() else "a file"
+        raise FathomError(f"{name} is {what} and no preset; did you mean --data {name}?")
+
+
+def refuse_epochs(recipe: Recipe, epochs: str) -> None:
+    """FathomError with the steps that so many passes over the text are; of a BPE about, at 4 bytes a token."""
+    if not epochs.replace(".", "", 1).isdigit() or not float(epochs):
+        raise FathomError(f"--epochs is {epochs!r}; expected --max-iters N, in steps")
+    options, length = recipe.options(), recipe.config(1).context_length
+    corpus, bpe = resolve(options.data), options.tokenizer not in ("char", "byte")
+    tokens = corpus.size / (4 if bpe else 1) * (1 - options.val_fraction)
+    steps = max(1, round(tokens / (options.batch_size * length)))
+    raise FathomError(
+        f"--epochs is {epochs}; expected --max-iters, in steps: an epoch of {options.data} is about {steps:,} steps"
+        f" of {options.batch_size} x {length} tokens; use --max-iters {round(float(epochs) * steps) or 1}"
+    )
 
 
 def mode_of(call: Mapping[str, Any]) -> str:

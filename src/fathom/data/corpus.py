@@ -158,6 +158,11 @@ def resolve(name_or_path: str) -> Corpus:
         return Corpus(name_or_path, (NAMED[name_or_path](),))
     if not name_or_path:
         raise FathomError(f"the name of the data is empty; expected a file, a folder or one of {', '.join(NAMED)}")
+    if "://" in name_or_path:
+        raise FathomError(
+            f"{name_or_path} is a URL; expected a file, a folder or one of {', '.join(NAMED)}: download it first"
+            f" (curl -LO {name_or_path}) and give the file"
+        )
     path = Path(name_or_path)
     try:
         files = _files(path)

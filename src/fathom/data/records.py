@@ -89,7 +89,7 @@ KINDS = (
 
 def is_record_file(data: str) -> bool:
     """Whether the data are records, and not plain text, by the name of the file."""
-    return Path(data).suffix.lower() in SUFFIXES
+    return Path(data).suffix.lower() in SUFFIXES and "://" not in data
 
 
 class RecordFile:

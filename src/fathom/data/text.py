@@ -97,7 +97,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as problem:
-        raise FathomError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
+        raise FathomError(
+            f"{path}: cannot be read ({(problem.strerror or str(problem)).lower()}); give a file of text or records"
+        ) from problem
 
 
 def _decoded(decoder: io.IncrementalNewlineDecoder, block: bytes, path: Path, end: int) -> str:

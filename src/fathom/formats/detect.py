@@ -18,9 +18,7 @@ from fathom.json_file import read_object
 if TYPE_CHECKING:
     from fathom.formats.opened import Opened
 
-EXPECTED = (
-    "a run folder, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c .bin file, or a hub id"
-)
+EXPECTED = "a run folder, a Hugging Face or Meta folder, a .safetensors, .pth, .gguf or llama2.c .bin file, or a hub id"
 ADAPTER = "adapter_config.json"  # beside it are only the changes to a model
 CONFIGURATIONS = {CONFIG: "run", "config.json": "hf", "params.json": "meta"}
 KEYS = {"config.json": "model_type", "params.json": "dim"}  # what makes such a file one of a model
@@ -32,6 +30,7 @@ OPENERS = {  # imported when a file asks for it
     "llama2c": ("fathom.formats.llama2c", "open_llama2c"),
 }
 ONE_FILE = ("gguf", "llama2c")  # formats in which one file is the whole model
+LISTED = 6  # models named in an error
 PREFERRED = ("run", "hf", "meta", *ONE_FILE)
 WEIGHTS = {"hf": r"(?!consolidated)[^.].*\.(safetensors|bin)(\.index\.json)?", "meta": r"consolidated\.\d+\.pth"}
 
@@ -48,7 +47,18 @@ def open_model(path: str | Path) -> "Opened":
         return compare_tied(opened)
     if place.is_dir() and (place / ADAPTER).is_file():
         raise FathomError(f"{place} is an adapter and no model; give the model it belongs to, and this as --adapter")
+    if inside := models_inside(place):
+        several = f"the models {', '.join(inside[:LISTED])}" if len(inside) > 1 else f"a model, {inside[0]}"
+        more = f" and {len(inside) - LISTED} more" if len(inside) > LISTED else ""
+        raise FathomError(f"{place} is no model, but a folder with {several}{more}; give one of them")
     raise FathomError(f"{place} holds no model in a supported format; give {EXPECTED}")
+
+
+def models_inside(place: Path) -> list[str]:
+    """The folders inside this one that hold a model, the newest first."""
+    folders = [child for child in place.iterdir() if child.is_dir() and child.name[0] != "."] if place.is_dir() else []
+    known = [each for each in folders if any((each / name).is_file() for name in CONFIGURATIONS)]
+    return [str(each) for each in sorted(known, key=lambda each: each.stat().st_mtime, reverse=True)]
 
 
 def chosen(place: Path) -> Path | None:
@@ -78,6 +88,8 @@ def is_model(path: str | Path) -> bool:
 
 def locate(path: str | Path) -> Path:
     """The file or folder of that name, or what the hub has under it."""
+    if "://" in str(path):
+        raise FathomError(f"{path} is a URL; give {EXPECTED}: org/name of the hub, or a file that you downloaded")
     place = Path(path)
     refuse_pipes(place)
     if place.exists():

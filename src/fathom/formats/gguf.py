@@ -103,12 +103,12 @@ class Reader:
         return Header(version, metadata, self.placed(infos, alignment(self.path, metadata)))
 
     def error(self, what: str) -> FathomError:
-        return FathomError(f"{self.path}: {what} (before byte {self.file.tell():,} of {self.size:,})")
+        return FathomError(f"{self.path}: GGUF file, {what} (at byte {self.file.tell():,} of {self.size:,})")
 
     def take(self, length: int) -> bytes:
         data = self.file.read(length) if length <= self.size else b""  # read() would allocate any length
         if len(data) < length:
-            raise self.error(f"{length:,} bytes should follow and the file ends; it is cut off or damaged")
+            raise self.error(f"cut off: {length:,} more bytes should follow; fetch it again")
         return data
 
     def number(self, code: str) -> Any:
@@ -120,7 +120,7 @@ class Reader:
         """The number of items that follow, each of at least `least` bytes."""
         count, left = int(self.number(code)), self.size - self.file.tell()
         if count > most or count * least > left:
-            raise self.error(f"it declares {count:,} {what} in {left:,} bytes; the file is damaged")
+            raise self.error(f"cut off or damaged: it declares {count:,} {what} in {left:,} bytes; fetch it again")
         return count
 
     def text(self, what: str = "a text", longest: int | None = None) -> str:
@@ -183,7 +183,7 @@ class Reader:
         for tensor in placed.values():
             if tensor.end > self.size:
                 raise self.error(
-                    f"tensor {tensor.name[:64]!r} {tensor.shape} should end at byte {tensor.end:,}; the file is cut off"
+                    f"cut off: tensor {tensor.name[:64]!r} {tensor.shape} ends at byte {tensor.end:,}; fetch it again"
                 )
             if (tensor.offset - start) % step:
                 raise self.error(f"tensor {tensor.name[:64]!r} is not aligned to {step} bytes")

@@ -38,6 +38,8 @@ SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_p
 def open_huggingface(path: Path) -> Opened:
     """The model in a folder, or in one file of weights with config.json beside it."""
     folder = path if path.is_dir() else path.parent
+    if not (folder / CONFIG).is_file():
+        raise FathomError(f"{path}: no {CONFIG} beside these weights; put the model's own in the same folder")
     values = read_object(folder / CONFIG)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     family, config = from_hf(values, str(folder / CONFIG))

@@ -123,7 +123,7 @@ def has_magic(head: bytes) -> bool:
 def _parse(head: bytes, path: Path) -> Header:
     at = 8 if has_magic(head) else 0
     if len(head) < (ALIGNED if at else SIZES.size):
-        raise FathomError(f"{path} has {len(head)} bytes, too few for a header; fetch the file again")
+        raise FathomError(f"{path}: llama2.c file, cut off at byte {len(head)}, in its header; fetch it again")
     version = struct.unpack_from("<i", head, 4)[0] if at else 0
     if version not in ORDER or (at and not version):
         raise FathomError(f"{path} is version {version} of llama2.c's format; supported are 0, 1, 2")

@@ -67,7 +67,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             prefix = file.read(8)
             length, size = int.from_bytes(prefix, "little"), path.stat().st_size
             if len(prefix) < 8 or length > size - 8:
-                raise FathomError(f"{path} has {size} bytes, too few for its header; fetch the file again")
+                raise FathomError(f"{path}: safetensors file, cut off at byte {size:,}, in its header; fetch it again")
             if length > LIMIT:
                 raise FathomError(f"{path} declares a header of {length} bytes; expected at most {LIMIT}")
             header = parse_object(file.read(length), f"{path}: the header")
@@ -108,7 +108,9 @@ def _require_contiguous(spans: dict[str, tuple[int, int]], size: int, path: Path
     """FathomError unless the tensors fill the file: no gap, no overlap, nothing behind."""
     required = max((end for _, end in spans.values()), default=0)
     if required > size:
-        raise FathomError(f"{path} is cut off: {size} of {required} bytes of its tensors are there; fetch it again")
+        raise FathomError(
+            f"{path}: safetensors file, cut off: {size:,} of {required:,} bytes of tensors are there; fetch it again"
+        )
     inside = sorted((begin, end, name) for name, (begin, end) in spans.items())
     edges = [(0, 0, "the header"), *inside, (size, size, "the end of the file")]
     for (_, end, before), (begin, _, after) in pairwise(edges):

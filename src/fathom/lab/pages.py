@@ -71,7 +71,7 @@ GRID = [i / 100 for i in range(101)]
 
 def write_report(path: Path, page: str, values: Any) -> None:
     """The page, and its numbers as .json beside it, each whole or not at all."""
-    for file, text in ((path.with_suffix(".json"), json.dumps(values, indent=1, ensure_ascii=False)), (path, page)):
+    for file, text in ((path, page), (path.with_suffix(".json"), json.dumps(values, indent=1, ensure_ascii=False))):
         with replacing(file) as out:
             out.write(text.encode("utf-8"))
 

@@ -1,9 +1,8 @@
 """One token per character of the training text, or one per byte of UTF-8: the smallest vocabularies.
 
-A character that the training text lacks cannot be encoded; the error names it and the nearest ones that can.
+A character that the training text lacks cannot be encoded; the error names it, and the tokenizers that have every one.
 """
 
-import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -67,9 +66,8 @@ class CharacterTokenizer(Tokenizer):
         if (ids < 0).any():
             place = int((ids < 0).argmax())
             raise OutsideVocabulary(
-                f"{describe(text[place])} at place {place} is not among the {self.vocab_size} characters of this"
-                f" vocabulary; nearest are {', '.join(map(repr, self._nearest(text[place])))}; use one of these, or"
-                " train on text that holds it"
+                f"{describe(text[place])} at position {place} is not among the {self.vocab_size} characters that this"
+                " model knows; leave it out, or train with --tokenizer byte or bpe:SIZE, which know every character"
             )
         return ids.astype(id_dtype(self.vocab_size))
 
@@ -84,15 +82,6 @@ class CharacterTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": self.characters}
-
-    def _nearest(self, character: str, count: int = 3) -> list[str]:
-        """Other case and without accents first, then by similar Unicode names."""
-        base = unicodedata.normalize("NFKD", character)[0]
-        alike = [c for c in (base, base.swapcase(), " " if base.isspace() else "") if c and c in self.characters]
-        names = {name(c): c for c in self.characters}
-        alike += [names[match] for match in difflib.get_close_matches(name(character), names, count, 0.75)]
-        alike = alike or [names[match] for match in difflib.get_close_matches(name(character), names, count, 0.0)]
-        return list(dict.fromkeys(alike))[:count]
 
 
 def code_points(text: str) -> NDArray[np.uint32]:

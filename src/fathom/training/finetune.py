@@ -77,7 +77,7 @@ def create(
 ) -> tuple[FinetuneRun, Session]:
     """A new run, put in place when nothing can be refused any more, and its session at step 0."""
     if model is None or "data" not in declared:
-        raise FathomError("a model and data are needed; such as fathom finetune MODEL --data FILE")
+        raise FathomError("finetune needs a model and data; for example: fathom finetune runs/demo --data FILE.jsonl")
     tuning = build(FinetuneOptions, options, "finetune")
     require_replaceable(folder, overwrite)
     opened = open_model(model)
@@ -115,7 +115,7 @@ def micro_batch(rows: int, numbers: int) -> int:
 def duration(declared: Values, tuning: FinetuneOptions, summary: FinetuneDataSummary, rows: int) -> dict[str, int]:
     """Steps, and steps between evaluations, where they were not declared."""
     if "max_iters" in declared and tuning.epochs is not None:
-        raise FathomError("epochs and max_iters were both given; both say how long to train: leave one out")
+        raise FathomError("epochs and max_iters are mutually exclusive; give one of them")
     steps = int(declared.get("max_iters") or ceil((tuning.epochs or EPOCHS) * summary.n_train_rows / rows))
     interval = int(declared.get("eval_interval") or max(1, round(steps / EVALUATIONS)))
     return {"max_iters": steps, "eval_interval": interval}

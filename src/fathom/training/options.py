@@ -161,14 +161,10 @@ class TrainOptions:
     # evaluations, samples, checkpoints
     eval_interval: float = 250  # steps from one evaluation to the next; below 1 a share of the run, such as 0.1
     eval_windows: int | None = 200  # validation windows per evaluation; None: all
-    sample_interval: float | None = (
-        None  # steps, or share of the run, from one sample of text to the next; None: no samples
-    )
+    sample_interval: float | None = None  # steps, or share of the run, between samples of text; None: no samples
     sample_prompt: str = ""  # text that samples continue; empty: none
     sample_tokens: int = 200  # tokens per sample
-    checkpoint_interval: float | None = (
-        None  # steps, or share of the run, between checkpoints; None: with every evaluation
-    )
+    checkpoint_interval: float | None = None  # steps (or share of the run) between checkpoints; None: as evaluations
     keep: int = 2  # newest checkpoints to keep; the best one is kept besides
     tensorboard: bool = False  # write a log for TensorBoard
     keep_going: bool = False  # train on when the loss diverges, instead of stopping with exit code 1

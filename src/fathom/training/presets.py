@@ -151,5 +151,8 @@ PRESETS |= {
 def find(name: str) -> Recipe:
     """The preset of that name, or one line with near matches."""
     if name not in PRESETS:
-        raise FathomError(f"no preset {name!r}{near(name, PRESETS, then='there')} are {', '.join(PRESETS)}")
+        known = ", ".join(key for key in PRESETS if not key.startswith("rung-"))
+        raise FathomError(
+            f"no preset {name!r}{near(name, PRESETS, then='choose')} one of {known}, or rung-KEY of the ladder"
+        )
     return PRESETS[name]
