@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from hypothesis import strategies as st
 
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import CHOICES, ModelConfig, RopeScaling
 from fathom.model.transformer import Transformer
 
 TINY = ModelConfig(vocab_size=37, context_length=23, d_model=20, n_layer=3, n_head=6, head_dim=4, d_ff=29)
@@ -27,6 +27,9 @@ ARCHITECTURES = {
     "multi-query": replace(LLAMA, n_kv_head=1, tie_embeddings=True),
     "qk_norm": replace(LLAMA, qk_norm=True, mlp="relu2"),
     "qk_norm, learned": replace(GPT, qk_norm=True),
+    "gelu_exact": replace(GPT, mlp="gelu_exact"),
+    "relu": replace(GPT, mlp="relu"),
+    "geglu": replace(LLAMA, mlp="geglu"),
     "linear": replace(LLAMA, rope_scaling=RopeScaling(kind="linear", factor=3.0)),
     "llama3": replace(LLAMA, head_dim=10, rope_scaling=RopeScaling(kind="llama3", factor=8.0)),
     "yarn": replace(LLAMA, head_dim=10, rope_scaling=RopeScaling(kind="yarn", factor=4.0, beta_fast=3.0)),
@@ -64,7 +67,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         d_ff=draw(st.none() | st.integers(1, 40)),
         position=position,
         norm=draw(st.sampled_from(["none", "layer", "rms"])),
-        mlp=draw(st.sampled_from(["none", "gelu", "relu2", "swiglu"])),
+        mlp=draw(st.sampled_from([*CHOICES["mlp"]])),
         residual=draw(st.booleans()),
         bias=draw(st.booleans()),
         tie_embeddings=draw(st.booleans()),

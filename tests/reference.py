@@ -70,6 +70,13 @@ def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.nd
     match config.mlp:
         case "gelu":
             act = 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
+        case "gelu_exact":
+            act = 0.5 * up * (1 + np.vectorize(math.erf)(up / math.sqrt(2)))
+        case "relu":
+            act = np.where(up > 0, up, 0.0)
+        case "geglu":
+            gate = seen[f"{name}.gate"] = linear(w, f"{name}.gate", x)
+            act = 0.5 * gate * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3))) * up
         case "relu2":
             act = np.where(up > 0, up, 0.0) ** 2
         case "swiglu":

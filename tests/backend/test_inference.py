@@ -15,7 +15,7 @@ from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
 from fathom.generation.generate import generate
 from fathom.inspect.look import look
 from fathom.model.cache import KVCache
-from fathom.model.config import ModelConfig
+from fathom.model.config import CHOICES, ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
 from fathom.quant.linear import QuantLinear
@@ -40,7 +40,7 @@ def any_config(choice: random.Random) -> ModelConfig:
         d_ff=choice.choice([None, 7, 32, 50]),
         position=choice.choice(["none", "learned", "rope"]),
         norm=choice.choice(["none", "layer", "rms"]),
-        mlp=choice.choice(["none", "gelu", "relu2", "swiglu"]),
+        mlp=choice.choice([*CHOICES["mlp"]]),
         residual=choice.random() < 0.8,
         bias=choice.random() < 0.5,
         tie_embeddings=choice.random() < 0.5,

@@ -111,7 +111,11 @@ def writers(config: ModelConfig) -> set[str]:
     return {family.written_as or family.name for family in fitting if len(family.choices) == most}
 
 
-OPPOSITE: dict[type, set[Any]] = {bool: {True, False}, tuple: {()}}  # beside the values that families choose
+OPPOSITE: dict[type, set[Any]] = {
+    bool: {True, False},
+    tuple: {()},
+    int: {None},
+}  # beside the values that families choose
 
 
 def test_no_two_families_write_the_same_model() -> None:
@@ -120,6 +124,8 @@ def test_no_two_families_write_the_same_model() -> None:
     for family in families().values():
         for name, value in family.choices.items():
             chosen.setdefault(name, OPPOSITE.get(type(value), set()).copy()).add(value)
+    for name, preset in product(chosen, (GPT2, LLAMA2_7B)):
+        chosen[name].add(getattr(preset, name))
     written = set()
     for values in product(*chosen.values()):
         for preset in (GPT2, LLAMA2_7B, LLAMA2_70B):

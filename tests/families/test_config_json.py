@@ -181,7 +181,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         "500000.0, elsewhere it is 10000.0",
     ),
     (LLAMA, {"rope_scaling": YARN, "rope_parameters": LLAMA3}, "elsewhere it is"),
-    (GPT2, {"activation_function": "gelu"}, "activation_function is 'gelu'"),
+    (GPT2, {"activation_function": "silu"}, "activation_function is 'silu'"),
     (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
     (GPT2, {"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn is True"),
     (GPT2, {"scale_attn_weights": False}, "scale_attn_weights is False"),

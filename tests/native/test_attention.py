@@ -49,6 +49,18 @@ def test_other_strides_are_made_contiguous(isa: str) -> None:
     assert z is not None and torch.allclose(z, attend(q, k, v, None, 0.0), atol=1e-5)
 
 
+@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize("g", [1, 2])
+@pytest.mark.parametrize("s", [1, 5])
+@pytest.mark.parametrize("c", [1, 8])
+def test_the_stride_of_a_dimension_of_size_1_is_not_read(b: int, g: int, s: int, c: int) -> None:
+    """Keys as `Attention.heads` cuts them: with one head, one row or one position, torch calls them contiguous although
+    their strides are not those of a contiguous tensor."""
+    q, k, v = (torch.randn(b, s, n * c).unflatten(-1, (n, c)).transpose(1, 2) for n in (4, g, g))
+    z = attention(q, k, v)
+    assert z is not None and torch.allclose(z, attend(q, k, v, None, 0.0), atol=1e-5)
+
+
 def test_returns_none_for_gradients_and_other_formats() -> None:
     q, k, v = random_inputs((1, 2, 2, 3, 3, 8), torch.float32)
     assert attention(q.requires_grad_(), k, v) is None

@@ -1,6 +1,7 @@
 """Families: what the models that people publish are called, and how every file format describes them.
 
 gpt2      GPT-2
+gpt_bigcode  StarCoder: one head of keys and values
 llama     LLaMA 1 to 3.2, and its variants:
 qwen2     biases on q, k and v
 qwen3     queries and keys normalised

@@ -5,9 +5,10 @@ Its first files leave `transformer.` away and carry masks among the weights; mat
 
 from typing import Any
 
-from fathom.families.family import Column, Family
+from fathom.errors import FathomError
+from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
-from fathom.families.values import key
+from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
 from fathom.model.presets import GPT2_CHOICES
 
@@ -39,11 +40,20 @@ norm_eps        layer_norm_epsilon=1e-5   attention.layer_norm_epsilon
 tie_embeddings  tie_word_embeddings=true  -
 """
 ALLOWED: dict[str, tuple[Any, ...]] = {
-    "activation_function": (None, "gelu_new", "gelu_pytorch_tanh"),
     "scale_attn_weights": (None, True),
     "scale_attn_by_inverse_layer_idx": (None, False),
     "reorder_and_upcast_attn": (None, False),
 }
+
+
+ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact", "relu": "relu"}  # -> our mlp
+
+
+def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    name = values.get("activation_function", str, "gelu_new")
+    if name not in ACTIVATIONS:
+        raise values.error(f"activation_function is {name!r}; expected one of {', '.join(ACTIVATIONS)}")
+    return {"mlp": ACTIVATIONS[name]}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
@@ -51,29 +61,39 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "n_ctx": z.context_length,
-        "activation_function": "gelu_new",
+        "activation_function": next(name for name, mlp in ACTIVATIONS.items() if mlp == z.mlp),
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), z.dropout),
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    if z.mlp != "gelu":
+        raise FathomError(f"mlp={z.mlp!r}, and GGUF's gpt2 has gelu alone; choose --format hf")
+    return {}
+
+
 def square(z: ResolvedConfig) -> bool:
     """c_attn has three parts of d_model rows."""
-    return z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim
+    return z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim and z.mlp in ACTIVATIONS.values()
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
+CHOICES = {name: value for name, value in GPT2_CHOICES.items() if name != "mlp"} | {"residual": True, "qk_norm": False}
 FAMILY = Family(
     name="gpt2",
     title="GPT-2",
-    choices={**GPT2_CHOICES, "residual": True, "qk_norm": False},
+    choices=CHOICES,
     holds=square,
     columns={
         "ours": Column(tensors=tensors["ours"]),
         "hf": Column(
-            ids=("gpt2",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, write=write_hf,
+            ids=("gpt2",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf,
             prefix="transformer.", skipped=r"(.*\.)?attn\.(masked_)?bias",
         ),
-        "gguf": Column(ids=("gpt2",), tensors=tensors["gguf"], keys=keys["gguf"]),
+        "gguf": Column(
+            ids=("gpt2",), tensors=tensors["gguf"], keys=keys["gguf"], read=lambda *_: {"mlp": "gelu"},
+            write=write_gguf,
+        ),
     },
     classes=("GPT2Config", "GPT2LMHeadModel"),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from fathom.errors import FathomError
 
 Position = Literal["none", "learned", "rope"]
 Norm = Literal["none", "layer", "rms"]
-MLP = Literal["none", "gelu", "relu2", "swiglu"]
+MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm"]
 
 
@@ -69,7 +69,7 @@ class ModelConfig:
         """The config with every None filled in. Raises FathomError when the choices contradict each other."""
         n_kv_head = self.n_head if self.n_kv_head is None else self.n_kv_head
         head_dim = self.d_model // max(self.n_head, 1) if self.head_dim is None else self.head_dim
-        width = 8 * self.d_model / 3 if self.mlp == "swiglu" else 4 * self.d_model
+        width = 8 * self.d_model / 3 if self.mlp in ("swiglu", "geglu") else 4 * self.d_model
         d_ff = max(1, round(width)) if self.d_ff is None else self.d_ff
         sizes = {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff}
         resolved = ResolvedConfig(**{**vars(self), **sizes})

@@ -15,11 +15,12 @@ T = TypeVar("T")
 # What each value of a choice adds to the cost; a new value is entered here, and a test over CHOICES asks for it.
 MATRICES: dict[str, tuple[str, ...]] = {
     "none": (),
-    "gelu": ("up", "down"),
-    "relu2": ("up", "down"),
-    "swiglu": ("gate", "up", "down"),
+    **dict.fromkeys(("gelu", "gelu_exact", "relu", "relu2"), ("up", "down")),
+    **dict.fromkeys(("swiglu", "geglu"), ("gate", "up", "down")),
 }
-KEPT_BY_MLP: dict[str, int] = {"none": 0, "gelu": 2, "relu2": 2, "swiglu": 4}  # d_ff wide: gate, silu(gate), up, act
+KEPT_BY_MLP: dict[str, int] = {  # d_ff wide: gate, silu(gate), up, act; relu keeps its output alone
+    "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "swiglu": 4, "geglu": 4,
+}  # fmt: skip
 KEPT_BY_NORM: dict[str, int] = {"none": 0, "layer": 1, "rms": 2}  # d_model wide: output; rms: before its weight
 NORM_VECTORS: dict[str, tuple[str, ...]] = {"none": (), "layer": ("weight", "bias"), "rms": ("weight",)}
 BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP

@@ -1,6 +1,7 @@
 """What follows from the gathered information: each position alone, widened, bent, narrowed again.
 
-GELU (GPT-2, tanh form of Hendrycks & Gimpel 2016), squared ReLU (So et al. 2021) and SwiGLU (Shazeer 2020, eq. 6).
+GELU (Hendrycks & Gimpel 2016; GPT-2's tanh form and the exact one), ReLU, squared ReLU (So et al. 2021), and the gated
+SwiGLU and GEGLU (Shazeer 2020, eq. 6).
 """
 
 import torch.nn.functional as F
@@ -20,6 +21,20 @@ class GeluMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         act = F.gelu(self.up(x), approximate="tanh")  # (b, t, f)
         return self.down(act)
+
+
+class ExactGeluMLP(GeluMLP):
+    """down(gelu(up(x))), gelu(x) = x Phi(x), without the approximation"""
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        return self.down(F.gelu(self.up(x)))
+
+
+class ReluMLP(GeluMLP):
+    """down(relu(up(x)))"""
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        return self.down(F.relu(self.up(x)))
 
 
 class Relu2MLP(GeluMLP):
@@ -44,14 +59,19 @@ class SwigluMLP(nn.Module):
         return self.down(act)
 
 
+class GegluMLP(SwigluMLP):
+    """down(gelu(gate(x)) * up(x)), gelu in its tanh form"""
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
+
+
+MLPS: dict[str, type[GeluMLP | SwigluMLP]] = {
+    "gelu": GeluMLP, "gelu_exact": ExactGeluMLP, "relu": ReluMLP, "relu2": Relu2MLP,
+    "swiglu": SwigluMLP, "geglu": GegluMLP,
+}  # fmt: skip
+
+
 def make_mlp(config: ResolvedConfig) -> GeluMLP | SwigluMLP | None:
     """The MLP of one block, or None where a block is attention alone."""
-    match config.mlp:
-        case "none":
-            return None
-        case "gelu":
-            return GeluMLP(config)
-        case "relu2":
-            return Relu2MLP(config)
-        case "swiglu":
-            return SwigluMLP(config)
+    return None if config.mlp == "none" else MLPS[config.mlp](config)

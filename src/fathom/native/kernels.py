@@ -26,19 +26,26 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
     same = q.dtype == k.dtype == v.dtype and q.dtype in FLOATS and q.is_cpu and k.is_cpu and v.is_cpu
     if not same or q.requires_grad or (lib := library("attention")) is None:
         return None
-    if not (heads_are_evenly_spaced(k) and heads_are_evenly_spaced(v) and k.stride(1) == v.stride(1)):
-        k, v = k.contiguous(), v.contiguous()
     (b, h, t, c), (_, g, s, _) = q.shape, k.shape
+    spacing = head_spacing(k)
+    if spacing is None or spacing != head_spacing(v):
+        k, v, spacing = k.contiguous(), v.contiguous(), s * c
     z = q.new_empty(b, t, h, c)
-    sizes = (ctypes.c_int64 * 7)(b, h, g, t, s, c, k.stride(1))
+    sizes = (ctypes.c_int64 * 7)(b, h, g, t, s, c, spacing)
     lib.attention(q.contiguous(), k, v, z, q.dtype == torch.bfloat16, sizes, torch.get_num_threads())
     return z.transpose(1, 2)
 
 
-def heads_are_evenly_spaced(x: Tensor) -> bool:  # (b, g, s, c)
-    """Whether rows of heads are contiguous and all heads equally far apart, as in a cache that is not full."""
-    distance = x.stride(1)
-    return x.stride(3) == 1 and x.stride(2) == x.shape[3] and (len(x) == 1 or x.stride(0) == x.shape[1] * distance)
+def head_spacing(x: Tensor) -> int | None:  # (b, g, s, c)
+    """Numbers from one head to the next, over all rows, where each is contiguous: as in a cache that is not full.
+
+    None where they are not evenly spaced. The stride of a dimension of size 1 means nothing, so it is not read.
+    """
+    b, g, s, c = x.shape
+    if (c > 1 and x.stride(3) != 1) or (s > 1 and x.stride(2) != c):
+        return None
+    spacing = x.stride(1) if g > 1 else x.stride(0) if b > 1 else s * c
+    return None if b > 1 and x.stride(0) != g * spacing else spacing
 
 
 def unpack_nf4(

@@ -1,4 +1,4 @@
-"""Families that are variants of LLaMA: logits of transformers, the cache, and files written again to the bit."""
+"""Families that are variants of LLaMA or GPT-2: logits of transformers, the cache, files written again to the bit."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ from fathom.formats.detect import open_model
 from fathom.formats.export import write_model
 from fathom.formats.safetensors_file import open_safetensors
 from fathom.model.transformer import Transformer
-from tests.formats.hf import LLAMA, YARN, make
+from tests.formats.hf import GPT2, LLAMA, YARN, make
 
-FAMILIES: dict[str, dict[str, Any]] = {
+LLAMAS: dict[str, dict[str, Any]] = {
     "Qwen2": {"model_type": "qwen2"},
     "Qwen2, tied, YaRN": {"model_type": "qwen2", "tie_word_embeddings": True, "rope_scaling": YARN},
     "Qwen3": {"model_type": "qwen3", "head_dim": 8},
@@ -35,6 +35,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Seed-OSS": {"model_type": "seed_oss", "head_dim": 8},
     "Seed-OSS, other biases": {"model_type": "seed_oss", "head_dim": 4, "attention_out_bias": True, "mlp_bias": True},
 }
+GPTS: dict[str, dict[str, Any]] = {
+    "GPT-2, exact GELU": {"activation_function": "gelu"},
+    "GPT-2, ReLU": {"activation_function": "relu"},
+    "StarCoder": {"model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh", "multi_query": True},
+    "StarCoder, exact GELU": {"model_type": "gpt_bigcode", "activation_function": "gelu"},
+}
+FAMILIES = {**{name: LLAMA | x for name, x in LLAMAS.items()}, **{name: GPT2 | x for name, x in GPTS.items()}}
 IDS = torch.randint(61, (2, 64), generator=torch.Generator().manual_seed(1))
 
 
@@ -62,10 +69,10 @@ def greedily(model: Transformer, ids: Tensor, new: int) -> list[int]:
 
 @pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
 def test_a_variant_is_what_transformers_computes(tmp_path: Path, change: dict[str, Any]) -> None:
-    theirs = make(LLAMA | change)
+    theirs = make(change)
     theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
     opened = open_model(tmp_path / "theirs")
-    family = families()[change.get("model_type", "llama")]
+    family = families()[change["model_type"]]
     assert opened.family is family
     ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
     assert (logits(ours) - logits(theirs)).abs().max() <= 1e-5
@@ -87,9 +94,9 @@ def test_a_variant_is_what_transformers_computes(tmp_path: Path, change: dict[st
         assert mine.keys() == back.keys() and all(torch.equal(mine[name], back[name]) for name in mine)
 
 
-@pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("change", [LLAMA | x for x in LLAMAS.values()], ids=LLAMAS)
 def test_gguf_holds_a_variant(tmp_path: Path, change: dict[str, Any]) -> None:
-    theirs = make(LLAMA | change)
+    theirs = make(change)
     theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
     ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
     assert write_model(ours, None, "gguf", tmp_path / "m.gguf").equal
@@ -100,7 +107,7 @@ def test_gguf_holds_a_variant(tmp_path: Path, change: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
 def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> None:
     torch.manual_seed(3)
-    config = from_hf(LLAMA | change, "config.json")[1]
+    config = from_hf(change, "config.json")[1]
     model = Transformer(config).eval()
     with torch.no_grad():
         for tensor in model.parameters():
@@ -127,3 +134,10 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
 def test_another_function_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(FathomError, match=says):
         from_hf(LLAMA | change, "config.json")
+
+
+def test_gguf_has_no_place_for_other_activations(tmp_path: Path) -> None:
+    config = from_hf(GPT2 | {"activation_function": "relu"}, "config.json")[1]
+    with pytest.raises(FathomError, match="mlp='relu', and GGUF's gpt2 has gelu alone"):
+        write_model(Transformer(config), None, "gguf", tmp_path / "m.gguf")
+    assert not [*tmp_path.iterdir()]
