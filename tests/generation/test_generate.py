@@ -25,7 +25,7 @@ class Ended(ByteTokenizer):
     """Bytes in which 0 begins and ends a document, or only ends it."""
 
     def __init__(self, bos: int | None, eos: int | None) -> None:
-        self.special = Special(bos, eos)
+        self.special = Special(bos, eos, prefix=() if bos is None else (bos,))
 
 
 class Scripted(Transformer):

@@ -171,7 +171,8 @@ def library_tokenizer() -> tokenizers.Tokenizer:
 def bpe(template: str | None, bos: str | None = "<s>", eos: str = "</s>") -> BPETokenizer:
     hf = library_tokenizer()
     names = {name: hf.token_to_id(name) for name in SPECIAL}
-    special = Special(names.get(bos or ""), names[eos], (names["<|eot_id|>"], names["<|im_end|>"]), names, template)
+    first, ends = names.get(bos or ""), (names["<|eot_id|>"], names["<|im_end|>"])
+    special = Special(first, names[eos], ends, names, template, () if first is None else (first,))
     return BPETokenizer(hf, special)
 
 

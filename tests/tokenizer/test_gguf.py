@@ -51,7 +51,7 @@ def like_llama_3(shared_data: Path) -> BPETokenizer:
     hf = tokenizers.Tokenizer.from_str(json.dumps(values))
     hf.add_special_tokens(["<|begin_of_text|>", "<|eot_id|>"])
     names = {"<|endoftext|>": 50256, "<|begin_of_text|>": 50257, "<|eot_id|>": 50258}
-    return BPETokenizer(hf, Special(50257, 50256, (50258,), names, template="{{ messages }}"))
+    return BPETokenizer(hf, Special(50257, 50256, (50258,), names, template="{{ messages }}", prefix=(50257,)))
 
 
 def llama(shared_data: Path) -> SentencePieceTokenizer:
@@ -61,7 +61,7 @@ def llama(shared_data: Path) -> SentencePieceTokenizer:
 def squeezed(shared_data: Path) -> SentencePieceTokenizer:
     pieces = llama(shared_data).pieces
     return SentencePieceTokenizer(
-        Pieces(pieces.texts, pieces.scores, pieces.types, False, True), Special(None, 2, (5, 7), {"<s>": 1, "</s>": 2})
+        Pieces(pieces.texts, pieces.scores, pieces.types, False, True), Special(1, 2, (5, 7), {"<s>": 1, "</s>": 2})
     )
 
 
@@ -122,7 +122,7 @@ def small_bpe(**values: Any) -> dict[str, Any]:
     [
         ({}, 1, 2, ()),
         ({"bos_token_id": 5, "eos_token_id": 6}, 5, 6, ()),
-        ({"add_bos_token": False}, None, 2, ()),
+        ({"add_bos_token": False}, 1, 2, ()),
         ({"eot_token_id": 7, "eom_token_id": 8}, 1, 2, (7, 8)),
         ({"eot_token_id": 2}, 1, 2, ()),
     ],
@@ -130,23 +130,24 @@ def small_bpe(**values: Any) -> dict[str, Any]:
 def test_special_tokens_of_llama(values: dict[str, Any], bos: int, eos: int, ends: tuple[int, ...]) -> None:
     tokenizer = from_gguf(small(**values))
     assert tokenizer is not None
-    assert tokenizer.special == Special(bos, eos, ends, {"<s>": 1, "</s>": 2})
+    prefix = (bos,) if values.get("add_bos_token", True) else ()
+    assert tokenizer.special == Special(bos, eos, ends, {"<s>": 1, "</s>": 2}, prefix=prefix)
 
 
 @pytest.mark.parametrize(
-    "values, bos, eos",
+    "values, bos, eos, adds",
     [
-        ({}, None, None),
-        ({"bos_token_id": 257, "eos_token_id": 257}, None, 257),
-        ({"bos_token_id": 257, "add_bos_token": True}, 257, None),
-        ({"bos_token_id": 257, "pre": "llama-bpe"}, 257, None),
-        ({"bos_token_id": 257, "pre": "llama-bpe", "add_bos_token": False}, None, None),
+        ({}, None, None, False),
+        ({"bos_token_id": 257, "eos_token_id": 257}, 257, 257, False),
+        ({"bos_token_id": 257, "add_bos_token": True}, 257, None, True),
+        ({"bos_token_id": 257, "pre": "llama-bpe"}, 257, None, True),
+        ({"bos_token_id": 257, "pre": "llama-bpe", "add_bos_token": False}, 257, None, False),
     ],
 )
-def test_special_tokens_of_gpt2(values: dict[str, Any], bos: int, eos: int) -> None:
+def test_special_tokens_of_gpt2(values: dict[str, Any], bos: int, eos: int, adds: bool) -> None:
     tokenizer = from_gguf(small_bpe(**values))
     assert tokenizer is not None
-    assert tokenizer.special == Special(bos, eos, names={"<|end|>": 257})
+    assert tokenizer.special == Special(bos, eos, names={"<|end|>": 257}, prefix=(bos,) if adds else ())
     assert tokenizer.encode("ab<|end|>")[:2] == [256, 60]
     assert 257 not in tokenizer.encode("ab<|end|>")
 
@@ -279,5 +280,5 @@ def test_llama_cpp_gives_the_same_ids(pre: str, tmp_path: Path, shared_data: Pat
     ours = from_gguf(values)
     assert ours is not None
     for text in [*TEXTS, *noise(300)]:
-        expected = [i for i in (ours.bos,) if i is not None] + ours.encode(text)
+        expected = ours.prefix + ours.encode(text)
         assert expected == theirs.tokenize(text.encode(), add_bos=True, special=False), repr(text)

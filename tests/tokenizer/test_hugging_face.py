@@ -74,8 +74,7 @@ def both(style: Path) -> tuple[Tokenizer, Any]:
 @settings(max_examples=300)
 def test_llama_2_encodes_as_transformers_does(both: tuple[Tokenizer, Any], text: str) -> None:
     ours, reference = both
-    start = [] if ours.bos is None else [ours.bos]
-    assert start + ours.encode(text) == reference(text).input_ids
+    assert ours.prefix + ours.encode(text) == reference(text).input_ids
     assert ours.encode_array(text).tolist() == ours.encode(text)
 
 
@@ -92,7 +91,7 @@ def test_llama_2_knows_its_special_tokens(style: Path, both: tuple[Tokenizer, An
     ours, reference = both
     start = reference("").input_ids
     assert start == ([1] if "published" in style.name else [])
-    assert ours.special == Special(start[0] if start else None, 2, names={"<unk>": 0, "<s>": 1, "</s>": 2})
+    assert ours.special == Special(1, 2, names={"<unk>": 0, "<s>": 1, "</s>": 2}, prefix=tuple(start))
     assert not {0, 1, 2} & {*ours.encode("<s></s><unk> <s>")}
 
 
@@ -173,6 +172,7 @@ FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
     [
         (None, {}),
         (template(END, 0), {}),
+        (template(END, 0, 1), {}),  # GLM-4 begins with two
         (template(END, 0), {"add_bos_token": False, "bos_token": END}),  # the file of the vocabulary wins
         (None, {"add_bos_token": True, "bos_token": END}),
         ({"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}, {}),
@@ -183,19 +183,19 @@ def test_bos_goes_before_a_text_where_transformers_puts_it(processor: Any, confi
     put(tmp_path, tokenizer__json=small(post_processor=processor), tokenizer_config__json=FAST | config)
     ours = read_folder(tmp_path, ANY)
     assert ours is not None
-    assert ([] if ours.bos is None else [ours.bos]) == auto(tmp_path)("").input_ids
+    assert ours.prefix == auto(tmp_path)("").input_ids
 
 
-@pytest.mark.parametrize(("flag", "bos"), [(True, 300), (False, None), (None, None)])
-def test_bos_of_files_without_a_tokenizer_json(flag: bool | None, bos: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "prefix"), [(True, [300]), (False, []), (None, [])])
+def test_bos_of_files_without_a_tokenizer_json(flag: bool | None, prefix: list[int], tmp_path: Path) -> None:
     tokens = [*byte_letters(), *(f"x{n}" for n in range(44)), "<start>", END]
     config = {"add_bos_token": flag, "bos_token": added("<start>"), "tokenizer_class": "GPT2Tokenizer"}
     vocabulary = {token.replace("x", "Ġ") if token[1:].isdigit() else token: id for id, token in enumerate(tokens)}
     put(tmp_path, vocab__json=vocabulary, merges__txt="#version: 0.2\n", tokenizer_config__json=config)
     ours = read_folder(tmp_path, ANY)
     assert ours is not None
-    assert ours.bos == bos
-    assert ([] if bos is None else [bos]) == auto(tmp_path)("").input_ids
+    assert (ours.bos, ours.prefix) == (300, prefix)
+    assert prefix == auto(tmp_path)("").input_ids
     assert ours.eos == 301
     assert not {300, 301} & {*ours.encode("<start><|endoftext|>")}
 
@@ -208,7 +208,7 @@ def test_a_sentencepiece_model_alone(shared_data: Path, tmp_path: Path) -> None:
     put(tmp_path, tokenizer_config__json={"add_bos_token": False, "bos_token": "<s>"})
     again = read_folder(tmp_path, 32000, [2, 7])
     assert again is not None
-    assert (again.bos, again.special.end_ids) == (None, {2, 7})
+    assert (again.bos, again.prefix, again.special.end_ids) == (1, [], {2, 7})
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def same(handed_on: tuple[Tokenizer, Any, Tokenizer], text: str) -> None:
             reference(text)
         return
     assert again.encode(text) == ids
-    assert reference(text).input_ids == ([] if ours.bos is None else [ours.bos]) + ids
+    assert reference(text).input_ids == ours.prefix + ids
     assert again.decode(ids) == ours.decode(ids)
 
 

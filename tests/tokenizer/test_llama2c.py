@@ -89,7 +89,7 @@ def test_decode_equals_run_c(real: tuple[SentencePieceTokenizer, Entries], ids: 
 
 def test_the_known_story_begins(real: tuple[SentencePieceTokenizer, Entries]) -> None:
     tokenizer, _ = real
-    assert tokenizer.special == Special(1, 2, names={"<s>": 1, "</s>": 2})
+    assert tokenizer.special == Special(1, 2, names={"<s>": 1, "</s>": 2}, prefix=(1,))
     assert tokenizer.encode("Once upon a time") == [403, 407, 261, 378]
     assert tokenizer.decode([1, 403, 407, 261, 378]) == "Once upon a time"
 

@@ -95,7 +95,7 @@ def test_bytes_stand_for_themselves(llama: Pair) -> None:
 def test_what_llama_2_is(llama: Pair) -> None:
     tokenizer, _ = llama
     assert (tokenizer.vocab_size, tokenizer.bos, tokenizer.eos) == (32_000, 1, 2)
-    assert tokenizer.special == Special(1, 2, names={"<s>": 1, "</s>": 2})
+    assert tokenizer.special == Special(1, 2, names={"<s>": 1, "</s>": 2}, prefix=(1,))
     assert tokenizer.encode("") == []
     assert tokenizer.encode("Hello world") == [15043, 3186]
 

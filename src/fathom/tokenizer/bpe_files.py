@@ -132,7 +132,9 @@ def from_ranks(path: Path, vocab_size: int) -> Tokenizer:
         }
         hf = parse(build_json(model, names, {"type": "Sequence", "pretokenizers": split_by(LLAMA3_PATTERN)}))
         ends = tuple(names[name] for name in ENDS if name in names)
-        return BPETokenizer(hf, Special(names.get(BOS), names.get(EOS), ends, names))
+        bos = names.get(BOS)
+        prefix = () if bos is None else (bos,)
+        return BPETokenizer(hf, Special(bos, names.get(EOS), ends, names, prefix=prefix))
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None
 

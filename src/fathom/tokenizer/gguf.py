@@ -104,7 +104,8 @@ def _special(
     bos, eos = first[0] if bos is None else bos, first[1] if eos is None else eos
     adds_bos = _get(metadata, G + "add_bos_token", bool, adds_bos)
     ends = tuple(id for id in (eot, eom) if id is not None and id != eos)
-    return Special(bos if adds_bos else None, eos, ends, names, _get(metadata, TEMPLATE, str, "") or None)
+    prefix = (bos,) if adds_bos and bos is not None else ()
+    return Special(bos, eos, ends, names, _get(metadata, TEMPLATE, str, "") or None, prefix)
 
 
 def _id(metadata: Mapping[str, Any], name: str) -> int | None:
@@ -174,7 +175,7 @@ def _special_values(special: Special) -> dict[str, Any]:
     ends = dict(zip(("eot", "eom"), (id for id in special.ends if id != special.eos)))
     ids = {"bos": special.bos, "eos": special.eos, **ends}
     values: dict[str, Any] = {f"{G}{name}_token_id": id for name, id in ids.items() if id is not None}
-    values |= {G + "add_bos_token": special.bos is not None, G + "add_eos_token": False}
+    values |= {G + "add_bos_token": bool(special.prefix), G + "add_eos_token": False}
     return values | ({TEMPLATE: special.template} if special.template is not None else {})
 
 

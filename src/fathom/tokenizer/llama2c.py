@@ -38,7 +38,7 @@ def _tokenizer(rows: list[tuple[str, float]]) -> SentencePieceTokenizer:
     texts = (*FIRST, *(text.replace(" ", SPACE) for text, _ in rows[len(FIRST) :]))
     types = (*FIRST_TYPES, *[NORMAL] * (len(rows) - len(FIRST)))
     pieces = Pieces(texts, tuple(score for _, score in rows), types)
-    return SentencePieceTokenizer(pieces, Special(1, 2, names={"<s>": 1, "</s>": 2}))
+    return SentencePieceTokenizer(pieces, Special(1, 2, names={"<s>": 1, "</s>": 2}, prefix=(1,)))
 
 
 def is_tokenizer_bin(path: Path, vocab_size: int) -> bool:

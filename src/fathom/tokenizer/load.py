@@ -117,13 +117,13 @@ def _read_vocabulary(folder: Path, vocab_size: int, settings: Mapping[str, Any])
     if (folder / FILE).exists():
         return read_json(folder / FILE)
     if (folder / MODEL).exists():
-        return _with_bos(read_model_file(folder / MODEL, vocab_size), settings)
+        return _with_prefix(read_model_file(folder / MODEL, vocab_size), settings)
     if not (folder / bpe_files.MERGES).exists():
         return None
     if not (folder / bpe_files.VOCABULARY).exists():
-        return _with_bos(bpe_files.from_merges(folder / bpe_files.MERGES), settings)
+        return _with_prefix(bpe_files.from_merges(folder / bpe_files.MERGES), settings)
     prefix = settings.get("add_prefix_space") is True
-    return _with_bos(bpe_files.from_files(folder, [*settings["names"], END_OF_TEXT], prefix), settings)
+    return _with_prefix(bpe_files.from_files(folder, [*settings["names"], END_OF_TEXT], prefix), settings)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -164,12 +164,14 @@ def _read_template(folder: Path, configured: Any) -> str | None:
 
 def _special(tokenizer: Tokenizer, settings: Mapping[str, Any], ends: Sequence[int]) -> Special:
     special = tokenizer.special
-    eos = _id(tokenizer, settings["eos_token"]) if "eos_token" in settings else None
+    bos, eos = (_id(tokenizer, settings[key]) if key in settings else None for key in ("bos_token", "eos_token"))
+    named = {settings[key]: id for key, id in (("bos_token", bos), ("eos_token", eos)) if id is not None}
     return replace(
         special,
+        bos=special.bos if bos is None else bos,
         eos=special.eos if eos is None else eos,
         ends=tuple(dict.fromkeys([*special.ends, *ends])),
-        names={**special.names, **({} if eos is None else {settings["eos_token"]: eos})},
+        names={**special.names, **named},
         template=settings["template"] or special.template,
     )
 
@@ -180,13 +182,14 @@ def _id(tokenizer: Tokenizer, name: str) -> int | None:
     return tokenizer.special.names.get(name, known)
 
 
-def _with_bos(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
+def _with_prefix(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
     """With or without a bos before every text, where the configuration has `add_bos_token`."""
     match settings.get("add_bos_token"):
         case True if "bos_token" in settings:
-            return _with_special(tokenizer, replace(tokenizer.special, bos=_id(tokenizer, settings["bos_token"])))
+            bos = _id(tokenizer, settings["bos_token"])
+            return _with_special(tokenizer, replace(tokenizer.special, prefix=() if bos is None else (bos,)))
         case False:
-            return _with_special(tokenizer, replace(tokenizer.special, bos=None))
+            return _with_special(tokenizer, replace(tokenizer.special, prefix=()))
     return tokenizer
 
 

@@ -103,7 +103,9 @@ def read_pieces(data: bytes, vocab_size: int) -> tuple[Pieces, Special]:
     bos = names.get(decoded(_get(trainer, PIECE_OF[BOS_ID], b"") or b"<s>", "the name of the first token"))
     eos = names.get(decoded(_get(trainer, PIECE_OF[EOS_ID], b"") or b"</s>", "the name of the last token"))
     has_bos, has_eos = (_get(trainer, field, 0) != NO_ID for field in (BOS_ID, EOS_ID))
-    return pieces, Special(bos if has_bos else None, eos if has_eos else None, names=names)
+    bos = bos if has_bos else None
+    start = () if bos is None else (bos,)
+    return pieces, Special(bos, eos if has_eos else None, names=names, prefix=start)
 
 
 def _piece(fields: Fields, where: str) -> tuple[str, float, int]:

@@ -25,15 +25,18 @@ MAX_CHUNK = 64 * CHUNK  # a longer text with no safe place to cut is cut anywher
 class Special:
     """The special tokens, which no text becomes, and what a format does with them."""
 
-    bos: int | None = None  # the token that begins every text; None: the format has none
+    bos: int | None = None  # the token that begins a text, which templates call bos_token; None: the format has none
     eos: int | None = None  # the token that ends a document; None: documents are separated by a newline
     ends: tuple[int, ...] = ()  # tokens other than eos after which generation ends
     names: Mapping[str, int] = field(default_factory=dict)  # id of each special token by its text, such as "</s>"
     template: str | None = None  # chat template, in Jinja
+    prefix: tuple[int, ...] = ()  # the ids that the format puts before every text
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what else its files say, carried through: pad_token
 
     def check(self, vocab_size: int) -> "Special":
         """Itself. OutsideVocabulary where a special token is not in the vocabulary."""
-        check_ids([id for id in (self.bos, self.eos, *self.ends, *self.names.values()) if id is not None], vocab_size)
+        single = [id for id in (self.bos, self.eos) if id is not None]
+        check_ids([*single, *self.ends, *self.prefix, *self.names.values()], vocab_size)
         return self
 
     @property
@@ -41,21 +44,29 @@ class Special:
         """Every id after which generation ends."""
         return frozenset(self.ends) | ({self.eos} if self.eos is not None else frozenset())
 
+    last = end_ids  # its name in the first versions, which scripts use
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, to be merged into those of the tokenizer."""
-        return asdict(self) | {"names": dict(self.names), "ends": list(self.ends)}
+        lists = {"names": dict(self.names), "ends": list(self.ends), "prefix": list(self.prefix)}
+        return asdict(self) | lists | {"settings": dict(self.settings)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Special":
         """The special tokens in the JSON object of a tokenizer, as `to_json` wrote them."""
         ids = {"bos": values.get("bos"), "eos": values.get("eos")}
         names, ends, template = values.get("names", {}), values.get("ends", []), values.get("template")
-        if not isinstance(names, Mapping) or not isinstance(ends, list) or not isinstance(template, str | None):
-            raise FathomError("'names', 'ends' or 'template' is damaged; expected an object, a list and text")
-        for name, id in [*ids.items(), *names.items(), *(("ends", end) for end in ends)]:
+        settings = values.get("settings", {})
+        prefix = values.get("prefix", [id for id in (ids["bos"],) if id is not None])  # older runs
+        if not all(isinstance(value, Mapping) for value in (names, settings)) or not isinstance(template, str | None):
+            raise FathomError("'names', 'settings' or 'template' is damaged; expected two objects and text")
+        if not isinstance(ends, list) or not isinstance(prefix, list):
+            raise FathomError("'ends' or 'prefix' is damaged; expected lists of token ids")
+        listed = [("ends", id) for id in ends] + [("prefix", id) for id in prefix]
+        for name, id in [*ids.items(), *names.items(), *listed]:
             if type(id) is not int and (id is not None or name not in ids):
                 raise FathomError(f"{name!r} is {id!r}; expected a token id{' or null' if name in ids else ''}")
-        return cls(ids["bos"], ids["eos"], tuple(ends), dict(names), template)
+        return cls(ids["bos"], ids["eos"], tuple(ends), dict(names), template, tuple(prefix), dict(settings))
 
 
 class Tokenizer(ABC):
@@ -67,7 +78,7 @@ class Tokenizer(ABC):
 
     @property
     def bos(self) -> int | None:
-        """The token that begins a text; None: the format has none."""
+        """The token that begins a text, whether or not it goes before every text; None: the format has none."""
         return self.special.bos
 
     @property
@@ -78,7 +89,7 @@ class Tokenizer(ABC):
     @property
     def prefix(self) -> list[int]:
         """The ids that the format puts before every text; `encode` leaves them out."""
-        return [] if self.special.bos is None else [self.special.bos]
+        return list(self.special.prefix)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without prefix and eos. OutsideVocabulary where the vocabulary cannot spell it."""

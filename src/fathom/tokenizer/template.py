@@ -18,6 +18,9 @@ from fathom.tokenizer.sandbox import run_template
 HIDDEN = "\uffff"  # not a character: no special token is spelled with it
 WITHIN = ": "  # between a message's label and the role of a part of it
 TOOLS = "tools"  # the role of what describes tools and documents to the model
+PARTS = re.compile(  # in a template that reads the parts of a content
+    r"\bis\s+(not\s+)?(string|iterable|sequence|mapping)\b|['\"]type['\"]|\.type\b|\[\s*['\"]text['\"]\s*\]"
+)
 
 # Touvron et al. 2023 (LLaMA 2), as in Meta's `chat_completion`: a system prompt is part of the first question.
 LLAMA2 = """\
@@ -142,19 +145,43 @@ def _fill(
     """The text that the template makes of a conversation, marked with the places of roles in `speakers`."""
     if not messages:
         raise FathomError("a conversation without messages; expected at least one")
-    names: dict[int | None, str] = {id: name for name, id in tokenizer.special.names.items()}
-    ends = {"bos_token": names.get(tokenizer.bos), "eos_token": names.get(tokenizer.eos)}
-    values: dict[str, Any] = {name: text for name, text in ends.items() if text is not None}
-    values |= {**extras.arguments, **given}
+    template = _chosen(tokenizer, extras)
+    values = {**_token_names(tokenizer), **extras.arguments, **given}
     values["tools"], values["documents"] = (
         marked(each, speakers.index(TOOLS)) for each in (extras.tools, extras.documents)
     )
     values["messages"] = [
-        {"role": message.role, "content": marked(message.content, speakers.index(label))}
+        {"role": message.role, "content": marked(_content(message, template), speakers.index(label))}
         | {name: marked(value, speakers.index(speaker(message, name, label))) for name, value in message.fields.items()}
         for message, label in zip(messages, labels)
     ]
-    return run_template(template_for(tokenizer), values)
+    return run_template(template, values)
+
+
+def _chosen(tokenizer: Tokenizer, extras: Extras) -> str:
+    """The template: of several that a model has, the one called tool_use where there are tools."""
+    named = tokenizer.special.settings.get("chat_template") if extras.tools else None
+    tool_use = named.get("tool_use") if isinstance(named, Mapping) else None
+    return tool_use if isinstance(tool_use, str) else template_for(tokenizer)
+
+
+def _token_names(tokenizer: Tokenizer) -> dict[str, Any]:
+    """bos_token, eos_token and those that the model's files name, such as pad_token."""
+    names: dict[int | None, str] = {id: name for name, id in tokenizer.special.names.items()}
+    ends = {"bos_token": names.get(tokenizer.bos), "eos_token": names.get(tokenizer.eos)}
+    settings = {key: token_text(value) for key, value in tokenizer.special.settings.items() if key.endswith("_token")}
+    return {name: text for name, text in (settings | ends).items() if text is not None}
+
+
+def token_text(token: Any) -> str | None:
+    """The text of a token in a configuration: itself, or the content of an object; None: it is neither."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
+
+
+def _content(message: Message, template: str) -> str | list[Any] | None:
+    """The content as the template reads it: one that knows no parts is given their text."""
+    return message.text if isinstance(message.content, list) and not PARTS.search(template) else message.content
 
 
 def speaker(message: Message, name: str, label: str) -> str:

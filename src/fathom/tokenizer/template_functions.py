@@ -261,6 +261,7 @@ FILTERS: dict[str, Function] = {
     **{name: changing_case(getattr(str, name)) for name in ("upper", "lower", "capitalize")},
     **{name: charging(JINJA_FILTERS[name]) for name in ("default", "d", "first", "last")},
     **{name: charging(JINJA_FILTERS[name]) for name in ("length", "count", "int", "float")},
+    **{name: charging(JINJA_FILTERS[name]) for name in ("dictsort", "sort", "unique", "min", "max", "sum")},
     **{name: JINJA_FILTERS[name] for name in ("map", "select", "reject", "selectattr", "rejectattr")},  # are lazy
     "title": changing_case(JINJA_FILTERS["title"]),
     "trim": charging(lambda text, characters=None: marked_text.strip(str(text), characters)),

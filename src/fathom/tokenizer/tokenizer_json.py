@@ -1,6 +1,6 @@
 """A tokenizer as JSON: our own objects with a `kind`, and the `tokenizer.json` of the `tokenizers` library.
 
-The library encodes with what `to_library_json` returns to the same ids as ours, and puts the same bos before a text.
+The library encodes with what `to_library_json` returns to the same ids as ours, and puts the same ids before a text.
 """
 
 from collections.abc import Callable, Mapping
@@ -78,17 +78,15 @@ def from_library_json(values: Mapping[str, Any]) -> Tokenizer:
     eos = next((hf.token_to_id(name) for name in END_TOKENS if hf.token_to_id(name) is not None), None)
     names |= {name: eos for name in END_TOKENS if eos is not None and hf.token_to_id(name) == eos}
     kind = ByteFallbackTokenizer if isinstance(model, Mapping) and model.get("byte_fallback") else BPETokenizer
-    return kind(hf, Special(_bos(hf), eos, names=names))
+    prefix = _prefix(hf)
+    return kind(hf, Special(prefix[0] if prefix else None, eos, names=names, prefix=prefix))
 
 
-def _bos(hf: tokenizers.Tokenizer) -> int | None:
-    """The id that the library puts before every text."""
+def _prefix(hf: tokenizers.Tokenizer) -> tuple[int, ...]:
+    """The ids that the library puts before every text."""
     with library_errors():
         bare, whole = hf.encode("a", add_special_tokens=False).ids, hf.encode("a").ids
-    count = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
-    if count > 1:
-        raise FathomError(f"{count} tokens go before every text; expected at most one")
-    return whole[0] if count else None
+    return tuple(whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)])
 
 
 def _characters_from_words(model: Mapping[str, Any]) -> CharacterTokenizer:
@@ -110,15 +108,15 @@ def to_library_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _post_processor(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The step that puts bos before a text, or before each of a pair."""
-    if tokenizer.bos is None:
+    """The step that puts the prefix before a text, or before each of a pair."""
+    names = {special_name(tokenizer, id): id for id in tokenizer.prefix}
+    if not names:
         return None
-    name = special_name(tokenizer, tokenizer.bos)
     first, second = (
-        [{"SpecialToken": {"id": name, "type_id": place}}, {"Sequence": {"id": text, "type_id": place}}]
-        for place, text in enumerate("AB")
+        [*({"SpecialToken": {"id": name, "type_id": at}} for name in names), {"Sequence": {"id": text, "type_id": at}}]
+        for at, text in enumerate("AB")
     )
-    special = {name: {"id": name, "ids": [tokenizer.bos], "tokens": [name]}}
+    special = {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in names.items()}
     return {"type": "TemplateProcessing", "single": first, "pair": [*first, *second], "special_tokens": special}
 
 
