@@ -10,7 +10,7 @@
 
 Train:    train  finetune  ladder
 Run:      load  generate  stream  chat
-Measure:  evaluate  verify
+Measure:  evaluate  verify  info
 Look:     look  edit  zero  swap
 Convert:  export  merge  extract
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.errors import FathomError as FathomError
     from fathom.experiments.experiment import ladder as ladder
     from fathom.formats.export import export as export
+    from fathom.formats.info import info as info
     from fathom.inspect.edit import edit as edit
     from fathom.inspect.edit import zero as zero
     from fathom.inspect.look import look as look
@@ -57,6 +58,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "extract": "lab.extract",
     "finetune": "training.finetune",
     "generate": "running.generate",
+    "info": "formats.info",
     "ladder": "experiments.experiment",
     "load": "adapters.load",
     "look": "inspect.look",

@@ -8,8 +8,8 @@ import torch
 from fathom.bench import shapes
 from fathom.bench.shapes import SHAPES, nbytes, random_model
 from fathom.errors import FathomError
+from fathom.families.shapes import weight_shapes
 from fathom.model.cost import n_parameters
-from fathom.model.skeleton import weight_shapes
 from fathom.quant.linear import QuantLinear
 from fathom.quant.schemes import scheme_named
 

@@ -87,7 +87,7 @@ def test_floats_of_the_same_type_are_not_touched(name: str) -> None:
     """Every pattern of 16 bits, NaNs with their payload too."""
     patterns = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16)
     kind = TYPES[IDS[name]]
-    ours = np.concatenate(list(packed(patterns.view(kind.dtype), kind)))
+    ours = np.concatenate(list(packed(patterns.view(getattr(torch, kind.dtype)), kind)))
     assert np.array_equal(ours.view(np.int16), patterns.numpy())
 
 

@@ -10,7 +10,7 @@ from tests.house.source import MODULES, PACKAGE, name, tree
 
 FLOORS = """
 __version__ errors
-fields files json_file machine
+fields files json_file lazy machine
 native
 model
 tokenizer quant report

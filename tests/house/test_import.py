@@ -1,9 +1,14 @@
-"""Help is at hand at once: neither `import fathom` nor `fathom --help` loads torch."""
+"""Help and headers of files are at hand at once: nothing that only reads them loads torch."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import fathom
+from fathom.tokenizer.characters import ByteTokenizer
+from tests.cli.models import model_folder
 
 HELP = "from fathom.cli.main import main; code = main(['--help']); assert code == 0, code"
 CALLS = {
@@ -20,6 +25,23 @@ def test_torch_is_not_loaded(call: str) -> None:
     code = f"{CALLS[call]}\nimport sys\nprint('loaded', *({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded"
+
+
+FORMATS = {"run": "", "hf": "hf", "gguf": "model.gguf", "meta": "meta", "llama2c": "model.bin"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_headers_are_read_without_torch(format: str, tmp_path: Path) -> None:
+    """`fathom info` of a model in every format, and the list of presets."""
+    model = model_folder(tmp_path / "run", ByteTokenizer())
+    path = model if format == "run" else fathom.export(fathom.load(model)[0], tmp_path / FORMATS[format], format).path
+    code = (
+        f"import sys\nfrom fathom.cli.main import main\nassert main(['info', {str(path)!r}]) == main(['presets']) == 0"
+    )
+    code += "\nprint('loaded', *({'torch', 'matplotlib', 'huggingface_hub'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "parameters:" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded"
 
 

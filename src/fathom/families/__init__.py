@@ -13,6 +13,7 @@ helium    the same
 seed_oss  Seed-OSS: each bias declared
 
 family    a family as one value: choices of ModelConfig, and a column for each format
+shapes    names and shapes of the weights of a config
 plain     whether a model computes what its config says, so that a file can describe it
 names     the cells of a table of tensor names: a name and what turns the stored tensor into ours
 values    a configuration read key by key, and the cells of a table of keys

@@ -3,18 +3,21 @@
 Each file such as `fathom/families/llama.py` defines one `FAMILY`; readers, writers, `verify` and adapters use it.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fathom.errors import FathomError, near
 from fathom.families.names import Place, join, split
+from fathom.families.shapes import weight_shapes
 from fathom.families.values import Key, Values
 from fathom.model.config import ModelConfig, ResolvedConfig
-from fathom.model.skeleton import weight_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class StoredTensor(Protocol):

@@ -4,13 +4,19 @@ A table is read across for a part and down for a format; N is the layer, and `-`
 Marks turn the stored tensor into ours, from left to right.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
 #   [1/3]    stored with others as one tensor; ours is the first of three parts of its rows, thirds or of its own size
@@ -53,6 +59,12 @@ class Place:
         x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
         x = x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) if self.pairs else x
         return x.T.contiguous() if self.transposed and x.ndim == 2 else x
+
+    def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The shape of what `write` gives, from those of ours."""
+        rows, *others = ours[0]
+        whole = (sum(shape[0] for shape in ours), *others) if len(ours) > 1 else (rows, *others)
+        return whole[::-1] if self.transposed and len(whole) == 2 else whole
 
     def __str__(self) -> str:
         part = f"[{self.part}/{self.parts}]" if self.parts > 1 else ""

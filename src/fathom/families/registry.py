@@ -13,12 +13,15 @@ from fathom.families.values import Values
 from fathom.json_file import short
 from fathom.model.config import ModelConfig
 
+HELPERS = ("family", "names", "plain", "registry", "rope", "shapes", "values")  # of this package: no families
+
 
 @cache
 def families() -> Mapping[str, Family]:
     """By name, in alphabetical order."""
-    modules = [import_module(f"{package.__name__}.{module.name}") for module in iter_modules(package.__path__)]
-    unsorted = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    modules = [module for module in iter_modules(package.__path__) if module.name not in HELPERS]
+    imported = [import_module(f"{package.__name__}.{module.name}") for module in modules]
+    unsorted = [module.FAMILY for module in imported]
     return {family.name: family for family in sorted(unsorted, key=lambda family: family.name)}
 
 

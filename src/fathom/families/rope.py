@@ -5,19 +5,24 @@ modeling_rope_utils. GGUF has keys (ggml, docs/gguf.md) but none for LLaMA 3.1: 
 frequency is stretched, as the tensor rope_freqs.weight. Angles other than ours are refused by name.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fathom.families.family import Fields, Tensors
 from fathom.families.values import Values
 from fathom.json_file import short
 from fathom.model.config import ModelConfig, ResolvedConfig, RopeScaling
-from fathom.model.position import frequencies
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besides factor, with their defaults
     "linear": {},
@@ -173,6 +178,8 @@ def _llama3(values: Values, config: ModelConfig, stretch: Tensor, original: int 
 
 def stretch_of(config: ResolvedConfig) -> Tensor:
     """(c/2,) by how much the config's scaling divides each frequency."""
+    from fathom.model.position import frequencies  # imports torch
+
     return frequencies(replace(config, rope_scaling=None)) / frequencies(config)
 
 

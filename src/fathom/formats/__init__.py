@@ -3,6 +3,7 @@
 load         a model and its tokenizer from files of any format
 tokenizer    the tokenizer of a model, or in a file of its own
 detect       which format a path holds, by its contents
+info         what a model is, from the headers of its files: fathom.info
 hub          a model fetched from the Hugging Face hub by its name
 opened       a model in files, opened but not read
 convert      which stored tensor each of ours comes from, checked once; what a file of a format holds

@@ -4,22 +4,29 @@ A plan names the stored tensor behind every one of ours, and is checked once: a 
 unknown is an error. Tensors are read one by one as the plan is carried out, so that a model is never in memory twice.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError, near
 from fathom.families.names import Place
 from fathom.families.registry import of
+from fathom.families.shapes import weight_shapes
 from fathom.formats.opened import CHUNK, Opened, Stored
 from fathom.model.config import ModelConfig
 from fathom.model.cost import n_parameters
-from fathom.model.skeleton import weight_shapes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 Shapes = Mapping[str, tuple[int, ...]]
 SHOWN = 4  # problems in one error
@@ -128,13 +135,18 @@ def from_ours(config: ModelConfig, state: Mapping[str, Tensor], format: str) -> 
 
 def makers(places: Mapping[str, Place], state: Mapping[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
     """What makes each tensor of a file: those that are rearranged need not all be in memory at once."""
-    together: dict[str, list[str]] = {}
+    stored = together(places).items()
+    return {name: partial(places[ours[0]].write, [state[part] for part in ours]) for name, ours in stored}
+
+
+def together(places: Mapping[str, Place]) -> dict[str, list[str]]:
+    """The name of each stored tensor and ours that it holds, in order."""
+    result: dict[str, list[str]] = {}
     for ours, place in sorted(places.items(), key=lambda item: item[1].part):
-        together.setdefault(place.name, []).append(ours)
-    return {name: partial(places[ours[0]].write, [state[part] for part in ours]) for name, ours in together.items()}
+        result.setdefault(place.name, []).append(ours)
+    return result
 
 
 def stored_shapes(shapes: Shapes, places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
     """The tensors of a file that holds ours, of these shapes, at these places."""
-    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return {name: tuple(make().shape) for name, make in makers(places, state).items()}
+    return {name: places[ours[0]].shape([shapes[part] for part in ours]) for name, ours in together(places).items()}

@@ -17,11 +17,11 @@ import torch
 from fathom.errors import FathomError, near
 from fathom.families.names import split
 from fathom.families.plain import require_plain
+from fathom.families.shapes import weight_shapes
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
 from fathom.formats.load import load
 from fathom.formats.tokenizer import tokenizer_of
-from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 from fathom.report.table import plain as as_text
 from fathom.report.table import table

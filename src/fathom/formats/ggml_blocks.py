@@ -5,18 +5,25 @@ ggml (ggml-common.h) and the arithmetic that of its reference (gguf-py, quants.p
 tensor of any size takes little memory besides the result.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.formats.opened import CHUNK
 from fathom.quant.scheme import Packed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 Array: TypeAlias = NDArray[Any]
 
@@ -135,7 +142,7 @@ class NumberType:
     name: str
     size: int  # numbers in a block
     layout: np.dtype[Any]  # of a block
-    dtype: torch.dtype = torch.float32  # of its numbers when read
+    dtype: str = "float32"  # of its numbers when read
     unpack: Callable[[Array], Array] | None = None
     pack: Callable[[Array], Array] | None = None
 
@@ -146,9 +153,9 @@ class NumberType:
 
 
 TYPES = {  # by their number in files
-    0: NumberType("F32", 1, np.dtype("<f4"), torch.float32),
-    1: NumberType("F16", 1, np.dtype("<f2"), torch.float16),
-    30: NumberType("BF16", 1, np.dtype("<u2"), torch.bfloat16),
+    0: NumberType("F32", 1, np.dtype("<f4"), "float32"),
+    1: NumberType("F16", 1, np.dtype("<f2"), "float16"),
+    30: NumberType("BF16", 1, np.dtype("<u2"), "bfloat16"),
     8: NumberType("Q8_0", 32, Q8_0, unpack=_unpack_q8_0, pack=_pack_q8_0),
     2: NumberType("Q4_0", 32, Q4_0, unpack=_unpack_q4_0, pack=_pack_q4_0),
     3: NumberType("Q4_1", 32, Q4_1, unpack=_unpack_q4_1),
@@ -209,7 +216,7 @@ def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:
                 blocks = kind.pack(part.float().reshape(-1, kind.size).numpy())
             yield blocks.view(np.uint8)
             continue
-        converted = part.to(kind.dtype)
+        converted = part.to(getattr(torch, kind.dtype))
         if (converted.isinf() & part.isfinite()).any():
             raise FathomError(
                 f"it holds {part.abs().max():.4g}, which is more than {kind.name} can; choose BF16 or F32"

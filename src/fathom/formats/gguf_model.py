@@ -4,25 +4,30 @@ Floats are mapped into memory, quantised tensors are unpacked one by one as they
 llama.cpp's converter writes them, so that llama.cpp runs them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError
 from fathom.families.registry import from_gguf, of, to_gguf
+from fathom.families.shapes import weight_shapes
 from fathom.formats import gguf
 from fathom.formats.convert import makers, stored_shapes
 from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, fields, packed, unpacked
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig
-from fathom.model.skeleton import weight_shapes
 from fathom.quant.scheme import Packed
 from fathom.tokenizer import gguf as vocabulary
 from fathom.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    pass
+
 
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
@@ -63,13 +68,13 @@ def rows(path: Path, info: gguf.TensorInfo, start: int, stop: int) -> Tensor:
     if info.kind.unpack is None:
         return read(path, info)[start:stop]
     row = info.nbytes // max(info.shape[0], 1)
-    data = tensor_at(path, info.offset + start * row, ((stop - start) * row,), torch.uint8)
+    data = tensor_at(path, info.offset + start * row, ((stop - start) * row,), "uint8")
     return unpacked(data, info.kind).view(stop - start, *info.shape[1:])
 
 
 def codes(path: Path, info: gguf.TensorInfo) -> Packed | None:
     """Its codes and scales; None where they are not quite those of the scheme."""
-    return fields(tensor_at(path, info.offset, (info.nbytes,), torch.uint8), info.kind, info.shape[0])
+    return fields(tensor_at(path, info.offset, (info.nbytes,), "uint8"), info.kind, info.shape[0])
 
 
 def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | None:
@@ -104,7 +109,7 @@ def write_gguf(
     places = family.places(config, "gguf")
     tensors, sizes = makers(places, state), stored_shapes(weight_shapes(config), places)
     for name, tensor in family.columns["gguf"].extra_tensors(config.resolved()).items():
-        tensors[name], sizes[name] = partial(Tensor.clone, tensor), tuple(tensor.shape)
+        tensors[name], sizes[name] = tensor.clone, tuple(tensor.shape)
     file_type = next(id for id, name in FILE_TYPES.items() if name == kind)
     metadata = to_gguf(config) | {
         "general.type": "model",

@@ -4,15 +4,15 @@ Nothing is converted on disk: tensors are mapped into memory. Layout and file na
 save_pretrained. An index of several files is checked: they are all there and hold what is listed and nothing else.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError, near
 from fathom.families.registry import from_hf, of
@@ -26,6 +26,10 @@ from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.load import read_folder, to_folder
 from fathom.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 CONFIG, GENERATION, README = "config.json", "generation_config.json", "README.md"
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"

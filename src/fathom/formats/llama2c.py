@@ -5,15 +5,15 @@ A header of seven sizes, then tensors of known shape, each kind for all layers (
 tensors have Meta's names, since rope turns neighbouring channels together as it does there.
 """
 
+from __future__ import annotations
+
 import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError
 from fathom.families.llama import FAMILY
@@ -26,6 +26,13 @@ from fathom.model.cost import matrices
 from fathom.tokenizer.llama2c import is_tokenizer_bin, read_tokenizer_bin, to_tokenizer_bin
 from fathom.tokenizer.load import read_model_file
 from fathom.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 MAGIC, ALIGNED = 0x616B3432, 256  # of versions 1 and 2: "ak42", and the bytes of the header
 SIZES = struct.Struct("<7i")  # d_model, d_ff, n_layer, n_head, n_kv_head, vocab_size, context_length
@@ -233,13 +240,13 @@ def open_llama2c(path: Path) -> Opened:
 
 def _stored(path: Path, section: Section, start: int) -> Stored:
     def plain() -> Tensor:
-        return tensor_at(path, start, section.shape, torch.float32)
+        return tensor_at(path, start, section.shape, "float32")
 
     def grouped(first: int, last: int) -> Tensor:
         row = section.shape[1] // section.group  # groups
-        q = tensor_at(path, start + first * section.shape[1], ((last - first) * row, section.group), torch.int8)
+        q = tensor_at(path, start + first * section.shape[1], ((last - first) * row, section.group), "int8")
         scales = start + section.shape[0] * section.shape[1] + first * row * 4
-        return dequantize(q, tensor_at(path, scales, (len(q),), torch.float32)).view(-1, section.shape[1])
+        return dequantize(q, tensor_at(path, scales, (len(q),), "float32")).view(-1, section.shape[1])
 
     if not section.group:
         return Stored(section.shape, "F32", section.nbytes, plain)

@@ -4,15 +4,14 @@ Each file is the share of one GPU: some rows of most matrices, some columns of t
 copy of every norm (Megatron-LM, Shoeybi et al. 2019, section 3). They are joined tensor by tensor as they are read.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError, near
 from fathom.families.llama import CONTEXT, FAMILY, PARAMS, context_length, meta_name
@@ -26,6 +25,13 @@ from fathom.json_file import read_object, short
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.load import read_model_file, to_model_file
 from fathom.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 PARAMS_FILE, TOKENIZER = "params.json", "tokenizer.model"
 OURS = "context.json"  # beside the others: the context length; Meta's code would refuse a field for it in params.json

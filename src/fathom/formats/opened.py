@@ -4,15 +4,14 @@ Every format's reader ends here, and every user of a file begins here. A tensor'
 read, so that opening 70 billion of them is instant.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from mmap import ACCESS_COPY, ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError
 from fathom.families.family import Family
@@ -20,10 +19,18 @@ from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
 from fathom.tokenizer.protocol import Tokenizer
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
+
+ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "BOOL": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}  # bytes
 CHUNK = 1 << 20  # bytes that are worked on at a time, so that they stay in the processor's cache
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-DTYPES = FLOATS | {  # as safetensors calls them
-    "BOOL": torch.bool, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = FLOATS | {  # as safetensors calls them, and as torch does
+    "BOOL": "bool", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
 
 
@@ -62,13 +69,13 @@ class Opened:
         return sum(stored.nbytes for stored in self.tensors.values())
 
 
-def tensor_at(path: Path, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def tensor_at(path: Path, start: int, shape: Sequence[int], dtype_name: str) -> Tensor:
     """Numbers in a file from byte `start` on, mapped into memory; the caller has checked that they are within it.
 
     Each tensor has a map of its own and releases its pages with it, so that converting a model never holds it twice.
     Maps are copy-on-write: writing to a tensor never changes the file.
     """
-    count = math.prod(shape)
+    count, dtype = math.prod(shape), getattr(torch, dtype_name)
     if not count:
         return torch.empty(tuple(shape), dtype=dtype)
     skipped = start % ALLOCATIONGRANULARITY  # a map begins at a page

@@ -3,13 +3,14 @@
 A run folder is opened as its best checkpoint: the one with the lowest validation loss whose files match its manifest.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError
 from fathom.fields import build
@@ -19,9 +20,14 @@ from fathom.formats.convert import require_equal
 from fathom.formats.opened import Opened
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.model.config import ModelConfig
-from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fathom.model.transformer import Transformer
+
 
 WEIGHTS, CHECKPOINTS, STATE = "model.safetensors", "checkpoints", "state.json"
 

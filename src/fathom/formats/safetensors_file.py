@@ -4,20 +4,26 @@ Eight bytes with the length of a header, the header (JSON: name -> dtype, shape,
 a gap (huggingface.co/docs/safetensors). Errors name the tensor and the byte; each tensor has a map of its own.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.formats.opened import DTYPES, FLOATS, Stored, tensor_at
 from fathom.json_file import LARGEST, LIMIT, parse_object, short
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from fathom.lazy import torch
+
 
 SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
@@ -26,6 +32,8 @@ MOST_DIMENSIONS, LONGEST_NAME = 8, 300  # far more than a weight of a model has
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Tensors of any dtype as safetensors. Write inside `atomic_write` where `path` must never be half-written."""
+    from safetensors.torch import save_file  # imports torch
+
     try:
         path.touch()
         mode = path.stat().st_mode  # safetensors creates a new file that its owner alone may read
@@ -40,7 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: stored.read() for name, stored in open_safetensors(path, DTYPES).items()}
 
 
-def open_safetensors(path: Path, dtypes: Mapping[str, torch.dtype] = FLOATS) -> dict[str, Stored]:
+def open_safetensors(path: Path, dtypes: Mapping[str, str] = FLOATS) -> dict[str, Stored]:
     """Every tensor by name. One of another dtype than these can be listed but not read."""
     header, start = read_header(path)
     size = path.stat().st_size - start

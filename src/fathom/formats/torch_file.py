@@ -5,6 +5,8 @@ anything is read. A zip is read from its end: the last record points to a direct
 (PKWARE APPNOTE 6.3.9, 4.3 and 4.5.3). Not zipfile: it reads directories of any size, and lets members overlap.
 """
 
+from __future__ import annotations
+
 import math
 import struct
 import zlib
@@ -12,14 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fathom.errors import FathomError
-from fathom.formats.opened import CHUNK, DTYPES, Stored, tensor_at
+from fathom.formats.opened import CHUNK, DTYPES, ITEMSIZE, Stored, tensor_at
 from fathom.formats.pickle_machine import View, is_legacy, run
 from fathom.formats.torch_legacy import read_legacy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 END = struct.Struct("<4s4H2IH")  # signature, disks, counts, size and offset of the directory, length of the comment
 END64 = struct.Struct("<4sQ2H2I4Q")  # the same with 64 bits
@@ -251,11 +255,11 @@ def _views(value: object) -> dict[str, View]:
 
 def _stored(archive: Archive, root: str, name: str, view: View) -> Stored:
     """The tensor, once it is within its storage, and that as large as its member."""
-    key, dtype, numel = view.storage.key, DTYPES[view.storage.kind], math.prod(view.shape)
+    key, numel, itemsize = view.storage.key, math.prod(view.shape), ITEMSIZE[view.storage.kind]
     member = archive.members.get(f"{root}data/{key}")
-    if member is None or member.size != view.storage.numel * dtype.itemsize:
+    if member is None or member.size != view.storage.numel * itemsize:
         actual = f"has {member.size} bytes" if member else "is missing"
-        expected = f"{view.storage.numel} numbers of {dtype.itemsize} bytes"
+        expected = f"{view.storage.numel} numbers of {itemsize} bytes"
         raise FathomError(f"{name!r}: its storage {key[:40]!r} {actual}; expected {expected}")
     if not _dense(view):
         raise FathomError(
@@ -264,7 +268,10 @@ def _stored(archive: Archive, root: str, name: str, view: View) -> Stored:
     if view.offset + numel > view.storage.numel:
         raise FathomError(f"{name!r} needs {numel} numbers from {view.offset} on; its storage has {view.storage.numel}")
     return Stored(
-        view.shape, view.storage.kind, numel * dtype.itemsize, partial(_read, archive, f"{root}data/{key}", view)
+        view.shape,
+        view.storage.kind,
+        numel * ITEMSIZE[view.storage.kind],
+        partial(_read, archive, f"{root}data/{key}", view),
     )
 
 
@@ -279,6 +286,6 @@ def _dense(view: View) -> bool:
 
 
 def _read(archive: Archive, member: str, view: View) -> Tensor:
-    dtype = DTYPES[view.storage.kind]
-    start = archive.verify(member).start + view.offset * dtype.itemsize
-    return tensor_at(archive.path, start, (math.prod(view.shape),), dtype).as_strided(view.shape, view.stride)
+    kind, numel = view.storage.kind, math.prod(view.shape)
+    start = archive.verify(member).start + view.offset * ITEMSIZE[kind]
+    return tensor_at(archive.path, start, (numel,), DTYPES[kind]).as_strided(view.shape, view.stride)

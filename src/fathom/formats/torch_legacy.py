@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fathom.errors import FathomError
-from fathom.formats.opened import DTYPES
+from fathom.formats.opened import ITEMSIZE
 from fathom.formats.pickle_machine import Storage, View, run
 
 VERSION = 1001
@@ -38,7 +38,7 @@ def read_legacy(path: Path) -> tuple[Any, dict[str, tuple[int, int]]]:
                 if key not in known or known[key].numel != count:
                     raise FathomError(f"storage {key[:40]!r} has {count} numbers, not those of its tensors; it is"
                                       " damaged or cut short: fetch it again")  # fmt: skip
-                size = count * DTYPES[known[key].kind].itemsize
+                size = count * ITEMSIZE[known[key].kind]
                 places[key], at = (at + 8, size), at + 8 + size
             if at > (total := path.stat().st_size):
                 raise FathomError(f"it is cut short: {total} of {at} bytes are there; fetch it again")

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fathom.adapters.svd import as_finite
 from fathom.errors import FathomError, near
+from fathom.families.shapes import weight_shapes
 from fathom.formats.convert import plan
 from fathom.formats.detect import of_file, open_model
 from fathom.formats.load import read
 from fathom.formats.opened import FLOATS, Opened, Stored
 from fathom.formats.safetensors_file import open_safetensors
-from fathom.model.skeleton import weight_shapes
 from fathom.model.transformer import Transformer
 
 CONFIGS = ("config.json", "config.yaml", "params.json")  # beside one of these a file of tensors is a model

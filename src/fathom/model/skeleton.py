@@ -4,7 +4,6 @@ Weights that are read from a file are assigned to it. Seventy billion parameters
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,12 +36,3 @@ def skeleton(config: ModelConfig) -> Transformer:
     """`Transformer(config)` on the meta device."""
     with torch.device("meta"), SkipInit():
         return Transformer(config)
-
-
-@lru_cache(maxsize=16)
-def weight_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the state dict; of two tied ones the first."""
-    state = skeleton(config).state_dict()
-    if config.tie_embeddings:
-        del state["unembed.weight"]
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -3,15 +3,24 @@
 The packed tensors are all that is kept; their names, shapes and dtypes follow from the shape of the matrix alone.
 """
 
-from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fathom.errors import FathomError
 
-Packed: TypeAlias = dict[str, Tensor]  # field -> tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Packed: TypeAlias = dict[str, Tensor]  # field -> tensor
+else:
+    from fathom.lazy import torch
+
+    Packed = dict
+
+
 Shape: TypeAlias = tuple[int, int]  # of a weight: out, in
 
 
