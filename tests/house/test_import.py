@@ -28,7 +28,12 @@ def test_torch_is_not_loaded(call: str) -> None:
     assert done.stdout.splitlines()[-1] == "loaded"
 
 
-FORMATS = {"run": "", "hf": "hf", "gguf": "model.gguf", "meta": "meta", "llama2c": "model.bin"}
+FORMATS = {
+    "run": "",
+    "hf": "hf",
+    "gguf": "model.gguf",
+    "llama2c": "model.bin",
+}  # Meta's files say by numbers what is tied
 
 
 @pytest.mark.parametrize("format", FORMATS)
