@@ -39,8 +39,23 @@ Q5_1 = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("high", "<u4"), LOW])
 # Bytes of `six`: 0-3 scales of groups 0-3, 4-7 their offsets (6 bits each), 8-11 the low 4 bits of the scale (low half)
 # and offset (high half) of groups 4-7, whose upper 2 bits are the upper bits of bytes 0-3 and 4-7.
 Q4_K = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("six", "u1", 12), ("low", "u1", (4, 32))])
+# The same with a fifth bit of each number: bit g of byte i of `high` belongs to number i of group g.
+Q5_K = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("six", "u1", 12), ("high", "u1", 32), ("low", "u1", (4, 32))])
 # 256 numbers of 6 bits in 16 groups of 16; per 128 numbers 64 bytes with the low 4 bits and 32 with the upper 2.
 Q6_K = np.dtype([("low", "u1", (2, 64)), ("high", "u1", (2, 32)), ("scales", "i1", 16), ("scale", "<f2")])
+# 256 numbers of 2 bits in 16 groups of 16; a byte of `scales` is a group's scale (low half) and offset (high half), and
+# 32 bytes of `two` hold 128 numbers: their lowest 2 bits the first 32, the next 2 bits the next 32 ...
+Q2_K = np.dtype([("scales", "u1", 16), ("two", "u1", (2, 32)), ("scale", "<f2"), ("offset", "<f2")])
+# The same with a third bit: bit g of byte i of `high`, of number i of 32 in group g; where it is 0, 4 is subtracted.
+# The scales of 6 bits, minus 32: 8 bytes of low 4 bits (scales 0-7, then 8-15), 4 of upper 2 bits, four to a byte.
+Q3_K = np.dtype([("high", "u1", 32), ("two", "u1", (2, 32)), ("six", "u1", 12), ("scale", "<f2")])
+# 4 bits choose one of 16 values that lie closer together around 0.
+IQ4_NL = np.dtype([("scale", "<f2"), LOW])
+IQ4_XS = np.dtype([("scale", "<f2"), ("upper", "<u2"), ("lower", "u1", 4), ("low", "u1", (8, 16))])
+# The scale is a power of two, 2^(exponent - 128), and 4 bits are twice a floating-point number (OCP MX, E2M1).
+MXFP4 = np.dtype([("exponent", "u1"), LOW])
+NONLINEAR = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 SLICE = CHUNK // 4  # numbers of fp32
 
@@ -88,14 +103,63 @@ def _five(b: Array) -> Array:
     return _four(b) | fifth << 4
 
 
-def _unpack_q4_k(b: Array) -> Array:
+def _six_bits(b: Array) -> tuple[Array, Array]:
+    """Scales and offsets of the 8 groups, (n, 8, 1) each."""
     scales, offsets, both = np.split(b["six"], 3, axis=1)  # (n, 4) each
     scales = np.concatenate((scales & 63, both & 15 | scales >> 6 << 4), axis=1)  # (n, 8)
     offsets = np.concatenate((offsets & 63, both >> 4 | offsets >> 6 << 4), axis=1)
-    scale = _f32(b["scale"])[:, None] * _f32(scales)
-    offset = _f32(b["offset"])[:, None] * _f32(offsets)
-    q = _f32(_nibbles(b["low"])).reshape(-1, 8, 32)
-    return scale[:, :, None] * q - offset[:, :, None]
+    whole = (_f32(b["scale"])[:, None] * _f32(scales), _f32(b["offset"])[:, None] * _f32(offsets))
+    return whole[0][:, :, None], whole[1][:, :, None]
+
+
+def _unpack_q4_k(b: Array) -> Array:
+    scale, offset = _six_bits(b)
+    return scale * _f32(_nibbles(b["low"])).reshape(-1, 8, 32) - offset
+
+
+def _unpack_q5_k(b: Array) -> Array:
+    scale, offset = _six_bits(b)
+    q = _nibbles(b["low"]).reshape(-1, 8, 32) | _bits(b["high"]) << 4
+    return scale * _f32(q) - offset
+
+
+def _bits(high: Array) -> Array:
+    """(n, 32) -> (n, 8, 32): the lowest bit of all bytes, then the next ..."""
+    return high[:, None] >> np.arange(8, dtype=np.uint8)[:, None] & 1
+
+
+def _unpack_q2_k(b: Array) -> Array:
+    scale = _f32(b["scale"])[:, None] * _f32(b["scales"] & 15)  # (n, 16)
+    offset = _f32(b["offset"])[:, None] * _f32(b["scales"] >> 4)
+    return scale[:, :, None] * _f32(_two_bits(b)) - offset[:, :, None]
+
+
+def _two_bits(b: Array) -> Array:  # -> (n, 16, 16)
+    return (_shifted(b["two"], [0, 2, 4, 6]) & 3).reshape(-1, 16, 16)
+
+
+def _unpack_q3_k(b: Array) -> Array:
+    lower, upper = b["six"][:, None, :8], b["six"][:, None, 8:]
+    six = _nibbles(lower).reshape(-1, 16) | (_shifted(upper, [0, 2, 4, 6]) & 3).reshape(-1, 16) << 4
+    scale = _f32(b["scale"])[:, None] * (_f32(six) - 32)
+    q = _f32(_two_bits(b)) - 4 * _f32(1 - _bits(b["high"])).reshape(-1, 16, 16)
+    return scale[:, :, None] * q
+
+
+def _unpack_iq4_nl(b: Array) -> Array:
+    return _f32(b["scale"])[:, None] * NONLINEAR[_four(b)]
+
+
+def _unpack_iq4_xs(b: Array) -> Array:
+    lower = (b["lower"][:, :, None] >> np.array([0, 4], np.uint8) & 15).reshape(-1, 8)
+    upper = b["upper"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
+    scale = _f32(b["scale"])[:, None] * (_f32(lower | upper << 4) - 32)  # (n, 8)
+    return scale[:, :, None] * NONLINEAR[_nibbles(b["low"]).reshape(-1, 8, 32)]
+
+
+def _unpack_mxfp4(b: Array) -> Array:
+    scale = np.ldexp(np.float32(1), b["exponent"].astype(np.int32) - 128)
+    return scale[:, None] * E2M1[_four(b)]
 
 
 def _unpack_q6_k(b: Array) -> Array:
@@ -162,12 +226,17 @@ TYPES = {  # by their number in files
     6: NumberType("Q5_0", 32, Q5_0, unpack=_unpack_q5_0),
     7: NumberType("Q5_1", 32, Q5_1, unpack=_unpack_q5_1),
     12: NumberType("Q4_K", 256, Q4_K, unpack=_unpack_q4_k),
+    13: NumberType("Q5_K", 256, Q5_K, unpack=_unpack_q5_k),
     14: NumberType("Q6_K", 256, Q6_K, unpack=_unpack_q6_k),
+    11: NumberType("Q3_K", 256, Q3_K, unpack=_unpack_q3_k),
+    10: NumberType("Q2_K", 256, Q2_K, unpack=_unpack_q2_k),
+    20: NumberType("IQ4_NL", 32, IQ4_NL, unpack=_unpack_iq4_nl),
+    23: NumberType("IQ4_XS", 256, IQ4_XS, unpack=_unpack_iq4_xs),
+    39: NumberType("MXFP4", 32, MXFP4, unpack=_unpack_mxfp4),
 }
 OTHERS = {
-    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
-    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
-    29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
+    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 24: "I8",
+    25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 IDS = {kind.name: id for id, kind in TYPES.items()}
 SCHEMES = {"Q8_0": "int8", "Q4_0": "int4"}  # the same numbers in fathom/quant, which stores codes and scales separately
