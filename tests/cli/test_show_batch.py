@@ -45,7 +45,7 @@ def test_examples_are_those_that_are_learned(tokenizer: Path, tmp_path: Path, ca
 def test_shown_without_colours(tokenizer: Path, tmp_path: Path, capfd: Streams) -> None:
     assert main(["show-batch", str(tokenizer), "--data", str(records(tmp_path)), "--count", "1"]) == 0
     out = capfd.readouterr().out
-    assert "\x1b" not in out and out.count("example ") == 1
+    assert "\x1b" not in out and out.count("\nrecord ") == 1
     assert "«wor|ld|⏎\n|" in out and "<|eot_id|>»" in out and "learned" in out
 
 
@@ -55,7 +55,7 @@ def test_ids_and_cuts(tokenizer: Path, tmp_path: Path, capfd: Streams) -> None:
     out = capfd.readouterr().out
     hf = bpe(LLAMA3).special.names
     assert f"<|start_header_id|>:{hf['<|start_header_id|>']}|" in out
-    assert "3 tokens, 0 of them learned; cut from " in out and out.count("example ") == 3
+    assert "3 tokens, 0 of them learned; cut from " in out and out.count("\nrecord ") == 3
 
 
 def test_text_is_shown_as_train_reads_it(tokenizer: Path, tmp_path: Path, capfd: Streams) -> None:
@@ -76,7 +76,7 @@ def test_each_token_is_spelled_even_where_it_is_half_a_character(shared_data: Pa
 def test_nothing_that_moves_a_terminal_is_shown() -> None:
     assert visible("a\x1b[31m\r\u202eb\tc\nd") == "a\\x1b[31m\\r\\u202eb\\tc⏎\nd"
     example = Example((1, 2), ("user", "assistant"), (False, True))
-    shown = styled(example, ["\x1b[2J", "x"], False, colours=True)
+    shown = styled(example, example.roles, ["\x1b[2J", "x"], False, colours=True)
     assert shown.plain == "\\x1b[2J|x"
     assert [str(span.style) for span in shown.spans] == ["cyan", "bright_black", "green underline"]
     assert "underlined" in legend(True).plain and "«" in legend(False).plain
@@ -85,7 +85,7 @@ def test_nothing_that_moves_a_terminal_is_shown() -> None:
 @pytest.mark.parametrize(
     "content, line",
     [
-        ('{"a": 1}', "it.jsonl, line 1: the fields are 'a'"),
+        ('{"a": 1}', "it.jsonl, record 1: the fields are 'a'"),
         ("", "holds no records"),
         ('{"text": ""}', "'text' is empty"),
     ],

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from fathom.data.corpus import resolve
+from fathom.data.dialogues import Dialogue
 from fathom.data.examples import Example, corpus_examples, to_example
-from fathom.data.records import Completion, Dialogue, Document, RecordFile
+from fathom.data.records import Completion, Document, RecordFile
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.load import load
 from fathom.tokenizer.message import Message

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fathom.data.batches import IGNORED, Batch
-from fathom.data.examples import TrainingExample
+from fathom.data.encoding import TrainingExample
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows, example_batch, pack, write_examples
 from fathom.model.cache import Packed
 from fathom.model.transformer import Transformer

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fathom.data.records import Dialogue, RecordFile
+from fathom.data.dialogues import Dialogue
+from fathom.data.records import RecordFile
 from fathom.errors import ContextOverflow, FathomError
 from fathom.generation.chat import Conversation
 from fathom.generation.generate import generate

@@ -3,9 +3,8 @@
 A token's colour is its role; trained tokens are underlined, or between « » without colours.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,15 +15,28 @@ from fathom.cli.completion import models
 from fathom.cli.options import option, print_json, verb
 
 if TYPE_CHECKING:
+    from fathom.data.encoding import OnBadRecord
     from fathom.data.examples import Example
     from fathom.tokenizer.protocol import Tokenizer
 
 
-COLOURS = {"frame": "bright_black", "text": "default", "system": "magenta", "user": "cyan", "assistant": "green"}
-OTHER = "yellow"
+COLOURS = {
+    "frame": "bright_black",
+    "text": "default",
+    "system": "magenta",
+    "user": "cyan",
+    "assistant": "green",
+    "reasoning": "bright_blue",
+    "tool call": "yellow",
+    "tool": "bright_magenta",
+    "tools": "bright_cyan",
+}
+OTHER = "red"
+MARKS = {"think": "reasoning", "tool_call": "tool call"}  # what texts put into <...> and </...>
 EMPTY = "▁"  # a token that decodes to nothing here, such as the space before a first word
 ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
 DATA = "A .json or .jsonl file of records, or text, as for fathom train."
+BAD = "What to do with a record that cannot be used: stop, or skip it."
 CUT = "Cut each example after N tokens."
 
 
@@ -33,44 +45,75 @@ CUT = "Cut each example after N tokens."
 @option("--data", required=True, metavar="FILE", help=DATA)
 @option("--count", type=click.IntRange(1), default=3, metavar="N", shown="3", help="Number of examples.")
 @option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", shown="no cut", help=CUT)
+@option("--on-bad-record", type=click.Choice(["stop", "skip"]), default="stop", metavar="NAME", shown="stop", help=BAD)
 @option("--ids", "with_ids", is_flag=True, help="Show the id of each token too.")
 def show_batch_command(
-    source: str, data: str, count: int, context_length: int | None, with_ids: bool, as_json: bool, **_: Any
+    source: str,
+    data: str,
+    count: int,
+    context_length: int | None,
+    on_bad_record: "OnBadRecord",
+    with_ids: bool,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     from fathom.formats.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(source)
-    about, examples = read(data, tokenizer, context_length)
+    about, examples, notes = read(data, tokenizer, context_length, on_bad_record)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     console.print(Text(about))
     shown = []
-    for number, example in enumerate(islice(examples, count), 1):
+    for name, example in islice(examples, count):
         cut = shortened(example, context_length)
         texts = spelled(cut.ids, tokenizer)
-        console.print(Text(f"\nexample {number}: {describe(example, cut)}", "bold"))
-        console.print(styled(cut, texts, with_ids, console.color_system is not None))
-        shown.append(
-            {"ids": cut.ids, "tokens": texts, "roles": cut.roles, "trained": cut.trained, "n": len(example.ids)}
-        )
+        roles = shown_roles(cut.roles, texts)
+        console.print(Text(f"\n{name}: {describe(example, cut)}", "bold"))
+        console.print(styled(cut, roles, texts, with_ids, console.color_system is not None))
+        shown.append({"ids": cut.ids, "tokens": texts, "roles": roles, "trained": cut.trained, "n": len(example.ids)})
     console.print(legend(console.color_system is not None))
+    for note in (said := notes()):
+        console.print(Text(note, "yellow"))
     if as_json:
-        print_json({"data": about, "examples": shown})
+        print_json({"data": about, "examples": shown, "notes": said})
 
 
-def read(data: str, tokenizer: "Tokenizer", context_length: int | None) -> tuple[str, "Iterator[Example]"]:
-    """What the data are, in words, and their examples."""
+def read(
+    data: str, tokenizer: "Tokenizer", context_length: int | None, on_bad_record: "OnBadRecord"
+) -> "tuple[str, Iterator[tuple[str, Example]], Callable[[], tuple[str, ...]]]":
+    """What the data are, in words; the name of each example and itself; what has been skipped or not used so far."""
     from fathom.data.corpus import resolve
-    from fathom.data.examples import corpus_examples, to_example
-    from fathom.data.records import Dialogue, RecordFile, is_record_file
-    from fathom.tokenizer.template import template_for, template_origin
+    from fathom.data.encoding import Reader
+    from fathom.data.examples import corpus_examples
+    from fathom.data.record_files import is_record_file, record_files
 
     if not is_record_file(data):
-        length = context_length or 256
-        return f"{data}: text, in windows of {length} tokens", corpus_examples(resolve(data), tokenizer, length)
-    records = RecordFile(Path(data))
-    dialogue = isinstance(next(iter(records)), Dialogue)
-    how = f"; chat template: {template_origin(template_for(tokenizer))}" if dialogue else ""
-    return f"{data}: {records.kind.description}{how}", (to_example(record, tokenizer) for record in records)
+        length, text = context_length or 256, resolve(data)
+        windows = enumerate(corpus_examples(text, tokenizer, length), 1)
+        named = ((f"window {number}", example) for number, example in windows)
+        return f"{data}: text, in windows of {length} tokens", named, tuple
+    reader = Reader(record_files(data), tokenizer, on_bad_record, train_all=False)
+    made = ((f"record {n}", reader.read(entry)) for n, entry in enumerate(reader.records.entries(), 1))
+    examples = ((name, example) for name, example in made if example is not None)
+    first = next(examples, None)
+    files = "" if len(reader.records.paths) == 1 else f" ({len(reader.records.paths)} files)"
+    about = f"{data}{files}: {reader.description}"
+    return about, chain([] if first is None else [first], examples), reader.said
+
+
+def shown_roles(roles: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """The roles, in which what an assistant's text itself marks as reasoning or as a call of a tool is one."""
+    within, shown = "", list[str]()
+    for role, text in zip(roles, texts):
+        opening = next((kind for sign, kind in MARKS.items() if text.strip() == f"<{sign}>"), "")
+        if role not in ("frame", "assistant"):
+            within = ""
+        elif opening:
+            within = opening
+        shown.append(within if within and role in ("frame", "assistant") else role)
+        if text.strip() in (f"</{sign}>" for sign, kind in MARKS.items() if kind == within):
+            within = ""
+    return shown
 
 
 def shortened(example: "Example", length: int | None) -> "Example":
@@ -96,10 +139,10 @@ def visible(text: str) -> str:
     return "".join(shown)
 
 
-def styled(example: "Example", texts: list[str], with_ids: bool, colours: bool) -> Text:
+def styled(example: "Example", roles: Sequence[str], texts: list[str], with_ids: bool, colours: bool) -> Text:
     """The tokens in a row, separated by thin lines."""
     row, learned = Text(), False
-    for id, role, trained, text in zip(example.ids, example.roles, example.trained, texts):
+    for id, role, trained, text in zip(example.ids, roles, example.trained, texts):
         if not colours and trained != learned:
             row.append("«" if trained else "»")
         elif row:

@@ -173,6 +173,7 @@ FINETUNE_NAMES = {
     "context_length": ("--context-length", "--block-size", "--max-seq-len"),
     "epochs": ("--epochs",),
     "mask_prompt": ("--mask-prompt/--no-mask-prompt",),
+    "on_bad_record": ("--on-bad-record",),
     "pack": ("--pack",),
     "rank": ("-r", "--rank", "--lora-r", "--lora-rank"),
     "alpha": ("--alpha", "--lora-alpha"),

@@ -16,7 +16,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
-from fathom.data.text import JSON_LINES, JSONLines, TextFile
+from fathom.data.compression import plain_suffix
+from fathom.data.text import JSON_LINES, JSONLines, TextFile, is_json_lines
 from fathom.errors import FathomError, near
 from fathom.files import replacing
 from fathom.tokenizer.protocol import READ_CHUNK, slices
@@ -175,13 +176,13 @@ def resolve(name_or_path: str) -> Corpus:
 
 
 def _source(path: Path) -> Source:
-    return JSONLines(path) if path.suffix.lower() in JSON_LINES else TextFile(path)
+    return JSONLines(path) if is_json_lines(path) else TextFile(path)
 
 
 def _files(path: Path) -> list[Path]:
     """The file, or all texts in the folder."""
     if path.is_dir():
-        inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in TEXTS and f.is_file() and f.stat().st_size)
+        inside = sorted(f for f in path.rglob("*") if plain_suffix(f) in TEXTS and f.is_file() and f.stat().st_size)
         files = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts)]
         if not files:
             raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")

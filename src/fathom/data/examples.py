@@ -1,26 +1,26 @@
 """From records to examples: their tokens, the role of each token, and which are learned.
 
 Of a conversation all that the assistant has to write is learned: from where the template leaves it to answer, to the
-token that ends the answer. An example that is too long is truncated; one of which nothing is learned then is dropped.
+token, or the text, that ends the answer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from fathom.data.corpus import Corpus
-from fathom.data.records import Completion, Dialogue, Document, Record, RecordFile
+from fathom.data.dialogues import Dialogue
+from fathom.data.records import Completion, Document, Record
 from fathom.data.token_file import encode_corpus
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer.message import FRAME, Message
-from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
-from fathom.tokenizer.template import render, template_for, template_origin
+from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.template import TOOLS, WITHIN, Extras, Rendered, render, template_for, template_origin
 
 TEXT, USER, ASSISTANT = "text", "user", "assistant"
-REPORT_EVERY = 1000  # records
+UNLEARNED = f"{ASSISTANT}/-"  # the label of an answer that is not learned
+LEARNED = (f"{ASSISTANT}/1", f"{ASSISTANT}/2")  # of those that are, in turns, so that the border of two is seen
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,14 @@ class Example:
     ids: tuple[int, ...]
     roles: tuple[str, ...]  # of each token: text, user, assistant, ..., or FRAME for what belongs to no message
     trained: tuple[bool, ...]
+    unused: tuple[str, ...] = ()  # fields that the template does not read
 
 
-def to_example(record: Record, tokenizer: Tokenizer) -> Example:
-    """The tokens of a record. FathomError: the vocabulary cannot spell it, or the template refuses it."""
+def to_example(record: Record, tokenizer: Tokenizer, train_all: bool = False) -> Example:
+    """The tokens of a record; `train_all`: what asks is learned too.
+
+    FathomError: the vocabulary cannot spell it, or the template refuses it or leaves out what is learned.
+    """
     prefix, end = tokenizer.prefix, end_of_document(tokenizer)
     match record:
         case Document(text):
@@ -41,16 +45,16 @@ def to_example(record: Record, tokenizer: Tokenizer) -> Example:
         case Completion(prompt, completion):
             question, answer = tokenizer.encode(prompt), tokenizer.encode(completion)
             return _concatenated(
-                (prefix, FRAME, False), (question, USER, False), (answer, ASSISTANT, True), (end, FRAME, True)
+                (prefix, FRAME, train_all), (question, USER, train_all), (answer, ASSISTANT, True), (end, FRAME, True)
             )
-        case Dialogue(messages):
-            return dialogue_example(messages, tokenizer)
+        case Dialogue():
+            return dialogue_example(record, tokenizer, train_all)
 
 
 def question_ids(text: str, tokenizer: Tokenizer, chat: bool) -> list[int]:
     """The tokens of a question as those of the data begin: in the chat template, or as a prompt."""
     if chat:
-        return render(tokenizer, [Message("user", text)], reply=True).ids
+        return render(tokenizer, [Message(USER, text)], reply=True).ids
     return tokenizer.prefix + tokenizer.encode(text)
 
 
@@ -70,40 +74,146 @@ def end_of_document(tokenizer: Tokenizer) -> list[int]:
         return []
 
 
-def dialogue_example(messages: Sequence[Message], tokenizer: Tokenizer) -> Example:
-    """A conversation in which the assistant's answers are trained."""
-    whole = render(tokenizer, messages, reply=False)
-    ids, roles = whole.ids, whole.roles
-    starts = _answer_starts(messages, tokenizer, ids)
-    trained, place = [False] * len(ids), 0
-    while place < len(ids):
-        answering = place in starts or roles[place] == ASSISTANT
-        end = answer_end(ids, roles, place, tokenizer) if answering else place
+def dialogue_example(dialogue: Dialogue, tokenizer: Tokenizer, train_all: bool = False) -> Example:
+    """A conversation in which the assistant's answers are trained, or with `train_all` all but those of weight 0."""
+    turns = Turns(dialogue, tokenizer)
+    labels = [role.partition(WITHIN)[0] for role in turns.whole.roles]
+    trained, place = [train_all and label != UNLEARNED for label in labels], 0
+    while place < len(labels):
+        label = turns.starts.get(place, labels[place])
+        end = turns.answer_end(labels, place, label) if label in LEARNED else place
         trained[place:end] = [True] * (end - place)
         place = max(end, place + 1)
-    return Example(tuple(ids), tuple(roles), tuple(trained))
+    turns.check(labels)
+    roles = tuple(role.rpartition(WITHIN)[2].partition("/")[0] for role in turns.whole.roles)
+    return Example(tuple(turns.whole.ids), roles, tuple(trained), turns.unused())
 
 
-def _answer_starts(messages: Sequence[Message], tokenizer: Tokenizer, ids: list[int]) -> list[int]:
-    """Where the assistant is left to answer, as when asked; none where a template renders the past differently."""
-    turns = [place for place, message in enumerate(messages) if message.role == ASSISTANT and place]
-    asked = [render(tokenizer, messages[:turn], reply=True).ids for turn in turns]
-    return [len(question) for question in asked if ids[: len(question)] == question]
+class Turns:
+    """A conversation as a template writes it. `starts`: where the assistant is left to answer, as when asked."""
+
+    def __init__(self, dialogue: Dialogue, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.dialogue, self.messages = tokenizer, dialogue, list(dialogue.messages)
+        self.extras = Extras(None if dialogue.tools is None else list(dialogue.tools), arguments=dialogue.arguments)
+        self.labels = labels_of(dialogue)
+        self.whole = self.rendered()
+        self.special, self.end_ids = frozenset(tokenizer.special.names.values()), tokenizer.special.end_ids
+        self.starts: dict[int, str] = {}  # none where a template renders the past differently
+        for place, label in enumerate(self.labels):
+            if place and label in LEARNED:
+                asked = self.render(place, reply=True).ids
+                if self.whole.ids[: len(asked)] == asked:
+                    self.starts[len(asked)] = label
+
+    def render(self, count: int, reply: bool) -> Rendered:
+        messages, labels = self.messages[:count], self.labels[:count]
+        return render(self.tokenizer, messages, reply, extras=self.extras, labels=labels)
+
+    def rendered(self) -> Rendered:
+        """The whole. A template that cannot read null as content gets empty text for it."""
+        try:
+            return self.render(len(self.messages), reply=False)
+        except FathomError as problem:
+            if all(message.content is not None for message in self.messages):
+                raise
+            self.messages = [m if m.content is not None else replace(m, content="") for m in self.messages]
+            try:
+                return self.render(len(self.messages), reply=False)
+            except FathomError:
+                raise problem from None
+
+    def answer_end(self, labels: Sequence[str], start: int, label: str) -> int:
+        """One past the last token of the answer that begins at `start`: the token that ends it, if there is one."""
+        ids = self.whole.ids
+        written = place = start  # written: one past what the assistant itself has written
+        while place < len(ids) and labels[place] in (label, FRAME):
+            if labels[place] == label:
+                written = place + 1
+            elif ids[place] in self.end_ids:
+                return place + 1
+            elif ids[place] in self.special and written > start and not self.continues(labels, place, label):
+                return place + 1 if place == written else written
+            place += 1
+        if not self.end_ids:
+            return place
+        return written + self.count_closing(ids[written:place])
+
+    def continues(self, labels: Sequence[str], place: int, label: str) -> bool:
+        """Whether more of the same answer follows, such as calls of tools, before a token that ends it."""
+        for later in range(place, len(labels)):
+            if labels[later] != FRAME or self.whole.ids[later] in self.end_ids:
+                return labels[later] == label
+        return False
+
+    def count_closing(self, ids: Sequence[int]) -> int:
+        """How many of the tokens after an answer spell the text that ends it, where no special token does."""
+        closing, text = closing_text(self.tokenizer), b""
+        for count, spelled in enumerate(self.tokenizer.token_bytes(ids), 1):
+            text += spelled
+            if closing and text.startswith(closing):
+                return count
+        return 0
+
+    @property
+    def origin(self) -> str:
+        return f"the chat template ({template_origin(template_for(self.tokenizer))})"
+
+    def check(self, labels: Sequence[str]) -> None:
+        """FathomError where the template leaves out what was said: the answers, calls of tools, a role."""
+        spoken = [m for m, label in zip(self.messages, self.labels) if label in LEARNED and m.text.strip()]
+        if spoken and not set(labels) & set(LEARNED):
+            raise FathomError(f"{self.origin} writes nothing of the assistant's messages")
+        for place, message in enumerate(self.messages, 1):
+            if message.role != ASSISTANT and message.text.strip() and message.role not in labels:
+                raise FathomError(f"message {place}: {self.origin} writes nothing of the role {message.role!r}")
+        calls = [id for id, role in zip(self.whole.ids, self.whole.roles) if role.endswith(f"{WITHIN}tool call")]
+        written = self.tokenizer.decode(calls)
+        for place, message in enumerate(self.messages, 1):
+            for call in message.fields.get("tool_calls", ()):
+                name = call.get("function", call)["name"]
+                if name not in written:
+                    raise FathomError(
+                        f"message {place}: 'tool_calls' calls {name!r}, which {self.origin} does not write; give a"
+                        " model whose template writes calls of tools, or write them in 'content'"
+                    )
+                written = written.replace(name, "", 1)
+
+    def unused(self) -> tuple[str, ...]:
+        """The fields beside the messages' content that the template does not name, and tools it does not write."""
+        words = template_words(template_for(self.tokenizer))
+        names = {*self.dialogue.arguments, *(name for message in self.messages for name in message.fields)}
+        tools = ["tools"] if self.dialogue.tools is not None and TOOLS not in self.whole.roles else []
+        return (*sorted(str(name) for name in names if name not in words), *tools)
 
 
-def answer_end(ids: Sequence[int], roles: Sequence[str], start: int, tokenizer: Tokenizer) -> int:
-    """One past the last token of the answer that begins at `start`: the token that ends it, if there is one."""
-    special, end_ids = frozenset(tokenizer.special.names.values()), tokenizer.special.end_ids
-    written = place = start  # written: one past what the assistant itself has written
-    while place < len(ids) and roles[place] in (ASSISTANT, FRAME):
-        if roles[place] == ASSISTANT:
-            written = place + 1
-        elif ids[place] in end_ids:
-            return place + 1
-        elif ids[place] in special and written > start:
-            return place + 1 if place == written else written
-        place += 1
-    return written if end_ids else place
+def labels_of(dialogue: Dialogue) -> list[str]:
+    """What stands for the role of each message: whether it is learned, where it is the assistant's."""
+    labels, n_learned = list[str](), 0
+    for place, message in enumerate(dialogue.messages):
+        if message.role != ASSISTANT:
+            labels.append(message.role)
+        elif place in dialogue.unlearned or place < dialogue.n_prompt:
+            labels.append(UNLEARNED if place in dialogue.unlearned else f"{ASSISTANT}/0")
+        else:
+            labels.append(LEARNED[n_learned % 2])
+            n_learned += 1
+    return labels
+
+
+@lru_cache(maxsize=8)
+def template_words(template: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", template))
+
+
+@lru_cache(maxsize=8)
+def closing_text(tokenizer: Tokenizer) -> bytes:
+    """What the template writes after an answer, without the space at its end; empty where that is not known."""
+    try:
+        found = render(tokenizer, [Message(USER, "x"), Message(ASSISTANT, "y")], reply=False)
+    except FathomError:
+        return b""
+    last = max((place for place, role in enumerate(found.roles) if role == ASSISTANT), default=len(found.ids))
+    return b"".join(tokenizer.token_bytes(found.ids[last:])[1:]).rstrip()
 
 
 def corpus_examples(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterator[Example]:
@@ -121,83 +231,3 @@ def corpus_examples(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterat
 def _window(ids: list[int], tokenizer: Tokenizer) -> Example:
     roles = tuple(FRAME if id == tokenizer.eos else TEXT for id in ids)
     return Example(tuple(ids), roles, (True,) * len(ids))
-
-
-@dataclass(frozen=True)
-class TrainingExample:
-    """An example as arrays, without roles. `number` is that of its record in the file, from 1."""
-
-    ids: TokenArray  # (n,)
-    trained: NDArray[np.uint8]  # (n,)
-    number: int
-
-    @property
-    def n_trained(self) -> int:
-        """Tokens that are predicted and learned; nothing predicts the first."""
-        return int(self.trained[1:].sum())
-
-
-@dataclass(frozen=True)
-class EncodedFile:
-    """The examples of a file, and how many records were truncated or dropped."""
-
-    description: str
-    examples: tuple[TrainingExample, ...]
-    n_truncated: int
-    n_dropped: int
-    chat: bool  # whether the records are conversations, in the tokenizer's chat template
-
-
-def encode_file(
-    path: Path,
-    tokenizer: Tokenizer,
-    length: int,
-    train_all: bool,
-    progress: Callable[[int], None] = lambda n_records: None,
-) -> EncodedFile:
-    """The examples of a file of records, each at most `length` tokens; `train_all`: the questions are learned too.
-
-    FathomError names file and record where one cannot be encoded, and where nothing is left to learn.
-    """
-    records, examples, n_truncated, n_dropped = RecordFile(path), list[TrainingExample](), 0, 0
-    template = ""
-    for number, record in enumerate(records, 1):
-        try:
-            whole = to_example(record, tokenizer)
-        except FathomError as problem:
-            raise FathomError(f"{path}, record {number}: {problem}") from None
-        if isinstance(record, Dialogue) and not template:
-            template = f"; chat template: {template_origin(template_for(tokenizer))}"
-        ids = np.array(whole.ids[:length], id_dtype(tokenizer.vocab_size))
-        example = TrainingExample(ids, np.array(whole.trained[:length], np.uint8) | np.uint8(train_all), number)
-        n_truncated += len(whole.ids) > length
-        n_dropped += not example.n_trained
-        examples += [example] if example.n_trained else []
-        if number % REPORT_EVERY == 0:
-            progress(number)
-    if not examples:
-        raise FathomError(
-            f"{path}: of {n_dropped:,} records nothing is left to learn in the first {length:,} tokens of each; raise"
-            " --block-size or give other records"
-        )
-    return EncodedFile(f"{records.kind.description}{template}", tuple(examples), n_truncated, n_dropped, bool(template))
-
-
-def split_examples(
-    examples: Sequence[TrainingExample], fraction: float, seed: int
-) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """(training, validation): that fraction of the examples, drawn at random, is held back; at least one of each."""
-    if len(examples) < 2:
-        raise FathomError("there is 1 example, which cannot be split; give more, or others with --val-data")
-    n_val = min(max(1, round(len(examples) * fraction)), len(examples) - 1)
-    held_back = set(np.random.default_rng([seed, len(examples)]).permutation(len(examples))[:n_val].tolist())
-    parts: tuple[list[TrainingExample], list[TrainingExample]] = ([], [])
-    for place, example in enumerate(examples):
-        parts[place in held_back].append(example)
-    return parts
-
-
-def count_shared(train: Sequence[TrainingExample], val: Sequence[TrainingExample]) -> int:
-    """How many of the validation examples are training examples too, token for token."""
-    known = {example.ids.tobytes() for example in train}
-    return sum(example.ids.tobytes() in known for example in val)

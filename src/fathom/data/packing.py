@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fathom.data.batches import IGNORED, Batch, EpochOrder
-from fathom.data.examples import TrainingExample
+from fathom.data.encoding import TrainingExample
 from fathom.data.token_file import open_tokens, write_tokens
 from fathom.errors import FathomError
 from fathom.tokenizer.protocol import TokenArray, id_dtype

@@ -1,20 +1,18 @@
-"""Records for fine-tuning: files of conversations, of questions with answers, or of plain texts.
+"""Records for fine-tuning: conversations, questions with answers, completions, plain texts.
 
-The kind of the records is detected from the first; every other must be the same. JSON lines are read as a stream, a
-JSON list is read whole.
+The kind of the records is detected from the first; every other must be the same. A field that is not used is counted,
+never dropped in silence.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, opened, parse_json, text_field
+from fathom.data.dialogues import Dialogue, of_messages, of_pair, of_prompt, required, text_of
+from fathom.data.record_files import Entry, Values, entries
 from fathom.errors import FathomError, near
-from fathom.tokenizer.message import Message, read_message
-
-SUFFIXES = (".json", *JSON_LINES)  # other files are plain text
-MAX_BYTES = 1 << 30  # of a file that has to be read whole
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,7 @@ class Completion:
     completion: str
 
 
-@dataclass(frozen=True)
-class Dialogue:
-    """A conversation, of which the assistant's part is learned."""
-
-    messages: tuple[Message, ...]
-
-
 Record = Document | Completion | Dialogue
-Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,67 +40,105 @@ class Kind:
     description: str
     fields: tuple[str, ...]
     build: Callable[[Values, str], Record]
-
-
-def _messages(values: Values, where: str) -> Record:
-    entries = values["messages"]
-    if not isinstance(entries, list) or not entries:
-        raise FathomError(f"{where}: 'messages' is {type(entries).__name__}; expected a list of at least one message")
-    messages = tuple(read_message(entry, f"{where}, message {place}") for place, entry in enumerate(entries, 1))
-    answers = [place for place, message in enumerate(messages, 1) if message.role == "assistant"]
-    if not answers:
-        raise FathomError(f"{where}: no message has the role assistant; expected an answer to learn from")
-    if empty := [place for place in answers if not messages[place - 1].text.strip() and not messages[place - 1].fields]:
-        raise FathomError(f"{where}, message {empty[0]}: 'content' is empty; expected an answer to learn from")
-    return Dialogue(messages)
-
-
-def _instruction(values: Values, where: str) -> Record:
-    question, more = _required(values, "instruction", where), _optional(values, "input", where)
-    question = f"{question}\n\n{more}" if more.strip() else question
-    return Dialogue((Message("user", question), Message("assistant", _required(values, "output", where))))
+    more: tuple[str, ...] = ()  # fields that are used where they are there
 
 
 def _completion(values: Values, where: str) -> Record:
-    return Completion(_optional(values, "prompt", where), _required(values, "completion", where))
+    if isinstance(values["prompt"], list) or isinstance(values["completion"], list):
+        return of_prompt(values, where)
+    return Completion(text_of(values, "prompt", where), required(values, "completion", where))
 
 
 def _document(values: Values, where: str) -> Record:
-    return Document(_required(values, "text", where))
+    return Document(required(values, "text", where))
+
+
+def _conversations(name: str, description: str) -> Kind:
+    more = ("system", "tools", "functions", "chat_template_kwargs")
+    return Kind(f"{description} ({name})", (name,), lambda values, where: of_messages(values, name, where), more)
+
+
+def _pairs(question: str, answer: str, description: str = "questions with an answer") -> Kind:
+    more = [name for name in ("input", "context") if name not in (question, answer)]
+    return Kind(
+        f"{description} ({question}, perhaps {more[0]}, {answer})",
+        (question, answer),
+        lambda values, where: of_pair(values, question, answer, where),
+        (*more, "system", "system_prompt", "history", "tools"),
+    )
 
 
 KINDS = (
-    Kind("conversations (messages)", ("messages",), _messages),
-    Kind("instructions with an answer (instruction, perhaps input, output)", ("instruction", "output"), _instruction),
-    Kind("prompts with a completion (prompt, completion)", ("prompt", "completion"), _completion),
+    _conversations("messages", "conversations"),
+    _conversations("conversations", "conversations as ShareGPT writes them"),
+    _conversations("conversation", "conversations"),
+    _pairs("instruction", "output", "instructions with an answer"),
+    _pairs("instruction", "response", "instructions with an answer"),
+    Kind(
+        "prompts with a completion (prompt, completion)",
+        ("prompt", "completion"),
+        _completion,
+        ("tools", "chat_template_kwargs"),
+    ),
+    _pairs("prompt", "response"),
+    _pairs("question", "answer"),
+    _pairs("question", "response"),
+    _pairs("query", "response"),
+    _pairs("input", "output"),
     Kind("plain texts (text)", ("text",), _document),
 )
 
 
-def is_record_file(data: str) -> bool:
-    """Whether the data are records, and not plain text, by the name of the file."""
-    return Path(data).suffix.lower() in SUFFIXES and "://" not in data
-
-
+@dataclass
 class RecordFile:
-    """The records of a file, as often as they are iterated over. FathomError names file, record and field."""
+    """The records of one or several files, as often as they are iterated over.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        where, first = next(entries(path), (str(path), None))
-        if first is None:
-            raise FathomError(f"{path}: holds no records; expected JSON lines or a JSON list of objects")
-        self.kind = detect_kind(first, where)
+    FathomError names file, record and field. skip: the kind may be that of a later record, where the first are bad.
+    unused: how many records had each field that nothing reads, of those that were built so far.
+    """
+
+    paths: tuple[Path, ...]
+    kind: Kind
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def __init__(self, *paths: Path, skip: bool = False) -> None:
+        self.paths, self.unused = paths, Counter()
+        self.kind = detect(self.entries(), str(paths[0]), tries=100 if skip else 1)
+
+    def entries(self) -> Iterator[Entry]:
+        """The records as they stand in the files."""
+        for path in self.paths:
+            yield from entries(path)
+
+    def build(self, entry: Entry) -> Record:
+        values, where = entry.values(), entry.where
+        if missing := [name for name in self.kind.fields if name not in values]:
+            similar = near(missing[0], map(str, values)) or ";"
+            raise FathomError(
+                f"{where}: no field {missing[0]!r}, found {_names(values)}{similar} the first record is one of"
+                f" {self.kind.description}"
+            )
+        record = self.kind.build(values, where)
+        used = {*self.kind.fields, *self.kind.more}
+        self.unused.update(str(name) for name, value in values.items() if name not in used and value is not None)
+        return record
 
     def __iter__(self) -> Iterator[Record]:
-        for where, values in entries(self.path):
-            if missing := [field for field in self.kind.fields if field not in values]:
-                similar = near(missing[0], map(str, values)) or ";"
-                raise FathomError(
-                    f"{where}: no field {missing[0]!r}, found {_names(values)}{similar} the first record is one of"
-                    f" {self.kind.description}"
-                )
-            yield self.kind.build(values, where)
+        self.unused.clear()
+        return map(self.build, self.entries())
+
+
+def detect(found: Iterator[Entry], path: str, tries: int) -> Kind:
+    """The kind of the first record, or with more `tries` of the first that has one."""
+    problem = FathomError(f"{path}: holds no records; expected JSON lines or a JSON list of objects")
+    for number, entry in enumerate(found):
+        try:
+            return detect_kind(entry.values(), entry.where)
+        except FathomError as error:
+            problem = problem if number else error
+        if number + 1 >= tries:
+            break
+    raise problem
 
 
 def detect_kind(values: Values, where: str) -> Kind:
@@ -118,51 +146,21 @@ def detect_kind(values: Values, where: str) -> Kind:
     for kind in KINDS:
         if all(field in values for field in kind.fields):
             return kind
-    expected = ", or ".join(" + ".join(kind.fields) for kind in KINDS)
-    raise FathomError(f"{where}: the fields are {_names(values)}; expected {expected}")
+    if {"chosen", "rejected"} <= values.keys():
+        raise FathomError(
+            f"{where}: preferences (chosen, rejected), which finetune does not learn from; expected an answer: give"
+            " 'chosen' as 'completion' beside 'prompt', or as 'messages'"
+        )
+    expected = ", ".join(" + ".join(kind.fields) for kind in KINDS)
+    raise FathomError(f"{where}: the fields are {_names(values)}; expected one of {expected}")
 
 
-def entries(path: Path) -> Iterator[tuple[str, Values]]:
-    """(where, object) for each record. A file that begins with `[`, or with an unfinished line, is read whole."""
-    with opened(path) as file:
-        line = file.readline(MAX_LINE)
-        while line and not line.strip(BLANK):
-            line = file.readline(MAX_LINE)
-        whole = line.lstrip(BLANK).startswith(b"[") or not _is_json(line)
-        file.seek(0)
-        for where, values in _json_list(path, file) if whole and line else json_lines(path, file):
-            if not isinstance(values, dict):
-                raise FathomError(f"{where}: {type(values).__name__}; expected an object with fields")
-            yield where, values
+def unused_fields(unused: Mapping[str, int], n_records: int) -> str:
+    """Which fields of how many records were not used, in words; empty where all were."""
+    named = [f"{name!r} ({count:,} of {n_records:,} records)" for name, count in sorted(unused.items())]
+    more = f" and {len(named) - 8} others" if len(named) > 8 else ""
+    return f"fields that are not used: {', '.join(named[:8])}{more}" if named else ""
 
 
-def _is_json(line: bytes) -> bool:
-    try:
-        parse_json(line, "")
-    except FathomError:
-        return False
-    return True
-
-
-def _json_list(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise FathomError(f"{path}: a JSON list larger than {MAX_BYTES >> 30} GiB; write it as JSON lines")
-    values = parse_json(data, str(path))
-    for number, entry in enumerate(values if isinstance(values, list) else [values], 1):
-        yield f"{path}, record {number}", entry
-
-
-def _required(values: Values, field: str, where: str) -> str:
-    text = text_field(values, field, where)
-    if not text.strip():
-        raise FathomError(f"{where}: {field!r} is empty; expected text to learn from")
-    return text
-
-
-def _optional(values: Values, field: str, where: str) -> str:
-    return text_field(values, field, where) if values.get(field) else ""
-
-
-def _names(values: Values) -> str:
+def _names(values: Mapping[Any, Any]) -> str:
     return ", ".join(map(repr, values))[:300] or "none at all"

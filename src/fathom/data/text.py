@@ -1,18 +1,18 @@
 """Text and JSON lines from files, read strictly and as a stream: UTF-8, or an error with the place.
 
 A byte order mark is dropped and every line end becomes a newline. Memory is bounded by `max_chars` and, in JSON
-lines, by the longest line.
+lines, by the longest line. Files that end in .gz or .zst are decompressed as they are read.
 """
 
 import codecs
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fathom.data.compression import opened, plain_suffix
 from fathom.errors import FathomError, near
 from fathom.tokenizer.protocol import slices
 
@@ -20,6 +20,11 @@ JSON_LINES = (".jsonl", ".ndjson", ".json-lines")
 MAX_LINE = 64 << 20  # bytes of one JSON line
 BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 BINARY = "a binary file or UTF-16: give another file, or convert it (such as iconv -f UTF-16 -t UTF-8)"
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file holds JSON lines, by its name."""
+    return plain_suffix(path) in JSON_LINES
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class JSONLines(TextFile):
 
     def documents(self, max_chars: int) -> Iterator[Iterator[str]]:
         with opened(self.path) as file:
-            for where, values in json_lines(self.path, file):
+            for number, line in json_lines(self.path, file):
+                where = f"{self.path}, line {number}"
+                values = parse_json(line, where)
                 if not isinstance(values, dict):
                     raise FathomError(f'{where}: {type(values).__name__}; expected an object, {{"text": "..."}}')
                 if "text" not in values:
@@ -61,20 +68,22 @@ class JSONLines(TextFile):
                     yield slices(text, max_chars)
 
 
-def json_lines(path: Path, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    """(where, value) of each line of JSON that is not blank; `where` names file and line in errors."""
+def json_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(its number from 1, the line) of each line that is not blank."""
     number = 0
     while line := file.readline(MAX_LINE):
-        where = f"{path}, line {(number := number + 1)}"
+        number += 1
         if len(line) == MAX_LINE:
-            raise FathomError(f"{where}: longer than {MAX_LINE >> 20} MiB; expected one record a line; split it")
+            raise FathomError(
+                f"{path}, line {number}: longer than {MAX_LINE >> 20} MiB; expected one record a line; split it"
+            )
         if line.strip(BLANK):
-            yield where, parse_json(line, where)
+            yield number, line
 
 
-def parse_json(data: bytes, where: str) -> Any:
+def parse_json(data: bytes | str, where: str) -> Any:
     try:
-        return json.loads(data.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
     except UnicodeDecodeError as problem:
         raise FathomError(f"{where}: not UTF-8 at byte {problem.start}; save the file as UTF-8") from None
     except (ValueError, RecursionError) as problem:
@@ -88,18 +97,20 @@ def text_field(values: Mapping[str, Any], field: str, where: str) -> str:
         raise FathomError(f"{where}: {field!r} is {type(text).__name__}; expected text")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise FathomError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) in {field!r}; expected valid Unicode")
+    return newlines(text)
+
+
+def newlines(text: str) -> str:
+    """The text with newlines as line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def decoded_text(data: bytes, where: str) -> str:
+    """A whole text, such as a prompt, read as training reads it: UTF-8 without a byte order mark, newlines."""
     try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as problem:
-        raise FathomError(
-            f"{path}: cannot be read ({(problem.strerror or str(problem)).lower()}); give a file of text or records"
-        ) from problem
+        return newlines(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as problem:
+        raise FathomError(f"{where} is not UTF-8 at byte {problem.start}; save it as UTF-8") from None
 
 
 def _decoded(decoder: io.IncrementalNewlineDecoder, block: bytes, path: Path, end: int) -> str:

@@ -20,7 +20,7 @@ from fathom.adapters import lora, targets
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, svd
 from fathom.data.batches import Batch
-from fathom.data.records import is_record_file
+from fathom.data.record_files import is_record_file
 from fathom.errors import FathomError
 from fathom.formats.load import load
 from fathom.formats.tokenizer import require_tokenizer

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fathom.data import record_files as files
 from fathom.data.batches import check_length
 from fathom.data.corpus import Corpus, resolve
-from fathom.data.examples import TrainingExample, count_shared, encode_file, split_examples
+from fathom.data.encoding import TrainingExample, count_shared, encode_file, split_examples
 from fathom.data.packing import ExampleFile, pack_examples, write_examples
-from fathom.data.records import is_record_file
 from fathom.data.token_file import TRAIN, VAL, open_tokens, text_size, tokenize
 from fathom.errors import FathomError
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
-from fathom.training.events import Prepared, Report
+from fathom.training.events import Note, Prepared, Report
 from fathom.training.options import FinetuneOptions, TrainOptions
 
 
@@ -46,6 +46,7 @@ class FinetuneDataSummary(DataSummary):
     n_examples: int = 0
     n_cut: int = 0
     n_dropped: int = 0
+    n_skipped: int = 0  # bad records
     n_shared: int = 0  # validation examples that are learned too
     chat: bool = False  # whether the records are conversations, in the tokenizer's chat template
 
@@ -93,9 +94,9 @@ def prepare(
     """Fill a new folder with the data of a run whose rows hold `length` tokens. FathomError names file and record."""
     folder.mkdir()
     data, other = options.data, tuning.val_data
-    if other is not None and is_record_file(data) != is_record_file(other):
+    if other is not None and files.is_record_file(data) != files.is_record_file(other):
         raise FathomError(f"{data} and {other}: records and plain text; expected two of a kind")
-    if is_record_file(data):
+    if files.is_record_file(data):
         return prepare_records(folder, tokenizer, options, tuning, length, report)
     for name, given in (("pack", tuning.pack), ("no mask_prompt", not tuning.mask_prompt)):
         if given:
@@ -114,12 +115,17 @@ def prepare_records(
     def progress(done: int) -> None:
         report(Prepared("records tokenised", done, done))
 
-    paths = [Path(data) for data in (options.data, tuning.val_data) if data is not None]
-    files = [encode_file(path, tokenizer, length + 1, not tuning.mask_prompt, progress) for path in paths]
-    if tuning.val_data is None:
-        train, val = split_examples(files[0].examples, options.val_fraction, options.seed)
+    sources = sources_of(options.data, tuning.val_data)
+    encoded = [
+        encode_file(paths, tokenizer, length + 1, not tuning.mask_prompt, progress, tuning.on_bad_record)
+        for paths in sources
+    ]
+    for note in dict.fromkeys(note for part in encoded for note in part.notes):
+        report(Note(note, warning=True))
+    if len(encoded) == 1:
+        train, val = split_examples(encoded[0].examples, options.val_fraction, options.seed)
     else:
-        train, val = (list(file.examples) for file in files)
+        train, val = (list(part.examples) for part in encoded)
     n_rows = []
     for part, examples in (("train", train), ("val", val)):
         write_examples(folder / part, examples, tokenizer.vocab_size)
@@ -128,21 +134,39 @@ def prepare_records(
     characters, n_bytes = text_size(learned_tokens(val), tokenizer)
     return FinetuneDataSummary(
         corpus=options.data,
-        fingerprint=hashlib.sha256(paths[0].read_bytes()).hexdigest(),
+        fingerprint=fingerprint(sources[0]),
         n_train=sum(example.n_trained for example in train),
         n_val=sum(example.n_trained for example in val),
         val_characters=max(characters, 1),
         val_bytes=max(n_bytes, 1),
-        kind=files[0].description,
+        kind=encoded[0].description,
         records=True,
         n_train_rows=n_rows[0],
         n_val_rows=n_rows[1],
         n_examples=len(train) + len(val),
-        n_cut=sum(file.n_truncated for file in files),
-        n_dropped=sum(file.n_dropped for file in files),
+        n_cut=sum(part.n_truncated for part in encoded),
+        n_dropped=sum(part.n_dropped for part in encoded),
+        n_skipped=sum(part.n_skipped for part in encoded),
         n_shared=count_shared(train, val),
-        chat=files[0].chat,
+        chat=encoded[0].chat,
     )
+
+
+def sources_of(data: str, other: str | None) -> list[list[Path]]:
+    """The files of records to learn from, and where there are any those to validate on: `other`, or a folder's own."""
+    own = files.record_files(data, files.VAL) if Path(data).is_dir() else []
+    val = own if other is None else files.record_files(other, files.VAL) or files.record_files(other)
+    return [files.record_files(data), *([val] if val else [])]
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """The sha256 of files, one after another, as hex."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def learned_tokens(examples: Sequence[TrainingExample]) -> TokenArray:

@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from fathom.data.records import is_record_file
+from fathom.data.record_files import is_record_file
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.files import replacing_folder

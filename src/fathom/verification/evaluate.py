@@ -18,9 +18,10 @@ from torch import Tensor
 from fathom.backend.inference import InferenceModel, cache_for
 from fathom.data.batches import IGNORED, Batch
 from fathom.data.corpus import resolve
-from fathom.data.examples import TrainingExample, encode_file
-from fathom.data.records import RecordFile, is_record_file
-from fathom.data.text import JSON_LINES
+from fathom.data.encoding import TrainingExample, encode_file
+from fathom.data.record_files import TEST, VAL, is_record_file, record_files
+from fathom.data.records import RecordFile
+from fathom.data.text import is_json_lines
 from fathom.data.token_file import encode_corpus, text_size
 from fathom.errors import FathomError
 from fathom.model.transformer import Transformer
@@ -104,8 +105,9 @@ def eval_set(
 
 def is_text(data: str) -> bool:
     """Whether all of it is scored: so are JSON lines that hold nothing but texts."""
-    lines = Path(data).suffix.lower() in JSON_LINES
-    return not is_record_file(data) or (lines and RecordFile(Path(data)).kind.fields == ("text",))
+    path = Path(data)
+    lines = is_json_lines(path) and path.is_file()
+    return not is_record_file(data) or (lines and RecordFile(path).kind.fields == ("text",))
 
 
 def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
@@ -145,10 +147,13 @@ def of_records(data: str, tokenizer: Tokenizer, context_length: int, stride: int
     """A window for each record; its answer is scored."""
     if stride is not None:
         raise FathomError(f"{data} holds records, which have no stride; leave --stride out")
-    file = encode_file(Path(data), tokenizer, context_length + 1, train_all=False)
+    paths = record_files(data, TEST) or record_files(data, VAL) or record_files(data)
+    file = encode_file(paths, tokenizer, context_length + 1, train_all=False)
     examples = spread(file.examples, limit)
     cut = f"; {file.n_truncated:,} cut after {context_length + 1} tokens, {file.n_dropped:,} left out"
-    description = f"{file.description}; only the answers are scored{cut * bool(file.n_truncated)}"
+    which = f", of {paths[0].name}" if Path(data).is_dir() else ""
+    said = "".join(f"; {note}" for note in file.notes)
+    description = f"{file.description}{which}; only the answers are scored{cut * bool(file.n_truncated)}{said}"
     return EvalSet(description, map(of_record, examples), len(examples), None)
 
 

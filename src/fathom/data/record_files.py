@@ -1,0 +1,140 @@
+"""Files of records: JSON lines, a JSON list, an object whose "data" is one, or Parquet; and the splits in a folder.
+
+JSON lines and Parquet are read as a stream, a JSON list is read whole. An entry is not looked at until it is asked for
+its values, so that one that is damaged does not end the reading of the others.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fathom.data.compression import opened, plain_suffix
+from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, parse_json
+from fathom.errors import FathomError
+
+Values = Mapping[str, Any]
+PARQUET = ".parquet"
+SUFFIXES = (".json", *JSON_LINES, PARQUET)  # other files are plain text
+MAX_BYTES = 1 << 30  # of a file that has to be read whole
+ROWS = 256  # of a Parquet file that are read at a time
+TRAIN, VAL, TEST = "train", "validation", "test"
+SPLITS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "eval"), VAL),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:[-_.].*)?")  # as in train-00000-of-00002
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record as it stands in its file."""
+
+    where: str  # file and record, for errors
+    raw: Any  # a line of JSON as bytes, or the value itself
+
+    def values(self) -> Values:
+        """The fields of the record. FathomError: it is not an object."""
+        values = parse_json(self.raw, self.where) if isinstance(self.raw, bytes) else self.raw
+        if not isinstance(values, dict):
+            raise FathomError(f"{self.where}: {type(values).__name__}; expected an object with fields")
+        return values
+
+
+def is_record_file(data: str) -> bool:
+    """Whether the data are records, and not plain text: by the name of the file, or by those of a folder's splits."""
+    path = Path(data)
+    return bool(splits(path)) if path.is_dir() else plain_suffix(path) in SUFFIXES and "://" not in data
+
+
+def splits(folder: Path) -> dict[str, list[Path]]:
+    """The files of records that a folder, or `data` in it, names train, validation and test; none without train."""
+    for place in (folder, folder / "data"):
+        found: dict[str, list[Path]] = {}
+        for file in sorted(place.iterdir()) if place.is_dir() else ():
+            match = SPLIT.fullmatch(file.name.lower().partition(".")[0])
+            if match and plain_suffix(file) in SUFFIXES and file.is_file():
+                found.setdefault(SPLITS[match[1]], []).append(file)
+        if TRAIN in found:
+            return found
+    return {}
+
+
+def record_files(data: str | Path, split: str = TRAIN) -> list[Path]:
+    """The file itself, or those of a folder's split: none where the folder has no such split."""
+    path = Path(data)
+    return splits(path).get(split, []) if path.is_dir() else [path]
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """The records of a file. One of JSON that begins with `[`, or with an unfinished line, is read whole."""
+    if plain_suffix(path) == PARQUET:
+        yield from _parquet(path)
+        return
+    with opened(path) as file:
+        line = file.readline(MAX_LINE)
+        while line and not line.strip(BLANK):
+            line = file.readline(MAX_LINE)
+    whole = line.lstrip(BLANK).startswith(b"[") or not _is_one_record(line)
+    with opened(path) as file:  # again: compressed data cannot be read twice
+        if whole and line:
+            yield from _json_list(path, file)
+        else:
+            for place, (number, line) in enumerate(json_lines(path, file), 1):
+                at = "" if number == place else f" (line {number})"
+                yield Entry(f"{path}, record {place}{at}", line)
+
+
+def _is_one_record(line: bytes) -> bool:
+    """Whether a file's first line is an object of its own, and not one that holds the records."""
+    try:
+        return _listed(parse_json(line, "")) is None
+    except FathomError:
+        return b'"data"' not in line[:200] and line.rstrip(BLANK).endswith(b"}")  # a damaged record among others
+
+
+def _listed(values: Any) -> list[Any] | None:
+    """The records in an object such as {"data": [...]}; None: it is a record itself."""
+    listed = values.get("data") if isinstance(values, dict) else None
+    return listed if isinstance(listed, list) and all(isinstance(entry, dict) for entry in listed) else None
+
+
+def _json_list(path: Path, file: BinaryIO) -> Iterator[Entry]:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise FathomError(f"{path}: a JSON list larger than {MAX_BYTES >> 30} GiB; write it as JSON lines")
+    values = parse_json(data, str(path))
+    listed = values if isinstance(values, list) else _listed(values)
+    for number, entry in enumerate([values] if listed is None else listed, 1):
+        yield Entry(f"{path}, record {number}", entry)
+
+
+def _parquet(path: Path) -> Iterator[Entry]:
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise FathomError(f"{path}: .parquet needs the package pyarrow; pip install 'fathom-lm[data]'") from None
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Entry(f"{path}, record {number}", without_nulls(row))
+    except OSError as problem:
+        raise FathomError(f"{path}: cannot be read ({problem.strerror or problem})") from None
+    except (arrow.ArrowException, UnicodeDecodeError) as problem:
+        raise FathomError(f"{path}: damaged, or no Parquet file ({str(problem)[:200]})") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without fields that are null: a table writes null where an object has no such field."""
+    match value:
+        case dict():
+            return {name: without_nulls(entry) for name, entry in value.items() if entry is not None}
+        case list():
+            return [without_nulls(entry) for entry in value]
+    return value
