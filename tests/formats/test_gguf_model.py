@@ -46,6 +46,11 @@ CONFIGS = {
     "yarn, warm": scaled(kind="yarn", factor=4.0, original_context_length=16, attention_factor=1.5),
     "gpt2": GPT2,
     "gpt2, tied": replace(GPT2, tie_embeddings=True),
+    "qwen2": replace(LLAMA, bias=("qkv",)),
+    "qwen3": replace(LLAMA, qk_norm=True, head_dim=20),
+    "arcee": replace(LLAMA, mlp="relu2"),
+    "biases of attention": replace(LLAMA, bias=("qkv", "out")),
+    "biases of the mlp": replace(LLAMA, bias=("mlp",)),
 }
 YARN_BANDS = scaled(kind="yarn", factor=4.0, beta_fast=3.0, beta_slow=0.5)  # llama.cpp does not read its keys
 
