@@ -3,6 +3,7 @@
 Everything drawn is computed by the rooms of the package that the pages quote; nothing is drawn from a copy.
 """
 
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -303,7 +304,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in FIGURES.items():
+    learning = runpy.run_path(str(Path(__file__).with_name("learning_figures.py")))["FIGURES"]
+    for name, draw in {**learning, **FIGURES}.items():
         save(draw(), folder / f"{name}.svg")
 
 

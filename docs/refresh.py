@@ -1,7 +1,8 @@
 """Make what the pages quote equal to the source that runs: `python docs/refresh.py`.
 
 A quote is a line `<!-- source: src/fathom/model/attention.py:attend -->` and the python block under it. A line
-`<!-- families: hf tensors -->` stands above a table of all families side by side.
+`<!-- families: hf tensors -->` stands above a table of all families side by side. Under `<!-- path -->` are the pages
+before and after this one; their order is that of the numbered rows in docs/README.md.
 """
 
 import ast
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(r"(<!-- families: (?P<format>\w+) (?P<what>\w+) -->\n\n)(?:\|.*\n)*\n?")
 QUOTE = re.compile(r"(<!-- source: (?P<path>[\w/.]+)(?::(?P<name>[\w.]+))? -->\n```python\n)(?P<code>.*?)(?=```)", re.S)
+
+
+PATH = re.compile(r"(<!-- path -->\n).*\n")
+ROW = re.compile(r"^\| \d+ \| \[(?P<title>[^\]]+)\]\((?P<page>[\w-]+\.md)\)", re.M)
 
 
 def source(path: str, name: str | None) -> str:
@@ -40,10 +45,25 @@ def names(node: ast.AST) -> list[str]:
     return [getattr(node, "name", ""), *(target.id for target in targets if isinstance(target, ast.Name))]
 
 
-def refreshed(text: str) -> str:
-    """A page with every quote and table as the source is now."""
+def refreshed(text: str, page: str) -> str:
+    """A page with its quotes and tables as the source is now, and its links to the pages before and after it."""
     text = TABLE.sub(lambda table: table[1] + families_table(table["format"], table["what"]) + "\n", text)
+    text = PATH.sub(lambda mark: mark[1] + neighbours(page), text)
     return QUOTE.sub(lambda quote: quote[1] + source(quote["path"], quote["name"]), text)
+
+
+def neighbours(page: str) -> str:
+    """Links to the page before, to the start, and to the page after."""
+    rows = [(row["page"], row["title"]) for row in ROW.finditer((ROOT / "docs/README.md").read_text(encoding="utf-8"))]
+    if page not in dict(rows):
+        raise ValueError(f"docs/{page} is in no numbered row of docs/README.md")
+    place = [name for name, _ in rows].index(page)
+    links = ["[Start here](README.md)"]
+    if place:
+        links.insert(0, f"[← {rows[place - 1][1]}]({rows[place - 1][0]})")
+    if place + 1 < len(rows):
+        links.append(f"[{rows[place + 1][1]} →]({rows[place + 1][0]})")
+    return " · ".join(links) + "\n"
 
 
 def families_table(format: str, what: str) -> str:
@@ -94,7 +114,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     for page in sorted(ROOT.glob("docs/**/*.md")):
         old = page.read_text(encoding="utf-8")
-        if (new := refreshed(old)) != old:
+        if (new := refreshed(old, page.name)) != old:
             page.write_text(new, encoding="utf-8")
             sys.stdout.write(f"{page.relative_to(ROOT)} is as the source is now\n")
 

@@ -31,7 +31,7 @@ def anchors(path: Path) -> set[str]:
 def test_quotes_are_the_source(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("<!-- source:") == len(refresh.QUOTE.findall(text)), "a marker with no python block under it"
-    assert refresh.refreshed(text) == text, "run `make docs`"
+    assert refresh.refreshed(text, path.name) == text, "run `make docs`"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)

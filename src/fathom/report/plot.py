@@ -115,7 +115,7 @@ def curves(
         width, alpha = (0.8, 0.3) if curve.raw else (1.9, 1.0)
         dot = "o" if len(curve.x) == 1 else None
         ax.plot(curve.x, curve.y, color=colour, linewidth=width, alpha=alpha, marker=dot, zorder=2 if curve.raw else 3)
-        if not curve.raw:
+        if not curve.raw and np.isfinite(curve.y[-1]):
             names.append((curve.y[-1], float(np.mean(curve.y)), curve.name + number.format(curve.y[-1]), colour))
     for name, level in (references or {}).items():
         ax.axhline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
