@@ -1,5 +1,6 @@
 """Corpora: names, files and folders as the same documents in the same order, every time."""
 
+import ast
 import hashlib
 import os
 from pathlib import Path
@@ -138,5 +139,15 @@ def test_shakespeare_comes_from_the_cache(shared_data: Path, tmp_path: Path, mon
 
 
 def test_the_named_corpora_are_these() -> None:
-    assert set(NAMED) == {"python-docs", "shakespeare"}
+    assert set(NAMED) == {"python-docs", "python-source", "shakespeare"}
     assert set(corpus_module.JSON_LINES) < set(corpus_module.TEXTS)
+
+
+def test_the_source_of_python_is_at_hand() -> None:
+    """Code that parses, in ASCII and without tabs, the same however it is cut."""
+    corpus = resolve("python-source")
+    documents = ["".join(chunks) for chunks in corpus.documents(1000)]
+    assert len(documents) > 50 and all(text.isascii() and "\t" not in text for text in documents)
+    assert sum(map(len, documents)) > 1_000_000 and corpus.size > 1_000_000
+    ast.parse(documents[0])
+    assert "".join(corpus.chunks(777)) == "\n".join(documents)

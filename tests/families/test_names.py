@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
-from fathom.families.registry import families, of
+from fathom.families.registry import families, formats, of
 from fathom.model.config import ModelConfig
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
@@ -82,17 +82,27 @@ def test_families_follow_from_the_choices() -> None:
     assert of(LLAMA2_7B).name == "llama" and of(replace(LLAMA2_7B, n_kv_head=8, bias=True)).name == "llama"
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        BIGRAM,
-        replace(GPT2, norm="rms"),
-        replace(LLAMA2_7B, norm="layer"),
-        replace(LLAMA2_7B, residual=False),
-        replace(GPT2, n_kv_head=4),
-    ],
-)
-def test_other_models_belong_to_no_family(config: ModelConfig) -> None:
-    titles = " nor ".join(family.title for family in families().values() if family.written_as is None)
-    with pytest.raises(FathomError, match=f"is neither {titles}, and other formats"):
-        of(config)
+OTHERS = {  # and the fields that stand in the way
+    "position=.*residual=False .LLaMA has position=rope, .*residual=True": BIGRAM,
+    r"norm=rms \(GPT-2 has norm=layer\)": replace(GPT2, norm="rms"),
+    r"norm=layer \(LLaMA has norm=rms\)": replace(LLAMA2_7B, norm="layer"),
+    r"residual=False \(LLaMA has residual=True\)": replace(LLAMA2_7B, residual=False),
+    r"qk_norm=True, mlp=relu2 \(LLaMA has qk_norm=False, mlp=swiglu\)": replace(LLAMA2_7B, mlp="relu2", qk_norm=True),
+    ".*n_head=12, n_kv_head=4": replace(GPT2, n_kv_head=4),
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_other_models_belong_to_no_family_and_the_fields_in_the_way_are_named(words: str) -> None:
+    with pytest.raises(FathomError, match=f"no other format holds a model with {words}"):
+        of(OTHERS[words])
+    assert formats(OTHERS[words]) is None
+
+
+def test_formats_that_hold_a_model() -> None:
+    held = {name: formats(config) for name, config in (("gpt", GPT2), ("llama", LLAMA2_7B))}
+    assert {name: found and (found[0].name, found[1]) for name, found in held.items()} == {
+        "gpt": ("gpt2", ["hf", "gguf"]),
+        "llama": ("llama", ["hf", "meta", "gguf"]),
+    }
+    assert formats(replace(LLAMA2_7B, qk_norm=True)) is None

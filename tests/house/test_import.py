@@ -13,6 +13,7 @@ from tests.cli.models import model_folder
 HELP = "from fathom.cli.main import main; code = main(['--help']); assert code == 0, code"
 CALLS = {
     "import": "import fathom",
+    "families": "from fathom.families.registry import families; assert families()",
     "help": HELP,
     "version": HELP.replace("--help", "--version"),
     "verb help": HELP.replace("'--help'", "'generate', '--help'"),

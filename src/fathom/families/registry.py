@@ -34,13 +34,45 @@ def of(config: ModelConfig) -> Family:
     if fitting := [family for family in known.values() if family.fits(z)]:
         narrowest = max(fitting, key=lambda family: len(family.choices))
         return known[narrowest.written_as or narrowest.name]
-    written = [family for family in known.values() if family.written_as is None]
-    fields = dict.fromkeys(field for family in written for field in family.choices)
-    choices = ", ".join(f"{field}={getattr(z, field)}" for field in (*fields, "n_head", "n_kv_head", "head_dim"))
     raise FathomError(
-        f"{choices} is neither {' nor '.join(family.title for family in written)}, and other formats hold no other"
-        " model; keep the run directory"
+        f"no other format holds a model with {obstacles(config)}; keep the run folder, or train with those values"
     )
+
+
+NOWHERE: dict[str, Any] = {"qk_norm": False}  # what no file holds unless its family says so
+
+
+def obstacles(config: ModelConfig) -> str:
+    """The fields that keep a model out of the family it is nearest to, and that family's values, in words."""
+    z, found = config.resolved(), []
+    for family in (family for family in families().values() if family.written_as is None):
+        wanted = {**NOWHERE, **family.choices}
+        wrong = [(name, getattr(z, name), value) for name, value in wanted.items() if getattr(z, name) != value]
+        found.append((len(wrong), family.title, wrong))
+    _, title, wrong = min(found)
+    if not wrong:  # the choices are right, and the sizes are not
+        names = ("d_model", "n_head", "n_kv_head", "head_dim")
+        return f"{', '.join(f'{name}={getattr(z, name)}' for name in names)} (sizes that {title} cannot have)"
+    ours, theirs = (", ".join(f"{name}={pair[i]}" for name, *pair in wrong) for i in (0, 1))
+    return f"{ours} ({title} has {theirs})"
+
+
+def formats(config: ModelConfig) -> tuple[Family, list[str]] | None:
+    """The family in whose files a model is written, and the formats that hold this model; None where there is none."""
+    try:
+        family = of(config)
+    except FathomError:
+        return None
+    held = [name for name in family.columns if name != "ours" and holds(family, name, config)]
+    return (family, held) if held else None
+
+
+def holds(family: Family, format: str, config: ModelConfig) -> bool:
+    try:
+        family.write(format, config)
+    except FathomError:
+        return False
+    return not config.qk_norm or any(part.endswith("q_norm") for part in family.columns[format].tensors)
 
 
 def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:

@@ -32,7 +32,7 @@ class Prepared:
 class Progress:
     """After a step: training loss in nats per token, tokens and seconds since the run began (over all resumes).
 
-    `steps` is where the run will end: max_iters, or earlier where the minutes end it.
+    `steps` is where the run will end: max_iters, or an estimate where the minutes end it; 0 before there is one.
     """
 
     step: int

@@ -88,6 +88,7 @@ def has_bf16(device: torch.device) -> bool:
 
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")
 LONG = 1000  # steps from which on compiling, about a minute, pays
+LEAST_MINUTES = 5.0
 
 
 def compile_blocks(model: Transformer, options: TrainOptions, device: torch.device) -> str:
@@ -110,4 +111,6 @@ def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
         return False, "compile off: there is no triton or no C compiler"
     if options.max_iters < LONG:
         return False, f"compile off: {options.max_iters} steps are over before it pays"
+    if options.max_minutes is not None and options.max_minutes < LEAST_MINUTES:
+        return False, f"compile off: {options.max_minutes:g} minutes are over before it pays"
     return True, f"compile on: it pays on a {device.type} over {options.max_iters} steps"

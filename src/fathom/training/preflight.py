@@ -12,8 +12,10 @@ from torch import Tensor
 
 from fathom.adapters import lora
 from fathom.data.batches import Batch
+from fathom.families.registry import formats, obstacles
 from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
+from fathom.model.config import ResolvedConfig
 from fathom.model.cost import kept_per_token, n_parameters, training_bytes
 from fathom.tokenizer.protocol import TokenArray
 from fathom.training.events import Evaluated, Event, Note
@@ -58,16 +60,27 @@ def text(run: Run) -> Iterator[Note]:
     options, data = run.options, run.data
     yield Note(f"text: {data.corpus}, {data.n_train:,} tokens to learn from, {data.n_val:,} to validate on")
     per_step = options.batch_size * run.config.context_length
-    epochs = options.max_iters * per_step / data.n_train
-    yield Note(f"plan: {options.max_iters:,} steps of {per_step:,} tokens, {epochs:.1f} times the text")
+    epochs = f", {options.max_iters * per_step / data.n_train:.1f} times the text"
+    if options.max_minutes is not None:
+        epochs = f", or {options.max_minutes:g} minutes, whichever comes first"
+    yield Note(f"plan: {options.max_iters:,} steps of {per_step:,} tokens{epochs}")
 
 
 def new_model(run: Run, session: Session) -> Iterator[Note]:
     size = sum(memory(session).values())
+    yield exports(session.model.config)
     yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {size / 2**20:,.0f} MiB to train")
     unused = session.model.config.vocab_size - run.tokenizer.vocab_size
     if unused:
         yield Note(f"vocabulary: {run.tokenizer.vocab_size:,} tokens; {unused:,} more rows of the model are never used")
+
+
+def exports(config: ResolvedConfig) -> Note:
+    """Which other formats hold the model that this run makes; where none does, what stands in the way."""
+    if (found := formats(config)) is None:
+        return Note(f"exports to: nothing, as no other format holds {obstacles(config)}")
+    family, names = found
+    return Note(f"exports to: {', '.join(names)} (as {family.title})")
 
 
 def memory(session: Session) -> dict[str, int]:

@@ -76,7 +76,7 @@ class Session:
 
     @property
     def steps(self) -> int:
-        """Where the run will end: max_iters, or an estimate where the minutes end it."""
+        """Where the run will end: max_iters, or an estimate where the minutes end it; 0: not known yet."""
         return self.step if self.finished else self.length.steps(self.step, self.seconds)
 
     @property
@@ -123,7 +123,7 @@ class Length:
             return self.most
         speed, left = self.speed(step, seconds), 60 * self.minutes - seconds
         if speed is None:
-            return self.most
+            return 0
         estimate = min(self.most, max(step + 1, round(step + speed * left)))
         if self.kept is None or self.kept <= step or abs(estimate - self.kept) > WOBBLE * self.kept:
             self.kept = min(self.most, rounded(estimate)) if estimate - step > 10 else estimate

@@ -113,7 +113,7 @@ def result(run: Run, session: Session, stop: Stop) -> Result:
     return Result(
         folder=run.folder,
         step=session.step,
-        steps=run.options.max_iters,
+        steps=session.steps or session.step,
         loss=training[-1][1] if training else None,
         validation_loss=last,
         **({"bits_per_character": None, "bits_per_byte": None} if last is None else bits(run, last)),
