@@ -83,11 +83,11 @@ def test_families_follow_from_the_choices() -> None:
 
 
 OTHERS = {  # and the fields that stand in the way
-    "position=.*residual=False .LLaMA has position=rope, .*residual=True": BIGRAM,
+    "position=none.*residual=False .* has position=.*residual=True": BIGRAM,
     r"norm=rms \(GPT-2 has norm=layer\)": replace(GPT2, norm="rms"),
     r"norm=layer \(LLaMA has norm=rms\)": replace(LLAMA2_7B, norm="layer"),
     r"residual=False \(LLaMA has residual=True\)": replace(LLAMA2_7B, residual=False),
-    r"qk_norm=True, mlp=relu2 \(LLaMA has qk_norm=False, mlp=swiglu\)": replace(LLAMA2_7B, mlp="relu2", qk_norm=True),
+    r"qk_norm=True \(Arcee has qk_norm=False\)": replace(LLAMA2_7B, mlp="relu2", qk_norm=True),
     ".*n_head=12, n_kv_head=4": replace(GPT2, n_kv_head=4),
 }
 
@@ -105,4 +105,5 @@ def test_formats_that_hold_a_model() -> None:
         "gpt": ("gpt2", ["hf", "gguf"]),
         "llama": ("llama", ["hf", "meta", "gguf"]),
     }
-    assert formats(replace(LLAMA2_7B, qk_norm=True)) is None
+    qwen = formats(replace(LLAMA2_7B, qk_norm=True))
+    assert qwen is not None and (qwen[0].name, qwen[1]) == ("qwen3", ["hf", "gguf"])

@@ -48,8 +48,8 @@ def obstacles(config: ModelConfig) -> str:
     for family in (family for family in families().values() if family.written_as is None):
         wanted = {**NOWHERE, **family.choices}
         wrong = [(name, getattr(z, name), value) for name, value in wanted.items() if getattr(z, name) != value]
-        found.append((len(wrong), family.title, wrong))
-    _, title, wrong = min(found)
+        found.append((len(wrong), len(wanted), family.title, wrong))
+    *_, title, wrong = min(found)
     if not wrong:  # the choices are right, and the sizes are not
         names = ("d_model", "n_head", "n_kv_head", "head_dim")
         return f"{', '.join(f'{name}={getattr(z, name)}' for name in names)} (sizes that {title} cannot have)"
