@@ -92,6 +92,15 @@ def test_smoothing_keeps_a_constant_and_tames_noise() -> None:
     assert np.std(smooth(noise)[100:-100]) < 0.25 * np.std(noise)
 
 
+def test_smoothing_does_not_follow_the_last_value() -> None:
+    assert max(abs(value) for value in smooth([0.0] * 999 + [1.0])[-20:]) < 0.3
+
+
+def test_a_few_steps_have_whole_numbers() -> None:
+    ticks = loss_curve([(step, 4.0 - step) for step in range(1, 5)], []).axes[0].get_xticks()
+    assert all(tick == int(tick) for tick in ticks)
+
+
 def test_smoothing_does_not_lag() -> None:
     """A straight line is its own mean, at every place."""
     assert np.allclose(smooth([4.0 - 0.1 * step for step in range(300)]), [4.0 - 0.1 * step for step in range(300)])

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fathom.files import atomic_write
 
@@ -194,17 +195,26 @@ def loss_curve(
         Curve("train", steps, smooth(losses)),
         Curve("validation", [step for step, _ in validation], [loss for _, loss in validation], colour=1),
     ]
-    return curves(drawn, "step", "loss, nats per token", references, theme)
+    figure = curves(drawn, "step", "loss, nats per token", references, theme)
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure
 
 
 def smooth(values: Sequence[float], span: float = 0.02) -> list[float]:
-    """The mean over about this fraction of the values, as many before as after each: it does not lag behind them."""
+    """The mean over about this fraction of the values, as many before as after each: it does not lag behind them.
+
+    The end, after which there are none, is a straight line through the last values: a shorter mean would follow noise.
+    """
     reach = int(span * len(values) / 2)
     sums = np.concatenate(([0.0], np.cumsum(values)))
     places = np.arange(len(values))
-    half = np.minimum(reach, np.minimum(places, places[::-1]))  # shorter towards the ends, and still even
-    means: list[float] = ((sums[places + half + 1] - sums[places - half]) / (2 * half + 1)).tolist()
-    return means
+    half = np.minimum(reach, np.minimum(places, places[::-1]))  # shorter towards the start, and still even
+    means = (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
+    if reach:
+        last = places[-(4 * reach + 1) :]
+        means[-reach:] = np.polyval(np.polyfit(last, np.asarray(values)[last], 1), places[-reach:])
+    smoothed: list[float] = means.tolist()
+    return smoothed
 
 
 def dots(
