@@ -42,7 +42,8 @@ GROUPS = {
 def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, **call: Any) -> int:
     from fathom.cli.train import watching
     from fathom.experiments import experiment
-    from fathom.experiments.page import summary, terminal, write_page
+    from fathom.experiments.page import write_page
+    from fathom.experiments.tables import summary, terminal
     from fathom.report.table import plain as text
     from fathom.training.signals import stop_on_signal
 

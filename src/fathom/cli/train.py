@@ -274,7 +274,7 @@ def watching(title: str | Path) -> Iterator[Report]:
                 case Note():
                     view.note(event.text, event.warning)
                 case Prepared():
-                    view.prepared(event.what, event.done, event.total)
+                    view.prepared(event.what, event.done, event.total, event.left)
                 case Progress():
                     view.progress(
                         event.step,

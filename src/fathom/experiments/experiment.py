@@ -1,14 +1,14 @@
-"""Train every rung on the same data, in the same order, for the same number of steps, over several seeds.
+"""Train every rung and take-away on the same data, in the same order, for the same number of steps, over several seeds.
 
-The minutes bound the whole ladder: a few steps of each rung are timed, and all rungs get the same number of steps.
-Seeds are trained one after the other, so that an interrupted ladder has fewer seeds and not fewer rungs.
+The minutes bound the whole ladder: a few steps of each model are timed, and all get the same number of steps. Seeds are
+trained one after the other, so that an interrupted ladder has fewer seeds and not fewer rungs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +24,15 @@ from fathom.experiments.options import LadderOptions
 from fathom.experiments.references import references
 from fathom.experiments.result import LadderResult, Text, Trained, folder_of, read, write
 from fathom.experiments.rungs import Rung, find, rungs
+from fathom.experiments.take_aways import everything
 from fathom.fields import build, plain
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
 from fathom.machine import describe, keep_freed_memory, pick_device
+from fathom.model.swap import swap
+from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.training.events import Evaluated, Event, Note, Prepared, Report, silent
 from fathom.training.loop import evaluate, fit
@@ -58,9 +61,9 @@ class Cost:
 def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]) -> Cost:
     """Time a few steps and an evaluation of this rung, with a model that is then discarded."""
     frozen = replace(options, learning_rate=1e-9, muon_learning_rate=1e-9)  # cannot diverge
-    training = replace(frozen.training(options.seed, PROBE), eval_interval=PROBE + 1)
-    session, moments = Session.start(rung.config, training), [time.perf_counter()]
-    fit(session, batches, validation[:1], lambda event: moments.append(time.perf_counter()))
+    session, moments = Session.start(rung.config, frozen.training(options.seed, PROBE)), [time.perf_counter()]
+    with taken_out(rung, session.model):
+        fit(session, batches, validation[:1], lambda event: moments.append(time.perf_counter()))
     some, start = validation[:2], time.perf_counter()
     evaluate(session.model, some, session.precision)
     evaluation = (time.perf_counter() - start) * len(validation) / len(some)
@@ -89,34 +92,37 @@ def fastest_threads(
 def plan(costs: Mapping[str, Cost], options: LadderOptions, seconds: float) -> int:
     """Steps of every run, so that all runs with all their evaluations fit into these seconds."""
     per_step = options.seeds * sum(cost.step for cost in costs.values())
-    fixed = options.seeds * options.evaluations * sum(cost.evaluation for cost in costs.values())
+    evaluations = options.evaluations + options.seeds  # the first seed's curve, and each seed's end
+    fixed = evaluations * sum(cost.evaluation for cost in costs.values())
     steps = int((SLACK * seconds - fixed) / per_step)
     if steps < FEWEST:
         needed = (fixed + FEWEST * per_step) / SLACK + 60 * options.minutes - seconds
         raise FathomError(
-            f"minutes={options.minutes:g} is too short for {len(costs)} rungs with {options.seeds} seeds; {FEWEST} "
+            f"minutes={options.minutes:g} is too short for {len(costs)} models with {options.seeds} seeds; {FEWEST} "
             f"steps of each take {needed / 60:.1f} minutes here; give more minutes, or fewer rungs or seeds"
         )
     return steps - steps % options.evaluations if steps > options.evaluations else steps
 
 
 class LadderProgress:
-    """Progress of a whole ladder in planned seconds, so that each rung counts for the time it takes."""
+    """Which model of how many is trained, and the time left: what is planned, at the pace so far."""
 
     def __init__(self, total: float, report: Report) -> None:
-        self.total, self.report, self.before = total, report, 0.0
+        self.total, self.report, self.before, self.start = total, report, 0.0, time.monotonic()
 
-    def part(self, seconds: float) -> Callable[[float], None]:
-        """A callback for the next part, planned to take `seconds`: call it with the fraction done, 0 to 1."""
-        start = self.before
-        self.before += seconds
+    def part(self, seconds: float, what: str, place: int, of: int) -> Callable[[float], None]:
+        """A callback for the next model, planned to take `seconds`: call it with the fraction done, 0 to 1."""
+        before, self.before = self.before, self.before + seconds
 
         def report_fraction(fraction: float) -> None:
-            self.report(Prepared("planned seconds", round(start + fraction * seconds), round(self.total)))
+            done = before + fraction * seconds
+            pace = (time.monotonic() - self.start) / done if done > PACE_AFTER * self.total else 1.0
+            self.report(Prepared(what, place, of, left=pace * (self.total - done)))
 
         return report_fraction
 
 
+PACE_AFTER = 0.02  # of the plan must be done before its pace is known
 SAMPLE_TOKENS = 200
 Stop = Callable[[], bool]
 
@@ -167,7 +173,7 @@ def ladder(
     report, stop = report or silent, stop or never
     keep_freed_memory()
     end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
-    find(options.rungs, rungs(1))
+    find(options.rungs, everything(1))
     with ExitStack() as stack:
         with created(recipe(options), folder, overwrite, report) as run:
             setup = set_up(run, options, report, until(end, stop))
@@ -218,9 +224,9 @@ def measure_all(result: LadderResult, setup: Setup) -> dict[str, Cost]:
     """The cost of each rung on this machine."""
     costs: dict[str, Cost] = {}
     batches = setup.batches(result.options, result.options.seed)
-    for rung in result.ladder:
+    for rung in result.models:
         costs[rung.key] = measure(rung, result.options, batches, setup.validation)
-        setup.report(Prepared("rungs timed", len(costs), len(result.ladder)))
+        setup.report(Prepared("models timed", len(costs), len(result.models)))
     return costs
 
 
@@ -230,13 +236,16 @@ def train_missing(result: LadderResult, setup: Setup, costs: Mapping[str, Cost])
     missing = [
         (seed, rung)
         for seed in result.options.all_seeds
-        for rung in result.ladder
+        for rung in result.models
         if seed not in result.losses(rung.key)
     ]
-    seconds = [costs[rung.key].run(result.steps, result.options.evaluations) for _, rung in missing]
+    seconds = [costs[rung.key].run(result.steps, evaluations(rung, seed, result.options)) for seed, rung in missing]
     progress = LadderProgress(sum(seconds), setup.report)
     for (seed, rung), planned in zip(missing, seconds):
-        trained = train(rung, seed, result, setup, progress.part(planned))
+        kind, group = ("take-away", result.take_aways) if rung.whole else ("rung", result.ladder)
+        what = f"seed {seed - result.options.seed + 1}/{result.options.seeds}, {kind}"
+        part = progress.part(planned, what, group.index(rung) + 1, len(group))
+        trained = train(rung, seed, result, setup, part)
         if setup.stop() and trained is None:
             break
         if trained is not None:
@@ -245,12 +254,23 @@ def train_missing(result: LadderResult, setup: Setup, costs: Mapping[str, Cost])
     return result
 
 
+def has_curve(rung: Rung, seed: int, options: LadderOptions) -> bool:
+    """Whether this run is evaluated along the way too: the first seed's, for the learning curves."""
+    return rung.whole is None and seed == options.seed
+
+
+def evaluations(rung: Rung, seed: int, options: LadderOptions) -> int:
+    """How often this run is evaluated, step 0 included."""
+    return options.evaluations + 1 if has_curve(rung, seed, options) else 1
+
+
 def train(
     rung: Rung, seed: int, result: LadderResult, setup: Setup, progress: Callable[[float], None]
 ) -> Trained | None:
     """One run; `progress` is called with the fraction done. None where it was stopped or diverged."""
-    session = Session.start(rung.config, result.options.training(seed, result.steps))
-    points: dict[int, float] = {}
+    curve = has_curve(rung, seed, result.options)
+    session = Session.start(rung.config, result.options.training(seed, result.steps, curve))
+    points = {0: evaluate(session.model, setup.validation, session.precision)} if curve else {}
 
     def listen(event: Event) -> None:
         progress(session.progress)
@@ -258,25 +278,42 @@ def train(
             points[event.step] = event.loss
 
     try:
-        fit(session, setup.batches(result.options, seed), setup.validation, listen, stop=setup.stop)
+        with taken_out(rung, session.model):
+            fit(session, setup.batches(result.options, seed), setup.validation, listen, stop=setup.stop)
     except Diverged as problem:
-        setup.report(Note(f"{rung.idea.title}, seed {seed}: {problem}", warning=True))
+        setup.report(Note(f"{rung.title}, seed {seed}: {problem}", warning=True))
     if not session.finished:
         return None
-    setup.report(Note(f"{rung.idea.title}, seed {seed}: validation loss {session.validation_loss:.4f}"))
-    save_model(session, rung, seed, setup)
-    text = sample(session, seed, setup) if seed == result.options.seed else None
-    folder = folder_of(rung.key, seed)
-    return Trained(rung.key, seed, tuple(points), tuple(points.values()), session.seconds, folder, text)
+    peeking = None
+    if rung.peeks:  # with the mask back in place: what it can do where no later token exists
+        peeking, points[session.step] = (
+            points[session.step],
+            evaluate(session.model, setup.validation, session.precision),
+        )
+    setup.report(Note(f"{rung.title}, seed {seed}: validation loss {points[session.step]:.4f}"))
+    folder = save_model(session, rung, seed, setup)
+    text = sample(session, seed, setup) if curve else None
+    return Trained(rung.key, seed, tuple(points), tuple(points.values()), session.seconds, folder, text, peeking)
 
 
-def save_model(session: Session, rung: Rung, seed: int, setup: Setup) -> None:
-    """Write the trained model as a folder that `fathom generate` opens."""
+def taken_out(rung: Rung, model: Transformer) -> AbstractContextManager[object]:
+    """Inside, the model's attention computes what this rung says."""
+    return swap(model, attend=rung.attend) if rung.attend else nullcontext()
+
+
+def save_model(session: Session, rung: Rung, seed: int, setup: Setup) -> str:
+    """Write the trained model as a folder that `fathom generate` opens; returns it, from the folder of the ladder.
+
+    "", and nothing written, where the model computes something that no config says.
+    """
+    if rung.attend:
+        return ""
     folder = setup.folder / folder_of(rung.key, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / CONFIG, {"model": plain(session.model.config), "train": plain(session.options)})
     tokenizers.save(setup.run.tokenizer, folder / tokenizers.FILE)
     write_weights(session.model, folder / WEIGHTS)
+    return folder_of(rung.key, seed)
 
 
 def sample(session: Session, seed: int, setup: Setup) -> str:

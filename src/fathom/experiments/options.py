@@ -46,8 +46,8 @@ class LadderOptions:
     def all_seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)
 
-    def training(self, seed: int, steps: int) -> TrainOptions:
-        """How a rung is trained with this seed for this many steps."""
+    def training(self, seed: int, steps: int, curve: bool = False) -> TrainOptions:
+        """How a rung is trained with this seed for this many steps; with a `curve` it is evaluated along the way."""
         own = {name: getattr(self, name) for name in ("batch_size", "learning_rate", "muon_learning_rate")}
         return TrainOptions(
             **RUNG_TRAIN | own,
@@ -55,7 +55,7 @@ class LadderOptions:
             tokenizer=self.tokenizer,
             seed=seed,
             max_iters=steps,
-            eval_interval=max(1, steps // self.evaluations),
+            eval_interval=max(1, steps // self.evaluations) if curve else max(1, steps),
             eval_windows=self.eval_windows,
             device=self.device,
             dtype=self.dtype,

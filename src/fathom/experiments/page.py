@@ -1,30 +1,45 @@
-"""The report of a ladder: a table for the terminal, and one self-contained HTML page.
+"""The report of a ladder as one self-contained HTML page: an overview, then every model in detail.
 
-The page has charts, a table, and for each rung its idea, changed field, source and sample. Every number comes from
-ladder.json, and every rung names its runs there. Quoted source is read from the running program.
+Every number comes from ladder.json, and every model names its runs there. Quoted source is read from the running
+program.
 """
 
 import inspect
 import json
 import textwrap
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from matplotlib.figure import Figure
-from rich.table import Table
-
-from fathom.experiments.result import FILE, Estimate, LadderResult
-from fathom.experiments.rungs import Rung
+from fathom.experiments.charts import learning
+from fathom.experiments.overview import concept, ladder_table, take_away_table
+from fathom.experiments.result import FILE, LadderResult
+from fathom.experiments.rungs import Idea, Rung
 from fathom.experiments.rungs import difference as changed
+from fathom.experiments.tables import BOUGHT, WORTH, difference, limits, peeking, reason, spread, verdict
+from fathom.experiments.take_aways import FINISHED, TAKE_AWAYS
 from fathom.fields import plain
 from fathom.files import atomic_write
 from fathom.model.cost import flops_per_token, n_parameters
-from fathom.report import html, plot
+from fathom.report import html
 from fathom.report.html import Html, tag
-from fathom.report.plot import Curve, Row, Theme, signed
-from fathom.report.table import table
+
+PAGE = "index.html"
+HASH = 12  # characters of a fingerprint that are shown
+MEANINGS = (
+    "Validation loss is the mean of -ln p over the same validation tokens for every model, at the last step. Bits per "
+    "character are the loss divided by ln 2 and by the characters per token.",
+    "± is half the width of a 95% t-interval over seeds. Differences are taken seed by seed: both models of a "
+    "comparison start from the same seed and read the same data in the same order. Of twenty such intervals, one "
+    "misses the true value on average. The verdicts hold for this text, size and budget: an idea that helps large "
+    "models or long training may buy nothing here.",
+    "All models share one batch size and one set of learning rates, chosen by validation loss on tiny Shakespeare. "
+    "With other settings, small differences may come out otherwise.",
+    "The baselines are counted on the training text and measured on the same validation tokens: ln V is a uniform "
+    "guess, unigram uses the frequency of each token, and the count bigram that of each pair, with additive smoothing "
+    "chosen by leave-one-out on the training text.",
+    "FLOPs are the matrix products of forward and backward for one token of a full context.",
+)
 
 
 def source(reference: str) -> str:
@@ -36,91 +51,12 @@ def source(reference: str) -> str:
     return textwrap.dedent(inspect.getsource(thing))
 
 
-HEADS = ("rung", "parameters", "FLOPs/token", "val loss", "bits/char", "what it bought", "")
-NUMBERS = (1, 2, 3, 4, 5)
-
-
-def terminal(result: LadderResult) -> Table:
-    """The result as a table for the terminal."""
-    return table(HEADS, rows(result), NUMBERS)
-
-
-def rows(result: LadderResult) -> list[Sequence[str]]:
-    """Rows of text under HEADS: the baselines, then each rung."""
-    result_rows: list[Sequence[str]] = []
-    for name, counted in result.references.named().items():
-        result_rows.append(
-            (name, "", "", f"{counted:.4f}", f"{result.bits_per_character(counted):.3f}", "", "reference")
-        )
-    for rung in result.ladder:
-        loss, bought = result.loss(rung.key), result.gain(rung.key)
-        result_rows.append(
-            (
-                rung.idea.title,
-                f"{n_parameters(rung.config):,}",
-                rounded(flops_per_token(rung.config, rung.config.context_length)),
-                spread(loss) if loss else "not measured",
-                f"{result.bits_per_character(loss.mean):.3f}" if loss else "",
-                difference(bought) if bought else "",
-                bought.verdict if bought else "",
-            )
-        )
-    return result_rows
-
-
-def spread(loss: Estimate) -> str:
-    """Mean ± half the width of its interval."""
-    return f"{loss.mean:.4f}" if loss.half_width is None else f"{loss.mean:.4f} ± {loss.half_width:.3f}"
-
-
-def difference(bought: Estimate) -> str:
-    """A signed difference ± half the width of its interval."""
-    return signed(bought.mean) if bought.half_width is None else f"{signed(bought.mean)} ± {bought.half_width:.3f}"
-
-
 def rounded(number: float) -> str:
     """1234567 -> 1.23M"""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.0f}"
-
-
-def summary(result: LadderResult) -> list[str]:
-    """The findings, in sentences."""
-    sentences = []
-    if result.options.seeds == 1:
-        sentences.append("One seed gives no interval for a difference; use more seeds.")
-    for verdict, words in (
-        ("better", "Better than the rung below, beyond noise"),
-        ("worse", "Worse than the rung below, beyond noise"),
-        ("within noise", "Within noise, undecided by this ladder"),
-    ):
-        titles = [r.idea.title for r in result.ladder if (b := result.gain(r.key)) and b.verdict == verdict]
-        sentences += [f"{words}: {', '.join(titles)}."] if titles else []
-    if bigram := result.loss("bigram"):
-        gap = bigram.mean - result.references.bigram
-        sentences.append(f"The trained bigram is {signed(gap)} from the counted one, which is its limit.")
-    return sentences
-
-
-PAGE = "index.html"
-CLASSES = {"better": "good", "worse": "bad"}
-MEANINGS = (
-    "Validation loss is the mean of -ln p over the same validation tokens for every rung, at the last step. Bits per "
-    "character divide it by ln 2 and by characters per token.",
-    "± is half the width of a 95 % t-interval over seeds; what an idea bought is paired by seed. A seed decides the "
-    "first weights and the order of the data. Of twenty such intervals one misses the truth, on average. And it is the "
-    "truth about this text, size and budget: an idea that helps large models or long training may buy nothing here, "
-    "and a rung with more FLOPs takes more time for the same tokens.",
-    "All rungs share one batch size and one set of learning rates. The defaults were chosen by validation loss on tiny "
-    "Shakespeare, from about ten tries; with other settings the smaller differences (depth above all) came out "
-    "otherwise.",
-    "Baselines are counted on the training text and measured on the same validation tokens. ln V is uniform, the "
-    "unigram entropy uses token frequencies, the count bigram the frequencies of pairs, with additive smoothing "
-    "chosen by leave-one-out on the training text.",
-    "FLOPs are the matrix products of forward and backward for one token of a full context.",
-)
 
 
 def write_page(result: LadderResult, folder: Path) -> Path:
@@ -134,17 +70,21 @@ def write_page(result: LadderResult, folder: Path) -> Path:
 def page(result: LadderResult) -> str:
     """The whole page."""
     title = f"From a bigram to LLaMA on {Path(result.text.name).name}"
-    sections = [section(place, rung, result) for place, rung in enumerate(result.ladder)]
-    return html.page(title, tag("h1", title), *head(result), *overview(result), *sections, *provenance(result))
+    details = [
+        *(section(place, rung, rung.idea, result) for place, rung in enumerate(result.ladder) if rung.idea),
+        *without(result),
+        *provenance(result),
+    ]
+    return html.page(title, tag("h1", title), *head(result), contents(result), *overview(result), *details)
 
 
 def head(result: LadderResult) -> list[Html]:
-    """The set-up, the findings, and whether runs are missing."""
+    """The set-up, and whether runs are missing."""
     o = result.options
     facts = {
         "training tokens": f"{result.text.n_train:,}",
         "vocabulary": f"{result.text.vocab_size:,}",
-        "steps of every run": f"{result.steps:,}",
+        "steps of each run": f"{result.steps:,}",
         "tokens each run reads": f"{result.tokens:,}",
         "seeds": f"{o.seeds}",
         "width": f"{o.d_model}",
@@ -152,79 +92,62 @@ def head(result: LadderResult) -> list[Html]:
     }
     lead = (
         f"Each rung is the model below it with {'some fields' if o.rungs else 'one field'} of its config changed. "
-        "All see the same data in the same order for the same number of steps, with the same optimizer settings."
+        "All read the same data in the same order for the same number of steps, with the same optimizer settings."
     )
-    wanted = len(result.ladder) * o.seeds
+    wanted = len(result.models) * o.seeds
     cut = f"This ladder was interrupted: {len(result.trained)} of {wanted} runs are finished, and only those are shown."
     return [
         tag("p", lead, class_="lead"),
         tag("ul", *(tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()), class_="facts"),
         *([] if result.complete else [tag("p", cut, class_="bad")]),
-        *(tag("p", sentence) for sentence in summary(result)),
     ]
+
+
+def contents(result: LadderResult) -> Html:
+    """Links to all parts of the page."""
+    places = {"ladder": "The ladder", "take-aways": "Leave one out", "curves": "While they learn"}
+    places |= {result.ladder[0].key: "Rung by rung", "without": "Left out, one by one"}
+    places |= {"provenance": "What the numbers mean"}
+    if not result.take_aways:
+        del places["take-aways"], places["without"]
+    return tag("nav", *(tag("a", name, href=f"#{key}") for key, name in places.items()), class_="contents")
 
 
 def overview(result: LadderResult) -> list[Html]:
-    """Charts and table."""
-    seed = result.options.seed
+    """Both tables and the learning curves."""
+    taken = [
+        tag("h2", "Leave one out", id="take-aways"),
+        tag("p", "What each idea is worth in the finished model: how far the loss rises without it."),
+        take_away_table(result),
+        *(tag("p", sentence) for sentence in peeking(result)),
+    ]
     return [
-        html.figure(
-            lambda theme: losses(result, theme),
-            "Validation loss of each rung: mean over seeds with its 95 % interval; small dots are the seeds.",
-        ),
-        html.figure(
-            lambda theme: gains(result, theme),
-            "What each idea bought: by how much the loss fell from the rung below, paired by seed, with its 95 % "
-            "interval. Grey: within noise.",
-        ),
-        html.figure(lambda theme: learning(result, theme), f"Validation loss during training, seed {seed}."),
-        html.table(HEADS, rows(result), NUMBERS),
+        tag("h2", "The ladder", id="ladder"),
+        tag("p", "What each idea buys on top of those before it: how far the validation loss falls."),
+        ladder_table(result),
+        *(tag("p", sentence) for sentence in limits(result)),
+        *(taken if result.take_aways else []),
+        tag("h2", "While they learn", id="curves"),
+        tag("div", html.figure(lambda theme: learning(result, theme), caption(result)), class_="narrow"),
     ]
 
 
-def losses(result: LadderResult, theme: Theme) -> Figure:
-    shown = []
-    for rung in result.ladder:
-        if loss := result.loss(rung.key):
-            shown.append(Row(rung.idea.title, loss.mean, loss.half_width, list(result.losses(rung.key).values())))
-    counted = result.references.named()
-    del counted["ln V"]  # far to the right of every trained model
-    return plot.dots(shown, "validation loss, nats per token", counted, theme)
+def caption(result: LadderResult) -> str:
+    return f"Validation loss of each rung during training, from step 0 (seed {result.options.seed})."
 
 
-def gains(result: LadderResult, theme: Theme) -> Figure:
-    shown = []
-    for rung in result.ladder[1:]:
-        if bought := result.gain(rung.key):
-            unsure = bought.verdict not in CLASSES
-            shown.append(Row(rung.idea.title, bought.mean, bought.half_width, faint=unsure))
-    return plot.bars(shown, "fall of the validation loss, nats per token", theme)
-
-
-def learning(result: LadderResult, theme: Theme) -> Figure:
-    drawn = [
-        Curve(rung.idea.title, run.steps, run.losses, colour=place)
-        for place, rung in enumerate(result.ladder)
-        for run in result.runs(rung.key)
-        if run.seed == result.options.seed
-    ]
-    return plot.curves(drawn, "step", "validation loss, nats per token", result.references.named(), theme, (6.8, 5.4))
-
-
-def section(place: int, rung: Rung, result: LadderResult) -> Html:
+def section(place: int, rung: Rung, idea: Idea, result: LadderResult) -> Html:
     """One rung: idea, numbers, change, source, sample, runs."""
-    idea, below = rung.idea, result.ladder[place - 1] if place else None
+    below = result.ladder[place - 1] if place else None
     path, _, name = idea.source.partition(":")
-    more = [tag("p", "More: ", tag("code", f"docs/{idea.page}"))] if idea.page else []
     samples = [run for run in result.runs(rung.key) if run.sample is not None]
     return html.join(
-        tag("h2", f"{place + 1}. {idea.title}", id=idea.key),
-        tag("p", idea.about),
+        tag("h2", f"{place + 1}. {rung.title}", id=rung.key),
+        tag("p", idea.about, " More: ", concept(rung.page), "."),
         tag("ul", *numbers(rung, below, result), class_="facts"),
         *([tag("h3", "The change"), change(below, rung)] if below else []),
         tag("h3", "The lines that do it: ", tag("code", f"{name} in {path}")),
         html.code(source(idea.source)),
-        *more,
         *(tag("h3", f"What it writes (seed {run.seed})") for run in samples),
         *(tag("pre", run.sample or "", class_="sample") for run in samples),
         runs(rung, result),
@@ -242,12 +165,9 @@ def numbers(rung: Rung, below: Rung | None, result: LadderResult) -> list[Html]:
     if loss:
         facts["validation loss, nats per token"] = spread(loss)
         facts["bits per character"] = f"{result.bits_per_character(loss.mean):.3f}"
-    items = [tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()]
     if bought:
-        kind = CLASSES.get(bought.verdict, "noise")
-        text = tag("b", f"{difference(bought)}, {bought.verdict}", class_=kind)
-        items.append(tag("li", text, tag("span", "what it bought, nats per token")))
-    return items
+        facts[f"what it bought: {reason(bought)}"] = f"{difference(bought)}, {verdict(bought, BOUGHT)}"
+    return [tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()]
 
 
 def change(below: Rung, rung: Rung) -> Html:
@@ -256,33 +176,52 @@ def change(below: Rung, rung: Rung) -> Html:
     return html.code("\n".join(f"{name} = {new!r}  # was {old!r}" for name, (old, new) in fields) + "\n")
 
 
+def without(result: LadderResult) -> list[Html]:
+    """Every idea that was left out: what the models do in its place, how that is written, and the runs."""
+    parts = [tag("h2", "Left out, one by one", id="without")] if result.take_aways else []
+    whole = {rung.key: rung for rung in result.ladder}
+    for idea in TAKE_AWAYS:
+        own = [rung for rung in result.take_aways if rung.key in {f"{name}-{idea.key}" for name in FINISHED}]
+        if not own:
+            continue
+        parts += [tag("h3", f"Without {idea.title}", id=own[0].key), tag("p", idea.without)]
+        parts.append(
+            html.code(source(f"fathom/experiments/take_aways.py:{idea.attend.__name__}"))
+            if idea.attend
+            else change(whole[own[0].whole or ""], own[0])
+        )
+        for rung in own:
+            if worth := result.worth(rung):
+                name = dict(FINISHED.values())[rung.whole or ""]
+                said = f"{difference(worth)}, {verdict(worth, WORTH)}. {reason(worth)}."
+                parts.append(tag("p", tag("b", f"{name}: "), said))
+            parts.append(runs(rung, result))
+    return parts
+
+
 def runs(rung: Rung, result: LadderResult) -> Html:
-    """The runs behind the numbers of a rung."""
+    """The runs behind the numbers of a model."""
     places = {(run.rung, run.seed): place for place, run in enumerate(result.trained)}
     texts = [
-        f"seed {run.seed}: {run.loss:.4f} ({run.folder}, {FILE} trained[{places[run.rung, run.seed]}])"
+        f"seed {run.seed}: {run.loss:.4f} ({run.folder or 'no folder'}, {FILE} trained[{places[run.rung, run.seed]}])"
         for run in result.runs(rung.key)
     ]
-    return tag("p", tag("small", "Runs: " + "; ".join(texts) + "." if texts else "No run of this rung was finished."))
+    words = "Runs: " + "; ".join(texts) + "." if texts else "No run of this model was finished."
+    return tag("p", tag("small", words))
 
 
 def provenance(result: LadderResult) -> list[Html]:
     """What the terms mean, and where every number comes from."""
     text, o = result.text, result.options
     facts = (
-        f"Text {text.name}, sha256 {text.fingerprint}: {text.n_train:,} training tokens and {text.n_val:,} "
+        f"Text {text.name} (sha256 {text.fingerprint[:HASH]}…): {text.n_train:,} training tokens and {text.n_val:,} "
         f"validation tokens, of which {o.eval_windows} evenly spread windows of {o.context_length} (or all, where "
-        f"there are fewer) were used. Trained on {result.machine}. All numbers are in {FILE}, all models in models/."
+        f"there are fewer) were used. Trained on {result.machine}. All numbers and the whole hash are in {FILE}, the "
+        "models in models/."
     )
-    table = [
-        (run.rung, f"{run.seed}", f"{run.steps[-1]:,}", f"{run.loss:.4f}", f"{run.seconds:.1f}", run.folder)
-        for run in result.trained
-    ]
-    heads = ("rung", "seed", "steps", "loss", "seconds", "model")
     return [
         tag("h2", "What the numbers mean, and where they come from", id="provenance"),
         *(tag("p", meaning) for meaning in MEANINGS),
         tag("p", facts),
         tag("details", tag("summary", "Settings"), html.code(json.dumps(plain(o), indent=1) + "\n")),
-        tag("details", tag("summary", f"All {len(table)} runs"), html.table(heads, table, (1, 2, 3, 4))),
     ]

@@ -1,15 +1,15 @@
-"""From a bigram to LLaMA in twelve rungs. Each is the rung below with exactly one field of its config changed.
+"""From a bigram to LLaMA in eleven rungs. Each is the rung below with exactly one field of its config changed.
 
-The first is the bigram model unembed(embed(ids)).
+The first is the bigram model unembed(embed(ids)). `take_aways` holds the finished models without one idea each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from fathom.errors import FathomError, near
 from fathom.model.config import ModelConfig
-from fathom.model.presets import rung_fields
+from fathom.model.presets import RENAMED, rung_fields
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Idea:
     title: str
     about: str
     source: str  # path:name
-    page: str  # of docs/, or "" where there is none
+    page: str  # of docs/
 
 
 MODEL = "fathom/model"
@@ -28,85 +28,80 @@ IDEAS = (
     Idea(
         "bigram",
         "bigram",
-        "The next token from this token alone: a table of V rows, written as embed times unembed.",
+        "The next token from the current one alone: a table of V rows, written as embed times unembed.",
         f"{MODEL}/transformer.py:Transformer.forward",
-        "",
+        "README.md",
     ),
     Idea(
         "attention",
         "one attention head",
-        "Each position reads a weighted mean of itself and all before it. Order is invisible, and what it reads "
-        "replaces what it was.",
+        "Each position reads a weighted mean of itself and everything before it, and adds it to its own vector: the "
+        "residual stream. It does not know the order of what it reads.",
         f"{MODEL}/attention.py:attend",
         "self-attention.md",
     ),
     Idea(
         "positions",
         "learned positions",
-        "A vector for each place is added to the token, so that attention can tell near from far.",
+        "A learned vector for each position is added to the token's, so that attention can tell near from far.",
         f"{MODEL}/position.py:LearnedPosition",
         "rope.md",
     ),
     Idea(
         "heads",
         "many heads",
-        "Four narrow heads in place of a wide one: four places can be read at once, for the same parameters.",
+        "Four narrow heads in place of one wide head: four places can be read at once, with the same parameters.",
         f"{MODEL}/attention.py:Attention.heads",
         "multi-head.md",
     ),
     Idea(
         "mlp",
         "MLP",
-        "After reading, each position computes: widened, bent by GELU, narrowed again.",
+        "After attention, each position computes on its own: up to four times the width, GELU, and down again.",
         f"{MODEL}/mlp.py:GeluMLP",
         "swiglu.md",
     ),
     Idea(
-        "residual",
-        "residual stream",
-        "What a layer says is added to what was there, in place of replacing it.",
-        f"{MODEL}/transformer.py:Add",
-        "",
-    ),
-    Idea(
         "layernorm",
         "LayerNorm",
-        "Every vector is brought to mean 0 and deviation 1 before it is read.",
+        "Before a layer reads a vector, it is scaled to mean 0 and standard deviation 1.",
         f"{MODEL}/norm.py:layer_norm",
         "layer-norm.md",
     ),
     Idea(
         "depth",
         "depth (GPT)",
-        "Three blocks in place of one: later blocks read what earlier ones found.",
+        "Several blocks in place of one: later blocks read what earlier ones have computed.",
         f"{MODEL}/transformer.py:Block",
-        "",
+        "layer-norm.md",
     ),
     Idea(
         "rmsnorm",
         "RMSNorm",
-        "The mean is no longer subtracted: dividing by the root mean square is enough.",
+        "The mean is no longer subtracted; dividing by the root mean square is enough.",
         f"{MODEL}/norm.py:rms_norm",
         "rms-norm.md",
     ),
     Idea(
         "rope",
         "RoPE",
-        "In place of a vector for each place, queries and keys are turned by it: a score depends on distance alone.",
+        "Queries and keys are rotated by their position, in place of adding a vector for it: a score depends on the "
+        "distance alone.",
         f"{MODEL}/position.py:Rope",
         "rope.md",
     ),
     Idea(
         "swiglu",
         "SwiGLU",
-        "The MLP gets a gate that multiplies, at the same number of parameters.",
+        "The MLP gets a gate that multiplies, with the same number of parameters.",
         f"{MODEL}/mlp.py:SwigluMLP",
         "swiglu.md",
     ),
     Idea(
         "gqa",
         "grouped queries (LLaMA)",
-        "Two query heads share each head of keys and values: half the cache, fewer parameters.",
+        "Two query heads share each head of keys and values: fewer parameters and half the KV cache. Its purpose is "
+        "cheaper generation, not a lower loss.",
         f"{MODEL}/attention.py:attend",
         "grouped-query-attention.md",
     ),
@@ -115,30 +110,42 @@ IDEAS = (
 
 @dataclass(frozen=True)
 class Rung:
-    """An idea and the model that has it and all before it."""
+    """A model of the ladder, and the one it is compared with.
 
-    idea: Idea
+    attend: what its attention computes while it is trained, where no config says it; None: `attend` as it is.
+    peeks: it sees the token it must predict while it is trained, so its loss is measured without `attend`.
+    """
+
+    key: str
+    title: str
+    page: str  # of docs/
     config: ModelConfig
+    idea: Idea | None = None  # None: a take-away
+    whole: str | None = None  # of a take-away: the key of the finished model
+    attend: Callable[..., Any] | None = None
+    peeks: bool = False
 
-    @property
-    def key(self) -> str:
-        return self.idea.key
 
-
-def rungs(vocab_size: int, context_length: int = 64, d_model: int = 64) -> list[Rung]:
+def rungs(vocab_size: int, context_length: int = 32, d_model: int = 48) -> list[Rung]:
     """The whole ladder for a vocabulary, from the bottom."""
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model}
     fields = rung_fields()
-    return [Rung(idea, ModelConfig(**sizes, **fields[idea.key])) for idea in IDEAS]
+    return [Rung(i.key, i.title, i.page, ModelConfig(**sizes, **fields[i.key]), idea=i) for i in IDEAS]
 
 
-def find(keys: Sequence[str], ladder: Sequence[Rung]) -> list[Rung]:
-    """The rungs with these keys in the order of the ladder; all where there are no keys."""
-    known = [rung.key for rung in ladder]
+def find(keys: Sequence[str], known: Sequence[Rung]) -> list[Rung]:
+    """The rungs and take-aways with these keys, in their order; all where there are no keys.
+
+    A take-away brings the finished model that it is compared with.
+    """
+    names = [rung.key for rung in known]
     for key in keys:
-        if key not in known:
-            raise FathomError(f"no rung {key!r}{near(key, known, then='rungs')} are {', '.join(known)}")
-    return [rung for rung in ladder if not keys or rung.key in keys]
+        if key in RENAMED:
+            raise FathomError(f"rung {key!r} is now {RENAMED[key]!r}; give that name")
+        if key not in names:
+            raise FathomError(f"no rung {key!r}{near(key, names, then='rungs')} are {', '.join(names)}")
+    wanted = {*keys, *(rung.whole for rung in known if rung.key in keys)}
+    return [rung for rung in known if not keys or rung.key in wanted]
 
 
 def difference(below: ModelConfig, above: ModelConfig) -> dict[str, tuple[Any, Any]]:

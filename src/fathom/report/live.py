@@ -62,12 +62,12 @@ class LiveView:
         """A line that stays on the screen."""
         self.say(Text(f"warning: {text}" if warning else text, style="yellow" if warning else ""))
 
-    def prepared(self, what: str, done: int, total: int) -> None:
-        """Progress of preparation, in units of `what`."""
+    def prepared(self, what: str, done: int, total: int, left: float | None = None) -> None:
+        """Progress of preparation, in units of `what`; `left` in seconds, if known."""
         state = self.state
         if what != state.what and self.interval:
             self.silent_until = time.monotonic() + self.interval  # short work needs no line
-        state.what, state.done, state.total = what, done, total
+        state.what, state.done, state.total, state.remaining = what, done, total, left
         self.update(at_once=False)
 
     def progress(

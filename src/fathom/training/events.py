@@ -21,11 +21,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Progress of preparing the data, in units of `what`."""
+    """Progress of preparing the data, or of an experiment's runs, in units of `what`; `left` in seconds, if known."""
 
     what: str
     done: int
     total: int
+    left: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fathom.errors import FathomError, near
 from fathom.fields import build
 from fathom.formats.config_file import read_config
 from fathom.model.config import ModelConfig
-from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES, rung_fields
+from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES, RENAMED, rung_fields
 from fathom.training.options import TrainOptions
 
 Values = Mapping[str, Any]
@@ -136,7 +136,7 @@ PRESETS = {
 }
 
 # The rungs of the ladder, each trained as all of them are, so that they can be compared.
-RUNG_SIZES: dict[str, Any] = {"context_length": 64, "d_model": 64}
+RUNG_SIZES: dict[str, Any] = {"context_length": 32, "d_model": 48}
 RUNG_TRAIN: dict[str, Any] = {
     "batch_size": 16,
     "optimizer": "muon",
@@ -154,6 +154,8 @@ PRESETS |= {
 
 def find(name: str) -> Recipe:
     """The preset of that name, or one line with near matches."""
+    if name.removeprefix("rung-") in RENAMED and name not in PRESETS:
+        raise FathomError(f"{name} is now rung-{RENAMED[name.removeprefix('rung-')]}; give that name")
     if name not in PRESETS:
         known = ", ".join(key for key in PRESETS if not key.startswith("rung-"))
         raise FathomError(
