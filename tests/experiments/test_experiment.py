@@ -16,20 +16,25 @@ from fathom.experiments.experiment import Cost, LadderProgress, ladder, plan, re
 from fathom.experiments.options import LadderOptions
 from fathom.experiments.result import LadderResult, read
 from fathom.experiments.rungs import IDEAS, rungs
+from fathom.experiments.take_aways import everything
 from fathom.formats.safetensors_file import read_tensors
 from fathom.model.transformer import Transformer
 from fathom.training.events import Event, Note, Prepared
 from tests.experiments.conftest import SMALL
 
 Climbed = tuple[LadderResult, Path, list[Event]]
-FEW = SMALL | {"rungs": ("bigram", "residual", "gqa")}
+FEW = SMALL | {"rungs": ("bigram", "mlp", "gqa")}
 
 
 def test_every_rung_is_trained_with_every_seed(climbed: Climbed) -> None:
     result, _, _ = climbed
     assert result.complete
-    assert [(run.seed, run.rung) for run in result.trained] == [(s, idea.key) for s in (1337, 1338) for idea in IDEAS]
-    assert {run.steps[-1] for run in result.trained} == {12} and all(len(run.steps) == 3 for run in result.trained)
+    assert [(run.seed, run.rung) for run in result.trained] == [
+        (seed, rung.key) for seed in (1337, 1338) for rung in everything(1)
+    ]
+    for run in result.trained:
+        curve = run.seed == 1337 and run.rung in {idea.key for idea in IDEAS}
+        assert run.steps == ((0, 4, 8, 12) if curve else (12,))
 
 
 def test_all_rungs_see_the_same_data(words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +59,11 @@ def test_a_reported_loss_is_that_of_the_stored_model(climbed: Climbed) -> None:
     result, folder, _ = climbed
     val = np.load(folder / "data" / "val.npy")
     windows = torch.cat(list(eval_windows(val, 8, result.options.eval_windows)))
-    for rung in result.ladder:
+    for rung in result.models:
         for run in result.runs(rung.key):
+            if rung.attend:
+                assert not run.folder
+                continue
             model = Transformer(rung.config)
             model.load_state_dict(read_tensors(folder / run.folder / "model.safetensors"))
             with torch.no_grad():
@@ -66,15 +74,30 @@ def test_a_reported_loss_is_that_of_the_stored_model(climbed: Climbed) -> None:
 
 def test_one_seed_writes_samples(climbed: Climbed) -> None:
     result, _, _ = climbed
-    assert all((run.sample is not None) == (run.seed == 1337) for run in result.trained)
-    assert all(len(run.sample or "") > 50 for run in result.trained if run.seed == 1337)
+    rungs = {idea.key for idea in IDEAS}
+    assert all((run.sample is not None) == (run.seed == 1337 and run.rung in rungs) for run in result.trained)
+    assert all(len(run.sample) > 50 for run in result.trained if run.sample is not None)
+
+
+def test_without_a_mask_a_loss_is_measured_with_one(climbed: Climbed) -> None:
+    """What it reaches while it sees the answer is kept apart: that is no prediction."""
+    result, _, _ = climbed
+    for run in result.trained:
+        assert (run.peeking is not None) == run.rung.endswith("-mask")
+        assert run.peeking is None or run.peeking != run.loss
 
 
 def test_progress_goes_up_to_its_end(climbed: Climbed) -> None:
-    said = [event for event in climbed[2] if isinstance(event, Prepared) and event.what == "planned seconds"]
-    assert [event.done for event in said] == sorted(event.done for event in said)
-    assert said[-1].done == said[-1].total
-    assert sum(isinstance(event, Note) for event in climbed[2]) == 24
+    said = [event for event in climbed[2] if isinstance(event, Prepared) and event.what.startswith("seed ")]
+    places = list(dict.fromkeys((event.what, event.done, event.total) for event in said))
+    assert places == [
+        (f"seed {seed}/2, {kind}", place, total)
+        for seed in (1, 2)
+        for kind, total in (("rung", 11), ("take-away", 22))
+        for place in range(1, total + 1)
+    ]
+    assert said[-1].left == pytest.approx(0, abs=1e-6)
+    assert sum(isinstance(event, Note) for event in climbed[2]) == 66
 
 
 def test_stopped_and_resumed_equals_never_stopped(words: Path, tmp_path: Path) -> None:
@@ -115,9 +138,9 @@ def test_the_plan_fits_the_minutes() -> None:
     options = LadderOptions(seeds=3, minutes=5)
     costs = {"a": Cost(step=0.01, evaluation=0.1), "b": Cost(step=0.03, evaluation=0.3)}
     steps = plan(costs, options, seconds=280)
-    total = 3 * sum(cost.run(steps, options.evaluations) for cost in costs.values())
+    total = sum(3 * steps * cost.step + (3 + options.evaluations) * cost.evaluation for cost in costs.values())
     assert 0.8 * 280 < total <= experiment.SLACK * 280
-    with pytest.raises(FathomError, match=r"minutes=0.1 is too short for 2 rungs with 3 seeds.* give more minutes"):
+    with pytest.raises(FathomError, match=r"minutes=0.1 is too short for 2 models with 3 seeds.* give more minutes"):
         plan(costs, replace(options, minutes=0.1), seconds=1)
 
 
@@ -137,18 +160,20 @@ def test_the_faster_number_of_threads(
         torch.set_num_threads(before)
 
 
-def test_pace_counts_deep_rungs_for_more() -> None:
+def test_the_time_left_is_the_plan_at_the_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Event] = []
+    monkeypatch.setattr(experiment.time, "monotonic", iter([100.0, 104.0, 112.0]).__next__)
     pace = LadderProgress(10.0, said.append)
-    for part, done in ((pace.part(2.0), 1.0), (pace.part(8.0), 0.5)):
-        part(done)
-    assert said == [Prepared("planned seconds", 2, 10), Prepared("planned seconds", 6, 10)]
+    for place, (seconds, done) in enumerate(((2.0, 1.0), (8.0, 0.5)), start=1):
+        pace.part(seconds, "rung", place, 2)(done)
+    assert said == [Prepared("rung", 1, 2, left=16.0), Prepared("rung", 2, 2, left=8.0)]
 
 
 @pytest.mark.parametrize(
     "wrong, says",
     [
         ({"rungs": ("atention",)}, "no rung 'atention'; did you mean attention"),
+        ({"rungs": ("residual",)}, "rung 'residual' is now 'mlp'"),
         ({"seeds": 0}, "seeds is 0"),
         ({"minutes": 0.0}, "minutes is 0"),
         ({"minutes": float("nan")}, "minutes is nan"),

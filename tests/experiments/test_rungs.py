@@ -14,6 +14,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.cost import n_parameters
 from fathom.model.transformer import Transformer
 from fathom.training.presets import PRESETS
+from fathom.training.presets import find as preset
 
 LADDER = rungs(vocab_size=65)
 KEYS = [rung.key for rung in LADDER]
@@ -28,7 +29,7 @@ def test_one_field_at_a_time(below: Rung, above: Rung) -> None:
 
 
 def test_the_order_of_the_ladder() -> None:
-    assert " ".join(KEYS) == "bigram attention positions heads mlp residual layernorm depth rmsnorm rope swiglu gqa"
+    assert " ".join(KEYS) == "bigram attention positions heads mlp layernorm depth rmsnorm rope swiglu gqa"
 
 
 def test_from_a_bigram_to_llama() -> None:
@@ -42,7 +43,7 @@ def test_from_a_bigram_to_llama() -> None:
 @pytest.mark.parametrize("rung", LADDER, ids=KEYS)
 def test_every_rung_is_a_model(rung: Rung) -> None:
     model = Transformer(rung.config)
-    assert model(torch.zeros(2, 64, dtype=torch.long)).shape == (2, 64, 65)
+    assert model(torch.zeros(2, 32, dtype=torch.long)).shape == (2, 32, 65)
     assert sum(p.numel() for p in model.parameters()) == n_parameters(rung.config)
 
 
@@ -70,3 +71,8 @@ def test_every_rung_is_a_preset() -> None:
         recipe = made[f"rung-{rung.key}"]
         assert recipe.config(65) == rung.config
         recipe.options()
+
+
+def test_a_rung_that_was_renamed_says_so() -> None:
+    with pytest.raises(FathomError, match="rung-residual is now rung-mlp"):
+        preset("rung-residual")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fathom.experiments.result import estimate, paired_difference, t_quantile, t_within
+from fathom.experiments.tables import BOUGHT, WORTH, reason, verdict
 
 # two-sided 95 % points of Student's t, as in any printed table
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
@@ -33,7 +34,7 @@ def test_seeds_are_paired() -> None:
     """What seeds share cancels: here they differ by 1, the rungs by 0.1 at each of them."""
     below, above = {1: 3.0, 2: 2.0, 3: 1.0}, {3: 0.9, 2: 1.9, 1: 2.9}
     found = paired_difference(below, above)
-    assert found and found.mean == pytest.approx(0.1) and found.verdict == "better"
+    assert found and found.mean == pytest.approx(0.1) and found.sign == 1
     assert found.half_width == pytest.approx(0, abs=1e-9)
 
 
@@ -44,17 +45,23 @@ def test_only_shared_seeds_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "above, verdict",
+    "above, rung, take_away, why",
     [
-        ([2.0, 2.01, 1.99], "better"),
-        ([4.0, 4.01, 3.99], "worse"),
-        ([2.9, 3.2, 2.95], "within noise"),
-        ([3.0], "unknown"),
+        ([2.0, 2.01, 1.99], "better", "needed", "interval +0.975 to +1.025: above 0"),
+        ([4.0, 4.01, 3.99], "worse", "better without", "interval −1.025 to −0.975: below 0"),
+        (
+            [2.9, 3.2, 2.95],
+            "too close to call",
+            "too close to call",
+            "3 seeds, 95% interval −0.416 to +0.383: contains 0",
+        ),
+        ([3.0], "one seed: unknown", "one seed: unknown", "one seed gives no interval"),
     ],
 )
-def test_verdicts(above: list[float], verdict: str) -> None:
+def test_verdicts_and_their_reasons(above: list[float], rung: str, take_away: str, why: str) -> None:
     found = paired_difference({1: 3.0, 2: 3.0, 3: 3.0}, dict(enumerate(above, start=1)))
-    assert found and verdict in found.verdict
+    assert found and (verdict(found, BOUGHT), verdict(found, WORTH)) == (rung, take_away)
+    assert why in reason(found)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

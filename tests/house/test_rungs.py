@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from fathom.experiments.rungs import rungs
+from fathom.experiments.rungs import difference, rungs
+from fathom.experiments.take_aways import TAKE_AWAYS, take_aways
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
 from tests.house.source import ROOT, functions, tree
@@ -27,6 +28,21 @@ def test_the_ladder_leads_from_a_bigram_over_gpt_to_llama() -> None:
     assert not words(LADDER[-1].config, LLAMA2_7B)
 
 
+def test_every_rung_adds_to_the_residual_stream() -> None:
+    assert all(rung.config.residual for rung in LADDER)
+
+
+@pytest.mark.parametrize("rung", take_aways(LADDER), ids=lambda rung: rung.key)
+def test_a_take_away_lacks_one_idea(rung: object) -> None:
+    """One field, or what every Attention calls; one head has its own keys and values, so there two fields change."""
+    whole = next(each for each in LADDER if each.key == rung.whole)  # type: ignore[attr-defined]
+    changed = set(difference(whole.config, rung.config))  # type: ignore[attr-defined]
+    if rung.key == "llama-heads":  # type: ignore[attr-defined]
+        assert changed == {"n_head", "n_kv_head"}
+    else:
+        assert len(changed) == (0 if rung.attend else 1)  # type: ignore[attr-defined]
+
+
 def words(a: ModelConfig, b: ModelConfig) -> set[str]:
     """The choices, sizes aside, in which two configs differ."""
     return {f.name for f in dataclasses.fields(a) if getattr(a, f.name) != getattr(b, f.name)} - SIZES
@@ -38,4 +54,8 @@ def test_what_a_rung_points_to_is_there(rung: object) -> None:
     path, name = idea.source.split(":")
     classes = [node.name for node in tree(ROOT / "src" / path).body if hasattr(node, "name")]
     assert name.split(".")[-1] in classes + [f.name for f in functions(ROOT / "src" / path)]
-    assert not idea.page or (ROOT / "docs" / idea.page).is_file()
+
+
+def test_every_idea_has_its_page() -> None:
+    pages = {rung.page for rung in LADDER} | {idea.page for idea in TAKE_AWAYS}
+    assert all((ROOT / "docs" / page).is_file() for page in pages)

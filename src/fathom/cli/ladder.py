@@ -10,7 +10,7 @@ from fathom.errors import FathomError
 from fathom.experiments.options import LadderOptions
 from fathom.fields import build, plain
 
-ABOUT = "Train every rung from a bigram to LLaMA on the same text and budget, and report what each idea bought."
+ABOUT = "Train every rung from a bigram to LLaMA, and both without one idea each: what each idea buys on your text."
 NAMES = {
     "data": ("--data",),
     "rungs": ("--rungs",),

@@ -18,9 +18,9 @@ class LadderOptions:
 
     data: str = "python-docs"  # text to learn: a file, a folder, a .jsonl file or the name of a corpus
     tokenizer: str = "char"  # tokenizer: char, byte, bpe:SIZE (learned from the text) or a tokenizer.json
-    rungs: tuple[str, ...] = ()  # rungs to train, separated by commas, such as bigram,attention,heads; empty: all
+    rungs: tuple[str, ...] = ()  # rungs to train, separated by commas, such as bigram,attention,gpt-mask; empty: all
     seed: int = 1337  # first seed; the others follow it
-    seeds: int = 3  # runs of each rung, each with its own seed
+    seeds: int = 3  # runs of each model, each with its own seed
     minutes: float = 5.0  # minutes for the whole ladder, from which the steps follow
     steps: int | None = None  # steps of every rung; None: as many as the minutes allow
 
@@ -30,7 +30,7 @@ class LadderOptions:
     learning_rate: float = RUNG_TRAIN["learning_rate"]  # AdamW's, for embeddings and norms
     muon_learning_rate: float = RUNG_TRAIN["muon_learning_rate"]  # for the matrices inside blocks
     eval_windows: int = 320  # validation windows, the same for every rung
-    evaluations: int = 5  # points of each validation curve
+    evaluations: int = 8  # points of each validation curve
     device: str = "auto"  # device to train on: auto, cpu, cuda or mps
     dtype: Dtype = "auto"  # number format of the computation
 
