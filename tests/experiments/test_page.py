@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from matplotlib.text import Annotation, Text
 
 from fathom.experiments.charts import colours, learning
 from fathom.experiments.overview import DOCS, Scale, bar
@@ -56,7 +55,7 @@ def test_the_page_is_one_file_with_its_pictures(climbed: Climbed, tmp_path: Path
     first, *others = climbed[0].trained
     sly = replace(climbed[0], trained=(replace(first, sample="<script>&"), *others))
     written = write_page(sly, tmp_path).read_text(encoding="utf-8")
-    assert written.count("data:image/png;base64,") == 2  # one chart, light and dark
+    assert written.count("data:image/png;base64,") == 4  # one chart, light and dark, wide and narrow
     assert not re.search(r"src=\"(?!data:)", written)
     links = re.findall(r"href=\"([^\"]+)\"", written)
     places = {link[1:] for link in links if link.startswith("#")}
@@ -146,10 +145,9 @@ def test_curves_begin_at_step_0_and_names_do_not_collide(climbed: Climbed) -> No
     drawn = [line for line in axes.lines if len(line.get_xdata()) > 2]
     assert len(drawn) == len(IDEAS) and {line.get_xdata()[0] for line in drawn} == {0}
     figure.canvas.draw()
-    boxes = [Text.get_window_extent(text) for text in axes.texts if isinstance(text, Annotation)]  # without its line
-    names = sorted(boxes, key=lambda box: box.y0)
+    names = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
     assert all(box.x0 > axes.bbox.x1 and box.x1 < figure.bbox.x1 for box in names)
-    assert len(names) == len(IDEAS) + 1
+    assert len(names) == len(IDEAS) + 2
     assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(names))
 
 
