@@ -50,8 +50,7 @@ def words(a: ModelConfig, b: ModelConfig) -> set[str]:
 
 @pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.key)
 def test_what_a_rung_points_to_is_there(rung: object) -> None:
-    idea = rung.idea  # type: ignore[attr-defined]
-    path, name = idea.source.split(":")
+    path, name = rung.idea.source.split(":")  # type: ignore[attr-defined]
     classes = [node.name for node in tree(ROOT / "src" / path).body if hasattr(node, "name")]
     assert name.split(".")[-1] in classes + [f.name for f in functions(ROOT / "src" / path)]
 

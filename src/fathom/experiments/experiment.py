@@ -158,7 +158,7 @@ def ladder(
     stop: Stop | None = None,
     **changes: Any,
 ) -> LadderResult:
-    """Train every rung from a bigram to LLaMA with every seed, on the same text and for the same number of steps.
+    """Train every rung from a bigram to LLaMA, and GPT and LLaMA without one idea each, with every seed.
 
         >>> result = fathom.ladder(folder="runs/ladder", data="my.txt", minutes=5, seeds=3)
 
@@ -166,8 +166,9 @@ def ladder(
     steps (of every rung), context_length (tokens), d_model, batch_size (rows), learning_rate, ... folder: where models
     and ladder.json go; `overwrite` replaces what is there. report: called with each event. stop: asked at every step.
 
-    Returns the measurements, `.losses(rung)` and `.gain(rung)`. Ends early, with the results so far, when `stop()` is
-    true or the minutes are up. FathomError: a wrong option, or too few minutes for any result.
+    Returns the measurements, `.gain(key)` of a rung and `.worth(take_away)` among them. Ends early, with
+    the results so far, when `stop()` is true or the minutes are up. FathomError: a wrong option, or too few minutes for
+    any result.
     """
     options, folder = build(LadderOptions, plain(options or LadderOptions()) | changes, "ladder"), Path(folder)
     report, stop = report or silent, stop or never

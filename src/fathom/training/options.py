@@ -121,7 +121,7 @@ def learning_rate(method: str, d_model: int) -> float:
 
 
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
-Init = Literal["scaled", "zero-output"]
+Init = Literal["scaled", "zero-output", "by-width"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 
@@ -141,7 +141,7 @@ class TrainOptions:
     max_minutes: float | None = None  # stop after this many minutes; None: no limit
     batch_size: int = 12  # sequences per step
     micro_batch_size: int | None = None  # sequences per forward pass, to save memory; None: the whole batch
-    init: Init = "scaled"  # first weights; zero-output: every block begins as the identity
+    init: Init = "scaled"  # first weights; zero-output: every block begins as the identity; by-width: larger if narrow
 
     # optimizer
     optimizer: str = "adamw"  # optimizer of the matrices

@@ -142,6 +142,7 @@ RUNG_TRAIN: dict[str, Any] = {
     "optimizer": "muon",
     "learning_rate": 2e-2,
     "muon_learning_rate": 0.04,
+    "init": "by-width",
     "schedule": "linear",
     "final_fraction": 0.0,
     "compile": "off",  # each model trains for seconds

@@ -155,7 +155,20 @@ def new_model(config: ModelConfig, options: TrainOptions) -> Transformer:
     model = Transformer(config)
     if options.init == "zero-output":
         zero_outputs(model)
+    if options.init == "by-width":
+        scale_to_width(model, config.d_model)
     return model
+
+
+GPT2_WIDTH = 768  # to which the deviation of 0.02 of all first weights belongs
+
+
+@torch.no_grad()
+def scale_to_width(model: Transformer, d_model: int) -> None:
+    """Give every matrix the deviation of this width, so that layers compute numbers as large as in GPT-2."""
+    for p in model.parameters():
+        if p.ndim == 2:
+            p.mul_((GPT2_WIDTH / d_model) ** 0.5)
 
 
 def base_model(base: Opened, options: TrainOptions, tuning: FinetuneOptions, device: torch.device) -> Transformer:
