@@ -30,7 +30,7 @@ IDEAS = (
         "bigram",
         "The next token from the current one alone: a table of V rows, written as embed times unembed.",
         f"{MODEL}/transformer.py:Transformer.forward",
-        "README.md",
+        "embeddings.md",
     ),
     Idea(
         "attention",
@@ -73,7 +73,7 @@ IDEAS = (
         "depth (GPT)",
         "Several blocks in place of one: later blocks read what earlier ones have computed.",
         f"{MODEL}/transformer.py:Block",
-        "layer-norm.md",
+        "residual-stream.md",
     ),
     Idea(
         "rmsnorm",
