@@ -1,5 +1,6 @@
 """The command line: the only package that prints and exits.
 
+streams    the standard streams, closed ones and narrow encodings among them
 main       the table of verbs, one-line errors, exit codes
 command    a verb as click runs it: help in groups, effective defaults, wrong calls
 options    options, written by hand or made from the fields of a dataclass

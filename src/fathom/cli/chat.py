@@ -89,7 +89,7 @@ def lines(interactive: bool) -> Iterator[str]:
     if not interactive:
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:
-                yield line.decode("utf-8").rstrip("\r\n")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as problem:
                 raise FathomError(f"stdin, line {number}: not UTF-8 at byte {problem.start}; send UTF-8") from None
         return

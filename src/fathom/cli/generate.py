@@ -16,7 +16,6 @@ from fathom.cli.generation import (
     load_for_generation,
 )
 from fathom.cli.options import from_fields, model_argument, option, print_json, verb
-from fathom.errors import FathomError
 from fathom.generation.options import GenerateOptions
 
 if TYPE_CHECKING:
@@ -84,13 +83,10 @@ def turn_stops(tokenizer: "Tokenizer") -> tuple[str, ...]:
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt as given, stdin for `-`, a file's text for FILE:path."""
+    """The prompt as given, stdin for `-`, a file's text for FILE:path: read as training reads text."""
+    from fathom.data.text import decoded_text, newlines
+
     if prompt != "-" and not prompt.startswith("FILE:"):
-        return prompt
+        return newlines(prompt)
     path = Path(prompt.removeprefix("FILE:"))
-    text = sys.stdin.buffer.read() if prompt == "-" else path.read_bytes()
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = "stdin" if prompt == "-" else path
-        raise FathomError(f"{where} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    return decoded_text(*((sys.stdin.buffer.read(), "stdin") if prompt == "-" else (path.read_bytes(), str(path))))

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fathom.cli.command import HELP_NAMES, write_options
+from fathom.cli.streams import prepare_streams
 from fathom.errors import FathomError, near
 from fathom.native.build import listeners
 
@@ -111,6 +112,7 @@ def verbs() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one call and return its exit code; every mistake ends in one line on stderr."""
+    prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         arguments = ["--help"]

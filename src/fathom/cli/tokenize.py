@@ -67,15 +67,17 @@ def tokenize_command(text: str | None, model: str, data: str | None, as_json: bo
 
 
 def read_text(text: str | None) -> str:
-    """The text of the call; that of stdin where it is -, or is left out and something is piped in."""
+    """The text of the call; that of stdin where it is -, or is left out and something is piped in.
+
+    Stdin is read as training reads text: without a byte order mark, with newlines.
+    """
     if text is not None and text != "-":
         return text
     if text is None and sys.stdin.isatty():
         raise FathomError(f"no text was given; expected a text, or - for stdin: {EXAMPLE}")
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise FathomError(f"stdin: byte {problem.start} is not UTF-8; expected text") from None
+    from fathom.data.text import decoded_text
+
+    return decoded_text(sys.stdin.buffer.read(), "stdin")
 
 
 def is_built_in(model: str) -> bool:
