@@ -16,13 +16,14 @@ from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.model.config import ModelConfig
 from fathom.report.live import LiveView
-from fathom.training.events import Evaluated, Event, Note, Prepared, Progress, Report, Sample, Saved
+from fathom.training.events import Report
 from fathom.training.optimizers import NAMES as OPTIMIZERS
 from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions
 from fathom.training.presets import DEFAULT, PRESETS, Recipe, find, read
+from fathom.training.shown import showing
 
 if TYPE_CHECKING:
-    from fathom.training.train import Result
+    from fathom.training.result import Result
 
 MODEL_NAMES = {"context_length": ("--context-length", "--block-size", "--max-seq-len")}
 STEPS = ("--max-iters", "--iters", "--max-steps", "--num-iterations")
@@ -268,27 +269,4 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
 def watching(title: str | Path) -> Iterator[Report]:
     """A listener that shows a run in the live view, on stderr, until the block ends."""
     with LiveView(str(title)) as view:
-
-        def show(event: Event) -> None:
-            match event:
-                case Note():
-                    view.note(event.text, event.warning)
-                case Prepared():
-                    view.prepared(event.what, event.done, event.total, event.left)
-                case Progress():
-                    view.progress(
-                        event.step,
-                        event.steps,
-                        loss=event.loss,
-                        tokens=event.tokens,
-                        seconds=event.seconds,
-                        learning_rate=event.learning_rate,
-                    )
-                case Evaluated():
-                    view.evaluated(event.step, event.loss, event.bits_per_character)
-                case Sample():
-                    view.sample(event.step, event.text)
-                case Saved():
-                    view.saved(event.step, event.path)
-
-        yield show
+        yield showing(view)

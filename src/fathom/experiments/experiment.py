@@ -39,6 +39,7 @@ from fathom.training.loop import evaluate, fit
 from fathom.training.presets import Recipe
 from fathom.training.run import Run, created, open_run, recipe_of
 from fathom.training.session import Session
+from fathom.training.shown import shown
 
 PROBE = 6  # timed steps, of which the first half warms up
 FEWEST = 20  # with fewer steps a ladder shows nothing
@@ -171,13 +172,14 @@ def ladder(
     any result.
     """
     options, folder = build(LadderOptions, plain(options or LadderOptions()) | changes, "ladder"), Path(folder)
-    report, stop = report or silent, stop or never
+    stop = stop or never
     keep_freed_memory()
     end = time.monotonic() + 60 * options.minutes - REPORT_SECONDS
     find(options.rungs, everything(1))
     with ExitStack() as stack:
-        with created(recipe(options), folder, overwrite, report) as run:
-            setup = set_up(run, options, report, until(end, stop))
+        listener = stack.enter_context(shown(report, folder))
+        with created(recipe(options), folder, overwrite, listener) as run:
+            setup = set_up(run, options, listener, until(end, stop))
             stack.enter_context(setup.fastest_threads(options))
             result = empty_result(options, setup)
             costs = measure_all(result, setup)

@@ -4,4 +4,5 @@ plot   loss curves and rows of dots or bars, as PNG and SVG
 html   one page in one file: tags, tables, code and figures, everything escaped
 table  aligned text for a terminal
 live   training as it happens, on stderr
+notebook  the same in the output of a notebook cell
 """

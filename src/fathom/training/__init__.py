@@ -18,5 +18,7 @@ presets      recipes as values: presets, YAML and overrides on top of each other
 preflight    pre-flight summary and warnings
 checkpoints  saving and restoring checkpoints
 events       events of a run, metrics.jsonl and TensorBoard
+result       how a run ended: figures, history, a picture of its loss
+shown        events shown by a listener, in a notebook or nowhere
 signals      turn signals into a stop flag
 """

@@ -22,11 +22,13 @@ from fathom.formats.tokenizer import require_tokenizer, tokenizer_of
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.training.data import FinetuneDataSummary, prepare
-from fathom.training.events import Report, silent
+from fathom.training.events import Report
 from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions, learning_rate
+from fathom.training.result import Result
 from fathom.training.run import Base, FinetuneRun, open_finetune_run, require_replaceable, write_run
 from fathom.training.session import Session
-from fathom.training.train import Result, continue_run, require_mode, require_unchanged, resume, with_options
+from fathom.training.shown import shown
+from fathom.training.train import continue_run, require_mode, require_unchanged, resume, with_options
 
 Values = Mapping[str, Any]
 EPOCHS, EVALUATIONS, LONGEST, WINDOW = 3.0, 10, 1024, 256
@@ -59,17 +61,17 @@ def finetune(
     """
     keep_freed_memory()
     require_mode(mode)
-    report = report or silent
     train = {name.replace("-", "_"): value for name, value in (train or {}).items()}
     train |= {} if data is None else {"data": str(data)}
     folder = Path(out_dir or Path("runs") / "finetune")
     if other := next((name for name in SET_BY_BASE if name in train), None):
         raise FathomError(f"{other} was given; it comes from the base model: leave it out")
-    if mode == "resume":
-        run = reopen(folder, model, options or {}, train)
-        return continue_run(run, resume(run, report), report)
-    run, session = create(folder, model, options or {}, train, mode == "overwrite", report)
-    return continue_run(run, session, report)
+    with shown(report, folder) as listener:
+        if mode == "resume":
+            run = reopen(folder, model, options or {}, train)
+            return continue_run(run, resume(run, listener), listener)
+        run, session = create(folder, model, options or {}, train, mode == "overwrite", listener)
+        return continue_run(run, session, listener)
 
 
 def create(

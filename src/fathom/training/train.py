@@ -7,7 +7,7 @@ number that is reported was measured here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,33 +17,19 @@ from fathom.formats.config_file import CONFIG, write_config
 from fathom.machine import keep_freed_memory
 from fathom.training import events
 from fathom.training.checkpoints import restore, save_checkpoint
-from fathom.training.events import Report, loss_curves, silent
+from fathom.training.events import Report, loss_curves
 from fathom.training.loop import fit
 from fathom.training.options import TrainOptions
 from fathom.training.preflight import preflight
 from fathom.training.presets import DEFAULT, Recipe, find
 from fathom.training.record import bits, recording
+from fathom.training.result import Result
 from fathom.training.run import METRICS, Run, created, open_run
 from fathom.training.session import Session
+from fathom.training.shown import shown
 from fathom.training.signals import Stop, stop_on_signal
 
 R = TypeVar("R", bound=Run)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended. Losses in nats per token; seconds count everything since step 1, saves and samples too."""
-
-    folder: Path
-    step: int
-    steps: int
-    loss: float | None
-    validation_loss: float | None
-    bits_per_character: float | None
-    bits_per_byte: float | None
-    tokens: int
-    seconds: float
-    exit_code: int  # 0 done, 130 or 143 stopped by Ctrl-C or SIGTERM
 
 
 def train(
@@ -72,20 +58,20 @@ def train(
     """
     keep_freed_memory()
     require_mode(mode)
-    report = report or silent
     name, chosen = (recipe, find(recipe)) if isinstance(recipe, str) else ("run", recipe)
     folder = Path(out_dir or Path("runs") / name)
-    if mode == "resume":
-        declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options or {})
-        run = open_run(folder)
-        require_unchanged(folder, "model", declared.model, run.config)
-        run = with_options(run, declared.train)
-        return continue_run(run, resume(run, report), report)
-    with created(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", report) as run:
-        if run.options.tensorboard:
-            events.require_tensorboard()
-        session = run.start()  # what it refuses is refused before the folder is in place
-    return continue_run(replace(run, folder=folder), session, report)
+    with shown(report, folder) as listener:
+        if mode == "resume":
+            declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options or {})
+            run = open_run(folder)
+            require_unchanged(folder, "model", declared.model, run.config)
+            run = with_options(run, declared.train)
+            return continue_run(run, resume(run, listener), listener)
+        with created(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", listener) as run:
+            if run.options.tensorboard:
+                events.require_tensorboard()
+            session = run.start()  # what it refuses is refused before the folder is in place
+        return continue_run(replace(run, folder=folder), session, listener)
 
 
 def require_mode(mode: str) -> None:

@@ -16,7 +16,8 @@ from fathom.native.build import status
 from fathom.report.table import plain as as_text
 from fathom.report.table import table
 from fathom.running.ready import described
-from fathom.training.events import Prepared, Report, silent
+from fathom.training.events import Prepared, Report
+from fathom.training.shown import shown
 from fathom.verification import quantised
 from fathom.verification.evaluate import EvalSet, Evaluation, eval_set
 from fathom.verification.options import EvalOptions
@@ -117,7 +118,8 @@ def evaluate(
     tokenizer = require_tokenizer(its_tokenizer, model)
     asked = eval_set(data, tokenizer, network.config.context_length, chosen.stride, chosen.windows)
     packed = [quantised.packed_copy(network, scheme) for scheme in schemes]
-    own, *others = quantised.score_all([network, *packed], counted(asked, report or silent), tokenizer)
+    with shown(report, model) as listener:
+        own, *others = quantised.score_all([network, *packed], counted(asked, listener), tokenizer)
     adapters = () if adapter is None else (adapter,) if isinstance(adapter, str | Path) else adapter
     return Prediction(
         str(model),
