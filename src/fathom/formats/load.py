@@ -18,6 +18,7 @@ from fathom.fields import build
 from fathom.formats.convert import Source, plan
 from fathom.formats.detect import open_model
 from fathom.formats.opened import CHUNK, Opened
+from fathom.formats.tokenizer import load_tokenizer as load_tokenizer  # beside `load`, where one looks for it
 from fathom.formats.tokenizer import tokenizer_of
 from fathom.machine import free_memory, pick_device, release_freed_memory
 from fathom.model.config import ModelConfig, RopeScaling
