@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fathom.cli.main import main
-from fathom.cli.show_batch import legend, spelled, styled, visible
+from fathom.cli.show_batch import legend, shown_roles, spelled, styled, visible
 from fathom.data.examples import Example, to_example
 from fathom.data.records import RecordFile
 from fathom.tokenizer.characters import ByteTokenizer
@@ -95,3 +95,50 @@ def test_mistakes_are_one_line(tokenizer: Path, tmp_path: Path, capfd: Streams, 
     assert main(["show-batch", str(tokenizer), "--data", str(tmp_path / "it.jsonl")]) == 2
     assert line in capfd.readouterr().err and main(["show-batch", str(tokenizer), "--data", "nothing.txt"]) == 2
     assert main(["show-batch", "nothing", "--data", str(tmp_path / "it.jsonl")]) == 2
+
+
+def test_reasoning_and_calls_that_a_text_marks_are_seen() -> None:
+    texts = ["<tool_call>", "<", "think>", "a", "</think>", "b", "<tool_call>c", "</tool_call>", "d", "<think>"]
+    roles = ["system", *["assistant"] * 4, "frame", *["assistant"] * 3, "user"]
+    assert shown_roles(roles, texts) == [
+        "system",
+        *["reasoning"] * 4,
+        "frame",
+        *["tool call"] * 2,
+        "assistant",
+        "user",
+    ]
+
+
+def test_tools_weights_and_fields_that_are_not_used_are_shown(tmp_path: Path, capfd: Streams) -> None:
+    template = (
+        "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.reasoning_content %}{{ m.reasoning_content }}{% endif %}{{ m.content or '' }}"
+        "{% for c in m.tool_calls or [] %}{{ c | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    save(bpe(template), tmp_path / "tokenizer.json")
+    call = {"type": "function", "function": {"name": "forecast", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "wrong", "weight": 0},
+        {"role": "assistant", "content": None, "reasoning_content": "how", "tool_calls": [call]},
+        {"role": "tool", "content": "world", "tool_call_id": "1"},
+        {"role": "assistant", "content": "x"},
+    ]
+    record = {"messages": messages, "tools": [{"name": "forecast"}], "id": 7}
+    (tmp_path / "it.jsonl").write_text("7\n" + json.dumps(record))
+    shown = ["show-batch", str(tmp_path / "tokenizer.json"), "--data", str(tmp_path / "it.jsonl")]
+    assert main([*shown, "--on-bad-record", "skip", "--json"]) == 0
+    streams = capfd.readouterr()
+    found = json.loads(streams.out)
+    (example,) = found["examples"]
+    parts: dict[str, str] = {}
+    for role, token, trained in zip(example["roles"], example["tokens"], example["trained"]):
+        parts[role] = parts.get(role, "") + token
+        assert not trained or role in ("assistant", "reasoning", "tool call", "frame")
+    assert parts["tools"] == '{"name": "forecast"}' and parts["reasoning"] == "how" and parts["tool"] == "world"
+    assert json.loads(parts["tool call"])["function"] == {"name": "forecast", "arguments": {}}
+    learned = "".join(token for token, trained in zip(example["tokens"], example["trained"]) if trained)
+    assert "wrong" not in learned and "forecast" in learned and learned.endswith("x<|im_end|>")
+    assert "record 2: " in streams.err and "record 1: int; expected an object" in found["notes"][0]
+    assert found["notes"][1] == "fields that are not used: 'id' (1 of 2 records), 'tool_call_id' (1 of 2 records)"

@@ -3,9 +3,10 @@
 A token's colour is its role; trained tokens are underlined, or between « » without colours.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from itertools import chain, groupby, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from fathom.cli.completion import models
 from fathom.cli.options import option, print_json, verb
+from fathom.cli.streams import can_hold
 
 if TYPE_CHECKING:
     from fathom.data.encoding import OnBadRecord
@@ -32,8 +34,21 @@ COLOURS = {
     "tools": "bright_cyan",
 }
 OTHER = "red"
-MARKS = {"think": "reasoning", "tool_call": "tool call"}  # what texts put into <...> and </...>
+MARKS = {"think": "reasoning", "tool_call": "tool call"}
+MARKED = re.compile(rf"<({'|'.join(MARKS)})>.*?(</\1>|\Z)", re.DOTALL)
 EMPTY = "▁"  # a token that decodes to nothing here, such as the space before a first word
+
+
+class Signs(NamedTuple):
+    """What is shown for what has no letter: where learned tokens begin and end, the end of a line, an empty token."""
+
+    begin: str = "«"
+    end: str = "»"
+    newline: str = "⏎"
+    empty: str = EMPTY
+
+
+SIGNS, ASCII = Signs(), Signs("<<", ">>", "\\n", "_")
 ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
 DATA = "A .json or .jsonl file of records, or text, as for fathom train."
 BAD = "What to do with a record that cannot be used: stop, or skip it."
@@ -62,6 +77,7 @@ def show_batch_command(
     tokenizer = load_tokenizer(source)
     about, examples, notes = read(data, tokenizer, context_length, on_bad_record)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    signs = SIGNS if can_hold(console.encoding, "".join(SIGNS)) else ASCII
     console.print(Text(about))
     shown = []
     for name, example in islice(examples, count):
@@ -69,9 +85,9 @@ def show_batch_command(
         texts = spelled(cut.ids, tokenizer)
         roles = shown_roles(cut.roles, texts)
         console.print(Text(f"\n{name}: {describe(example, cut)}", "bold"))
-        console.print(styled(cut, roles, texts, with_ids, console.color_system is not None))
+        console.print(styled(cut, roles, texts, with_ids, console.color_system is not None, signs))
         shown.append({"ids": cut.ids, "tokens": texts, "roles": roles, "trained": cut.trained, "n": len(example.ids)})
-    console.print(legend(console.color_system is not None))
+    console.print(legend(console.color_system is not None, signs))
     for note in (said := notes()):
         console.print(Text(note, "yellow"))
     if as_json:
@@ -103,16 +119,16 @@ def read(
 
 def shown_roles(roles: Sequence[str], texts: Sequence[str]) -> list[str]:
     """The roles, in which what an assistant's text itself marks as reasoning or as a call of a tool is one."""
-    within, shown = "", list[str]()
-    for role, text in zip(roles, texts):
-        opening = next((kind for sign, kind in MARKS.items() if text.strip() == f"<{sign}>"), "")
-        if role not in ("frame", "assistant"):
-            within = ""
-        elif opening:
-            within = opening
-        shown.append(within if within and role in ("frame", "assistant") else role)
-        if text.strip() in (f"</{sign}>" for sign, kind in MARKS.items() if kind == within):
-            within = ""
+    shown: list[str] = []
+    for written, run in groupby(zip(roles, texts), lambda token: token[0] in ("frame", "assistant")):
+        tokens = list(run)
+        spans = MARKED.finditer("".join(text for _, text in tokens)) if written else ()
+        kinds = [(match.start(), match.end(), MARKS[match[1]]) for match in spans]
+        start = 0
+        for role, text in tokens:
+            end = start + len(text)
+            shown.append(next((kind for first, last, kind in kinds if first < end and start < last), role))
+            start = end
     return shown
 
 
@@ -134,30 +150,33 @@ def spelled(ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
     return [names.get(id) or added.decode("utf-8", "backslashreplace") for id, added in spelled]
 
 
-def visible(text: str) -> str:
-    shown = (c if c.isprintable() else "⏎\n" if c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    return "".join(shown)
+def visible(text: str, newline: str = SIGNS.newline) -> str:
+    """The text without characters that are not seen or that move a terminal."""
+    escapes = {"\n": f"{newline}\n"}
+    return "".join(c if c.isprintable() else escapes.get(c) or c.encode("unicode_escape").decode() for c in text)
 
 
-def styled(example: "Example", roles: Sequence[str], texts: list[str], with_ids: bool, colours: bool) -> Text:
+def styled(
+    example: "Example", roles: Sequence[str], texts: list[str], with_ids: bool, colours: bool, signs: Signs = SIGNS
+) -> Text:
     """The tokens in a row, separated by thin lines."""
     row, learned = Text(), False
     for id, role, trained, text in zip(example.ids, roles, example.trained, texts):
         if not colours and trained != learned:
-            row.append("«" if trained else "»")
+            row.append(signs.begin if trained else signs.end)
         elif row:
             row.append("|", "bright_black")
         style = f"{COLOURS.get(role, OTHER)}{' underline' if trained else ''}"
-        row.append(visible(text) or EMPTY, style)
+        row.append(visible(text, signs.newline) or signs.empty, style)
         if with_ids:
             row.append(f":{id}", "bright_black italic")
         learned = trained
-    return row.append("»") if learned and not colours else row
+    return row.append(signs.end) if learned and not colours else row
 
 
-def legend(colours: bool) -> Text:
+def legend(colours: bool, signs: Signs = SIGNS) -> Text:
     """The meaning of the colours."""
-    text = Text("\nlearned: " + ("" if colours else "« »"))
+    text = Text("\nlearned: " + ("" if colours else f"{signs.begin} {signs.end}"))
     if colours:
         text.append("underlined", "underline").append("; roles: ")
         for role, colour in COLOURS.items():
