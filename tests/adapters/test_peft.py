@@ -40,7 +40,7 @@ def base_in(folder: Path, name: str) -> Path:
 
 def theirs(base: Path) -> nn.Module:
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
-    model: nn.Module = library.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    model: nn.Module = library.AutoModelForCausalLM.from_pretrained(base).float().eval()
     return model
 
 

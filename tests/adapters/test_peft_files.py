@@ -40,6 +40,11 @@ def configure(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
+def describe(**values: Any) -> Callable[[Path], object]:
+    """Our own file beside peft's."""
+    return lambda folder: (folder / "fathom_adapter.json").write_text(json.dumps(values))
+
+
 def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
     def changed(folder: Path) -> None:
         tensors = {name: x.clone() for name, x in load_file(folder / WEIGHTS).items()}
@@ -54,7 +59,7 @@ A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / CONFIG).unlink(), "holds no adapter_config.json"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "adapter_model.safetensors cannot be read"),
-    "pickled weights": (lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"), "only a pickled .bin"),
+    "pickled weights": (lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"), "adapter_model.bin begins with"),
     "no JSON": (lambda f: (f / CONFIG).write_text("{"), "is not JSON"),
     "a missing tensor": (rewrite(lambda t: t.pop(A)), f"{A} is missing"),
     "a missing layer": (rewrite(lambda t: (t.pop(A), t.pop(B))), "lora_A.weight is missing.*and|is missing"),
@@ -69,10 +74,15 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "whole numbers": (rewrite(lambda t: t.update({A: t[A].to(torch.int32)})), "is I32"),
     "dora without lengths": (configure(use_dora=True), "lora_magnitude_vector is missing"),
     "another kind": (configure(peft_type="IA3"), "peft_type is 'IA3'; expected LORA"),
-    "biases": (configure(bias="all"), "bias is 'all'"),
-    "whole layers": (configure(modules_to_save=["lm_head"]), r"modules_to_save is \['lm_head'\], which is not supp"),
+    "other biases": (configure(bias="some"), "bias is 'some'; expected one of none, all, lora_only"),
+    "whole layers": (configure(modules_to_save=["lm_head"]), "lm_head.weight is missing, which modules_to_save lists"),
+    "rows of tokens": (configure(trainable_token_indices=[3]), "rows of trainable_token_indices are missing"),
+    "rows of no tokens": (configure(trainable_token_indices=["a"]), "trainable_token_indices is .* token ids"),
+    "layers in words": (configure(layers_to_transform="1"), "layers_to_transform is '1'; expected numbers"),
+    "another layer is meant": (configure(layers_to_transform=0), "layers.1.* has no place"),
+    "an excluded layer": (configure(exclude_modules=["q_proj"]), "q_proj.* has no place"),
     "a field of the future": (configure(use_magic=True), "use_magic is True, which is not supported"),
-    "biases of b": (configure(lora_bias=True), "lora_bias is True"),
+    "biases of b": (configure(lora_bias=True), "lora_B.bias is missing"),
     "olora": (configure(init_lora_weights="olora"), "init_lora_weights is 'olora', which changes the base"),
     "pissa by chance": (configure(init_lora_weights="pissa_niter_4"), "changes the base"),
     "rank 0": (configure(r=0), "r is 0"),
@@ -85,9 +95,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a rank of a pattern": (configure(rank_pattern={"q_proj": 1.5}), "is 1.5; expected a whole number"),
     "targets in numbers": (configure(target_modules=[1]), "target_modules is"),
     "targets with nothing": (configure(target_modules=["q_proj", "down_proj", "up_proj"]), "up_proj.* is missing"),
-    "another base": (configure(fathom={"base_sha256": "00" * 32}), "is an adapter of another model than"),
-    "an unknown packing": (configure(fathom={"quantize": "nf5"}), "adapter_config.json: quantize is 'nf5'; expected"),
-    "a base in numbers": (configure(fathom={"base_sha256": 1}), "base_sha256 is 1"),
+    "another base": (describe(base_sha256="00" * 32), "is an adapter of another model than"),
+    "an unknown packing": (describe(quantize="nf5"), "quantize is 'nf5'; expected"),
+    "a base in numbers": (describe(base_sha256=1), "base_sha256 is 1"),
 }  # fmt: skip
 
 
@@ -113,11 +123,30 @@ def test_an_adapter_of_another_model(tmp_path: Path) -> None:
     other, _ = base_folder(tmp_path / "other", "llama")
     with pytest.raises(FathomError, match=r"is an adapter of another model than .*other"):
         load(other, device="cpu", adapter=folder)
-    configure(fathom=None)(folder)
+    (folder / "fathom_adapter.json").unlink()
     load(other, device="cpu", adapter=folder)  # as peft's own are: nothing distinguishes the two
     gpt, _ = base_folder(tmp_path / "gpt", "gpt2")
     with pytest.raises(FathomError, match="has no place in this model"):
         load(gpt, device="cpu", adapter=folder)
+
+
+def test_what_earlier_versions_wrote_into_pefts_file_is_read(tmp_path: Path) -> None:
+    base, folder = saved(tmp_path)
+    (folder / "fathom_adapter.json").unlink()
+    configure(fathom={"base_sha256": "00" * 32})(folder)
+    with pytest.raises(FathomError, match="is an adapter of another model"):
+        load(base, device="cpu", adapter=folder)
+
+
+def test_a_pickled_adapter(tmp_path: Path) -> None:
+    """As peft wrote them before 0.6."""
+    base, folder = saved(tmp_path)
+    exact, _ = load(base, device="cpu", adapter=folder)
+    torch.save(load_file(folder / WEIGHTS), folder / "adapter_model.bin")
+    (folder / WEIGHTS).unlink()
+    again, _ = load(base, device="cpu", adapter=folder)
+    ids = ids_for(exact.config)
+    assert torch.equal(again(ids), exact(ids))
 
 
 def test_adapters_of_different_bases(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, svd
+from fathom.adapters.whole import Replaced
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
 from fathom.families.plain import computes_as
@@ -27,15 +28,17 @@ class Lora(nn.Module):
 
     rslora = False  # how scale was derived from alpha: for files, which store alpha
 
-    def __init__(self, a: Tensor, b: Tensor, scale: float, dropout: float = 0.0) -> None:
+    def __init__(self, a: Tensor, b: Tensor, scale: float, dropout: float = 0.0, bias: Tensor | None = None) -> None:
         super().__init__()
         self.a, self.b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
+        self.bias = None if bias is None else nn.Parameter(bias)  # (out,), of b, as peft's lora_bias
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, y: Tensor, base: Layer, weight: Weight) -> Tensor:
-        """weight * scale * b a x, (..., in) -> (..., out). `y` is the layer's own output, `base(x)`."""
+        """weight * scale * (b a x + bias), (..., in) -> (..., out). `y` is the layer's own output, `base(x)`."""
         a, b = self.matrices()
-        return F.linear(F.linear(self.dropout(x), a.to(x.dtype)) * (self.scale * weight), b.to(x.dtype))
+        out = F.linear(F.linear(self.dropout(x), a.to(x.dtype)) * (self.scale * weight), b.to(x.dtype))
+        return out if self.bias is None else out + self.bias.to(x.dtype) * (self.scale * weight)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
         """The effective a and b."""
@@ -119,11 +122,15 @@ class ActiveAdapters:
 
     def __init__(self) -> None:
         self.weights: dict[str, Weight] = {}  # in the order in which deltas are added
+        self.replaced: dict[str, Replaced] = {}  # tensors of the model that an adapter holds whole
+        self.modules_to_save: dict[str, tuple[str, ...]] = {}  # of each adapter, as peft calls them
         self._before_merge: dict[str, Weight] | None = None
 
     def set(self, weights: Mapping[str, Weight]) -> None:
         """Activate these adapters and no others."""
         self.require_unmerged()
+        for tensor in self.replaced.values():
+            tensor.apply(weights)
         self.weights = dict(weights)
 
     def enable(self, name: str, weight: Weight = 1.0) -> None:
@@ -134,8 +141,9 @@ class ActiveAdapters:
 
     def merge(self, names: Iterable[str]) -> None:
         """The layers hold these adapters from now on: they are no longer added."""
+        self.require_unmerged()
         before, names = self.weights, set(names)
-        self.set({name: weight for name, weight in before.items() if name not in names})
+        self.weights = {name: weight for name, weight in before.items() if name not in names}
         self._before_merge = before
 
     def unmerge(self) -> None:
@@ -186,12 +194,26 @@ class LoraLinear(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        return self.base.bias  # type: ignore[return-value]
+        """The effective bias: the layer's own, and those of the active adapters."""
+        return self.bias_with(self.active.weights, self.layer)
+
+    def bias_with(self, names: Iterable[str], layer: Layer) -> Tensor | None:
+        own: Tensor | None = layer.bias  # type: ignore[assignment]
+        for name in names:
+            adapter = dict(self.adapters).get(name)
+            if isinstance(adapter, Lora) and adapter.bias is not None:
+                change = adapter.bias.detach() * (adapter.scale * self.active.weights[name])
+                own = change if own is None else (own.float() + change).to(own.dtype)
+        return own
 
     def merge(self, names: Iterable[str], dtype: torch.dtype) -> None:
         """Compute with W + delta of these active adapters; where W is packed, in floats of this dtype."""
+        names = list(names)
         if deltas := self.deltas(names):
-            self.merged = float_layer(self.base, add_deltas(self.base.weight, deltas).to(dtype))
+            merged = float_layer(self.base, add_deltas(self.base.weight, deltas).to(dtype))
+            if isinstance(merged, nn.Linear) and (bias := self.bias_with(names, self.base)) is not self.base.bias:
+                merged.bias = nn.Parameter(bias.to(dtype), requires_grad=False)  # type: ignore[union-attr]
+            self.merged = merged
 
     def unmerge(self) -> None:
         self.merged = None

@@ -117,6 +117,8 @@ def remove(model: Transformer, name: str) -> None:
     active.disable(name)
     for part in parts.values():
         del part.adapters[name]
+    for tensor in active.replaced.values():
+        tensor.values.pop(name, None)
     unused = [layer for layer, part in parts.items() if not len(part.adapters)]
     swap(model, {LoraLinear: lambda part: part.base}, names=unused)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fathom.adapters import lora
 from fathom.adapters.load import adapter_folder, load
@@ -151,6 +151,9 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     if config.tie_embeddings and model.unembed.weight is not model.embed.weight:
         config = replace(config, tie_embeddings=False)
     state: dict[str, Tensor] = {}
+    for layer, part in wrapped(model).items():
+        if isinstance(part.base, nn.Linear) and part.bias is not None and f"{layer}.bias" not in weight_shapes(config):
+            raise FathomError(f"{layer} has a bias with the adapter (lora_bias), and none without; run it unmerged")
     for name in weight_shapes(config):
         owner, _, kind = name.rpartition(".")
         state[name] = getattr(model.get_submodule(owner), kind).detach()

@@ -7,32 +7,48 @@ is written as the plain LoRA of twice the rank that it is.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fathom.adapters.layer import Dora, EmbeddingLora, Layer, Lora, Pissa, features, principal_components
-from fathom.adapters.lora import attach, freeze, require_available, wrapped
-from fathom.adapters.peft_config import CONFIG, PeftConfig, read_config
-from fathom.adapters.peft_tensors import WEIGHTS, Factors, ModuleShape, fuse, read_factors, split
+from fathom.adapters.lora import active_adapters, attach, freeze, require_available, wrapped
+from fathom.adapters.peft_config import CONFIG, OURS, PeftConfig, read_config
+from fathom.adapters.peft_targets import Targets
+from fathom.adapters.peft_tensors import WEIGHTS, Factors, ModuleShape, fuse, open_weights, read_factors, split
+from fathom.adapters.peft_whole import (
+    collect_whole,
+    is_whole,
+    modules_to_save,
+    places,
+    read_whole,
+    replace_whole,
+    vocabulary,
+    write_whole,
+)
 from fathom.adapters.targets import BLOCKS, modules, place
+from fathom.adapters.whole import vocabulary_resized
 from fathom.errors import FathomError
 from fathom.files import atomic_write
 from fathom.formats.fingerprint import fingerprint
+from fathom.formats.opened import Stored
 from fathom.formats.safetensors_file import write_tensors
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import scheme_of
 
+FILES = (OURS, WEIGHTS, CONFIG)  # in this order: a folder with CONFIG is complete
+
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """What such a folder holds, checked: its settings, and the matrices of each module."""
+    """What such a folder holds, checked: its settings, the matrices of each module, and whole weights."""
 
     config: PeftConfig
     factors: Mapping[str, Factors]
+    whole: Mapping[str, Tensor] = field(default_factory=dict)  # our tensors that it holds as they are
 
 
 def load(model: Transformer, folder: str | Path, name: str = "default", base: str | Path | None = None) -> PeftAdapter:
@@ -42,25 +58,36 @@ def load(model: Transformer, folder: str | Path, name: str = "default", base: st
     FathomError: a damaged file, a tensor too many or too few, another rank than the config says, another base.
     """
     require_available(model, name)
-    targets = modules(model)
-    adapter = read(Path(folder), {module: shape(parts.values()) for module, parts in targets.items()}, base)
-    layers: dict[str, Lora] = {}
-    for module, factors in adapter.factors.items():
-        layers |= to_layers(targets[module], factors, adapter.config, f"{folder}: {module}")
-    attach(model, layers, name)
+    config, stored = opened(Path(folder), base)
+    where, before = Path(folder) / WEIGHTS, model.config.vocab_size
+    with vocabulary_resized(model, vocabulary(model, stored)):
+        known, targets = places(model), modules(model)
+        factors = {key: x for key, x in stored.items() if not is_whole(key, config, known)}
+        shapes = {module: shape(parts.values()) for module, parts in targets.items()}
+        adapter = PeftAdapter(config, read_factors(factors, config, shapes, where))
+        values = read_whole(model, stored, config, str(where), model.config.vocab_size != before)
+        layers: dict[str, Lora] = {}
+        for module, part in adapter.factors.items():
+            layers |= to_layers(targets[module], part, config, f"{folder}: {module}")
+        attach(model, layers, name)
+    replace_whole(model, values, name)
+    for layer, wrapper in wrapped(model, name).items():
+        if f"{layer}.weight" in values and isinstance(dora := wrapper.adapters[name], Dora):
+            dora.squares = own_weight(wrapper.base).to(dora.squares.device).square().sum(1)
+    active_adapters(model).modules_to_save[name] = config.whole
     freeze(model, name)
     return adapter
 
 
-def read(folder: Path, modules: Mapping[str, ModuleShape], base: str | Path | None) -> PeftAdapter:
-    """The adapter in a folder, for a model with these modules."""
+def opened(folder: Path, base: str | Path | None) -> tuple[PeftConfig, dict[str, Stored]]:
+    """The settings and tensors of an adapter in a folder. FathomError where it belongs to another base."""
     config = read_config(folder / CONFIG)
     if base is not None and config.base and config.base != fingerprint(base):
         raise FathomError(
             f"{folder} is an adapter of another model than {base}: the fingerprint of its base is {config.base:.12}...;"
-            f' give that model, or take "base_sha256" out of {CONFIG} to use it all the same'
+            f" give that model, or remove {OURS} to use it all the same"
         )
-    return PeftAdapter(config, read_factors(folder / WEIGHTS, config, modules))
+    return config, open_weights(folder)
 
 
 def shape(parts: Iterable[Layer]) -> ModuleShape:
@@ -96,7 +123,7 @@ def to_lora(factors: Factors, base: Layer, dropout: float) -> Lora:
     if isinstance(base, nn.Embedding):
         return EmbeddingLora(factors.a, factors.b, factors.scale, dropout)
     if factors.magnitude is None:
-        return Lora(factors.a, factors.b, factors.scale, dropout)
+        return Lora(factors.a, factors.b, factors.scale, dropout, factors.bias)
     adapter = Dora(factors.a, factors.b, factors.scale, dropout, own_weight(base))
     adapter.magnitude.data = factors.magnitude.clone()
     return adapter
@@ -113,7 +140,8 @@ def save(model: Transformer, folder: str | Path, name: str = "default", base: st
         "base_model_name_or_path": None if base is None else str(base),
     }
     tensors = {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()}
-    write(Path(folder), values, tensors)
+    tensors |= write_whole(model, adapter.whole, adapter.factors)
+    write(Path(folder), {CONFIG: values, OURS: adapter.config.ours()}, tensors)
     notes = {}
     for module, part in adapter.factors.items():
         *roles, last = (name.removeprefix(BLOCKS).partition(".")[2] for name in targets[module])
@@ -126,7 +154,11 @@ def save(model: Transformer, folder: str | Path, name: str = "default", base: st
 def collect(model: Transformer, name: str, base: str) -> PeftAdapter:
     """An adapter of the model as files keep it, on the CPU in fp32. `base`: the model's fingerprint, "" if unknown."""
     targets = modules(model)
-    adapters = {layer: part.adapters[name] for layer, part in wrapped(model, name).items()}
+    parts = {layer: part.adapters[name] for layer, part in wrapped(model, name).items()}
+    adapters, whole = (
+        {layer: part for layer, part in parts.items() if isinstance(part, Lora)},
+        collect_whole(model, name),
+    )
     factors = {
         module: from_layers(layers, adapters) for module, layers in targets.items() if layers.keys() & adapters.keys()
     }
@@ -144,11 +176,14 @@ def collect(model: Transformer, name: str, base: str) -> PeftAdapter:
         dropout=max(dropouts, default=0.0),
         ranks={module: n for module, n in ranks.items() if n != rank},
         alphas={module: n for module, n in alphas.items() if n != alpha},
-        targets=shortest_names(list(factors), list(targets)),
+        targets=Targets(shortest_names(list(factors), list(targets))),
+        whole=modules_to_save(model, whole, name),
+        bias="all" if any(tensor.endswith(".bias") for tensor in whole) else "none",
+        lora_bias=any(part.bias is not None for part in factors.values()),
         base=base,
         quantize=scheme_of(model) or "",
     )
-    return PeftAdapter(config, factors)
+    return PeftAdapter(config, factors, whole)
 
 
 def from_layers(layers: Mapping[str, Layer], adapters: Mapping[str, nn.Module]) -> Factors:
@@ -164,7 +199,8 @@ def to_factors(adapter: nn.Module) -> Factors:
     assert isinstance(adapter, Lora)
     a, b = (x.detach().float().cpu() for x in adapter.matrices())
     magnitude = adapter.magnitude.detach().float().cpu() if isinstance(adapter, Dora) else None
-    return Factors(a, b, adapter.scale, magnitude, isinstance(adapter, EmbeddingLora))
+    bias = None if adapter.bias is None else adapter.bias.detach().float().cpu()
+    return Factors(a, b, adapter.scale, magnitude, isinstance(adapter, EmbeddingLora), bias)
 
 
 def own_weight(layer: Layer) -> Tensor:
@@ -185,13 +221,14 @@ def shortest_names(targets: Sequence[str], known: Sequence[str]) -> tuple[str, .
     return tuple(words if set(meant) == set(targets) else sorted(targets))
 
 
-def write(folder: Path, values: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
-    """Both files, each whole or not at all."""
+def write(folder: Path, texts: Mapping[str, Mapping[str, object]], tensors: Mapping[str, Tensor]) -> None:
+    """Every file, each whole or not at all."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / WEIGHTS) as partial:
             write_tensors(partial, tensors)
-        with atomic_write(folder / CONFIG) as partial:
-            partial.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        for file, values in texts.items():
+            with atomic_write(folder / file) as partial:
+                partial.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     except OSError as problem:
         raise FathomError(f"{folder}: the adapter could not be written ({problem.strerror or problem})") from problem

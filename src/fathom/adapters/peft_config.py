@@ -5,26 +5,28 @@ Fields that ask for something that is not computed here are refused, also those 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fathom.adapters.options import lora_scale
+from fathom.adapters.peft_targets import Targets, is_safe, names_in, read_targets
 from fathom.errors import FathomError
-from fathom.json_file import field, read_object, short
+from fathom.json_file import LARGEST, read_object, short
+from fathom.json_file import field as json_field
 from fathom.quant.schemes import SCHEMES
 
 CONFIG = "adapter_config.json"
-OURS = "fathom"  # our own field: the base of the adapter
+OURS = "fathom_adapter.json"  # our own file beside it: peft refuses or warns of fields that it does not know
 READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights", "target_modules"}
-READ |= {"rank_pattern", "alpha_pattern", "bias", "layers_to_transform", "exclude_modules", OURS}
+READ |= {"rank_pattern", "alpha_pattern", "bias", "lora_bias", "layers_to_transform", "layers_pattern"}
+READ |= {"exclude_modules", "modules_to_save", "trainable_token_indices", "fathom"}
 IGNORED = {  # provenance, how training started, or what the tensors show themselves
     "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "task_type", "peft_version",
-    "fan_in_fan_out", "layers_pattern", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
+    "fan_in_fan_out", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
 }  # fmt: skip
 STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica", "pissa")  # others change the base
-# Patterns are regular expressions in peft. This subset suffices, and none of it backtracks exponentially.
-PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\.\*|\\d\+?|\[[\w-]+\]\+?|\((?:\?:)?[\w.|-]+\))+\$?")
+BIASES = ("none", "all", "lora_only")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,11 @@ class PeftConfig:
     dropout: float
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
-    targets: tuple[str, ...]  # all modules of these names have an adapter; empty: the tensors decide
+    targets: Targets  # which modules have an adapter
+    whole: tuple[str, ...] = ()  # modules whose weights are in the file as they are
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # module -> its rows that are in the file
+    bias: str = "none"  # whether the biases of the model are in the file: none, all, lora_only
+    lora_bias: bool = False  # b has a bias of its own
     base: str  # the fingerprint of the base; "" where unknown
     quantize: str  # how the base was packed; "" where it was not
 
@@ -55,18 +61,27 @@ class PeftConfig:
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "inference_mode": True,
-            "bias": "none",
+            "bias": self.bias,
             "r": self.rank,
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.rslora,
             "use_dora": self.dora,
             "init_lora_weights": True,
-            "target_modules": list(self.targets),
+            "target_modules": list(self.targets.names or ()),
+            "modules_to_save": list(self.whole) or None,
             "rank_pattern": self.ranks,
             "alpha_pattern": self.alphas,
-            OURS: {"base_sha256": self.base or None, "quantize": self.quantize or None},
-        }
+        } | ({"lora_bias": True} if self.lora_bias else {})
+
+    def ours(self) -> dict[str, Any]:
+        """The fields of our own file."""
+        return {"base_sha256": self.base or None, "quantize": self.quantize or None}
+
+    def holds_whole(self, tensor: str) -> bool:
+        """Whether the file holds this tensor of Hugging Face as it is, because a module around it was saved."""
+        parts = tensor.split(".")
+        return any(".".join(parts[:end]).endswith(name) for end in range(1, len(parts)) for name in self.whole)
 
 
 def first_match(patterns: Mapping[str, float], module: str, default: float) -> float:
@@ -79,22 +94,25 @@ def read_config(path: Path) -> PeftConfig:
     values, where = read_object(path), str(path)
     refuse_unsupported(values, where)
     check_patterns(values, where)
-    targets, ours = values.get("target_modules"), values.get(OURS)
+    ours = read_object(path.with_name(OURS)) if path.with_name(OURS).is_file() else values.get("fathom")
     ours = ours if isinstance(ours, dict) else {}
-    some = values.get("layers_to_transform") or values.get("exclude_modules")
     ranks, alphas = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
     config = PeftConfig(
-        rank=field(values, "r", int, where),
-        alpha=field(values, "lora_alpha", float, where),
-        dropout=field(values, "lora_dropout", float, where, 0.0),
-        rslora=field(values, "use_rslora", bool, where, False),
-        dora=field(values, "use_dora", bool, where, False),
-        base=field(ours, "base_sha256", str, where, ""),
-        quantize=field(ours, "quantize", str, where, ""),
+        rank=json_field(values, "r", int, where),
+        alpha=json_field(values, "lora_alpha", float, where),
+        dropout=json_field(values, "lora_dropout", float, where, 0.0),
+        rslora=json_field(values, "use_rslora", bool, where, False),
+        dora=json_field(values, "use_dora", bool, where, False),
+        base=json_field(ours, "base_sha256", str, where, ""),
+        quantize=json_field(ours, "quantize", str, where, ""),
         pissa=values.get("init_lora_weights") == "pissa",
-        ranks={pattern: field(ranks, pattern, int, f"{where}: rank_pattern") for pattern in ranks},
-        alphas={pattern: field(alphas, pattern, float, f"{where}: alpha_pattern") for pattern in alphas},
-        targets=tuple(targets) if isinstance(targets, list) and not some else (),
+        ranks={pattern: json_field(ranks, pattern, int, f"{where}: rank_pattern") for pattern in ranks},
+        alphas={pattern: json_field(alphas, pattern, float, f"{where}: alpha_pattern") for pattern in alphas},
+        targets=read_targets(values, where),
+        whole=tuple(names_in(values, "modules_to_save", where)),
+        tokens=read_tokens(values, where),
+        bias=str(values.get("bias") or "none"),
+        lora_bias=json_field(values, "lora_bias", bool, where, False),
     )
     rank, alpha = min([config.rank, *config.ranks.values()]), min([config.alpha, *config.alphas.values()])
     if rank < 1 or alpha <= 0 or not 0 <= config.dropout < 1:
@@ -114,8 +132,8 @@ def refuse_unsupported(values: Mapping[str, Any], where: str) -> None:
     if values.get("peft_type") != "LORA":
         raise FathomError(f"{where}: peft_type is {short(values.get('peft_type'))}; expected LORA: other kinds of"
                           " adapters are not supported")  # fmt: skip
-    if (bias := values.get("bias", "none")) != "none":
-        raise FathomError(f"{where}: bias is {short(bias)}; expected none: trained biases are not supported")
+    if (bias := values.get("bias") or "none") not in BIASES:
+        raise FathomError(f"{where}: bias is {short(bias)}; expected one of {', '.join(BIASES)}")
     start = values.get("init_lora_weights", True)
     if not isinstance(start, bool | str) or start not in STARTS:
         raise FathomError(
@@ -134,9 +152,16 @@ def check_patterns(values: Mapping[str, Any], where: str) -> None:
         if not isinstance(patterns, dict) or len(patterns) > 10_000:
             raise FathomError(f"{where}: {name} is {short(patterns)}; expected patterns with values")
         for pattern in patterns:
-            if len(pattern) > 200 or pattern.count(".*") > 3 or not PATTERN.fullmatch(pattern):
+            if not is_safe(pattern):
                 raise FathomError(f"{where}: {name} has the pattern {short(pattern)}; expected names of layers")
-    targets = values.get("target_modules")
-    names = targets if isinstance(targets, list) else []
-    if not isinstance(targets, str | list | None) or not all(isinstance(x, str) and len(x) < 300 for x in names):
-        raise FathomError(f"{where}: target_modules is {short(targets)}; expected names of layers")
+
+
+def read_tokens(values: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    """Module -> ids of the tokens whose rows are in the file; a list alone means the embedding, called "" here."""
+    given = values.get("trainable_token_indices")
+    by_module = given if isinstance(given, dict) else {} if given is None else {"": given}
+    for name, ids in by_module.items():
+        if not isinstance(ids, list) or not all(type(id) is int and 0 <= id < LARGEST for id in ids):
+            raise FathomError(f"{where}: trainable_token_indices{f' of {name:.80}' * bool(name)} is {short(ids)};"
+                              " expected token ids")  # fmt: skip
+    return {name: tuple(ids) for name, ids in by_module.items()}

@@ -5,7 +5,7 @@ the other if they have one a; with three, the a do, and b is block diagonal: the
 below the other either way.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from fathom.adapters.peft_config import PeftConfig
 from fathom.errors import FathomError, near
 from fathom.formats.opened import Stored
 from fathom.formats.safetensors_file import open_safetensors
+from fathom.formats.torch_file import open_pickle
 from fathom.json_file import short
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-LINEAR = {"a": ".lora_A.weight", "b": ".lora_B.weight", "magnitude": ".lora_magnitude_vector"}
+LINEAR = {"a": ".lora_A.weight", "b": ".lora_B.weight", "magnitude": ".lora_magnitude_vector", "bias": ".lora_B.bias"}
 EMBEDDING = {"a": ".lora_embedding_A", "b": ".lora_embedding_B"}
-COPIES = (".base_layer.weight",)  # the embedding itself, or the unembedding, which peft saves beside their adapters
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Factors:
     scale: float
     magnitude: Tensor | None = None  # (out,)
     embedding: bool = False  # of a table: columns of a are looked up
+    bias: Tensor | None = None  # (out,), of b
 
     @property
     def rank(self) -> int:
@@ -41,8 +42,8 @@ class Factors:
 
     def tensors(self, module: str) -> dict[str, Tensor]:
         """Under peft's names."""
-        names = tensor_names(module, self.embedding, self.magnitude is not None)
-        return {name: getattr(self, key) for key, name in names.items()}
+        names = tensor_names(module, self.embedding, {"a", "b", "magnitude", "bias"})
+        return {name: x for key, name in names.items() if (x := getattr(self, key)) is not None}
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,26 @@ class ModuleShape:
     embedding: bool
 
 
-def tensor_names(module: str, embedding: bool, dora: bool) -> dict[str, str]:
+def tensor_names(module: str, embedding: bool, keys: Collection[str]) -> dict[str, str]:
     """Peft's name for each matrix of a module's adapter."""
     ends = EMBEDDING if embedding else LINEAR
-    return {key: f"{PREFIX}{module}{end}" for key, end in ends.items() if dora or key != "magnitude"}
+    return {key: f"{PREFIX}{module}{end}" for key, end in ends.items() if key in keys}
 
 
-def read_factors(path: Path, config: PeftConfig, modules: Mapping[str, ModuleShape]) -> dict[str, Factors]:
+def open_weights(folder: Path) -> dict[str, Stored]:
+    """The tensors of an adapter's folder; those of peft before 0.6 are a file of torch.save."""
+    path = folder / WEIGHTS
+    pickled = path.with_suffix(".bin")
+    return open_pickle(pickled) if pickled.exists() and not path.exists() else open_safetensors(path)
+
+
+def read_factors(
+    stored: Mapping[str, Stored], config: PeftConfig, modules: Mapping[str, ModuleShape], path: Path
+) -> dict[str, Factors]:
     """The adapter of each module. FathomError unless the file holds what the config says, each in its shape."""
-    if not path.exists() and path.with_suffix(".bin").exists():
-        raise FathomError(f"{path} does not exist, only a pickled .bin; save the adapter again as safetensors")
-    stored = open_safetensors(path)
     names = expected_names(config, modules, stored)
     expected = {name for each in names.values() for name in each.values()}
-    spare = [name for name in stored if name not in expected and not name.endswith(COPIES)]
+    spare = [name for name in stored if name not in expected]
     missing = [name for name in expected if name not in stored]
     problems = [f"{short(name)} has no place in this model{near(name, expected)}" for name in spare[:2]]
     problems += [f"{name} is missing{near(name, spare)}" for name in sorted(missing)[:2]]
@@ -87,10 +94,10 @@ def expected_names(
 ) -> dict[str, dict[str, str]]:
     """The tensors of each module that the config targets, and of each that has any tensor in the file."""
     stored, expected = set(stored), {}
+    keys = ["a", "b", *["magnitude"] * config.dora, *["bias"] * config.lora_bias]
     for module, shape in modules.items():
-        names = tensor_names(module, shape.embedding, config.dora)
-        targeted = any(module == target or module.endswith(f".{target}") for target in config.targets)
-        if targeted or stored & set(names.values()):
+        names, targeted = tensor_names(module, shape.embedding, keys), config.targets.hold(module)
+        if targeted or (targeted is None and stored & set(names.values())):
             expected[module] = names
     return expected
 
@@ -98,7 +105,7 @@ def expected_names(
 def read(module: str, stored: Mapping[str, Stored], config: PeftConfig, shape: ModuleShape, path: Path) -> Factors:
     """The matrices of one module, copied, in fp32."""
     rank = config.rank_of(module)
-    shapes = {"a": (rank, shape.width), "b": (shape.out, rank), "magnitude": (shape.out,)}
+    shapes = {"a": (rank, shape.width), "b": (shape.out, rank), "magnitude": (shape.out,), "bias": (shape.out,)}
     for key, tensor in stored.items():
         if tensor.shape != shapes[key]:
             raise FathomError(
@@ -108,7 +115,8 @@ def read(module: str, stored: Mapping[str, Stored], config: PeftConfig, shape: M
     for key, x in tensors.items():
         if not x.isfinite().all():
             raise FathomError(f"{path}: {key} of {module} holds numbers that are not finite; the file is damaged")
-    return Factors(tensors["a"], tensors["b"], config.scale_of(module), tensors.get("magnitude"), shape.embedding)
+    magnitude, bias = tensors.get("magnitude"), tensors.get("bias")
+    return Factors(tensors["a"], tensors["b"], config.scale_of(module), magnitude, shape.embedding, bias)
 
 
 def fuse(parts: Sequence[Factors | None], norms: Sequence[Tensor]) -> Factors:
@@ -124,7 +132,16 @@ def fuse(parts: Sequence[Factors | None], norms: Sequence[Tensor]) -> Factors:
             b[sum(outs[:i]) : sum(outs[: i + 1]), column : column + part.rank] = part.b * (part.scale / scale)
     magnitudes = [rows if part is None else part.magnitude for part, rows in zip(parts, norms)]
     magnitude = None if given[0].magnitude is None else torch.cat([x for x in magnitudes if x is not None])
-    return Factors(given[0].a if shared else torch.cat([part.a for part in given]), b, scale, magnitude)
+    a, bias = given[0].a if shared else torch.cat([part.a for part in given]), None
+    if any(part.bias is not None for part in given):
+        pairs = zip(parts, outs)
+        bias = torch.cat(
+            [
+                torch.zeros(out) if part is None or part.bias is None else part.bias * (part.scale / scale)
+                for part, out in pairs
+            ]
+        )
+    return Factors(a, b, scale, magnitude, bias=bias)
 
 
 def split(whole: Factors, outs: Sequence[int]) -> list[Factors | None]:
@@ -134,11 +151,12 @@ def split(whole: Factors, outs: Sequence[int]) -> list[Factors | None]:
         return [whole]
     used = (whole.b != 0).any(0)  # (r,)
     magnitudes = [None] * len(outs) if whole.magnitude is None else whole.magnitude.split(list(outs))
+    biases = [None] * len(outs) if whole.bias is None else whole.bias.split(list(outs))
     parts: list[Factors | None] = []
-    for b, magnitude in zip(whole.b.split(list(outs)), magnitudes):
+    for b, magnitude, bias in zip(whole.b.split(list(outs)), magnitudes, biases):
         keep = (b != 0).any(0) | ~used  # (r,)
-        if magnitude is not None and not keep.any():
+        if (magnitude is not None or bias is not None) and not keep.any():
             keep[0] = True
-        part = Factors(whole.a[keep].clone(), b[:, keep].clone(), whole.scale, magnitude)
+        part = Factors(whole.a[keep].clone(), b[:, keep].clone(), whole.scale, magnitude, bias=bias)
         parts.append(part if keep.any() else None)
     return parts

@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from fathom.adapters import lora, peft
-from fathom.adapters.peft_config import CONFIG as ADAPTER
-from fathom.adapters.peft_tensors import WEIGHTS as ADAPTER_WEIGHTS
 from fathom.data.batches import Batch, Batches, eval_windows
 from fathom.data.corpus import resolve
 from fathom.data.examples import question_ids
@@ -183,7 +181,7 @@ class FinetuneRun(Run):
             return super().weight_files(model)
         with TemporaryDirectory() as folder:
             peft.save(model, folder, base=self.base.path)
-            files = {name: (Path(folder) / name).read_bytes() for name in (ADAPTER, ADAPTER_WEIGHTS)}
+            files = {name: (Path(folder) / name).read_bytes() for name in peft.FILES}
         return {TRAINED: lambda path: write_tensors(path, lora.state_dict(model)), **files}
 
     def load_weights(self, model: Transformer, folder: Path) -> None:
@@ -202,7 +200,7 @@ class FinetuneRun(Run):
         if self.tuning.adapted:
             step = (best_step(self.checkpoints) or [max(checkpoint.steps(self.checkpoints))])[0]
             (self.folder / BEST).mkdir(exist_ok=True)
-            for name in (ADAPTER_WEIGHTS, ADAPTER):
+            for name in peft.FILES:
                 data = (self.checkpoints / f"step-{step:08d}" / name).read_bytes()
                 with atomic_write(self.folder / BEST / name) as new:
                     new.write_bytes(data)
