@@ -1,5 +1,6 @@
 """Narrow encodings and closed streams end in escaped text or in nothing, not in an error; prompts are read as texts."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fathom.cli.generate import read_prompt
+from fathom.cli.streams import escape
 from fathom.cli.tokenize import read_text
 from fathom.tokenizer.load import save
 from tests.tokenizer.templates import bpe
@@ -36,6 +38,15 @@ def test_what_an_encoding_cannot_hold_is_escaped(tmp_path: Path, encoding: str) 
     assert (done.returncode, done.stderr) == (0, b"")
     out = done.stdout.decode("ascii")  # signs of its own are replaced, what the data hold is escaped
     assert "<<" in out and "\\n" in out and "\\U0001f642" in out.replace("\\xf0|\\x9f|\\x99|\\x82", "\\U0001f642")
+
+
+def test_after_the_first_escape_all_is_ascii() -> None:
+    data = io.BytesIO()
+    stream = io.TextIOWrapper(data, "cp1252")
+    escape(stream)
+    print("naïve", file=stream)
+    print("\U0001f642 naïve", file=stream, flush=True)
+    assert data.getvalue() == b"na\xefve\n\\U0001f642 na\\xefve\n"
 
 
 def test_errors_are_escaped_too(tmp_path: Path) -> None:

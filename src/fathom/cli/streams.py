@@ -1,7 +1,7 @@
 """The standard streams of a call: there where the shell has closed them, and written whatever their encoding.
 
 A terminal or a pipe may hold fewer characters than a model writes: on Windows a pipe is often cp1252. What it cannot
-hold is escaped, as \\u23ce.
+hold is escaped, as \\u23ce; from there on all is ASCII, which reads the same wherever the text goes.
 """
 
 import io
@@ -23,6 +23,20 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (kept until exit)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape" if mode == "r" else "backslashreplace")
+            if mode == "w" and not can_hold(stream.encoding, "\U0010ffff"):
+                escape(stream)
+
+
+def escape(stream: io.TextIOWrapper) -> None:
+    """Make a stream ASCII as soon as it is given a text that its encoding cannot hold."""
+    write = stream.write
+
+    def checked(text: str) -> int:
+        if not can_hold(stream.encoding, text):
+            stream.reconfigure(encoding="ascii", errors="backslashreplace")
+        return write(text)
+
+    setattr(stream, "write", checked)  # noqa: B010 (an instance may have its own)
 
 
 def can_hold(encoding: str, text: str) -> bool:
