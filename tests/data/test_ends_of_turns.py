@@ -1,0 +1,93 @@
+"""Whatever the template: the mask covers each answer and what ends it, and nothing that another says."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from fathom.data.dialogues import Dialogue
+from fathom.data.examples import to_example
+from fathom.errors import FathomError
+from fathom.tokenizer import template as built_in
+from fathom.tokenizer.characters import ByteTokenizer
+from fathom.tokenizer.load import read_folder
+from fathom.tokenizer.message import Message
+from fathom.tokenizer.protocol import Tokenizer
+from tests.tokenizer.templates import PUBLISHED, bpe
+
+REAL = {"llama3_1": "<|eot_id|>", "qwen3": "<|im_end|>", "gemma3": "<end_of_turn>"}
+TALK = (Message("user", "Hello"), Message("assistant", "One."), Message("user", "x"), Message("assistant", "Two."))
+CALLING = (
+    Message("user", "Hello"),
+    Message("assistant", "One.", {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}),
+    Message("tool", "7"),
+    Message("assistant", "Two."),
+)
+NO_TOKEN = "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"  # text alone ends a turn
+NO_TOKEN += "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+
+
+TEMPLATES = [*PUBLISHED.values(), built_in.LLAMA2, built_in.LLAMA3, built_in.TRANSCRIPT]
+
+
+@cache
+def real(folder: Path) -> Tokenizer:
+    try:
+        tokenizer = read_folder(folder, 300_000)
+    except FathomError as problem:
+        pytest.skip(f"a tokenizer of another kind: {problem}")
+    assert tokenizer is not None
+    return tokenizer
+
+
+def stretches(dialogue: Dialogue, tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of each stretch that is learned."""
+    example, found, before = to_example(dialogue, tokenizer), list[list[int]](), False
+    for id, trained in zip(example.ids, example.trained):
+        if trained:
+            found += [[]] * (not before)
+            found[-1] = [*found[-1], id]
+        before = trained
+    return found
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda text: text[:25])
+def test_each_answer_and_its_end_are_learned(template: str) -> None:
+    tokenizer = bpe(template)
+    first, second = stretches(Dialogue(TALK), tokenizer)
+    for answer, said in ((first, "One."), (second, "Two.")):
+        assert tokenizer.decode(answer[:-1]).strip().endswith(said) and answer[-1] in tokenizer.special.end_ids
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda text: text[:25])
+def test_of_an_answer_of_weight_0_nothing_is_learned(template: str) -> None:
+    tokenizer = bpe(template)
+    (only,) = stretches(Dialogue(TALK, frozenset({1})), tokenizer)
+    assert "One." not in tokenizer.decode(only) and only[-1] in tokenizer.special.end_ids
+    (only,) = stretches(Dialogue(TALK, n_prompt=3), tokenizer)
+    assert "One." not in tokenizer.decode(only)
+    example = to_example(Dialogue(TALK, frozenset({1})), tokenizer, train_all=True)
+    unlearned = tokenizer.decode([id for id, trained in zip(example.ids, example.trained) if not trained])
+    assert unlearned.strip() == "One."
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_templates(name: str, shared_data: Path) -> None:
+    tokenizer = real(shared_data / "tokenizers" / name)
+    first, second = stretches(Dialogue(TALK), tokenizer)
+    assert tokenizer.decode(first) == f"One.{REAL[name]}"
+    assert tokenizer.decode(second).endswith(f"Two.{REAL[name]}")
+
+
+def test_a_call_of_a_tool_belongs_to_the_answer(shared_data: Path) -> None:
+    tokenizer = real(shared_data / "tokenizers" / "qwen3")
+    first, second = stretches(Dialogue(CALLING), tokenizer)
+    text = tokenizer.decode(first)
+    assert '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call><|im_end|>' in text and "One." in text
+    assert tokenizer.decode(second).endswith("Two.<|im_end|>")
+
+
+def test_a_text_that_ends_a_turn_is_learned_where_no_token_does() -> None:
+    tokenizer = bpe(NO_TOKEN)
+    assert [tokenizer.decode(ids) for ids in stretches(Dialogue(TALK), tokenizer)] == ["One.<|end|>", "Two.<|end|>"]
+    assert [ByteTokenizer().decode(ids) for ids in stretches(Dialogue(TALK), ByteTokenizer())][-1] == " Two.\n"
