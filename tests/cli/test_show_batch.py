@@ -108,6 +108,7 @@ def test_reasoning_and_calls_that_a_text_marks_are_seen() -> None:
         "assistant",
         "user",
     ]
+    assert shown_roles(["system", "frame"], ["", "<tool_call></tool_call>"]) == ["system", "frame"]
 
 
 def test_tools_weights_and_fields_that_are_not_used_are_shown(tmp_path: Path, capfd: Streams) -> None:

@@ -91,3 +91,13 @@ def test_a_text_that_ends_a_turn_is_learned_where_no_token_does() -> None:
     tokenizer = bpe(NO_TOKEN)
     assert [tokenizer.decode(ids) for ids in stretches(Dialogue(TALK), tokenizer)] == ["One.<|end|>", "Two.<|end|>"]
     assert [ByteTokenizer().decode(ids) for ids in stretches(Dialogue(TALK), ByteTokenizer())][-1] == " Two.\n"
+
+
+def test_reasoning_that_a_template_leaves_out_is_named(shared_data: Path) -> None:
+    """Qwen3's template keeps the reasoning of the last question alone."""
+    tokenizer = real(shared_data / "tokenizers" / "qwen3")
+    thinking = Message("assistant", "One.", {"reasoning_content": "Hm."})
+    written = Message("assistant", "<think>Hm.</think>One.")
+    for first, unused in ((thinking, ("reasoning_content",)), (written, ("content, in part",))):
+        assert to_example(Dialogue((TALK[0], first, *TALK[2:])), tokenizer).unused == unused
+    assert to_example(Dialogue((TALK[0], thinking)), tokenizer).unused == ()

@@ -122,7 +122,8 @@ def shown_roles(roles: Sequence[str], texts: Sequence[str]) -> list[str]:
     shown: list[str] = []
     for written, run in groupby(zip(roles, texts), lambda token: token[0] in ("frame", "assistant")):
         tokens = list(run)
-        spans = MARKED.finditer("".join(text for _, text in tokens)) if written else ()
+        said = written and any(role == "assistant" for role, _ in tokens)  # and not the template's instructions
+        spans = MARKED.finditer("".join(text for _, text in tokens)) if said else ()
         kinds = [(match.start(), match.end(), MARKS[match[1]]) for match in spans]
         start = 0
         for role, text in tokens:

@@ -14,7 +14,7 @@ from fathom.data.dialogues import Dialogue
 from fathom.data.records import Completion, Document, Record
 from fathom.data.token_file import encode_corpus
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.tokenizer.message import FRAME, Message
+from fathom.tokenizer.message import FRAME, SPOKEN, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import TOOLS, WITHIN, Extras, Rendered, render, template_for, template_origin
 
@@ -179,11 +179,18 @@ class Turns:
                 written = written.replace(name, "", 1)
 
     def unused(self) -> tuple[str, ...]:
-        """The fields beside the messages' content that the template does not name, and tools it does not write."""
+        """The fields that the template does not name, tools it does not write, and what it leaves out of answers."""
         words = template_words(template_for(self.tokenizer))
         names = {*self.dialogue.arguments, *(name for message in self.messages for name in message.fields)}
-        tools = ["tools"] if self.dialogue.tools is not None and TOOLS not in self.whole.roles else []
-        return (*sorted(str(name) for name in names if name not in words), *tools)
+        unused = {str(name) for name in names if name not in words}
+        if self.dialogue.tools is not None and TOOLS not in self.whole.roles:
+            unused.add("tools")
+        for message, label in zip(self.messages, self.labels):
+            reasoning = {name: text for name, text in message.fields.items() if SPOKEN.get(name) == "reasoning"}
+            unused |= {name for name, text in reasoning.items() if str(text).strip() not in self.whole.text}
+            if label in LEARNED and message.text.strip() not in self.whole.text:
+                unused.add("content, in part")
+        return tuple(sorted(unused))
 
 
 def labels_of(dialogue: Dialogue) -> list[str]:
