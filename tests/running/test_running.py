@@ -1,5 +1,7 @@
 """A path runs prepared for inference, a model in memory exactly as it is, and both say the same."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,8 +65,17 @@ def test_a_conversation(folder: Path, tmp_path: Path) -> None:
         (lambda model: fathom.generate(None, "Hello"), "model is a NoneType"),
         (lambda model: fathom.generate("nowhere/none/model", "Hello"), "does not exist"),
         (lambda model: fathom.chat(model), "without its tokenizer"),
+        (lambda model: fathom.verify(model), "Transformer was given; expected the path"),
     ],
 )
 def test_what_is_missing_is_named(call: object, words: str, folder: Path) -> None:
     with pytest.raises(FathomError, match=words):
         call(fathom.load(folder, device="cpu")[0])  # type: ignore[operator]
+
+
+def test_generating_loads_little_besides_torch(folder: Path) -> None:
+    call = ["generate", str(folder), "-n", "2", "--device", "cpu"]
+    code = f"import sys\nfrom fathom.cli.main import main\nprint(main({call!r}), *sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = {*done.stdout.splitlines()}
+    assert {"0", "torch"} <= loaded and not loaded & {"matplotlib", "huggingface_hub", "torch._dynamo"}, done.stderr

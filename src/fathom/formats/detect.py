@@ -6,6 +6,7 @@ Of a folder that holds its model in several formats, the first of PREFERRED is r
 import re
 import warnings
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,8 @@ def locate(path: str | Path) -> Path:
     """The file or folder of that name, or what the hub has under it."""
     if "://" in str(path):
         raise FathomError(f"{path} is a URL; give {EXPECTED}: org/name of the hub, or a file that you downloaded")
+    if not isinstance(path, str | PathLike):
+        raise FathomError(f"a {type(path).__name__} was given; expected the path of a model, as text or a Path")
     place = Path(path)
     refuse_pipes(place)
     if place.exists():

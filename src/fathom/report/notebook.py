@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from fathom.report.live import LiveView, clock, printable
+from fathom.report.live import SAMPLE_LINES, LiveView, clock, printable
 
 WIDTH, HEIGHT = 560, 140  # of the curve, in CSS pixels
 POINTS, NOTES = 300, 12  # drawn at most
@@ -62,7 +62,8 @@ class NotebookView(LiveView):
         self.update(at_once=False)
 
     def sample(self, step: int, text: str) -> None:
-        self.state.sample, self.state.sampled = printable(text), step
+        lines = printable(text).strip("\n").splitlines()
+        self.state.sample, self.state.sampled = "\n".join(lines[:SAMPLE_LINES]), step
 
     def update(self, at_once: bool) -> None:
         """Renew the output if it is due."""
@@ -116,4 +117,5 @@ def loss_curve_svg(train: Points, validation: Points) -> str:
         f"<svg width='{WIDTH}' height='{HEIGHT}' role='img' aria-label='loss against step'>"
         f"<polyline points='{line}' fill='none' stroke='#0b62c4' stroke-width='1.5'/>{dots}"
         f"<text x='{x + 6:.0f}' y='{y + 4:.0f}' font-size='12' fill='currentColor'>{train[-1][1]:.3f}</text></svg>"
+        "<div style='opacity:.7'>loss, nats per token: training (line), validation (dots)</div>"
     )
