@@ -29,11 +29,9 @@ class Scale:
 
     @classmethod
     def of(cls, estimates: Sequence[Estimate]) -> "Scale":
-        """From 0, or the lowest end of an interval, to the second highest value if the highest is far beyond it."""
-        ends = sorted(each.mean + (each.half_width or 0) for each in estimates) or [1.0]
-        high = ends[-2] if len(ends) > 2 and ends[-1] > 2 * ends[-2] > 0 else ends[-1]
-        means = sorted(each.mean for each in estimates)
-        return cls(min([0.0, *means]), max(high, 1e-9))
+        """From 0, or below it, to a little beyond the largest; a longer bar or interval is cut off."""
+        means = [each.mean for each in estimates]
+        return cls(1.15 * min([0.0, *means]), max([1e-9, *(1.15 * mean for mean in means)]))
 
     def at(self, value: float) -> float:
         """Where a value lies, from 0 to 100."""
@@ -99,7 +97,7 @@ def take_away_table(result: LadderResult) -> Html:
     """Each idea that was left out of GPT and of LLaMA."""
     by_key = {rung.key: rung for rung in result.take_aways}
     worths = {key: result.worth(rung) for key, rung in by_key.items()}
-    scale = Scale.of([worth for worth in worths.values() if worth])
+    scale = Scale.of([worth for key, worth in worths.items() if worth and not by_key[key].peeks])  # else all vanish
     names = {key: name for key, (_, name) in FINISHED.items()}
     rows = []
     for idea in TAKE_AWAYS:
