@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fathom.report.live import LiveView, Speed, Stderr, clock, printable
+from fathom.report.live import SPARKS, LiveView, Speed, Stderr, clock, printable, sparkline
 
 
 def told(console: Console | None, interval: float = 1e9) -> None:
@@ -81,3 +81,31 @@ def test_clock(seconds: float, shown: str) -> None:
 
 def test_printable() -> None:
     assert printable("a\tb\n\x07\u202e") == "a   b\n\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+def test_nothing_is_broken_at_80_columns() -> None:
+    """Neither a number nor a word, with a long name and long numbers; the loss is a line of at most 64 characters."""
+    out = io.StringIO()
+    view = LiveView("runs/a-name-that-is-much-longer-than-it-should-be/and-more", Console(file=out, width=80))
+    for step in range(1, 2001):
+        view.progress(step, 100_000, 4 / step**0.1, 10_000 * step, step * 0.9, 0.00123)
+    view.evaluated(2000, 1.8861, 2.721)
+    view.saved(2000, Path("x"))
+    out.truncate(0)
+    view.console.print(view.display())
+    lines = out.getvalue().strip("\0").splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    whole = [f"step {2000:,}/100,000", "24:30:00 left", "tokens/s 11,111", "lr 0.0012", "val 1.8861", "saved 2,000"]
+    assert all(any(words in line for line in lines) for words in whole), lines
+    assert any(line.startswith("loss █") for line in lines) and len(view.state.losses) <= 2 * SPARKS
+
+
+def test_a_total_that_is_not_known_is_not_shown() -> None:
+    out = io.StringIO()
+    view = LiveView("run", Console(file=out, width=80), interval=0)
+    view.progress(3, 0, 4.0, 10, 1.0)
+    assert "step      3  loss" in out.getvalue()
+
+
+def test_a_sparkline() -> None:
+    assert sparkline([3.0, 2.0, float("nan"), 1.0]) == "█▅▁" and sparkline([1.0]) == "▁" and sparkline([]) == ""

@@ -132,3 +132,16 @@ def test_panels_draw_every_title() -> None:
 def test_a_ring_is_where_the_other_value_is() -> None:
     ax = dots([Row("a", 0.5, other=0.75)], "x").axes[0]
     assert 0.75 in [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata())]
+
+
+def test_the_smoothed_line_does_not_dive_at_its_end() -> None:
+    """A last value far off moves the end of the line by less than a tenth of that."""
+    values = [4.0 - step / 1000 for step in range(1000)]
+    ends = [smooth([*values, values[-1] + off])[-1] for off in (0.0, -1.0)]
+    assert abs(ends[0] - 3.0) < 0.01 and abs(ends[1] - ends[0]) < 0.1
+
+
+def test_four_steps_have_four_ticks() -> None:
+    ax = loss_curve([(step, 4.0) for step in range(1, 5)], []).axes[0]
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1, 2, 3, 4]

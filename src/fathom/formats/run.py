@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS, CHECKPOINTS, STATE = "model.safetensors", "checkpoints", "state.json"
+DATA_SUMMARY, METRICS = "facts.json", "metrics.jsonl"  # what a run was trained on, and what it measured
 
 
 def weights(model: Transformer) -> dict[str, Tensor]:

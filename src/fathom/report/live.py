@@ -4,8 +4,10 @@ Fed by method calls with plain values; never writes to stdout.
 """
 
 import contextlib
+import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 SAMPLE_LINES = 10
+SPARKS = 32  # characters of the loss curve, at most
+BARS = "▁▂▃▄▅▆▇█"
 RECENT = 5.0  # seconds over which speed is measured
 
 
@@ -32,6 +36,19 @@ class State:
     remaining: float | None = None  # seconds
     sample: str = ""
     sampled: int = 0  # the step of the sample
+    losses: list[float] = field(default_factory=list)  # means over `share` steps each
+    share: int = 1
+    pending: list[float] = field(default_factory=list)
+
+    def add_loss(self, loss: float) -> None:
+        """Keep the loss for the sparkline: however long the run, a few values, each the mean of as many steps."""
+        self.pending.append(loss)
+        if len(self.pending) >= self.share:
+            self.losses.append(sum(self.pending) / len(self.pending))
+            self.pending = []
+        if len(self.losses) == 2 * SPARKS:
+            self.losses = [(a + b) / 2 for a, b in zip(self.losses[::2], self.losses[1::2])]
+            self.share *= 2
 
 
 class LiveView:
@@ -79,14 +96,15 @@ class LiveView:
         if state.what != "step":
             self.silent_until = 0.0
         state.what, state.done, state.total = "step", step, steps
+        state.add_loss(loss)
         state.facts |= {"loss": f"{loss:.4f}", "time": clock(seconds)}
         if learning_rate is not None:
             state.facts["lr"] = f"{learning_rate:.2g}"
         if rates:
             steps_per_second, tokens_per_second = rates
             state.facts["tokens/s"] = f"{tokens_per_second:,.0f}"
-            state.remaining = (steps - step) / steps_per_second
-        self.update(at_once=step >= steps)
+            state.remaining = (steps - step) / steps_per_second if steps else None
+        self.update(at_once=step >= steps > 0)
 
     def evaluated(self, step: int, loss: float, bits_per_character: float | None = None) -> None:
         """Validation loss in nats per token."""
@@ -120,28 +138,45 @@ class LiveView:
     def line(self) -> Text:
         """The state as one line."""
         state = self.state
-        where = f"{state.what} {state.done:>6,}/{state.total:,}"
+        where = f"{state.what} {state.done:>6,}" + (f"/{state.total:,}" if state.total else "")
         left = [] if state.remaining is None else [f"left {clock(state.remaining)}"]
         return Text("  ".join([where, *(f"{name} {value}" for name, value in state.facts.items()), *left]))
 
     def display(self) -> RenderableType:
         """The state as a terminal shows it."""
         state = self.state
-        bar = Table.grid(padding=(0, 2))
-        bar.add_column(no_wrap=True)
         left = "" if state.remaining is None else f"{clock(state.remaining)} left"
+        where = f"{state.what} {state.done:,}" + (f"/{state.total:,}" if state.total else "")
+        width = min(40, self.console.width // 5)
+        bar = Table.grid(padding=(0, 2))
+        bar.add_column(
+            no_wrap=True, overflow="ellipsis", max_width=max(8, self.console.width - width - len(where + left) - 6)
+        )
+        for _ in range(3):
+            bar.add_column(no_wrap=True)
         bar.add_row(
             Text(self.title, style="bold"),
-            ProgressBar(total=max(state.total, 1), completed=state.done, width=min(40, self.console.width // 3)),
-            Text(f"{state.what} {state.done:,}/{state.total:,}"),
+            ProgressBar(total=max(state.total, 1), completed=state.done, width=width),
+            Text(where),
             Text(left, style="dim"),
         )
-        facts = Text("   ").join(Text.assemble((f"{k} ", "dim"), v) for k, v in state.facts.items())
-        parts: list[RenderableType] = [bar, facts]
+        parts: list[RenderableType] = [bar, *self.facts()]
         if state.sample:
             title = Text(f"step {state.sampled:,}", style="dim")
             parts.append(Panel(Text(state.sample), title=title, title_align="left", border_style="dim"))
         return Group(*parts)
+
+    def facts(self) -> list[Text]:
+        """The loss so far as a sparkline, and facts in lines as wide as the terminal: none is broken."""
+        lines = [Text.assemble(("loss ", "dim"), sparkline(self.state.losses))] if len(self.state.losses) > 1 else []
+        line = Text()
+        for name, value in self.state.facts.items():
+            fact = Text.assemble((f"{name} ", "dim"), value)
+            if line.plain and len(line.plain) + 3 + len(fact.plain) > self.console.width:
+                lines.append(line)
+                line = Text()
+            line = Text("   ").join([line, fact]) if line.plain else fact
+        return [*lines, line]
 
 
 class Stderr(Console):
@@ -166,6 +201,14 @@ class Speed:
         if seconds <= then or step <= first_step:
             return None
         return (step - first_step) / (seconds - then), (tokens - first_tokens) / (seconds - then)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Finite values as bars, the lowest and the highest as ▁ and █."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((value - low) * scale)] for value in finite)
 
 
 def clock(seconds: float) -> str:

@@ -121,6 +121,8 @@ def curves(
     for name, level in (references or {}).items():
         ax.axhline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
         names.append((level, level, name + number.format(level), theme.faint))
+    if all(float(x).is_integer() for curve in drawn for x in curve.x):  # steps and ranks: no tick at step 1.5
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins="auto", steps=[1, 2, 2.5, 5, 10]))
     ax.set_xlabel(x_label, color=theme.faint, fontsize=9)
     ax.set_ylabel(y_label, color=theme.faint, fontsize=9)
     ax.margins(x=0.01)

@@ -5,6 +5,7 @@ finetune     how the run of a model that exists begins: an adapter on it, or all
 run          the folder of a run: its settings, its data, its checkpoints
 data         preparing the data of a run: text as tokens, records as examples
 record       what a run records while it goes on: metrics, its plot, samples, its speed
+runs         the runs below a folder, from their small files
 trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn

@@ -10,13 +10,13 @@ from contextlib import ExitStack, closing, contextmanager
 
 import torch
 
-from fathom.formats.run import best_step
+from fathom.formats.run import METRICS, best_step
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
 from fathom.report.plot import loss_curve, save
 from fathom.training import events
 from fathom.training.events import Evaluated, Event, Metrics, Note, Progress, Report, Sample, broadcast, loss_curves
-from fathom.training.run import METRICS, FinetuneRun, Run
+from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
 from fathom.training.trend import Trend
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fathom.training.events import loss_curves, read_metrics
-from fathom.training.run import METRICS
+from fathom.formats.run import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

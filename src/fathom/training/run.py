@@ -30,7 +30,7 @@ from fathom.formats import checkpoint
 from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
 from fathom.formats.detect import open_model
-from fathom.formats.run import WEIGHTS, best_step, set_weights, write_weights
+from fathom.formats.run import CHECKPOINTS, DATA_SUMMARY, WEIGHTS, best_step, set_weights, write_weights
 from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
@@ -44,7 +44,6 @@ from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.presets import Recipe
 from fathom.training.session import Session
 
-DATA_SUMMARY, METRICS, CHECKPOINTS = "facts.json", "metrics.jsonl", "checkpoints"
 TRAINED, BEST = "trained.safetensors", "adapter"
 OPENING = 8  # tokens that a sample continues where no question comes before an answer
 

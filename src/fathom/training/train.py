@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, write_config
+from fathom.formats.run import METRICS
 from fathom.machine import keep_freed_memory
 from fathom.training import events
 from fathom.training.checkpoints import restore, save_checkpoint
@@ -24,7 +25,7 @@ from fathom.training.preflight import preflight
 from fathom.training.presets import DEFAULT, Recipe, find
 from fathom.training.record import bits, recording
 from fathom.training.result import Result
-from fathom.training.run import METRICS, Run, created, open_run
+from fathom.training.run import Run, created, open_run
 from fathom.training.session import Session
 from fathom.training.shown import shown
 from fathom.training.signals import Stop, stop_on_signal

@@ -67,6 +67,8 @@ class Trend:
         """Take in an evaluation; returns why the run has diverged, or nothing."""
         training = self.sum / self.count if self.count else None
         self.sum, self.count = 0.0, 0
+        if step == 0 and math.isfinite(loss):
+            self.ceiling = max(self.ceiling, loss + WORSE)
         problem = self.divergence(step, loss, training)
         self.last = (loss, step)
         if math.isfinite(loss) and (self.best is None or loss <= self.best[0]):
