@@ -117,7 +117,7 @@ def best_step(folder: Path) -> list[int]:
     """The step of the checkpoint with the lowest validation loss, where one was measured."""
     measured = [(validation_loss(path), path) for path in checkpoint.newest_first(folder)]
     known = [(loss, checkpoint.step_of(path)) for loss, path in measured if loss < math.inf]
-    return [min(known)[1]] if known else []
+    return [min(known, key=lambda pair: (pair[0], -pair[1]))[1]] if known else []  # of equals the newest, as `best`
 
 
 def validation_loss(path: Path) -> float:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fathom.training.events import loss_curves, read_metrics
 from fathom.formats.run import METRICS
+from fathom.training.events import loss_curves, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
