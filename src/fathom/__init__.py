@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with PUBLIC
+    from fathom.adapters.export import export as export
+    from fathom.adapters.info import info as info
     from fathom.adapters.load import load as load
     from fathom.adapters.merge import merge as merge
     from fathom.errors import FathomError as FathomError
     from fathom.experiments.experiment import ladder as ladder
-    from fathom.formats.export import export as export
-    from fathom.formats.info import info as info
     from fathom.inspect.edit import edit as edit
     from fathom.inspect.edit import zero as zero
     from fathom.inspect.look import look as look
@@ -54,11 +54,11 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "chat": "running.chat",
     "edit": "inspect.edit",
     "evaluate": "verification.prediction",
-    "export": "formats.export",
+    "export": "adapters.export",
     "extract": "lab.extract",
     "finetune": "training.finetune",
     "generate": "running.generate",
-    "info": "formats.info",
+    "info": "adapters.info",
     "ladder": "experiments.experiment",
     "load": "adapters.load",
     "look": "inspect.look",

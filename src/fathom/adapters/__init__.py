@@ -7,6 +7,8 @@ rows      rows of the embeddings that are trained, for tokens that were added
 options   LoraOptions: rank, alpha, targets as one value
 targets   which layers a name or pattern means, ours or those of Hugging Face
 load      fathom.load: a model with adapters on it
+export    fathom.export: a run with its base, an adapter alone as llama.cpp reads it
+info      fathom.info: a run with its base
 merge     base and adapter as one model, written and compared
 
 peft          adapters in the folders of the peft library, read and written

@@ -51,7 +51,7 @@ def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: boo
 @device_option
 @dtype_option
 def export_command(model: str, kind: str, out: Path, quantize: str | None, as_json: bool, **call: Any) -> int:
-    from fathom.formats.export import export
+    from fathom.adapters.export import export
 
     dtype, device = call["dtype"] or "auto", call["device"] or "cpu"
     exported = export(model, out, kind, quantize, dtype=dtype, device=device)

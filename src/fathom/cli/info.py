@@ -14,7 +14,7 @@ from fathom.cli.options import model_argument, print_json, verb
 )
 @model_argument
 def info_command(model: str, as_json: bool, **_: Any) -> None:
-    from fathom.formats.info import info
+    from fathom.adapters.info import info
 
     known = info(model)
     if as_json:

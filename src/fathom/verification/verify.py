@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fathom.adapters.export import open_adapted
+from fathom.adapters.load import adapted_run
 from fathom.backend.linear import FLOATS
 from fathom.errors import FathomError
 from fathom.families.registry import of
@@ -157,8 +159,9 @@ def verify(
         >>> certificate = fathom.verify("runs/demo")
         >>> assert certificate.passed, certificate
 
-    path: of a model in any format. against: which of naive, cache, native, transformers, file:OTHER; default naive,
-    cache, native where it runs, and transformers where it is installed and has the architecture. dtype, device: as in
+    path: of a model in any format; a run of fine-tuning is its base with the adapter. against: which of naive, cache,
+    native, transformers, file:OTHER; default naive, cache, native where it runs, and transformers where it is
+    installed and has the architecture. dtype, device: as in
     `fathom.load`. seed: of the random prompts. quantize: int8, int4 or nf4: the packed model must equal naive and
     cache, which use the packed weights; its difference from floats (by default its own file) is reported, not judged.
 
@@ -167,7 +170,9 @@ def verify(
     """
     if dtype not in DTYPES:
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    opened, target, scheme = open_model(path), pick_device(device), None if quantize is None else scheme_named(quantize)
+    run = adapted_run(path)
+    opened = open_model(path) if run is None else open_adapted(path, run)
+    target, scheme = pick_device(device), None if quantize is None else scheme_named(quantize)
     tokenizer = tokenizer_of(opened)
     model = read(opened, DTYPES[dtype], target, scheme)
     inputs = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
