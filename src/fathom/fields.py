@@ -54,14 +54,17 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if isinstance(value, hint):  # type: ignore[arg-type]
             return value
-        values = _in_short(hint, value) if isinstance(value, str) else _mapping(value, where)
+        values = _in_short(hint, value, where) if isinstance(value, str) else _mapping(value, where)
         return build(hint, values, where)  # type: ignore[arg-type]
     return _scalar(hint, value, where)
 
 
-def _in_short(cls: Any, text: str) -> Mapping[str, Any]:
+def _in_short(cls: Any, text: str, where: str) -> Mapping[str, Any]:
     """`yarn:4`, as the command line gives a dataclass: its required fields in their order."""
-    return dict(zip((field.name for field in dataclasses.fields(cls) if _required(field)), text.split(":")))
+    names, parts = [field.name for field in dataclasses.fields(cls) if _required(field)], text.split(":")
+    if len(parts) != len(names):
+        raise FathomError(f"{where} is {text!r}; expected {':'.join(name.upper() for name in names)}")
+    return dict(zip(names, parts))
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

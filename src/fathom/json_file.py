@@ -58,7 +58,7 @@ def _shallow(values: dict[str, Any]) -> None:
 
 
 def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def short(value: object, length: int = 80) -> str:

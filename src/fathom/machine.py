@@ -37,7 +37,8 @@ def describe(device: torch.device) -> str:
 
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({torch.get_num_threads()} threads, {platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'s' * (threads != 1)}, {platform.machine()})"
 
 
 def free_memory(device: torch.device | None = None) -> int | None:

@@ -79,7 +79,7 @@ def test_what_is_not_the_file_is_not_kept(path: str, said: str, server: str, tmp
 def test_without_a_network_one_line_says_what_to_do(tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Server) as http:
         url = f"http://127.0.0.1:{http.server_port}/good"  # a port where nobody listens once it is closed
-    with pytest.raises(FathomError, match=r"without a network pass a text file with --data FILE.*play\.txt") as error:
+    with pytest.raises(FathomError, match=r"without a network, pass a text file with --data FILE.*play\.txt") as error:
         fetch(remote(url), tmp_path)
     assert "\n" not in str(error.value)
 

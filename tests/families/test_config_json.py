@@ -216,8 +216,8 @@ def test_what_changes_nothing_is_ignored(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "config, says",
     [
-        (replace(LLAMA2_7B, qk_norm=True), "qk_norm=True, and transformers has no such LLaMA"),
-        (replace(LLAMA2_7B, n_head=3, head_dim=8, n_kv_head=1), "d_model=4096 is no multiple of n_head=3"),
+        (replace(LLAMA2_7B, qk_norm=True), "qk_norm=True, and transformers has no LLaMA like that"),
+        (replace(LLAMA2_7B, n_head=3, head_dim=8, n_kv_head=1), "d_model=4096 is not a multiple of n_head=3"),
     ],
 )
 def test_what_transformers_cannot_hold_as_llama(config: ModelConfig, says: str) -> None:

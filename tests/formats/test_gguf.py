@@ -106,7 +106,7 @@ DAMAGED = {
     "49 bytes of giant counts": (file(n_tensors=GIANT, n_values=GIANT)[:49], "18,446,744,073,709,551,615 tensors"),
     "many values": (file(n_values=1 << 32), "4,294,967,296 values in "),
     "more values than any file has": (file(n_values=20_000, numbers=300_000), "20,000 values in "),
-    "giant key": (file(struct.pack("<Q", GIANT), n_values=1), "a key is 18,446,744,073,709,551,615 more bytes"),
+    "giant key": (file(struct.pack("<Q", GIANT), n_values=1), "a key is 18,446,744,073,709,551,615 bytes"),
     "long key": (file(text("k" * 2000), n_values=1), "a key is 2,000 bytes"),
     "giant text": (file(value(8, struct.pack("<Q", 1 << 40)), n_values=1), "1,099,511,627,776 bytes of text"),
     "giant list": (file(value(9, struct.pack("<IQ", 0, 1 << 40)), n_values=1), "1,099,511,627,776 numbers in "),

@@ -104,7 +104,7 @@ def http(kind: type[Exception]) -> Exception:
 @pytest.mark.parametrize(
     "problem, says",
     [
-        (http(errors.RepositoryNotFoundError), "neither a path nor a model on the hub; check its spelling"),
+        (http(errors.RepositoryNotFoundError), "found neither locally nor on the hub; check its spelling"),
         (http(errors.GatedRepoError), "accept their terms.*hf auth login"),
         (http(errors.RevisionNotFoundError), "this revision is not; leave @revision out"),
         (errors.LocalEntryNotFoundError("offline"), "the hub cannot be reached; connect to the network"),

@@ -1,4 +1,4 @@
-"""JSON that is none, too large, too deep, or of other kinds than was asked for."""
+"""JSON that is none, too large, too deep, or of other kinds than was requested."""
 
 from pathlib import Path
 from typing import Any

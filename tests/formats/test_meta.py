@@ -72,7 +72,7 @@ def test_any_of_its_files_stands_for_the_folder(tmp_path: Path) -> None:
     assert read(open_meta(tmp_path / "consolidated.01.pth")).keys() == read(open_meta(tmp_path)).keys()
     (tmp_path / "other.pth").write_bytes((tmp_path / "consolidated.01.pth").read_bytes())
     with pytest.raises(
-        FathomError, match=r"other.pth is none of the shards consolidated.00.pth to consolidated.01.pth"
+        FathomError, match=r"other.pth is not one of the shards consolidated.00.pth to consolidated.01.pth"
     ):
         open_meta(tmp_path / "other.pth")
 

@@ -106,9 +106,9 @@ class Anything:
     """Not a tensor."""
 
 
-NO_TENSOR = "expected tensors alone"
+NO_TENSOR = "expected only tensors"
 HOSTILE: list[tuple[Any, str]] = [
-    ({"a": Call(os.system, ("true",))}, r"asks for '(posix|nt).system'; expected tensors alone; do not trust it"),
+    ({"a": Call(os.system, ("true",))}, r"asks for '(posix|nt).system'; expected only tensors; do not trust it"),
     ({"a": Call(run_me, ())}, "asks for '.*run_me'"),
     ({"a": Anything()}, "asks for '.*Anything'"),
     ({"a": Call(OrderedDict, ([("a", 1)],))}, "calls 'collections OrderedDict' with arguments"),
@@ -197,7 +197,7 @@ PROGRAMS: dict[str, tuple[bytes, str]] = {
     "a number of 4000 digits": (b"L" + b"9" * 4000 + b"L\n.", "has a step LONG at byte 0"),
     "no letters": (b"\x80\x02X\x02\x00\x00\x00\xff\xfe.", "is damaged"),
     "a long name": (b"\x80\x02cos\n" + b"x" * 100_000 + b"\n.", "asks for 'os.xxx"),
-    "attributes of a number": (b"\x80\x02K\x01}b.", "attributes of something that is no dict"),
+    "attributes of a number": (b"\x80\x02K\x01}b.", "attributes of something that is not a dict"),
     "appended to a number": (b"\x80\x02K\x01K\x01a.", "something that is no list"),
 }
 

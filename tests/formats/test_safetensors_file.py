@@ -97,7 +97,7 @@ def test_a_header_that_lies(tmp_path: Path, change: dict[str, Any], says: str) -
         (b"[" * 100_000, "is not JSON"),
         (b'{"a": ' * 100_000, "is not JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
-        (b'{"a": NaN}', "NaN is no number of JSON"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
         (b"\xff\xfe{}", "is not JSON"),
     ],
 )

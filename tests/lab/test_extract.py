@@ -85,7 +85,7 @@ def test_a_folder_with_other_things_stays_as_it_is(base: Path, tuned: Path, tmp_
     extract(base, tuned, 1, tmp_path / "adapter", ("all-linear",))
     extract(base, tuned, 2, tmp_path / "adapter", ("all-linear",))  # an adapter is replaced
     before = sorted(tuned.iterdir())
-    with pytest.raises(FathomError, match="which is no part of an adapter; give the name of a new folder"):
+    with pytest.raises(FathomError, match="which is not part of an adapter; give the name of a new folder"):
         extract(base, tuned, 1, tuned, ("all-linear",))
     assert sorted(tuned.iterdir()) == before
 

@@ -159,7 +159,7 @@ def test_a_forward_of_its_own_is_refused() -> None:
         ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.mpl"]}, "'blocks.1.mpl' is no part .* did you mean blocks.1.m"),
         ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.attn"]}, "blocks.1.attn is a Attention; expected GeluMLP"),
         ({"kinds": {Transformer: Loud}}, "Transformer is the whole model"),
-        ({"kinds": {Transformer: Loud}, "names": [""]}, "'' is no part of this model"),
+        ({"kinds": {Transformer: Loud}, "names": [""]}, "'' is not part of this model"),
     ],
 )
 def test_what_matches_nothing_is_an_error(arguments: dict[str, Any], message: str) -> None:

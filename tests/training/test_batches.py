@@ -96,7 +96,7 @@ def test_no_thread_is_left(error: BaseException | None) -> None:
 
 
 class Rows:
-    """Batches that record which step was asked for, by which thread."""
+    """Batches that record which step was requested, by which thread."""
 
     def __init__(self, broken: int) -> None:
         self.broken, self.asked = broken, list[tuple[int, int]]()

@@ -228,7 +228,7 @@ def bad(folder: Path, name: str, lines: list[Any]) -> Path:
         ({"optimizer": "muon"}, "optimizer=muon"),
         ({"tokenizer": "byte"}, "tokenizer was given"),
         ({"context_length": 99}, "context_length=99.*48"),
-        ({"val_data": "x.txt"}, "two of a kind"),
+        ({"val_data": "x.txt"}, "two of the same kind"),
         ({"colour": 1}, "unknown field 'colour'"),
     ],
 )

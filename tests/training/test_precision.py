@@ -47,7 +47,7 @@ def test_auto(monkeypatch: pytest.MonkeyPatch, device: Any, bf16: bool, config: 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_request_is_followed(name: Any, dtype: torch.dtype) -> None:
     chosen = choose(TrainOptions(dtype=name), BIGRAM, CPU)
-    assert chosen.describe() == f"precision {name}: as asked for"
+    assert chosen.describe() == f"precision {name}: as requested"
     with chosen.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 

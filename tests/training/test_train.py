@@ -81,7 +81,7 @@ def test_what_is_said_before_step_1(tmp_path: Path) -> None:
     notes: list[Note] = []
     train(recipe(tmp_path), tmp_path / "run", report=lambda e: notes.append(e) if isinstance(e, Note) else None)
     text = "\n".join(note.text for note in notes)
-    for word in ("loss before step 1", "precision", "muon", "adamw", "MiB", "parameters", "times the text"):
+    for word in ("loss before step 1", "precision", "muon", "adamw", "MiB", "parameters", "passes over the text"):
         assert word in text
     assert not any(note.warning for note in notes)
 

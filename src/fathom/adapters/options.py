@@ -39,7 +39,7 @@ class LoraOptions:
         if self.init not in ("default", "pissa"):
             raise FathomError(f"init is {self.init!r}; choose default or pissa")
         if self.dora and self.init == "pissa":
-            raise FathomError("dora and init pissa were both asked for; choose one of them")
+            raise FathomError("dora and init pissa are mutually exclusive; choose one")
 
     @property
     def scale(self) -> float:

@@ -85,7 +85,7 @@ def opened(folder: Path, base: str | Path | None) -> tuple[PeftConfig, dict[str,
     if base is not None and config.base and config.base != fingerprint(base):
         raise FathomError(
             f"{folder} is an adapter of another model than {base}: the fingerprint of its base is {config.base:.12}...;"
-            f" give that model, or remove {OURS} to use it all the same"
+            f" give that model, or remove {OURS} to use it anyway"
         )
     return config, open_weights(folder)
 

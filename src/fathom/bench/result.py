@@ -90,7 +90,7 @@ def describe(result: Result) -> str:
 def row(figure: Figure) -> tuple[str, ...]:
     """median, lowest, highest, limit, and how much of it is reached."""
     limit = "" if figure.limit is None else number(figure.limit)
-    reached = "" if figure.percent is None else f"{figure.percent:.1f} %"
+    reached = "" if figure.percent is None else f"{figure.percent:.1f}%"
     spread = number(min(figure.rounds)), number(max(figure.rounds))
     return figure.name, number(figure.median), figure.unit, *spread, limit, reached, figure.limited_by
 

@@ -5,6 +5,7 @@ One spelling of an option is shown, all are accepted. The default shown is the o
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -113,6 +114,8 @@ class Verb(click.Command):
             rest = super().parse_args(ctx, args)
         except click.MissingParameter as missing:
             raise FathomError(self.missing(missing)) from None
+        except click.BadOptionUsage as error:
+            raise FathomError(f"{error.option_name} needs a value; see fathom {self.name} --help") from None
         if rest and not ctx.resilient_parsing:
             raise FathomError(self.too_many(rest))
         return rest
@@ -133,9 +136,11 @@ class Verb(click.Command):
     def too_many(self, rest: Sequence[str]) -> str:
         takes = [param.human_readable_name for param in self.params if isinstance(param, click.Argument)]
         expected = f"expected {' and '.join(takes)} only" if takes else "expected options only"
-        text = " ".join(rest)
+        text, hint = " ".join(rest), self.hint
+        if hint == "--data" and not Path(text).exists():
+            hint = ""
         return f"{self.name}: unexpected {text!r:.80}; {expected}; " + (
-            f'did you mean {self.hint} "{text:.60}"?' if self.hint else f"for example: {self.usual}"
+            f'did you mean {hint} "{text:.60}"?' if hint else f"for example: {self.usual}"
         )
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

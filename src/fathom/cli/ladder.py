@@ -10,7 +10,7 @@ from fathom.errors import FathomError
 from fathom.experiments.options import LadderOptions
 from fathom.fields import build, plain
 
-ABOUT = "Train every rung from a bigram to LLaMA, and both without one idea each: what each idea buys on your text."
+ABOUT = "Train every rung from a bigram to LLaMA, then both without one idea each, and report what each is worth."
 NAMES = {
     "data": ("--data",),
     "rungs": ("--rungs",),
@@ -36,7 +36,7 @@ GROUPS = {
 
 @verb("ladder", ABOUT, groups=GROUPS, example="fathom ladder --data FILE.txt --minutes 5")
 @option(*OUT_DIR, type=click.Path(path_type=Path), default="runs/ladder", shown="runs/ladder", help="Its folder.")
-@option("--resume", is_flag=True, help="Train what the ladder in --out-dir still lacks.")
+@option("--resume", is_flag=True, help="Finish the interrupted ladder in --out-dir.")
 @option("--overwrite", is_flag=True, help="Replace the ladder in --out-dir.")
 @from_fields("", LadderOptions, NAMES)
 def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, **call: Any) -> int:
@@ -51,7 +51,7 @@ def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, 
         raise FathomError("--resume and --overwrite are mutually exclusive; give one of them")
     given = given_fields(LadderOptions, call)
     if resume and (other := sorted(given.keys() - {"minutes"})):
-        raise FathomError(f"{other[0]} was given with --resume; a resumed ladder keeps its choices: leave it out")
+        raise FathomError(f"{other[0]} was given with --resume; a resumed ladder keeps its options: leave it out")
     options = build(LadderOptions, given, "ladder")
     with watching(out_dir) as report, stop_on_signal() as stop:
 

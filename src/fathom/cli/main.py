@@ -33,7 +33,7 @@ GROUPS = {  # verb: (the module that holds VERB_command, what it does)
     "Look inside": {
         "info": ("fathom.cli.info", "what a model is, without loading its weights"),
         "tokenize": ("fathom.cli.tokenize", "how a text becomes tokens: pieces, ids and byte offsets"),
-        "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are learned"),
+        "show-batch": ("fathom.cli.show_batch", "the exact tokens of training examples, and which are trained on"),
         "svd": ("fathom.cli.svd", "spectra of weights, of their changes and of adapters"),
     },
     "Measure": {
@@ -149,7 +149,7 @@ def explain(error: Exception) -> tuple[str, int]:
         case OSError() if error.filename is not None:
             return f"{error.filename}: {(error.strerror or str(error)).lower()}", 2
         case OSError():
-            return f"the system refused: {error}", 2
+            return f"system error: {error}", 2
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
             return "not enough memory; use a smaller model or batch, a narrower --dtype, or --quantize", 2
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug; --debug shows where)", 2

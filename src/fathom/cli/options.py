@@ -16,6 +16,7 @@ import click
 from fathom.cli.command import CONTEXT, Option, Verb, in_words
 from fathom.cli.completion import models
 from fathom.cli.notes import notes
+from fathom.errors import FathomError
 from fathom.fields import convert
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,6 +63,21 @@ EVERY_VERB = [
     ),
 ]
 
+
+class WholeNumber(click.ParamType[int]):
+    """A whole number of at least `least`."""
+
+    name = "n"
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not str(value).isdecimal() or int(value) < self.least:
+            raise FathomError(f"{spelling(param)} is {value!r}; expected a whole number of at least {self.least}")
+        return int(value)
+
+
 model_argument = click.argument("model", shell_complete=models)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -70,7 +86,7 @@ device_option = option("--device", metavar="NAME", choices=DEVICES, shown="auto"
 dtype_option = option(
     "--dtype", metavar="NAME", choices=DTYPES, shown="auto", help="Number format of the weights; auto: as stored."
 )
-seed_option = option("--seed", type=click.IntRange(0), metavar="N", shown="0", help="Seed of everything random.")
+seed_option = option("--seed", type=WholeNumber(0), metavar="N", shown="0", help="Seed of everything random.")
 
 
 class FieldValue(click.ParamType[Any]):
@@ -82,8 +98,7 @@ class FieldValue(click.ParamType[Any]):
         self.hint = hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not dataclasses.is_dataclass(bare(self.hint)):
-            convert(self.hint, value, spelling(param))
+        convert(self.hint, value, spelling(param))
         return value  # as given: `none` is a value, and None is an option that was not given
 
 

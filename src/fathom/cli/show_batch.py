@@ -6,14 +6,14 @@ A token's colour is its role; trained tokens are underlined, or between « » wi
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 from rich.console import Console
 from rich.text import Text
 
 from fathom.cli.completion import models
-from fathom.cli.options import option, print_json, verb
+from fathom.cli.options import FieldValue, WholeNumber, option, print_json, verb
 from fathom.cli.streams import can_hold
 
 if TYPE_CHECKING:
@@ -49,18 +49,18 @@ class Signs(NamedTuple):
 
 
 SIGNS, ASCII = Signs(), Signs("<<", ">>", "\\n", "_")
-ABOUT = "Show the exact tokens of the first training examples: who says each, and which of them are learned."
+ABOUT = "Show the exact tokens of the first training examples: the role of each, and which of them are trained on."
 DATA = "A .json or .jsonl file of records, or text, as for fathom train."
-BAD = "What to do with a record that cannot be used: stop, or skip it."
+BAD = "What to do with a record that cannot be used."
 CUT = "Cut each example after N tokens."
 
 
 @verb("show-batch", ABOUT, example="fathom show-batch runs/demo --data questions.jsonl")
 @click.argument("source", metavar="MODEL_OR_TOKENIZER", shell_complete=models)
 @option("--data", required=True, metavar="FILE", help=DATA)
-@option("--count", type=click.IntRange(1), default=3, metavar="N", shown="3", help="Number of examples.")
-@option("--context-length", "--block-size", type=click.IntRange(1), metavar="N", shown="no cut", help=CUT)
-@option("--on-bad-record", type=click.Choice(["stop", "skip"]), default="stop", metavar="NAME", shown="stop", help=BAD)
+@option("--count", type=WholeNumber(1), default=3, metavar="N", shown="3", help="Number of examples.")
+@option("--context-length", "--block-size", type=WholeNumber(1), metavar="N", shown="no cut", help=CUT)
+@option("--on-bad-record", type=FieldValue(Literal["stop", "skip"]), choices=("stop", "skip"), default="stop", metavar="NAME", shown="stop", help=BAD)
 @option("--ids", "with_ids", is_flag=True, help="Show the id of each token too.")
 def show_batch_command(
     source: str,

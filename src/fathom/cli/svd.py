@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fathom.cli.completion import models
-from fathom.cli.options import from_fields, given_fields, model_argument, option, print_json, verb
+from fathom.cli.options import WholeNumber, from_fields, given_fields, model_argument, option, print_json, verb
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.lab.result import RankOptions
@@ -59,7 +59,7 @@ def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool
         result = run_experiment(model, build(RankOptions, given, "svd"), page, as_json)
     else:
         if other := sorted(given.keys() - {"seed", "device"}):
-            raise FathomError(f"{other[0]} was given without --loss-vs-rank; only that experiment trains")
+            raise FathomError(f"{other[0]} was given without --loss-vs-rank; add that, or leave it out")
         result = run_survey(model, page, as_json, call)
     if page is not None:
         click.echo(f"report: {page}", err=True)
@@ -143,7 +143,7 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
 )
 @click.argument("base", shell_complete=models)
 @click.argument("tuned", shell_complete=models)
-@option("-r", "--rank", type=int, default=8, metavar="N", shown="8", help="Rank of the adapter.")
+@option("-r", "--rank", type=WholeNumber(1), default=8, metavar="N", shown="8", help="Rank of the adapter.")
 @option("--target", "layers", multiple=True, metavar="NAME", shown="all-linear", help="Layers, such as attn.q.")
 @option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The adapter's folder.")
 def extract_command(

@@ -53,7 +53,7 @@ class Token(NamedTuple):
 def tokenize_command(text: str | None, model: str, data: str | None, as_json: bool, **_: Any) -> None:
     text = read_text(text)
     if Path(text[:1000]).is_dir() and not is_built_in(model) and not Path(model).exists():
-        raise FathomError(f"{text} is a folder and {model!r} no model; expected the text first: {EXAMPLE}")
+        raise FathomError(f"{text} is a folder and {model!r} is not a model; expected the text first: {EXAMPLE}")
     tokenizer = tokenizer_named(model, data)
     ids = [*tokenizer.prefix, *tokenizer.encode(text)]
     tokens = split(ids if as_json else ids[:SHOWN], tokenizer)

@@ -10,7 +10,7 @@ import yaml
 
 from fathom.cli.command import in_words
 from fathom.cli.completion import models, presets
-from fathom.cli.options import fields_of, from_fields, option, print_json, verb
+from fathom.cli.options import WholeNumber, fields_of, from_fields, option, print_json, verb
 from fathom.data.corpus import resolve
 from fathom.errors import FathomError
 from fathom.fields import plain
@@ -79,7 +79,7 @@ def effective(values: Mapping[str, Any]) -> dict[str, Any]:
 @option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
 @option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
 @option("--epochs", hidden=True, help="Refused, with the number of steps that it is.")
-@option("--grad-accumulation", type=click.IntRange(1), metavar="N", heading="Steps and batches", shown="1", help=PASSES)
+@option("--grad-accumulation", type=WholeNumber(1), metavar="N", heading="Steps and batches", shown="1", help=PASSES)
 @from_fields("train", TrainOptions, TRAIN_NAMES, settings={"optimizer": OPTIMIZER})
 @from_fields("model", ModelConfig, MODEL_NAMES, settings=DECLARED | {"vocab_size": {"shown": "the tokenizer's"}})
 def train_command(preset: str | None, **call: Any) -> int:
@@ -115,12 +115,12 @@ def read_call(preset: str | None, call: Mapping[str, Any]) -> tuple[Recipe, Path
 def refuse_preset(name: str) -> None:
     """FathomError for text to learn or a YAML file in the place of a preset."""
     if Path(name).suffix in (".yaml", ".yml"):
-        raise FathomError(f"{name} is a file and no preset; did you mean -c {name}?")
+        raise FathomError(f"{name} is a file, not a preset; did you mean -c {name}?")
     if "://" in name:
         resolve(name)  # refuses it
     if Path(name).exists() or Path(name).suffix:
         what = "a folder" if Path(name).is_dir() else "a file"
-        raise FathomError(f"{name} is {what} and no preset; did you mean --data {name}?")
+        raise FathomError(f"{name} is {what}, not a preset; did you mean --data {name}?")
 
 
 def refuse_epochs(recipe: Recipe, epochs: str) -> None:

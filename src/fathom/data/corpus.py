@@ -67,7 +67,7 @@ def _download(remote: Remote, path: Path, opener: Opener) -> bytes:
     except (OSError, HTTPException) as problem:  # URLError and time-outs are OSErrors
         reason = getattr(problem, "reason", None) or problem
         raise FathomError(
-            f"{remote.name}: could not be downloaded from {remote.url} ({reason}); without a network pass a text"
+            f"{remote.name}: could not be downloaded from {remote.url} ({reason}); without a network, pass a text"
             f" file with --data FILE, or put the file at {path}"
         ) from None
 

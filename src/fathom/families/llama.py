@@ -75,8 +75,8 @@ def biases(qkv: bool, out: bool, mlp: bool) -> tuple[Bias, ...] | bool:
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     if z.qk_norm or z.d_model % z.n_head:
-        what = "qk_norm=True" if z.qk_norm else f"d_model={z.d_model} is no multiple of n_head={z.n_head}"
-        raise FathomError(f"{what}, and transformers has no such LLaMA; keep the run directory")
+        what = "qk_norm=True" if z.qk_norm else f"d_model={z.d_model} is not a multiple of n_head={z.n_head}"
+        raise FathomError(f"{what}, and transformers has no LLaMA like that; keep the run directory")
     if ("qkv" in z.bias) != ("out" in z.bias):
         raise FathomError(f"bias={','.join(z.bias)}, and transformers' LLaMA has both qkv and out or neither")
     return {
@@ -172,7 +172,7 @@ def write_params(z: ResolvedConfig) -> dict[str, Any]:
     if scaling is not None and scaling != RopeScaling(
         kind="llama3", factor=scaling.factor, original_context_length=ORIGINAL
     ):
-        raise FathomError(f"Meta's format has no such {scaling}; it has llama3 from a context of {ORIGINAL} alone")
+        raise FathomError(f"Meta's format has no {scaling}; it has llama3 from a context of {ORIGINAL} alone")
     params: dict[str, Any] = {"vocab_size": z.vocab_size, "multiple_of": z.d_ff}  # the next multiple is d_ff itself
     if int(8 * z.d_model / 3) > z.d_ff:
         params["ffn_dim_multiplier"] = (z.d_ff + 0.5) / int(8 * z.d_model / 3)  # safe from rounding down

@@ -72,7 +72,7 @@ def latest(folder: Path) -> Checkpoint:
             return Checkpoint(path, step_of(path), tuple(skipped))
     if skipped:
         raise FathomError(
-            f"none of {len(skipped)} checkpoints in {folder} is sound; the newest: {skipped[0][1]}; train again"
+            f"none of {len(skipped)} checkpoints in {folder} is intact; the newest: {skipped[0][1]}; train again"
         )
     raise FathomError(f"no checkpoint in {folder}; expected folders like step-00000500; train first, without resuming")
 

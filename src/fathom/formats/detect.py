@@ -47,11 +47,11 @@ def open_model(path: str | Path) -> "Opened":
 
         return compare_tied(opened)
     if place.is_dir() and (place / ADAPTER).is_file():
-        raise FathomError(f"{place} is an adapter and no model; give the model it belongs to, and this as --adapter")
+        raise FathomError(f"{place} is an adapter, not a model; give the model it belongs to, and this as --adapter")
     if inside := models_inside(place):
         several = f"the models {', '.join(inside[:LISTED])}" if len(inside) > 1 else f"a model, {inside[0]}"
         more = f" and {len(inside) - LISTED} more" if len(inside) > LISTED else ""
-        raise FathomError(f"{place} is no model, but a folder with {several}{more}; give one of them")
+        raise FathomError(f"{place} is not a model but a folder with {several}{more}; give one of them")
     raise FathomError(f"{place} holds no model in a supported format; give {EXPECTED}")
 
 
@@ -103,7 +103,9 @@ def locate(path: str | Path) -> Path:
     if is_hub_id(str(path)) and not mistyped:
         return fetch(str(path))
     beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
-    raise FathomError(f"{path} does not exist{near(place.name, beside)}; give {EXPECTED}, or train one: fathom train")
+    inside = models_inside(place.parent)[:LISTED]
+    hint = near(place.name, beside) or (f"; {place.parent} holds {', '.join(inside)}" if inside else "")
+    raise FathomError(f"{path} does not exist{hint}; give {EXPECTED}, or train one: fathom train")
 
 
 def models(place: Path) -> dict[Path, str]:

@@ -78,7 +78,7 @@ class Exported:
         else:
             heads = ("read back", "tensors", "equal", "largest error", "relative error")
             rows = [
-                (p.name, str(p.tensors), str(p.equal), f"{p.max_error:.2e}", f"{100 * p.relative:.3f} %")
+                (p.name, str(p.tensors), str(p.equal), f"{p.max_error:.2e}", f"{100 * p.relative:.3f}%")
                 for p in self.parts
             ]
             lines.append(as_text(table(heads, rows, numbers=(1, 2, 3, 4))).rstrip())
@@ -135,7 +135,7 @@ def plain_state(model: Transformer) -> dict[str, torch.Tensor]:
     state = model.state_dict()
     if others := [name for name in state if name not in weight_shapes(model.config) and name != "unembed.weight"]:
         raise FathomError(
-            f"the model holds {others[0]}, which is no weight of a plain model; to export it, merge its adapters"
+            f"the model holds {others[0]}, which is not a weight of a plain model; to export it, merge its adapters"
             " (fathom merge) and load it without quantize"
         )
     return state

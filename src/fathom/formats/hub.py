@@ -39,7 +39,7 @@ def fetch(repo_id: str) -> Path:
     """The folder in the hub's cache of the model `org/name` or `org/name@revision`, fetched where it is missing."""
     match = ID.fullmatch(repo_id)
     if match is None or not is_hub_id(repo_id):
-        raise FathomError(f"{repo_id!r} is no name of a model on the hub; expected name, org/name or org/name@revision")
+        raise FathomError(f"{repo_id!r} is not a model's name on the hub; expected name, org/name or org/name@revision")
     for weights in WEIGHTS:
         folder = _snapshot(match["repo"], match["revision"], DESCRIPTION + weights)
         if any(any(folder.glob(pattern)) for pattern in weights):
@@ -69,12 +69,12 @@ def _advice(problem: Exception) -> str:
     if isinstance(problem, errors.GatedRepoError):
         return "its authors ask you to accept their terms; do so on its page on the hub, then run `hf auth login`"
     if isinstance(problem, errors.RepositoryNotFoundError):
-        return "neither a path nor a model on the hub; check its spelling, or run `hf auth login` if it is private"
+        return "found neither locally nor on the hub; check its spelling, or run `hf auth login` if it is private"
     if isinstance(problem, errors.RevisionNotFoundError):
         return "the model is on the hub, this revision is not; leave @revision out or give a branch, tag or commit"
     if isinstance(problem, errors.LocalEntryNotFoundError | ConnectionError):
         return (
-            "neither a path nor complete in the hub's cache, and the hub cannot be reached; connect to the network,"
+            "not found locally and not fully downloaded, and the hub cannot be reached; connect to the network,"
             " unset HF_HUB_OFFLINE, or give the path of a model on disk"
         )
     if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:

@@ -92,7 +92,7 @@ def family_of(opened: Opened) -> str:
     try:
         return of(opened.config).name
     except FathomError:
-        return "of no family: only a run folder holds it"
+        return "of no family that other formats know: only a run folder holds it"
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def open_meta(path: Path) -> Opened:
     d_model, files = values.count("dim"), shard_files(folder)
     if path.is_file() and path.name not in {file.name for file in files}:
         raise FathomError(
-            f"{path} is none of the shards {files[0].name} to {files[-1].name} beside it; give the folder"
+            f"{path} is not one of the shards {files[0].name} to {files[-1].name} beside it; give the folder"
         )
     shards = {file.name: open_shard(file) for file in files}
     try:
@@ -130,7 +130,7 @@ def _require_count(files: Sequence[str], tensors: Mapping[str, Stored], d_model:
         return
     actual = f"{files[0]} has {rows} of {d_model} rows of {QUERY!r}"
     if not rows or d_model % rows:
-        raise FathomError(f"{actual}, which is no whole fraction; the files and {d_model=} are not of one model")
+        raise FathomError(f"{actual}, which is not a whole fraction; the files and {d_model=} are not of one model")
     if d_model // rows > count:
         raise FathomError(f"{actual}: one shard of {d_model // rows}; there are {count}, without {file_name(count)}")
     raise FathomError(f"{actual}: one shard of {d_model // rows}; there are {count}: remove those of another model")

@@ -87,7 +87,7 @@ class Machine:
         name = " ".join(map(_text, self.take(2))) if name is None else name
         if name not in FUNCTIONS and name not in STORAGES:
             raise FathomError(
-                f"the pickle asks for {name[:80].replace(' ', '.')!r}; expected tensors alone; do not trust it"
+                f"the pickle asks for {name[:80].replace(' ', '.')!r}; expected only tensors; do not trust it"
             )
         self.push(Global(name))
 
@@ -99,7 +99,9 @@ class Machine:
             ):
                 self.push(Storage(STORAGES[name], key, numel))
             case _:
-                raise FathomError("the pickle refers to what is no storage of numbers; expected tensors alone")
+                raise FathomError(
+                    "the pickle refers to something that is not a storage of numbers; expected only tensors"
+                )
 
     def call(self, _: Any) -> None:
         """Push what the function under the arguments would return."""
@@ -115,26 +117,26 @@ class Machine:
                 self.push(View(storage, offset, shape, stride))
             case _:
                 what = function.name if isinstance(function, Global) else type(function).__name__
-                raise FathomError(f"the pickle calls {what!r} with arguments of no tensor; expected tensors alone")
+                raise FathomError(f"the pickle calls {what!r} with arguments of no tensor; expected only tensors")
 
     def build(self, _: Any) -> None:
         """Drop attributes of an OrderedDict: those of a state dict are the versions of its modules."""
         holder, attributes = self.take(2)
         if not isinstance(holder, dict) or not isinstance(attributes, dict):
-            raise FathomError("the pickle sets attributes of something that is no dict; expected tensors alone")
+            raise FathomError("the pickle sets attributes of something that is not a dict; expected only tensors")
         self.push(holder)
 
     def extend(self, values: list[Any]) -> None:
         holder = self.stack[-1]
         if not isinstance(holder, list):
-            raise FathomError("the pickle appends to something that is no list; expected tensors alone")
+            raise FathomError("the pickle appends to something that is not a list; expected only tensors")
         holder.extend(values)
 
     def update(self, values: list[Any]) -> None:
         """Keys and values in turn, into the dict on top."""
         holder = self.stack[-1]
         if not isinstance(holder, dict) or len(values) % 2 or not {str, int} >= set(map(type, values[::2])):
-            raise FathomError("the pickle fills something that is no dict with text as keys; expected tensors alone")
+            raise FathomError("the pickle fills something that is not a dict with text as keys; expected only tensors")
         holder.update(zip(values[::2], values[1::2]))
 
 
@@ -196,7 +198,7 @@ def run(pickled: bytes | BinaryIO) -> Any:
         for count, (opcode, argument, at) in enumerate(pickletools.genops(pickled)):
             position = at or 0
             if opcode.name not in STEPS or count >= STEP_LIMIT:
-                expected = f"at most {STEP_LIMIT} steps" if opcode.name in STEPS else "tensors alone; do not trust it"
+                expected = f"at most {STEP_LIMIT} steps" if opcode.name in STEPS else "only tensors; do not trust it"
                 raise FathomError(f"the pickle has a step {opcode.name} at byte {position}; expected {expected}")
             STEPS[opcode.name](machine, argument)
         (value,) = machine.stack

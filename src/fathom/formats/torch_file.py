@@ -241,7 +241,7 @@ def _views(value: object) -> dict[str, View]:
     if isinstance(value, dict) and View not in map(type, value.values()):
         inner = [item for item in value.values() if isinstance(item, dict) and View in map(type, item.values())]
         if len(inner) > 1:
-            raise FathomError(f"it holds {len(inner)} dicts of tensors; expected one: save the state dict alone")
+            raise FathomError(f"it holds {len(inner)} dicts of tensors; expected one: save only the state dict")
         value = inner[0] if inner else None
     if not isinstance(value, dict):
         raise FathomError("it holds no dict of tensors; save a model's state dict")
@@ -249,7 +249,7 @@ def _views(value: object) -> dict[str, View]:
         if not isinstance(name, str) or len(name) > NAME_LIMIT:
             raise FathomError(f"a tensor has the name {str(name)[:40]!r}...; expected up to {NAME_LIMIT} characters")
         if not isinstance(item, View):
-            raise FathomError(f"{name!r} is {type(item).__name__}; expected a tensor: save the state dict alone")
+            raise FathomError(f"{name!r} is {type(item).__name__}; expected a tensor: save only the state dict")
     return value
 
 

@@ -69,7 +69,7 @@ def extract(
     """
     out = Path(out)
     if spare := [x.name for x in out.iterdir() if x.name not in (CONFIG, WEIGHTS)] if out.is_dir() else []:
-        raise FathomError(f"{out} holds {spare[0]}, which is no part of an adapter; give the name of a new folder")
+        raise FathomError(f"{out} holds {spare[0]}, which is not part of an adapter; give the name of a new folder")
     before, after = (open_matrices(path).all_tensors() for path in (base, tuned))
     require_same(before, after)
     model = before.model()
@@ -78,7 +78,7 @@ def extract(
     deltas = ((name, difference(before, after, name)) for name in names)
     changes = {name: terms(delta, rank).cut(rank) for name, delta in deltas if delta.any()}
     if not changes:
-        raise FathomError(f"{tuned} has the weights of {base} in every layer that was asked for; nothing to extract")
+        raise FathomError(f"{tuned} has the weights of {base} in every layer that was requested; nothing to extract")
     add_adapter(model, changes, rank)
     parts = tuple(changed_parts(before, after, changes))
     notes = peft.save(model, out, base=base)

@@ -60,7 +60,7 @@ class Matrices:
 
     def require_opened(self) -> Opened:
         if self.opened is None:
-            raise FathomError(f"{self.path} is no model but a file of tensors; an adapter needs the model it is for")
+            raise FathomError(f"{self.path} is a file of tensors, not a model; an adapter needs the model it is for")
         return self.opened
 
 

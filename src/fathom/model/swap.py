@@ -209,7 +209,7 @@ def named(model: nn.Module, name: str) -> nn.Module:
     except AttributeError:
         pass
     known = dict.fromkeys(name for name, _ in model.named_modules())
-    raise FathomError(f"{name!r} is no part of this model{near(name, known) or '; see named_modules()'}")
+    raise FathomError(f"{name!r} is not part of this model{near(name, known) or '; see named_modules()'}")
 
 
 def settled(new: nn.Module, old: nn.Module) -> nn.Module:

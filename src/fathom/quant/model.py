@@ -35,7 +35,7 @@ def pack_layer(model: nn.Module, name: str, weight: Tensor | Packed, bias: Tenso
     FathomError where there is no such layer, it has another shape, or the scheme cannot hold the weights.
     """
     if name not in linears(model):
-        raise FathomError(f"{name!r} is no linear layer in the model's blocks{near(name, linears(model))}; choose one")
+        raise FathomError(f"{name!r} is no linear layer of the blocks{near(name, linears(model))}; choose one")
 
     def packed(old: nn.Linear) -> QuantLinear:
         shape = weight.shape if isinstance(weight, Tensor) else old.weight.shape

@@ -14,7 +14,5 @@ SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (Int8(), Int4(),
 def scheme_named(name: str) -> Scheme:
     """The number format of this name. FathomError lists them."""
     if name not in SCHEMES:
-        raise FathomError(
-            f"found {name!r}; expected one of {', '.join(SCHEMES)}{near(name, SCHEMES) or '; choose one'}"
-        )
+        raise FathomError(f"quantize is {name!r}{near(name, SCHEMES, then='choose')} one of {', '.join(SCHEMES)}")
     return SCHEMES[name]

@@ -70,7 +70,7 @@ def restore(run: Run, session: Session, report: Report) -> None:
         now = f"this machine computes in {session.precision.dtype}, the run did in {values['dtype']}"
         report(Note(f"{now}: it continues, but not bit for bit", warning=True))
     if restore_random_states(values["random"]):
-        report(Note("this machine has other GPUs than the run had: their random numbers start again", warning=True))
+        report(Note("this machine has other GPUs than the run had: their random numbers are new", warning=True))
     for path, reason in newest.skipped:
         report(Note(f"{path} is damaged and was skipped: {reason}", warning=True))
     report(Note(f"resuming {run.folder} at step {session.step:,}"))

@@ -95,7 +95,7 @@ def prepare(
     folder.mkdir()
     data, other = options.data, tuning.val_data
     if other is not None and files.is_record_file(data) != files.is_record_file(other):
-        raise FathomError(f"{data} and {other}: records and plain text; expected two of a kind")
+        raise FathomError(f"{data} and {other}: records and plain text; expected two of the same kind")
     if files.is_record_file(data):
         return prepare_records(folder, tokenizer, options, tuning, length, report)
     for name, given in (("pack", tuning.pack), ("no mask_prompt", not tuning.mask_prompt)):

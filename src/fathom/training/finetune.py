@@ -105,7 +105,7 @@ def row_length(tuning: FinetuneOptions, config: ModelConfig, data: str) -> int:
     """Tokens that a row reads at most."""
     longest, requested = config.context_length, tuning.context_length
     if requested is not None and requested > longest:
-        raise FathomError(f"context_length={requested}, and the model was made for {longest}; give at most that")
+        raise FathomError(f"context_length={requested}, but the model's context is {longest}; use at most that")
     return min(longest, LONGEST if is_record_file(data) else WINDOW) if requested is None else requested
 
 
@@ -142,7 +142,7 @@ def same_base(run: FinetuneRun, model: str | Path | None) -> Base:
         ) from None
     if actual != run.base.fingerprint:
         raise FathomError(
-            f"{path} is not the model that {run.folder} was created from, or it has changed; give that one"
+            f"{path} is not the model that {run.folder} was created from, or it has changed; give the original"
         )
     return Base(path, actual)
 

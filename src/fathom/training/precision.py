@@ -60,14 +60,14 @@ def choose(options: TrainOptions, config: ModelConfig, device: torch.device) -> 
     if requested == "fp16" and device.type == "cpu":
         raise FathomError("dtype=fp16 on a CPU; expected a GPU for it; use bf16, fp32 or auto")
     if requested != "auto":
-        return Precision(DTYPES[requested], device, "as asked for")
+        return Precision(DTYPES[requested], device, "as requested")
     if not has_bf16(device):
         if device.type == "cuda":
             return Precision(torch.float16, device, "this GPU has no bf16; the loss is scaled")
         return Precision(torch.float32, device, f"this {device.type} has no fast bf16")
     if bf16_pays(device, width):
         return Precision(torch.bfloat16, device, f"this {device.type} has it")
-    return Precision(torch.float32, device, f"bf16 does not pay at width {width} on a {device.type}")
+    return Precision(torch.float32, device, f"bf16 is not faster at width {width} on a {device.type}")
 
 
 def bf16_pays(device: torch.device, width: int) -> bool:
@@ -104,13 +104,13 @@ def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
     if options.compile == "on" and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise FathomError("compile=on, but there is no C++ compiler; install one or leave it off")
     if options.compile != "auto":
-        return options.compile == "on", f"compile {options.compile}: as asked for"
+        return options.compile == "on", f"compile {options.compile}: as requested"
     if device.type != "cuda":
-        return False, f"compile off: it does not pay on a {device.type}"
+        return False, f"compile off: not worth it on a {device.type}"
     if importlib.util.find_spec("triton") is None or not any(map(shutil.which, ("cc", "gcc", "clang"))):
         return False, "compile off: there is no triton or no C compiler"
     if options.max_iters < LONG:
-        return False, f"compile off: {options.max_iters} steps are over before it pays"
+        return False, f"compile off: {options.max_iters} steps are too few to be worth it"
     if options.max_minutes is not None and options.max_minutes < LEAST_MINUTES:
-        return False, f"compile off: {options.max_minutes:g} minutes are over before it pays"
-    return True, f"compile on: it pays on a {device.type} over {options.max_iters} steps"
+        return False, f"compile off: {options.max_minutes:g} minutes are too few to be worth it"
+    return True, f"compile on: it is worth it on a {device.type} over {options.max_iters} steps"

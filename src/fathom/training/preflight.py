@@ -60,7 +60,7 @@ def text(run: Run) -> Iterator[Note]:
     options, data = run.options, run.data
     yield Note(f"text: {data.corpus}, {data.n_train:,} tokens to learn from, {data.n_val:,} to validate on")
     per_step = options.batch_size * run.config.context_length
-    epochs = f", {options.max_iters * per_step / data.n_train:.1f} times the text"
+    epochs = f", {options.max_iters * per_step / data.n_train:.1f} passes over the text"
     if options.max_minutes is not None:
         epochs = f", or {options.max_minutes:g} minutes, whichever comes first"
     yield Note(f"plan: {options.max_iters:,} steps of {per_step:,} tokens{epochs}")
@@ -175,7 +175,7 @@ def finetune_data(run: FinetuneRun) -> Iterator[Note]:
             warning=True,
         )
     epochs = options.max_iters * options.batch_size / data.n_train_rows
-    yield Note(f"plan: {options.max_iters:,} steps of {options.batch_size:,} rows, {epochs:.1f} times the data")
+    yield Note(f"plan: {options.max_iters:,} steps of {options.batch_size:,} rows, {epochs:.1f} passes over the data")
 
 
 def base(run: FinetuneRun, session: Session) -> Iterator[Note]:

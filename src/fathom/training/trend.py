@@ -52,7 +52,7 @@ class Trend:
             if problem and not self.keep_going:
                 raise Diverged(problem)
             if problem and not self.diverged:
-                yield Note(f"{problem}; going on, as keep_going asks", warning=True)
+                yield Note(f"{problem}; continuing (--keep-going)", warning=True)
             self.diverged = bool(problem)
             if self.overfitting and not before:
                 yield Note(self.overfits(event), warning=True)

@@ -147,7 +147,7 @@ def require_floats(model: str | Path, quantize: str, adapter: Adapters | None) -
     if run is not None and run.quantize is not None:
         raise FathomError(
             f"{model} is packed in {run.quantize}, as it was trained; expected floats to compare --quantize with; leave"
-            f" it out, or say fathom eval {run.base} --adapter {run.adapter} --quantize {quantize}"
+            f" it out, or run fathom eval {run.base} --adapter {run.adapter} --quantize {quantize}"
         )
 
 
@@ -163,7 +163,7 @@ def text(own: Scores, n_windows: int) -> str:
         ("perplexity", f"{used.perplexity:,.3f}", "e^loss"),
         ("bits per character", f"{used.bits_per_character:.4f}", f"{used.characters:,} characters"),
         ("bits per byte", f"{used.bits_per_byte:.4f}", f"{used.bytes:,} bytes"),
-        ("top-1", f"{100 * used.top1:.2f} %", "of tokens were the likeliest"),
+        ("top-1", f"{100 * used.top1:.2f}%", "of the tokens were the likeliest"),
         ("scored", f"{used.tokens:,}", f"tokens, each once, in {n_windows:,} windows"),
     ]
     rows += [("loss in torch", f"{own.torch.loss:.4f}", TORCH)] if met else []
@@ -192,13 +192,13 @@ def compared(exact: Evaluation, size: int, reports: Sequence[SchemeReport]) -> s
                 report.scheme,
                 f"{report.bits:.3f}",
                 f"{report.model_bytes / 1e6:,.3f}",
-                f"{100 * report.relative_error:.2f} %",
+                f"{100 * report.relative_error:.2f}%",
                 f"{used.loss:.4f}",
                 f"{change:+.4f}",
                 f"{percent(change, exact):+.2f}",
                 f"{report.scores.torch.loss:.4f}",
                 f"{used.kl:.2e}",
-                f"{100 * used.agreement:.2f} %",
+                f"{100 * used.agreement:.2f}%",
             )
         )
     note = "bits each: of a packed weight with its scales; error: rms(w - w') / rms(w); KL(float || packed) a token\n"
@@ -223,7 +223,7 @@ def errors(reports: Sequence[SchemeReport]) -> str:
             k.kind,
             f"{k.parameters:,}",
             f"{k.bits:.3f}",
-            f"{100 * k.relative_error:.2f} %",
+            f"{100 * k.relative_error:.2f}%",
             f"{k.max_error:.3g}",
         )
         for report in reports

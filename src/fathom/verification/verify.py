@@ -111,7 +111,7 @@ class Certificate:
                 "" if c.allowed is None else f"{c.allowed:.1e}",
                 f"{c.largest_logit:.1f}",
                 f"{c.kl:.1e}",
-                f"{100 * c.top1:.2f} %",
+                f"{100 * c.top1:.2f}%",
                 verdict(c),
             )
             for c in self.comparisons

@@ -1,0 +1,173 @@
+"""Wrong calls as newcomers make them: the one line names what was given, what was expected, and what to do."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fathom.cli.main import main
+
+TEXT = "To be, or not to be, that is the question. " * 60
+SMALL = "--max-iters 2 --model.d-model 16 --model.n-layer 1 --model.n-head 2 --context-length 16 --eval-interval 2"
+SMALL += " --device cpu --dtype fp32"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder as a newcomer's: texts, records, two runs, exported files and damaged copies of them."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("text.txt").write_text(TEXT)
+        Path("mine.txt").write_text(TEXT)
+        Path("my.yaml").write_text("train: {}\n")
+        Path("bad.jsonl").write_text('{"prompt": "a"}\n')
+        Path("some.jsonl").write_text((json.dumps({"prompt": "To", "completion": " be"}) + "\n") * 9)
+        Path("empty").mkdir()
+        train = f"train llama-tiny --data text.txt --tokenizer byte {SMALL} --train.sample-interval none -o".split()
+        assert main([*train, "runs/a"]) == 0
+        shutil.copytree("runs/a", "runs/b")
+        assert main(["export", "runs/a", "--format", "gguf", "-o", "model.gguf"]) == 0
+        assert main(["export", "runs/a", "--format", "hf", "-o", "hf"]) == 0
+        Path("cut.gguf").write_bytes(Path("model.gguf").read_bytes()[:-100])
+        Path("head.gguf").write_bytes(Path("model.gguf").read_bytes()[:300])
+        for name, end in (("cut", -40), ("head", 50)):
+            shutil.copytree("hf", name)
+            (folder / name / "model.safetensors").write_bytes(Path("hf/model.safetensors").read_bytes()[:end])
+        Path("alone").mkdir()
+        shutil.copy("hf/model.safetensors", "alone/model.safetensors")
+        assert main([*train, "chars", "--tokenizer", "char"]) == 0
+        yield folder
+
+
+CALLS = """
+# a text, a file or a word in the wrong place
+train mine.txt | mine.txt is a file, not a preset | did you mean --data mine.txt?
+train empty | empty is a folder, not a preset | did you mean --data empty?
+train my.yaml | my.yaml is a file, not a preset | did you mean -c my.yaml?
+train gone.txt | gone.txt is a file, not a preset | --data gone.txt
+train demo text.txt | unexpected 'text.txt'; expected PRESET only | did you mean --data "text.txt"?
+train demo gpt2 | unexpected 'gpt2'; expected PRESET only | for example: fathom train
+train https://example.com/a.txt | https://example.com/a.txt is a URL; expected a file | download it first (curl -LO
+train --data https://example.com/a.txt | is a URL; expected a file, a folder or one of | download it first
+train --data https://example.com/a.jsonl | https://example.com/a.jsonl is a URL; expected a file | download it first
+eval runs/a --data https://example.com/a.jsonl | https://example.com/a.jsonl is a URL; expected a file | download it
+info https://example.com/m.gguf | https://example.com/m.gguf is a URL | a file that you downloaded
+train --data text.txt --epochs 3 | expected --max-iters, in steps: an epoch of text.txt is about | --max-iters 6
+train --epochs many | --epochs is 'many'; expected --max-iters | --max-iters N
+generate runs/a 'To be' | unexpected 'To be'; expected MODEL only | did you mean -p "To be"?
+generate runs/a To be or | unexpected 'To be or'; expected MODEL only | did you mean -p "To be or"?
+chat runs/a hello | unexpected 'hello'; expected MODEL only | for example: fathom chat
+finetune runs/a some.jsonl | unexpected 'some.jsonl'; expected MODEL only | did you mean --data "some.jsonl"?
+presets demo gpt2 | unexpected 'gpt2'; expected NAME only | for example: fathom presets
+help train me | unexpected 'me'; expected VERB only | for example: fathom help train
+# something is missing
+generate | generate needs MODEL | for example: fathom generate runs/demo -p
+chat | chat needs MODEL | for example: fathom chat
+info | info needs MODEL | for example: fathom info
+export | export needs MODEL | --format gguf -o demo.gguf
+export runs/a | export needs --format | for example: fathom export
+eval runs/a | eval needs --data | for example: fathom eval runs/demo --data FILE.txt
+merge runs/a | merge needs ADAPTER | for example: fathom merge
+merge runs/a hf | merge needs --out | -o merged
+extract runs/a | extract needs TUNED | for example: fathom extract
+bench | bench needs WORK | for example: fathom bench decode
+svd | svd needs MODEL | for example: fathom svd
+verify | verify needs MODEL | for example: fathom verify
+show-batch runs/a | show-batch needs --data | for example: fathom show-batch
+completion | completion needs SHELL | fathom completion zsh
+finetune runs/a | finetune needs a model and data | for example: fathom finetune
+train --lr | --lr needs a value | see fathom train --help
+train --data | --data needs a value | see fathom train --help
+generate runs/a -n | -n needs a value | see fathom generate --help
+# no such thing
+trian | no verb 'trian' | did you mean train
+help trian | no verb 'trian' | did you mean train
+presets gpt-2 | no preset 'gpt-2' | did you mean gpt2
+completion tcsh | no completion for 'tcsh' | one of bash, zsh, fish
+generate runs/c | runs/c does not exist; runs holds | give a run folder
+generate runs | runs is not a model but a folder with the models | give one of them
+info empty | empty holds no model in a supported format | give a run folder
+info text.txt | text.txt holds no model in a supported format | give a run folder
+generate runs/a --temprature 1 | no option --temprature | did you mean --temperature
+train --models.n-layer 3 | no option --models.n-layer; did you mean --model.n-layer | See fathom train --help-all
+finetune runs/a --tokenizer byte | no option --tokenizer | See fathom finetune --help-all
+info runs/a --device cpu | no option --device | fathom info --help-all
+extract runs/a runs/b -o x --seed 3 | no option --seed | fathom extract --help-all
+--versoin | no option --versoin | did you mean --version?
+eval runs/a --data gone.txt | no file, folder or corpus 'gone.txt' | the corpora are python-docs, shakespeare
+finetune runs/a --data gone.jsonl | gone.jsonl: cannot be read (no such file or directory) | give a file
+generate runs/a -p FILE:gone.txt | gone.txt | no such file
+generate runs/a --adapter gone | gone does not exist | give the folder of an adapter
+svd runs/a --only attn.z | has no matrix 'attn.z' | it has embed.weight
+extract runs/a runs/b -o x --target attn.z | 'attn.z' fits no layer | did you mean attn.v
+ladder --data text.txt --rungs bigramm | no rung 'bigramm' | did you mean bigram?
+# values
+generate runs/a -t hot | --temperature is 'hot' | expected a number
+generate runs/a -n many | --max-new-tokens is 'many' | expected a whole number
+generate runs/a --top-p 1.5 | top_p is 1.5 | expected a probability above 0 and up to 1
+generate runs/a --samplers top_k,top_k | samplers names top_k 2 times | expected each at most once
+generate runs/a --samplers top_k --min-p 0.2 | min_p is 0.2 but samplers is 'top_k' | add min_p to it
+generate runs/a --past-context slidee | --past-context is 'slidee' | Choose one of slide, stop, extend
+generate runs/a --speculate lookahead | --speculate is 'lookahead' | did you mean lookup?
+generate runs/a --quantize int3 | quantize is 'int3' | Choose one of int8, int4, nf4
+generate runs/a --rope-scaling yarm:4 | kind is 'yarm' | did you mean yarn?
+generate runs/a --rope-scaling yarn:0.5 | rope_scaling is 'yarn:0.5' | expected a factor above 1, such as yarn:4
+generate runs/a --seed -1 | seed is -1 | expected a whole number from 0
+generate chars -p zebra | 'z' (U+007A LATIN SMALL LETTER Z) at position 0 | --tokenizer byte or bpe:SIZE
+train --model.rope-scaling yarn | --model.rope-scaling is 'yarn' | expected KIND:FACTOR
+train --train.schedule cosin | --train.schedule is 'cosin' | did you mean cosine?
+train --grad-accumulation 0 | --grad-accumulation is '0' | expected a whole number of at least 1
+finetune runs/a --data some.jsonl --method lorra | --method is 'lorra' | did you mean lora
+finetune runs/a --data some.jsonl --epochs 2 --max-iters 4 | epochs and max_iters are mutually exclusive | give one
+finetune runs/a --data bad.jsonl | bad.jsonl, line 1: the fields are 'prompt' | expected messages, or instruction
+eval runs/a --data text.txt --windows -3 | windows is -3 | expected at least 1
+show-batch runs/a --data text.txt --count 0 | --count is '0' | expected a whole number of at least 1
+verify runs/a --against naiv | no reference 'naiv' | did you mean naive
+export runs/a --format gguff -o x | format is 'gguff' | did you mean gguf?
+export runs/a --format gguf -o x --quantize q3 | quantize is 'q3' | choose one of f32, f16, bf16, q8_0, q4_0
+export runs/a --format hf -o hf | hf exists | give another -o, or remove it
+merge runs/a hf -o x | hf holds no adapter_config.json | give the folder of an adapter
+merge runs/a hf -o x --scale big | --scale is 'big' | expected a number
+svd runs/a --report page.pdf | --report is page.pdf | expected a name that ends in .html
+svd runs/a --minutes 3 | minutes was given without --loss-vs-rank | add that, or leave it out
+extract runs/a runs/b -o x -r 0 | --rank is '0' | expected a whole number of at least 1
+bench fly | work is 'fly' | choose one of decode, prefill, train
+bench decode --shape 8B | --shape is '8B' | did you mean 7B?
+bench train --plain | --plain has no meaning for train | leave it out
+ladder --resume --overwrite | --resume and --overwrite are mutually exclusive | give one of them
+# damaged files
+info cut.gguf | cut.gguf: GGUF file, cut off: tensor | fetch it again
+info head.gguf | head.gguf: GGUF file, cut off or damaged | fetch it again
+info cut | cut/model.safetensors: safetensors file, cut off | fetch it again
+info head | head/model.safetensors: safetensors file, cut off at byte 50 | fetch it again
+info alone/model.safetensors | no config.json beside these weights | put the model's own in the same folder
+# where nothing can be written
+train --data text.txt -o /proc/x | /proc/x: the folder cannot be created | give another folder
+finetune runs/a --data some.jsonl -o /proc/x | /proc/x: the folder cannot be created | give another folder
+export runs/a --format gguf -o /proc/x | /proc/x: cannot be written | give another path
+export runs/a --format hf -o /proc/x | /proc/x: cannot be written | give another path
+"""
+ROWS = [[part.strip() for part in line.split(" | ")] for line in CALLS.splitlines() if line and line[0] != "#"]
+
+
+@pytest.mark.parametrize(("call", "given", "to_do"), ROWS, ids=[call[:70] for call, *_ in ROWS])
+def test_the_line_names_what_was_given_and_what_to_do(
+    call: str, given: str, to_do: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    code = main(shlex.split(call))
+    out, err = capfd.readouterr()
+    line = err.strip().splitlines()[-1]
+    assert (code, out) == (2, "")
+    assert line.startswith("fathom: ") and given in line and to_do in line
+    assert "this is a bug" not in line and "Traceback" not in err
+    assert sorted(place.rglob("*")) == before
+
+
+def test_there_are_sixty_new_ones() -> None:
+    assert len(ROWS) >= 60 and len({call for call, *_ in ROWS}) == len(ROWS)
