@@ -123,7 +123,7 @@ train --train.schedule cosin | --train.schedule is 'cosin' | did you mean cosine
 train --grad-accumulation 0 | --grad-accumulation is '0' | expected a whole number of at least 1
 finetune runs/a --data some.jsonl --method lorra | --method is 'lorra' | did you mean lora
 finetune runs/a --data some.jsonl --epochs 2 --max-iters 4 | epochs and max_iters are mutually exclusive | give one
-finetune runs/a --data bad.jsonl | bad.jsonl, line 1: the fields are 'prompt' | expected messages, or instruction
+finetune runs/a --data bad.jsonl | bad.jsonl, record 1: the fields are 'prompt' | expected one of messages
 eval runs/a --data text.txt --windows -3 | windows is -3 | expected at least 1
 show-batch runs/a --data text.txt --count 0 | --count is '0' | expected a whole number of at least 1
 verify runs/a --against naiv | no reference 'naiv' | did you mean naive

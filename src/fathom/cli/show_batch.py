@@ -60,7 +60,15 @@ CUT = "Cut each example after N tokens."
 @option("--data", required=True, metavar="FILE", help=DATA)
 @option("--count", type=WholeNumber(1), default=3, metavar="N", shown="3", help="Number of examples.")
 @option("--context-length", "--block-size", type=WholeNumber(1), metavar="N", shown="no cut", help=CUT)
-@option("--on-bad-record", type=FieldValue(Literal["stop", "skip"]), choices=("stop", "skip"), default="stop", metavar="NAME", shown="stop", help=BAD)
+@option(
+    "--on-bad-record",
+    type=FieldValue(Literal["stop", "skip"]),
+    choices=("stop", "skip"),
+    default="stop",
+    metavar="NAME",
+    shown="stop",
+    help=BAD,
+)
 @option("--ids", "with_ids", is_flag=True, help="Show the id of each token too.")
 def show_batch_command(
     source: str,
