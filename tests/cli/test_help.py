@@ -134,7 +134,7 @@ def test_defaults_are_those_of_the_preset(preset: str, capfd: pytest.CaptureFixt
 
 
 def test_defaults_follow_from_options_given_before_help(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "MLP. [default: 1024]" in shown(["train", "--model.d-model", "256", "--help-all"], capfd)
+    assert "MLP. [default: 1024]" in shown(["train", "gpt-cpu", "--model.d-model", "256", "--help-all"], capfd)
     assert "Example:" in shown(["train", "no-such-preset", "--help"], capfd)  # help is never refused
 
 

@@ -98,7 +98,7 @@ finetune runs/a --tokenizer byte | no option --tokenizer | See fathom finetune -
 info runs/a --device cpu | no option --device | fathom info --help-all
 extract runs/a runs/b -o x --seed 3 | no option --seed | fathom extract --help-all
 --versoin | no option --versoin | did you mean --version?
-eval runs/a --data gone.txt | no file, folder or corpus 'gone.txt' | the corpora are python-docs, shakespeare
+eval runs/a --data gone.txt | no file, folder or corpus 'gone.txt' | the corpora are python-docs
 finetune runs/a --data gone.jsonl | gone.jsonl: cannot be read (no such file or directory) | give a file
 generate runs/a -p FILE:gone.txt | gone.txt | no such file
 generate runs/a --adapter gone | gone does not exist | give the folder of an adapter

@@ -99,7 +99,7 @@ def file(*parts: bytes, n_tensors: int = 0, n_values: int = 0, version: int = 3,
 
 GIANT = (1 << 64) - 1
 DAMAGED = {
-    "another file": (b"PK\3\4" + bytes(60), "no GGUF file"),
+    "another file": (b"PK\3\4" + bytes(60), "does not begin with GGUF"),
     "nothing": (b"", "cut off: 4 more bytes"),
     "version 1": (file(version=1), "a version 1 GGUF file"),
     "big-endian": (file(version=3 << 24), "a big-endian GGUF file"),

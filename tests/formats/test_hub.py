@@ -138,10 +138,10 @@ def test_what_is_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert fetch("org/name") == snapshot.resolve()
-    with pytest.raises(FathomError, match="org/other: neither a path nor complete in the hub's cache"):
+    with pytest.raises(FathomError, match="org/other: not found locally and not fully downloaded"):
         fetch("org/other")
 
 
 def test_what_is_no_name_is_not_asked_for() -> None:
-    with pytest.raises(FathomError, match=r"'\.\./x' is no name of a model on the hub"):
+    with pytest.raises(FathomError, match=r"'\.\./x' is not a model's name on the hub"):
         fetch("../x")

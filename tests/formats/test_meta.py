@@ -244,7 +244,7 @@ FAULTS: list[tuple[Any, str]] = [
     (lambda folder: (folder / "params.json").write_text("[1]"), "params.json holds list"),
     (lambda folder: (folder / "consolidated.02.pth").write_bytes(b""), "consolidated.02.pth begins with"),
     (said(dim="gone"), "dim is missing"),
-    (said(dim=100), "24 of 100 rows .* no whole fraction"),
+    (said(dim=100), "24 of 100 rows .* not a whole fraction"),
     (said(dim=0), "dim is 0"),
     (said(dim=192), "one shard of 8; there are 4, without consolidated.04.pth"),
     (said(dim="96"), "dim is '96'; expected a whole number"),

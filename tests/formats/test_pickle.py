@@ -117,7 +117,7 @@ HOSTILE: list[tuple[Any, str]] = [
     ({"a": {1, 2}}, "asks for 'builtins.set'|'__builtin__.set'"),
     ({"a": 1 << 3000}, "has a step LONG4"),
     ({"a": b"bytes"}, "asks for '_codecs.encode'"),
-    ({("a",): 1}, "no dict with text as keys"),
+    ({("a",): 1}, "not a dict with text as keys"),
     ({"a": storage()}, "holds no dict of tensors"),
     ({"a": tensor(), "b": 3}, "'b' is int; expected a tensor"),
     ({"a": tensor(), "b": {"c": tensor()}}, "'b' is dict; expected a tensor"),
@@ -127,11 +127,11 @@ HOSTILE: list[tuple[Any, str]] = [
     ({}, "no dict of tensors"),
     (tensor(), "no dict of tensors"),
     ([tensor()], "no dict of tensors"),
-    ({"a": tensor(source=storage(word="module"))}, "no storage of numbers"),
-    ({"a": tensor(source=storage(numel=-1))}, "no storage of numbers"),
-    ({"a": tensor(source=storage(numel=1.5))}, "no storage of numbers"),
-    ({"a": tensor(source=storage(key=0))}, "no storage of numbers"),
-    ({"a": tensor(source=storage(kind=OrderedDict))}, "no storage of numbers"),
+    ({"a": tensor(source=storage(word="module"))}, "not a storage of numbers"),
+    ({"a": tensor(source=storage(numel=-1))}, "not a storage of numbers"),
+    ({"a": tensor(source=storage(numel=1.5))}, "not a storage of numbers"),
+    ({"a": tensor(source=storage(key=0))}, "not a storage of numbers"),
+    ({"a": tensor(source=storage(kind=OrderedDict))}, "not a storage of numbers"),
     ({"a": tensor(source=storage(key="../../etc/passwd"))}, "storage '../../etc/passwd' is missing"),
     ({"a": tensor(source=storage(numel=13))}, "has 48 bytes; expected 13 numbers of 4 bytes"),
     ({"a": tensor(source=storage(kind=torch.HalfStorage))}, "has 48 bytes; expected 12 numbers of 2 bytes"),
@@ -175,7 +175,7 @@ def test_torch_itself_writes_what_seems_4_tb(tmp_path: Path) -> None:
 STEPS = "expected at most 262144 steps"
 PROGRAMS: dict[str, tuple[bytes, str]] = {
     "nested": (b"\x80\x02" + b")" + b"\x85" * 200_000 + b".", "no dict of tensors"),
-    "nested as a key": (b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s.", "no dict with text as keys"),
+    "nested as a key": (b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s.", "not a dict with text as keys"),
     "lists in lists": (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "no dict of tensors"),
     "holds itself": (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "no dict of tensors"),
     "each twice the last": (b"\x80\x02)" + b"q\x00h\x00\x86" * 50_000 + b".", "no dict of tensors"),
@@ -198,7 +198,7 @@ PROGRAMS: dict[str, tuple[bytes, str]] = {
     "no letters": (b"\x80\x02X\x02\x00\x00\x00\xff\xfe.", "is damaged"),
     "a long name": (b"\x80\x02cos\n" + b"x" * 100_000 + b"\n.", "asks for 'os.xxx"),
     "attributes of a number": (b"\x80\x02K\x01}b.", "attributes of something that is not a dict"),
-    "appended to a number": (b"\x80\x02K\x01K\x01a.", "something that is no list"),
+    "appended to a number": (b"\x80\x02K\x01K\x01a.", "something that is not a list"),
 }
 
 

@@ -156,7 +156,10 @@ def test_a_forward_of_its_own_is_refused() -> None:
     "arguments, message",
     [
         ({"kinds": {SwigluMLP: Loud}}, "found no SwigluMLP; the model's parts are Embedding, .*GeluMLP"),
-        ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.mpl"]}, "'blocks.1.mpl' is no part .* did you mean blocks.1.m"),
+        (
+            {"kinds": {GeluMLP: Loud}, "names": ["blocks.1.mpl"]},
+            "'blocks.1.mpl' is not part .* did you mean blocks.1.m",
+        ),
         ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.attn"]}, "blocks.1.attn is a Attention; expected GeluMLP"),
         ({"kinds": {Transformer: Loud}}, "Transformer is the whole model"),
         ({"kinds": {Transformer: Loud}, "names": [""]}, "'' is not part of this model"),

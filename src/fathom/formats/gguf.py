@@ -81,7 +81,7 @@ class Reader:
 
     def header(self) -> Header:
         if self.take(4) != MAGIC:
-            raise self.error("not a GGUF file: it does not begin with GGUF")
+            raise self.error("but it does not begin with GGUF")
         version = self.number("<u4")
         if version not in (2, 3):
             actual = "big-endian" if version and not version & 0xFFFF else f"version {version}"
