@@ -15,7 +15,7 @@ from torch import nn
 
 from fathom.adapters import lora, peft, targets
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.peft_config import CONFIG
+from fathom.adapters.peft_config import CONFIG, OURS
 from fathom.adapters.peft_tensors import WEIGHTS
 from fathom.adapters.svd import SVD
 from fathom.errors import FathomError
@@ -68,7 +68,7 @@ def extract(
     where the models differ in more than their numbers, nothing was changed, or a rank is too large.
     """
     out = Path(out)
-    if spare := [x.name for x in out.iterdir() if x.name not in (CONFIG, WEIGHTS)] if out.is_dir() else []:
+    if spare := [x.name for x in out.iterdir() if x.name not in (CONFIG, OURS, WEIGHTS)] if out.is_dir() else []:
         raise FathomError(f"{out} holds {spare[0]}, which is not part of an adapter; give the name of a new folder")
     before, after = (open_matrices(path).all_tensors() for path in (base, tuned))
     require_same(before, after)
