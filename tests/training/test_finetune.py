@@ -242,9 +242,9 @@ def test_bad_options_end_in_one_line_and_leave_nothing(tmp_path: Path, said: dic
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([{"prompt": "a", "completion": "b"}, {"prompt": "a"}], "line 2: no field 'completion'"),
-        ([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": " "}], "line 2: 'completion' is empty"),
-        ([{"question": "a"}], "line 1: the fields are 'question'"),
+        ([{"prompt": "a", "completion": "b"}, {"prompt": "a"}], "record 2: no field 'completion'"),
+        ([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": " "}], "record 2: 'completion' is empty"),
+        ([{"question": "a"}], "record 1: the fields are 'question'"),
         ([], "holds no records"),
         ([{"prompt": "p" * 90, "completion": "b"}] * 3, "of 3 records nothing is left to learn"),
         ([{"prompt": "a", "completion": "b"}], "cannot be split"),
