@@ -4,10 +4,23 @@ from pathlib import Path
 
 import pytest
 
+from fathom.errors import FathomError
 from fathom.training.events import Evaluated, Event, Progress
+from fathom.training.finetune import finetune
 from fathom.training.result import COLUMNS
 from fathom.training.train import train
 from tests.training.runs import recipe
+
+
+def test_options_are_given_by_their_names(tmp_path: Path) -> None:
+    result = train(recipe(tmp_path), tmp_path / "run", max_iters=2, options={"max_iters": 3})
+    assert result.step == result.steps == 2
+    with pytest.raises(FathomError, match="did you mean max_iters"):
+        train(recipe(tmp_path), tmp_path / "run", mode="overwrite", max_iter=2)
+    with pytest.raises(FathomError, match=r"rnk was given.*did you mean rank"):
+        finetune(tmp_path / "run", "a.txt", tmp_path / "tuned", rnk=4)
+    with pytest.raises(FathomError, match="method is 'lorra'; did you mean lora"):
+        finetune(tmp_path / "run", "a.txt", tmp_path / "tuned", method="lorra", max_iters=1)
 
 
 def test_a_result_shows_what_the_run_measured(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ the base, the defaults that follow from it and from the data, and the base again
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from fathom.data.record_files import is_record_file
-from fathom.errors import FathomError
+from fathom.errors import FathomError, near
 from fathom.fields import build
 from fathom.files import replacing_folder
 from fathom.formats.detect import open_model
@@ -44,34 +44,48 @@ def finetune(
     train: Values | None = None,
     mode: str = "new",
     report: Report | None = None,
+    **changes: Any,
 ) -> Result:
     """Train a model that exists further: an adapter on it, or all of its weights.
 
-        >>> result = fathom.finetune("runs/demo", "questions.jsonl", "runs/answers", options={"rank": 16})
+        >>> result = fathom.finetune("runs/demo", "questions.jsonl", "runs/answers", rank=16, max_minutes=5)
         >>> print(fathom.chat("runs/answers").ask("What is a token?"))
 
     model: the path of a model in any format; with mode="resume" only where it has moved. data: .json or .jsonl records,
     whose answers are learned, or text. out_dir: the run's folder, default runs/finetune. options: fields of
     FinetuneOptions: method (lora, dora, qlora or full), rank, epochs, target, quantize ... train: fields of
-    TrainOptions: learning_rate, max_iters (steps), max_minutes ... mode: new, overwrite, or resume, where only how long
-    and how often may change. report: called with each event; default: shown in a notebook, silent elsewhere.
+    TrainOptions: learning_rate, max_iters (steps), max_minutes ... A field of either may be given by its name instead.
+    mode: new, overwrite, or resume, where only how long and how often may change. report: called with each event;
+    default: shown in a notebook, silent elsewhere.
 
     Returns a Result: `.folder`, `.validation_loss` (nats per token), `.history`, `.plot()`. FathomError, with nothing
     lost: no such model or data, a wrong option, or the loss diverges.
     """
     keep_freed_memory()
     require_mode(mode)
-    train = {name.replace("-", "_"): value for name, value in (train or {}).items()}
+    options, train = {**(options or {})}, {name.replace("-", "_"): value for name, value in (train or {}).items()}
+    for name, value in changes.items():
+        (options if is_finetuning(name) else train)[name] = value
     train |= {} if data is None else {"data": str(data)}
     folder = Path(out_dir or Path("runs") / "finetune")
     if other := next((name for name in SET_BY_BASE if name in train), None):
         raise FathomError(f"{other} was given; it comes from the base model: leave it out")
     with shown(report, folder) as listener:
         if mode == "resume":
-            run = reopen(folder, model, options or {}, train)
+            run = reopen(folder, model, options, train)
             return continue_run(run, resume(run, listener), listener)
-        run, session = create(folder, model, options or {}, train, mode == "overwrite", listener)
+        run, session = create(folder, model, options, train, mode == "overwrite", listener)
         return continue_run(run, session, listener)
+
+
+def is_finetuning(name: str) -> bool:
+    """Whether this is a field of FinetuneOptions, and not of TrainOptions. FathomError where it is of neither."""
+    ours, others = ({f.name for f in fields(cls)} for cls in (FinetuneOptions, TrainOptions))
+    if name not in ours | others:
+        raise FathomError(
+            f"{name} was given; expected a field of FinetuneOptions or TrainOptions{near(name, ours | others)}"
+        )
+    return name in ours
 
 
 def create(

@@ -41,18 +41,19 @@ def train(
     options: Mapping[str, Any] | None = None,
     mode: str = "new",
     report: Report | None = None,
+    **changes: Any,
 ) -> Result:
     """Train a model from random weights, in a run folder.
 
-        >>> result = fathom.train("shakespeare-cpu", "runs/mine", options={"data": "mine.txt", "max_minutes": 5})
+        >>> result = fathom.train("shakespeare-cpu", "runs/mine", data="mine.txt", max_minutes=5)
         >>> result.plot()
 
     recipe: the name of a preset (`fathom presets` lists them) or a Recipe. out_dir: the run's folder, default
     runs/NAME. model: fields of ModelConfig that replace the recipe's: d_model, n_layer, context_length (tokens) ...
-    options: fields of TrainOptions: data, tokenizer, max_iters (steps), max_minutes, batch_size (rows), learning_rate,
-    seed, device ... mode: new (the folder must not exist), overwrite, or resume, where a preset's name is ignored and
-    only how long and how often may change. report: called with each event; default: shown in a notebook, silent
-    elsewhere.
+    options, or any field of TrainOptions by name: data, tokenizer, max_iters (steps), max_minutes, batch_size (rows),
+    learning_rate, seed, device ... mode: new (the folder must not exist), overwrite, or resume, where a preset's name
+    is ignored and only how long and how often may change. report: called with each event, such as print; default: shown
+    in a notebook, silent elsewhere.
 
     Returns a Result: `.folder`, `.validation_loss` (nats per token), `.history`, `.plot()`. FathomError, with nothing
     lost: a wrong option, no such data, a folder in use, or the loss diverges.
@@ -61,14 +62,15 @@ def train(
     require_mode(mode)
     name, chosen = (recipe, find(recipe)) if isinstance(recipe, str) else ("run", recipe)
     folder = Path(out_dir or Path("runs") / name)
+    options = {**(options or {}), **changes}
     with shown(report, folder) as listener:
         if mode == "resume":
-            declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options or {})
+            declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options)
             run = open_run(folder)
             require_unchanged(folder, "model", declared.model, run.config)
             run = with_options(run, declared.train)
             return continue_run(run, resume(run, listener), listener)
-        with created(chosen.changed(model or {}, options or {}), folder, mode == "overwrite", listener) as run:
+        with created(chosen.changed(model or {}, options), folder, mode == "overwrite", listener) as run:
             if run.options.tensorboard:
                 events.require_tensorboard()
             session = run.start()  # what it refuses is refused before the folder is in place
