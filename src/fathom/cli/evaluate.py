@@ -46,17 +46,17 @@ STRIDE = "Tokens from one window to the next."
 @verb(
     "eval",
     "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.",
-    example="fathom eval runs/demo --data FILE.txt",
+    example="fathom eval runs/demo",
 )
 @model_argument
-@option("--data", required=True, metavar="FILE", help=DATA)
+@option("--data", metavar="FILE", shown="of a run its validation part", help=DATA)
 @option("--stride", metavar="N", shown="half of the context length", help=STRIDE)
 @option("--windows", metavar="N", shown="all", help="Windows or records to score, spread evenly over the data.")
 @option("--quantize", metavar="NAME", choices=(*PACKINGS, "all"), help="Compare with weights packed like this.")
 @option("--adapter", multiple=True, metavar="FOLDER", help="LoRA adapter to add to the model.")
 @device_option
 @dtype_option
-def eval_command(model: str, data: str, adapter: tuple[str, ...], as_json: bool, **call: Any) -> None:
+def eval_command(model: str, data: str | None, adapter: tuple[str, ...], as_json: bool, **call: Any) -> None:
     from fathom.cli.train import watching
     from fathom.verification.prediction import evaluate
 

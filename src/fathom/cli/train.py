@@ -1,5 +1,6 @@
 """`fathom train`, `fathom finetune` and `fathom presets`; and a run on the terminal, as it happens."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,12 @@ from fathom.cli.completion import models, presets
 from fathom.cli.options import WholeNumber, fields_of, from_fields, option, print_json, verb
 from fathom.data.corpus import resolve
 from fathom.errors import FathomError
+from fathom.families.registry import formats
 from fathom.fields import plain
 from fathom.model.config import ModelConfig
 from fathom.report.live import LiveView
+from fathom.report.table import plain as as_text
+from fathom.report.table import table
 from fathom.training.events import Report
 from fathom.training.optimizers import NAMES as OPTIMIZERS
 from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions
@@ -253,8 +257,12 @@ def adapter_lines(adapter: Path, model: str | None) -> list[str]:
 )
 @click.argument("name", required=False, shell_complete=presets)
 def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
-    values: dict[str, Any] = {key: recipe.description for key, recipe in PRESETS.items()}
-    text = "\n".join(f"{key:<18} {description}" for key, description in values.items())
+    rows = {key: (exports_of(recipe), recipe.description) for key, recipe in PRESETS.items()}
+    values: dict[str, Any] = {key: {"exports": to, "description": about} for key, (to, about) in rows.items()}
+    heads = ("preset", "exports to", "what it is")
+    text = as_text(
+        table(heads, [(key, *row) for key, row in rows.items()]), shutil.get_terminal_size((112, 24)).columns
+    )
     if name is not None:
         recipe = find(name)
         values = recipe.sections()
@@ -262,7 +270,13 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
     if as_json:
         print_json(values)
     else:
-        click.echo(text)
+        click.echo(text.rstrip())
+
+
+def exports_of(recipe: Recipe) -> str:
+    """The formats that hold the model of a recipe, in words; those of its own form stay runs."""
+    found = formats(recipe.config(1).resolved())
+    return ", ".join(found[1]) if found else "nothing"
 
 
 @contextmanager

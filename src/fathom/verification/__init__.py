@@ -6,5 +6,6 @@ layout       the rope layout, by weights and by what the model makes of text
 prediction   fathom.evaluate: a model on a text, as it is and packed, as one table
 options      EvalOptions
 evaluate     windows of a text, and their scores: loss, bits per byte, top-1
+trained_on   what a run was trained on: the part of its data that it has never seen
 quantised    what packing its weights costs: bits, errors, and what becomes of its predictions
 """

@@ -22,6 +22,7 @@ from fathom.verification import quantised
 from fathom.verification.evaluate import EvalSet, Evaluation, eval_set
 from fathom.verification.options import EvalOptions
 from fathom.verification.quantised import SchemeReport, Scores, percent
+from fathom.verification.trained_on import validation_part, warning
 
 MEETS = "with x in 8 bits and unembed in int8"
 TORCH = "the same weights, unpacked, with x and unembed in floats"
@@ -40,6 +41,7 @@ class Prediction:
     own: Scores
     model_bytes: int
     quantised: tuple[SchemeReport, ...]
+    warning: str = ""  # that the model was trained on the data
 
     @property
     def loss(self) -> float:
@@ -68,7 +70,7 @@ class Prediction:
         """JSON values; an infinite perplexity is null."""
         names = ("loss", "bits_per_character", "bits_per_byte", "top1", "tokens", "characters", "bytes")
         finite = self.perplexity if self.perplexity < float("inf") else None
-        facts = {name: getattr(self, name) for name in ("model", "data", "about", "windows", "stride")}
+        facts = {name: getattr(self, name) for name in ("model", "data", "about", "windows", "stride", "warning")}
         scores = {name: getattr(self.own.used, name) for name in names}
         rows = [report.plain(self.own.torch) for report in self.quantised]
         return {
@@ -86,12 +88,13 @@ class Prediction:
         lines = [f"{self.model}: {runs}", f"{self.data}: {self.about}", "", text(self.own, self.windows)]
         if self.quantised:
             lines += [compared(self.own.torch, self.model_bytes, self.quantised), errors(self.quantised)]
+        lines += ["", f"warning: {self.warning}"] if self.warning else []
         return "\n".join(lines).rstrip()
 
 
 def evaluate(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | None = None,
     adapter: Adapters | None = None,
     options: EvalOptions | None = None,
     report: Report | None = None,
@@ -103,27 +106,29 @@ def evaluate(
         >>> measured.loss, measured.bits_per_character
 
     model: the path of a model in any format. data: a text file, a folder, the name of a corpus, or .json or .jsonl
-    records, whose answers are scored. adapter: a folder, or several, on the model. options, or any field of EvalOptions
-    by name: stride (tokens), windows (at most so many), quantize (int8, int4, nf4, nf4-single or all: the cost of
+    records, whose answers are scored; None: the part of its data that a run was not trained on. adapter: a folder, or
+    several, on the model. options, or any field of EvalOptions by name: stride (tokens), windows (at most so many),
+    quantize (int8, int4, nf4, nf4-single or all: the cost of
     packing), dtype, device. report: called with the progress, a fathom.training.events.Prepared at a time.
 
     Returns a Prediction; printed, it is a table. `.loss` in nats per token, `.perplexity`, `.bits_per_character`,
     `.bits_per_byte`, `.accuracy`. FathomError: no such model or data, a wrong option, nothing to predict.
     """
-    data, chosen = str(data), build(EvalOptions, plain(options or EvalOptions()) | changes, "eval")
+    chosen = build(EvalOptions, plain(options or EvalOptions()) | changes, "eval")
     schemes = [] if chosen.quantize is None else quantised.schemes(chosen.quantize)
     if chosen.quantize is not None:
         require_floats(model, chosen.quantize, adapter)
     network, its_tokenizer = load(model, chosen.dtype, chosen.device, adapter=adapter)
     tokenizer = require_tokenizer(its_tokenizer, model)
-    asked = eval_set(data, tokenizer, network.config.context_length, chosen.stride, chosen.windows)
+    sizes = (network.config.context_length, chosen.stride, chosen.windows)
+    asked = validation_part(model, *sizes) if data is None else eval_set(str(data), tokenizer, *sizes)
     packed = [quantised.packed_copy(network, scheme) for scheme in schemes]
     with shown(report, model) as listener:
         own, *others = quantised.score_all([network, *packed], counted(asked, listener), tokenizer)
     adapters = () if adapter is None else (adapter,) if isinstance(adapter, str | Path) else adapter
     return Prediction(
         str(model),
-        data,
+        "validation" if data is None else str(data),
         asked.description,
         described(network, adapters=adapters),
         asked.count,
@@ -131,6 +136,7 @@ def evaluate(
         own,
         quantised.nbytes(network),
         tuple(quantised.report(network, *row) for row in zip(packed, schemes, others)),
+        "" if data is None else warning(model, str(data)),
     )
 
 

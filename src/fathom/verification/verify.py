@@ -121,7 +121,8 @@ class Certificate:
         lines += [f"{self.prompts} prompts, seed {self.seed}", ""]
         lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5, 6))).rstrip(), ""]
         lines += [f"{c.reference}: {c.about}" for c in self.comparisons]
-        lines += [f"rope layout: {evidence(self.layout)}"] if self.layout else []
+        if self.layout and (self.layout.verdict != "undecided" or self.format != OURS):  # a run has our own layout
+            lines += [f"rope layout: {evidence(self.layout)}"]
         return "\n".join([*lines, "", "verified" if self.passed else "NOT VERIFIED"])
 
 
@@ -139,10 +140,15 @@ def evidence(layout: Layout) -> str:
         lines.append(f"by weights {w.verdict} ({w.half_split:+.1f} σ half-split, {w.interleaved:+.1f} σ interleaved)")
     if layout.loss is not None and layout.other_loss is not None:
         lines.append(f"loss on text {layout.loss:.3f} as loaded, {layout.other_loss:.3f} in the other layout")
-    meaning = {"right": "right", "wrong": "WRONG: the rows of q and k are in the order of the other layout"}
+    meaning = {
+        "right": "right",
+        "wrong": "WRONG: the rows of q and k are in the order of the other layout",
+        "undecided": "undecided, as weights that are hardly trained show no layout",
+    }
     return f"{meaning.get(layout.verdict, layout.verdict)}; {'; '.join(lines)}"
 
 
+OURS = "run of fathom"
 SAME_WEIGHTS = ("naive", "cache")  # references that use the model's own weights, packed or not
 
 
