@@ -105,7 +105,7 @@ class Session:
 
 FIRST, SETTLED = 3, 20  # steps that warm up and are not measured; steps, or
 ENOUGH = 3.0  # seconds, after which the speed is known
-WOBBLE = 0.1  # a new estimate of the length must differ by so much to replace the old one
+WOBBLE = 0.2  # a new estimate of the length must differ by so much to replace the old one
 
 
 class Length:
