@@ -40,7 +40,11 @@ QUANTIZE: dict[str, dict[str, dict[str, Any]]] = {  # values of --quantize -> ar
     "llama2c-v1": {"f32": {"version": 1}},
 }
 UNQUANTIZED = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-TEXTS = ("Once upon a time, there was 1 café.\n", "  The 東京 tower is 333 m high 🙂", "x = [1, 2]\n\ty -= x")
+TEXTS = (  # one for each script, and for what tokenizers are known to differ in
+    "Once upon a time, there was 1 café.\n", "  The 東京 tower is 333 m high 🙂", "x = [1, 2]\n\ty -= x",
+    "Привет, мир! Γειά σου", "שלום עולם مرحبا بالعالم", "नमस्ते दुनिया สวัสดี", "こんにちは 안녕하세요 你好",
+    "I'll DON'T 12345 2²\r\n\u00a0",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -183,14 +187,22 @@ def difference(written: torch.Tensor, ours: torch.Tensor) -> tuple[bool, float, 
 
 
 def same_ids(tokenizer: Tokenizer, written: Tokenizer | None) -> bool:
-    """Whether both give the same ids for the same texts, as far as the vocabulary can encode them."""
+    """Whether both give the same ids for the same texts, as far as the vocabulary can encode them.
+
+    Tried are texts of several scripts, each added token alone and among words, and each special token's name.
+    """
     if written is None:
         return False
-    for text in TEXTS:
+    names, known = tokenizer.special.names, written.special.names
+    others = sorted(tokenizer.added_ids - {*names.values()})
+    added = [tokenizer.decode([id]) for id in others if id < written.vocab_size]
+    for text in (*TEXTS, *added, *(f"so {one} on" for one in added), *names):
         try:
             ids = tokenizer.encode(text)
         except FathomError:
             continue
         if written.encode(text) != ids or written.decode(ids) != tokenizer.decode(ids):
             return False
-    return (tokenizer.bos, tokenizer.eos) == (written.bos, written.eos)
+    same_names = all(known.get(name, id) == id < written.vocab_size for name, id in names.items())
+    ends = (tokenizer.prefix, tokenizer.eos) == (written.prefix, written.eos)
+    return same_names and ends and tokenizer.bos in (written.bos, None)

@@ -1,12 +1,13 @@
 """The tokenizer of a model of any format, or in a file or folder of its own. Does not import torch itself."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError
 from fathom.formats.detect import is_model, open_model
 from fathom.tokenizer import load as tokenizers
-from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.protocol import Tokenizer, check_surplus
 
 if TYPE_CHECKING:
     from fathom.formats.opened import Opened
@@ -15,9 +16,25 @@ PADDED = 0.9  # vocabularies are padded to rounder sizes: at least this part of 
 
 
 def tokenizer_of(opened: "Opened") -> Tokenizer | None:
-    """The tokenizer in the model's files; FathomError where it is another model's."""
+    """The tokenizer in the model's files. Where it cannot be read a line says why, and this is None."""
+    try:
+        return tokenizer_in(opened)
+    except FathomError as problem:
+        warnings.warn(f"{problem}; the model opens without a tokenizer", stacklevel=3)
+        return None
+
+
+def tokenizer_in(opened: "Opened") -> Tokenizer | None:
+    """The tokenizer in the model's files; None: there is none. FathomError: it cannot be read, or is another's."""
     tokenizer, size = opened.tokenizer(), opened.config.vocab_size
-    if tokenizer is not None and not PADDED * size <= tokenizer.vocab_size <= size:
+    if tokenizer is None:
+        return None
+    try:
+        check_surplus(tokenizer, size)
+        fits = PADDED * size <= tokenizer.vocab_size
+    except FathomError:
+        fits = False
+    if not fits:
         raise FathomError(
             f"{opened.path}: the tokenizer has {tokenizer.vocab_size:,} tokens and the model {size:,}; put the right"
             " tokenizer beside it"
@@ -30,7 +47,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if not is_model(path):
         return tokenizers.load(Path(path))
     opened = open_model(path)
-    return require_tokenizer(tokenizer_of(opened), opened.path)
+    return require_tokenizer(tokenizer_in(opened), opened.path)
 
 
 def require_tokenizer(tokenizer: Tokenizer | None, path: str | Path) -> Tokenizer:

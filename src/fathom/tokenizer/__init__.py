@@ -8,7 +8,10 @@ sentencepiece       one token per piece, spaces among its letters (LLaMA 1 and 2
 pieces              a SentencePiece vocabulary as values and as a model file
 llama2c             a SentencePiece vocabulary as llama2.c writes it
 gguf                the vocabulary inside a GGUF file
+gguf_words          how GGUF names the ways to split a text into words
 hf_library          the `tokenizers` library, given only checked values
+library             any other pipeline of that library
+added_tokens        tokens that a folder adds to its vocabulary
 tokenizer_json      a tokenizer as JSON: our own and the `tokenizers` library's
 load                a tokenizer from a word on the command line, a file or a folder
 message             one turn of a conversation: its role, content and what else a template reads

@@ -55,7 +55,11 @@ class BPETokenizer(Tokenizer):
         hf.no_padding()
         self.hf, self.special = hf, special.check(self.vocab_size)
         self._word_ends = self._word_end_pattern(hf)
-        _refuse_special_from_text(hf, self.special)
+        self._refuse_special()
+
+    def _refuse_special(self) -> None:
+        """FathomError where a text that spells a special token becomes it."""
+        _refuse_special_from_text(self.hf, self.special)
 
     def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
         """The bytes of every token, by id; an id without a token has none. FathomError: not a byte-level BPE."""
@@ -70,13 +74,9 @@ class BPETokenizer(Tokenizer):
                 raise FathomError(f"token {id} is {token[:40]!r}; expected byte-level BPE, whose tokens spell bytes")
             return token.translate(codes).encode("latin-1")
 
-        table = _table(hf, spelled)
-        kinds = [step["type"] for step in steps_of(hf, "pre_tokenizer")]
-        if not isinstance(hf.model, models.BPE) or kinds[-1:] != ["ByteLevel"] or "Metaspace" in kinds:
+        if not is_byte_level(hf):
             raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a byte-level BPE as GPT-2's")
-        if missing := [byte for letter, byte in letters.items() if hf.token_to_id(letter) is None]:
-            raise FathomError(f"no token for the byte {missing[0]:#04x}; expected one for each of 256")
-        return table
+        return token_table(hf, spelled)
 
     def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
         """Matches where a word ends whatever follows; nowhere if the pattern of words is not a known one."""
@@ -85,6 +85,8 @@ class BPETokenizer(Tokenizer):
         match steps_of(hf, "pre_tokenizer"):
             case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefix}]:
                 return WORD_ENDS_AT_SPACE if prefix else WORD_ENDS
+            case [{"type": "Digits"}, {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}]:
+                return WORD_ENDS  # SmolLM 2: digits are words of their own
             case [{"type": "Split", "pattern": {"Regex": pattern}}, {"type": "ByteLevel"}]:
                 return WORD_ENDS_AT_SPACE if pattern in (LLAMA3_PATTERN, QWEN2_PATTERN) else NOWHERE
         return NOWHERE
@@ -122,6 +124,10 @@ class BPETokenizer(Tokenizer):
         """The ids of each chunk of a text, encoded in parallel."""
         return (encoding.ids for encoding in self.hf.encode_batch_fast(chunks, add_special_tokens=False))
 
+    @property
+    def added_ids(self) -> frozenset[int]:
+        return super().added_ids | frozenset(self.hf.get_added_tokens_decoder())
+
     def cut(self, text: str) -> int:
         return last_match(self._word_ends, text)
 
@@ -148,32 +154,22 @@ class ByteFallbackTokenizer(BPETokenizer):
     def __init__(self, hf: tokenizers.Tokenizer, special: Special = NO_SPECIAL) -> None:
         super().__init__(hf, special)
         self._prepends_space = PREPEND in steps_of(hf, "normalizer")
-        self._drops_space = any(map(_drops_first_space, steps_of(hf, "decoder")))
+        self._only_first = any(step.get("prepend_scheme") == "first" for step in steps_of(hf, "pre_tokenizer"))
+        self._drops_space = any(map(drops_first_space, steps_of(hf, "decoder")))
         self._later = tokenizers.Tokenizer(hf.model)  # for what follows the first chunk: no space goes before it
         self._later.normalizer = normalizers.Replace(" ", SPACE)
         if any(step.get("split") for step in steps_of(hf, "pre_tokenizer")):
             self._later.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", True)
 
     def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
-        if not isinstance(hf.model, models.BPE) or not hf.model.byte_fallback:
+        if not is_llama(hf):
             raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a BPE with byte fallback as LLaMA 2's")
-        match steps_of(hf, "normalizer"), steps_of(hf, "pre_tokenizer"):
-            case ([one, two], []) if (one, two) == (PREPEND, REPLACE):
-                pass
-            case ([one], []) if one == REPLACE:
-                pass
-            case ([], [{"type": "Metaspace", "replacement": space}]) if space == SPACE:
-                pass
-            case other:
-                raise FathomError(f"spaces are handled by {str(other)[:200]}; expected {SPACE} for each, as LLaMA 2's")
-        if missing := [piece for piece in BYTE_PIECES if hf.token_to_id(piece) is None]:
-            raise FathomError(f"no token {missing[0]}; expected one for each of 256 bytes")
 
         def spelled(token: str, _: int) -> bytes:
             byte = BYTE_TOKEN.fullmatch(token)
             return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE, " ").encode("utf-8")
 
-        return _table(hf, spelled)
+        return token_table(hf, spelled)
 
     def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
         added = hf.get_added_tokens_decoder().values()
@@ -185,6 +181,13 @@ class ByteFallbackTokenizer(BPETokenizer):
         later = self._later.encode_batch_fast(chunks[1:], add_special_tokens=False)
         return (encoding.ids for encoding in [*first, *later])
 
+    def continued(self, text: str) -> list[int]:
+        if not self._only_first:
+            return self.encode(text)
+        utf8(text)
+        with library_errors():
+            return self._later.encode(text, add_special_tokens=False).ids
+
     def cut(self, text: str) -> int:
         """Nowhere where a second space would go before the second part."""
         return 0 if self._prepends_space else super().cut(text)
@@ -194,10 +197,33 @@ class ByteFallbackTokenizer(BPETokenizer):
         return text[1:] if self._drops_space and text.startswith(b" ") else text
 
 
-def _drops_first_space(step: Mapping[str, object]) -> bool:
+def is_llama(hf: tokenizers.Tokenizer) -> bool:
+    """Whether spaces and bytes are handled as in LLaMA 2."""
+    if not isinstance(hf.model, models.BPE) or not hf.model.byte_fallback or hf.model.continuing_subword_prefix:
+        return False
+    if hf.model.end_of_word_suffix or any(hf.token_to_id(piece) is None for piece in BYTE_PIECES):
+        return False
+    match steps_of(hf, "normalizer"), steps_of(hf, "pre_tokenizer"):
+        case ([one, two], []) if (one, two) == (PREPEND, REPLACE):
+            return True
+        case ([one], []) if one == REPLACE:
+            return True
+        case ([], [{"type": "Metaspace", "replacement": space}]) if space == SPACE:
+            return True
+    return False
+
+
+def drops_first_space(step: Mapping[str, object]) -> bool:
     """Whether this step of a decoder removes the space that goes before every text."""
     strips = step["type"] == "Strip" and step["content"] == " " and step["start"] == 1
     return strips or (step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
+
+
+def is_byte_level(hf: tokenizers.Tokenizer) -> bool:
+    """Whether each token spells bytes by GPT-2's letters, as text is written before it is merged."""
+    words, decoder = ([step["type"] for step in steps_of(hf, part)] for part in ("pre_tokenizer", "decoder"))
+    plain = isinstance(hf.model, models.BPE) and not hf.model.continuing_subword_prefix
+    return plain and not hf.model.end_of_word_suffix and decoder == ["ByteLevel"] and "ByteLevel" in words
 
 
 def until_familiar(chunks: Iterable[str], budget: int) -> Iterator[str]:
@@ -229,7 +255,7 @@ def byte_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-def _table(hf: tokenizers.Tokenizer, spelled: Callable[[str, int], bytes]) -> list[bytes]:
+def token_table(hf: tokenizers.Tokenizer, spelled: Callable[[str, int], bytes]) -> list[bytes]:
     """The bytes of every token, by id. FathomError: ids with gaps (the library would fill them), or an id twice."""
     vocabulary = hf.get_vocab(with_added_tokens=True)
     ids = vocabulary.values()

@@ -10,28 +10,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fathom.errors import FathomError, near
-from fathom.tokenizer.bpe import LLAMA3_PATTERN, QWEN2_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.bpe_files import split_by
 from fathom.tokenizer.characters import ByteTokenizer
+from fathom.tokenizer.gguf_words import ALIASES, GPT2_PATTERN, PATTERNS, WHOLE_WORDS
 from fathom.tokenizer.hf_library import BYTE_LEVEL, build_json, parse, steps_of
-from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces
+from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, filler
 from fathom.tokenizer.protocol import Special, Tokenizer, check_size
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
 
 G = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
-SINGLE_DIGITS = r"\p{N}"
-PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-PATTERNS = {  # by tokenizer.ggml.pre: the patterns that split a text into words, one after another
-    "gpt-2": (GPT2_PATTERN,),
-    "llama-bpe": (LLAMA3_PATTERN,),
-    "qwen2": (QWEN2_PATTERN,),
-    "smollm": (SINGLE_DIGITS, GPT2_PATTERN),
-    "default": (PUNCTUATION, GPT2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"),
-}
-ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm", "phi-2": "gpt-2"}
-WHOLE_WORDS = ("llama-bpe",)  # a word that is a token becomes it, also where no merges lead there; a bos goes before it
 T = TypeVar("T")
 
 
@@ -80,9 +69,10 @@ def _read_gpt2(metadata: Mapping[str, Any]) -> Tokenizer:
     if len(ids) < len(texts):
         twice = next(id for id, text in enumerate(texts) if ids[text] != id)
         raise FathomError(f"{G}tokens: {texts[twice][:40]!r} is token {twice} and again {ids[texts[twice]]}")
-    names = {text: id for id, (text, type) in enumerate(zip(texts, types)) if type in (CONTROL, USER_DEFINED)}
+    names = {text: id for id, (text, type) in enumerate(zip(texts, types)) if type == CONTROL}
+    others = {text: id for id, (text, type) in enumerate(zip(texts, types)) if type == USER_DEFINED}
     model = {"type": "BPE", "vocab": ids, "merges": merges, "ignore_merges": pre in WHOLE_WORDS}
-    hf = parse(build_json(model, names, _pre_tokenizer(PATTERNS[pre])))
+    hf = parse(build_json(model, names, _pre_tokenizer(PATTERNS[pre]), others=others))
     return BPETokenizer(hf, _special(metadata, names, first=(None, None), adds_bos=pre in WHOLE_WORDS))
 
 
@@ -91,7 +81,7 @@ def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     texts, types = _list(metadata, "tokens", str), _list(metadata, "token_type", int)
     if len(texts) != len(types):
         raise FathomError(f"{G}tokens has {len(texts)} entries, token_type {len(types)}; expected as many")
-    while texts and types[-1] == UNUSED and texts[-1] == _filler(len(texts) - 1):
+    while texts and types[-1] == UNUSED and texts[-1] == filler(len(texts) - 1):
         texts, types = texts[:-1], types[:-1]
     return texts, types
 
@@ -149,11 +139,12 @@ def _write_gpt2(tokenizer: BPETokenizer) -> dict[str, Any]:
     model = tokenizer.to_json()["tokenizer"]["model"]
     own, whole = _patterns(steps_of(tokenizer.hf, "pre_tokenizer")), bool(model["ignore_merges"])
     pre = next((pre for pre, patterns in PATTERNS.items() if patterns == own and (pre in WHOLE_WORDS) == whole), None)
-    if pre is None or tokenizer.hf.normalizer is not None:
+    normalizers = [step["type"] for step in steps_of(tokenizer.hf, "normalizer")]  # texts are composed (NFC) already
+    if pre is None or set(normalizers) - {"NFC"}:
         raise FathomError(f"GGUF has no name for how this BPE splits words; supported are {', '.join(PATTERNS)}")
     added = tokenizer.hf.get_added_tokens_decoder()
     control = {*tokenizer.special.names.values(), *(id for id, token in added.items() if token.special)}
-    texts = [_filler(id) for id in range(tokenizer.vocab_size)]  # where ids have gaps, these stay
+    texts = [filler(id) for id in range(tokenizer.vocab_size)]  # where ids have gaps, these stay
     types = [UNUSED] * tokenizer.vocab_size
     for text, id in tokenizer.hf.get_vocab(with_added_tokens=True).items():
         texts[id], types[id] = text, CONTROL if id in control else USER_DEFINED if id in added else NORMAL
@@ -182,12 +173,8 @@ def _special_values(special: Special) -> dict[str, Any]:
 def _padded(values: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """The same with tokens that no text becomes, up to `vocab_size`."""
     fill = range(len(values[G + "tokens"]), vocab_size)
-    lists = {"tokens": [_filler(id) for id in fill], "token_type": [UNUSED] * len(fill), "scores": [-1e9] * len(fill)}
+    lists = {"tokens": [filler(id) for id in fill], "token_type": [UNUSED] * len(fill), "scores": [-1e9] * len(fill)}
     return {**values, **{G + name: values[G + name] + more for name, more in lists.items() if G + name in values}}
-
-
-def _filler(id: int) -> str:
-    return f"[PAD{id}]"
 
 
 def _letters() -> list[str]:

@@ -7,6 +7,7 @@ token's bytes unknown, is refused before and after the library reads it. The for
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import tokenizers
@@ -14,11 +15,16 @@ import tokenizers
 from fathom.errors import FathomError
 
 MAX_BYTES = 1 << 28  # of a vocabulary's file; LLaMA 3's tokenizer.json has 17 million
-SUPPORTED = {  # steps of each part; any other would change text in ways that are not accounted for
-    "normalizer": ("normalizers", {"Sequence", "Prepend", "Replace", "NFC"}),
-    "pre_tokenizer": ("pretokenizers", {"Sequence", "ByteLevel", "Split", "Metaspace"}),
-    "post_processor": ("processors", {"Sequence", "ByteLevel", "TemplateProcessing"}),
-    "decoder": ("decoders", {"Sequence", "ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}),
+NORMALIZERS = "Sequence Prepend Replace NFC NFD NFKC NFKD Lowercase Strip StripAccents Nmt BertNormalizer Precompiled"
+WORDS = "Sequence ByteLevel Split Metaspace Digits Punctuation Whitespace WhitespaceSplit BertPreTokenizer"
+WORDS += " CharDelimiterSplit UnicodeScripts FixedLength"
+PROCESSORS = "Sequence ByteLevel TemplateProcessing BertProcessing RobertaProcessing"
+DECODERS = "Sequence ByteLevel Replace ByteFallback Fuse Strip Metaspace WordPiece BPEDecoder CTC"
+SUPPORTED = {  # the name of each part's list of steps, and the steps that are known
+    "normalizer": ("normalizers", set(NORMALIZERS.split())),
+    "pre_tokenizer": ("pretokenizers", set(WORDS.split())),
+    "post_processor": ("processors", set(PROCESSORS.split())),
+    "decoder": ("decoders", set(DECODERS.split())),
 }
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}  # GPT-2's
 
@@ -49,10 +55,15 @@ def build_json(
     pre_tokenizer: Mapping[str, Any] | None,
     normalizer: Mapping[str, Any] | None = None,
     decoder: Mapping[str, Any] = BYTE_LEVEL,
+    others: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The values of a `tokenizer.json` with these parts; `special`: id of each special token by its text."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    added = [{"id": id, "content": name, **flags} for name, id in sorted(special.items(), key=lambda item: item[1])]
+    """The values of a `tokenizer.json` with these parts.
+
+    special, others: ids of the special tokens by their texts, and of added tokens that text may become.
+    """
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    ids = sorted([*special.items(), *others.items()], key=lambda item: item[1])
+    added = [{"id": id, "content": name, **flags, "special": name in special} for name, id in ids]
     parts = {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": decoder}
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **parts, "model": model}
 
@@ -88,9 +99,8 @@ def _added_tokens(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _checked_model(model: Mapping[str, Any], special: set[str]) -> dict[str, Any]:
     """The model without merges into a special token, by which text could become one."""
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(name):
-            raise FathomError(f"model: {name!r} is {str(model[name])[:40]!r}; expected none: decoding would be inexact")
+    if model.get("dropout"):
+        raise FathomError(f"model: 'dropout' is {str(model['dropout'])[:40]!r}; expected none: ids would be random")
     merges = model.get("merges", [])
     if not isinstance(merges, list):
         raise FathomError(f"model: 'merges' is {str(merges)[:40]!r}; expected a list")

@@ -17,10 +17,11 @@ from fathom.errors import FathomError, near
 from fathom.files import read_bytes, refuse_pipes, replacing
 from fathom.json_file import read_object
 from fathom.tokenizer import bpe_files, llama2c
+from fathom.tokenizer.added_tokens import Entry, added_entries, flags_of_entries, with_added, with_pieces
 from fathom.tokenizer.bpe import END_OF_TEXT, BPETokenizer
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
-from fathom.tokenizer.hf_library import MAX_BYTES
-from fathom.tokenizer.protocol import Special, Tokenizer, check_size
+from fathom.tokenizer.hf_library import MAX_BYTES, parse
+from fathom.tokenizer.protocol import Special, Tokenizer, check_surplus
 from fathom.tokenizer.sentencepiece import (
     SentencePieceTokenizer,
     as_sentencepiece,
@@ -32,6 +33,11 @@ from fathom.tokenizer.tokenizer_json import read_json, special_name, to_library_
 
 FILE, MODEL, TEMPLATE = "tokenizer.json", "tokenizer.model", "chat_template.jinja"
 CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
+NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+CARRIED = (  # settings that no code here needs, for those who read what is written
+    "pad_token", "unk_token", "sep_token", "cls_token", "mask_token", "additional_special_tokens", "padding_side",
+    "truncation_side", "model_max_length", "clean_up_tokenization_spaces", "model_input_names",
+)  # fmt: skip
 MAX_TEMPLATE = 1 << 20  # bytes
 MAX_VOCABULARY = 1 << 20  # ids, where no model gives the number: four times the largest vocabulary in use
 
@@ -106,7 +112,7 @@ def read_folder(folder: Path, vocab_size: int, ends: Sequence[int] = ()) -> Toke
     if tokenizer is None:
         return None
     try:
-        check_size(tokenizer.vocab_size, vocab_size)
+        check_surplus(tokenizer, vocab_size)
         return _with_special(tokenizer, _special(tokenizer, settings, ends))
     except FathomError as problem:
         raise FathomError(f"{folder}: {problem}") from None
@@ -114,16 +120,33 @@ def read_folder(folder: Path, vocab_size: int, ends: Sequence[int] = ()) -> Toke
 
 def _read_vocabulary(folder: Path, vocab_size: int, settings: Mapping[str, Any]) -> Tokenizer | None:
     """From the first of the supported files that exists. A `tokenizer.json` itself says what goes before a text."""
+    added = added_entries(folder, settings)
     if (folder / FILE).exists():
-        return read_json(folder / FILE)
+        return read_json(folder / FILE, added)
     if (folder / MODEL).exists():
-        return _with_prefix(read_model_file(folder / MODEL, vocab_size), settings)
+        tokenizer = read_model_file(folder / MODEL, vocab_size)
+        if added and isinstance(tokenizer, SentencePieceTokenizer):
+            tokenizer = _with_pieces(tokenizer, added)
+        return _with_prefix(tokenizer, settings)
     if not (folder / bpe_files.MERGES).exists():
         return None
     if not (folder / bpe_files.VOCABULARY).exists():
         return _with_prefix(bpe_files.from_merges(folder / bpe_files.MERGES), settings)
     prefix = settings.get("add_prefix_space") is True
-    return _with_prefix(bpe_files.from_files(folder, [*settings["names"], END_OF_TEXT], prefix), settings)
+    tokenizer = bpe_files.from_files(folder, [*settings["names"], END_OF_TEXT], prefix)
+    if added:
+        tokenizer = BPETokenizer(parse(with_added(tokenizer.to_json()["tokenizer"], added)), tokenizer.special)
+        names = {one["content"]: one["id"] for one in added if one["special"]}
+        flags = flags_of_entries(added)
+        tokenizer.special = replace(tokenizer.special, names={**tokenizer.special.names, **names}, flags=flags)
+    return _with_prefix(tokenizer, settings)
+
+
+def _with_pieces(tokenizer: SentencePieceTokenizer, added: Sequence[Entry]) -> SentencePieceTokenizer:
+    """The same with added tokens, those of them that are special known by name."""
+    pieces = with_pieces(tokenizer.pieces, added)
+    special = replace(tokenizer.special, names=pieces.special, flags=flags_of_entries(added))
+    return SentencePieceTokenizer(pieces, special)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -133,9 +156,18 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         if (folder / name).exists():
             values = read_object(folder / name, MAX_BYTES)
             settings |= {key: value for key, value in values.items() if value is not None}
-    named = {key: _content(settings[key], f"{folder}: {key}") for key in ("bos_token", "eos_token") if key in settings}
-    names = list(dict.fromkeys(named.values()))
-    return settings | named | {"names": names, "template": _read_template(folder, settings.get("chat_template"))}
+    kinds = [key for key in settings if key in NAMED]
+    named = {key: _content(settings[key], f"{folder}: {key}") for key in kinds}
+    more = settings.get("additional_special_tokens")
+    others = [_content(token, f"{folder}: {key}") for key, token in enumerate(more if isinstance(more, list) else [])]
+    names = list(dict.fromkeys([*named.values(), *others]))
+    carried = {key: value for key, value in (settings | named).items() if key in CARRIED and _is_short(value)}
+    template = _read_template(folder, settings.get("chat_template"))
+    return settings | named | {"names": names, "template": template, "carried": carried}
+
+
+def _is_short(value: Any) -> bool:
+    return len(json.dumps(value)) < 10_000
 
 
 def _content(token: Any, where: str) -> str:
@@ -173,6 +205,7 @@ def _special(tokenizer: Tokenizer, settings: Mapping[str, Any], ends: Sequence[i
         ends=tuple(dict.fromkeys([*special.ends, *ends])),
         names={**special.names, **named},
         template=settings["template"] or special.template,
+        settings={**special.settings, **settings["carried"]},
     )
 
 
@@ -206,6 +239,7 @@ def to_folder(tokenizer: Tokenizer) -> dict[str, bytes]:
     """The files of a Hugging Face folder, by name, from which transformers' AutoTokenizer makes the same tokenizer."""
     special = tokenizer.special
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings |= {key: value for key, value in special.settings.items() if key in CARRIED}
     for key, id in (("bos_token", special.bos), ("eos_token", special.eos)):
         if id is not None:
             settings[key] = special_name(tokenizer, id)
@@ -213,6 +247,8 @@ def to_folder(tokenizer: Tokenizer) -> dict[str, bytes]:
         settings["chat_template"] = special.template
     values = {FILE: to_library_json(tokenizer), CONFIG: settings}
     files = {name: json.dumps(value, ensure_ascii=False).encode("utf-8") for name, value in values.items()}
+    if special.template is not None:
+        files[TEMPLATE] = special.template.encode("utf-8")  # where transformers looks first
     if isinstance(tokenizer, SentencePieceTokenizer):
         files[MODEL] = to_sentencepiece(tokenizer)
     return files

@@ -60,11 +60,12 @@ class Pieces:
     @property
     def special(self) -> dict[str, int]:
         """The ids of the pieces that text never becomes, by their texts."""
-        return {
-            text: id
-            for id, (text, type) in enumerate(zip(self.texts, self.types))
-            if type == CONTROL or (type == USER_DEFINED and len(text) > 1)
-        }
+        return {text: id for id, (text, type) in enumerate(zip(self.texts, self.types)) if type == CONTROL}
+
+
+def filler(id: int) -> str:
+    """The text of an id without a token, which no text becomes."""
+    return f"[PAD{id}]"
 
 
 def _problem(text: str, score: float, type: int) -> str:

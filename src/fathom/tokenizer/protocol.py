@@ -20,6 +20,8 @@ CHUNK = 1 << 16  # characters that a library encodes at a time, one thread each;
 READ_CHUNK = 16 * CHUNK  # characters of a corpus that are read at a time: work for 16 threads
 MAX_CHUNK = 64 * CHUNK  # a longer text with no safe place to cut is cut anywhere, so that memory stays bounded
 
+FLAGS = ("lstrip", "rstrip", "single_word", "normalized")  # of a special token: what it takes along, where it counts
+
 
 @dataclass(frozen=True)
 class Special:
@@ -32,6 +34,7 @@ class Special:
     template: str | None = None  # chat template, in Jinja
     prefix: tuple[int, ...] = ()  # the ids that the format puts before every text
     settings: Mapping[str, Any] = field(default_factory=dict)  # what else its files say, carried through: pad_token
+    flags: Mapping[str, Sequence[str]] = field(default_factory=dict)  # FLAGS of special tokens by their texts
 
     def check(self, vocab_size: int) -> "Special":
         """Itself. OutsideVocabulary where a special token is not in the vocabulary."""
@@ -49,24 +52,29 @@ class Special:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, to be merged into those of the tokenizer."""
         lists = {"names": dict(self.names), "ends": list(self.ends), "prefix": list(self.prefix)}
-        return asdict(self) | lists | {"settings": dict(self.settings)}
+        flags = {name: list(flags) for name, flags in self.flags.items()}
+        return asdict(self) | lists | {"settings": dict(self.settings), "flags": flags}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Special":
         """The special tokens in the JSON object of a tokenizer, as `to_json` wrote them."""
         ids = {"bos": values.get("bos"), "eos": values.get("eos")}
         names, ends, template = values.get("names", {}), values.get("ends", []), values.get("template")
-        settings = values.get("settings", {})
+        settings, flags = values.get("settings", {}), values.get("flags", {})
         prefix = values.get("prefix", [id for id in (ids["bos"],) if id is not None])  # older runs
-        if not all(isinstance(value, Mapping) for value in (names, settings)) or not isinstance(template, str | None):
-            raise FathomError("'names', 'settings' or 'template' is damaged; expected two objects and text")
+        if not all(isinstance(value, Mapping) for value in (names, settings, flags)) or not isinstance(
+            template, str | None
+        ):
+            raise FathomError("'names', 'settings', 'flags' or 'template' is damaged; expected three objects and text")
         if not isinstance(ends, list) or not isinstance(prefix, list):
             raise FathomError("'ends' or 'prefix' is damaged; expected lists of token ids")
         listed = [("ends", id) for id in ends] + [("prefix", id) for id in prefix]
         for name, id in [*ids.items(), *names.items(), *listed]:
             if type(id) is not int and (id is not None or name not in ids):
                 raise FathomError(f"{name!r} is {id!r}; expected a token id{' or null' if name in ids else ''}")
-        return cls(ids["bos"], ids["eos"], tuple(ends), dict(names), template, tuple(prefix), dict(settings))
+        return cls(
+            ids["bos"], ids["eos"], tuple(ends), dict(names), template, tuple(prefix), dict(settings), dict(flags)
+        )
 
 
 class Tokenizer(ABC):
@@ -90,6 +98,15 @@ class Tokenizer(ABC):
     def prefix(self) -> list[int]:
         """The ids that the format puts before every text; `encode` leaves them out."""
         return list(self.special.prefix)
+
+    @property
+    def added_ids(self) -> frozenset[int]:
+        """The ids of tokens that were added to the vocabulary, the special ones among them."""
+        return frozenset(self.special.names.values())
+
+    def continued(self, text: str) -> list[int]:
+        """The ids of `text` where it follows a special token: no space that goes only before a whole text."""
+        return self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without prefix and eos. OutsideVocabulary where the vocabulary cannot spell it."""
@@ -152,6 +169,12 @@ def check_size(n_tokens: int, vocab_size: int) -> None:
     """FathomError where a vocabulary is larger than its model's. It may be smaller: the model's rows may be padded."""
     if n_tokens > vocab_size:
         raise FathomError(f"a tokenizer of {n_tokens} tokens; the model has {vocab_size} ids; give the model's own")
+
+
+def check_surplus(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """FathomError where more than added tokens lie beyond the model's ids: an unused <pad> there is harmless."""
+    if tokenizer.vocab_size - len([id for id in tokenizer.added_ids if id >= vocab_size]) > vocab_size:
+        check_size(tokenizer.vocab_size, vocab_size)
 
 
 def utf8(text: str) -> bytes:

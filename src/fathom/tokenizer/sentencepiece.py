@@ -30,6 +30,7 @@ from fathom.tokenizer.pieces import (
     UNUSED,
     USER_DEFINED,
     Pieces,
+    filler,
     read_fields,
     read_pieces,
     write_pieces,
@@ -51,14 +52,28 @@ class SentencePieceTokenizer(Tokenizer):
         self._bytes = [_bytes_of(text, type) for text, type in zip(pieces.texts, pieces.types)]
         self._strips = pieces.dummy_prefix or pieces.squeeze_spaces
         self._library = _library(pieces)
+        rows = enumerate(zip(pieces.texts, pieces.types))
+        self._ids_defined = {text: id for id, (text, type) in rows if type == USER_DEFINED and len(text) > 1}
+        longest = sorted(self._ids_defined, key=len, reverse=True)
+        self._defined = re.compile(f"({'|'.join(map(re.escape, longest))})") if longest else None
 
     def encode_array(self, text: str) -> TokenArray:
         utf8(text)
         if self.pieces.squeeze_spaces:
             text = re.sub(" +", " ", text.lstrip(" ")).rstrip(f" {SPACE}")
-        if text and self.pieces.dummy_prefix:
-            text = " " + text
-        return id_array(map(self._library.encode, self._chunks(text.replace(" ", SPACE))), self.vocab_size)
+        parts = self._defined.split(text) if self._defined else [text]
+        return id_array((ids for place, part in enumerate(parts) for ids in self._encode(part, place)), self.vocab_size)
+
+    def _encode(self, part: str, place: int) -> Iterator[list[int]]:
+        """The ids of each chunk of a part of a text; every other part is a piece that the user defined.
+
+        A space goes before each of the others, as in llama.cpp and in transformers.
+        """
+        if place % 2:
+            yield [self._ids_defined[part]]
+        elif part:
+            spaced = " " + part if self.pieces.dummy_prefix else part
+            yield from map(self._library.encode, self._chunks(spaced.replace(" ", SPACE)))
 
     def _chunks(self, text: str) -> Iterator[str]:
         """The text in chunks that no piece joins: each cut is between two characters that are neighbours in no piece.
@@ -77,11 +92,16 @@ class SentencePieceTokenizer(Tokenizer):
     def _neighbours(self) -> frozenset[str] | None:
         """Every two characters that are neighbours in a piece; None: how a chunk is encoded depends on the rest.
 
-        It does with unused pieces: the library splits them as they were last joined, wherever in the text.
+        It does with unused pieces: the library splits them as they were last joined, wherever in the text. Nothing
+        joins those that only fill ids.
         """
-        if any(type == UNUSED and len(text) > 1 for text, type in zip(self.pieces.texts, self.pieces.types)):
+        unused = [
+            (id, text) for id, (text, type) in enumerate(zip(self.pieces.texts, self.pieces.types)) if type == UNUSED
+        ]
+        if any(len(text) > 1 and text != filler(id) for id, text in unused):
             return None
-        joined = [text for text, type in zip(self.pieces.texts, self.pieces.types) if type == NORMAL]
+        whole = (NORMAL, USER_DEFINED)
+        joined = [text for text, type in zip(self.pieces.texts, self.pieces.types) if type in whole]
         return frozenset(text[at : at + 2] for text in joined for at in range(len(text) - 1))
 
     def cut(self, text: str) -> int:
@@ -185,7 +205,9 @@ def as_sentencepiece(tokenizer: Tokenizer) -> Tokenizer:
         return tokenizer
     prefix = _dummy_prefix(tokenizer)
     model = tokenizer.to_json()["tokenizer"]["model"]
-    texts = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    texts = [filler(id) for id in range(tokenizer.vocab_size)]  # where ids have gaps, these stay
+    for text, id in tokenizer.hf.get_vocab(with_added_tokens=True).items():
+        texts[id] = text
     types = _types(tokenizer, texts, model["unk_token"])
     ranked = _ranked(model, [text for text, type in zip(texts, types) if type == NORMAL])
     scores = {text: -float(place) for place, text in enumerate(ranked)}
@@ -209,6 +231,8 @@ def _types(tokenizer: ByteFallbackTokenizer, texts: list[str], unknown: str | No
     added = {token.content: token.special for token in tokenizer.hf.get_added_tokens_decoder().values()}
     types = {text: CONTROL if special else USER_DEFINED for text, special in added.items()}
     types |= {**dict.fromkeys(tokenizer.special.names, CONTROL), **dict.fromkeys(BYTE_PIECES, BYTE)}
+    fillers = {filler(id): UNUSED for id, text in enumerate(texts) if text == filler(id)}
+    types = fillers | types
     return [UNKNOWN if text == unknown else types.get(text, NORMAL) for text in texts]
 
 

@@ -7,6 +7,7 @@ text, so that tokens may join template and content exactly as in the reference. 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from fathom.errors import FathomError
@@ -15,7 +16,9 @@ from fathom.tokenizer.message import FRAME, SPOKEN, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.sandbox import run_template
 
-HIDDEN = "\uffff"  # not a character: no special token is spelled with it
+HIDDEN, HIDDEN_LETTER = "\uffff", "\ua66e"  # no character and a rare letter: no special token is spelled with them
+WORD = re.compile(r"\w")
+NO_FLAGS: Mapping[str, Sequence[str]] = MappingProxyType({})
 WITHIN = ": "  # between a message's label and the role of a part of it
 TOOLS = "tools"  # the role of what describes tools and documents to the model
 PARTS = re.compile(  # in a template that reads the parts of a content
@@ -124,11 +127,12 @@ def render(
     of_fields = [speaker(message, name, label) for message, label in zip(messages, labels) for name in message.fields]
     speakers = [FRAME, *dict.fromkeys([TOOLS, *labels, *of_fields])]  # numbered by their places here
     text = _fill(tokenizer, messages, labels, speakers, {"add_generation_prompt": reply}, extras)
-    names = tokenizer.special.names
-    own = "".join(c if speaker == 0 else HIDDEN for c, speaker in zip(text, speakers_of(text)))
+    names, flags = tokenizer.special.names, tokenizer.special.flags
+    own = "".join(c if speaker == 0 else _hidden(c) for c, speaker in zip(text, speakers_of(text)))
     ids, roles = list[int](), list[str]()
-    for start, stop, name in split_at_special(unmarked(text) if special_in_content else own, names):
-        new = [names[name]] if name else tokenizer.encode(unmarked(text[start:stop]))
+    for start, stop, name in split_at_special(unmarked(text) if special_in_content else own, names, flags):
+        encode = tokenizer.continued if start else tokenizer.encode
+        new = [names[name]] if name else encode(unmarked(text[start:stop]))
         ids += new
         roles += [speakers[i] for i in ([0] if name else _token_speakers(tokenizer, new, text[start:stop]))]
     return Rendered(ids, roles, unmarked(text))
@@ -184,6 +188,11 @@ def _content(message: Message, template: str) -> str | list[Any] | None:
     return message.text if isinstance(message.content, list) and not PARTS.search(template) else message.content
 
 
+def _hidden(c: str) -> str:
+    """What stands for a character of a message where special tokens are searched: none is spelled with it."""
+    return c if c.isspace() else HIDDEN_LETTER if WORD.match(c) else HIDDEN
+
+
 def speaker(message: Message, name: str, label: str) -> str:
     """The role of the text in a field of a message beside its content, after the label if it is not the role."""
     if name not in SPOKEN:
@@ -191,17 +200,40 @@ def speaker(message: Message, name: str, label: str) -> str:
     return SPOKEN[name] if label == message.role else f"{label}{WITHIN}{SPOKEN[name]}"
 
 
-def split_at_special(text: str, names: Iterable[str]) -> Iterator[tuple[int, int, str]]:
-    """(start, stop, name) of each special token, the longest where several begin; name is empty for text between."""
+def split_at_special(
+    text: str, names: Iterable[str], flags: Mapping[str, Sequence[str]] = NO_FLAGS
+) -> Iterator[tuple[int, int, str]]:
+    """(start, stop, name) of each special token, the longest where several begin; name is empty for text between.
+
+    flags: by name, as in `Special.flags`. With lstrip or rstrip a token takes along the spaces beside it; with
+    single_word it is none inside a word; `normalized` ones are searched where the others are not.
+    """
+    known = list(names)
+    late = [name for name in known if "normalized" in flags.get(name, ())]
+    for start, stop, name in _matches(text, 0, [name for name in known if name not in late], flags):
+        yield from _matches(text[start:stop], start, late, flags) if late and not name else [(start, stop, name)]
+
+
+def _matches(
+    text: str, base: int, names: Iterable[str], flags: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[int, int, str]]:
+    """`split_at_special` for tokens that are searched at once; places count from `base`."""
     pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
     end = 0
     for match in re.finditer(pattern, text) if pattern else ():
-        if end < match.start():
-            yield end, match.start(), ""
-        yield match.start(), match.end(), match[0]
-        end = match.end()
+        own, start, stop = flags.get(match[0], ()), match.start(), match.end()
+        if "single_word" in own and WORD.search(text[:start][-1:] + text[stop : stop + 1]):
+            continue
+        if "lstrip" in own:
+            start = max(end, len(text[:start].rstrip()))
+        if "rstrip" in own:
+            stop = len(text) - len(text[stop:].lstrip())
+        if end < start:
+            yield base + end, base + start, ""
+        yield base + start, base + stop, match[0]
+        end = stop
     if end < len(text):
-        yield end, len(text), ""
+        yield base + end, base + len(text), ""
 
 
 def _token_speakers(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> Iterator[int]:

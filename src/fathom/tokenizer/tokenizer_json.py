@@ -3,7 +3,7 @@
 The library encodes with what `to_library_json` returns to the same ids as ours, and puts the same ids before a text.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,23 @@ import tokenizers
 from fathom.errors import FathomError, near
 from fathom.json_file import read_object
 from fathom.tokenizer import sentencepiece
-from fathom.tokenizer.bpe import END_OF_TEXT, PREPEND, REPLACE, BPETokenizer, ByteFallbackTokenizer, byte_letters
+from fathom.tokenizer.added_tokens import Entry, with_added
+from fathom.tokenizer.bpe import (
+    END_OF_TEXT,
+    PREPEND,
+    REPLACE,
+    BPETokenizer,
+    ByteFallbackTokenizer,
+    byte_letters,
+    is_byte_level,
+    is_llama,
+)
 from fathom.tokenizer.bpe_files import merges_of, split_by
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.hf_library import MAX_BYTES, build_json, library_errors, parse
-from fathom.tokenizer.pieces import NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
-from fathom.tokenizer.protocol import Special, Tokenizer
+from fathom.tokenizer.library import LibraryTokenizer
+from fathom.tokenizer.pieces import NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, filler
+from fathom.tokenizer.protocol import FLAGS, Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
 
 END_TOKENS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what published tokenizers end a document with
@@ -26,11 +37,11 @@ STRIP_FIRST_SPACE = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 TO_SPACES = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
 
 
-def read_json(path: Path) -> Tokenizer:
-    """The tokenizer in a JSON file of either kind."""
+def read_json(path: Path, added: Sequence[Entry] = ()) -> Tokenizer:
+    """The tokenizer in a JSON file of either kind; `added`: tokens that one of the library lacks."""
     values = read_object(path, MAX_BYTES)
     try:
-        return from_json(values)
+        return from_json(with_added(values, added))
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None
 
@@ -64,6 +75,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], Tokenizer]] = {
     ByteTokenizer.kind: lambda values: ByteTokenizer(),
     BPETokenizer.kind: partial(_bpe_from, BPETokenizer),
     ByteFallbackTokenizer.kind: partial(_bpe_from, ByteFallbackTokenizer),
+    LibraryTokenizer.kind: partial(_bpe_from, LibraryTokenizer),
     SentencePieceTokenizer.kind: sentencepiece.from_json,
 }
 
@@ -75,11 +87,26 @@ def from_library_json(values: Mapping[str, Any]) -> Tokenizer:
         return _characters_from_words(model)
     hf = parse(values)
     names = {token.content: id for id, token in hf.get_added_tokens_decoder().items() if token.special}
-    eos = next((hf.token_to_id(name) for name in END_TOKENS if hf.token_to_id(name) is not None), None)
+    known = names or hf.get_vocab(with_added_tokens=False)  # Gemma's </s> is HTML, and no special token
+    eos = next((hf.token_to_id(name) for name in END_TOKENS if name in known), None)
     names |= {name: eos for name in END_TOKENS if eos is not None and hf.token_to_id(name) == eos}
-    kind = ByteFallbackTokenizer if isinstance(model, Mapping) and model.get("byte_fallback") else BPETokenizer
     prefix = _prefix(hf)
-    return kind(hf, Special(prefix[0] if prefix else None, eos, names=names, prefix=prefix))
+    special = Special(prefix[0] if prefix else None, eos, names=names, prefix=prefix, flags=flags_of(hf))
+    return kind_of(hf)(hf, special)
+
+
+def kind_of(hf: tokenizers.Tokenizer) -> type[BPETokenizer]:
+    """The class that knows this pipeline best."""
+    if is_byte_level(hf):
+        return BPETokenizer
+    return ByteFallbackTokenizer if is_llama(hf) else LibraryTokenizer
+
+
+def flags_of(hf: tokenizers.Tokenizer) -> dict[str, list[str]]:
+    """The flags of special tokens, as `Special.flags` has them."""
+    added = [token for token in hf.get_added_tokens_decoder().values() if token.special]
+    flags = {token.content: [flag for flag in FLAGS if getattr(token, flag)] for token in added}
+    return {name: found for name, found in flags.items() if found}
 
 
 def _prefix(hf: tokenizers.Tokenizer) -> tuple[int, ...]:
@@ -103,6 +130,7 @@ def to_library_json(tokenizer: Tokenizer) -> dict[str, Any]:
     present = {token["content"] for token in values["added_tokens"]}
     missing = {name: id for name, id in tokenizer.special.names.items() if name not in present}
     added = [*values["added_tokens"], *build_json({}, missing, None)["added_tokens"]]
+    added = [token | dict.fromkeys(tokenizer.special.flags.get(token["content"], ()), True) for token in added]
     added.sort(key=lambda token: token["id"])
     return values | {"added_tokens": added, "post_processor": _post_processor(tokenizer)}
 
@@ -141,15 +169,12 @@ def _bytes_to_library(tokenizer: Tokenizer) -> dict[str, Any]:
 def _pieces_to_library(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     """A BPE whose merges follow from the scores."""
     pieces = tokenizer.pieces
-    if pieces.squeeze_spaces or UNUSED in pieces.types:
+    rows = list(enumerate(zip(pieces.texts, pieces.types)))
+    if pieces.squeeze_spaces or any(type == UNUSED and text != filler(id) for id, (text, type) in rows):
         raise FathomError(
             "SentencePiece that squeezes runs of spaces, or has unused pieces; a tokenizer.json cannot express either"
         )
-    ranks = {
-        text: -score
-        for text, score, type in zip(pieces.texts, pieces.scores, pieces.types)
-        if type == NORMAL or (type == USER_DEFINED and len(text) == 1)
-    }
+    ranks = {text: -score for text, score, type in zip(pieces.texts, pieces.scores, pieces.types) if type == NORMAL}
     _refuse_ties(ranks)
     unknown = pieces.texts[pieces.types.index(UNKNOWN)]
     model = {
@@ -163,7 +188,8 @@ def _pieces_to_library(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     normalizer = {"type": "Sequence", "normalizers": [PREPEND, REPLACE]} if pieces.dummy_prefix else REPLACE
     steps = [TO_SPACES, {"type": "ByteFallback"}, {"type": "Fuse"}, *[STRIP_FIRST_SPACE] * pieces.dummy_prefix]
     special = {**tokenizer.special.names, unknown: pieces.texts.index(unknown)}
-    return build_json(model, special, None, normalizer, {"type": "Sequence", "decoders": steps})
+    others = {text: id for id, (text, type) in rows if type == USER_DEFINED}
+    return build_json(model, special, None, normalizer, {"type": "Sequence", "decoders": steps}, others)
 
 
 def _refuse_ties(ranks: Mapping[str, float]) -> None:
@@ -181,5 +207,6 @@ TO_LIBRARY: dict[str, Callable[[Any], dict[str, Any]]] = {
     CharacterTokenizer.kind: _characters_to_library,
     BPETokenizer.kind: lambda tokenizer: tokenizer.to_json()["tokenizer"],
     ByteFallbackTokenizer.kind: lambda tokenizer: tokenizer.to_json()["tokenizer"],
+    LibraryTokenizer.kind: lambda tokenizer: tokenizer.to_json()["tokenizer"],
     SentencePieceTokenizer.kind: _pieces_to_library,
 }

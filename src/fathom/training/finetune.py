@@ -18,7 +18,7 @@ from fathom.fields import build
 from fathom.files import replacing_folder
 from fathom.formats.detect import open_model
 from fathom.formats.fingerprint import fingerprint
-from fathom.formats.tokenizer import require_tokenizer, tokenizer_of
+from fathom.formats.tokenizer import require_tokenizer, tokenizer_in
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.training.data import FinetuneDataSummary, prepare
@@ -97,7 +97,7 @@ def create(
     tuning = build(FinetuneOptions, options, "finetune")
     require_replaceable(folder, overwrite)
     opened = open_model(model)
-    tokenizer, config = require_tokenizer(tokenizer_of(opened), model), opened.config
+    tokenizer, config = require_tokenizer(tokenizer_in(opened), model), opened.config
     rate = learning_rate(tuning.method, config.d_model)
     train = build(TrainOptions, {**FINETUNE_DEFAULTS, "learning_rate": rate, **declared}, "train")
     length = row_length(tuning, config, train.data)
