@@ -180,34 +180,35 @@ def compared(exact: Evaluation, size: int, reports: Sequence[SchemeReport]) -> s
     """The float model and each packed one, a row for each."""
     heads = (
         "weights",
-        "bits each",
-        "model, MB",
+        "bits",
+        "MB",
         "error",
         "loss",
         "Δ loss",
         "Δ %",
-        "in torch",
-        "KL, nats",
-        "same top-1",
+        "torch",
+        "KL",
+        "top-1",
     )
-    rows = [("float", "", f"{size / 1e6:,.3f}", "", f"{exact.loss:.4f}", "", "", f"{exact.loss:.4f}", "", "")]
+    rows = [("float", "", f"{size / 1e6:,.2f}", "", f"{exact.loss:.4f}", "", "", f"{exact.loss:.4f}", "", "")]
     for report in reports:
         used, change = report.scores.used, report.scores.used.loss - exact.loss
         rows.append(
             (
                 report.scheme,
-                f"{report.bits:.3f}",
-                f"{report.model_bytes / 1e6:,.3f}",
+                f"{report.bits:.2f}",
+                f"{report.model_bytes / 1e6:,.2f}",
                 f"{100 * report.relative_error:.2f}%",
                 f"{used.loss:.4f}",
                 f"{change:+.4f}",
                 f"{percent(change, exact):+.2f}",
                 f"{report.scores.torch.loss:.4f}",
-                f"{used.kl:.2e}",
-                f"{100 * used.agreement:.2f}%",
+                f"{used.kl:.1e}",
+                f"{100 * used.agreement:.1f}%",
             )
         )
-    note = "bits each: of a packed weight with its scales; error: rms(w - w') / rms(w); KL(float || packed) a token\n"
+    note = "bits: of a packed weight with its scales; error: rms(w - w') / rms(w)\n"
+    note += "KL: of float || packed, in nats a token; top-1: how often both agree\n"
     return as_text(table(heads, rows, numbers=range(1, 10))) + note + in_use(reports)
 
 
@@ -217,7 +218,7 @@ def in_use(reports: Sequence[SchemeReport]) -> str:
     if not met:
         return "all computed by torch, which unpacks the weights and leaves x in floats\n"
     names, code = " and ".join(report.scheme for report in met), native([report.scores for report in met])
-    return f"{names} as they generate, by {code}, {MEETS}\nin torch: {TORCH}\n"
+    return f"{names} as they generate, by {code}, {MEETS}\ntorch: {TORCH}\n"
 
 
 def errors(reports: Sequence[SchemeReport]) -> str:

@@ -102,7 +102,7 @@ class Certificate:
 
     def __repr__(self) -> str:
         """A table with a verdict on every line, and the overall verdict."""
-        heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest logit", "KL, nats", "top-1", "verdict")
+        heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest", "KL, nats", "top-1", "verdict")
         rows = [
             (
                 c.reference,
