@@ -15,6 +15,7 @@ from fathom.adapters.peft_config import CONFIG, read_config
 from fathom.backend.inference import prepare_for_inference
 from fathom.errors import FathomError
 from fathom.formats import config_file
+from fathom.formats.detect import require_path
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
@@ -34,6 +35,7 @@ class AdaptedRun:
 
 def adapted_run(path: str | Path) -> AdaptedRun | None:
     """The run in a folder, if an adapter was trained there; None: it is another kind of model."""
+    require_path(path)
     folder, file = Path(path), Path(path) / config_file.CONFIG
     if not file.is_file() or "base" not in (values := config_file.read_config(file)):
         return None

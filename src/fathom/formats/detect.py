@@ -87,12 +87,17 @@ def is_model(path: str | Path) -> bool:
     return bool(models(locate(path)))
 
 
+def require_path(path: object) -> None:
+    """FathomError where something else than a path was given, such as a model."""
+    if not isinstance(path, str | PathLike):
+        raise FathomError(f"a {type(path).__name__} was given; expected the path of a model, as text or a Path")
+
+
 def locate(path: str | Path) -> Path:
     """The file or folder of that name, or what the hub has under it."""
     if "://" in str(path):
         raise FathomError(f"{path} is a URL; give {EXPECTED}: org/name of the hub, or a file that you downloaded")
-    if not isinstance(path, str | PathLike):
-        raise FathomError(f"a {type(path).__name__} was given; expected the path of a model, as text or a Path")
+    require_path(path)
     place = Path(path)
     refuse_pipes(place)
     if place.exists():
