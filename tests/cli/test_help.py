@@ -49,6 +49,7 @@ def test_every_option_has_a_sentence(name: str) -> None:
 
 
 UNSET = {
+    "plot",
     "quantize",
     "rope_scaling",
     "draft",
