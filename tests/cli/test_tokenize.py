@@ -28,7 +28,7 @@ TEXT = "The sea\n🙂 ünï </s>"
 
 
 def sentencepiece() -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(PIECES, Special(1, 2, names={"<s>": 1, "</s>": 2}))
+    return SentencePieceTokenizer(PIECES, Special(1, 2, names={"<s>": 1, "</s>": 2}, prefix=(1,)))
 
 
 def shown(call: list[str], capfd: Streams) -> dict[str, list[object]]:
