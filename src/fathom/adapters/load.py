@@ -18,6 +18,8 @@ from fathom.formats import config_file
 from fathom.formats.detect import require_path
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
+from fathom.tokenizer.load import FILE as TOKENIZER
+from fathom.tokenizer.load import read_folder
 from fathom.tokenizer.protocol import Tokenizer
 
 BEST = "adapter"  # a run's folder for its best adapter
@@ -77,6 +79,7 @@ def load(
     if not adapter and (run := adapted_run(path)) is not None:
         path, adapter, quantize = run.base, run.adapter, quantize or run.quantize
     model, tokenizer = load_model(path, dtype, device, quantize, rope_scaling)
+    size = model.config.vocab_size
     folders = [] if adapter is None else [adapter] if isinstance(adapter, str | Path) else list(adapter)
     for name, folder in adapter_names([Path(folder) for folder in folders]).items():
         trained_on = peft.load(model, folder, name, base=path).config.quantize
@@ -86,7 +89,13 @@ def load(
                 " trained",
                 stacklevel=2,
             )
+        if model.config.vocab_size != size or (folder / TOKENIZER).is_file():  # it was trained with tokens of its own
+            tokenizer = read_folder(folder, model.config.vocab_size, ends_of(tokenizer)) or tokenizer
     return prepare_for_inference(model) if for_inference else model.eval(), tokenizer
+
+
+def ends_of(tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    return () if tokenizer is None else tuple(tokenizer.special.end_ids)
 
 
 def adapter_names(folders: Sequence[Path]) -> dict[str, Path]:

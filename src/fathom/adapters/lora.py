@@ -106,9 +106,13 @@ def parameters(model: Transformer, name: str = "default") -> Iterator[nn.Paramet
 
 
 def state_dict(model: Transformer, name: str = "default") -> dict[str, Tensor]:
-    """Its tensors by name, such as `blocks.0.attn.q.a`; those of the model itself, not copies."""
-    parts = wrapped(model, name)
-    return {f"{layer}.{key}": x for layer, part in parts.items() for key, x in part.adapters[name].state_dict().items()}
+    """Its tensors by name, such as `blocks.0.attn.q.a`; those of the model itself, not copies; a tied one once."""
+    tensors: dict[str, Tensor] = {}
+    for layer, part in wrapped(model, name).items():
+        for key, x in part.adapters[name].state_dict().items():
+            if all(x.data_ptr() != other.data_ptr() for other in tensors.values()):
+                tensors[f"{layer}.{key}"] = x
+    return tensors
 
 
 def remove(model: Transformer, name: str) -> None:

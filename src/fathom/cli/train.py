@@ -188,6 +188,7 @@ FINETUNE_NAMES = {
     "init": ("--init",),
     "rslora": ("--rslora",),
     "lora_plus": ("--lora-plus",),
+    "add_token": ("--add-token", "--add-tokens"),
     "quantize": ("--quantize",),
     "ask": ("--ask",),
 }

@@ -21,6 +21,7 @@ from fathom.formats.fingerprint import fingerprint
 from fathom.formats.tokenizer import require_tokenizer, tokenizer_in
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.model.config import ModelConfig
+from fathom.tokenizer.add import with_tokens
 from fathom.training.data import FinetuneDataSummary, prepare
 from fathom.training.events import Report
 from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions, learning_rate
@@ -97,7 +98,8 @@ def create(
     tuning = build(FinetuneOptions, options, "finetune")
     require_replaceable(folder, overwrite)
     opened = open_model(model)
-    tokenizer, config = require_tokenizer(tokenizer_in(opened), model), opened.config
+    tokenizer = with_tokens(require_tokenizer(tokenizer_in(opened), model), tuning.add_token)
+    config = replace(opened.config, vocab_size=max(opened.config.vocab_size, tokenizer.vocab_size))
     rate = learning_rate(tuning.method, config.d_model)
     train = build(TrainOptions, {**FINETUNE_DEFAULTS, "learning_rate": rate, **declared}, "train")
     length = row_length(tuning, config, train.data)

@@ -43,6 +43,7 @@ class FinetuneOptions:
     lora_plus: float | None = None  # how many times faster B learns than A (LoRA+, Hayou et al. 2024)
 
     # the base
+    add_token: tuple[str, ...] = ()  # special tokens to add, such as <|im_start|>,<|im_end|>; their rows are trained
     quantize: Packing | None = None  # number format of the frozen weights; None: nf4 for qlora, otherwise floats
 
     def __post_init__(self) -> None:

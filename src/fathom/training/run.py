@@ -133,7 +133,8 @@ class FinetuneRun(Run):
         return {"base": plain(self.base), "finetune": plain(self.tuning), **super().settings()}
 
     def start(self) -> Session:
-        return Session.tune(open_model(self.base.path), self.options, self.tuning)
+        new = [self.tokenizer.special.names[text] for text in dict.fromkeys(self.tuning.add_token)]
+        return Session.tune(open_model(self.base.path), self.options, self.tuning, self.config.vocab_size, new)
 
     def batches(self) -> loop.Batches:
         size, seed = self.options.batch_size, self.options.seed
@@ -199,6 +200,9 @@ class FinetuneRun(Run):
         if self.tuning.adapted:
             step = (best_step(self.checkpoints) or [max(checkpoint.steps(self.checkpoints))])[0]
             (self.folder / BEST).mkdir(exist_ok=True)
+            for name, content in (tokenizers.to_folder(self.tokenizer) if self.tuning.add_token else {}).items():
+                with atomic_write(self.folder / BEST / name) as new:
+                    new.write_bytes(content)
             for name in peft.FILES:
                 data = (self.checkpoints / f"step-{step:08d}" / name).read_bytes()
                 with atomic_write(self.folder / BEST / name) as new:

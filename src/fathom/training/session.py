@@ -4,10 +4,14 @@ A run begins in this order: build -> adapters -> recompute -> compile -> optimiz
 modules or its parameters, so optimizers come last; what splits parameters over devices belongs right before them.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from fathom.adapters import lora
+from fathom.adapters.rows import add_rows
+from fathom.adapters.whole import resize_vocabulary
 from fathom.backend.training import recompute_blocks
 from fathom.data.batches import Batch
 from fathom.errors import FathomError
@@ -55,13 +59,20 @@ class Session:
         return cls(new_model(config, options), options, device)
 
     @classmethod
-    def tune(cls, base: Opened, options: TrainOptions, tuning: FinetuneOptions) -> "Session":
-        """A model that exists: all of it, or an adapter on frozen, perhaps packed weights."""
+    def tune(
+        cls, base: Opened, options: TrainOptions, tuning: FinetuneOptions, vocab_size: int = 0, new: Sequence[int] = ()
+    ) -> "Session":
+        """A model that exists: all of it, or an adapter on frozen, perhaps packed weights. new: the tokens that were
+        added, whose rows are trained; vocab_size: with them."""
         device = pick_device(options.device)
         torch.manual_seed(options.seed)
         model = base_model(base, options, tuning, device)
+        if vocab_size > model.config.vocab_size:
+            resize_vocabulary(model, vocab_size)
         if tuning.adapted:
             lora.add(model, tuning.adapter(), seed=options.seed)
+            if new:
+                add_rows(model, new)
         return cls(model, options, device, tuning.lora_plus or 1.0)
 
     def prepare(self, rows: Tensor | Batch) -> MicroBatches:
