@@ -204,7 +204,9 @@ def test_a_tokenizer_of_another_size_is_refused(files: dict[str, Path], tmp_path
     folder = Path(shutil.copytree(files["run"], tmp_path / "run"))
     (folder / "tokenizer.json").write_text(json.dumps({"kind": "char", "characters": "abc"}))
     with pytest.raises(FathomError, match="the tokenizer has 3 tokens and the model 256"):
-        load(folder)
+        load_tokenizer(folder)
+    with pytest.warns(UserWarning, match="3 tokens and the model 256.*opens without a tokenizer"):
+        assert load(folder)[1] is None
 
 
 def test_a_model_without_a_tokenizer_says_so_when_text_is_wanted(files: dict[str, Path]) -> None:

@@ -107,12 +107,12 @@ def test_text_never_becomes_a_special_token(llama: Pair, text: str) -> None:
     assert llama[0].decode(ids) == text
 
 
-def test_text_never_becomes_a_symbol_its_user_defined(tmp_path: Path) -> None:
+def test_text_becomes_what_its_user_defined_and_no_control_piece(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(train(user_defined_symbols=["<|user|>"], control_symbols=["<|end|>"]))
     tokenizer = read_sentencepiece(path, 1000)
-    assert tokenizer.special.names == {"<s>": 1, "</s>": 2, "<|end|>": 3, "<|user|>": 4}
-    assert not {3, 4} & set(tokenizer.encode("<|user|>cat<|end|>"))
+    assert tokenizer.special.names == {"<s>": 1, "</s>": 2, "<|end|>": 3}
+    assert {3, 4} & set(tokenizer.encode("<|user|>cat<|end|>")) == {4}
     assert tokenizer.decode([4, 3]) == "<|user|>"
 
 

@@ -122,6 +122,8 @@ def from_ranks(path: Path, vocab_size: int) -> Tokenizer:
     try:
         check_size(len(ranks), vocab_size)
         letters = {byte: letter for letter, byte in byte_letters().items()}
+        if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+            raise FathomError(f"no token for the byte {missing[0]:#04x}; expected one for each of 256")
         spelled = {token: "".join([letters[byte] for byte in token]) for token in ranks}
         names = dict(zip(SPECIAL, range(len(ranks), vocab_size)))
         model = {
