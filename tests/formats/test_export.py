@@ -90,9 +90,7 @@ def test_nothing_is_written_over(format: str, model: Transformer, tmp_path: Path
 
 @pytest.mark.parametrize("format", ["hf", "gguf", "llama2c", "meta"])
 def test_a_model_of_no_family_stays_a_run(format: str, tmp_path: Path) -> None:
-    model = Transformer(replace(LLAMA, mlp="relu2"))
-    with pytest.raises(
-        FathomError, match=r"choose another format|mlp=relu2 .LLaMA has mlp=swiglu.; keep the run folder"
-    ):
+    model = Transformer(replace(LLAMA, mlp="geglu"))
+    with pytest.raises(FathomError, match=r"choose another format|mlp=geglu .*; keep the run folder"):
         write_model(model, None, format, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -132,7 +132,7 @@ DAMAGED = {
     "giant axes": (file(tensor(dims=(GIANT,) * 4), n_tensors=1), "cut off"),
     "empty axis": (file(tensor(dims=(32, 0)), n_tensors=1), r"is \(0, 32\)"),
     "half a block": (file(tensor(dims=(48,), kind=8), n_tensors=1), "Q8_0 has rows of a multiple of 32"),
-    "unsupported": (file(tensor(kind=10), n_tensors=1), "'w': its numbers are of type Q2_K; expected one of F32, F16"),
+    "unsupported": (file(tensor(kind=16), n_tensors=1), "'w': its numbers are of type IQ2_XXS; expected one of"),
     "cut off": (file(tensor(), n_tensors=1)[:-1], r"ends at byte 192"),
     "outside": (file(tensor(offset=32), n_tensors=1), "cut off"),
     "overflowing offset": (file(tensor(offset=GIANT - 31), n_tensors=1), "cut off"),
