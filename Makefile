@@ -1,7 +1,7 @@
 # make demo        set up, train a small model on Python's own source for 75 seconds, and let it write Python
 # make test        set up, then all tests; test-full: the larger runs as well
 # make lint        ruff and mypy
-# make docs        figures and quoted source of docs/, made anew
+# make docs        regenerate the figures and quoted source of docs/
 # make clean       remove what these made
 
 # The first of these that is there and runs; make PYTHON=... names another.

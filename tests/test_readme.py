@@ -13,7 +13,7 @@ from pydoc_data.topics import topics
 from tests.house.source import ROOT
 
 BUDGET = {  # options after a verb's own; the last one counts
-    "train": "--max-iters 4 --eval-interval 2 --compile off --train.eval-windows 4 --train.warmup-steps 0",
+    "train": "--max-iters 4 --eval-interval 2 --compile off --train.eval-windows 4",
     "finetune": "--max-iters 4 --eval-interval 2",
     "ladder": "--steps 20 --seeds 1 --rungs bigram,attention",
     "generate": "--max-new-tokens 20",

@@ -10,6 +10,7 @@ import yaml
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.training.options import TrainOptions
+from fathom.training.presets import find
 
 
 def test_text_from_a_command_line_becomes_options() -> None:
@@ -86,3 +87,13 @@ def test_what_was_written_is_named(given: dict[str, Any], says: str) -> None:
 def test_options_do_not_import_torch() -> None:
     code = "import sys, fathom.training.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_short_run_of_a_preset_has_a_short_warmup() -> None:
+    """`fathom train demo --max-iters 20`: the preset's 2,000 steps of warm-up belong to its own length."""
+    demo = find("demo")
+    assert demo.options().warmup == 2000 and demo.changed({}, {"max_iters": "20"}).options().warmup == 3
+    assert demo.changed({}, {"max_iters": 20_000}).options().warmup == 2000
+    assert demo.changed({}, {"max_iters": 20, "warmup_steps": 5}).options().warmup == 5
+    with pytest.raises(FathomError, match="max_iters is 'many'"):
+        demo.changed({}, {"max_iters": "many"}).options()

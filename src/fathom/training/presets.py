@@ -28,7 +28,11 @@ class Recipe:
 
     def changed(self, model: Values, train: Values) -> "Recipe":
         """The recipe with some fields replaced."""
-        return Recipe(self.description, {**self.model, **model}, {**self.train, **train})
+        kept = dict(self.train)
+        steps, warmup = str(train.get("max_iters")), str(kept.get("warmup_steps"))
+        if steps.isdigit() and warmup.isdigit() and int(warmup) > int(steps) // 6:
+            del kept["warmup_steps"]  # too long for this number of steps; what follows from it takes its place
+        return Recipe(self.description, {**self.model, **model}, {**kept, **train})
 
     def options(self, where: str = "train") -> TrainOptions:
         return build(TrainOptions, self.train, where)
