@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from fathom.cli.chat import reply
+from fathom.cli.chat import Reasoning, reply
 from fathom.cli.main import main
 from fathom.generation.chat import Conversation
 from fathom.generation.options import GenerateOptions
 from fathom.generation.text import Piece
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.tokenizer.template import LLAMA3
+from fathom.tokenizer.message import Message
+from fathom.tokenizer.template import LLAMA3, Extras
 from tests.cli.models import model_folder
 from tests.generation.models import random_model
 from tests.tokenizer.templates import PUBLISHED, bpe
@@ -243,3 +244,55 @@ def test_what_cannot_guess_is_one_line_before_anything_is_said(
     assert main([verb, str(model), *GREEDY, *given]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.splitlines()[-1].startswith(line)
+
+
+def test_tools_and_further_names_reach_the_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Streams
+) -> None:
+    """What the model reads is the template with them: an answer other than without."""
+    template = "{% for t in tools %}{{ t.name }};{% endfor %}{{ style }}{{ deep is false }}" + PUBLISHED["chatml"]
+    folder = model_folder(tmp_path / "model", bpe(template))
+    (tmp_path / "tools.json").write_text(json.dumps({"tools": [{"name": "weather"}, {"name": "time"}]}))
+    piped(monkeypatch, "Hello\n")
+    named = ["--template-arg", "style=brief", "--template-arg", "deep=false"]
+    assert main(["chat", str(folder), *GREEDY, "--tools", str(tmp_path / "tools.json"), *named]) == 0
+    tokenizer = bpe(template)
+    network = random_model("llama", tokenizer.vocab_size, 400)
+    extras = Extras([{"name": "weather"}, {"name": "time"}], arguments={"style": "brief", "deep": False})
+    talk = Conversation(network, tokenizer, GenerateOptions(temperature=0, max_new_tokens=12), extras=extras)
+    assert tokenizer.decode(talk.prompt(Message("user", "Hello"))).startswith("weather;time;briefTrue")
+    assert capfd.readouterr().out.strip() == talk.ask("Hello")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "is no file; give a JSON file"),
+        ("{", "is not JSON"),
+        ('{"tool": []}', "holds NoneType; expected a list of objects"),
+        ('["weather"]', "holds list; expected a list of objects"),
+    ],
+)
+def test_bad_tools_are_one_line(model: Path, tmp_path: Path, content: str | None, says: str, capfd: Streams) -> None:
+    if content is not None:
+        (tmp_path / "tools.json").write_text(content)
+    assert main(["chat", str(model), "--tools", str(tmp_path / "tools.json")]) == 2
+    err = capfd.readouterr().err
+    assert says in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_template_argument_needs_a_name(model: Path, capfd: Streams) -> None:
+    assert main(["chat", str(model), "--template-arg", "thinking"]) == 2
+    assert "--template-arg 'thinking' is not NAME=VALUE" in capfd.readouterr().err
+
+
+def test_reasoning_is_dimmed_as_it_comes() -> None:
+    pieces = ["<thi", "nk>Hm", "m.</th", "ink>Yes", " <think>"]
+    shown = Reasoning(styled=True)
+    dim = [shown.show(piece) for piece in pieces]
+    assert dim[1].startswith("\x1b[2m") and dim[2].startswith("\x1b[2m") and dim[4] == " <think>"
+    assert dim[3].startswith("\x1b[2mink>\x1b[0m") and dim[3].endswith("Yes")
+    plain = Reasoning(styled=False)
+    assert [plain.show(piece) for piece in pieces] == pieces
+    other = Reasoning(styled=True)
+    assert [other.show(piece) for piece in ("Yes", "<think>")] == ["Yes", "<think>"]

@@ -1,5 +1,6 @@
 """`fathom chat MODEL`: a conversation; answers go to stdout, everything else to stderr."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -37,19 +38,23 @@ HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCt
 @verb(
     "chat",
     "Chat with a model, one line at a time; /help lists the commands.",
-    groups={"Conversation": "system", "Sampling": SAMPLING, "Model": RUNNING},
+    groups={"Conversation": "system tools template_arg", "Sampling": SAMPLING, "Model": RUNNING},
     example="fathom chat runs/finetune -n 200",
 )
 @model_argument
 @option("--system", metavar="TEXT", help="The system prompt.")
+@option("--tools", metavar="FILE", help="Functions that the model may call: a JSON list, as OpenAI's tools.")
+@option("--template-arg", multiple=True, metavar="NAME=VALUE", help="A name that the chat template reads; repeatable.")
 @generation_options
 def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
     from fathom.running.chat import chat
-    from fathom.tokenizer.template import template_for, template_origin
+    from fathom.tokenizer.template import Extras, template_for, template_origin
 
+    tools, named = call.pop("tools"), call.pop("template_arg")
+    extras = Extras(None if tools is None else read_tools(Path(tools)), arguments=dict(map(argument, named)))
     options = generate_options(call)
     network, tokenizer, how = load_for_generation(model, call)
-    talk = chat(network, tokenizer, system, options, load_draft(call, tokenizer))
+    talk = chat(network, tokenizer, system, options, load_draft(call, tokenizer), extras)
     origin = "" if tokenizer.special.template is not None else "; the model has none of its own"
     note(f"chat template: {template_origin(template_for(tokenizer))}{origin}")
     note(f"{how}; /help lists commands")
@@ -57,6 +62,50 @@ def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, *
     if as_json:
         messages = [message.to_json() for message in talk.messages]
         print_json({"messages": messages, "template": template_origin(template_for(tokenizer))})
+
+
+def read_tools(path: Path) -> list[dict[str, Any]]:
+    """The tools in a JSON file: a list of objects, or an object with a list `tools`."""
+    text = path.read_text(encoding="utf-8-sig") if path.is_file() else None
+    if text is None:
+        raise FathomError(f"--tools {path} is no file; give a JSON file with a list of tools")
+    try:
+        values = json.loads(text)
+    except ValueError as problem:
+        raise FathomError(f"--tools {path} is not JSON ({problem}); expected a list of tools") from None
+    listed = values.get("tools") if isinstance(values, dict) else values
+    if not isinstance(listed, list) or not all(isinstance(tool, dict) for tool in listed):
+        raise FathomError(
+            f"--tools {path} holds {type(listed).__name__}; expected a list of objects, one for each tool"
+        )
+    return listed
+
+
+def argument(text: str) -> tuple[str, Any]:
+    """`enable_thinking=false` as a name and a value: JSON where it is, else text."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise FathomError(f"--template-arg {text!r} is not NAME=VALUE; give for example enable_thinking=false")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+class Reasoning:
+    """Dims what a model writes between <think> and </think> at the beginning of an answer, as it comes."""
+
+    BEGIN, END = "<think>", "</think>"
+
+    def __init__(self, styled: bool) -> None:
+        self.styled, self.text = styled, ""
+
+    def show(self, text: str) -> str:
+        before, self.text = self.text, self.text + text
+        if not self.styled or not self.text.startswith(self.BEGIN) or self.END in before:
+            return text
+        inside = len(text) if self.END not in self.text else self.text.index(self.END) + len(self.END) - len(before)
+        return click.style(text[:inside], dim=True) + text[inside:]
 
 
 def note(line: str) -> None:
@@ -112,13 +161,13 @@ def reply(talk: "Conversation", text: str, out: TextIO, verbose: bool) -> None:
     if talk.left_out > dropped_before:
         dropped, context = talk.left_out, talk.model.config.context_length
         note(f"(the context of {context:,} tokens is full: the oldest {dropped} messages were dropped)")
-    started, finish = False, None
+    started, finish, reasoning = False, None, Reasoning(out.isatty())
     try:
         with closing(response):
             for piece in response:
                 shown = piece.text if started else piece.text.lstrip()
                 started, finish = started or bool(shown), piece.finish_reason
-                out.write(shown)
+                out.write(reasoning.show(shown))
                 out.flush()
     except KeyboardInterrupt:
         note("\n(stopped)")

@@ -19,7 +19,7 @@ from fathom.generation.text import Piece
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.message import Message, read_message
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.tokenizer.template import STOPS, render, template_for
+from fathom.tokenizer.template import NO_EXTRAS, STOPS, Extras, render, template_for
 
 LARGEST = 64 << 20  # bytes of a saved conversation
 
@@ -37,7 +37,9 @@ class Conversation:
         options: GenerateOptions | None = None,
         system: str | None = None,
         draft: Transformer | None = None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
+        """extras: what the chat template reads besides the messages, such as tools."""
         options = options or GenerateOptions()
         if draft is not None:
             check_draft(model, draft, options, min(tokenizer.vocab_size, model.config.vocab_size))
@@ -45,6 +47,7 @@ class Conversation:
         past_context = "stop" if options.past_context == "slide" else options.past_context  # whole messages are dropped
         self.options = replace(options, stop=stop, num_samples=1, past_context=past_context)
         self.model, self.tokenizer, self.system, self.draft = model, tokenizer, system, draft
+        self.extras = extras
         self.turns: list[Message] = []
         self.left_out = 0  # how many of the oldest turns
 
@@ -84,7 +87,8 @@ class Conversation:
         room = min(self.options.max_new_tokens, max(1, context // 4))
         starts = [place for place, turn in enumerate(self.turns) if turn.role == "user" and place >= self.left_out]
         for start in dict.fromkeys([self.left_out, *starts, len(self.turns)]):
-            ids = render(self.tokenizer, [*self.opening, *self.turns[start:], question], reply=True).ids
+            shown = [*self.opening, *self.turns[start:], question]
+            ids = render(self.tokenizer, shown, reply=True, extras=self.extras).ids
             if len(ids) + room <= context or self.options.past_context == "extend":
                 break
         if len(ids) > context and self.options.past_context != "extend":
