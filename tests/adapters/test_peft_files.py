@@ -257,7 +257,7 @@ def test_export_of_a_model_with_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(FathomError, match="merge its adapters"):
         write_model(model, None, "hf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(FathomError, match="is an adapter and no model"):
+    with pytest.raises(FathomError, match="is an adapter, not a model"):
         peft.save(model, tmp_path / "adapter")
         load(tmp_path / "adapter", device="cpu")
 

@@ -100,7 +100,7 @@ def test_its_weights_are_given_as_they_were(dtype: torch.dtype) -> None:
 def test_exported_or_refused(tmp_path: Path) -> None:
     assert write_model(ready(plain_model()), None, "hf", tmp_path / "whole").equal
     quantize_model(model := plain_model(), "int8")
-    with pytest.raises(FathomError, match="no weight of a plain model"):
+    with pytest.raises(FathomError, match="not a weight of a plain model"):
         write_model(ready(model), None, "hf", tmp_path / "packed")
 
 

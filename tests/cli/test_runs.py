@@ -39,7 +39,10 @@ def test_all_runs_below_a_folder(folder: Path, capsys: pytest.CaptureFixture[str
     assert (a["kind"], rows["tuned"]["kind"]) == ("train", "lora")
 
 
-def test_the_table_names_runs_data_and_losses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_names_runs_data_and_losses(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # the folder's name is long
     assert main(["runs", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "best loss" in out and "Qwen3, 2 × 24" in out and "hf, gguf" in out and out.count(" at ") == 3

@@ -70,7 +70,6 @@ chat | chat needs MODEL | for example: fathom chat
 info | info needs MODEL | for example: fathom info
 export | export needs MODEL | --format gguf -o demo.gguf
 export runs/a | export needs --format | for example: fathom export
-eval runs/a | eval needs --data | for example: fathom eval runs/demo --data FILE.txt
 merge runs/a | merge needs ADAPTER | for example: fathom merge
 merge runs/a hf | merge needs --out | -o merged
 extract runs/a | extract needs TUNED | for example: fathom extract

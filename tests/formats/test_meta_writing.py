@@ -82,7 +82,7 @@ def test_the_width_comes_out_as_it_is(d_model: int) -> None:
     "config, says",
     [
         (replace(GPT2, n_layer=1), "no biases"),
-        (replace(SEVEN, position="learned"), "neither Arcee nor GPT-2 nor LLaMA"),
+        (replace(SEVEN, position="learned"), r"position=learned \(LLaMA has position=rope\)"),
         (replace(SEVEN, head_dim=10), "head_dim"),
         (replace(SEVEN, bias=True), "no biases"),
         (replace(SEVEN, qk_norm=True), "qk_norm"),

@@ -75,7 +75,7 @@ CALLS = [
     (["svd", "base", "--delta", "broken"], "'blocks.1.attn.out.weight'"),
     (["svd", "base", "--only", "attn.z"], "attn.z"),
     (["svd", "base", "--adapter", "empty"], "adapter_config.json"),
-    (["svd", "wide.safetensors", "--adapter", "empty"], "no model but a file of tensors"),
+    (["svd", "wide.safetensors", "--adapter", "empty"], "is a file of tensors, not a model"),
     (["svd", "base", "--delta", "tuned", "--delta", "tuned", "--delta", "tuned"], "3 changes"),
     (["svd", "base", "--report", "page.pdf"], ".html"),
     (["svd", "base", "--minutes", "3"], "--loss-vs-rank"),
@@ -90,7 +90,7 @@ CALLS = [
     (["extract", "base", "tuned", "-r", "40", "-o", "out"], "rank 40 is larger than 'blocks.0.attn.q.weight'"),
     (["extract", "base", "base", "-o", "out"], "nothing to extract"),
     (["extract", "base", "broken", "-o", "out"], "not finite"),
-    (["extract", "base", "wide.safetensors", "-o", "out"], "no model"),
+    (["extract", "base", "wide.safetensors", "-o", "out"], "not a model"),
     (["extract", "base", "tuned", "--target", "attn.z", "-o", "out"], "attn.z"),
     (["extract", "base", "tuned", "-o", "words.txt"], "words.txt"),
 ]

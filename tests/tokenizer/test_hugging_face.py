@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_llama_2_knows_its_special_tokens(style: Path, both: tuple[Tokenizer, An
     ours, reference = both
     start = reference("").input_ids
     assert start == ([1] if "published" in style.name else [])
-    assert ours.special == Special(1, 2, names={"<unk>": 0, "<s>": 1, "</s>": 2}, prefix=tuple(start))
+    assert replace(ours.special, settings={}) == Special(
+        1, 2, names={"<unk>": 0, "<s>": 1, "</s>": 2}, prefix=tuple(start)
+    )
     assert not {0, 1, 2} & {*ours.encode("<s></s><unk> <s>")}
 
 
@@ -263,8 +266,10 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_the_model_has(gpt2: Path, published: Path, shared_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(FathomError, match="50257 tokens; the model has 50256"):
-        read_folder(gpt2, 50256)
+    """Added tokens beyond the model's rows open, and only using them is an error; a larger SentencePiece model is of
+    another model."""
+    tokenizer = read_folder(gpt2, 50256)
+    assert tokenizer is not None and tokenizer.vocab_size == 50257
     with pytest.raises(FathomError, match="32000 tokens; the model has 31999"):
         read_folder(published, 31999)
     with pytest.raises(FathomError, match="ids run from 0 to 299"):
@@ -319,7 +324,7 @@ def test_what_is_handed_on_is_the_same_tokenizer(handed_on: tuple[Tokenizer, Any
 
 def test_special_tokens_are_handed_on(handed_on: tuple[Tokenizer, Any, Tokenizer]) -> None:
     ours, reference, again = handed_on
-    assert again.special == ours.special
+    assert replace(again.special, settings={}) == replace(ours.special, settings={})
     assert (reference.bos_token_id, reference.eos_token_id) == (ours.bos, ours.eos)
     assert len(reference) == again.vocab_size == ours.vocab_size
 
