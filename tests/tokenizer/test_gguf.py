@@ -16,6 +16,7 @@ from fathom.tokenizer import gguf as vocabulary
 from fathom.tokenizer.bpe import LLAMA3_PATTERN, BPETokenizer, byte_letters
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.gguf import from_gguf, to_gguf
+from fathom.tokenizer.gguf_words import ALIASES, PATTERNS
 from fathom.tokenizer.pieces import BYTE_PIECES, Pieces
 from fathom.tokenizer.protocol import Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, read_sentencepiece
@@ -266,7 +267,7 @@ def write(path: Path, values: dict[str, Any]) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2", "smollm", "default", "llama"])
+@pytest.mark.parametrize("pre", [*PATTERNS, *ALIASES, "llama"])
 def test_llama_cpp_gives_the_same_ids(pre: str, tmp_path: Path, shared_data: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     tokenizer: Tokenizer = llama(shared_data) if pre == "llama" else gpt2(shared_data)
@@ -279,5 +280,7 @@ def test_llama_cpp_gives_the_same_ids(pre: str, tmp_path: Path, shared_data: Pat
     ours = from_gguf(values)
     assert ours is not None
     for text in [*TEXTS, *noise(300)]:
+        if pre in ("tekken", "gpt-4o", "llama4") and any(c.isalpha() and not c.isascii() for c in text):
+            continue  # llama.cpp tells upper from lower case in ASCII alone there, the authors' patterns in Unicode
         expected = ours.prefix + ours.encode(text)
         assert expected == theirs.tokenize(text.encode(), add_bos=True, special=False), repr(text)
