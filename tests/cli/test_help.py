@@ -53,6 +53,7 @@ UNSET = {
     "quantize",
     "rope_scaling",
     "draft",
+    "tools",
     "system",
     "page",
     "train__data",

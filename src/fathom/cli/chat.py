@@ -46,12 +46,20 @@ HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCt
 @option("--tools", metavar="FILE", help="Functions that the model may call: a JSON list, as OpenAI's tools.")
 @option("--template-arg", multiple=True, metavar="NAME=VALUE", help="A name that the chat template reads; repeatable.")
 @generation_options
-def chat_command(model: str, system: str | None, verbose: bool, as_json: bool, **call: Any) -> None:
+def chat_command(
+    model: str,
+    system: str | None,
+    tools: str | None,
+    template_arg: tuple[str, ...],
+    verbose: bool,
+    as_json: bool,
+    **call: Any,
+) -> None:
     from fathom.running.chat import chat
     from fathom.tokenizer.template import Extras, template_for, template_origin
 
-    tools, named = call.pop("tools"), call.pop("template_arg")
-    extras = Extras(None if tools is None else read_tools(Path(tools)), arguments=dict(map(argument, named)))
+    functions = None if tools is None else read_tools(Path(tools))
+    extras = Extras(functions, arguments=dict(map(argument, template_arg)))
     options = generate_options(call)
     network, tokenizer, how = load_for_generation(model, call)
     talk = chat(network, tokenizer, system, options, load_draft(call, tokenizer), extras)
