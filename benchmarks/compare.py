@@ -99,7 +99,7 @@ def share_of_limit(lines: Lines) -> str:
     if not first or first[0]["percent"] is None:
         return ""
     limit = "memory bandwidth" if "read" in first[0]["limited_by"] else "bf16 products"
-    return f"{statistics.median(figure['percent'] for figure in first):.0f} % of {limit}"
+    return f"{statistics.median(figure['percent'] for figure in first):.0f}% of {limit}"
 
 
 def markdown(kept: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ def rows(parts: dict[str, Figures]) -> list[tuple[str, str, str]]:
 
 
 def percent(share: float | None) -> str:
-    return "?" if share is None else f"{100 * share:.1f} %"
+    return "?" if share is None else f"{100 * share:.1f}%"
 
 
 def table(parts: dict[str, Figures], command: str) -> str:

@@ -126,7 +126,7 @@ def test_one_pass_alone_would_see_less() -> None:
 
 
 def test_energy_is_squared_singular_values() -> None:
-    s = torch.tensor([3.0, 2.0, 1.0])  # squares 9, 4, 1 of 14: 64 %, 93 %, 100 %
+    s = torch.tensor([3.0, 2.0, 1.0])  # squares 9, 4, 1 of 14: 64%, 93%, 100%
     assert [energy_rank(s, share) for share in (0.5, 0.64, 0.65, 0.9, 0.95, 1.0)] == [1, 1, 2, 2, 3, 3]
     assert energy_rank(s, 0.5, energy=20.0) == 2 and energy_rank(s, 0.9, energy=20.0) is None
     assert energy_rank(torch.zeros(3), 0.9) == 0
@@ -165,7 +165,7 @@ def test_controls_have_the_norm_they_are_drawn_for() -> None:
 
 
 def test_real_weights_are_close_to_full_rank(shared_data: Path) -> None:
-    """GPT-2's attention: 166 to 347 of 768 directions hold 90 % of the energy; a random matrix needs 392."""
+    """GPT-2's attention: 166 to 347 of 768 directions hold 90% of the energy; a random matrix needs 392."""
     stored = open_safetensors(shared_data / "gpt2_attention.safetensors")
     ranks = [energy_rank(singular_values(tensor.read()), 0.9) for tensor in stored.values()]
     assert (len(ranks), min(ranks), max(ranks)) == (12, 166, 347)

@@ -59,8 +59,8 @@ def test_the_share_of_the_limit_is_the_median_of_what_bench_measured(compare: An
     def lines(limited_by: str) -> list[dict[str, Any]]:
         return [{"figures": [{"percent": percent, "limited_by": limited_by}]} for percent in (80.0, 91.2, 90.0)]
 
-    assert compare.share_of_limit(lines("0.6 GB read a token, 37 GB/s")) == "90 % of memory bandwidth"
-    assert compare.share_of_limit(lines("2 GFLOP a token, 430 GFLOP/s")) == "90 % of bf16 products"
+    assert compare.share_of_limit(lines("0.6 GB read a token, 37 GB/s")) == "90% of memory bandwidth"
+    assert compare.share_of_limit(lines("2 GFLOP a token, 430 GFLOP/s")) == "90% of bf16 products"
     assert compare.share_of_limit([{"rate": 1.0}]) == ""
 
 

@@ -8,7 +8,7 @@ import pytest
 from fathom.experiments.result import estimate, paired_difference, t_quantile, t_within
 from fathom.experiments.tables import BOUGHT, WORTH, reason, verdict
 
-# two-sided 95 % points of Student's t, as in any printed table
+# two-sided 95% points of Student's t, as in any printed table
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
 
 

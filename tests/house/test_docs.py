@@ -50,3 +50,9 @@ def test_links_lead_somewhere(path: Path) -> None:
         there = (path.parent / target).resolve() if target else path
         assert there.exists(), f"{name(path)} links to {link}"
         assert not anchor or anchor in anchors(there), f"{name(path)} links to {link}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_percent_is_written_one_way(path: Path) -> None:
+    """As in 95%, in prose and in tables: the figure, then its sign."""
+    assert not re.findall(r"\d\s%", prose(path))

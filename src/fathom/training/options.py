@@ -27,7 +27,7 @@ class FinetuneOptions:
     val_data: str | None = None  # text or records to evaluate on; None: a part of the data (--train.val-fraction)
     context_length: int | None = None  # context length in tokens; None: the model's, at most 1,024 (text: 256)
     mask_prompt: bool = True  # learn only the answers of records, not their prompts
-    on_bad_record: OnBadRecord = "stop"  # what to do with a record that cannot be used; skip: leave out up to 5 %
+    on_bad_record: OnBadRecord = "stop"  # what to do with a record that cannot be used; skip: leave out up to 5%
     pack: bool = False  # put several short examples in one row; none sees another
     epochs: float | None = None  # passes over the data; None: --max-iters decides, else 3
     ask: str | None = None  # question to answer before, during and after; None: the first of the validation data
