@@ -127,7 +127,7 @@ eval runs/a --data text.txt --windows -3 | windows is -3 | expected at least 1
 show-batch runs/a --data text.txt --count 0 | --count is '0' | expected a whole number of at least 1
 verify runs/a --against naiv | no reference 'naiv' | did you mean naive
 export runs/a --format gguff -o x | format is 'gguff' | did you mean gguf?
-export runs/a --format gguf -o x --quantize q3 | quantize is 'q3' | choose one of f32, f16, bf16, q8_0, q4_0
+export runs/a --format gguf -o x --quantize q3 | quantize is 'q3' | choose one of f32, f16, bf16, q8_0, q6_k
 export runs/a --format hf -o hf | hf exists | give another -o, or remove it
 merge runs/a hf -o x | hf holds no adapter_config.json | give the folder of an adapter
 merge runs/a hf -o x --scale big | --scale is 'big' | expected a number

@@ -68,7 +68,7 @@ def test_a_writer_that_errs_is_caught(model: Transformer, tmp_path: Path, monkey
     ("format", "quantize", "says"),
     [
         ("ggml", None, "did you mean gguf"),
-        ("gguf", "q5_1", "choose one of f32, f16, bf16, q8_0, q4_0"),
+        ("gguf", "q5_1", "choose one of f32, f16, bf16, q8_0, q6_k"),
         ("hf", "q8_0", "hf files do not have; leave it out"),
     ],
 )

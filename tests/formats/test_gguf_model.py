@@ -264,7 +264,7 @@ def test_missing_tensors_and_parts_of_files_are_refused(tmp_path: Path) -> None:
         open_gguf(path)
     with pytest.raises(FathomError, match="cannot be mapped into memory"):
         opened.tensors["output.weight"].read()
-    with pytest.raises(FathomError, match="kind is 'Q2_K'; choose one of F32, F16, BF16, Q8_0, Q4_0"):
+    with pytest.raises(FathomError, match="kind is 'Q2_K'; choose one of F32, F16, BF16, Q8_0, Q6_K, Q5_K_M"):
         write_gguf(path, LLAMA, {}, None, "Q2_K")
 
 

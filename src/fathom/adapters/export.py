@@ -47,8 +47,9 @@ def export(
     model: the path of a model in any format that `fathom.load` reads, of a run of fine-tuning (its base with the
     adapter in its weights), of an adapter's own folder (gguf: the adapter alone, as llama.cpp's --lora reads it), or a
     model in memory, with its `tokenizer`. out: a new file; for hf and meta a new folder. format: hf (a folder for
-    transformers), gguf (llama.cpp, Ollama), meta, llama2c or llama2c-v1. quantize: f32, f16, bf16, q8_0 or q4_0 for
-    gguf, q8_0 for llama2c; None: as it is. dtype, device: how the model is loaded, as in `fathom.load`.
+    transformers), gguf (llama.cpp, Ollama), meta, llama2c or llama2c-v1. quantize: f32, f16, bf16, q8_0, q6_k, q5_k_m,
+    q5_k_s, q4_k_m, q4_k_s or q4_0 for gguf, q8_0 for llama2c; None: as it is. dtype, device: how the model is loaded,
+    as in `fathom.load`.
 
     Returns what was written and how it compares. FathomError where the format cannot hold this model (the message
     names the fields that stand in the way), or `out` exists.

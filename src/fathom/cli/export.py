@@ -12,7 +12,10 @@ from fathom.errors import FathomError
 from fathom.fields import plain
 
 FORMATS = ("hf", "gguf", "llama2c", "llama2c-v1", "meta")
-QUANTIZE = "Number format in the file; gguf: f32, f16, bf16, q8_0 or q4_0; llama2c: q8_0."
+QUANTIZE = (
+    "Number format in the file; gguf: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s or q4_0;"
+    " llama2c: q8_0."
+)
 
 
 @verb(

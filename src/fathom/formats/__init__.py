@@ -18,7 +18,11 @@ huggingface       a folder of Hugging Face, read and written
 safetensors_file  a safetensors file, its header checked, its tensors mapped
 gguf_model        a whole model in one GGUF file
 gguf              a GGUF file's header read and checked, and whole files written
-ggml_blocks       the number types of GGUF: blocks of weights to floats and back
+gguf_mix          the number type of each tensor, such as those of a Q4_K_M
+ggml_blocks       the number types of GGUF: blocks of weights to floats
+ggml_pack         floats to blocks
+ggml_search       the scale of a group of numbers, by search
+ggml_layouts      blocks in memory
 meta              params.json, consolidated.NN.pth and tokenizer.model, as Meta publishes them
 torch_file        a file of torch.save, read without running it
 torch_legacy      the same as torch before 1.6 wrote it

@@ -20,6 +20,7 @@ from fathom.families.plain import require_plain
 from fathom.families.shapes import weight_shapes
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
+from fathom.formats.gguf_mix import KINDS
 from fathom.formats.load import load
 from fathom.formats.tokenizer import tokenizer_of
 from fathom.model.transformer import Transformer
@@ -35,7 +36,7 @@ WRITERS = {  # imported when used
     "llama2c-v1": ("fathom.formats.llama2c", "write_llama2c"),
 }
 QUANTIZE: dict[str, dict[str, dict[str, Any]]] = {  # values of --quantize -> arguments of the writer
-    "gguf": {kind.lower(): {"kind": kind} for kind in ("F32", "F16", "BF16", "Q8_0", "Q4_0")},
+    "gguf": {kind.lower(): {"kind": kind} for kind in KINDS},
     "llama2c": {"f32": {"version": 0}, "q8_0": {"version": 2}},
     "llama2c-v1": {"f32": {"version": 1}},
 }
@@ -105,8 +106,8 @@ def export(
 
     model: the path of a model in any format that `fathom.load` reads, or a model in memory, with its `tokenizer`.
     out: a new file; for hf and meta a new folder. format: hf (a folder for transformers), gguf (llama.cpp, Ollama),
-    meta, llama2c or llama2c-v1. quantize: f32, f16, bf16, q8_0 or q4_0 for gguf, q8_0 for llama2c; None: as it is.
-    dtype, device: how the model is loaded, as in `fathom.load`.
+    meta, llama2c or llama2c-v1. quantize: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s or q4_0 for gguf,
+    q8_0 for llama2c; None: as it is. dtype, device: how the model is loaded, as in `fathom.load`.
 
     Returns what was written and how it compares. FathomError where the format cannot hold this model (the message
     names the fields that stand in the way), or `out` exists.

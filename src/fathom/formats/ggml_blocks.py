@@ -1,4 +1,4 @@
-"""The number types of GGUF files: a block of numbers unpacked from bytes, and packed into them.
+"""The number types of GGUF files: blocks of numbers unpacked from bytes, and the table of what each type can.
 
 A block of weights shares one or two scales, and each weight is a small whole number of them. The bytes are those of
 ggml (ggml-common.h) and the arithmetic that of its reference (gguf-py, quants.py), bit for bit, in slices, so that a
@@ -8,13 +8,16 @@ tensor of any size takes little memory besides the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fathom.errors import FathomError
+from fathom.formats import ggml_layouts as layouts
+from fathom.formats import ggml_pack as pack
+from fathom.formats.ggml_layouts import E2M1, NONLINEAR, Array
 from fathom.formats.opened import CHUNK
 from fathom.quant.scheme import Packed
 
@@ -24,38 +27,6 @@ if TYPE_CHECKING:
 else:
     from fathom.lazy import torch
 
-
-Array: TypeAlias = NDArray[Any]
-
-# A block in memory, field after field. `scale` and `offset` are fp16: a weight is scale * q, or scale * q + offset.
-# 16 bytes `low` hold 32 numbers of 4 bits: the low halves are numbers 0 to 15, the high halves 16 to 31.
-LOW = ("low", "u1", 16)
-Q8_0 = np.dtype([("scale", "<f2"), ("q", "i1", 32)])
-Q4_0 = np.dtype([("scale", "<f2"), LOW])  # q = low - 8
-Q4_1 = np.dtype([("scale", "<f2"), ("offset", "<f2"), LOW])
-Q5_0 = np.dtype([("scale", "<f2"), ("high", "<u4"), LOW])  # bit i of high is the fifth bit of number i; q = that - 16
-Q5_1 = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("high", "<u4"), LOW])
-# 256 numbers in 8 groups of 32; each group has a scale and an offset of 6 bits, which count in `scale` and `offset`.
-# Bytes of `six`: 0-3 scales of groups 0-3, 4-7 their offsets (6 bits each), 8-11 the low 4 bits of the scale (low half)
-# and offset (high half) of groups 4-7, whose upper 2 bits are the upper bits of bytes 0-3 and 4-7.
-Q4_K = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("six", "u1", 12), ("low", "u1", (4, 32))])
-# The same with a fifth bit of each number: bit g of byte i of `high` belongs to number i of group g.
-Q5_K = np.dtype([("scale", "<f2"), ("offset", "<f2"), ("six", "u1", 12), ("high", "u1", 32), ("low", "u1", (4, 32))])
-# 256 numbers of 6 bits in 16 groups of 16; per 128 numbers 64 bytes with the low 4 bits and 32 with the upper 2.
-Q6_K = np.dtype([("low", "u1", (2, 64)), ("high", "u1", (2, 32)), ("scales", "i1", 16), ("scale", "<f2")])
-# 256 numbers of 2 bits in 16 groups of 16; a byte of `scales` is a group's scale (low half) and offset (high half), and
-# 32 bytes of `two` hold 128 numbers: their lowest 2 bits the first 32, the next 2 bits the next 32 ...
-Q2_K = np.dtype([("scales", "u1", 16), ("two", "u1", (2, 32)), ("scale", "<f2"), ("offset", "<f2")])
-# The same with a third bit: bit g of byte i of `high`, of number i of 32 in group g; where it is 0, 4 is subtracted.
-# The scales of 6 bits, minus 32: 8 bytes of low 4 bits (scales 0-7, then 8-15), 4 of upper 2 bits, four to a byte.
-Q3_K = np.dtype([("high", "u1", 32), ("two", "u1", (2, 32)), ("six", "u1", 12), ("scale", "<f2")])
-# 4 bits choose one of 16 values that lie closer together around 0.
-IQ4_NL = np.dtype([("scale", "<f2"), LOW])
-IQ4_XS = np.dtype([("scale", "<f2"), ("upper", "<u2"), ("lower", "u1", 4), ("low", "u1", (8, 16))])
-# The scale is a power of two, 2^(exponent - 128), and 4 bits are twice a floating-point number (OCP MX, E2M1).
-MXFP4 = np.dtype([("exponent", "u1"), LOW])
-NONLINEAR = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
-E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 SLICE = CHUNK // 4  # numbers of fp32
 
@@ -162,41 +133,16 @@ def _unpack_mxfp4(b: Array) -> Array:
     return scale[:, None] * E2M1[_four(b)]
 
 
+def _unpack_q8_k(b: Array) -> Array:
+    return b["scale"][:, None] * _f32(b["q"])
+
+
 def _unpack_q6_k(b: Array) -> Array:
     low = _nibbles(b["low"]).reshape(-1, 2, 4, 32)
     high = _shifted(b["high"], [0, 2, 4, 6]) & 3
     q = _f32(low | high << 4).reshape(-1, 16, 16) - 32
     scale = _f32(b["scale"])[:, None] * _f32(b["scales"])
     return scale[:, :, None] * q
-
-
-def _pack_q8_0(x: Array) -> Array:  # (n, 32) -> (n,)
-    scale = np.abs(x).max(axis=1, keepdims=True) / 127
-    q = x * _inverse(scale)
-    whole = np.trunc(q)
-    return _block(Q8_0, scale, q=(whole + np.trunc(2 * (q - whole))).astype(np.int8))  # halves away from zero
-
-
-def _pack_q4_0(x: Array) -> Array:  # (n, 32) -> (n,)
-    """The number farthest from zero becomes -8, whatever its sign."""
-    farthest = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
-    scale = farthest / -8
-    q = (x * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    return _block(Q4_0, scale, low=q[:, :16] | q[:, 16:] << 4)
-
-
-def _inverse(scale: Array) -> Array:
-    return np.where(scale == 0, np.float32(0), 1 / scale)
-
-
-def _block(layout: np.dtype[Any], scale: Array, **fields: Array) -> Array:
-    blocks = np.empty(len(scale), layout)
-    blocks["scale"] = scale[:, 0]
-    if not np.isfinite(blocks["scale"]).all():
-        raise FathomError("it holds numbers that are too large or not finite; expected finite ones")
-    for name, values in fields.items():
-        blocks[name] = values
-    return blocks
 
 
 @dataclass(frozen=True)
@@ -220,22 +166,24 @@ TYPES = {  # by their number in files
     0: NumberType("F32", 1, np.dtype("<f4"), "float32"),
     1: NumberType("F16", 1, np.dtype("<f2"), "float16"),
     30: NumberType("BF16", 1, np.dtype("<u2"), "bfloat16"),
-    8: NumberType("Q8_0", 32, Q8_0, unpack=_unpack_q8_0, pack=_pack_q8_0),
-    2: NumberType("Q4_0", 32, Q4_0, unpack=_unpack_q4_0, pack=_pack_q4_0),
-    3: NumberType("Q4_1", 32, Q4_1, unpack=_unpack_q4_1),
-    6: NumberType("Q5_0", 32, Q5_0, unpack=_unpack_q5_0),
-    7: NumberType("Q5_1", 32, Q5_1, unpack=_unpack_q5_1),
-    12: NumberType("Q4_K", 256, Q4_K, unpack=_unpack_q4_k),
-    13: NumberType("Q5_K", 256, Q5_K, unpack=_unpack_q5_k),
-    14: NumberType("Q6_K", 256, Q6_K, unpack=_unpack_q6_k),
-    11: NumberType("Q3_K", 256, Q3_K, unpack=_unpack_q3_k),
-    10: NumberType("Q2_K", 256, Q2_K, unpack=_unpack_q2_k),
-    20: NumberType("IQ4_NL", 32, IQ4_NL, unpack=_unpack_iq4_nl),
-    23: NumberType("IQ4_XS", 256, IQ4_XS, unpack=_unpack_iq4_xs),
-    39: NumberType("MXFP4", 32, MXFP4, unpack=_unpack_mxfp4),
+    8: NumberType("Q8_0", 32, layouts.Q8_0, unpack=_unpack_q8_0, pack=pack.pack_q8_0),
+    2: NumberType("Q4_0", 32, layouts.Q4_0, unpack=_unpack_q4_0, pack=pack.pack_q4_0),
+    3: NumberType("Q4_1", 32, layouts.Q4_1, unpack=_unpack_q4_1),
+    6: NumberType("Q5_0", 32, layouts.Q5_0, unpack=_unpack_q5_0, pack=pack.pack_q5_0),
+    7: NumberType("Q5_1", 32, layouts.Q5_1, unpack=_unpack_q5_1, pack=pack.pack_q5_1),
+    9: NumberType("Q8_1", 32, layouts.Q8_1, unpack=_unpack_q8_0),
+    12: NumberType("Q4_K", 256, layouts.Q4_K, unpack=_unpack_q4_k, pack=pack.pack_q4_k),
+    13: NumberType("Q5_K", 256, layouts.Q5_K, unpack=_unpack_q5_k, pack=pack.pack_q5_k),
+    14: NumberType("Q6_K", 256, layouts.Q6_K, unpack=_unpack_q6_k, pack=pack.pack_q6_k),
+    11: NumberType("Q3_K", 256, layouts.Q3_K, unpack=_unpack_q3_k),
+    10: NumberType("Q2_K", 256, layouts.Q2_K, unpack=_unpack_q2_k),
+    15: NumberType("Q8_K", 256, layouts.Q8_K, unpack=_unpack_q8_k),
+    20: NumberType("IQ4_NL", 32, layouts.IQ4_NL, unpack=_unpack_iq4_nl),
+    23: NumberType("IQ4_XS", 256, layouts.IQ4_XS, unpack=_unpack_iq4_xs),
+    39: NumberType("MXFP4", 32, layouts.MXFP4, unpack=_unpack_mxfp4),
 }
 OTHERS = {
-    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 24: "I8",
+    16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 24: "I8",
     25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 IDS = {kind.name: id for id, kind in TYPES.items()}
@@ -278,16 +226,22 @@ def fields(data: Tensor, kind: NumberType, rows: int) -> Packed | None:
 
 def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:
     """The bytes of a tensor as `kind`, in slices. FathomError where its numbers are out of range."""
-    for part in numbers.detach().reshape(-1).split(SLICE):
-        part = part.cpu()
-        if kind.pack is not None:
-            with np.errstate(all="ignore"):  # refused afterwards
-                blocks = kind.pack(part.float().reshape(-1, kind.size).numpy())
-            yield blocks.view(np.uint8)
-            continue
-        converted = part.to(getattr(torch, kind.dtype))
-        if (converted.isinf() & part.isfinite()).any():
-            raise FathomError(
-                f"it holds {part.abs().max():.4g}, which is more than {kind.name} can; choose BF16 or F32"
-            )
-        yield converted.contiguous().view(torch.uint8).numpy()
+    flat = numbers.detach().reshape(-1)
+    if kind.pack is None:
+        yield from (converted(part.cpu(), kind) for part in flat.split(SLICE))
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy works outside of Python's lock
+        yield from pool.map(lambda part: in_blocks(part, kind), flat.split(SLICE))
+
+
+def in_blocks(part: Tensor, kind: NumberType) -> Array:
+    assert kind.pack is not None
+    with np.errstate(all="ignore"):  # refused afterwards
+        return kind.pack(part.cpu().float().reshape(-1, kind.size).numpy()).view(np.uint8)
+
+
+def converted(part: Tensor, kind: NumberType) -> Array:
+    result = part.to(getattr(torch, kind.dtype))
+    if (result.isinf() & part.isfinite()).any():
+        raise FathomError(f"it holds {part.abs().max():.4g}, which is more than {kind.name} can; choose BF16 or F32")
+    return result.contiguous().view(torch.uint8).numpy()

@@ -16,7 +16,8 @@ from fathom.families.registry import from_gguf, of, to_gguf
 from fathom.families.shapes import weight_shapes
 from fathom.formats import gguf
 from fathom.formats.convert import makers, stored_shapes
-from fathom.formats.ggml_blocks import IDS, SCHEMES, TYPES, fields, packed, unpacked
+from fathom.formats.ggml_blocks import SCHEMES, NumberType, fields, packed, unpacked
+from fathom.formats.gguf_mix import KINDS, types
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
@@ -25,15 +26,12 @@ from fathom.tokenizer.protocol import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
-else:
-    pass
 
 
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0")  # that can be written
 QUANTIZATION_VERSION = 2  # of ggml's block layouts
 LONGEST = 1000  # characters; longer values are no names and no licences
 
@@ -99,7 +97,7 @@ def general(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def write_gguf(
     path: Path, config: ModelConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer | None, kind: str = "F32"
 ) -> None:
-    """The model as a GGUF file that llama.cpp runs. kind: F32, F16, BF16, Q8_0 or Q4_0.
+    """The model as a GGUF file that llama.cpp runs. kind: one of KINDS.
 
     As in its converter, vectors and learned positions stay fp32, and matrices whose rows do not fill blocks are fp16.
     """
@@ -121,14 +119,10 @@ def write_gguf(
         metadata["tokenizer.ggml.model"] = "no_vocab"  # llama.cpp then takes ids alone
     else:
         metadata |= vocabulary.to_gguf(tokenizer, config.vocab_size)
-    gguf.write(path, metadata, {name: outgoing(name, sizes[name], make, kind) for name, make in tensors.items()})
+    kinds = types(kind, metadata, tensors)
+    chosen = {name: kinds.of(name, sizes[name]) for name in tensors}
+    gguf.write(path, metadata, {name: outgoing(make, chosen[name], sizes[name]) for name, make in tensors.items()})
 
 
-def outgoing(name: str, shape: tuple[int, ...], make: Callable[[], Tensor], kind: str) -> gguf.Outgoing:
-    """A tensor of a file of `kind`, in the type that llama.cpp's converter gives it."""
-    number = TYPES[IDS[kind]]
-    if len(shape) == 1 or name.startswith("position_embd"):
-        number = TYPES[IDS["F32"]]
-    elif shape[-1] % number.size:
-        number = TYPES[IDS["F16"]]
-    return gguf.Outgoing(shape, number, lambda: packed(make(), number))
+def outgoing(make: Callable[[], Tensor], kind: NumberType, shape: tuple[int, ...]) -> gguf.Outgoing:
+    return gguf.Outgoing(shape, kind, lambda: packed(make(), kind))
