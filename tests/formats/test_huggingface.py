@@ -14,7 +14,7 @@ from fathom.errors import FathomError
 from fathom.formats.convert import read_ours
 from fathom.formats.huggingface import open_huggingface, read_ends, write_huggingface
 from fathom.formats.llama2c import open_llama2c
-from fathom.formats.safetensors_file import write_tensors
+from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.model.config import ModelConfig, RopeScaling
 from fathom.model.presets import GPT2 as PRESET_GPT2
 from fathom.model.presets import LLAMA2_7B
@@ -219,11 +219,20 @@ def test_config_and_weights_that_disagree(folder: Path, change: dict[str, Any], 
         load(folder)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-def test_quantised_weights_are_named(folder: Path, dtype: torch.dtype) -> None:
-    write_tensors(folder / "model.safetensors", {"model.norm.weight": torch.ones(24).to(dtype)})
-    with pytest.raises(FathomError, match=r"'model\.norm\.weight' is (I8|F8_E4M3); supported are F64, F32, F16, BF16"):
+def test_whole_numbers_without_scales_are_named(folder: Path) -> None:
+    write_tensors(folder / "model.safetensors", {"model.norm.weight": torch.ones(24).to(torch.int8)})
+    with pytest.raises(FathomError, match=r"'model\.norm\.weight' is I8; supported are F64, F32, F16, BF16 and F8"):
         open_huggingface(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_8_bit_floats_are_read_as_fp32(folder: Path, dtype: torch.dtype) -> None:
+    stored = read_tensors(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", {name: x.to(dtype) for name, x in stored.items()})
+    for name, stored_as in open_huggingface(folder).tensors.items():
+        expected = stored[name].to(dtype).float()
+        assert torch.equal(stored_as.read(), expected) and torch.equal(stored_as.rows(1, 3), expected[1:3])
+    assert load(folder)(IDS).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

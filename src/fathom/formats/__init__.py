@@ -16,6 +16,14 @@ checkpoint   folders that are there whole or not at all
 
 huggingface       a folder of Hugging Face, read and written
 safetensors_file  a safetensors file, its header checked, its tensors mapped
+saved_names       names that other tools change: `_orig_mod.`, and base models without their prefix
+quantized         quantization_config read, and each packed layer given the place of its matrix
+packed_layer      a layer whose codes, scales and zeros stand for one matrix
+bitsandbytes      NF4, FP4 and int8 of bitsandbytes
+gptq              GPTQ and AWQ
+float8            8-bit floats with scales
+compressed        layers of compressed-tensors
+mlx               layers of MLX
 gguf_model        a whole model in one GGUF file
 gguf              a GGUF file's header read and checked, and whole files written
 gguf_mix          the number type of each tensor, such as those of a Q4_K_M

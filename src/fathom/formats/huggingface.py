@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError, near
-from fathom.families.registry import from_hf, of
+from fathom.families.family import Family
+from fathom.families.registry import from_hf, of, with_id
 from fathom.files import new_folder, sync
 from fathom.formats.convert import from_ours
-from fathom.formats.opened import FLOATS, Opened, Stored
+from fathom.formats.opened import DTYPES, FLOATS, Opened, Stored
 from fathom.formats.pickle_machine import is_legacy
+from fathom.formats.quantized import KEYS as QUANTISED
+from fathom.formats.quantized import how_packed, old_settings, settings_of, unpacked
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
+from fathom.formats.saved_names import prefixed, transposed, unwrapped, with_head
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
@@ -46,20 +50,42 @@ def open_huggingface(path: Path) -> Opened:
         raise FathomError(f"{path}: no {CONFIG} beside these weights; put the model's own in the same folder")
     values = read_object(folder / CONFIG)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    family, config = from_hf(values, str(folder / CONFIG))
-    tensors, files = open_weights(path)
-    tensors = family.weights("hf", tensors)
+    settings = settings_of(values, str(folder / CONFIG))
+    family, config = read_config({key: value for key, value in values.items() if key not in QUANTISED}, folder)
+    found, files = open_weights(path)
+    stored_as = prefixed(family, unwrapped(found, str(path)))
+    settings = settings or old_settings(folder, stored_as)
+    tensors = stored_as if settings is None else unpacked(settings, stored_as, str(path))
+    packed = {name for name, stored in tensors.items() if stored_as.get(name) is not stored}
+    tensors = transposed(family, family.weights("hf", tensors), packed)
+    config = with_head(family, config, tensors, path)
     for name, stored in tensors.items():
-        if stored.kind not in FLOATS:
+        if stored.kind not in FLOATS and stored.unpack is None:
             raise FathomError(
-                f"{path}: tensor {name!r} is {stored.kind}; supported are {', '.join(FLOATS)}: fetch the model in one"
-                " of them, not a quantised copy"
+                f"{path}: tensor {name!r} is {stored.kind}; supported are {', '.join(FLOATS)} and F8, and whole numbers"
+                " where quantization_config says how they are packed: fetch the model again"
             )
     ends = read_ends(folder, values, generation, config.vocab_size)
     tokenizer = partial(read_folder, folder, config.vocab_size, ends)
     kind = "safetensors" if files[0].suffix == ".safetensors" else "pickled"
     format = f"Hugging Face, {kind}, {len(files)} file{'s' * (len(files) > 1)}"
+    format += (
+        "" if settings is None else f", {how_packed(settings, [tensors[name] for name in packed if name in tensors])}"
+    )
     return Opened(path, format, config, family, "hf", tensors, tokenizer, metadata(folder, values, generation))
+
+
+def read_config(values: Mapping[str, Any], folder: Path) -> tuple[Family, ModelConfig]:
+    """The family and the config of the model. FathomError where it is not supported; its own code is never run."""
+    try:
+        return from_hf(values, str(folder / CONFIG))
+    except FathomError as problem:
+        if with_id("hf", values.get("model_type")) is None and (own := values.get("auto_map")):
+            code = next((str(x) for x in own.values()), "") if isinstance(own, dict) else own
+            raise FathomError(
+                f"{problem}; its folder brings code of its own ({short(code)}), which is never run"
+            ) from None
+        raise
 
 
 def open_weights(path: Path) -> tuple[dict[str, Stored], list[Path]]:
@@ -94,7 +120,7 @@ def open_file(path: Path) -> dict[str, Stored]:
             start = file.read(16)
     except OSError as problem:
         raise FathomError(f"{path} cannot be read ({problem.strerror or problem}); expected weights") from None
-    return open_pickle(path) if start.startswith(b"PK") or is_legacy(start) else open_safetensors(path)
+    return open_pickle(path) if start.startswith(b"PK") or is_legacy(start) else open_safetensors(path, DTYPES)
 
 
 def _open_shards(index: Path) -> tuple[dict[str, Stored], list[Path]]:

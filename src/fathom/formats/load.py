@@ -31,6 +31,7 @@ from fathom.tokenizer.protocol import Tokenizer
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # other kinds become fp32
+ALIKE = {"nf4": ("nf4-single",)}  # other schemes whose codes in a file are as good
 PIECE = 8 * CHUNK  # bytes of a tensor that are converted at a time
 
 
@@ -45,7 +46,8 @@ def load(
 
     path: a run folder or checkpoint, a folder of Hugging Face or Meta, a .safetensors, .pth, .gguf or llama2.c file,
     or a hub id. dtype: auto (as stored; quantised files become fp32), fp32, bf16 or fp16. quantize: int8, int4 or nf4,
-    for the matrices of the blocks (Q8_0 and Q4_0 of a GGUF file are used as int8 and int4 without repacking).
+    for the matrices of the blocks (Q8_0 and Q4_0 of a GGUF file are used as int8 and int4 without repacking, the NF4 of
+    bitsandbytes as nf4).
     rope_scaling: KIND:FACTOR such as yarn:4, for contexts FACTOR times longer. FathomError where there is no model, it
     is damaged, or memory does not suffice.
     """
@@ -109,16 +111,25 @@ def fill_packed(model: Transformer, layer: str, sources: Mapping[str, Source], t
     """Replace an empty linear layer by a packed one, its weights read and packed."""
     assert target.scheme is not None
     weight, bias = sources[f"{layer}.weight"], sources.get(f"{layer}.bias")
-    packed = stored_codes(weight, target.scheme, target.device) or converted(weight, target)
-    pack_layer(model, layer, packed, None if bias is None else converted(bias, target), target.scheme)
+    scheme, packed = stored_codes(weight, target) or (target.scheme, converted(weight, target))
+    pack_layer(model, layer, packed, None if bias is None else converted(bias, target), scheme)
     del packed
     release_freed_memory()
 
 
-def stored_codes(source: Source, scheme: Scheme, device: torch.device) -> Packed | None:
-    """The codes and scales in the file, rows in our order; None where its numbers are not those of the scheme."""
-    packed = source.stored.packed[scheme.name]() if scheme.name in source.stored.packed else None
-    return packed and {name: source.place.read(x).to(device).contiguous() for name, x in packed.items()}
+def stored_codes(source: Source, target: Target) -> tuple[Scheme, Packed] | None:
+    """The codes and scales in the file, rows in our order; None where its numbers are not those of the scheme. NF4
+    codes are kept whether their scales are packed a second time or not, as they are in the file."""
+    assert target.scheme is not None
+    stored, place = source.stored, source.place
+    for name in (target.scheme.name, *ALIKE.get(target.scheme.name, ())):
+        scheme, packed = scheme_named(name), stored.packed[name]() if name in stored.packed else None
+        if packed is not None and not place.plain:
+            out, width = stored.shape[::-1] if place.transposed else stored.shape
+            packed = scheme.rows(packed, width, place.read(torch.arange(out)))
+        if packed is not None:
+            return scheme, {field: x.to(target.device).contiguous() for field, x in packed.items()}
+    return None
 
 
 def converted(source: Source, target: Target) -> Tensor:

@@ -29,7 +29,9 @@ else:
 ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "BOOL": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}  # bytes
 CHUNK = 1 << 20  # bytes that are worked on at a time, so that they stay in the processor's cache
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-DTYPES = FLOATS | {  # as safetensors calls them, and as torch does
+FLOATS8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}  # read as fp32
+DTYPES = FLOATS | FLOATS8 | {  # as safetensors calls them, and as torch does
+    "U32": "uint32",
     "BOOL": "bool", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
 
@@ -44,10 +46,25 @@ class Stored:
     read: Callable[[], Tensor]  # its numbers in a float dtype; mapped into memory where no conversion is needed
     unpack: Callable[[int, int], Tensor] | None = None  # a range of rows, where reading means unpacking
     packed: Mapping[str, Callable[[], Packed | None]] = field(default_factory=dict)  # by scheme: its codes and scales
+    span: tuple[Path, int] | None = None  # the file and the first of its bytes, where they are as they are
 
     def rows(self, start: int, stop: int) -> Tensor:
         """A range of rows; the pages of the others are not touched."""
         return self.read()[start:stop] if self.unpack is None else self.unpack(start, stop)
+
+    def content(self, limit: int) -> bytes:
+        """The bytes of a small tensor, without torch where they are as they are. FathomError for more than `limit`."""
+        if self.nbytes > limit:
+            raise FathomError(f"a tensor of {self.nbytes} bytes; expected at most {limit}")
+        if self.span is None:
+            return self.read().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        path, start = self.span
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read(self.nbytes)
+        except OSError as problem:
+            raise FathomError(f"{path} cannot be read ({problem.strerror or problem})") from None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from fathom.errors import FathomError
-from fathom.formats.opened import DTYPES, FLOATS, Stored, tensor_at
+from fathom.formats.opened import DTYPES, FLOATS, FLOATS8, Stored, tensor_at
 from fathom.json_file import LARGEST, LIMIT, parse_object, short
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: stored.read() for name, stored in open_safetensors(path, DTYPES).items()}
 
 
-def open_safetensors(path: Path, dtypes: Mapping[str, str] = FLOATS) -> dict[str, Stored]:
-    """Every tensor by name. One of another dtype than these can be listed but not read."""
+def open_safetensors(path: Path, dtypes: Mapping[str, str] = FLOATS | FLOATS8) -> dict[str, Stored]:
+    """Every tensor by name. One of another dtype than these can be listed but not read; 8-bit floats become fp32."""
     header, start = read_header(path)
     size = path.stat().st_size - start
     spans = {name: _span(entry, f"{path}: tensor {name!r}") for name, entry in header.items()}
@@ -61,9 +61,14 @@ def open_safetensors(path: Path, dtypes: Mapping[str, str] = FLOATS) -> dict[str
         def read() -> torch.Tensor:
             if kind not in dtypes:
                 raise FathomError(f"{path}: tensor {name!r} is {kind}; weights are read as {', '.join(dtypes)}")
-            return tensor_at(path, start + begin, shape, dtypes[kind])
+            x = tensor_at(path, start + begin, shape, dtypes[kind])
+            return x.float() if kind in FLOATS8 else x
 
-        return Stored(shape, kind, end - begin, read)
+        def rows(first: int, last: int) -> torch.Tensor:
+            return tensor_at(path, start + begin, shape, dtypes[kind])[first:last].float()
+
+        narrow = rows if kind in FLOATS8 and kind in dtypes and shape else None
+        return Stored(shape, kind, end - begin, read, narrow, span=(path, start + begin))
 
     return {name: stored(name) for name in header}
 

@@ -43,6 +43,9 @@ class Integer(ABC):
         x *= packed["scales"].float()[..., None]
         return x.flatten(1)[:, : shape[1]].to(dtype)
 
+    def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed:
+        return {name: x[rows] for name, x in packed.items()}
+
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
         groups = shape[0], -(-shape[1] // GROUP)
         return {

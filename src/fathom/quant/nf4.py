@@ -84,6 +84,12 @@ def encode(x: Tensor, size: int, values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.bucketize(scaled, middles.to(x.device), out_int32=True).to(torch.uint8), largest
 
 
+def start_of(rows: Tensor) -> int | None:
+    """The first of rows that follow one another; None where they do not."""
+    first = int(rows[0])
+    return first if torch.equal(rows, torch.arange(first, first + len(rows))) else None
+
+
 class NF4Single:
     """NF4 with scales in fp32."""
 
@@ -107,6 +113,15 @@ class NF4Single:
         x = F.embedding(codes.int(), tables(codes.device)[0]).flatten(1)  # (blocks, 64)
         x *= packed["scales"][:, None]
         return x.flatten()[: shape[0] * shape[1]].view(shape).to(dtype)
+
+    def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
+        """Rows in their order, from the start of a block on; or any, where each is a whole number of blocks."""
+        if (first := start_of(rows)) is not None and first * width % BLOCK == 0:
+            blocks = slice(first * width // BLOCK, -(-(first + len(rows)) * width // BLOCK))
+            return {name: x[blocks] for name, x in packed.items()}
+        if width % BLOCK:
+            return None
+        return {name: x.unflatten(0, (-1, width // BLOCK))[rows].flatten(0, 1) for name, x in packed.items()}
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
         blocks = -(-shape[0] * shape[1] // BLOCK)
@@ -143,6 +158,15 @@ class NF4(NF4Single):
         values = tables(codes.device)[1][codes.int()]
         scales = values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
         return super().dequantize_in_torch({"codes": packed["codes"], "scales": scales}, shape, dtype)
+
+    def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
+        """Rows in their order, from the start of a scale of scales on."""
+        first, size = start_of(rows), BLOCK * SUPER
+        codes = super().rows({name: packed[name] for name in ("codes", "scale_codes")}, width, rows)
+        if first is None or first * width % size or codes is None:
+            return None
+        ranges = packed["scale_ranges"][first * width // size : -(-(first + len(rows)) * width // size)]
+        return codes | {"scale_ranges": ranges, "scale_mean": packed["scale_mean"]}
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
         packed = super().empty(shape, device)

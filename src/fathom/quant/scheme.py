@@ -45,6 +45,9 @@ class Scheme(Protocol):
     def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         """The matrix (out, in), computed in fp32 and rounded to `dtype` at the end."""
 
+    def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
+        """The packed tensors of these rows of a matrix, in this order; None where rows share what cannot be split."""
+
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
         """Uninitialised packed tensors of the right shapes and dtypes for a matrix of `shape`."""
 
