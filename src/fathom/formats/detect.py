@@ -31,6 +31,7 @@ OPENERS = {  # imported when a file asks for it
     "llama2c": ("fathom.formats.llama2c", "open_llama2c"),
 }
 ONE_FILE = ("gguf", "llama2c")  # formats in which one file is the whole model
+CACHED = re.compile(r"models--.+")  # the folder of a repository in the hub's cache
 LISTED = 6  # models named in an error
 PREFERRED = ("run", "hf", "meta", *ONE_FILE)
 WEIGHTS = {"hf": r"(?!consolidated)[^.].*\.(safetensors|bin)(\.index\.json)?", "meta": r"consolidated\.\d+\.pth"}
@@ -100,6 +101,8 @@ def locate(path: str | Path) -> Path:
     require_path(path)
     place = Path(path)
     refuse_pipes(place)
+    if CACHED.fullmatch(place.resolve().name) and (place / "snapshots").is_dir():
+        return snapshot(place)
     if place.exists():
         return place
     from fathom.formats.hub import fetch, is_hub_id  # here: most paths exist
@@ -111,6 +114,19 @@ def locate(path: str | Path) -> Path:
     inside = models_inside(place.parent)[:LISTED]
     hint = near(place.name, beside) or (f"; {place.parent} holds {', '.join(inside)}" if inside else "")
     raise FathomError(f"{path} does not exist{hint}; give {EXPECTED}, or train one: fathom train")
+
+
+def snapshot(repository: Path) -> Path:
+    """The files of a model in the hub's cache: the snapshot that its branch main is at, or the only one."""
+    main = repository / "refs" / "main"
+    commit = main.read_text(encoding="utf-8", errors="replace").strip()[:100] if main.is_file() else ""
+    known = {each.name: each for each in sorted((repository / "snapshots").iterdir()) if each.is_dir()}
+    if commit in known or len(known) == 1:
+        return known.get(commit) or next(iter(known.values()))
+    raise FathomError(
+        f"{repository} is a folder of the hub's cache with {len(known)} snapshots, and refs/main names none of them;"
+        " give a folder in snapshots/"
+    )
 
 
 def models(place: Path) -> dict[Path, str]:

@@ -83,7 +83,7 @@ def read_config(values: Mapping[str, Any], folder: Path) -> tuple[Family, ModelC
         if with_id("hf", values.get("model_type")) is None and (own := values.get("auto_map")):
             code = next((str(x) for x in own.values()), "") if isinstance(own, dict) else own
             raise FathomError(
-                f"{problem}; its folder brings code of its own ({short(code)}), which is never run"
+                f"{problem}; the folder brings its own code ({short(code)}), which is never run"
             ) from None
         raise
 

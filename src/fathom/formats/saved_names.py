@@ -32,9 +32,7 @@ def unwrapped(tensors: Mapping[str, T], where: str) -> dict[str, T]:
         while (shorter := WRAPPERS.sub("", plain)) != plain:
             plain = shorter
         if plain in result:
-            raise FathomError(
-                f"{where}: two tensors are {plain[:80]!r} once _orig_mod is left out; expected one of each"
-            )
+            raise FathomError(f"{where}: two tensors are {plain[:80]!r} without _orig_mod; expected one of each")
         result[plain] = tensor
     return result
 
