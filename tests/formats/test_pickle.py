@@ -130,7 +130,7 @@ HOSTILE: list[tuple[Any, str]] = [
     ({"a": tensor(source=storage(word="module"))}, "not a storage of numbers"),
     ({"a": tensor(source=storage(numel=-1))}, "not a storage of numbers"),
     ({"a": tensor(source=storage(numel=1.5))}, "not a storage of numbers"),
-    ({"a": tensor(source=storage(key=0))}, "not a storage of numbers"),
+    ({"a": tensor(source=storage(key=0.5))}, "not a storage of numbers"),
     ({"a": tensor(source=storage(kind=OrderedDict))}, "not a storage of numbers"),
     ({"a": tensor(source=storage(key="../../etc/passwd"))}, "storage '../../etc/passwd' is missing"),
     ({"a": tensor(source=storage(numel=13))}, "has 48 bytes; expected 13 numbers of 4 bytes"),

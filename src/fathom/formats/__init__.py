@@ -36,4 +36,7 @@ torch_file        a file of torch.save, read without running it
 torch_legacy      the same as torch before 1.6 wrote it
 pickle_machine    the steps of a pickle that make tensors
 llama2c           the .bin files of llama2.c
+nanogpt           ckpt.pt of nanoGPT
+litgpt            lit_model.pth and model_config.yaml of litgpt
+other_names       tensors of formats that no family describes, under our names
 """

@@ -19,9 +19,13 @@ from fathom.json_file import read_object
 if TYPE_CHECKING:
     from fathom.formats.opened import Opened
 
-EXPECTED = "a run folder, a Hugging Face or Meta folder, a .safetensors, .pth, .gguf or llama2.c .bin file, or a hub id"
+EXPECTED = (
+    "a run folder, a Hugging Face, Meta or litgpt folder, a .safetensors, .pth, .gguf, llama2.c .bin or nanoGPT .pt"
+    " file, or a hub id"
+)
 ADAPTER = "adapter_config.json"  # beside it are only the changes to a model
-CONFIGURATIONS = {CONFIG: "run", "config.json": "hf", "params.json": "meta"}
+LITGPT = "model_config.yaml"
+CONFIGURATIONS = {CONFIG: "run", "config.json": "hf", "params.json": "meta", LITGPT: "litgpt"}
 KEYS = {"config.json": "model_type", "params.json": "dim"}  # what makes such a file one of a model
 OPENERS = {  # imported when a file asks for it
     "run": ("fathom.formats.run", "open_run"),
@@ -29,12 +33,18 @@ OPENERS = {  # imported when a file asks for it
     "meta": ("fathom.formats.meta", "open_meta"),
     "gguf": ("fathom.formats.gguf_model", "open_gguf"),
     "llama2c": ("fathom.formats.llama2c", "open_llama2c"),
+    "litgpt": ("fathom.formats.litgpt", "open_litgpt"),
+    "nanogpt": ("fathom.formats.nanogpt", "open_nanogpt"),
 }
-ONE_FILE = ("gguf", "llama2c")  # formats in which one file is the whole model
+ONE_FILE = ("gguf", "llama2c", "nanogpt")  # formats in which one file is the whole model
 CACHED = re.compile(r"models--.+")  # the folder of a repository in the hub's cache
 LISTED = 6  # models named in an error
-PREFERRED = ("run", "hf", "meta", *ONE_FILE)
-WEIGHTS = {"hf": r"(?!consolidated)[^.].*\.(safetensors|bin)(\.index\.json)?", "meta": r"consolidated\.\d+\.pth"}
+PREFERRED = ("run", "hf", "meta", "litgpt", *ONE_FILE)
+WEIGHTS = {
+    "hf": r"(?!consolidated)[^.].*\.(safetensors|bin)(\.index\.json)?",
+    "meta": r"consolidated\.\d+\.pth",
+    "litgpt": r"lit_model\.pth",
+}
 
 
 def open_model(path: str | Path) -> "Opened":
@@ -159,12 +169,24 @@ def of_file(file: Path) -> str | None:
     if start[:4] == b"GGUF":
         return "gguf"
     if start[:2] == b"PK" or is_legacy(start):  # as torch.save writes it
-        return "meta" if re.fullmatch(WEIGHTS["meta"], file.name) and (file.parent / "params.json").exists() else "hf"
+        return of_pickle(file)
     if start[8:9] == b"{":  # safetensors: the length of a header, and the header in JSON
         return "run" if (file.parent / CONFIG).is_file() else "hf"
     from fathom.formats.llama2c import is_llama2c
 
     return "llama2c" if is_llama2c(file) else None
+
+
+def of_pickle(file: Path) -> str:
+    """The format of a file that torch.save wrote, by what is beside it or, with no configuration there, in it."""
+    for format, config in (("meta", "params.json"), ("litgpt", LITGPT)):
+        if re.fullmatch(WEIGHTS[format], file.name) and (file.parent / config).exists():
+            return format
+    if not (file.parent / "config.json").exists():
+        from fathom.formats.nanogpt import is_nanogpt
+
+        return "nanogpt" if is_nanogpt(file) else "hf"
+    return "hf"
 
 
 def keys(file: Path) -> dict[str, Any]:

@@ -94,10 +94,17 @@ class Machine:
     def storage(self, _: Any) -> None:
         """Push a storage, which is outside of the pickle: ("storage", its class, key, device, number of numbers)."""
         match self.stack.pop():
-            case ("storage", Global(name), str(key), str(), int(numel), *view) if (  # before torch 1.6 one with a view
+            case (
+                "storage",
+                Global(name),
+                str() | int() as key,
+                str(),
+                int(numel),
+                *view,
+            ) if (  # before torch 1.6 one with a view
                 name in STORAGES and _counts((numel,)) and view in ([], [None])
             ):
-                self.push(Storage(STORAGES[name], key, numel))
+                self.push(Storage(STORAGES[name], str(key)[:80], numel))  # litgpt counts them
             case _:
                 raise FathomError(
                     "the pickle refers to something that is not a storage of numbers; expected only tensors"

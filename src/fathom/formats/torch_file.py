@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -183,16 +183,25 @@ def open_pickle(path: Path) -> dict[str, Stored]:
     Numbers are mapped into memory when read, after their CRC is checked. Two names of the same numbers are one
     `Stored`. FathomError where the file is damaged or holds anything but tensors.
     """
-    stored: dict[View, Stored] = {}
-    value, archive, root = _legacy(path) if is_legacy(_start_of(path)) else _zipped(path)
+    value, read = open_saved(path)
     try:
-        views = _views(value)
+        return read(_views(value))
+    except FathomError as problem:
+        raise FathomError(f"{path}: {problem}") from None
+
+
+def open_saved(path: Path) -> tuple[Any, Callable[[Mapping[str, View]], dict[str, Stored]]]:
+    """What torch.save wrote, a `View` for every tensor, and what makes tensors of some of them, by name."""
+    value, archive, root = _legacy(path) if is_legacy(_start_of(path)) else _zipped(path)
+
+    def read(views: Mapping[str, View]) -> dict[str, Stored]:
+        stored: dict[View, Stored] = {}
         for name, view in views.items():
             if view not in stored:
                 stored[view] = _stored(archive, root, name, view)
-    except FathomError as problem:
-        raise FathomError(f"{path}: {problem}") from None
-    return {name: stored[view] for name, view in views.items()}
+        return {name: stored[view] for name, view in views.items()}
+
+    return value, read
 
 
 def _start_of(path: Path) -> bytes:
@@ -243,6 +252,11 @@ def _views(value: object) -> dict[str, View]:
         if len(inner) > 1:
             raise FathomError(f"it holds {len(inner)} dicts of tensors; expected one: save only the state dict")
         value = inner[0] if inner else None
+    return views_in(value)
+
+
+def views_in(value: object) -> dict[str, View]:
+    """The same of the dict itself. FathomError where it holds anything else."""
     if not isinstance(value, dict):
         raise FathomError("it holds no dict of tensors; save a model's state dict")
     for name, item in value.items():
