@@ -107,9 +107,9 @@ def mlx(out: int, width: int, chance: np.random.Generator, bits: int = 4, group:
     return {"weight": words, "scales": scales, "biases": biases}, matrix
 
 
-def nf4(out: int, width: int, chance: np.random.Generator, nested: bool = True) -> Packed:
+def nf4(out: int, width: int, chance: np.random.Generator, nested: bool = True, weight: Tensor | None = None) -> Packed:
     """As bitsandbytes saves it; tests/quant holds our codes against its own."""
-    weight = torch.from_numpy(chance.normal(0, 0.05, (out, width))).float()
+    weight = torch.from_numpy(chance.normal(0, 0.05, (out, width))).float() if weight is None else weight
     scheme = NF4() if nested else NF4Single()
     packed = scheme.quantize(weight)
     state = {"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [out, width]}
@@ -132,8 +132,8 @@ def int8(out: int, width: int, chance: np.random.Generator) -> Packed:
     return parts, q * scales.astype(np.float64)[:, None] / 127
 
 
-def int4(out: int, width: int, chance: np.random.Generator, group: int = 64) -> Packed:
-    """compressed-tensors, pack-quantized."""
+def int4(out: int, width: int, chance: np.random.Generator, group: int = 64, order: bool = False) -> Packed:
+    """compressed-tensors, pack-quantized; `order`: the group of each input is one of its own."""
     q = chance.integers(-8, 8, (out, width))
     scales = torch.from_numpy(chance.uniform(1e-3, 4e-3, (out, width // group))).bfloat16()
     parts = {
@@ -141,10 +141,16 @@ def int4(out: int, width: int, chance: np.random.Generator, group: int = 64) -> 
         "weight_scale": scales,
         "weight_shape": torch.tensor([out, width]),
     }
-    return parts, q * scales.double().numpy().repeat(group, 1)
+    groups = np.arange(width) // group
+    groups = chance.permutation(groups) if order else groups
+    parts |= {"weight_g_idx": torch.from_numpy(groups.astype(np.int32))} if order else {}
+    return parts, q * scales.double().numpy()[:, groups]
 
 
-GROUP = {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64, "symmetric": True}}
+GROUP = {
+    "targets": ["Linear"],
+    "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64, "symmetric": True},
+}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": False}
 METHODS: dict[str, tuple[dict[str, Any], Callable[..., Packed], dict[str, Any]]] = {
     "gptq": (GPTQ, gptq, {}),
@@ -162,6 +168,8 @@ METHODS: dict[str, tuple[dict[str, Any], Callable[..., Packed], dict[str, Any]]]
     "int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, int8, {}),
     "int4": ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": GROUP},
               "ignore": ["lm_head", "re:.*gate"]}, int4, {}),
+    "int4, act-order": ({"quant_method": "compressed-tensors", "format": "pack-quantized",
+                         "config_groups": {"group_0": GROUP}}, int4, {"order": True}),
 }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from fathom.formats.convert import plan
 from fathom.formats.huggingface import open_huggingface
 from fathom.formats.load import load
 from fathom.quant.linear import QuantLinear
-from tests.formats.packers import CONFIG, GPTQ, GROUP, MATRICES, METHODS, write
+from tests.formats.hf import GPT2, make
+from tests.formats.packers import CONFIG, GPTQ, GROUP, MATRICES, METHODS, nf4, write
 from tests.mutants import survive
 
 IDS = torch.arange(64)[None]
@@ -109,6 +110,50 @@ def test_nf4_of_other_tables_is_read_with_them(tmp_path: Path, end: str, scheme:
     assert isinstance(layer, QuantLinear) and layer.scheme.name == scheme
     error = float((layer.weight - exact).norm() / exact.norm())
     assert error == 0 if scheme == "nf4-single" else 0 < error < 0.15
+
+
+PHI3 = {
+    "model_type": "phi3", "vocab_size": 61, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0,
+    "original_max_position_embeddings": 256, "sliding_window": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [PHI3, GPT2 | {"n_embd": 192}], ids=["phi3", "gpt2"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_codes_of_fused_and_of_transposed_layers(tmp_path: Path, values: dict[str, Any], nested: bool) -> None:
+    """bitsandbytes packs GPT-2's matrices, which are stored as (in, out), as (out, in); Phi-3's q, k and v are one."""
+    theirs = make(values)
+    stored: dict[str, torch.Tensor] = {}
+    for name, x in theirs.state_dict().items():
+        if (".layers." not in name and ".h." not in name) or x.ndim < 2:
+            stored |= {} if name == "lm_head.weight" and values["model_type"] == "gpt2" else {name: x.clone()}
+            continue
+        weight = x.T if values["model_type"] == "gpt2" else x
+        parts, matrix = nf4(*weight.shape, np.random.default_rng(0), nested, weight.contiguous())
+        with torch.no_grad():
+            x.copy_(torch.from_numpy(matrix.T if values["model_type"] == "gpt2" else matrix))
+        stored |= {name.removesuffix("weight") + part: y.contiguous() for part, y in parts.items()}
+    save_file(stored, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(values | {"quantization_config": METHODS["nf4"][0]}))
+    expected = theirs(IDS[:, :60]).logits
+    kept, _ = load(tmp_path, quantize="nf4", device="cpu")
+    for model in (load(tmp_path, device="cpu")[0], kept):
+        assert (model(IDS[:, :60]) - expected).abs().max() <= 1e-5
+    attention = kept.blocks[1].attn
+    codes = torch.cat([getattr(attention, x).packed["codes"].flatten() for x in "qkv"])
+    (name,) = (name for name in stored if ".1." in name and name.endswith(("qkv_proj.weight", "c_attn.weight")))
+    assert torch.equal(codes, stored[name].flatten())
+
+
+@pytest.mark.parametrize("method", ["nf4", "fp8, blocks"])
+def test_verify_compares_with_the_library(tmp_path: Path, method: str) -> None:
+    pytest.importorskip("transformers", reason="needs the extra `peers`")
+    write(tmp_path, method)
+    certificate = fathom.verify(tmp_path, against=["naive", "transformers"])
+    assert certificate.passed, certificate
+    if method == "fp8, blocks":  # the other needs bitsandbytes, and is compared with the weights as we read them
+        assert "unpacked by the library" in certificate.comparisons[1].about
 
 
 @pytest.mark.parametrize("method", ["gptq", "nf4", "mlx"])

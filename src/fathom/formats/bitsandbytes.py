@@ -76,7 +76,8 @@ def four_bits(layer: PackedLayer) -> Stored:
     def rows(start: int, stop: int) -> Tensor:
         first, last = start * width // block, -(-stop * width // block)  # blocks
         codes = octets(weight)[first * block // 2 : last * block // 2]
-        x = values.read().float()[torch.stack((codes >> 4, codes & 15), -1).flatten().int()]
+        table = values.read().float()
+        x = torch.nn.functional.embedding(codes.int(), torch.cartesian_prod(table, table)).flatten()  # two to a byte
         x = torch.nn.functional.pad(x, (0, (last - first) * block - len(x))).view(-1, block)
         x *= scales.read(first, last)[:, None]
         return x.flatten()[start * width - first * block :][: (stop - start) * width].view(-1, width)

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from fathom.formats.float8 import FP8, KINDS, ZERO, is_block, scaled
 from fathom.formats.opened import Stored
-from fathom.formats.packed_layer import Method, PackedLayer, Settings, codes_in, names
+from fathom.formats.packed_layer import Method, PackedLayer, Settings, by_groups, codes_in, names, order_of
 from fathom.json_file import short
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 else:
-    from fathom.lazy import torch
+    pass
 
 
 WORD = 32
@@ -75,7 +74,7 @@ def packed(layer: PackedLayer, groups: list[Mapping[str, Any]]) -> Stored:
     if not fitting:
         raise layer.error(f"{out} x {width} numbers in {words.shape} words; expected the num_bits of config_groups")
     bits = fitting[0]["num_bits"]
-    half = 1 << bits - 1
+    half = 2.0 ** (bits - 1)
     scale = layer.floats("weight_scale")
     if scale.shape[:1] not in ((out,), (1,)) or len(scale.shape) > 2:
         raise layer.error(f"weight_scale is {scale.shape}; expected {out} rows of scales, or one")
@@ -84,31 +83,16 @@ def packed(layer: PackedLayer, groups: list[Mapping[str, Any]]) -> Stored:
         raise layer.error(f"weight_scale has {count} groups; expected a divisor of {width}, the inputs")
     zero = layer.part(ZERO, ("I32",), (-(-out * bits // WORD), count)) if ZERO in layer.parts else None
     require_zeros(layer, fitting)
-    order = layer.part("weight_g_idx", ("I32", "I64"), (width,)) if "weight_g_idx" in layer.parts else None
+    if "weight_g_idx" in layer.parts:
+        layer.part("weight_g_idx", ("I32", "I64"), (width,))
 
     def rows(start: int, stop: int) -> Tensor:
         x = codes_in(words.read()[start:stop], bits)[:, :width].float()
-        group = group_of_each(layer, order, width, count)
-        if zero is None:
-            x -= half
-        else:
-            x -= codes_in(zero.read().T, bits).T[start:stop].float()[:, group]
-        x *= scale.read().float().reshape(-1, count).expand(out, -1)[start:stop, group]
-        return x
+        zeros = half if zero is None else codes_in(zero.read().T, bits).T[start:stop].float()
+        scales = scale.read().float().reshape(-1, count).expand(out, -1)[start:stop]
+        return by_groups(x, zeros, scales, order_of(layer, "weight_g_idx", width, count))
 
     return layer.matrix(f"INT{bits}", (out, width), rows)
-
-
-def group_of_each(layer: PackedLayer, order: Stored | None, width: int, count: int) -> Tensor:
-    """The group of each input; -1 throughout means that they are in order."""
-    group = torch.full((width,), -1) if order is None else order.read().long()
-    if bool((group == -1).all()):
-        return torch.arange(width) // (width // count)
-    if not 0 <= int(group.min()) <= int(group.max()) < count:
-        raise layer.error(
-            f"weight_g_idx is from {int(group.min())} to {int(group.max())}; expected groups below {count}"
-        )
-    return group
 
 
 def in_bytes(layer: PackedLayer, groups: list[Mapping[str, Any]]) -> Stored:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fathom.formats.opened import Stored
-from fathom.formats.packed_layer import Method, PackedLayer, Settings, codes_in, names
+from fathom.formats.packed_layer import Method, PackedLayer, Settings, by_groups, codes_in, names, order_of
 
 if TYPE_CHECKING:
     import torch
@@ -42,17 +42,16 @@ def gptq(layer: PackedLayer, settings: Settings) -> Stored:
         raise layer.error(f"{out} x {width} codes of {bits} bits do not fill words; expected multiples of {WORD}")
     if "g_idx" not in layer.parts and width % groups:
         raise layer.error(f"{groups} groups do not divide {width} inputs; expected g_idx")
-    order = layer.part("g_idx", ("I32", "I64"), (width,)) if "g_idx" in layer.parts else None
+    if "g_idx" in layer.parts:
+        layer.part("g_idx", ("I32", "I64"), (width,))
 
     def rows(start: int, stop: int) -> Tensor:
         x = codes_in(words.read().view(torch.int32)[:, start:stop].T, bits).float()
-        group = torch.arange(width) // (width // groups) if order is None else groups_of(layer, order, groups)
-        if bits == 3 and version == "gptq":
-            x -= 4  # the zero of every symmetric layer
-        else:
-            x -= zero_points(zeros.read(), bits, version)[:, start:stop].T.float()[:, group]
-        x *= scales.read()[:, start:stop].T.float()[:, group]
-        return x
+        zero: Tensor | float = 4.0  # of every symmetric layer of 3 bits
+        if bits != 3 or version != "gptq":
+            zero = zero_points(zeros.read(), bits, version)[:, start:stop].T.float()
+        order = order_of(layer, "g_idx", width, groups)
+        return by_groups(x, zero, scales.read()[:, start:stop].T.float(), order)
 
     return layer.matrix(f"GPTQ{bits}", (out, width), rows)
 
@@ -66,14 +65,6 @@ def widths(layer: PackedLayer, words: Stored, settings: Settings) -> tuple[int, 
     if bits not in (2, 3, 4, 8) or words.shape[0] * WORD % bits:
         raise layer.error(f"{bits} bits; expected 2, 3, 4 or 8 that fill {words.shape[0]} words")
     return words.shape[0] * WORD // bits, bits
-
-
-def groups_of(layer: PackedLayer, order: Stored, groups: int) -> Tensor:
-    """The group of each input channel: in order, or, where they were quantised by activation, in any."""
-    group = order.read().long()
-    if len(group) and not 0 <= int(group.min()) <= int(group.max()) < groups:
-        raise layer.error(f"g_idx is from {int(group.min())} to {int(group.max())}; expected groups below {groups}")
-    return group
 
 
 def zero_points(words: Tensor, bits: int, version: str) -> Tensor:
@@ -100,10 +91,7 @@ def awq(layer: PackedLayer, settings: Settings) -> Stored:
         span = slice(start // 8, -(-stop // 8))  # words
         inside = slice(start - 8 * span.start, stop - 8 * span.start)
         x, zero = (in_order(part.read().view(torch.int32)[:, span])[:, inside].T.float() for part in (words, zeros))
-        x = x.unflatten(1, (groups, -1))
-        x -= zero[..., None]
-        x *= scales.read()[:, start:stop].T.float()[..., None]
-        return x.flatten(1)
+        return by_groups(x, zero, scales.read()[:, start:stop].T.float(), None)
 
     return layer.matrix("AWQ4", (out, width), rows)
 

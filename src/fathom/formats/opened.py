@@ -81,6 +81,11 @@ class Opened:
     metadata: Mapping[str, Any] = field(default_factory=dict)  # what else the files say, as plain JSON values
 
     @property
+    def packed(self) -> bool:
+        """Whether it holds matrices in codes of whole numbers or 8-bit floats."""
+        return any(stored.unpack is not None for stored in self.tensors.values())
+
+    @property
     def nbytes(self) -> int:
         """Of all tensors, in the files."""
         return sum(stored.nbytes for stored in self.tensors.values())

@@ -112,3 +112,28 @@ def codes_in(words: Tensor, bits: int) -> Tensor:
     first = starts // 8
     pairs = octets[..., first].int() | octets[..., (first + 1).clamp(max=bits - 1)].int() << 8
     return (pairs >> starts % 8 & (1 << bits) - 1).to(torch.uint8).flatten(-2)
+
+
+def order_of(layer: PackedLayer, suffix: str, width: int, groups: int) -> Tensor | None:
+    """The group of each input channel, where they were quantised by activation; None: equal groups in order, as without
+    this tensor, or where it holds -1 alone."""
+    if suffix not in layer.parts:
+        return None
+    group = layer.parts[suffix].read().long()
+    if bool((group == -1).all()) or torch.equal(group, torch.arange(width) // max(1, width // groups)):
+        return None
+    if not 0 <= int(group.min()) <= int(group.max()) < groups:
+        raise layer.error(f"{suffix} is from {int(group.min())} to {int(group.max())}; expected groups below {groups}")
+    return group
+
+
+def by_groups(codes: Tensor, zero: Tensor | float, scale: Tensor, order: Tensor | None) -> Tensor:
+    """(n, width), less the zero of its group and times its scale, both (n, groups)."""
+    if order is not None:
+        codes -= zero if isinstance(zero, float) else zero[:, order]
+        codes *= scale[:, order]
+        return codes
+    codes = codes.unflatten(1, (scale.shape[1], -1))
+    codes -= zero if isinstance(zero, float) else zero[..., None]
+    codes *= scale[..., None]
+    return codes.flatten(1)

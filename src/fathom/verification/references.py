@@ -174,14 +174,41 @@ def transformers(opened: Opened, model: Transformer) -> Reference:
     library = require_transformers()
     library.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
-    if opened.names == "hf" and opened.path.is_dir():
-        theirs = library.AutoModelForCausalLM.from_pretrained(opened.path, dtype=torch.float32, local_files_only=True)
-        about = "fp32, from the same files"
-    else:
-        theirs, about = with_our_weights(library, opened), "fp32, with the weights as we read them"
-    theirs = theirs.eval()
+    theirs, about, dtype = None, "fp32, from the same files", torch.float32
+    if opened.names == "hf" and opened.path.is_dir() and not opened.packed:
+        theirs = from_files(library, opened.path)
+    elif opened.names == "hf" and opened.path.is_dir():
+        theirs, dtype = unpacked_by(library, opened.path), torch.bfloat16
+        about = "from the same files, unpacked by the library"
+    if theirs is None:
+        theirs, about, dtype = (
+            with_our_weights(library, opened),
+            "fp32, with the weights as we read them",
+            torch.float32,
+        )
+    model = theirs.eval()
     name = f"transformers {version('transformers')}"
-    return Reference(name, about, torch.float32, lambda ids: theirs(ids[None]).logits[0].float())
+    return Reference(name, about, dtype, lambda ids: model(ids[None]).logits[0].float())
+
+
+def from_files(library: Any, path: Path, **arguments: Any) -> Any:
+    """The library's model of a folder, in fp32."""
+    load = library.AutoModelForCausalLM.from_pretrained
+    return load(path, dtype=torch.float32, local_files_only=True, **arguments)
+
+
+def unpacked_by(library: Any, path: Path) -> Any:
+    """The library's floats of a quantised folder, rounded as it rounds them; None where it cannot unpack it here: many
+    methods need a package or a GPU, and tensors that it does not know, such as scales, it leaves out."""
+    try:
+        theirs, about = from_files(library, path, output_loading_info=True)
+        if about["unexpected_keys"] or about["missing_keys"]:
+            return None
+        method = getattr(getattr(theirs, "hf_quantizer", None), "quantization_config", None)
+        theirs = theirs.dequantize(dtype=torch.float32) if "BitsAndBytes" in type(method).__name__ else theirs
+        return theirs.float()
+    except Exception:  # of packages that read one method each
+        return None
 
 
 def require_transformers() -> Any:
