@@ -182,6 +182,28 @@ def test_settings_beside_an_old_config(tmp_path: Path) -> None:
     assert "packed by GPTQ" in open_huggingface(tmp_path).format
 
 
+def test_settings_of_an_old_awq(tmp_path: Path) -> None:
+    write(tmp_path, "awq", {"quantization_config": None})
+    old = {"zero_point": True, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}
+    (tmp_path / "quant_config.json").write_text(json.dumps(old))
+    assert "packed by AWQ" in open_huggingface(tmp_path).format
+
+
+def test_biases_of_zeros_are_left_out(tmp_path: Path) -> None:
+    """AutoGPTQ gave every layer a bias, and a LLaMA has none; another number would be one."""
+    expected = write(tmp_path, "gptq")
+    tensors = load_file(tmp_path / "model.safetensors")
+    biases = {
+        name.replace("scales", "bias"): torch.zeros(x.shape[1]) for name, x in tensors.items() if "scales" in name
+    }
+    save_file(tensors | biases, tmp_path / "model.safetensors")
+    assert set(open_huggingface(tmp_path).tensors) == set(expected)
+    next(iter(biases.values()))[3] = 1e-3
+    save_file(tensors | biases, tmp_path / "model.safetensors")
+    with pytest.raises(FathomError, match=r"bias' has no place in this model"):
+        plan(open_huggingface(tmp_path))
+
+
 def test_floats_under_old_settings_are_read(tmp_path: Path) -> None:
     """A merged model often keeps the quantization_config of its base."""
     write(tmp_path, "nf4")
@@ -225,6 +247,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("int4", grouped(num_bits=3), r"weights.num_bits one of 2, 4, 8"),
     ("int4", grouped(num_bits=8), r"expected the num_bits"),
     ("int4", grouped(symmetric=False), r"weight_zero_point is missing"),
+    ("int4", {"sparsity_config": {"format": "dense", "global_sparsity": 0.1}}, None),
+    ("gptq", {"method": "gptq", "meta": {"quantizer": ["gptqmodel:7.7.0"]}, "adapter": None, "dynamic": {}}, None),
+    ("gptq", {"adapter": {"name": "lora"}}, r"quantization_config.adapter is .* expected no such key"),
     ("int4", {"config_groups": None}, r"quantization_config.config_groups is None; expected groups of layers"),
 ]  # fmt: skip
 

@@ -123,7 +123,7 @@ METHOD = Method(
     allowed={
         "format": FORMATS,
         "quantization_status": ("compressed", "frozen", "initialized", "calibration", None),
-        "sparsity_config": (None, {}),
+        "sparsity_config": (None, {}, "dense"),
         "transform_config": (None, {}),
         "moe_sparsity_config": (None, {}),
         "run_compressed": (True, False, None),

@@ -89,7 +89,7 @@ def spread(scale: Tensor, high: int, wide: int, rows: range, width: int) -> Tens
 FP8 = Method(
     title="fp8",
     marks=(BLOCKED, "weight_scale"),
-    parts=("weight", "input_scale", "output_scale", "input_scale_ub"),
+    parts=("weight", "activation_scale", "input_scale", "output_scale", "input_scale_ub"),
     unpack=unpack,
     allowed={
         "fmt": ("e4m3", "float8_e4m3fn", None),

@@ -106,10 +106,10 @@ QUANTISER = names(  # what only the quantiser of either needs, or what follows f
     " model_file_base_name use_cuda_fp16 use_exllama exllama_config disable_exllama max_input_length batch_size dataset"
     " tokenizer block_name_to_quantize module_name_preceding_first_block modules_in_block_to_quantize pad_token_id"
     " cache_block_outputs model_seqlen act_group_aware lm_head dynamic meta mse backend modules_to_not_convert"
-    " do_fuse fuse_max_seq_len modules_to_fuse uri offload_to_disk offload_to_disk_path"
+    " do_fuse fuse_max_seq_len modules_to_fuse uri hyb_act offload_to_disk offload_to_disk_path"
     " auto_forward_data_parallel"
     " failsafe fallback gc_mode process vram_strategy wait_for_submodule_finalizers mock_quantization"
-    " compute_device_filter act_group_aware dense_vram_strategy moe moe_vram_strategy"
+    " compute_device_filter dense_vram_strategy moe moe_vram_strategy gptaq foem v2 v2_alpha scale_search timestamp"
 )
 GPTQ = Method(
     title="GPTQ",
@@ -122,6 +122,7 @@ GPTQ = Method(
         "pack_dtype": ("int32", None),
         "is_marlin_format": (False, None),
         "quant_type": ("int", None),
+        "method": ("gptq", None),
     },
     known=QUANTISER,
 )
@@ -135,6 +136,7 @@ AWQ = Method(
         "version": ("gemm", "GEMM", None),
         "format": ("gemm", None),
         "zero_point": (True, None),
+        "method": ("awq", None),
         "backend": ("autoawq", "auto", "auto-awq", None),
         "pack_dtype": ("int32", None),
     },

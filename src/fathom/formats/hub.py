@@ -13,7 +13,7 @@ from fathom.errors import FathomError
 DESCRIPTION = [
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
-    "chat_template.json", "README.md",
+    "chat_template.json", "README.md", "quantize_config.json", "quant_config.json",
 ]  # fmt: skip
 WEIGHTS = [  # the first of these that a repository has
     ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"],

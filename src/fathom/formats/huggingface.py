@@ -24,7 +24,7 @@ from fathom.formats.pickle_machine import is_legacy
 from fathom.formats.quantized import KEYS as QUANTISED
 from fathom.formats.quantized import how_packed, old_settings, settings_of, unpacked
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
-from fathom.formats.saved_names import prefixed, transposed, unwrapped, with_head
+from fathom.formats.saved_names import prefixed, transposed, unwrapped, with_head, without_empty_biases
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
@@ -58,6 +58,7 @@ def open_huggingface(path: Path) -> Opened:
     tensors = stored_as if settings is None else unpacked(settings, stored_as, str(path))
     packed = {name for name, stored in tensors.items() if stored_as.get(name) is not stored}
     tensors = transposed(family, family.weights("hf", tensors), packed)
+    tensors = without_empty_biases(family, config, tensors, packed)
     config = with_head(family, config, tensors, path)
     for name, stored in tensors.items():
         if stored.kind not in FLOATS and stored.unpack is None:

@@ -30,7 +30,8 @@ METHODS: Mapping[str, Method] = {
 KEYS = ("quantization_config", "quantization", "compression_config")  # the second is MLX's
 OFF: tuple[Any, ...] = (None, False, {}, [], "", 0)
 EXCLUDED = ("modules_to_not_convert", "ignored_layers", "ignore", "llm_int8_skip_modules")  # layers that stay floats
-OLD = "quantize_config.json"  # of AutoGPTQ, beside a config.json that does not mention it
+OLD = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # beside a config.json that does not mention it
+SYNONYMS = {"w_bit": "bits", "q_group_size": "group_size"}
 
 
 def settings_of(values: Mapping[str, Any], where: str) -> Settings | None:
@@ -56,9 +57,11 @@ def settings_of(values: Mapping[str, Any], where: str) -> Settings | None:
 
 def old_settings(folder: Path, tensors: Iterable[str]) -> Settings | None:
     """The same of a file beside config.json, where tensors are packed and config.json does not say how."""
-    if not (folder / OLD).is_file() or not any(name.endswith(".qweight") for name in tensors):
-        return None
-    return Settings({"quant_method": "gptq"} | read_object(folder / OLD), str(folder / OLD))
+    for name, method in OLD.items():
+        if (folder / name).is_file() and any(tensor.endswith(".qweight") for tensor in tensors):
+            entries = {SYNONYMS.get(key, key): value for key, value in read_object(folder / name).items()}
+            return Settings({"quant_method": method} | entries, str(folder / name))
+    return None
 
 
 def unpacked(settings: Settings, tensors: Mapping[str, Stored], where: str) -> dict[str, Stored]:
@@ -97,7 +100,7 @@ def require_understood(settings: Settings, method: Method) -> None:
     for key, value in settings.entries.items():
         if key in method.allowed:
             allowed = method.allowed[key]
-            if value not in allowed:
+            if value not in allowed and not (isinstance(value, dict) and value.get("format") == "dense" in allowed):
                 raise settings.error(key, " or ".join(map(repr, allowed)))
         elif key not in method.known and key != "quant_method" and value not in OFF:
             if method is mlx.METHOD and isinstance(value, dict | bool):  # of a single layer

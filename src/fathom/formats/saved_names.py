@@ -18,6 +18,7 @@ from fathom.families.family import Family
 from fathom.families.names import split
 from fathom.formats.opened import Stored
 from fathom.model.config import ModelConfig
+from fathom.model.cost import BIAS_OF
 
 T = TypeVar("T")
 
@@ -65,6 +66,25 @@ def transposed(family: Family, tensors: dict[str, Stored], packed: Collection[st
         )
 
     return {name: turned(x) if name in packed and split(name)[0] in flat else x for name, x in tensors.items()}
+
+
+def without_empty_biases(
+    family: Family, config: ModelConfig, tensors: dict[str, Stored], packed: Collection[str]
+) -> dict[str, Stored]:
+    """Without biases of zeros beside packed matrices of a model that has none there: AutoGPTQ gave every layer one."""
+    ours = {place.name: part.removeprefix("blocks.N.") for part, place in family.columns["hf"].tensors.items()}
+
+    def empty(name: str, stored: Stored) -> bool:
+        part, _, suffix = split(name)
+        return (
+            suffix == ".bias"
+            and f"{name.removesuffix('bias')}weight" in packed
+            and part in ours
+            and BIAS_OF.get(ours[part], "mlp") not in config.bias
+            and not stored.read().any()
+        )
+
+    return {name: stored for name, stored in tensors.items() if not empty(name, stored)}
 
 
 def with_head(family: Family, config: ModelConfig, tensors: Mapping[str, Stored], path: Path) -> ModelConfig:
