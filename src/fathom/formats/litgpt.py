@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fathom.errors import FathomError
 from fathom.families.names import Place, columns, place
 from fathom.families.values import Values
+from fathom.fields import build
 from fathom.formats.config_file import read_config
 from fathom.formats.convert import equal
 from fathom.formats.opened import Opened, Stored
@@ -20,7 +21,7 @@ from fathom.formats.other_names import under_our_names
 from fathom.formats.saved_names import unwrapped
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import short
-from fathom.model.config import Bias, ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling
 from fathom.tokenizer.load import read_folder
 
 CONFIG, WEIGHTS = "model_config.yaml", "lit_model.pth"
@@ -124,25 +125,26 @@ def config_of(values: Values, tensors: dict[str, Stored]) -> ModelConfig:
     if norm == "RMSNorm" and "Gemma" in str(values.entries.get("name")):
         raise values.error("name has Gemma, whose norms add one to their weights; expected another model")
     embed, unembed = (tensors.get(f"{NAMES['litgpt'][part].name}.weight") for part in ("embed", "unembed"))
-    config = ModelConfig(
-        vocab_size=values.count("padded_vocab_size"),
-        context_length=values.count("block_size"),
-        d_model=d_model,
-        n_layer=values.count("n_layer"),
-        n_head=n_head,
-        n_kv_head=values.count("n_query_groups", n_head),
-        head_dim=head_dim,
-        d_ff=values.count("intermediate_size", 4 * d_model),
-        position="rope",
-        norm=NORMS[norm],  # type: ignore[arg-type]
-        mlp=MLP[mlp],  # type: ignore[arg-type]
-        bias=tuple(cast(Bias, part) for part, present in parts.items() if present),
-        tie_embeddings=embed is not None and unembed is not None and equal(embed, unembed),
-        qk_norm=values.get("norm_qk", bool, False),
-        norm_eps=values.number("norm_eps", 1e-5),
-        rope_theta=values.number("rope_base", 10_000.0),
-        rope_scaling=scaling_of(values),
-    )
+    fields = {
+        "vocab_size": values.count("padded_vocab_size"),
+        "context_length": values.count("block_size"),
+        "d_model": d_model,
+        "n_layer": values.count("n_layer"),
+        "n_head": n_head,
+        "n_kv_head": values.count("n_query_groups", n_head),
+        "head_dim": head_dim,
+        "d_ff": values.count("intermediate_size", 4 * d_model),
+        "position": "rope",
+        "norm": NORMS[norm],
+        "mlp": MLP[mlp],
+        "bias": [part for part, present in parts.items() if present],
+        "tie_embeddings": embed is not None and unembed is not None and equal(embed, unembed),
+        "qk_norm": values.get("norm_qk", bool, False),
+        "norm_eps": values.number("norm_eps", 1e-5),
+        "rope_theta": values.number("rope_base", 10_000.0),
+        "rope_scaling": scaling_of(values),
+    }
+    config = build(ModelConfig, fields, values.where)
     try:
         config.resolved()
     except FathomError as problem:

@@ -20,7 +20,7 @@ from fathom.formats.pickle_machine import run
 from fathom.formats.saved_names import unwrapped
 from fathom.formats.torch_file import open_saved, views_in
 from fathom.json_file import short
-from fathom.model.config import BIASES, ModelConfig
+from fathom.model.config import ModelConfig
 from fathom.tokenizer.characters import CharacterTokenizer
 from fathom.tokenizer.load import read_folder
 from fathom.tokenizer.protocol import Tokenizer
@@ -90,7 +90,7 @@ def config_of(values: Values) -> ModelConfig:
         position="learned",
         norm="layer",
         mlp="gelu_exact" if "bias" in values else "gelu",
-        bias=BIASES if values.get("bias", bool, True) else (),
+        bias=("on",) if values.get("bias", bool, True) else (),
         tie_embeddings=True,
         dropout=values.get("dropout", float, 0.0),
     )
