@@ -113,7 +113,8 @@ def nf4(out: int, width: int, chance: np.random.Generator, nested: bool = True, 
     scheme = NF4() if nested else NF4Single()
     packed = scheme.quantize(weight)
     state = {"quant_type": "nf4", "blocksize": 64, "dtype": "float16", "shape": [out, width]}
-    parts = {"weight": packed["codes"].reshape(-1, 1), "weight.quant_map": NF4_VALUES.clone()}
+    codes = packed["codes"].flatten()[: -(-out * width // 2)]  # ours go on to a whole block
+    parts = {"weight": codes.reshape(-1, 1), "weight.quant_map": NF4_VALUES.clone()}
     if nested:
         state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": packed["scale_mean"].item()}
         parts |= {"weight.absmax": packed["scale_codes"], "weight.nested_absmax": packed["scale_ranges"]}
