@@ -77,6 +77,15 @@ def test_any_of_its_files_stands_for_the_folder(tmp_path: Path) -> None:
         open_meta(tmp_path / "other.pth")
 
 
+def test_names_of_compiled_modules(tmp_path: Path) -> None:
+    folder = published(tmp_path, SEVEN)
+    expected = {name: x.clone() for name, x in read(open_meta(folder)).items()}  # not mapped from what is replaced
+    file = folder / "consolidated.00.pth"
+    torch.save({f"_orig_mod.{name}": x for name, x in torch.load(file).items()}, file)
+    actual = read(open_meta(folder))
+    assert actual.keys() == expected.keys() and all(torch.equal(actual[name], x) for name, x in expected.items())
+
+
 def test_shards_whose_tensors_share_one_storage(tmp_path: Path) -> None:
     """As those of LLaMA 1 and 2: all of a layer lies in one member, and each tensor begins somewhere within."""
     published(tmp_path, THIRTEEN, 2)

@@ -20,6 +20,7 @@ from fathom.families.values import Values
 from fathom.files import new_folder, sync
 from fathom.formats.convert import equal, from_ours
 from fathom.formats.opened import Opened, Stored
+from fathom.formats.saved_names import unwrapped
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import read_object, short
 from fathom.model.config import ModelConfig
@@ -92,7 +93,7 @@ def shard_files(folder: Path) -> list[Path]:
 
 def open_shard(file: Path) -> dict[str, Stored]:
     """The weights in a shard; an unembedding that is the embedding itself, or a copy of it, is left out."""
-    tensors = FAMILY.weights("meta", open_pickle(file))
+    tensors = FAMILY.weights("meta", unwrapped(open_pickle(file), str(file)))
     if UNEMBED in tensors and EMBED in tensors and equal(tensors[UNEMBED], tensors[EMBED]):
         del tensors[UNEMBED]
     return tensors
