@@ -69,7 +69,8 @@ def test_load_dequantises_and_generates(tmp_path: Path, method: str) -> None:
     packed, _ = load(tmp_path, quantize="int8", device="cpu")
     assert (packed(IDS) - model(IDS)).abs().max() < 0.05 * model(IDS).abs().max()
     kinds = open_huggingface(tmp_path).tensors[name].kind
-    assert kinds in repr(fathom.info(tmp_path))
+    about = fathom.info(tmp_path)
+    assert kinds in repr(about) and METHODS[method][0].items() <= about.about["quantization"].items()
 
 
 @pytest.mark.parametrize(("method", "scheme"), [("nf4", "nf4"), ("nf4, single", "nf4-single")])
@@ -336,3 +337,17 @@ def test_settings_are_one_line_whatever_they_hold(tmp_path: Path) -> None:
         with pytest.raises(FathomError) as raised:
             plan(open_huggingface(tmp_path))
         assert not re.search(r"\n", str(raised.value))
+
+
+@pytest.mark.parametrize("method", ["nf4", "gptq, act-order", "int8", "int4"])
+def test_pickled_weights(tmp_path: Path, method: str) -> None:
+    expected = write(tmp_path, method)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    opened = open_huggingface(tmp_path)
+    for name, matrix in expected.items():
+        assert np.abs(opened.tensors[name].read().double().numpy() - matrix).max() <= 2**-23 * np.abs(matrix).max(), (
+            name
+        )
+    assert load(tmp_path, quantize="nf4", device="cpu")[0](IDS).isfinite().all()

@@ -21,8 +21,7 @@ from fathom.files import new_folder, sync
 from fathom.formats.convert import from_ours
 from fathom.formats.opened import DTYPES, FLOATS, Opened, Stored
 from fathom.formats.pickle_machine import is_legacy
-from fathom.formats.quantized import KEYS as QUANTISED
-from fathom.formats.quantized import how_packed, old_settings, settings_of, unpacked
+from fathom.formats.quantized import how_packed, old_settings, settings_of, unpacked, unquantised
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.formats.saved_names import prefixed, transposed, unwrapped, with_head, without_empty_biases
 from fathom.formats.torch_file import open_pickle
@@ -50,8 +49,8 @@ def open_huggingface(path: Path) -> Opened:
         raise FathomError(f"{path}: no {CONFIG} beside these weights; put the model's own in the same folder")
     values = read_object(folder / CONFIG)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    family, config = read_config(unquantised(values), folder)
     settings = settings_of(values, str(folder / CONFIG))
-    family, config = read_config({key: value for key, value in values.items() if key not in QUANTISED}, folder)
     found, files = open_weights(path)
     stored_as = prefixed(family, unwrapped(found, str(path)))
     settings = settings or old_settings(folder, stored_as)
@@ -70,10 +69,11 @@ def open_huggingface(path: Path) -> Opened:
     tokenizer = partial(read_folder, folder, config.vocab_size, ends)
     kind = "safetensors" if files[0].suffix == ".safetensors" else "pickled"
     format = f"Hugging Face, {kind}, {len(files)} file{'s' * (len(files) > 1)}"
-    format += (
-        "" if settings is None else f", {how_packed(settings, [tensors[name] for name in packed if name in tensors])}"
-    )
-    return Opened(path, format, config, family, "hf", tensors, tokenizer, metadata(folder, values, generation))
+    about = metadata(folder, values, generation)
+    if settings is not None:
+        format += f", {how_packed(settings, [stored for name, stored in tensors.items() if name in packed])}"
+        about |= shortened({"quantization": dict(settings.entries)})
+    return Opened(path, format, config, family, "hf", tensors, tokenizer, about)
 
 
 def read_config(values: Mapping[str, Any], folder: Path) -> tuple[Family, ModelConfig]:
@@ -176,6 +176,11 @@ def metadata(folder: Path, values: Mapping[str, Any], generation: Mapping[str, A
     sampling = {name: generation[name] for name in SAMPLING if generation.get(name) is not None}
     known |= {"generation": sampling} if sampling else {}
     known |= {"licence": licence} if (licence := _licence(folder / README)) else {}
+    return shortened(known)
+
+
+def shortened(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is longer than a few lines."""
     return {name: value for name, value in known.items() if len(json.dumps(value)) < 1000}
 
 

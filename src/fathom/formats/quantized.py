@@ -28,6 +28,7 @@ METHODS: Mapping[str, Method] = {
     "mlx": mlx.METHOD,  # named here: its files have no quant_method
 }
 KEYS = ("quantization_config", "quantization", "compression_config")  # the second is MLX's
+TEXT = "text_config"  # of a model for pictures too: its part for texts
 OFF: tuple[Any, ...] = (None, False, {}, [], "", 0)
 EXCLUDED = ("modules_to_not_convert", "ignored_layers", "ignore", "llm_int8_skip_modules")  # layers that stay floats
 OLD = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # beside a config.json that does not mention it
@@ -38,7 +39,8 @@ def settings_of(values: Mapping[str, Any], where: str) -> Settings | None:
     """How the object of a config.json is quantised; None: it is not. FathomError where the method is unknown."""
     found = {key: values[key] for key in KEYS if values.get(key) is not None}
     if not found:
-        return None
+        inner = values.get(TEXT)
+        return settings_of(inner, f"{where}: {TEXT}") if isinstance(inner, dict) else None
     entries = next(iter(found.values()))
     if not isinstance(entries, dict) or any(other != entries for other in found.values()):
         raise FathomError(f"{where}: {next(iter(found))} is {short(entries)}; expected one object with its settings")
@@ -53,6 +55,12 @@ def settings_of(values: Mapping[str, Any], where: str) -> Settings | None:
             " fetch the model in one of them, in bf16, or as GGUF"
         )
     return Settings(entries, where)
+
+
+def unquantised(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The object of a config.json without what says how it is quantised."""
+    kept = {key: value for key, value in values.items() if key not in KEYS}
+    return kept | ({TEXT: unquantised(inner)} if isinstance(inner := kept.get(TEXT), dict) else {})
 
 
 def old_settings(folder: Path, tensors: Iterable[str]) -> Settings | None:
