@@ -1,4 +1,4 @@
-"""A run as it is recorded: divergence ends it, answers before and after, a plot that is renewed, a steady length."""
+"""A run as it is recorded: divergence ends it, answers before and after, pictures that are renewed, a steady length."""
 
 from pathlib import Path
 
@@ -72,13 +72,13 @@ def test_without_ask_the_question_is_from_the_validation_data_with_its_answer(tm
     assert question.endswith("=") and answer.strip("x").isdigit()
 
 
-def test_the_plot_is_renewed_while_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_module, "PLOTTING", 1e9)  # however long it takes
+def test_plot_and_page_are_renewed_during_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "DRAWING", 1e9)  # however long it takes
     there: list[bool] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, Progress):
-            there.append((tmp_path / "run" / "loss.png").exists())
+            there.append(all((tmp_path / "run" / name).exists() for name in ("loss.png", "page.html")))
 
     train(recipe(tmp_path), tmp_path / "run", report=listen)
     assert there == [False] * 4 + [True] * 8

@@ -30,6 +30,7 @@ def test_a_run_leaves_everything_that_is_promised(tmp_path: Path) -> None:
         "data",
         "facts.json",
         "metrics.jsonl",
+        "page.html",
         "loss.png",
         "loss.svg",
         "checkpoints",

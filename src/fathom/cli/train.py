@@ -16,6 +16,7 @@ from fathom.data.corpus import resolve
 from fathom.errors import FathomError
 from fathom.families.registry import formats
 from fathom.fields import plain
+from fathom.formats.run import PAGE
 from fathom.model.config import ModelConfig
 from fathom.report.live import LiveView
 from fathom.report.table import plain as as_text
@@ -165,7 +166,7 @@ def summary(result: "Result", verb: str, next_lines: list[str]) -> str:
     lines = [
         f"{done} in {result.seconds:.1f} s, {result.tokens / max(result.seconds, 1e-9):,.0f} tokens/s{loss}",
         f"run:      {folder}",
-        f"plot:     {folder / 'loss.png'}",
+        f"page:     {folder / PAGE} (its loss alone: {folder / 'loss.png'})",
         f"continue: fathom {verb} --resume --out-dir {folder}" if stopped else "",
         *next_lines,
     ]

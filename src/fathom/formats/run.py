@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CHECKPOINTS, STATE = "model.safetensors", "checkpoints", "state.json"
 DATA_SUMMARY, METRICS = "facts.json", "metrics.jsonl"  # what a run was trained on, and what it measured
+PAGE = "page.html"  # that shows all of it
 
 
 def weights(model: Transformer) -> dict[str, Tensor]:

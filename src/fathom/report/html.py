@@ -106,11 +106,16 @@ def _kind(token: tokenize.TokenInfo) -> str:
     return {tokenize.COMMENT: "comment", tokenize.STRING: "string"}.get(token.type, "")
 
 
-def page(title: str, *body: str) -> str:
-    """A whole HTML document."""
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser runs and fetches nothing
+
+
+def page(title: str, *body: str, renewed: int | None = None) -> str:
+    """A whole HTML document. renewed: seconds after which a browser reads it again; None: never."""
     head = join(
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'),
         Html('<meta name="color-scheme" content="light dark">'),
+        Html(f'<meta http-equiv="refresh" content="{renewed}">' if renewed else ""),
         tag("title", title),
         Html(f"<style>{style()}</style>"),
     )

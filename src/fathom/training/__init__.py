@@ -1,10 +1,13 @@
 """Training: batch -> loss -> backward -> clip -> step -> report -> maybe save.
 
 train        a run from a recipe, or from where one stopped: its whole life
-finetune     how the run of a model that exists begins: an adapter on it, or all of it
+finetune     how fine-tuning begins: an adapter on an existing model, or all of its weights
 run          the folder of a run: its settings, its data, its checkpoints
 data         preparing the data of a run: text as tokens, records as examples
-record       what a run records while it goes on: metrics, its plot, samples, its speed
+record       what a run records during training: metrics, its page, its plot, samples, its speed
+page         the page of a run: what is trained, its loss, what it writes, what next
+words        a model's config in words
+commands     the commands that go on from a run
 runs         the runs below a folder, from their small files
 trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def loss_curves(path: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """(step, training loss) and (step, validation loss) of a metrics file, where they are finite."""
-    lines = read_metrics(path)
+    return curves_in(read_metrics(path))
+
+
+def curves_in(lines: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """The same of lines that have been read."""
     curves = ([(line["step"], line[key]) for line in lines if key in line] for key in ("loss", "val_loss"))
     training, validation = ([(step, loss) for step, loss in curve if math.isfinite(loss)] for curve in curves)
     return training, validation

@@ -4,7 +4,7 @@ Precedence: defaults < preset < YAML < the call. A recipe printed as YAML is wha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Recipe:
     description: str = ""
     model: Values = field(default_factory=dict)
     train: Values = field(default_factory=dict)
+    preset: str = ""  # the name of the preset that it began as
 
     def changed(self, model: Values, train: Values) -> "Recipe":
         """The recipe with some fields replaced."""
@@ -32,7 +33,7 @@ class Recipe:
         steps, warmup = str(train.get("max_iters")), str(kept.get("warmup_steps"))
         if steps.isdigit() and warmup.isdigit() and int(warmup) > int(steps) // 6:
             del kept["warmup_steps"]  # too long for this number of steps; what follows from it takes its place
-        return Recipe(self.description, {**self.model, **model}, {**kept, **train})
+        return replace(self, model={**self.model, **model}, train={**kept, **train})
 
     def options(self, where: str = "train") -> TrainOptions:
         return build(TrainOptions, self.train, where)
@@ -54,8 +55,10 @@ class Recipe:
 
 
 def read(path: Path, base: Recipe) -> Recipe:
-    """`base` with the `model:` and `train:` sections of a YAML file."""
+    """`base` with the `model:` and `train:` sections of a YAML file, which may name a `preset:` to begin with."""
     values = read_config(path)
+    if preset := values.pop("preset", None):
+        base = base if base.preset else find(str(preset))
     if unknown := set(values) - {"model", "train"}:
         word = sorted(map(str, unknown))[0]
         raise FathomError(
@@ -166,4 +169,4 @@ def find(name: str) -> Recipe:
         raise FathomError(
             f"no preset {name!r}{near(name, PRESETS, then='choose')} one of {known}, or rung-KEY of the ladder"
         )
-    return PRESETS[name]
+    return replace(PRESETS[name], preset=name)

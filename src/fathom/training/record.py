@@ -1,4 +1,4 @@
-"""What a run records while it goes on: metrics, the plot of its loss, samples or answers, its speed, and the trend.
+"""What a run records during training: metrics, its page, a plot of its loss, samples or answers, speed and trend.
 
 A `Record` is the listener that the loop reports to. It adds to each event what belongs beside it, and passes all on.
 """
@@ -10,17 +10,19 @@ from contextlib import ExitStack, closing, contextmanager
 
 import torch
 
+from fathom.errors import Diverged
 from fathom.formats.run import METRICS, best_step
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
 from fathom.report.plot import loss_curve, save
 from fathom.training import events
 from fathom.training.events import Evaluated, Event, Metrics, Note, Progress, Report, Sample, broadcast, loss_curves
+from fathom.training.page import State, write_page
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
 from fathom.training.trend import Trend
 
-PLOTTING = 0.02  # the share of a run's time that renewing its plot may take
+DRAWING = 0.02  # the share of a run's time that renewing its page and its plot may take
 
 
 @contextmanager
@@ -34,8 +36,13 @@ def recording(run: Run, session: Session, report: Report) -> Iterator["Record"]:
         record = Record(run, session, broadcast(listeners))
         try:
             yield record
+        except Diverged as problem:
+            record.state, record.problem = "diverged", str(problem)
+            raise
         finally:
-            save_plot(run)
+            if record.state == "training":
+                record.state = "finished" if session.finished else "stopped"
+            record.draw()
 
 
 class Record:
@@ -47,7 +54,9 @@ class Record:
         self.trend = Trend(guessing, run.options.keep_going, lambda: best_step(run.checkpoints))
         self.trend.replay(events.read_metrics(run.folder / METRICS))
         self.speed_known = False
-        self.plotted, self.cost = -math.inf, 0.0  # when, and how many seconds it took
+        self.state: State = "training"
+        self.problem = ""  # why it has diverged
+        self.drawn, self.cost = -math.inf, 0.0  # when, and how many seconds it took
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Evaluated):
@@ -60,8 +69,8 @@ class Record:
             interval = self.run.options.sample_interval
             if interval is not None and self.session.due(interval):
                 self.sample()
-        if isinstance(event, Evaluated):
-            self.plot()
+        if isinstance(event, Evaluated) and time.perf_counter() - self.drawn >= self.cost / DRAWING:
+            self.draw()
 
     def begin(self) -> None:
         """Before the first step of this process: how a model that exists answers before it learns more."""
@@ -101,13 +110,13 @@ class Record:
         if left > 0:
             self.send(Note(f"speed: {speed:.3g} steps/s measured on this machine, {rest}"))
 
-    def plot(self) -> None:
-        """Renew the plot, as often as costs little."""
-        if time.perf_counter() - self.plotted >= self.cost / PLOTTING:
-            began = time.perf_counter()
-            save_plot(self.run)
-            self.plotted = time.perf_counter()
-            self.cost = self.plotted - began
+    def draw(self) -> None:
+        """Renew the page and the picture of the loss."""
+        began = time.perf_counter()
+        write_page(self.run, self.session, self.trend, self.state, self.problem)
+        save_plot(self.run)
+        self.drawn = time.perf_counter()
+        self.cost = self.drawn - began
 
 
 def bits(run: Run, loss: float) -> dict[str, float]:

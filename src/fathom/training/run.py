@@ -1,6 +1,6 @@
 """The folder of a run: its settings, its data, what it measured, and its checkpoints.
 
-    config.yaml  tokenizer.json  data/  facts.json  metrics.jsonl  loss.png  loss.svg  checkpoints/  adapter/
+    config.yaml  tokenizer.json  data/  facts.json  metrics.jsonl  page.html  loss.png  checkpoints/  adapter/
 
 A checkpoint of a run with an adapter holds it twice: `trained.safetensors` to resume from, to the bit, and as the two
 files of a PEFT folder. A new folder is filled beside its place and renamed into it.
@@ -9,7 +9,8 @@ files of a PEFT folder. A new folder is filled beside its place and renamed into
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
@@ -57,6 +58,7 @@ class Run:
     options: TrainOptions
     tokenizer: Tokenizer
     data: DataSummary
+    preset: str = field(default="", kw_only=True)  # the name of the preset that it began as
     verb: ClassVar[str] = "train"  # of the command line
 
     @property
@@ -69,7 +71,8 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """What config.yaml holds."""
-        return recipe_of(self.config, self.options).sections()
+        named = {"preset": self.preset} if self.preset else {}
+        return named | recipe_of(self.config, self.options).sections()
 
     def start(self) -> Session:
         """A session at step 0."""
@@ -169,7 +172,8 @@ class FinetuneRun(Run):
         if self.tuning.ask is not None or self.options.sample_prompt or not self.data.records:
             return None
         ids, answer = self.first_example()
-        return self.tokenizer.decode(ids[answer:]) if answer > 1 else None
+        ends = {*self.tokenizer.special.end_ids, self.tokenizer.eos}
+        return self.tokenizer.decode(list(takewhile(lambda id: id not in ends, ids[answer:]))) if answer > 1 else None
 
     def first_example(self) -> tuple[list[int], int]:
         """The tokens of the first validation example, and where its answer begins."""
@@ -242,7 +246,10 @@ def read_run(folder: Path, verb: str) -> tuple[dict[str, Any], dict[str, Any]]:
     tokenizer = tokenizers.load(folder / tokenizers.FILE)
     recipe = Recipe(model=values.get("model") or {}, train=values.get("train") or {})
     config, options = recipe.config(tokenizer.vocab_size, f"{path}: model"), recipe.options(f"{path}: train")
-    return values, {"folder": folder, "config": config, "options": options, "tokenizer": tokenizer}
+    preset = str(values.get("preset") or "")
+    return values, {
+        "folder": folder, "config": config, "options": options, "tokenizer": tokenizer, "preset": preset
+    }  # fmt: skip
 
 
 S = TypeVar("S", bound=DataSummary)
@@ -280,7 +287,7 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
         tokenizer.encode(options.sample_prompt)
         length = config.context_length
         data = prepare_text(new / "data", tokenizer, corpus, None, options.val_fraction, length, report)
-        run = Run(new, config, options, tokenizer, data)
+        run = Run(new, config, options, tokenizer, data, preset=recipe.preset)
         write_run(run)
         yield run
 

@@ -1,0 +1,52 @@
+"""A model's config in words, as a page or a list says it."""
+
+from collections.abc import Sequence
+
+from fathom.model.config import ResolvedConfig
+
+POSITIONS = {"none": "no positions", "learned": "learned positions", "rope": "rotary positions (RoPE)"}
+NORMS = {"none": "no normalisation", "layer": "LayerNorm", "rms": "RMSNorm"}
+MLPS = {
+    "none": "no MLP",
+    "gelu": "an MLP with GELU",
+    "gelu_exact": "an MLP with exact GELU",
+    "relu": "an MLP with ReLU",
+    "relu2": "an MLP with squared ReLU",
+    "swiglu": "SwiGLU",
+    "geglu": "GeGLU",
+}
+
+
+def in_words(config: ResolvedConfig) -> str:
+    """`4 blocks of width 128, each with 4 attention heads, rotary positions (RoPE), RMSNorm and SwiGLU; ...`"""
+    if not config.n_layer:
+        return f"a bigram model of width {config.d_model:,}: the next token depends on the last one alone"
+    blocks = "1 block" if config.n_layer == 1 else f"{config.n_layer:,} blocks"
+    each = "" if config.n_layer == 1 else "each "
+    parts = [
+        heads(config),
+        POSITIONS.get(config.position, f"positions: {config.position}"),
+        NORMS.get(config.norm, f"norm: {config.norm}"),
+        MLPS.get(config.mlp, f"MLP: {config.mlp}"),
+    ]
+    others = {
+        "no residual stream": not config.residual,
+        "normalised queries and keys": config.qk_norm,
+        "one matrix for embedding and unembedding": config.tie_embeddings,
+        f"dropout {config.dropout:g}": config.dropout > 0,
+    }
+    extras = [words for words, here in others.items() if here]
+    text = f"{blocks} of width {config.d_model:,}, {each}with {listed(parts)}"
+    return "; ".join([text, *extras, f"context of {config.context_length:,} tokens"])
+
+
+def heads(config: ResolvedConfig) -> str:
+    named = "1 attention head" if config.n_head == 1 else f"{config.n_head:,} attention heads"
+    if config.n_kv_head == config.n_head:
+        return named
+    return f"{named} that share {config.n_kv_head:,} {'keys and values' if config.n_kv_head > 1 else 'key and value'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`"""
+    return " and ".join([", ".join(parts[:-1]), *parts[-1:]]) if len(parts) > 1 else "".join(parts)
