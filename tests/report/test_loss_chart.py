@@ -21,9 +21,9 @@ def test_the_axes_tell_the_values_of_the_line() -> None:
         texts = [(text.text or "", float(text.get("x", 0)), float(text.get("y", 0))) for text in svg.iter("text")]
         ups = sorted((float(words), y - 4) for words, x, y in texts if x == 36)
         (low, y_low), (high, y_high) = ups[0], ups[-1]
-        x_0, x_50 = (x for words, x, y in texts if words in ("0", "50") and x > 36)
+        x_0, x_100 = (x for words, x, y in texts if words in ("0", "100") and x > 36)
         for dot, (step, value) in zip(svg.iter("circle"), VALIDATION, strict=True):
-            x, y = x_0 + step / 50 * (x_50 - x_0), y_low + (value - low) / (high - low) * (y_high - y_low)
+            x, y = x_0 + step / 100 * (x_100 - x_0), y_low + (value - low) / (high - low) * (y_high - y_low)
             assert (float(dot.get("cx", 0)), float(dot.get("cy", 0))) == pytest.approx((x, y), abs=0.2)
             assert "".join(dot.itertext()) == f"validation loss {value:.4f} at step {step}"
 
