@@ -33,7 +33,7 @@ class Diverged(FathomError):
 def near(word: str, known: Iterable[str], count: int = 3, then: str = "") -> str:
     """`; did you mean a, b?` with the nearest known words, or an empty string.
 
-    then: the word that goes on: `; did you mean a, b? Choose`, or `; choose` where nothing is near.
+    then: the word that follows: `; did you mean a, b? Choose`, or `; choose` where nothing is near.
     """
     matches = difflib.get_close_matches(word, list(known), count, 0.5)
     hint = f"; did you mean {', '.join(matches)}?" if matches else ""

@@ -7,7 +7,7 @@ data         preparing the data of a run: text as tokens, records as examples
 record       what a run records during training: metrics, its page, its plot, samples, its speed
 page         the page of a run: what is trained, its loss, what it writes, what next
 words        a model's config in words
-commands     the commands that go on from a run
+commands     the commands with which a run continues
 runs         the runs below a folder, from their small files
 trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches

@@ -1,4 +1,4 @@
-"""The commands that go on from a run, as one would type them: generate, measure, train longer, merge, export."""
+"""The commands with which a run continues, as one would type them: generate, measure, train longer, merge, export."""
 
 import shlex
 from collections.abc import Iterator, Sequence

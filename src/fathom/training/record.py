@@ -73,7 +73,7 @@ class Record:
             self.draw()
 
     def begin(self) -> None:
-        """Before the first step of this process: how a model that exists answers before it learns more."""
+        """Before the first step of this process: how an existing model answers before it is fine-tuned."""
         if isinstance(self.run, FinetuneRun) and self.session.step == 0:
             if (expected := self.run.expected()) is not None:
                 self.send(Note(f"question: {shortened(self.question())}\nanswer in the data: {shortened(expected)}"))

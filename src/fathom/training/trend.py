@@ -1,7 +1,7 @@
 """What the losses of a run mean: whether it diverges, since when it overfits, and which checkpoint is its best.
 
-A validation loss that rises while the training loss falls is overfitting: the best checkpoint is kept, and the run goes
-on. Where both rise, or the model has become worse than guessing, nothing more will come of it: the run has diverged.
+A validation loss that rises while the training loss falls is overfitting: the best checkpoint is kept, and the run
+continues. Where both rise, or the model has become worse than guessing, the run has diverged.
 """
 
 import math
