@@ -43,7 +43,7 @@ def bigram() -> tuple[Tensor, Tensor]:
     """A fresh embed (V, d) and unembed (V, d)."""
     torch.manual_seed(0)
     size = len(pairs()[0])
-    config = ModelConfig(vocab_size=size, context_length=1, d_model=WIDTH, n_layer=0, residual=False)
+    config = ModelConfig(vocab_size=size, context_length=1, d_model=WIDTH, n_layer=0, residual="off")
     model = Transformer(config)
     return model.embed.weight, model.unembed.weight
 

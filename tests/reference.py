@@ -16,27 +16,43 @@ def forward(config: Any, weights: Arrays, ids: np.ndarray, interleaved: bool = F
     """All activations by name, for ids (b, t). `interleaved`: channels 2i and 2i + 1 are a pair, as in Meta's files."""
     w = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
     seen: Arrays = {}
-    x = seen["embed"] = w["embed.weight"][ids]
+    x = seen["embed"] = w["embed.weight"][ids] * config.scale.embed
     if config.position == "learned":
         seen["position"] = np.broadcast_to(w["position.table.weight"][: ids.shape[1]], x.shape)
         x = x + seen["position"]
     for layer in range(config.n_layer):
         x = block(config, w, seen, f"blocks.{layer}", x, interleaved)
     seen["final_norm"] = norm(config, w, "final_norm", x)
-    seen["logits"] = seen["final_norm"] @ w["embed.weight" if config.tie_embeddings else "unembed.weight"].T
+    logits = seen["final_norm"] @ w["embed.weight" if config.tie_embeddings else "unembed.weight"].T
+    logits = (logits + w.get("unembed.bias", 0.0)) * config.scale.logits
+    seen["logits"] = capped(logits, config.scale.logit_cap)
     return seen
 
 
+def capped(x: np.ndarray, cap: float | None) -> np.ndarray:
+    return x if cap is None else cap * np.tanh(x / cap)
+
+
 def block(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, interleaved: bool) -> np.ndarray:
-    seen[f"{name}.resid_pre"] = x
-    normed = seen[f"{name}.attn_norm"] = norm(config, w, f"{name}.attn_norm", x)
-    said = seen[f"{name}.attn"] = attention(config, w, seen, f"{name}.attn", normed, interleaved)
-    x = x + said if config.residual else said
+    start = seen[f"{name}.resid_pre"] = x
+    before, after = config.residual != "post", config.residual in ("post", "sandwich")
+    read = first = seen[f"{name}.attn_norm"] = norm(config, w, f"{name}.attn_norm", x) if before else x
+    said = seen[f"{name}.attn"] = attention(config, w, seen, f"{name}.attn", read, interleaved)
+    if after:
+        said = seen[f"{name}.attn_after"] = norm(config, w, f"{name}.attn_after", said)
+    x = said if config.residual == "off" else x + config.scale.residual * said
     if config.mlp != "none":
         seen[f"{name}.resid_mid"] = x
-        normed = seen[f"{name}.mlp_norm"] = norm(config, w, f"{name}.mlp_norm", x)
-        said = seen[f"{name}.mlp"] = mlp(config, w, seen, f"{name}.mlp", normed)
-        x = x + said if config.residual else said
+        if config.residual == "parallel":  # what attention read
+            read = first
+        else:
+            read = start if config.residual == "parallel_norms" else x
+            read = norm(config, w, f"{name}.mlp_norm", read) if before else read
+        seen[f"{name}.mlp_norm"] = read
+        said = seen[f"{name}.mlp"] = mlp(config, w, seen, f"{name}.mlp", read)
+        if after:
+            said = seen[f"{name}.mlp_after"] = norm(config, w, f"{name}.mlp_after", said)
+        x = said if config.residual == "off" else x + config.scale.residual * said
     seen[name] = x
     return x
 
@@ -45,11 +61,18 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
     batch, t, _ = x.shape
     q, k, v = (linear(w, f"{name}.{n}", x).reshape(batch, t, -1, config.head_dim) for n in "qkv")
     seen |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
-    if config.qk_norm:
+    if config.qk_norm == "on":
         q = rms(q, config.norm_eps) * w[f"{name}.q_norm.weight"]
         k = rms(k, config.norm_eps) * w[f"{name}.k_norm.weight"]
-    if config.position == "rope":
-        q, k = rotated(config, q, interleaved), rotated(config, k, interleaved)
+    if config.qk_norm == "whole":
+        flat_q, flat_k = (y.reshape(batch, t, -1) for y in (q, k))
+        q = (rms(flat_q, config.norm_eps) * w[f"{name}.q_norm.weight"]).reshape(q.shape)
+        k = (rms(flat_k, config.norm_eps) * w[f"{name}.k_norm.weight"]).reshape(k.shape)
+    kind = config.layers.pattern[int(name.split(".")[1]) % len(config.layers.pattern)]
+    if config.position == "rope" and kind != "n":
+        q, k = rotated(config, q, interleaved, kind == "l"), rotated(config, k, interleaved, kind == "l")
+    if config.scale.attn is not None:
+        q = q * config.scale.attn * math.sqrt(config.head_dim)
     seen |= {f"{name}.q_rot": q, f"{name}.k_rot": k}
     scores = np.full((batch, config.n_head, t, t), -np.inf)
     pattern, z = np.zeros_like(scores), np.zeros((batch, t, config.n_head, config.head_dim))
@@ -57,12 +80,24 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
         for head in range(config.n_head):
             group = head // (config.n_head // config.n_kv_head)
             for i in range(t):
-                row = k[b, : i + 1, group] @ q[b, i, head] / math.sqrt(config.head_dim)
+                first = max(0, i + 1 - config.layers.window) if kind == "l" else 0
+                row = k[b, first : i + 1, group] @ q[b, i, head] / math.sqrt(config.head_dim)
+                row = capped(row, config.scale.attn_cap)
+                if config.position == "alibi":
+                    row = row - slope(head, config.n_head) * (i - np.arange(first, i + 1))
                 e = np.exp(row - row.max())
-                scores[b, head, i, : i + 1], pattern[b, head, i, : i + 1] = row, e / e.sum()
-                z[b, i, head] = pattern[b, head, i, : i + 1] @ v[b, : i + 1, group]
+                scores[b, head, i, first : i + 1], pattern[b, head, i, first : i + 1] = row, e / e.sum()
+                z[b, i, head] = pattern[b, head, i, first : i + 1] @ v[b, first : i + 1, group]
     seen |= {f"{name}.scores": scores, f"{name}.pattern": pattern, f"{name}.z": z}
     return linear(w, f"{name}.out", z.reshape(batch, t, -1))
+
+
+def slope(head: int, n_head: int) -> float:
+    """Press et al. 2022, section 3, and their code's rule for numbers of heads that are no power of two."""
+    if n_head & (n_head - 1) == 0:
+        return 2 ** (-8 * (head + 1) / n_head)
+    below = 2 ** (n_head.bit_length() - 1)
+    return slope(head, below) if head < below else slope(2 * (head - below), 2 * below)
 
 
 def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.ndarray:
@@ -102,27 +137,34 @@ def norm(config: Any, w: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     return rms(x, config.norm_eps) * w[f"{name}.weight"] + w.get(f"{name}.bias", 0.0)
 
 
-def rotated(config: Any, x: np.ndarray, interleaved: bool) -> np.ndarray:
-    """x (b, t, h, c): each pair of channels a complex number, multiplied by exp(i position frequency)."""
-    c = x.shape[-1]
+def rotated(config: Any, whole: np.ndarray, interleaved: bool, local: bool = False) -> np.ndarray:
+    """whole (b, t, h, c): each pair of the first channels a complex number, multiplied by exp(i position frequency)."""
+    c = config.rope.rotated or whole.shape[-1]
+    x = whole[..., :c]
+    own = local and config.rope.local_theta is not None  # its own base, and unscaled
+    base, scaling = (config.rope.local_theta, None) if own else (config.rope.theta, config.rope.scaling)
     real, imaginary = (x[..., ::2], x[..., 1::2]) if interleaved else (x[..., : c // 2], x[..., c // 2 :])
-    turn = np.exp(1j * np.outer(np.arange(x.shape[1]), [stretched(config, i) for i in range(c // 2)]))
-    pairs = (real + 1j * imaginary) * turn[:, None] * temperature(config)
+    turn = np.exp(
+        1j
+        * np.outer(np.arange(x.shape[1]), [stretched(config, i, c, base, scaling, x.shape[1]) for i in range(c // 2)])
+    )
+    pairs = (real + 1j * imaginary) * turn[:, None] * temperature(config, scaling)
     out = np.empty_like(x)
     if interleaved:
         out[..., ::2], out[..., 1::2] = pairs.real, pairs.imag
     else:
         out[..., : c // 2], out[..., c // 2 :] = pairs.real, pairs.imag
-    return out
+    return np.concatenate((out, whole[..., c:]), -1)
 
 
-def stretched(config: Any, i: int) -> float:
-    """Radians per position of pair i, one pair at a time."""
-    c, s, base = config.head_dim, config.rope_scaling, config.rope_theta
+def stretched(config: Any, i: int, c: int, base: float, s: Any, t: int) -> float:
+    """Radians per position of pair i of c channels, one pair at a time."""
     frequency = 1 / base ** (2 * i / c)
     if s is None:
         return frequency
     original = s.original_context_length or config.context_length
+    if s.kind == "longrope":  # Ding et al. 2024: one list within the original context, another beyond it
+        return frequency / (s.long if t > original else s.short)[i]
     if s.kind == "linear":  # Chen et al. 2023, eq. 4: position m becomes m / factor
         return frequency / s.factor
     if s.kind == "llama3":  # by wavelength; Llama 3.1's published rule
@@ -142,7 +184,9 @@ def stretched(config: Any, i: int) -> float:
     return frequency * (1 - stretch) + frequency / s.factor * stretch
 
 
-def temperature(config: Any) -> float:
-    """YaRN: sqrt(1/t) = 0.1 ln(factor) + 1 (Peng et al. 2023, eq. 22), on q and on k."""
-    s = config.rope_scaling
+def temperature(config: Any, s: Any) -> float:
+    """YaRN: sqrt(1/t) = 0.1 ln(factor) + 1 (Peng et al. 2023, eq. 22), on q and on k; LongRoPE has its own."""
+    if s is not None and s.kind == "longrope":
+        original = s.original_context_length or config.context_length
+        return s.attention_factor or math.sqrt(1 + math.log(s.factor) / math.log(original))
     return 1.0 if s is None or s.kind != "yarn" else s.attention_factor or 0.1 * math.log(s.factor) + 1

@@ -7,7 +7,7 @@ import pytest
 
 from fathom.errors import FathomError
 from fathom.fields import build, plain
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ def test_what_does_not_fit_is_one_line(values: dict[str, object], words: list[st
 def test_a_config_with_a_config_inside_comes_back_from_plain_values() -> None:
     scaling = RopeScaling(kind="yarn", factor=4.0)
     config = ModelConfig(
-        vocab_size=9, context_length=8, d_model=8, n_layer=1, position="rope", rope_scaling=scaling, n_kv_head=None
+        vocab_size=9,
+        context_length=8,
+        d_model=8,
+        n_layer=1,
+        position="rope",
+        rope=Rotary(scaling=scaling),
+        n_kv_head=None,
     )
     assert build(ModelConfig, plain(config), "model") == config

@@ -18,7 +18,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     fields = {}
-    for key, value in _mapping(values, where).items():
+    upgraded = getattr(cls, "upgraded", lambda values: values)  # how an older file's fields are called now
+    for key, value in upgraded(_mapping(values, where)).items():
         name = str(key).replace("-", "_")
         if name not in names:
             raise FathomError(
@@ -60,10 +61,16 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _in_short(cls: Any, text: str, where: str) -> Mapping[str, Any]:
-    """`yarn:4`, as the command line gives a dataclass: its required fields in their order."""
-    names, parts = [field.name for field in dataclasses.fields(cls) if _required(field)], text.split(":")
-    if len(parts) != len(names):
-        raise FathomError(f"{where} is {text!r}; expected {':'.join(name.upper() for name in names)}")
+    """A dataclass as the command line gives it: `yarn:4`, fields in their order, or `theta=500000,scaling=yarn:4`."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    required = [field.name for field in dataclasses.fields(cls) if _required(field)]
+    if "=" in text:
+        pairs = [part.partition("=") for part in text.split(",")]
+        return {name.strip(): value for name, _, value in pairs}
+    parts = text.split(":")
+    if not required or not len(required) <= len(parts) <= len(names):
+        expected = ":".join(name.upper() for name in required) or f"NAME=VALUE,... of {', '.join(names)}"
+        raise FathomError(f"{where} is {text!r}; expected {expected}")
     return dict(zip(names, parts))
 
 

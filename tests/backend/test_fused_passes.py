@@ -25,7 +25,7 @@ CONFIGS = {
     "gelu": replace(GPT2, **SMALL),
     "relu2": replace(GPT2, **SMALL, mlp="relu2"),
     "swiglu": replace(LLAMA2_7B, **SMALL, n_kv_head=2),
-    "qk_norm": replace(LLAMA2_7B, **SMALL, n_kv_head=2, qk_norm=True),
+    "qk_norm": replace(LLAMA2_7B, **SMALL, n_kv_head=2, qk_norm="on"),
 }
 
 

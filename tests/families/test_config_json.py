@@ -9,7 +9,7 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.families.registry import families, from_hf, ids, of
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.position import frequencies, temperature
 from fathom.model.presets import GPT2 as PRESET_GPT2
 from fathom.model.presets import LLAMA2_7B, LLAMA2_70B
@@ -21,13 +21,13 @@ MODELS: dict[str, ModelConfig] = {
     "7b": LLAMA2_7B,
     "70b": LLAMA2_70B,
     "tied, biases": replace(LLAMA2_7B, tie_embeddings=True, bias=True, norm_eps=1e-6, head_dim=64),
-    "linear": replace(LLAMA2_7B, rope_scaling=RopeScaling(kind="linear", factor=2.0)),
+    "linear": replace(LLAMA2_7B, rope=Rotary(scaling=RopeScaling(kind="linear", factor=2.0))),
     "llama3": replace(
-        LLAMA2_7B, rope_theta=5e5, rope_scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192)
+        LLAMA2_7B, rope=Rotary(theta=5e5, scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192))
     ),
     "yarn": replace(
         LLAMA2_7B,
-        rope_scaling=RopeScaling(kind="yarn", factor=16.0, original_context_length=4096, attention_factor=1.2),
+        rope=Rotary(scaling=RopeScaling(kind="yarn", factor=16.0, original_context_length=4096, attention_factor=1.2)),
     ),
 }
 
@@ -216,7 +216,7 @@ def test_what_changes_nothing_is_ignored(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "config, says",
     [
-        (replace(LLAMA2_7B, qk_norm=True), "qk_norm=True, and transformers has no LLaMA like that"),
+        (replace(LLAMA2_7B, qk_norm="on"), "qk_norm=on, and transformers has no LLaMA like that"),
         (replace(LLAMA2_7B, n_head=3, head_dim=8, n_kv_head=1), "d_model=4096 is not a multiple of n_head=3"),
     ],
 )

@@ -20,7 +20,7 @@ def tensors(config: ModelConfig) -> set[str]:
         return set(Transformer(config).state_dict())
 
 
-@pytest.mark.parametrize("config", [GPT2, LLAMA2_7B, replace(LLAMA2_7B, bias=True, qk_norm=True, n_kv_head=4)])
+@pytest.mark.parametrize("config", [GPT2, LLAMA2_7B, replace(LLAMA2_7B, bias=True, qk_norm="on", n_kv_head=4)])
 def test_our_column_is_the_state_dict(config: ModelConfig) -> None:
     tied = {"unembed.weight"} if config.tie_embeddings else set()
     places = families()["gpt2" if config is GPT2 else "llama"].places(config, "ours")
@@ -86,8 +86,8 @@ OTHERS = {  # and the fields that stand in the way
     "position=none, norm=none, mlp=none .* has position=": BIGRAM,
     r"norm=rms \(GPT-2 has norm=layer\)": replace(GPT2, norm="rms"),
     r"norm=layer \(LLaMA has norm=rms\)": replace(LLAMA2_7B, norm="layer"),
-    r"residual=False \(LLaMA has residual=True\)": replace(LLAMA2_7B, residual=False),
-    r"qk_norm=True \(Arcee has qk_norm=False\)": replace(LLAMA2_7B, mlp="relu2", qk_norm=True),
+    r"residual=off \(LLaMA has residual=on\)": replace(LLAMA2_7B, residual="off"),
+    r"qk_norm=on \(Arcee has qk_norm=off\)": replace(LLAMA2_7B, mlp="relu2", qk_norm="on"),
     ".*n_head=12, n_kv_head=4": replace(GPT2, n_kv_head=4),
 }
 
@@ -105,5 +105,5 @@ def test_formats_that_hold_a_model() -> None:
         "gpt": ("gpt2", ["hf", "gguf"]),
         "llama": ("llama", ["hf", "meta", "gguf"]),
     }
-    qwen = formats(replace(LLAMA2_7B, qk_norm=True))
+    qwen = formats(replace(LLAMA2_7B, qk_norm="on"))
     assert qwen is not None and (qwen[0].name, qwen[1]) == ("qwen3", ["hf", "gguf"])

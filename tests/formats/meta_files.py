@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fathom.formats.convert import read_ours
 from fathom.formats.opened import Opened
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.presets import LLAMA2_7B, LLAMA2_70B
 from tests.formats.reference import reference
 
@@ -73,11 +73,11 @@ def hidden(dim: int, multiple_of: int = 256, ffn_dim_multiplier: float | None = 
     return multiple_of * ((width + multiple_of - 1) // multiple_of)
 
 
-LLAMA3_70B = replace(LLAMA2_70B, vocab_size=128256, context_length=8192, rope_theta=500_000.0)
+LLAMA3_70B = replace(LLAMA2_70B, vocab_size=128256, context_length=8192, rope=Rotary(theta=500_000.0))
 LLAMA31_70B = replace(
     LLAMA3_70B,
     context_length=131072,
-    rope_scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192),
+    rope=Rotary(scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192)),
 )
 LLAMA32_1B = replace(
     LLAMA31_70B,
@@ -86,13 +86,13 @@ LLAMA32_1B = replace(
     n_head=32,
     d_ff=8192,
     tie_embeddings=True,
-    rope_scaling=RopeScaling(kind="llama3", factor=32.0, original_context_length=8192),
+    rope=Rotary(scaling=RopeScaling(kind="llama3", factor=32.0, original_context_length=8192)),
 )
 SIZES = {"vocab_size": 48, "context_length": 4096, "n_layer": 2}
 SEVEN = replace(LLAMA2_7B, **SIZES, d_model=24, n_head=4, d_ff=20)
 THIRTEEN = replace(SEVEN, d_model=36, n_head=6, d_ff=44)
 SEVENTY = replace(SEVEN, d_model=96, n_head=16, n_kv_head=8, d_ff=56)
-THREE = replace(SEVENTY, context_length=8192, rope_theta=500_000.0)
+THREE = replace(SEVENTY, context_length=8192, rope=Rotary(theta=500_000.0))
 
 ROOM = torch.arange(3.0)  # rope.freqs, which LLaMA 1 and 2 carry along
 
@@ -101,7 +101,7 @@ def params(config: ModelConfig, **changes: Any) -> dict[str, Any]:
     """params.json of LLaMA 2, or of Llama 3."""
     said = {"dim": config.d_model, "multiple_of": 4, "n_heads": config.n_head, "n_layers": config.n_layer}
     said |= {"n_kv_heads": config.n_kv_head} if config.n_kv_head else {}
-    said |= {"rope_theta": config.rope_theta} if config.rope_theta != 10_000 else {}
+    said |= {"rope_theta": config.rope.theta} if config.rope.theta != 10_000 else {}
     return {**said, "norm_eps": config.norm_eps, "vocab_size": -1, **changes}
 
 

@@ -27,7 +27,7 @@ def reference(config: ModelConfig) -> nn.Module:
         vocab_size=z.vocab_size, max_position_embeddings=z.context_length, hidden_size=z.d_model,
         num_hidden_layers=z.n_layer, num_attention_heads=z.n_head, num_key_value_heads=z.n_kv_head,
         head_dim=z.head_dim, intermediate_size=z.d_ff, rms_norm_eps=z.norm_eps,
-        attention_bias="qkv" in z.bias, mlp_bias="mlp" in z.bias, rope_theta=z.rope_theta, **ends,
+        attention_bias="qkv" in z.bias, mlp_bias="mlp" in z.bias, rope_theta=z.rope.theta, **ends,
     )  # fmt: skip
     return library.LlamaForCausalLM(sizes).eval()
 

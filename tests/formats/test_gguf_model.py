@@ -16,7 +16,7 @@ from fathom.formats.convert import plan, read_ours
 from fathom.formats.ggml_blocks import IDS, TYPES, packed
 from fathom.formats.gguf_model import open_gguf, write_gguf
 from fathom.formats.opened import Opened
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.position import frequencies
 from fathom.model.transformer import Transformer
 from tests.architectures import model_of
@@ -28,14 +28,14 @@ GPT2 = ModelConfig(**SIZES, position="learned", norm="layer", mlp="gelu", bias=T
 
 
 def scaled(**scaling: Any) -> ModelConfig:
-    return replace(LLAMA, head_dim=16, rope_scaling=RopeScaling(**scaling))
+    return replace(LLAMA, head_dim=16, rope=Rotary(scaling=RopeScaling(**scaling)))
 
 
 CONFIGS = {
     "llama": LLAMA,
     "multi-query, tied": replace(LLAMA, n_kv_head=1, tie_embeddings=True),
     "bias, head_dim": replace(LLAMA, n_kv_head=None, bias=True, head_dim=16),
-    "theta, eps": replace(LLAMA, rope_theta=500_000.0, norm_eps=1e-6),
+    "theta, eps": replace(LLAMA, rope=Rotary(theta=500_000.0), norm_eps=1e-6),
     "linear": scaled(kind="linear", factor=4.0),
     "llama3": scaled(kind="llama3", factor=8.0, original_context_length=16),
     "llama3, other bands": scaled(
@@ -47,7 +47,7 @@ CONFIGS = {
     "gpt2": GPT2,
     "gpt2, tied": replace(GPT2, tie_embeddings=True),
     "qwen2": replace(LLAMA, bias=("qkv",)),
-    "qwen3": replace(LLAMA, qk_norm=True, head_dim=20),
+    "qwen3": replace(LLAMA, qk_norm="on", head_dim=20),
     "arcee": replace(LLAMA, mlp="relu2"),
     "biases of attention": replace(LLAMA, bias=("qkv", "out")),
     "biases of the mlp": replace(LLAMA, bias=("mlp",)),
@@ -176,7 +176,7 @@ def converter_stretch(config: ModelConfig, original: int, factor: float) -> Tens
     """By wavelength, as the converter's loop is written (LLaMA 3.1: bands 1 and 4)."""
     z, found = config.resolved(), []
     for i in range(0, z.head_dim, 2):
-        wavelength = 2 * np.pi * z.rope_theta ** (i / z.head_dim)
+        wavelength = 2 * np.pi * z.rope.theta ** (i / z.head_dim)
         if wavelength < original / 4:
             found.append(1.0)
         elif wavelength > original:
@@ -189,12 +189,12 @@ def converter_stretch(config: ModelConfig, original: int, factor: float) -> Tens
 
 def test_llama_3_1_as_its_converter_writes_it(tmp_path: Path) -> None:
     """No key says what was done, only the tensor, and 8192 is meant."""
-    config = replace(LLAMA, head_dim=32, rope_theta=500_000.0, context_length=131_072)
+    config = replace(LLAMA, head_dim=32, rope=Rotary(theta=500_000.0), context_length=131_072)
     written(tmp_path, config)
     stretch = converter_stretch(config, 8192, 32.0)
     assert 1 < stretch[stretch > 1].min() < 32
     found = rewritten(tmp_path / "x.gguf", {"rope_freqs.weight": stretch}).config
-    assert found.rope_scaling == RopeScaling(kind="llama3", factor=32.0, original_context_length=8192)
+    assert found.rope.scaling == RopeScaling(kind="llama3", factor=32.0, original_context_length=8192)
     plain = frequencies(config.resolved())
     assert torch.allclose(plain / frequencies(found.resolved()), stretch, rtol=1e-5)
     for wrong in (stretch.flip(0), stretch * 1.01, converter_stretch(config, 4096, 32.0), stretch[1:]):
@@ -206,14 +206,14 @@ def test_other_words_for_scaling(tmp_path: Path) -> None:
     """What files of other writers say: a factor alone, the older key, the model's own temperature."""
     written(tmp_path, LLAMA)
     linear = RopeScaling(kind="linear", factor=2.0)
-    assert rewritten(tmp_path / "x.gguf", {}, rope__scaling__factor=2.0).config.rope_scaling == linear
+    assert rewritten(tmp_path / "x.gguf", {}, rope__scaling__factor=2.0).config.rope.scaling == linear
     none = rewritten(tmp_path / "x.gguf", {}, rope__scaling__type="none").config
-    assert none.rope_scaling is None
+    assert none.rope.scaling is None
     yarn = {"rope__scaling__type": "yarn", "rope__scaling__yarn_attn_factor": 1.25}
-    found = rewritten(tmp_path / "x.gguf", {}, **yarn).config.rope_scaling
+    found = rewritten(tmp_path / "x.gguf", {}, **yarn).config.rope.scaling
     assert found == RopeScaling(kind="yarn", factor=2.0, attention_factor=1.25)
     written(tmp_path, LLAMA)
-    assert rewritten(tmp_path / "x.gguf", {}, rope__scale_linear=2.0).config.rope_scaling == linear
+    assert rewritten(tmp_path / "x.gguf", {}, rope__scale_linear=2.0).config.rope.scaling == linear
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -15,7 +15,7 @@ from fathom.formats.convert import read_ours
 from fathom.formats.huggingface import open_huggingface, read_ends, write_huggingface
 from fathom.formats.llama2c import open_llama2c
 from fathom.formats.safetensors_file import read_tensors, write_tensors
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.presets import GPT2 as PRESET_GPT2
 from fathom.model.presets import LLAMA2_7B
 from fathom.model.transformer import Transformer
@@ -28,15 +28,17 @@ OURS: dict[str, ModelConfig] = {
     "gpt2": replace(PRESET_GPT2, **SMALL | {"d_ff": None}),
     "gpt2, untied": replace(PRESET_GPT2, **SMALL, tie_embeddings=False, norm_eps=1e-3),
     "llama": replace(LLAMA2_7B, **SMALL),
-    "head_dim, tied": replace(LLAMA2_7B, **SMALL, n_kv_head=2, head_dim=8, tie_embeddings=True, rope_theta=5e5),
+    "head_dim, tied": replace(LLAMA2_7B, **SMALL, n_kv_head=2, head_dim=8, tie_embeddings=True, rope=Rotary(theta=5e5)),
     "biases, llama3": replace(
         LLAMA2_7B,
         **SMALL,
         bias=True,
-        rope_scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=64, high_freq_factor=3.0),
+        rope=Rotary(scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=64, high_freq_factor=3.0)),
     ),
-    "linear": replace(LLAMA2_7B, **SMALL, rope_scaling=RopeScaling(kind="linear", factor=3.0)),
-    "yarn": replace(LLAMA2_7B, **SMALL, rope_scaling=RopeScaling(kind="yarn", factor=4.0, original_context_length=64)),
+    "linear": replace(LLAMA2_7B, **SMALL, rope=Rotary(scaling=RopeScaling(kind="linear", factor=3.0))),
+    "yarn": replace(
+        LLAMA2_7B, **SMALL, rope=Rotary(scaling=RopeScaling(kind="yarn", factor=4.0, original_context_length=64))
+    ),
 }
 
 

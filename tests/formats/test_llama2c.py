@@ -13,7 +13,7 @@ import torch
 from fathom.errors import FathomError
 from fathom.formats.convert import from_ours, read_ours
 from fathom.formats.llama2c import SIZES, is_llama2c, open_llama2c, write_llama2c
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from tests.formats import llama2c_files
@@ -203,11 +203,11 @@ def test_a_byte_too_few_or_too_many(tmp_path: Path, version: int, cut: int) -> N
     "change, says",
     [
         ({"bias": True}, "bias=qkv,out,mlp,norm has no place"),
-        ({"qk_norm": True}, "qk_norm=True has no place"),
-        ({"rope_theta": 5e5}, "rope_theta=500000.0 has no place in llama2.c's files, only 10000.0"),
+        ({"qk_norm": "on"}, "qk_norm=on has no place"),
+        ({"rope": Rotary(theta=5e5)}, "rope_theta=500000.0 has no place in llama2.c's files, only 10000.0"),
         ({"norm_eps": 1e-6}, "norm_eps=1e-06 has no place"),
         ({"head_dim": 16}, "head_dim=16 has no place in llama2.c's files, only 8"),
-        ({"rope_scaling": RopeScaling(kind="linear", factor=2.0)}, "rope_scaling="),
+        ({"rope": Rotary(scaling=RopeScaling(kind="linear", factor=2.0))}, "rope_scaling="),
     ],
 )
 @pytest.mark.parametrize("version", [0, 1, 2])

@@ -19,7 +19,7 @@ from fathom.formats.export import WRITERS, write_model
 from fathom.formats.load import load, read, with_rope_scaling
 from fathom.formats.run import write_weights
 from fathom.formats.tokenizer import load_tokenizer, require_tokenizer
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from fathom.quant.model import quantize_model
@@ -230,7 +230,7 @@ def test_too_little_memory_is_said_before_anything_is_allocated(
         (CONFIG, "yarn", "expected a number"),
         (CONFIG, "yern:4", "did you mean yarn"),
         (CONFIG, "yarn:1", "expected a factor above 1"),
-        (replace(CONFIG, rope_scaling=RopeScaling(kind="linear", factor=2.0)), "yarn:4", "has linear already"),
+        (replace(CONFIG, rope=Rotary(scaling=RopeScaling(kind="linear", factor=2.0))), "yarn:4", "has linear already"),
     ],
 )
 def test_rope_is_scaled_only_when_asked_and_only_once(config: ModelConfig, scaling: str, says: str) -> None:
@@ -240,7 +240,7 @@ def test_rope_is_scaled_only_when_asked_and_only_once(config: ModelConfig, scali
 
 def test_scaled_rope_reads_longer_texts_and_learned_positions_cannot() -> None:
     longer = with_rope_scaling(CONFIG, "linear:4")
-    assert (longer.context_length, longer.rope_scaling) == (
+    assert (longer.context_length, longer.rope.scaling) == (
         128,
         RopeScaling(kind="linear", factor=4.0, original_context_length=32),
     )

@@ -123,7 +123,7 @@ def test_releases_at_their_real_sizes(said: dict[str, Any], count: int, config: 
     """By shapes alone: the shards of Meta's files lead to the presets, and every tensor has its place there."""
     with torch.device("meta"):
         state = metas(reference(config).state_dict(), config.n_head, config.resolved().n_kv_head)
-        shards = cut(state, count, embed_by_rows=config.rope_theta > 10_000)
+        shards = cut(state, count, embed_by_rows=config.rope.theta > 10_000)
     if config.tie_embeddings:
         del shards[0]["output.weight"]
     assert hidden(**said) == config.d_ff == shards[0]["layers.0.feed_forward.w1.weight"].shape[0] * count
@@ -163,7 +163,7 @@ def test_the_context_length_is_that_of_the_release(
 
 def test_a_scaling_factor_may_be_said(tmp_path: Path) -> None:
     published(tmp_path, SEVEN, use_scaled_rope=True, rope_scaling_factor=16)
-    scaling = open_meta(tmp_path).config.rope_scaling
+    scaling = open_meta(tmp_path).config.rope.scaling
     assert scaling == RopeScaling(kind="llama3", factor=16.0, original_context_length=8192)
 
 

@@ -10,7 +10,7 @@ import torch
 from fathom.errors import FathomError
 from fathom.families.llama import FAMILY
 from fathom.formats.meta import open_meta, write_meta
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.presets import GPT2
 from fathom.model.transformer import Transformer
 from tests.formats.meta_files import (
@@ -57,7 +57,7 @@ def test_metas_code_would_build_the_same(tmp_path: Path, config: ModelConfig) ->
     values = json.loads((tmp_path / "out" / "params.json").read_text())
     assert hidden(**values) == config.d_ff
     llama2 = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps"}
-    assert config.rope_theta != 10_000 or values.keys() <= llama2
+    assert config.rope.theta != 10_000 or values.keys() <= llama2
     state = torch.load(tmp_path / "out" / "consolidated.00.pth", weights_only=True)
     assert torch.equal(state["output.weight"], ours["unembed.weight"])
     assert torch.equal(state["layers.1.feed_forward.w3.weight"], ours["blocks.1.mlp.up.weight"])
@@ -85,10 +85,10 @@ def test_the_width_comes_out_as_it_is(d_model: int) -> None:
         (replace(SEVEN, position="learned"), r"position=learned \(LLaMA has position=rope\)"),
         (replace(SEVEN, head_dim=10), "head_dim"),
         (replace(SEVEN, bias=True), "no biases"),
-        (replace(SEVEN, qk_norm=True), "qk_norm"),
+        (replace(SEVEN, qk_norm="on"), "qk_norm"),
         (replace(SEVEN, n_layer=0), "without layers"),
-        (replace(SEVEN, rope_scaling=RopeScaling(kind="linear", factor=2.0)), "linear"),
-        (replace(SEVEN, rope_scaling=RopeScaling(kind="llama3", factor=8.0)), "llama3"),
+        (replace(SEVEN, rope=Rotary(scaling=RopeScaling(kind="linear", factor=2.0))), "linear"),
+        (replace(SEVEN, rope=Rotary(scaling=RopeScaling(kind="llama3", factor=8.0))), "llama3"),
     ],
 )
 def test_what_the_format_cannot_say_is_refused(tmp_path: Path, config: ModelConfig, says: str) -> None:

@@ -10,7 +10,7 @@ from fathom.fields import plain
 from fathom.formats.config_file import write_config
 from fathom.formats.load import load
 from fathom.formats.run import open_run, write_weights
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.load import make, save
 from tests.mutants import survive
@@ -24,7 +24,7 @@ CONFIG = ModelConfig(
     position="rope",
     norm="rms",
     mlp="swiglu",
-    rope_scaling=RopeScaling(kind="yarn", factor=2.0),
+    rope=Rotary(scaling=RopeScaling(kind="yarn", factor=2.0)),
 )
 TEXT = "the cat sat on the mat and the dog sat on the cat " * 20
 

@@ -35,7 +35,7 @@ GPT = ModelConfig(
     position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True,
 )  # fmt: skip
 LLAMA = replace(GPT, n_kv_head=2, position="rope", norm="rms", mlp="swiglu", bias=False, tie_embeddings=False)
-STRONG = replace(GPT, position="rope", norm="rms", mlp="relu2", qk_norm=True, bias=False, tie_embeddings=False)
+STRONG = replace(GPT, position="rope", norm="rms", mlp="relu2", qk_norm="on", bias=False, tie_embeddings=False)
 MODELS = {"gpt": GPT, "llama": LLAMA, "strong": STRONG}
 CPU = torch.device("cpu")
 

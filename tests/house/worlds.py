@@ -48,8 +48,8 @@ class World:
 
 WORLDS = [
     World({"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}, explicit=True),
-    World({"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True}, cached=True, padded=True),
-    World({"position": "learned", "norm": "none", "mlp": "relu2", "residual": False}, cached=True, explicit=True),
+    World({"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": "on"}, cached=True, padded=True),
+    World({"position": "learned", "norm": "none", "mlp": "relu2", "residual": "off"}, cached=True, explicit=True),
     World({"position": "none", "norm": "rms", "mlp": "none"}, cached=True),
     *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu")),
 ]

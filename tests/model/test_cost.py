@@ -10,7 +10,7 @@ from fathom.errors import FathomError
 from fathom.model import cost
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
-from fathom.model.config import CHOICES, ModelConfig
+from fathom.model.config import CHOICES, Layers, ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
@@ -23,8 +23,12 @@ CONFIGS = {
     "gpt": replace(TINY, position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True),
     "gpt no bias": replace(TINY, position="learned", norm="layer", mlp="relu2"),
     "llama": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=2, d_ff=19),
-    "qk_norm": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=1, qk_norm=True, bias=True),
-    "no stream": replace(TINY, mlp="gelu", residual=False),
+    "qk_norm": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=1, qk_norm="on", bias=True),
+    "post": replace(TINY, norm="rms", mlp="swiglu", residual="post", qk_norm="whole", n_kv_head=2),
+    "sandwich": replace(TINY, norm="rms", mlp="geglu", residual="sandwich", layers=Layers("lg", 5)),
+    "parallel": replace(TINY, norm="layer", mlp="gelu", residual="parallel", bias=("mlp", "unembed")),
+    "parallel norms": replace(TINY, norm="layer", mlp="relu", residual="parallel_norms", position="alibi"),
+    "no stream": replace(TINY, mlp="gelu", residual="off"),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -118,7 +122,8 @@ def test_training_bytes() -> None:
 
 def test_every_value_of_a_choice_has_its_cost() -> None:
     tables = {"mlp": (cost.MATRICES, cost.KEPT_BY_MLP), "norm": (cost.NORM_VECTORS, cost.KEPT_BY_NORM),
-              "position": (cost.POSITION_TABLES,)}  # fmt: skip
+              "position": (cost.POSITION_TABLES,), "residual": (cost.NORMS_PER_LAYER,),
+              "qk_norm": (cost.QK_NORMS,)}  # fmt: skip
     assert tables.keys() == CHOICES.keys()
     for choice, values in CHOICES.items():
         for table in tables[choice]:
@@ -130,7 +135,7 @@ def test_a_value_without_a_cost_is_named(choice: str, monkeypatch: pytest.Monkey
     """As a new value is while its author has not entered it: in one line, where a bare KeyError was."""
     monkeypatch.setitem(CHOICES, choice, (*CHOICES[choice], "new"))
     config = replace(TINY, **{choice: "new"})
-    for count in (cost.parameters, cost.kept_per_token)[: 2 - (choice == "position")]:
+    for count in (cost.parameters, cost.kept_per_token)[: 1 if choice == "position" else 2]:
         with pytest.raises(
             FathomError, match=f"{choice}='new' has no entry in fathom/model/cost.py; add what it costs"
         ):

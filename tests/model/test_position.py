@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fathom.inspect.identities import broken, rotation_is_relative
-from fathom.model.config import ModelConfig, RopeScaling
-from fathom.model.position import LearnedPosition, NoPosition, Rope, frequencies, make_position, temperature
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
+from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope, frequencies, make_position, temperature
 from fathom.model.transformer import Transformer
 from tests.architectures import GPT, LLAMA, ids_for, model_of, scalings
 from tests.reference import stretched
@@ -30,7 +30,7 @@ LONG = replace(LLAMA, context_length=4096, head_dim=64, n_kv_head=6)
 def test_the_score_depends_on_the_distance_alone(
     scaling: RopeScaling | None, head_dim: int, shift: int, theta: float
 ) -> None:
-    rope = Rope(replace(LLAMA, head_dim=head_dim, rope_theta=theta, rope_scaling=scaling).resolved())
+    rope = Rope(replace(LLAMA, head_dim=head_dim, rope=Rotary(theta=theta, scaling=scaling)).resolved())
     q, k = torch.randn(2, 1, 3, 9, head_dim)
     assert not broken("rotation_is_relative", rotation_is_relative(rope, q, k, shift))
 
@@ -45,17 +45,20 @@ def test_far_out_the_angles_hold() -> None:
 @given(scaling=st.none() | scalings(), head_dim=st.sampled_from([2, 6, 64]), context=st.sampled_from([16, 512, 4096]))
 @settings(max_examples=100, derandomize=True)
 def test_frequencies_one_at_a_time(scaling: RopeScaling | None, head_dim: int, context: int) -> None:
-    config = replace(LLAMA, head_dim=head_dim, context_length=context, rope_scaling=scaling).resolved()
-    expected = torch.tensor([stretched(config, i) for i in range(head_dim // 2)], dtype=torch.float64)
+    config = replace(LLAMA, head_dim=head_dim, context_length=context, rope=Rotary(scaling=scaling)).resolved()
+    rotate = (head_dim, config.rope.theta, scaling, 1)
+    expected = torch.tensor([stretched(config, i, *rotate) for i in range(head_dim // 2)], dtype=torch.float64)
     torch.testing.assert_close(frequencies(config).double(), expected, rtol=2e-6, atol=1e-9)
-    assert temperature(config) == pytest.approx(published_temperature(config))
+    assert temperature(config) == pytest.approx(published_temperature(config, scaling))
 
 
 def test_llama3_bands() -> None:
     """Llama 3.1 8B: short wavelengths stay, those beyond 8,192 turn 8 times as slowly."""
     scaling = RopeScaling(kind="llama3", factor=8.0, original_context_length=8192)
-    config = replace(LONG, head_dim=128, rope_theta=500_000.0, context_length=131_072, rope_scaling=scaling).resolved()
-    plain, scaled = frequencies(replace(config, rope_scaling=None)), frequencies(config)
+    config = replace(
+        LONG, head_dim=128, rope=Rotary(theta=500_000.0, scaling=scaling), context_length=131_072
+    ).resolved()
+    plain, scaled = frequencies(replace(config, rope=Rotary(theta=500_000.0))), frequencies(config)
     wavelength = 2 * math.pi / plain
     assert torch.equal(scaled[wavelength < 2048], plain[wavelength < 2048])
     torch.testing.assert_close(scaled[wavelength > 8192], plain[wavelength > 8192] / 8)
@@ -65,9 +68,9 @@ def test_llama3_bands() -> None:
 
 def test_yarn_bands() -> None:
     scaling = RopeScaling(kind="yarn", factor=4.0, original_context_length=4096)
-    config = replace(LONG, head_dim=128, rope_scaling=scaling).resolved()
-    ratio = frequencies(config) / frequencies(replace(config, rope_scaling=None))
-    turns = 4096 * frequencies(replace(config, rope_scaling=None)) / (2 * math.pi)
+    config = replace(LONG, head_dim=128, rope=Rotary(scaling=scaling)).resolved()
+    ratio = frequencies(config) / frequencies(replace(config, rope=Rotary()))
+    turns = 4096 * frequencies(replace(config, rope=Rotary())) / (2 * math.pi)
     assert (ratio[turns > 40] == 1).all() and ratio[turns < 0.8].sub(0.25).abs().max() < 1e-6
     assert (ratio.diff() <= 1e-6).all()
     assert temperature(config) == pytest.approx(0.1 * math.log(4) + 1)
@@ -111,7 +114,13 @@ def test_tables_are_not_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "kind"), [(replace(LLAMA, position="none"), NoPosition), (GPT, LearnedPosition), (LLAMA, Rope)]
+    ("config", "kind"),
+    [
+        (replace(LLAMA, position="none"), NoPosition),
+        (GPT, LearnedPosition),
+        (LLAMA, Rope),
+        (replace(LLAMA, position="alibi"), Alibi),
+    ],
 )
 def test_each_choice(config: ModelConfig, kind: type) -> None:
     assert type(make_position(config.resolved())) is kind

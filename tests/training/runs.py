@@ -16,7 +16,7 @@ def recipe(folder: Path, **train: object) -> Recipe:
     if not text.exists():
         text.write_text(TEXT)
     model = {"d_model": 24, "n_layer": 2, "n_head": 3, "n_kv_head": 1, "context_length": 16, "position": "rope"}
-    model |= {"norm": "rms", "mlp": "swiglu", "qk_norm": True, "dropout": 0.1}
+    model |= {"norm": "rms", "mlp": "swiglu", "qk_norm": "on", "dropout": 0.1}
     options = {"data": str(text), "max_iters": 12, "batch_size": 8, "micro_batch_size": 4, "optimizer": "muon"}
     options |= {"eval_interval": 4, "eval_windows": 8, "device": "cpu"}
     return Recipe("", model, options | train)

@@ -25,7 +25,7 @@ GPT = ModelConfig(
     bias=True,
     tie_embeddings=True,
 )
-LLAMA = replace(GPT, position="rope", norm="rms", mlp="swiglu", bias=False, tie_embeddings=False, qk_norm=True)
+LLAMA = replace(GPT, position="rope", norm="rms", mlp="swiglu", bias=False, tie_embeddings=False, qk_norm="on")
 BIGRAM = ModelConfig(vocab_size=11, context_length=8, d_model=12, n_layer=0)
 OPTIONS = TrainOptions(learning_rate=0.003, weight_decay=0.1, muon_learning_rate=0.05, muon_weight_decay=0.01)
 OFF = torch.amp.GradScaler("cpu", enabled=False)

@@ -16,18 +16,20 @@ from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
-from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
-from fathom.model.norm import LayerNorm, RMSNorm
+from fathom.model.ends import ScaledEmbedding, ScaledUnembed
+from fathom.model.mlp import MLPS
+from fathom.model.norm import LayerNorm, RMSNorm, WholeRMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.swap import kind_of, what_is
-from fathom.model.transformer import Add, Block, Replace, Transformer
+from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.quant.linear import QuantLinear
 
 WARM_UP = 3  # passes before a recording: the first ones choose, compile and load kernels
 ALIGN = 64  # masked attention on a GPU wants a number of keys that is a multiple of 8; whole tiles are better still
 RECORDABLE = {  # parts that run the same kernels every time; others may decide in Python, which a graph does not run
     *(nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList, nn.Linear, MatvecLinear, QuantLinear, MatvecInt4),
-    *(Block, Add, Replace, Attention, GeluMLP, Relu2MLP, SwigluMLP, LayerNorm, RMSNorm),
+    *(Block, Parallel, Add, Replace, ScaledAdd, ScaledEmbedding, ScaledUnembed, Attention, *MLPS.values()),
+    *(LayerNorm, RMSNorm, WholeRMSNorm),
     *(NoPosition, LearnedPosition, Rope),
 }
 
@@ -42,7 +44,7 @@ class StaticCache(KVCache):
 
     def __init__(self, config: ModelConfig, batch: int, length: int, *others: Any, **named: Any) -> None:
         super().__init__(config, batch, -(-length // ALIGN) * ALIGN, *others, **named)
-        self.span = torch.arange(self.capacity, device=self.device)
+        self.every = torch.arange(self.capacity, device=self.device)
         self.place = torch.zeros((), dtype=torch.int64, device=self.device)
         self.capacity = length
 
@@ -52,12 +54,12 @@ class StaticCache(KVCache):
         clock = self.place[None]  # (1,), or (b, 1) where rows are padded
         return clock if self.padding is None else (clock - self.padding).clamp(min=0)
 
-    def visible(self, t: int) -> Tensor | None:
+    def visible(self, t: int, window: int | None = None) -> Tensor | None:
         """Of one token: (1, all places of the store), or (b, 1, 1, all places) where rows are padded."""
         if t != 1:
-            return super().visible(t)
-        seen = self.span <= self.place
-        return seen[None] if self.padding is None else (seen & (self.span >= self.padding))[:, None, None]
+            return super().visible(t, window)
+        seen = self.every <= self.place
+        return seen[None] if self.padding is None else (seen & (self.every >= self.padding))[:, None, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (b, g, t, c); returns those so far (b, g, s, c), and for one token those of all places."""
@@ -88,6 +90,9 @@ class RecordedStep:
 
     def __init__(self, model: Transformer) -> None:
         """FathomError, in one line, where a part of the model cannot be recorded."""
+        scaling = model.config.rope.scaling
+        if model.config.windowed or (scaling is not None and scaling.kind == "longrope"):
+            raise FathomError("layers with a window, and longrope, compute otherwise as the text grows")
         for name, part in model.named_modules():
             if name and kind_of(part) not in RECORDABLE:
                 raise FathomError(what_is(name, part))

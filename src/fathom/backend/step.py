@@ -57,16 +57,19 @@ ROLES: dict[str, Collection[type[nn.Module]]] = {
     "block.join": RESIDUAL,
     "block.join.dropout": {nn.Dropout},
     **dict.fromkeys(("block.attn_norm", "block.mlp_norm", "block.attn.q_norm", "block.attn.k_norm"), NORMS),
+    **{f"block.{name}_after": {nn.Identity} for name in ("attn", "mlp")},
     **{f"block.attn.{name}": {PanelLinear} for name in ("q", "k", "v", "out")},
     **{f"block.mlp.{name}": {PanelLinear} for name in ("gate", "up", "down")},
 }
 
 
 @computes_as(attend_fused)
-def attend_natively(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
-    """`attend_fused` for inference, natively where no row is padded; shapes as there."""
-    z = attention(q, k, v) if visible is None and dropout == 0 else None
-    return attend_fused(q, k, v, visible, dropout) if z is None else z
+def attend_natively(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+) -> Tensor:
+    """`attend_fused` for inference, natively where all earlier positions are visible; shapes as there."""
+    z = attention(q, k, v) if visible is None and dropout == 0 and cap is None else None
+    return attend_fused(q, k, v, visible, dropout, cap=cap) if z is None else z
 
 
 PLAIN_ATTENTION = (attend_fused, attend_bf16, attend_natively)  # one function, computed in three ways
@@ -206,7 +209,13 @@ def kinds_of_block(block: Block) -> tuple[MlpKind, bool]:
 
 def require_native(model: Transformer) -> None:
     """FathomError where native code does not compute a part: it is of another class, or its weights lie elsewhere."""
-    dtype = model.embed.weight.dtype
+    dtype, config = model.embed.weight.dtype, model.config
+    values = {"layers": config.layers.pattern, "rope.rotated": config.rope.rotated}
+    values |= {f"scale.{name}": getattr(config.scale, name) for name in ("attn", "attn_cap")}
+    values["rope.scaling"] = config.rope.scaling.kind if config.rope.scaling else None
+    for name, value in values.items():
+        if value not in (None, "g", "linear", "llama3", "yarn"):
+            raise FathomError(f"{name} is {value}")
     for name, part in model.named_modules():
         if not name or name.startswith("unembed"):  # these run in Python
             continue

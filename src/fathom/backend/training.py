@@ -19,7 +19,7 @@ from fathom.model.attention import Attention, attend_fused
 from fathom.model.mlp import GeluMLP, SwigluMLP
 from fathom.model.norm import RMSNorm
 from fathom.model.swap import Swap, parts, swap
-from fathom.model.transformer import Block, Transformer
+from fathom.model.transformer import Block, Parallel, Transformer
 from fathom.native import kernels
 
 CHUNK = 128  # queries at a time; keys after the last of them are left out
@@ -34,11 +34,19 @@ class RecomputedBlock(Block):
         return checkpoint(super().forward, *inputs, use_reentrant=False)
 
 
+@computes_as(Parallel)
+class RecomputedParallel(Parallel):
+    """The same for a block whose attention and MLP run side by side."""
+
+    def forward(self, *inputs: Any) -> Tensor:
+        return checkpoint(super().forward, *inputs, use_reentrant=False)
+
+
 def recompute_blocks(model: Transformer) -> Swap:
     """Let every block be recomputed: memory for the backward pass grows with one block, for one more forward pass."""
     blocks = {name: part for name, part in model.named_modules() if isinstance(part, Block)}
-    names = [name for name, block in blocks.items() if not isinstance(block, RecomputedBlock)]
-    return swap(model, {Block: RecomputedBlock}, names=names)
+    names = [name for name, block in blocks.items() if not isinstance(block, RecomputedBlock | RecomputedParallel)]
+    return swap(model, {Block: RecomputedBlock, Parallel: RecomputedParallel}, names=names)
 
 
 @computes_as(RMSNorm)
@@ -122,21 +130,26 @@ class Swiglu(Function):
 
 
 @computes_as(attend_fused)
-def attend_bf16(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+def attend_bf16(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+) -> Tensor:
     """`attend_fused` by matrix products in bf16, some queries at a time; scores and pattern are rounded to bf16.
 
     Torch's fused kernel takes twice as long in fp32 on a CPU, and longer still in bf16. It runs, in fp32, for other
-    formats, with dropout and for more than MAX_KEYS keys.
+    formats, with dropout, a cap or a penalty on distance, and for more than MAX_KEYS keys.
     """
-    if dropout or q.dtype != torch.bfloat16 or k.shape[2] > MAX_KEYS:
-        return attend_fp32(q, k, v, visible, dropout)
+    added = visible is not None and visible.dtype != torch.bool
+    if dropout or q.dtype != torch.bfloat16 or k.shape[2] > MAX_KEYS or cap is not None or added:
+        return attend_fp32(q, k, v, visible, dropout, cap)
     return Attend.apply(q, k, v, visible)  # type: ignore[no-untyped-call]
 
 
-def attend_fp32(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+def attend_fp32(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, cap: float | None = None
+) -> Tensor:
     """`attend_fused` in fp32, whatever the format around it."""
     with torch.autocast(q.device.type, enabled=False):
-        return attend_fused(q.float(), k.float(), v.float(), visible, dropout).type_as(q)
+        return attend_fused(q.float(), k.float(), v.float(), visible, dropout, cap=cap).type_as(q)
 
 
 class Attend(Function):

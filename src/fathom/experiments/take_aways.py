@@ -83,7 +83,7 @@ TAKE_AWAYS = (
         "residual stream",
         "What a layer writes replaces what was there, in place of being added.",
         "residual-stream.md",
-        {"residual": False},
+        {"residual": "off"},
     ),
     TakeAway("norm", "norm", "Layers read the stream at whatever scale it has.", "layer-norm.md", {"norm": "none"}),
     TakeAway("mlp", "MLP", "Attention alone; no position computes on its own.", "swiglu.md", {"mlp": "none"}),

@@ -19,7 +19,7 @@ FAMILY = replace(
     llama.FAMILY,
     name="arcee",
     title="Arcee",
-    choices={**llama.FAMILY.choices, "mlp": "relu2", "qk_norm": False},
+    choices={**llama.FAMILY.choices, "mlp": "relu2", "qk_norm": "off"},
     columns={
         "ours": llama.FAMILY.columns["ours"],
         "hf": replace(

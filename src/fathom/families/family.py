@@ -14,7 +14,7 @@ from fathom.errors import FathomError, near
 from fathom.families.names import Place, join, split
 from fathom.families.shapes import weight_shapes
 from fathom.families.values import Key, Values
-from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.config import Layers, ModelConfig, ResolvedConfig, Rotary, Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,8 @@ class StoredTensor(Protocol):
 
 S = TypeVar("S")
 Tensors = Mapping[str, StoredTensor]
-Fields = Mapping[str, Any]  # of ModelConfig
+Fields = Mapping[str, Any]  # of ModelConfig; rope_theta is the theta of its rope, and so are all that begin with rope_
+USUAL: Fields = {"residual": "on", "qk_norm": "off", "layers": Layers("g"), "scale": Scale()}  # where no family says
 
 
 # Keys by which a file declares a feature that no family supports, and the values that leave the feature off.
@@ -63,6 +64,25 @@ def no_keys(config: ResolvedConfig) -> dict[str, Any]:
     return {}
 
 
+def config_of(fields: Fields) -> ModelConfig:
+    """The config with these fields."""
+    rope = {name.removeprefix("rope_"): value for name, value in fields.items() if name.startswith("rope_")}
+    others = {name: value for name, value in fields.items() if not name.startswith("rope_")}
+    return ModelConfig(**{**({"rope": Rotary(**rope)} if rope else {}), **others})
+
+
+def value_of(config: ResolvedConfig, name: str) -> Any:
+    """A field of the config, or of its rope."""
+    return getattr(config.rope, name.removeprefix("rope_")) if name.startswith("rope_") else getattr(config, name)
+
+
+def short_rope(rope: Rotary) -> str:
+    """What is not plain about a rotation."""
+    kind = rope.scaling.kind if rope.scaling else None
+    given = {"rotated": rope.rotated, "local_theta": rope.local_theta, "scaling": kind}
+    return ",".join(f"{name}={value}" for name, value in given.items() if value is not None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """How one format describes models of a family."""
@@ -84,14 +104,28 @@ class Family:
 
     name: str  # in `fathom info` and errors
     title: str  # in prose
-    choices: Fields  # of ModelConfig: what makes a model one of this family
+    choices: Fields  # of ModelConfig: what makes a model one of this family, beside what is `USUAL`
+    free: tuple[str, ...] = ()  # fields on which models of this family differ: of `USUAL`, rope (not the whole head is
+    # rotated, layers differ) and unembed (its bias)
     holds: Callable[[ResolvedConfig], bool] = lambda config: True  # conditions on the sizes
     columns: Mapping[str, Column]  # format -> how it describes these models; `ours` has our own names
     classes: tuple[str, str]  # of transformers: the config and the model
     written_as: str | None = None  # the family whose files are written for these models; None: its own
 
     def fits(self, config: ResolvedConfig) -> bool:
-        return all(getattr(config, name) == value for name, value in self.choices.items()) and self.holds(config)
+        return not self.mismatches(config) and self.holds(config)
+
+    def mismatches(self, config: ResolvedConfig) -> list[tuple[str, Any, Any]]:
+        """What keeps a config out of this family: field, its value, and that of the family."""
+        wanted = {name: value for name, value in {**USUAL, **self.choices}.items() if name not in self.free}
+        wrong = [(name, getattr(config, name), value) for name, value in wanted.items()]
+        rope, plain = config.rope, Rotary(theta=config.rope.theta, scaling=config.rope.scaling)
+        longrope = rope.scaling is not None and rope.scaling.kind == "longrope"
+        if "rope" not in self.free and config.position == "rope" and (longrope or rope != plain):
+            wrong.append(("rope", short_rope(rope), "all channels rotated, alike in all layers"))
+        if "bias" not in self.choices and "unembed" not in self.free and "unembed" in config.bias:
+            wrong.append(("bias", config.bias, "none of unembed"))
+        return [(name, ours, theirs) for name, ours, theirs in wrong if ours != theirs]
 
     def column(self, format: str) -> Column:
         if format not in self.columns:
@@ -106,7 +140,7 @@ class Family:
         fields = {**self.choices, **{ours: key.read(values, ours) for ours, key in column.keys.items()}}
         if "tie_embeddings" not in fields:
             fields["tie_embeddings"] = column.tensors["unembed"].name + ".weight" not in tensors
-        config = ModelConfig(**{**fields, **column.read(values, fields, tensors)})
+        config = config_of({**fields, **column.read(values, fields, tensors)})
         try:
             config.resolved()
         except FathomError as problem:
@@ -116,7 +150,7 @@ class Family:
     def write(self, format: str, config: ModelConfig) -> dict[str, Any]:
         """The configuration of a file with this model. FathomError where the format cannot hold it."""
         z, column = config.resolved(), self.column(format)
-        return {key.names[0]: getattr(z, ours) for ours, key in column.keys.items()} | column.write(z)
+        return {key.names[0]: value_of(z, ours) for ours, key in column.keys.items()} | column.write(z)
 
     def weights(self, format: str, tensors: Mapping[str, S]) -> dict[str, S]:
         """The tensors of a file that are weights, under their whole names."""
@@ -137,7 +171,8 @@ class Family:
             heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
             qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
             sizes = qkv if ".attn." in part and place.parts == 3 else ()
-            places[tensor] = replace(place, name=join(place.name, layer, suffix), heads=heads, sizes=sizes)
+            name = join(place.name, layer, suffix)
+            places[tensor] = replace(place, name=name, heads=heads, sizes=sizes, rotated=z.rope.rotated)
         return places
 
     def rename(self, name: str, source: str, target: str) -> list[str]:

@@ -78,7 +78,7 @@ def square(z: ResolvedConfig) -> bool:
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
-CHOICES = {name: value for name, value in GPT2_CHOICES.items() if name != "mlp"} | {"residual": True, "qk_norm": False}
+CHOICES = {name: value for name, value in GPT2_CHOICES.items() if name != "mlp"} | {"residual": "on", "qk_norm": "off"}
 FAMILY = Family(
     name="gpt2",
     title="GPT-2",

@@ -8,11 +8,11 @@ and from which release it is.
 from typing import Any, cast
 
 from fathom.errors import FathomError
-from fathom.families.family import Column, Family, Fields, Tensors
+from fathom.families.family import Column, Family, Fields, Tensors, config_of
 from fathom.families.names import columns, place
 from fathom.families.rope import gguf_rope_tensors, read_gguf_rope, read_hf_rope, write_gguf_rope, write_hf_rope
 from fathom.families.values import Values, key
-from fathom.model.config import Bias, ModelConfig, ResolvedConfig, RopeScaling
+from fathom.model.config import Bias, ResolvedConfig, RopeScaling
 from fathom.model.presets import LLAMA_CHOICES
 
 TENSORS = """
@@ -74,8 +74,12 @@ def biases(qkv: bool, out: bool, mlp: bool) -> tuple[Bias, ...] | bool:
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
-    if z.qk_norm or z.d_model % z.n_head:
-        what = "qk_norm=True" if z.qk_norm else f"d_model={z.d_model} is not a multiple of n_head={z.n_head}"
+    if z.qk_norm != "off" or z.d_model % z.n_head:
+        what = (
+            f"qk_norm={z.qk_norm}"
+            if z.qk_norm != "off"
+            else f"d_model={z.d_model} is not a multiple of n_head={z.n_head}"
+        )
         raise FathomError(f"{what}, and transformers has no LLaMA like that; keep the run directory")
     if ("qkv" in z.bias) != ("out" in z.bias):
         raise FathomError(f"bias={','.join(z.bias)}, and transformers' LLaMA has both qkv and out or neither")
@@ -91,7 +95,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    config = ModelConfig(**fields)
+    config = config_of(fields)
     head_dim = config.head_dim or max(1, config.d_model // config.n_head)
     for name in ("rope.dimension_count", "attention.value_length"):  # all channels are turned; v is as wide as q and k
         if (width := values.count(name, head_dim)) != head_dim:
@@ -164,8 +168,8 @@ def context_length(values: Values, kind: str) -> tuple[int, str]:
 
 def write_params(z: ResolvedConfig) -> dict[str, Any]:
     """The fields from which Meta's code builds this model. FathomError: it has something that no field says."""
-    scaling = z.rope_scaling
-    if z.bias or z.qk_norm or z.head_dim * z.n_head != z.d_model or z.n_layer < 1:
+    scaling = z.rope.scaling
+    if z.bias or z.qk_norm != "off" or z.head_dim * z.n_head != z.d_model or z.n_layer < 1:
         raise FathomError(
             "Meta's format has no biases, qk_norm, other head_dim than d_model / n_head or models without layers"
         )
@@ -177,7 +181,7 @@ def write_params(z: ResolvedConfig) -> dict[str, Any]:
     if int(8 * z.d_model / 3) > z.d_ff:
         params["ffn_dim_multiplier"] = (z.d_ff + 0.5) / int(8 * z.d_model / 3)  # safe from rounding down
     params |= {"n_kv_heads": z.n_kv_head} if z.n_kv_head != z.n_head else {}  # LLaMA 1 has no such field
-    params |= {"rope_theta": z.rope_theta} if z.rope_theta != 10_000 else {}  # and LLaMA 2 not this one
+    params |= {"rope_theta": z.rope.theta} if z.rope.theta != 10_000 else {}  # and LLaMA 2 not this one
     return params if scaling is None else params | {"use_scaled_rope": True, "rope_scaling_factor": scaling.factor}
 
 
@@ -192,7 +196,7 @@ def meta_name(part: str) -> str:
 FAMILY = Family(
     name="llama",
     title="LLaMA",
-    choices={**LLAMA_CHOICES, "residual": True},
+    choices={**LLAMA_CHOICES, "residual": "on"},
     columns={
         "ours": Column(tensors=tensors["ours"]),
         "hf": Column(

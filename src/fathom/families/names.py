@@ -36,6 +36,7 @@ class Place:
     parts: int = 1
     pairs: bool = False
     heads: int = 1  # how many heads the rows are for; follows from a model's config
+    rotated: int | None = None  # channels of a head that rope rotates; follows from a model's config; None: all
     sizes: tuple[int, ...] = ()  # rows of all parts, where they follow from a model's config; (): equal ones
 
     @property
@@ -52,12 +53,18 @@ class Place:
         """Our tensor out of the stored one."""
         x = stored.T if self.transposed and stored.ndim == 2 else stored
         x = (x.split(self.sizes) if self.sizes else x.chunk(self.parts))[self.part - 1]
-        return x.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) if self.pairs else x
+        return self.reordered(x, lambda pairs: pairs.unflatten(1, (-1, 2)).transpose(1, 2)) if self.pairs else x
+
+    def reordered(self, rows: Tensor, order: Callable[[Tensor], Tensor]) -> Tensor:
+        """The rows with the rotated ones of each head in another order."""
+        heads = rows.unflatten(0, (self.heads, -1))  # (h, c, ...)
+        r = heads.shape[1] if self.rotated is None else self.rotated
+        return torch.cat((order(heads[:, :r]).flatten(1, 2), heads[:, r:]), dim=1).flatten(0, 1)
 
     def write(self, ours: Sequence[Tensor]) -> Tensor:
         """The stored tensor, from all of ours that are in it, in order."""
         x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
-        x = x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) if self.pairs else x
+        x = self.reordered(x, lambda halves: halves.unflatten(1, (2, -1)).transpose(1, 2)) if self.pairs else x
         return x.T.contiguous() if self.transposed and x.ndim == 2 else x
 
     def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

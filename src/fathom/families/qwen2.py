@@ -39,7 +39,7 @@ FAMILY = replace(
     llama.FAMILY,
     name="qwen2",
     title="Qwen2",
-    choices={**llama.FAMILY.choices, "bias": ("qkv",), "qk_norm": False},
+    choices={**llama.FAMILY.choices, "bias": ("qkv",), "qk_norm": "off"},
     columns={
         "ours": llama.FAMILY.columns["ours"],
         "hf": replace(hf, ids=("qwen2",), keys=keys, allowed=ALLOWED, read=read_hf, write=write_hf),

@@ -31,7 +31,7 @@ FAMILY = replace(
     llama.FAMILY,
     name="qwen3",
     title="Qwen3",
-    choices={**llama.FAMILY.choices, "qk_norm": True},
+    choices={**llama.FAMILY.choices, "qk_norm": "on"},
     holds=holds,
     columns={
         "ours": llama.FAMILY.columns["ours"],

@@ -39,16 +39,12 @@ def of(config: ModelConfig) -> Family:
     )
 
 
-NOWHERE: dict[str, Any] = {"qk_norm": False}  # what no file holds unless its family says so
-
-
 def obstacles(config: ModelConfig) -> str:
     """The fields that keep a model out of the family it is nearest to, and that family's values, in words."""
     z, found = config.resolved(), []
     for family in (family for family in families().values() if family.written_as is None):
-        wanted = {**NOWHERE, **family.choices}
-        wrong = [(name, getattr(z, name), value) for name, value in wanted.items() if getattr(z, name) != value]
-        found.append((len(wrong), len(wanted), family.title, wrong))
+        wrong = family.mismatches(z)
+        found.append((len(wrong), len(family.choices), family.title, wrong))
     *_, title, wrong = min(found)
     if not wrong:  # the choices are right, and the sizes are not
         names = ("d_model", "n_head", "n_kv_head", "head_dim")
@@ -72,7 +68,7 @@ def holds(family: Family, format: str, config: ModelConfig) -> bool:
         family.write(format, config)
     except FathomError:
         return False
-    return not config.qk_norm or any(part.endswith("q_norm") for part in family.columns[format].tensors)
+    return config.resolved().qk_norm == "off" or any(part.endswith("q_norm") for part in family.columns[format].tensors)
 
 
 def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:

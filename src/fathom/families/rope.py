@@ -100,7 +100,7 @@ def _attention_factor(rope: Values, factor: float) -> dict[str, float]:
 
 def write_hf_rope(config: ResolvedConfig) -> dict[str, Any]:
     """The fields of config.json, as both versions call them."""
-    scaling = config.rope_scaling
+    scaling = config.rope.scaling
     rope: dict[str, Any] = {"rope_type": "default"}
     if scaling is not None:
         rope = {"rope_type": scaling.kind, "factor": scaling.factor}
@@ -110,9 +110,9 @@ def write_hf_rope(config: ResolvedConfig) -> dict[str, Any]:
         if scaling.attention_factor is not None:
             rope["attention_factor"] = scaling.attention_factor
     return {
-        "rope_theta": config.rope_theta,
+        "rope_theta": config.rope.theta,
         "rope_scaling": None if scaling is None else rope,
-        "rope_parameters": {**rope, "rope_theta": config.rope_theta},
+        "rope_parameters": {**rope, "rope_theta": config.rope.theta},
     }
 
 
@@ -165,7 +165,7 @@ def _llama3(values: Values, config: ModelConfig, stretch: Tensor, original: int 
         low_freq_factor=values.number("rope.scaling.low_freq_factor", 1.0),
         high_freq_factor=values.number("rope.scaling.high_freq_factor", 4.0),
     )
-    z = replace(config, rope_scaling=scaling).resolved()
+    z = replace(config, rope=replace(config.rope, scaling=scaling)).resolved()
     sound = 0 < scaling.factor < math.inf and scaling.low_freq_factor != scaling.high_freq_factor
     if sound and stretch.shape == (z.head_dim // 2,) and torch.allclose(stretch.float(), stretch_of(z), rtol=1e-4):
         return scaling
@@ -180,18 +180,18 @@ def stretch_of(config: ResolvedConfig) -> Tensor:
     """(c/2,) by how much the config's scaling divides each frequency."""
     from fathom.model.position import frequencies  # imports torch
 
-    return frequencies(replace(config, rope_scaling=None)) / frequencies(config)
+    return frequencies(replace(config, rope=replace(config.rope, scaling=None))) / frequencies(config)
 
 
 def gguf_rope_tensors(config: ResolvedConfig) -> dict[str, Tensor]:
     """The tensor that describes LLaMA 3.1's scaling, where the model has it."""
-    llama3 = config.rope_scaling is not None and config.rope_scaling.kind == "llama3"
+    llama3 = config.rope.scaling is not None and config.rope.scaling.kind == "llama3"
     return {STRETCH: stretch_of(config)} if llama3 else {}
 
 
 def write_gguf_rope(config: ResolvedConfig) -> dict[str, Any]:
     """The keys of the scaling."""
-    scaling = config.rope_scaling
+    scaling = config.rope.scaling
     if scaling is None:
         return {}
     original = scaling.original_context_length

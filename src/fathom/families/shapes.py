@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from fathom.model.config import ModelConfig, ResolvedConfig
-from fathom.model.cost import BIAS_OF, NORM_VECTORS, POSITION_TABLES, entry, matrices
+from fathom.model.cost import BIAS_OF, NORM_VECTORS, POSITION_TABLES, entry, matrices, norm_names, qk_norm_widths
 
 Shape = tuple[int, ...]
 
@@ -21,7 +21,8 @@ def weight_shapes(config: ModelConfig) -> Mapping[str, Shape]:
     block = block_shapes(z)
     result |= {f"blocks.{layer}.{name}": shape for layer in range(z.n_layer) for name, shape in block.items()}
     result |= norm_shapes(z, "final_norm")
-    return result if z.tie_embeddings else result | {"unembed.weight": (z.vocab_size, z.d_model)}
+    result |= {} if z.tie_embeddings else {"unembed.weight": (z.vocab_size, z.d_model)}
+    return result | ({"unembed.bias": (z.vocab_size,)} if "unembed" in z.bias else {})
 
 
 def block_shapes(z: ResolvedConfig) -> dict[str, Shape]:
@@ -32,9 +33,12 @@ def block_shapes(z: ResolvedConfig) -> dict[str, Shape]:
         if BIAS_OF.get(name, "mlp") in z.bias:
             linear[f"{name}.bias"] = (width_out,)
     attn, mlp = ({name: x for name, x in linear.items() if name.startswith(part)} for part in ("attn.", "mlp."))
-    if z.qk_norm:
-        attn |= {f"attn.{name}_norm.weight": (z.head_dim,) for name in "qk"}
-    return norm_shapes(z, "attn_norm") | attn | mlp | (norm_shapes(z, "mlp_norm") if mlp else {})
+    attn |= {f"attn.{name}_norm.weight": (width,) for name, width in qk_norm_widths(z).items()}
+    norms = {name: norm_shapes(z, name) for name in norm_names(z)}
+    return (
+        norms.get("attn_norm", {}) | attn | norms.get("attn_after", {})
+        | mlp | norms.get("mlp_norm", {}) | norms.get("mlp_after", {})
+    )  # fmt: skip
 
 
 def norm_shapes(z: ResolvedConfig, name: str) -> dict[str, Shape]:

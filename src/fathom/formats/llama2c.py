@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError
+from fathom.families.family import USUAL
 from fathom.families.llama import FAMILY
 from fathom.families.names import join
 from fathom.files import replacing
 from fathom.formats.convert import from_ours
 from fathom.formats.opened import Opened, Stored, tensor_at
-from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.config import ModelConfig, ResolvedConfig, Rotary
 from fathom.model.cost import matrices
 from fathom.tokenizer.llama2c import is_tokenizer_bin, read_tokenizer_bin, to_tokenizer_bin
 from fathom.tokenizer.load import read_model_file
@@ -162,8 +163,15 @@ def _config(sizes: tuple[int, ...], shared: bool) -> ModelConfig:
 
 
 FIXED = {  # by the runner, without a field in the header
-    **FAMILY.choices, "bias": (), "qk_norm": False, "rope_scaling": None, "rope_theta": 10_000.0, "norm_eps": 1e-5,
+    **FAMILY.choices, **USUAL, "bias": (), "rope": Rotary(), "norm_eps": 1e-5,
 }  # fmt: skip
+
+
+def rope_obstacle(rope: Rotary) -> tuple[str, object, object]:
+    """The field of this rotation that is not the format's, its value, and the format's."""
+    given = vars(rope) | {"scaling": rope.scaling and rope.scaling.kind}
+    name = next(name for name, value in given.items() if value != vars(Rotary())[name])
+    return f"rope_{name}", given[name], vars(Rotary())[name]
 
 
 def header_for(config: ModelConfig, version: int) -> Header:
@@ -173,8 +181,9 @@ def header_for(config: ModelConfig, version: int) -> Header:
     z = config.resolved()
     for name, value in {**FIXED, "head_dim": z.d_model / z.n_head}.items():
         if getattr(z, name) != value:
-            actual = getattr(z, name) if name != "rope_scaling" else z.rope_scaling and z.rope_scaling.kind
-            actual, only = (",".join(x) or "off" if isinstance(x, tuple) else x for x in (actual, value))
+            actual, only = (",".join(x) or "off" if isinstance(x, tuple) else x for x in (getattr(z, name), value))
+            if name == "rope":
+                name, actual, only = rope_obstacle(z.rope)
             raise FathomError(f"{name}={actual} has no place in llama2.c's files, only {only}; choose another format")
     group = GROUP
     while version == 2 and (z.d_model % group or z.d_ff % group):  # the runner reads whole groups of a row
@@ -208,7 +217,7 @@ def dequantize(q: Tensor, scale: Tensor) -> Tensor:
 def rope_tables(config: ResolvedConfig) -> list[Tensor]:
     """Cosines and sines (t, c/2) of every position, which version 0 stores and later runners skip."""
     c = config.head_dim
-    frequency = 1.0 / (config.rope_theta ** (torch.arange(0, c, 2).float() / c))
+    frequency = 1.0 / (config.rope.theta ** (torch.arange(0, c, 2).float() / c))
     angle = torch.outer(torch.arange(config.context_length).float(), frequency)
     return [angle.cos(), angle.sin()]
 

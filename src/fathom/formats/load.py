@@ -64,16 +64,16 @@ def load(
 def with_rope_scaling(config: ModelConfig, scaling: str) -> ModelConfig:
     """The config for contexts FACTOR times longer; `scaling` is KIND:FACTOR with a KIND of RopeScaling."""
     kind, _, factor = scaling.partition(":")
-    if config.rope_scaling is not None:
+    if config.rope.scaling is not None:
         raise FathomError(
-            f"rope_scaling is {scaling!r}, and the model has {config.rope_scaling.kind} already; leave it out"
+            f"rope_scaling is {scaling!r}, and the model has {config.rope.scaling.kind} already; leave it out"
         )
     values = {"kind": kind, "factor": factor, "original_context_length": config.context_length}
     rope_scaling = build(RopeScaling, values, "rope_scaling, as KIND:FACTOR")
     if not 1 < rope_scaling.factor < 1024:
         raise FathomError(f"rope_scaling is {scaling!r}; expected a factor above 1, such as {kind}:4")
     longer = int(config.context_length * rope_scaling.factor)
-    return replace(config, rope_scaling=rope_scaling, context_length=longer)
+    return replace(config, rope=replace(config.rope, scaling=rope_scaling), context_length=longer)
 
 
 @dataclass(frozen=True)

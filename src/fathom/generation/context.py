@@ -115,11 +115,15 @@ class Cached:
         self.nbytes = 0
 
     def logits(self, windows: Sequence[Window]) -> Tensor:
-        full = not self.cache.room  # at the start, and whenever a window has slid
+        past = self.cache.length
+        full = not self.cache.room or not self.model.position.continues(
+            past, past + 1
+        )  # at the start, or after a slide
         return self.model.unembed(self.prefill(windows) if full else self.step(windows))  # (b, d) -> (b, V)
 
     def spare(self, window: Window) -> int:
-        return self.capacity - len(window.ids) if self.cache.room else 0
+        spare = self.capacity - len(window.ids) if self.cache.room else 0
+        return spare if self.model.position.continues(self.cache.length, self.cache.length + spare) else 0
 
     def ahead(self, window: Window, draft: Sequence[int]) -> Tensor:
         ids = torch.tensor([[window.ids[-1], *draft]], device=self.device)  # (1, 1 + k)
@@ -143,6 +147,7 @@ class Cached:
         padding = [longest - len(text) for text in texts]
         ids = torch.tensor([[0] * pad + list(text) for pad, text in zip(padding, texts)], device=self.device)  # (b, t)
         self.cache = self.make_cache(len(texts), len(windows), torch.tensor(padding) if any(padding) else None)
+        self.cache.horizon = longest
         for chunk in ids.split(self.chunk, dim=1):
             hidden = self.model.hidden(chunk, self.cache)[:, -1]  # (b, d)
         rows = torch.tensor([texts.index(tuple(window.ids)) for window in windows])

@@ -170,6 +170,7 @@ class DraftModel:
         view, seen = text[self.start :], seen.to(self.device, copy=True)
         most = min(most, self.room - len(view) + 1)
         same = shared(self.kept, view[:-1])
+        same = same if self.cache.can_rewind(same) else 0
         self.cache.rewind(same)
         self.kept = view[:same]
         tokens, q = list[int](), list[Tensor]()

@@ -16,7 +16,9 @@ from fathom.model.transformer import Transformer
 Tensors = Mapping[str, Tensor]
 
 
-def scores_and_pattern(q: Tensor, k: Tensor, visible: Tensor | None = None) -> dict[str, Tensor]:
+def scores_and_pattern(
+    q: Tensor, k: Tensor, visible: Tensor | None = None, cap: float | None = None
+) -> dict[str, Tensor]:
     """Attention scores and pattern, given rotated q (b, h, t, c) and all keys k (b, g, s, c).
 
     scores (b, h, t, s) before the softmax, -inf where masked; pattern (b, h, t, s) after it.
@@ -27,7 +29,7 @@ def scores_and_pattern(q: Tensor, k: Tensor, visible: Tensor | None = None) -> d
         recorded[name] = x
         return x
 
-    attend(q, k, k, visible, 0.0, record)
+    attend(q, k, k, visible, 0.0, record, cap=cap)
     return recorded
 
 
@@ -76,26 +78,37 @@ def stream_parts(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor
     parts = {name: seen[name][:, at] for name in ("embed", "position") if name in seen}
     for layer, block in enumerate(model.blocks):
         path, out = f"blocks.{layer}", block.attn.out
-        parts = parts if model.config.residual else {}
         z = seen[f"{path}.attn.z"][:, at]
-        parts |= {f"{path}.attn.head.{h}": head_result(block.attn, z, h) for h in range(model.config.n_head)}
+        written = {f"{path}.attn.head.{h}": head_result(block.attn, z, h) for h in range(model.config.n_head)}
         if out.bias is not None:
-            parts[f"{path}.attn.bias"] = out.bias.expand(len(z), -1)
+            written[f"{path}.attn.bias"] = out.bias.expand(len(z), -1)
+        parts = (parts if model.config.residual != "off" else {}) | joined(model, f"{path}.attn_after", written)
         if block.mlp is not None:
-            parts = parts if model.config.residual else {}
             bias = block.mlp.down.bias
-            parts[f"{path}.mlp"] = seen[f"{path}.mlp"][:, at] - (0 if bias is None else bias)
+            written = {f"{path}.mlp": seen[f"{path}.mlp"][:, at] - (0 if bias is None else bias)}
             if bias is not None:
-                parts[f"{path}.mlp.bias"] = bias.expand(len(z), -1)
+                written[f"{path}.mlp.bias"] = bias.expand(len(z), -1)
+            parts = (parts if model.config.residual != "off" else {}) | joined(model, f"{path}.mlp_after", written)
+    return parts
+
+
+def joined(model: Transformer, name: str, written: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts (b, d) that a layer writes, as they enter the stream: after the norm of this name, and scaled."""
+    after = model.get_submodule(name)
+    scale, factor = norm_scale(after, torch.stack(list(written.values())).sum(0)), model.config.scale.residual
+    parts = {name: factor * through_norm(after, part, scale) for name, part in written.items()}
+    if isinstance(after, LayerNorm) and after.bias is not None:
+        parts[f"{name}.bias"] = factor * after.bias.expand(len(scale), -1)
     return parts
 
 
 def contributions(model: Transformer, seen: Tensors, token: Tensor, at: int = -1) -> dict[str, Tensor]:
-    """What each component adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit.
+    """What each component adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit, of a
+    model that caps its logits before the cap.
 
     Needs embed, position, blocks.*.attn.z, blocks.*.mlp and the last stream. The norm's scale is that of the sum.
     """
-    norm, direction = model.final_norm, model.unembed.weight[token]  # (b, d)
+    norm, direction = model.final_norm, model.unembed.weight[token] * model.config.scale.logits  # (b, d)
     scale = norm_scale(norm, last_stream(model, seen)[:, at])
     parts = {
         name: (through_norm(norm, part, scale) * direction).sum(-1)
@@ -103,4 +116,12 @@ def contributions(model: Transformer, seen: Tensors, token: Tensor, at: int = -1
     }
     if isinstance(norm, LayerNorm) and norm.bias is not None:
         parts["final_norm.bias"] = (norm.bias * direction).sum(-1)
+    if model.unembed.bias is not None:
+        parts["unembed.bias"] = model.unembed.bias[token] * model.config.scale.logits
     return parts
+
+
+def before_cap(model: Transformer, logits: Tensor) -> Tensor:
+    """Logits as they are before the model's soft cap."""
+    cap = model.config.scale.logit_cap
+    return logits if cap is None else cap * torch.atanh(logits / cap)

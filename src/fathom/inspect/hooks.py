@@ -48,8 +48,9 @@ class Watcher:
     def see(self, name: str, x: Tensor) -> Tensor:
         return x
 
-    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None) -> None:
-        """Called with what the attention at `path` compares: rotated q (b, h, t, c), all keys so far k (b, g, s, c)."""
+    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, cap: float | None = None) -> None:
+        """Called with what the attention at `path` compares: rotated q (b, h, t, c), the keys k (b, g, s, c) so far,
+        which of them are visible, and the soft cap of their scores."""
 
 
 @contextmanager
@@ -158,15 +159,15 @@ class Hooks:
         derived = {f"{path}.scores", f"{path}.pattern"}
         edited = any(not w.reads and derived & set(w.chosen) for w in self.watchers)
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
+        def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, **cap: float) -> Tensor:
             if not self.here():
-                return plain(q, k, v, visible, dropout)
+                return plain(q, k, v, visible, dropout, **cap)
             if edited:
-                return attend(q, k, v, visible, dropout, lambda name, x: self.see(f"{path}.{name}", x))
+                return attend(q, k, v, visible, dropout, lambda name, x: self.see(f"{path}.{name}", x), **cap)
             for watcher in self.watchers:
                 if derived & set(watcher.chosen):
-                    watcher.attended(path, q, k, visible)
-            return plain(q, k, v, visible, dropout)
+                    watcher.attended(path, q, k, visible, **cap)
+            return plain(q, k, v, visible, dropout, **cap)
 
         self.undo.callback(swap(self.model, attend=attention, names=[path]).undo)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fathom.inspect.derived import Tensors, contributions, head_result, last_stream, lens
+from fathom.inspect.derived import Tensors, before_cap, contributions, head_result, last_stream, lens
 from fathom.inspect.edit import edit, zero
 from fathom.inspect.look import look
 from fathom.model import cost
@@ -112,16 +112,22 @@ def stream_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:
     mid, post, norm = [], [], []
     for layer, block in enumerate(model.blocks):
         path = f"blocks.{layer}"
-        keep = 1.0 if model.config.residual else 0.0
-        after_attn = seen[f"{path}.resid_pre"] * keep + seen[f"{path}.attn"]
+        keep = 0.0 if model.config.residual == "off" else 1.0
+        after_attn = seen[f"{path}.resid_pre"] * keep + written(model, seen, f"{path}.attn")
         if block.mlp is None:
             mid.append(off(after_attn, seen[path]))
             continue
         resid_mid = seen[f"{path}.resid_mid"]
         mid.append(off(after_attn, resid_mid))
-        post.append(off(resid_mid * keep + seen[f"{path}.mlp"], seen[path]))
-        norm.append(off(block.mlp_norm(resid_mid), seen[f"{path}.mlp_norm"]))
+        post.append(off(resid_mid * keep + written(model, seen, f"{path}.mlp"), seen[path]))
+        reads = {"parallel": seen[f"{path}.attn_norm"], "parallel_norms": seen[f"{path}.resid_pre"]}
+        norm.append(off(block.mlp_norm(reads.get(model.config.residual, resid_mid)), seen[f"{path}.mlp_norm"]))
     return named("stream_is_a_sum", worst(mid), worst(post), worst(norm))
+
+
+def written(model: Transformer, seen: Tensors, layer: str) -> Tensor:
+    """What a layer, such as blocks.0.attn, adds to the stream."""
+    return model.config.scale.residual * seen.get(f"{layer}_after", seen[layer])
 
 
 def lens_of_last_stream(model: Transformer, seen: Tensors) -> Residuals:
@@ -132,7 +138,7 @@ def lens_of_last_stream(model: Transformer, seen: Tensors) -> Residuals:
 
 def contributions_sum_to_logit(model: Transformer, seen: Tensors, at: int = -1) -> Residuals:
     """Contributions of embedding, heads, MLPs and biases sum to the logit of the likeliest token at `at`."""
-    logit, token = seen["logits"][:, at].max(-1)  # (b,)
+    logit, token = before_cap(model, seen["logits"][:, at]).max(-1)  # (b,)
     parts = contributions(model, seen, token, at)
     return named("contributions_sum_to_logit", off(torch.stack(list(parts.values())).sum(0), logit))
 

@@ -106,7 +106,9 @@ class Recording(Watcher):
         super().__init__(chosen)
         self.config, self.max_bytes = model.config, max_bytes
         self.tensors: dict[str, Tensor] = {}
-        self.attentions: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}  # path -> q, k, visible
+        self.attentions: dict[
+            str, tuple[Tensor, Tensor, Tensor | None, float | None]
+        ] = {}  # path -> q, k, visible, cap
 
     def begin(self, size: Size, itemsize: int) -> None:
         check_budget(self.config, self.chosen, size, itemsize, self.max_bytes)
@@ -117,8 +119,8 @@ class Recording(Watcher):
         self.tensors[name] = x
         return x
 
-    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None) -> None:
-        self.attentions[path] = q, k.clone(), visible  # a cache may write over its keys later
+    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, cap: float | None = None) -> None:
+        self.attentions[path] = q, k.clone(), visible, cap  # a cache may write over its keys later
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors or (name in self.chosen and name.rpartition(".")[0] in self.attentions)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fathom.errors import FathomError, near
 from fathom.model.config import ModelConfig
+from fathom.model.cost import MATRICES
 
 UNITS = {"": 1, "B": 1} | {f"{p}{b}": k**i for i, p in enumerate("KMGT", 1) for b, k in (("B", 1000), ("iB", 1024))}
 
@@ -38,12 +39,15 @@ def names(config: ModelConfig) -> dict[str, str]:
 def block_names(config: ModelConfig) -> dict[str, str]:
     """The names of one block, after `blocks.L`; "" is the block's output, the residual stream after it."""
     result = {".resid_pre": "btd", ".attn_norm": "btd", ".attn.q": "bthc", ".attn.k": "btgc", ".attn.v": "btgc"}
-    if config.position == "rope" or config.qk_norm:
+    if config.position == "rope" or config.qk_norm != "off" or config.scale.attn is not None:
         result |= {".attn.q_rot": "bthc", ".attn.k_rot": "btgc"}
     result |= {".attn.scores": "bhts", ".attn.pattern": "bhts", ".attn.z": "bthc", ".attn": "btd"}
+    after = config.residual in ("post", "sandwich")
+    result |= {".attn_after": "btd"} if after else {}
     if config.mlp != "none":
-        gate = {".mlp.gate": "btf"} if config.mlp == "swiglu" else {}
+        gate = {".mlp.gate": "btf"} if "gate" in MATRICES[config.mlp] else {}
         result |= {".resid_mid": "btd", ".mlp_norm": "btd", **gate, ".mlp.up": "btf", ".mlp.act": "btf", ".mlp": "btd"}
+        result |= {".mlp_after": "btd"} if after else {}
     return result | {"": "btd"}
 
 

@@ -2,7 +2,7 @@
 
 Attention(Q, K, V) = softmax(Q K^T / sqrt(c)) V  (Vaswani et al. 2017, eq. 1), with g <= h heads of keys and values
 shared by the h query heads (Ainslie et al. 2023): g = h is multi-head, g = 1 multi-query. Positions come in as
-`rotate`, the past as `cache`.
+`rotate`, the past as `cache`, and what may be seen as `visible`.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from fathom.model.cache import NoCache
 from fathom.model.config import ResolvedConfig
-from fathom.model.norm import RMSNorm
+from fathom.model.norm import make_qk_norm
 from fathom.model.tap import tap
 
 Rotate = Callable[[Tensor], Tensor]
+View = tuple[Rotate, Tensor | None]  # rotation, and which positions are visible
 Note = Callable[[str, Tensor], Tensor]
 
 
@@ -24,23 +25,40 @@ def unnoted(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, note: Note = unnoted) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor | None,
+    dropout: float,
+    note: Note = unnoted,
+    *,
+    cap: float | None = None,
+) -> Tensor:
     """softmax(q k^T / sqrt(c) + mask) v, each step a line.
 
     q (b, h, t, c), k and v (b, g, s, c) -> (b, h, t, c). `visible` (t, s) or (b, 1, t, s) is true where a query may
-    look; None: the last t of s positions, each seeing itself and all before it. `note` is shown scores and pattern.
+    look, or is added to the scores (h, t, s), -inf where it may not; None: the last t of s positions, each seeing
+    itself and all before it. `note` is shown scores and pattern. cap: scores become cap tanh(scores / cap) (Gemma 2).
     """
     visible = causal(q.shape[2], k.shape[2], q.device) if visible is None else visible
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = note("scores", (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~visible, float("-inf")))  # (b, h, t, s)
-    pattern = note("pattern", scores.softmax(-1))  # (b, h, t, s)
+    scores = q @ k.mT / q.shape[-1] ** 0.5  # (b, h, t, s)
+    scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~visible, float("-inf")) if visible.dtype == torch.bool else scores + visible
+    pattern = note("pattern", note("scores", scores).softmax(-1))  # (b, h, t, s)
     return F.dropout(pattern, dropout) @ v
 
 
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
-    """The same function in one kernel, without ever holding the (t, s) pattern."""
+def attend_fused(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+) -> Tensor:
+    """The same function in one kernel, without ever holding the (t, s) pattern; with a cap, explicitly."""
+    if cap is not None:
+        return attend(q, k, v, visible, dropout, cap=cap)
     t, s = q.shape[2], k.shape[2]
     mask = causal(t, s, q.device) if visible is None and 1 < t < s else visible
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.type_as(q)
     whole = not (mask is not None or t != s)  # the kernel's own causal mask, not built; a bool for torch.compile too
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=whole, enable_gqa=q.shape[1] != k.shape[1])
 
@@ -61,16 +79,20 @@ class Attention(nn.Module):
         self.k = nn.Linear(d, config.n_kv_head * c, bias="qkv" in config.bias)
         self.v = nn.Linear(d, config.n_kv_head * c, bias="qkv" in config.bias)
         self.out = nn.Linear(config.n_head * c, d, bias="out" in config.bias)
-        self.q_norm = RMSNorm(c, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(c, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm, self.k_norm = make_qk_norm(config, config.n_head), make_qk_norm(config, config.n_kv_head)
+        self.sharpness = (
+            1.0 if config.scale.attn is None else config.scale.attn * c**0.5
+        )  # times 1 / sqrt(c): the scale
+        self.cap = {} if config.scale.attn_cap is None else {"cap": config.scale.attn_cap}
         self.attend: Callable[..., Tensor] = attend_fused
 
     def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
         q, k, v = self.heads(self.q(x)), self.heads(self.k(x)), self.heads(self.v(x))  # (b, h, t, c)
-        q = tap(self, "q_rot", rotate(self.q_norm(q)))  # (b, h, t, c)
+        q = rotate(self.q_norm(q))  # (b, h, t, c)
+        q = tap(self, "q_rot", q if self.sharpness == 1 else q * self.sharpness)
         k = tap(self, "k_rot", rotate(self.k_norm(k)))  # (b, g, t, c)
         k, v = cache.append(self.layer, k, v)  # (b, g, s, c)
-        z = self.attend(q, k, v, visible, self.dropout if self.training else 0.0)  # (b, h, t, c)
+        z = self.attend(q, k, v, visible, self.dropout if self.training else 0.0, **self.cap)  # (b, h, t, c)
         return self.out(z.transpose(1, 2).flatten(2))  # (b, t, d)
 
     def heads(self, x: Tensor) -> Tensor:  # (b, t, h * c) -> (b, h, t, c)

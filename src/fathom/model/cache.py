@@ -1,7 +1,8 @@
 """Keys and values of the tokens seen so far, so that each new token costs one step and not a whole pass.
 
 One clock, `length`, which `advance` moves once per pass. Rows of different length are padded on the left; which rows
-are padded, the positions of their tokens and the keys that they may see are decided here and nowhere else.
+are padded, the positions of their tokens and the keys that they may see are decided here and nowhere else. Layers with
+a window keep their last keys alone.
 """
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from fathom.errors import ContextOverflow, FathomError
 from fathom.model.config import ModelConfig
+from fathom.model.cost import REWIND, kept_tokens
 
 
 class NoCache:
     """The past of a pass that starts at the first token and keeps nothing."""
 
     length = 0  # tokens read so far
+    horizon = 0  # tokens of the text that is being read, where it comes in pieces
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -22,8 +25,14 @@ class NoCache:
     def positions(self, t: int) -> Tensor:  # (t,)
         return torch.arange(t, device=self.device)
 
-    def visible(self, t: int) -> Tensor | None:
-        return None
+    def visible(self, t: int, window: int | None = None) -> Tensor | None:
+        """(t, s) or (b, 1, t, s), true where a query may look: of s = keys(t, window) positions, the last `window` up
+        to its own. None: at all up to its own."""
+        return None if window is None or t <= window else band(torch.arange(t, device=self.device), t, window)
+
+    def keys(self, t: int, window: int | None = None) -> int:
+        """How many keys `append` gives to t new tokens, in a layer with this window."""
+        return t
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return k, v
@@ -48,16 +57,24 @@ class Packed(NoCache):
         begins = (self.documents != previous) & (places > 0)
         return places - (places * begins).cummax(-1).values
 
-    def visible(self, t: int) -> Tensor:
+    def visible(self, t: int, window: int | None = None) -> Tensor:
         """(b, 1, t, t): a query sees itself and what comes before it in its own text."""
-        return (self.documents[:, None, :, None] == self.documents[:, None, None, :]).tril()
+        same = self.documents[:, None, :, None] == self.documents[:, None, None, :]
+        return same & band(torch.arange(t, device=self.device), t, window)
+
+
+def band(places: Tensor, t: int, window: int | None) -> Tensor:
+    """(t, s), true where one of the last t of these places (s,) may look: up to itself, at the last `window` places."""
+    query = places[-t:, None]
+    seen = places <= query
+    return seen if window is None else seen & (places > query - window)
 
 
 class KVCache(NoCache):
     """The past of `batch` sequences of up to `length` tokens. The caller makes it, owns it and passes it in.
 
     padding: (b,) how many tokens at the left of each row are padding, which is never seen; None: no row is padded.
-    Bytes: 2 * n_layer * n_kv_head * head_dim * length * batch * itemsize.
+    Bytes: those of `fathom.model.cost.cache_bytes`.
     """
 
     def __init__(
@@ -71,8 +88,15 @@ class KVCache(NoCache):
     ) -> None:
         super().__init__(torch.device(device))
         config = config.resolved()
-        shape = (config.n_layer, 2, batch, config.n_kv_head, length, config.head_dim)
-        self.store = torch.zeros(shape, dtype=dtype, device=device)
+        kept = [kept_tokens(config, layer, length) for layer in range(config.n_layer)]
+        self.window, self.span = config.layers.window, min(kept, default=length)
+        self.windows = [self.window if config.layers.kind(layer) == "l" else None for layer in range(config.n_layer)]
+        self.near_rows = {layer: row for row, layer in enumerate(x for x, n in enumerate(kept) if n < length)}
+        self.rows = {layer: row for row, layer in enumerate(x for x, n in enumerate(kept) if n >= length)}
+        sizes = (2, batch, config.n_kv_head)
+        self.store = torch.zeros(len(self.rows), *sizes, length, config.head_dim, dtype=dtype, device=device)
+        self.near = torch.zeros(len(self.near_rows), *sizes, self.span, config.head_dim, dtype=dtype, device=device)
+        self.begin = 0  # position of the first token in `near`
         self.padding = padding if padding is None else padding.to(device).view(batch, 1)  # (b, 1)
         self.capacity, self._length = length, 0
 
@@ -87,29 +111,59 @@ class KVCache(NoCache):
 
     @property
     def nbytes(self) -> int:
-        return self.store.nbytes
+        return self.store.nbytes + self.near.nbytes
 
     def positions(self, t: int) -> Tensor:
         """Those of the next t tokens: (t,), or (b, t) where rows are padded, counted from the first real token."""
         clock = torch.arange(self.length, self.length + t, device=self.device)
         return clock if self.padding is None else (clock - self.padding).clamp(min=0)
 
-    def visible(self, t: int) -> Tensor | None:
-        """(b, 1, t, s) where rows are padded: a query sees itself and the real tokens before it. None: plain causal."""
-        if self.padding is None:
+    def first(self, window: int | None) -> int:
+        """The first position that the next token sees."""
+        return 0 if window is None else max(0, self.length - window + 1)
+
+    def keys(self, t: int, window: int | None = None) -> int:
+        return self.length - self.first(window) + t
+
+    def visible(self, t: int, window: int | None = None) -> Tensor | None:
+        """(b, 1, t, s) where rows are padded: a query sees itself and the real tokens before it."""
+        s = self.keys(t, window)
+        if self.padding is None and (window is None or s <= window):
             return None
-        key = torch.arange(self.length + t, device=self.device)
-        query = key[self.length :, None]
+        key = torch.arange(self.length + t - s, self.length + t, device=self.device)
+        seen = band(key, t, window)
+        if self.padding is None:
+            return seen
         real = key >= self.padding[:, None]  # (b, 1, s)
-        return (((key < query) & real) | (key == query))[:, None]
+        return ((seen & real) | (key == key[-t:, None]))[:, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k and v (b, g, t, c) of the next t tokens; returns those of all tokens so far (b, g, s, c)."""
+        """Store k and v (b, g, t, c) of the next t tokens; returns those of all that they may see (b, g, s, c)."""
         self.require_room(k.shape[2])
-        end = self.length + k.shape[2]
-        self.store[layer, 0, :, :, self.length : end] = k.detach()  # the past is for inference: no gradient goes there
-        self.store[layer, 1, :, :, self.length : end] = v.detach()
-        return self.store[layer, 0, :, :, :end], self.store[layer, 1, :, :, :end]
+        k, v = k.detach(), v.detach()  # the past is for inference: no gradient goes there
+        if layer in self.near_rows:
+            return self._append_near(self.near[self.near_rows[layer]], k, v)
+        end, first, store = self.length + k.shape[2], self.first(self.windows[layer]), self.store[self.rows[layer]]
+        store[0, :, :, self.length : end] = k
+        store[1, :, :, self.length : end] = v
+        return store[0, :, :, first:end], store[1, :, :, first:end]
+
+    def _append_near(self, store: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for a layer that keeps its last `span` tokens. Where they would be more, the older ones leave."""
+        new, past, end = torch.stack((k, v)), self.length - self.begin, self.length + k.shape[2] - self.begin
+        if end <= self.span:
+            store[..., past:end, :] = new
+            whole = store[..., :end, :]
+        else:
+            whole = torch.cat((store[..., :past, :], new.to(store.dtype)), dim=3)  # (2, b, g, end, c)
+            kept = whole[..., self._begin_at(self.begin + end) - self.begin :, :]
+            store[..., : kept.shape[3], :] = kept
+        first = self.first(self.window) - self.begin
+        return whole[0, :, :, first:], whole[1, :, :, first:]
+
+    def _begin_at(self, end: int) -> int:
+        """Where `near` begins once `end` tokens are read."""
+        return self.begin if end - self.begin <= self.span else max(0, end - (self.window or 0) + 1 - REWIND)
 
     def require_room(self, t: int) -> None:
         """ContextOverflow where t more tokens do not fit."""
@@ -120,16 +174,22 @@ class KVCache(NoCache):
             )
 
     def advance(self, t: int) -> None:
-        self._length += t
+        self._length, self.begin = self._length + t, self._begin_at(self._length + t)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows in this order: a row several times (samples of one prompt) or not at all (it has ended)."""
         rows = rows.to(self.device)
-        self.store = self.store[:, :, rows]
+        self.store, self.near = self.store[:, :, rows], self.near[:, :, rows]
         self.padding = self.padding if self.padding is None else self.padding[rows]
+
+    def can_rewind(self, length: int) -> bool:
+        """Whether layers with a window still hold what the next token would see; they do REWIND tokens back."""
+        return length == 0 or self.begin <= max(0, length - (self.window or 0) + 1)
 
     def rewind(self, length: int) -> None:
         """Discard all but the first `length` tokens; the next ones overwrite what is discarded."""
         if not 0 <= length <= self.length:
             raise FathomError(f"the cache has read {self.length} tokens and cannot go back to {length}")
-        self._length = length
+        if not self.can_rewind(length):
+            raise FathomError(f"the cache has dropped what token {length} would see in its window; read the text again")
+        self._length, self.begin = length, self.begin if length else 0

@@ -4,15 +4,19 @@ A config stores what was declared; `resolved()` is what is built. `None` means: 
 changing one field (`replace(config, n_head=4)`) never leaves a stale consequence behind. Does not import torch.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from fathom.errors import FathomError
 
-Position = Literal["none", "learned", "rope"]
+Position = Literal["none", "learned", "rope", "alibi"]
 Norm = Literal["none", "layer", "rms"]
 MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
-Bias = Literal["on", "off", "qkv", "out", "mlp", "norm"]
+Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
+QKNorm = Literal["off", "on", "whole"]
+Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +25,55 @@ class RopeScaling:
 
     `linear`: all by `factor` (Chen et al. 2023). `llama3`: by wavelength, with a ramp between two bands (Llama 3.1).
     `yarn`: a ramp over the number of turns within the original context, and a temperature (Peng et al. 2023).
+    `longrope`: each by a factor of its own, of `short` within the original context and of `long` beyond (Ding 2024).
     """
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn", "longrope"]
     factor: float
     original_context_length: int | None = None  # None: the config's context_length
     low_freq_factor: float = 1.0  # llama3: fewer turns than this in the original context are stretched fully
     high_freq_factor: float = 4.0  # llama3: more turns than this are left alone
     beta_fast: float = 32.0  # yarn: more turns than this are left alone
     beta_slow: float = 1.0  # yarn: fewer turns than this are stretched fully
-    attention_factor: float | None = None  # yarn: None means 0.1 ln(factor) + 1
+    attention_factor: float | None = None  # yarn: None means 0.1 ln(factor) + 1; longrope: see `temperature`
+    short: tuple[float, ...] = ()  # longrope: one for each pair of rotated channels
+    long: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotary:
+    """How queries and keys are rotated by their position."""
+
+    theta: float = 10_000.0  # base of the rotary frequencies
+    rotated: int | None = None  # channels of each head that are rotated, the first ones; None: all
+    local_theta: float | None = None  # base in layers with a window, unscaled there; None: as in the others
+    scaling: RopeScaling | None = None  # stretched frequencies, as KIND:FACTOR such as yarn:4
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which positions the layers see: a letter for each layer, repeated from the first on.
+
+    g: all positions before it (global). l: the last `window` ones, itself included (local). n: all, without rotation.
+    """
+
+    pattern: str
+    window: int | None = None  # in tokens
+
+    def kind(self, layer: int) -> str:
+        return self.pattern[layer % len(self.pattern)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Constants by which a model multiplies what passes through it, and soft caps x -> cap tanh(x / cap)."""
+
+    embed: float = 1.0  # of embeddings
+    attn: float | None = None  # of attention scores; None: 1 / sqrt(head_dim)
+    residual: float = 1.0  # of what attention and MLP add to the stream
+    logits: float = 1.0  # of logits
+    attn_cap: float | None = None  # soft cap of attention scores
+    logit_cap: float | None = None  # soft cap of logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,25 +88,45 @@ class ModelConfig:
     n_kv_head: int | None = None  # key and value heads: 1 is multi-query, more grouped-query; None: n_head
     head_dim: int | None = None  # width of a head; None: d_model / n_head
     d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size)
-    position: Position = "none"  # how positions are told apart: not at all, by a learned table, or by rotation
+    position: Position = "none"  # how positions are told apart: not at all, learned table, rotation or distance penalty
     norm: Norm = "none"  # normalisation before each attention and MLP: none, LayerNorm or RMSNorm
     mlp: MLP = "none"  # MLP of each block, by its activation
-    residual: bool = True  # add the output of attention and MLP to their input
-    bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm; on: all four
+    residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
+    bias: tuple[
+        Bias, ...
+    ] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: the first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
-    qk_norm: bool = False  # RMS-normalise queries and keys of each head before rotation
+    qk_norm: QKNorm = "off"  # RMS-normalise queries and keys before rotation: each head, or the whole vector
     dropout: float = 0.0  # probability of dropping a value in training
     norm_eps: float = 1e-5  # epsilon of the norms
-    rope_theta: float = 10_000.0  # base of the rotary frequencies
-    rope_scaling: RopeScaling | None = None  # stretched rotary frequencies, as KIND:FACTOR such as yarn:4
+    rope: Rotary = Rotary()  # rotation, such as theta=500000,scaling=yarn:4
+    layers: Layers = Layers("g")  # what each layer sees, such as lg:4096: every other one the last 4096 positions
+    scale: Scale = Scale()  # constants, such as embed=32,logit_cap=30
 
     def __post_init__(self) -> None:
-        """`bias` in one form: its parts in order, "on" or True being all of them, "off" or False none."""
+        """Words in one form: `bias` as its parts in order ("on" or True being the first four, "off" or False none),
+        true and false as on and off."""
+        for name in ("residual", "qk_norm"):
+            if isinstance(value := getattr(self, name), bool):
+                object.__setattr__(self, name, "on" if value else "off")
         given: Any = self.bias
         words = set(given) if isinstance(given, tuple | list) else {given}
-        parts = [part for part in BIASES if words & {part, "on", True}]
+        every = ("on", True) if words & {"on", True} else ()
+        parts = [part for part in BIASES if part in words or (every and part != "unembed")]
         unknown = sorted(map(str, words - {True, False, *get_args(Bias)}))  # for `problems` to name
         object.__setattr__(self, "bias", (*parts, *unknown))
+
+    @staticmethod
+    def upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of an older file as they are called now: rope_theta and rope_scaling became parts of rope."""
+        older = {key: values[key] for key in ("rope_theta", "rope_scaling") if values.get(key) is not None}
+        kept = {key: value for key, value in values.items() if key not in ("rope_theta", "rope_scaling")}
+        return {"rope": {key.removeprefix("rope_"): value for key, value in older.items()}, **kept} if older else kept
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a layer sees less than all positions before it."""
+        return any(self.layers.kind(layer) == "l" for layer in range(self.n_layer))
 
     def resolved(self) -> "ResolvedConfig":
         """The config with every None filled in. Raises FathomError when the choices contradict each other."""
@@ -106,12 +169,14 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
         result.append(f"n_head={config.n_head} is not a multiple of n_kv_head={config.n_kv_head}; use a divisor")
     if config.position == "rope" and config.head_dim % 2:
         result.append(f"head_dim={config.head_dim} is odd; rope turns pairs of channels and needs it even")
+    result += rope_problems(config) + layer_problems(config.layers)
     if not 0 <= config.dropout < 1:
         result.append(f"dropout={config.dropout}; it is a probability from 0 to below 1")
-    if config.norm_eps <= 0 or config.rope_theta <= 0:
-        result.append(f"norm_eps={config.norm_eps}, rope_theta={config.rope_theta}; both must be above 0")
-    if config.rope_scaling is not None and config.position != "rope":
-        result.append(f"rope_scaling is given but position={config.position!r}; it needs position='rope'")
+    if config.norm_eps <= 0:
+        result.append(f"norm_eps={config.norm_eps}; it must be above 0")
+    for name, value in vars(config.scale).items():
+        if value is not None and not 0 < value < math.inf:
+            result.append(f"scale.{name}={value}; it must be above 0 and finite")
     if unknown := [word for word in config.bias if word not in BIASES]:
         result.append(f"bias has {unknown[0]!r}; choose any of {', '.join(BIASES)}")
     return result + [
@@ -121,5 +186,35 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     ]
 
 
-BIASES: tuple[Bias, ...] = ("qkv", "out", "mlp", "norm")
-CHOICES: dict[str, tuple[str, ...]] = {"position": get_args(Position), "norm": get_args(Norm), "mlp": get_args(MLP)}
+def rope_problems(config: ResolvedConfig) -> list[str]:
+    """What is wrong with the rotation."""
+    rope, result = config.rope, []
+    for name in ("theta", "local_theta"):
+        if (theta := getattr(rope, name)) is not None and not 0 < theta < math.inf:
+            result.append(f"rope.{name}={theta}; it must be above 0 and finite")
+    if rope.rotated is not None and not (0 < rope.rotated <= config.head_dim and rope.rotated % 2 == 0):
+        result.append(f"rope.rotated={rope.rotated}; it must be even, from 2 to head_dim={config.head_dim}")
+    if rope.scaling is not None and config.position != "rope":
+        result.append(f"rope.scaling is given but position={config.position!r}; it needs position='rope'")
+    if rope.scaling is not None and rope.scaling.kind == "longrope":
+        pairs = (rope.rotated or config.head_dim) // 2
+        counts = {len(rope.scaling.short), len(rope.scaling.long)}
+        if counts != {pairs}:
+            result.append(f"longrope has {sorted(counts)} factors; it needs {pairs}, one for each pair of channels")
+    return result
+
+
+def layer_problems(layers: Layers) -> list[str]:
+    """What is wrong with what the layers see."""
+    if not layers.pattern or set(layers.pattern) - set("gln"):
+        return [f"layers.pattern={layers.pattern!r}; expected letters g (all), l (a window) and n (without rotation)"]
+    if ("l" in layers.pattern) != (layers.window is not None) or (layers.window or 1) < 1:
+        return [f"layers={layers.pattern}:{layers.window}; layers called l need a window of at least 1, others none"]
+    return []
+
+
+BIASES: tuple[Bias, ...] = ("qkv", "out", "mlp", "norm", "unembed")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "position": get_args(Position), "norm": get_args(Norm), "mlp": get_args(MLP),
+    "residual": get_args(Residual), "qk_norm": get_args(QKNorm),
+}  # fmt: skip

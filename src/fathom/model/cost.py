@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from fathom.errors import FathomError
-from fathom.model.config import ModelConfig
+from fathom.model.config import ModelConfig, ResolvedConfig
 
 T = TypeVar("T")
 # What each value of a choice adds to the cost; a new value is entered here, and a test over CHOICES asks for it.
@@ -18,13 +18,20 @@ MATRICES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gelu", "gelu_exact", "relu", "relu2"), ("up", "down")),
     **dict.fromkeys(("swiglu", "geglu"), ("gate", "up", "down")),
 }
+NORMS_PER_LAYER: dict[str, tuple[str, ...]] = {  # residual -> norms around attention, and around the MLP
+    **dict.fromkeys(("off", "on", "parallel", "parallel_norms"), ("norm",)),
+    "post": ("after",),
+    "sandwich": ("norm", "after"),
+}
 KEPT_BY_MLP: dict[str, int] = {  # d_ff wide: gate, silu(gate), up, act; relu keeps its output alone
     "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "swiglu": 4, "geglu": 4,
 }  # fmt: skip
 KEPT_BY_NORM: dict[str, int] = {"none": 0, "layer": 1, "rms": 2}  # d_model wide: output; rms: before its weight
 NORM_VECTORS: dict[str, tuple[str, ...]] = {"none": (), "layer": ("weight", "bias"), "rms": ("weight",)}
+QK_NORMS: dict[str, str] = {"off": "none", "on": "one", "whole": "all"}  # over how many heads
 BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
-POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0}
+POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0, "alibi": 0}
+REWIND, SPARE = 64, 192  # tokens that a layer with a window keeps beyond it, to go back to, and before older ones leave
 
 
 def entry(table: Mapping[str, T], choice: str, value: str) -> T:
@@ -48,6 +55,21 @@ def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
     return attn | mlp
 
 
+def norm_names(config: ModelConfig) -> tuple[str, ...]:
+    """The norms of one block, in the model's order."""
+    names = entry(NORMS_PER_LAYER, "residual", config.residual)
+    attn = tuple(f"attn_{name}" for name in names)
+    mlp = () if config.mlp == "none" or config.residual == "parallel" else tuple(f"mlp_{name}" for name in names)
+    return attn + mlp
+
+
+def qk_norm_widths(config: ResolvedConfig) -> dict[str, int]:
+    """Width of the norms of queries and keys."""
+    heads: dict[str, tuple[int, ...]] = {"none": (), "one": (1, 1), "all": (config.n_head, config.n_kv_head)}
+    widths = heads[entry(QK_NORMS, "qk_norm", config.qk_norm)]
+    return {name: n * config.head_dim for name, n in zip("qk", widths)}
+
+
 def parameters(config: ModelConfig) -> dict[str, int]:
     """Parameters by part. A tied unembedding is the embedding and counts once."""
     config = config.resolved()
@@ -57,10 +79,10 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
         count[name.split(".")[0]] += config.n_layer * rows * width_out
     norm = d * sum(vector != "bias" or "norm" in config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
-    norms_per_block = 1 if config.mlp == "none" else 2
-    count["norm"] = norm + config.n_layer * (norms_per_block * norm + config.qk_norm * 2 * config.head_dim)
+    count["norm"] = norm + config.n_layer * (len(norm_names(config)) * norm + sum(qk_norm_widths(config).values()))
     count["position"] = config.context_length * d * entry(POSITION_TABLES, "position", config.position)
-    count["unembed"] = 0 if config.tie_embeddings else config.vocab_size * d
+    count["unembed"] = (not config.tie_embeddings) * config.vocab_size * d
+    count["unembed"] += ("unembed" in config.bias) * config.vocab_size
     return count
 
 
@@ -73,9 +95,10 @@ def flops(config: ModelConfig, t: int, batch: int = 1, past: int = 0) -> dict[st
     """FLOPs by matrix product of one forward pass over `batch` rows of t tokens that follow `past` cached ones."""
     config = config.resolved()
     tokens, layers = batch * t, config.n_layer
-    pairs = 2 * tokens * (past + t) * config.n_head * config.head_dim  # every query with every key, in every head
+    keys = sum(seen_keys(config, layer, t, past) for layer in range(layers))
+    pairs = 2 * tokens * keys * config.n_head * config.head_dim  # every query with every key, in every head
     count = {name: layers * 2 * tokens * rows * columns for name, (rows, columns) in matrices(config).items()}
-    count |= {"attn.scores": layers * pairs, "attn.z": layers * pairs}  # q k^T and pattern v
+    count |= {"attn.scores": pairs, "attn.z": pairs}  # q k^T and pattern v
     return count | {"unembed": 2 * tokens * config.d_model * config.vocab_size}
 
 
@@ -92,7 +115,20 @@ def flops_per_token(config: ModelConfig, t: int) -> float:
 def cache_bytes(config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> int:
     """What a KVCache of `batch` rows of `length` tokens takes, with numbers of `itemsize` bytes."""
     config = config.resolved()
-    return 2 * config.n_layer * config.n_kv_head * config.head_dim * length * batch * itemsize
+    tokens = sum(kept_tokens(config, layer, length) for layer in range(config.n_layer))
+    return 2 * tokens * config.n_kv_head * config.head_dim * batch * itemsize
+
+
+def kept_tokens(config: ModelConfig, layer: int, length: int) -> int:
+    """Of how many tokens a layer keeps keys and values, in a cache for `length`."""
+    window = config.layers.window if config.layers.kind(layer) == "l" else None
+    return length if window is None else min(length, window - 1 + REWIND + SPARE)
+
+
+def seen_keys(config: ModelConfig, layer: int, t: int, past: int) -> int:
+    """With how many keys a layer compares t tokens that follow `past` others."""
+    window = config.layers.window if config.layers.kind(layer) == "l" else None
+    return t + (past if window is None else min(past, window - 1))
 
 
 def training_bytes(config: ModelConfig, t: int, batch: int, itemsize: int = 4) -> dict[str, int]:
@@ -121,7 +157,10 @@ def kept_per_token(config: ModelConfig) -> int:
     d, f = config.d_model, config.d_ff
     norm = d * entry(KEPT_BY_NORM, "norm", config.norm)
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
-    normed = 2 * (q + kv) if config.qk_norm else 0  # q and k before their norm, and normalised before its weight
+    normed = (
+        2 * (q + kv) if config.qk_norm != "off" else 0
+    )  # q and k before their norm, and normalised before its weight
     attn = d + norm + normed + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
     mlp = (d + norm + entry(KEPT_BY_MLP, "mlp", config.mlp) * f) * (config.mlp != "none")
-    return attn + mlp
+    count = len(norm_names(config)) - (1 if config.mlp == "none" else 2)  # norms beyond one before attention and MLP
+    return attn + mlp + count * (norm + d)

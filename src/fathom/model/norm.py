@@ -49,8 +49,26 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)  # one kernel needs one dtype
 
 
+class WholeRMSNorm(RMSNorm):
+    """`rms_norm` of all heads of a query or key as one vector (h * c,) (OLMo 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
+        return super().forward(x.transpose(1, 2).flatten(2)).unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+
+
+def make_qk_norm(config: ResolvedConfig, heads: int) -> nn.Module:
+    """The norm of queries or of keys (b, heads, t, c), before rotation."""
+    match config.qk_norm:
+        case "on":
+            return RMSNorm(config.head_dim, config.norm_eps)
+        case "whole":
+            return WholeRMSNorm(heads * config.head_dim, config.norm_eps)
+        case _:
+            return nn.Identity()
+
+
 def make_norm(config: ResolvedConfig) -> nn.Module:
-    """The norm before attention, before the MLP and before unembedding."""
+    """A norm of the stream, or of what is added to it."""
     match config.norm:
         case "none":
             return nn.Identity()

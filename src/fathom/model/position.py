@@ -1,12 +1,13 @@
-"""How a token knows its position: three answers with one interface.
+"""How a token knows its position: four answers with one interface.
 
 none: it does not; attention sees a bag of earlier tokens. learned: a vector for each position is added to the embedding
 (GPT-2). rope: q and k are rotated by angles proportional to their position (Su et al. 2021), so that q . k depends on
-the distance alone.
+the distance alone. alibi: the distance, times a slope of each head, is taken from its scores (Press et al. 2022).
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,21 @@ class NoPosition(nn.Module):
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:  # (b, t, d), (t,) or (b, t) -> (b, t, d)
         return x
 
-    def rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
-        """The function that rotates q or k (b, h, t, c) by these positions."""
+    def rotation(self, positions: Tensor, kind: str = "g", end: int = 0) -> Callable[[Tensor], Tensor]:
+        """The function that rotates q or k (b, h, t, c) by these positions, in layers of this kind (see `Layers`).
+        end: how long the text is after this pass."""
         return unrotated
+
+    def mask(self, visible: Tensor | None, t: int, s: int) -> Tensor | None:
+        """`visible` for the last t of s positions, or a mask to be added to the scores, (h, t, s) or (b, h, t, s)."""
+        return visible
 
     def check_length(self, end: int) -> None:
         """ContextOverflow where the model has fewer than `end` positions."""
+
+    def continues(self, past: int, end: int) -> bool:
+        """Whether a text of `past` tokens can grow to `end` without being read again."""
+        return True
 
 
 class LearnedPosition(NoPosition):
@@ -51,62 +61,129 @@ class LearnedPosition(NoPosition):
 
 
 class Rope(NoPosition):
-    """Channels i and i + c/2 are the coordinates of a point, which is rotated by position * frequency_i."""
+    """Channels i and i + r/2 of a head's first r are the coordinates of a point, which is rotated by
+    position * frequency_i."""
 
     frequency: Tensor
+    other: Tensor  # of layers with a window where they have their own, or beyond the original context of longrope
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
-        self.config, self.scale = config, temperature(config)
+        self.config, self.scale, self.rotated = config, temperature(config), config.rope.rotated or config.head_dim
+        longrope = config.rope.scaling is not None and config.rope.scaling.kind == "longrope"
+        self.original = original_context(config) if longrope else None  # of longrope: where `other` begins
         self.register_buffer("frequency", frequencies(config), persistent=False)
+        self.register_buffer("other", other_frequencies(config), persistent=False)
 
-    def rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
-        angle = positions[..., None, :, None].float() * self.frequency  # (..., 1, t, c/2)
-        cos, sin = angle.cos() * self.scale, angle.sin() * self.scale
+    def rotation(self, positions: Tensor, kind: str = "g", end: int = 0) -> Callable[[Tensor], Tensor]:
+        if kind == "n":
+            return unrotated
+        local, r = kind == "l" and self.config.rope.local_theta is not None, self.rotated
+        stretched = self.original is not None and end > self.original
+        frequency, scale = (self.other if local or stretched else self.frequency), 1.0 if local else self.scale
+        angle = positions[..., None, :, None].float() * frequency  # (..., 1, t, r/2)
+        cos, sin = angle.cos() * scale, angle.sin() * scale
 
         def rotate(x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
-            first, second = x.float().chunk(2, dim=-1)
-            return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
+            first, second = x[..., :r].float().chunk(2, dim=-1)
+            turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
+            return turned if r == x.shape[-1] else torch.cat((turned, x[..., r:]), dim=-1)
 
         return rotate
+
+    def continues(self, past: int, end: int) -> bool:
+        return self.original is None or not 0 < past <= self.original < end
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # follows the model to its device, but never to its dtype: angles stay fp32
         self.frequency = frequencies(self.config).to(self.frequency.device)
+        self.other = other_frequencies(self.config).to(self.frequency.device)
         return self
 
 
+class Alibi(NoPosition):
+    """Each head takes slope * distance from its scores, with a slope of its own."""
+
+    slopes: Tensor
+
+    def __init__(self, config: ResolvedConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
+
+    def mask(self, visible: Tensor | None, t: int, s: int) -> Tensor:
+        key = torch.arange(s, device=self.slopes.device)
+        distance = key[s - t :, None] - key  # (t, s)
+        visible = distance >= 0 if visible is None else visible  # (t, s) or (b, 1, t, s)
+        return (-self.slopes[:, None, None] * distance).masked_fill(~visible, float("-inf"))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Alibi":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # to the device, but never to the dtype
+        self.slopes = alibi_slopes(self.n_head).to(self.slopes.device)
+        return self
+
+
+def alibi_slopes(n_head: int) -> Tensor:
+    """(h,) 2^(-8i/h) for i from 1 on; where h is no power of two, those of the power below, and every other one of the
+    power above."""
+    power = 2 ** math.floor(math.log2(n_head))
+    exponents = [8 * (i + 1) / power for i in range(power)]
+    exponents += [4 * (2 * i + 1) / power for i in range(n_head - power)]
+    return torch.tensor([2.0**-exponent for exponent in exponents], device="cpu")
+
+
+def original_context(config: ResolvedConfig) -> int:
+    """The context length before rotary frequencies were stretched."""
+    scaling = config.rope.scaling
+    return (scaling.original_context_length if scaling else None) or config.context_length
+
+
+def other_frequencies(config: ResolvedConfig) -> Tensor:
+    """(r/2,) radians per position of layers with a window, or beyond the original context; the usual ones elsewhere."""
+    if (theta := config.rope.local_theta) is not None:
+        return frequencies(replace(config, rope=replace(config.rope, theta=theta, scaling=None)))
+    scaling = config.rope.scaling
+    if scaling is not None and scaling.kind == "longrope":
+        return frequencies(replace(config, rope=replace(config.rope, scaling=replace(scaling, short=scaling.long))))
+    return frequencies(config)
+
+
 def frequencies(config: ResolvedConfig) -> Tensor:
-    """(c/2,) radians per position: theta^(-2i/c), stretched as `rope_scaling` says."""
-    c, scaling = config.head_dim, config.rope_scaling
-    frequency = config.rope_theta ** -(torch.arange(0, c, 2, dtype=torch.float32, device="cpu") / c)
+    """(r/2,) radians per position: theta^(-2i/r), stretched as `rope.scaling` says; of longrope, by `short`."""
+    r, scaling = config.rope.rotated or config.head_dim, config.rope.scaling
+    frequency = config.rope.theta ** -(torch.arange(0, r, 2, dtype=torch.float32, device="cpu") / r)
     if scaling is None:
         return frequency
-    stretched, original = frequency / scaling.factor, scaling.original_context_length or config.context_length
+    stretched, original = frequency / scaling.factor, original_context(config)
     match scaling.kind:
         case "linear":
             return stretched
+        case "longrope":
+            return frequency / torch.tensor(scaling.short, dtype=torch.float32, device="cpu")
         case "llama3":  # keep = 1 for short wavelengths, 0 for long ones
             turns = original * frequency / (2 * math.pi)
             keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         case "yarn":  # the same ramp, but over channels, between the two whose turns are beta_fast and beta_slow
             low, high = (_channel(b, original, config) for b in (scaling.beta_fast, scaling.beta_slow))
-            low, high = max(math.floor(low), 0), min(math.ceil(high), c - 1)
-            keep = 1 - (torch.arange(c // 2, dtype=torch.float32, device="cpu") - low) / (high - low or 0.001)
+            low, high = max(math.floor(low), 0), min(math.ceil(high), r - 1)
+            keep = 1 - (torch.arange(r // 2, dtype=torch.float32, device="cpu") - low) / (high - low or 0.001)
     keep = keep.clamp(0, 1)
     return keep * frequency + (1 - keep) * stretched
 
 
 def _channel(turns: float, original: int, config: ResolvedConfig) -> float:
     """The channel pair, as a real number, that makes this many turns within the original context (YaRN, eq. 23)."""
-    return config.head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
+    r = config.rope.rotated or config.head_dim
+    return r * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(config.rope.theta))
 
 
 def temperature(config: ResolvedConfig) -> float:
-    """What yarn multiplies q and k by, so that attention stays as sharp over longer contexts; 1 elsewhere."""
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind != "yarn":
+    """What yarn and longrope multiply q and k by, so that attention stays as sharp over longer contexts; else 1."""
+    scaling = config.rope.scaling
+    if scaling is None or scaling.kind not in ("yarn", "longrope"):
         return 1.0
+    if scaling.kind == "longrope" and scaling.attention_factor is None:
+        return math.sqrt(1 + math.log(max(scaling.factor, 1.0)) / math.log(original_context(config)))
     return scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
 
 
@@ -119,3 +196,5 @@ def make_position(config: ResolvedConfig) -> NoPosition:
             return LearnedPosition(config)
         case "rope":
             return Rope(config)
+        case "alibi":
+            return Alibi(config)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fathom.model.config import BIASES, ModelConfig
 
-GPT2_CHOICES: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": BIASES}
+GPT2_CHOICES: dict[str, Any] = {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": BIASES[:4]}
 LLAMA_CHOICES: dict[str, Any] = {"position": "rope", "norm": "rms", "mlp": "swiglu"}
 
 GPT2 = ModelConfig(

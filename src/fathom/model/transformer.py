@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fathom.model.attention import Attention, Rotate
+from fathom.errors import ContextOverflow
+from fathom.model.attention import Attention, Rotate, View
 from fathom.model.cache import NoCache
 from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.ends import make_embed, make_unembed
 from fathom.model.init import init_weights
 from fathom.model.mlp import GeluMLP, SwigluMLP, make_mlp
 from fathom.model.norm import make_norm
@@ -25,12 +27,13 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config = config.resolved()
-        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.embed = make_embed(config)
         self.position = make_position(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
+        block = Parallel if config.residual.startswith("parallel") else Block
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.n_layer))  # type: ignore[assignment]
         self.final_norm = make_norm(config)
-        self.unembed = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.unembed = make_unembed(config)
         if config.tie_embeddings:
             self.unembed.weight = self.embed.weight
         init_weights(self)
@@ -41,15 +44,27 @@ class Transformer(nn.Module):
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         """What `unembed` reads."""
         cache = NoCache(ids.device) if cache is None else cache
-        t = ids.shape[1]
-        self.position.check_length(cache.length + t)
-        rotate = self.position.rotation(positions := cache.positions(t))  # angles once; every block turns by them
-        visible = cache.visible(t)
+        t, end = ids.shape[1], max(cache.length + ids.shape[1], cache.horizon)
+        self.position.check_length(end)
+        if not self.position.continues(cache.length and max(cache.length, cache.horizon), end):
+            raise ContextOverflow(
+                f"a text of {end} tokens is rotated otherwise than its first {cache.length}; read it whole"
+            )
+        views = self.views(positions := cache.positions(t), cache, t, end)
         x = self.dropout(self.position.embed(self.embed(ids), positions))  # (b, t, d)
         for block in self.blocks:
-            x = block(x, rotate, visible, cache)  # (b, t, d)
+            x = block(x, *views[block.kind], cache)  # (b, t, d)
         cache.advance(t)
         return self.final_norm(x)
+
+    def views(self, positions: Tensor, cache: NoCache, t: int, end: int) -> dict[str, View]:
+        """Rotation and visible positions of each kind of layer: computed once, for all blocks of the kind."""
+        result = {}
+        for kind in sorted({block.kind for block in self.blocks}):
+            window = self.config.layers.window if kind == "l" else None
+            visible = self.position.mask(cache.visible(t, window), t, cache.keys(t, window))
+            result[kind] = self.position.rotation(positions, kind, end), visible
+        return result
 
 
 class Block(nn.Module):
@@ -59,17 +74,33 @@ class Block(nn.Module):
 
     def __init__(self, config: ResolvedConfig, layer: int) -> None:
         super().__init__()
-        self.join = Add(config.dropout) if config.residual else Replace(config.dropout)
-        self.attn_norm, self.attn = make_norm(config), Attention(config, layer)
+        self.kind, self.join = config.layers.kind(layer), make_join(config)
+        before, after = config.residual != "post", config.residual in ("post", "sandwich")
+        self.attn_norm, self.attn = make_norm(config) if before else nn.Identity(), Attention(config, layer)
+        self.attn_after = make_norm(config) if after else nn.Identity()
         self.mlp = make_mlp(config)
         if self.mlp is not None:
-            self.mlp_norm = make_norm(config)
+            self.mlp_norm = make_norm(config) if before and config.residual != "parallel" else nn.Identity()
+            self.mlp_after = make_norm(config) if after else nn.Identity()
 
     def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
-        x = self.join(x, self.attn(self.attn_norm(x), rotate, visible, cache))  # (b, t, d)
+        x = self.join(x, self.attn_after(self.attn(self.attn_norm(x), rotate, visible, cache)))  # (b, t, d)
         if self.mlp is not None:
-            x = self.join(x, self.mlp(self.mlp_norm(x)))  # (b, t, d)
+            x = self.join(x, self.mlp_after(self.mlp(self.mlp_norm(x))))  # (b, t, d)
         return x
+
+
+class Parallel(Block):
+    """Attention and MLP read the same stream (GPT-J): through one norm, or each through its own (GPT-NeoX)."""
+
+    def __init__(self, config: ResolvedConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.one_norm = config.residual == "parallel"
+
+    def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
+        normed = self.attn_norm(x)  # (b, t, d)
+        y = self.join(x, self.attn(normed, rotate, visible, cache))  # (b, t, d)
+        return y if self.mlp is None else self.join(y, self.mlp(self.mlp_norm(normed if self.one_norm else x)))
 
 
 class Add(nn.Module):
@@ -88,3 +119,21 @@ class Replace(Add):
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:  # (b, t, d), (b, t, d) -> (b, t, d)
         return self.dropout(update)
+
+
+class ScaledAdd(Add):
+    """What a layer writes is added to the stream times a constant (Granite)."""
+
+    def __init__(self, dropout: float, scale: float) -> None:
+        super().__init__(dropout)
+        self.scale = scale
+
+    def forward(self, stream: Tensor, update: Tensor) -> Tensor:  # (b, t, d), (b, t, d) -> (b, t, d)
+        return stream + self.scale * self.dropout(update)
+
+
+def make_join(config: ResolvedConfig) -> Add:
+    """How what a layer writes enters the stream."""
+    if config.scale.residual != 1:
+        return ScaledAdd(config.dropout, config.scale.residual)
+    return Replace(config.dropout) if config.residual == "off" else Add(config.dropout)

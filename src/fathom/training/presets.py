@@ -108,7 +108,7 @@ PRESETS = {
     "shakespeare": Recipe(
         "6 layers of width 384, context 256: for a GPU, minutes; squared ReLU and normalised queries and keys",
         {"d_model": 384, "n_layer": 6, "n_head": 6, "context_length": 256, "dropout": 0.2}
-        | {"position": "rope", "norm": "rms", "qk_norm": True, "mlp": "relu2"},
+        | {"position": "rope", "norm": "rms", "qk_norm": "on", "mlp": "relu2"},
         {"batch_size": 64, "max_iters": 2500, "eval_interval": 100, "sample_interval": 500}
         | STRONG_TRAIN
         | {"learning_rate": 0.01},

@@ -160,7 +160,7 @@ def rounded(steps: int) -> int:
 
 def new_model(config: ModelConfig, options: TrainOptions) -> Transformer:
     """A model whose weights follow from the seed."""
-    if options.init == "zero-output" and not config.residual:
+    if options.init == "zero-output" and config.residual == "off":
         raise FathomError("init='zero-output' without a residual stream can never learn; use init='scaled'")
     torch.manual_seed(options.seed)
     model = Transformer(config)

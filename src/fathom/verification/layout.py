@@ -39,7 +39,7 @@ class RopeLayout:
 def rope_layout(config: ModelConfig, weights: Weights, layers: int = LAYERS) -> RopeLayout | None:
     """The evidence in q and k of some layers; None where nothing is turned or a head has but one pair."""
     z = config.resolved()
-    if z.position != "rope" or z.head_dim < 4 or not z.n_layer:
+    if z.position != "rope" or z.head_dim < 4 or not z.n_layer or z.rope.rotated:
         return None
     spread = range(0, z.n_layer, max(1, z.n_layer // layers))[:layers]
     agreement = torch.cat([agreements(z, weights, layer) for layer in spread])  # (layers * h, 2)
@@ -86,7 +86,7 @@ class Layout:
 
 def layout(model: Transformer, texts: Sequence[Tensor]) -> Layout | None:
     """The evidence; `texts` are ids (t,) of natural text. None where rope turns nothing."""
-    if model.config.position != "rope" or not model.config.n_layer:
+    if model.config.position != "rope" or not model.config.n_layer or model.config.rope.rotated:
         return None
     weights = rope_layout(model.config, dict(model.named_parameters()).get)
     if not texts:
