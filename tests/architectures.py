@@ -12,7 +12,7 @@ TINY = ModelConfig(vocab_size=37, context_length=23, d_model=20, n_layer=3, n_he
 GPT = replace(TINY, position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True)
 LLAMA = replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=2)
 
-GEMMA = Scale(embed=20**0.5, attn=0.4, attn_cap=1.5, logit_cap=3.0)
+GEMMA = Scale(embed=20**0.5, attn=0.4, attn_cap=1.5, logit_cap=30.0)
 LONGROPE = RopeScaling(kind="longrope", factor=2.0, original_context_length=64, short=(1.0, 1.3), long=(1.5, 4.0))
 
 ARCHITECTURES = {
@@ -45,6 +45,9 @@ ARCHITECTURES = {
     ),
     "alibi": replace(GPT, position="alibi"),
     "alibi, one norm": replace(TINY, position="alibi", norm="layer", mlp="gelu", residual="parallel"),
+    "layer_1p": replace(GPT, norm="layer_1p"),
+    "rms_1p": replace(LLAMA, norm="rms_1p", qk_norm="on", residual="sandwich"),
+    "layer_plain": replace(LLAMA, norm="layer_plain"),
     "post": replace(LLAMA, residual="post", qk_norm="whole"),
     "post, layer norm": replace(GPT, residual="post"),
     "sandwich": replace(LLAMA, residual="sandwich", mlp="geglu", scale=GEMMA),
@@ -66,7 +69,7 @@ def model_of(config: ModelConfig, std: float = 0.4) -> Transformer:
     model = Transformer(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=std).add_(1.0 if parameter.dim() == 1 else 0.0)
+            parameter.normal_(std=std).add_(0.0 if parameter.dim() > 1 or config.norm.endswith("1p") else 1.0)
     return model
 
 
@@ -90,7 +93,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         head_dim=head_dim,
         d_ff=draw(st.none() | st.integers(1, 40)),
         position=position,
-        norm=draw(st.sampled_from(["none", "layer", "rms"])),
+        norm=draw(st.sampled_from(CHOICES["norm"])),
         mlp=draw(st.sampled_from([*CHOICES["mlp"]])),
         residual=draw(st.sampled_from(CHOICES["residual"])),
         bias=draw(st.booleans() | st.lists(st.sampled_from(BIASES), unique=True).map(tuple)),
@@ -120,7 +123,7 @@ def layers() -> st.SearchStrategy[Layers]:
 
 def scales() -> st.SearchStrategy[Scale]:
     """Half of them plain."""
-    number, cap = st.just(1.0) | st.floats(0.2, 3), st.none() | st.floats(1, 30)
+    number, cap = st.just(1.0) | st.floats(0.2, 1.5), st.none() | st.floats(1, 30)
     scale = st.none() | st.floats(0.1, 1)
     return st.just(Scale()) | st.builds(
         Scale, embed=number, attn=scale, residual=number, logits=number, attn_cap=cap, logit_cap=cap

@@ -62,8 +62,9 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
     q, k, v = (linear(w, f"{name}.{n}", x).reshape(batch, t, -1, config.head_dim) for n in "qkv")
     seen |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
     if config.qk_norm == "on":
-        q = rms(q, config.norm_eps) * w[f"{name}.q_norm.weight"]
-        k = rms(k, config.norm_eps) * w[f"{name}.k_norm.weight"]
+        one = 1.0 if config.norm == "rms_1p" else 0.0
+        q = rms(q, config.norm_eps) * (w[f"{name}.q_norm.weight"] + one)
+        k = rms(k, config.norm_eps) * (w[f"{name}.k_norm.weight"] + one)
     if config.qk_norm == "whole":
         flat_q, flat_k = (y.reshape(batch, t, -1) for y in (q, k))
         q = (rms(flat_q, config.norm_eps) * w[f"{name}.q_norm.weight"]).reshape(q.shape)
@@ -132,9 +133,11 @@ def rms(x: np.ndarray, eps: float) -> np.ndarray:
 def norm(config: Any, w: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     if config.norm == "none":
         return x
-    if config.norm == "layer":
+    if config.norm.startswith("layer"):
         x = x - x.mean(-1, keepdims=True)  # what remains has mean 0, so its mean square is the variance
-    return rms(x, config.norm_eps) * w[f"{name}.weight"] + w.get(f"{name}.bias", 0.0)
+    one = 1.0 if config.norm.endswith("_1p") else 0.0  # where the weight is what is added to 1
+    weight = 1.0 if config.norm == "layer_plain" else w[f"{name}.weight"] + one
+    return rms(x, config.norm_eps) * weight + w.get(f"{name}.bias", 0.0)
 
 
 def rotated(config: Any, whole: np.ndarray, interleaved: bool, local: bool = False) -> np.ndarray:

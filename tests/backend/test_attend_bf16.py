@@ -61,7 +61,7 @@ def test_elsewhere_the_fused_kernel_answers_in_fp32(
 ) -> None:
     seen: list[torch.dtype] = []
 
-    def watched(q: Tensor, *rest: object) -> Tensor:
+    def watched(q: Tensor, *rest: object, **cap: object) -> Tensor:
         seen.append(q.dtype)
         return q
 

@@ -150,8 +150,8 @@ class Doubled(RMSNorm):
 
 
 class Shifted(Rope):
-    def rotation(self, positions: Tensor) -> Callable[[Tensor], Tensor]:
-        return super().rotation(2 * positions)
+    def rotation(self, positions: Tensor, *kind: Any) -> Callable[[Tensor], Tensor]:
+        return super().rotation(2 * positions, *kind)
 
 
 class Negated(Attention):

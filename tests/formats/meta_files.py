@@ -77,7 +77,7 @@ LLAMA3_70B = replace(LLAMA2_70B, vocab_size=128256, context_length=8192, rope=Ro
 LLAMA31_70B = replace(
     LLAMA3_70B,
     context_length=131072,
-    rope=Rotary(scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192)),
+    rope=Rotary(theta=500_000.0, scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=8192)),
 )
 LLAMA32_1B = replace(
     LLAMA31_70B,
@@ -86,7 +86,7 @@ LLAMA32_1B = replace(
     n_head=32,
     d_ff=8192,
     tie_embeddings=True,
-    rope=Rotary(scaling=RopeScaling(kind="llama3", factor=32.0, original_context_length=8192)),
+    rope=Rotary(theta=500_000.0, scaling=RopeScaling(kind="llama3", factor=32.0, original_context_length=8192)),
 )
 SIZES = {"vocab_size": 48, "context_length": 4096, "n_layer": 2}
 SEVEN = replace(LLAMA2_7B, **SIZES, d_model=24, n_head=4, d_ff=20)

@@ -172,7 +172,9 @@ class Family:
             qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
             sizes = qkv if ".attn." in part and place.parts == 3 else ()
             name = join(place.name, layer, suffix)
-            places[tensor] = replace(place, name=name, heads=heads, sizes=sizes, rotated=z.rope.rotated)
+            places[tensor] = replace(
+                place, name=name, heads=heads, groups=z.n_kv_head, sizes=sizes, rotated=z.rope.rotated
+            )
         return places
 
     def rename(self, name: str, source: str, target: str) -> list[str]:

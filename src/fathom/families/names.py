@@ -20,9 +20,14 @@ else:
 
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
 #   [1/3]    stored with others as one tensor; ours is the first of three parts of its rows, thirds or of its own size
+#   [1/3g]   the same, but each group of heads that share a key has its own q, k and v one after another
+#   [2:]     rows from the third on; the others are never looked up, and written as zeros
+#   [-1]     stored as 1 + ours, in fp32
 #   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
 
-CELL = re.compile(r"(?P<name>[\w.]+?)(?P<T>\.T)?(\[(?P<part>\d)/(?P<parts>\d)\])?(?P<pairs>\[pairs\])?")
+CELL = re.compile(
+    r"(?P<name>[\w.]+?)(?P<T>\.T)?(\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?(?P<pairs>\[pairs\])?"
+)
 T = TypeVar("T")
 
 
@@ -35,6 +40,10 @@ class Place:
     part: int = 1
     parts: int = 1
     pairs: bool = False
+    grouped: bool = False
+    skip: int = 0
+    plus: bool = False
+    groups: int = 1  # how many heads have keys; follows from a model's config
     heads: int = 1  # how many heads the rows are for; follows from a model's config
     rotated: int | None = None  # channels of a head that rope rotates; follows from a model's config; None: all
     sizes: tuple[int, ...] = ()  # rows of all parts, where they follow from a model's config; (): equal ones
@@ -47,12 +56,17 @@ class Place:
     @property
     def plain(self) -> bool:
         """Whether the stored tensor is ours as it is."""
-        return not (self.transposed or self.pairs or self.parts > 1)
+        return not (self.transposed or self.pairs or self.parts > 1 or self.skip or self.plus)
 
     def read(self, stored: Tensor) -> Tensor:
         """Our tensor out of the stored one."""
         x = stored.T if self.transposed and stored.ndim == 2 else stored
-        x = (x.split(self.sizes) if self.sizes else x.chunk(self.parts))[self.part - 1]
+        x = x[self.skip :] - 1 if self.plus else x[self.skip :]
+        if self.grouped:
+            each = x.unflatten(0, (self.groups, -1)).split([size // self.groups for size in self.sizes], dim=1)
+            x = each[self.part - 1].flatten(0, 1)
+        else:
+            x = (x.split(self.sizes) if self.sizes else x.chunk(self.parts))[self.part - 1]
         return self.reordered(x, lambda pairs: pairs.unflatten(1, (-1, 2)).transpose(1, 2)) if self.pairs else x
 
     def reordered(self, rows: Tensor, order: Callable[[Tensor], Tensor]) -> Tensor:
@@ -63,28 +77,45 @@ class Place:
 
     def write(self, ours: Sequence[Tensor]) -> Tensor:
         """The stored tensor, from all of ours that are in it, in order."""
-        x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
+        if self.grouped:
+            x = torch.cat([part.unflatten(0, (self.groups, -1)) for part in ours], dim=1).flatten(0, 1)
+        else:
+            x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
+        x = torch.cat((x.new_zeros(self.skip, *x.shape[1:]), x)) if self.skip else x
+        x = x.float() + 1 if self.plus else x
         x = self.reordered(x, lambda halves: halves.unflatten(1, (2, -1)).transpose(1, 2)) if self.pairs else x
         return x.T.contiguous() if self.transposed and x.ndim == 2 else x
 
     def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """The shape of what `write` gives, from those of ours."""
         rows, *others = ours[0]
-        whole = (sum(shape[0] for shape in ours), *others) if len(ours) > 1 else (rows, *others)
+        whole = (sum(shape[0] for shape in ours) if len(ours) > 1 else rows + self.skip, *others)
         return whole[::-1] if self.transposed and len(whole) == 2 else whole
 
     def __str__(self) -> str:
-        part = f"[{self.part}/{self.parts}]" if self.parts > 1 else ""
-        return self.name + ".T" * self.transposed + part + "[pairs]" * self.pairs
+        part = f"[{self.part}/{self.parts}{'g' * self.grouped}]" if self.parts > 1 else ""
+        rows = f"[{self.skip}:]" if self.skip else ""
+        return self.name + ".T" * self.transposed + part + rows + "[-1]" * self.plus + "[pairs]" * self.pairs
 
 
 def place(cell: str) -> Place:
     """`transformer.h.N.attn.c_attn.T[1/3]` parsed."""
     mark = CELL.fullmatch(cell)
     if mark is None:
-        raise ValueError(f"{cell!r} is no cell of a table of names; expected NAME, then .T, [1/3] or [pairs]")
+        raise ValueError(
+            f"{cell!r} is no cell of a table of names; expected NAME, then .T, [1/3], [1/3g], [2:], [-1] or [pairs]"
+        )
     part, parts = int(mark["part"] or 1), int(mark["parts"] or 1)
-    return Place(mark["name"], mark["T"] is not None, part, parts, mark["pairs"] is not None)
+    return Place(
+        mark["name"],
+        transposed=mark["T"] is not None,
+        part=part,
+        parts=parts,
+        pairs=mark["pairs"] is not None,
+        grouped=bool(mark["grouped"]),
+        skip=int(mark["skip"] or 0),
+        plus=mark["plus"] is not None,
+    )
 
 
 def columns(table: str, cell: Callable[[str], T]) -> dict[str, dict[str, T]]:

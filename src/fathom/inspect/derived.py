@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.model.attention import Attention, attend
-from fathom.model.norm import LayerNorm, RMSNorm
+from fathom.model.norm import LayerNorm, PlainLayerNorm, RMSNorm, gain
 from fathom.model.transformer import Transformer
 
 Tensors = Mapping[str, Tensor]
@@ -35,7 +35,7 @@ def scores_and_pattern(
 
 def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
     """The factor (..., 1) by which this norm scales each vector of x (..., d) before its weight."""
-    if isinstance(norm, LayerNorm):
+    if isinstance(norm, LayerNorm | PlainLayerNorm):
         return torch.rsqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
     if isinstance(norm, RMSNorm):
         return torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
@@ -47,9 +47,8 @@ def through_norm(norm: nn.Module, part: Tensor, scale: Tensor) -> Tensor:
 
     Linear in `part`: the norm's output is the sum over all parts, plus the norm's bias.
     """
-    if isinstance(norm, LayerNorm):
-        return (part - part.mean(-1, keepdim=True)) * scale * norm.weight
-    return part * scale * norm.weight if isinstance(norm, RMSNorm) else part
+    centred = part - part.mean(-1, keepdim=True) if isinstance(norm, LayerNorm | PlainLayerNorm) else part
+    return centred * scale * gain(norm)
 
 
 def lens(model: Transformer, stream: Tensor) -> Tensor:

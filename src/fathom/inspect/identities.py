@@ -203,11 +203,12 @@ def grouped_equals_repeated(model: Transformer, ids: Tensor) -> Residuals:
     """A model whose keys and values are repeated to all heads, each head its group's, gives the same logits."""
     repeated = copy.deepcopy(model)
     for block in repeated.blocks:
-        for linear in (block.attn.k, block.attn.v):
-            for name, weight in list(linear.named_parameters()):
+        whole = [block.attn.k_norm] if model.config.qk_norm == "whole" else []
+        for part in (block.attn.k, block.attn.v, *whole):
+            for name, weight in list(part.named_parameters()):
                 heads = weight.unflatten(0, (model.config.n_kv_head, -1))  # (g, c, ...)
                 each = [heads[h * len(heads) // model.config.n_head] for h in range(model.config.n_head)]
-                setattr(linear, name, nn.Parameter(torch.cat(each)))
+                setattr(part, name, nn.Parameter(torch.cat(each)))
     return named("grouped_equals_repeated", off(repeated(ids), model(ids)))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from fathom.errors import FathomError
 
 Position = Literal["none", "learned", "rope", "alibi"]
-Norm = Literal["none", "layer", "rms"]
+Norm = Literal["none", "layer", "rms", "layer_1p", "rms_1p", "layer_plain"]
 MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
 Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
 QKNorm = Literal["off", "on", "whole"]
@@ -89,7 +89,9 @@ class ModelConfig:
     head_dim: int | None = None  # width of a head; None: d_model / n_head
     d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size)
     position: Position = "none"  # how positions are told apart: not at all, learned table, rotation or distance penalty
-    norm: Norm = "none"  # normalisation before each attention and MLP: none, LayerNorm or RMSNorm
+    norm: Norm = (
+        "none"  # normalisation before attention and MLP: LayerNorm or RMSNorm; 1p: times 1 + weight; plain: no weight
+    )
     mlp: MLP = "none"  # MLP of each block, by its activation
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
     bias: tuple[

@@ -26,8 +26,18 @@ NORMS_PER_LAYER: dict[str, tuple[str, ...]] = {  # residual -> norms around atte
 KEPT_BY_MLP: dict[str, int] = {  # d_ff wide: gate, silu(gate), up, act; relu keeps its output alone
     "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "swiglu": 4, "geglu": 4,
 }  # fmt: skip
-KEPT_BY_NORM: dict[str, int] = {"none": 0, "layer": 1, "rms": 2}  # d_model wide: output; rms: before its weight
-NORM_VECTORS: dict[str, tuple[str, ...]] = {"none": (), "layer": ("weight", "bias"), "rms": ("weight",)}
+KEPT_BY_NORM: dict[str, int] = {
+    "none": 0,
+    "layer": 1,
+    "rms": 2,
+    "layer_1p": 1,
+    "rms_1p": 2,
+    "layer_plain": 1,
+}  # d_model wide: output; rms: before its weight
+NORM_VECTORS: dict[str, tuple[str, ...]] = {
+    "none": (), "layer": ("weight", "bias"), "rms": ("weight",), "layer_1p": ("weight", "bias"), "rms_1p": ("weight",),
+    "layer_plain": (),
+}  # fmt: skip
 QK_NORMS: dict[str, str] = {"off": "none", "on": "one", "whole": "all"}  # over how many heads
 BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
 POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0, "alibi": 0}
@@ -158,7 +168,7 @@ def kept_per_token(config: ModelConfig) -> int:
     norm = d * entry(KEPT_BY_NORM, "norm", config.norm)
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     normed = (
-        2 * (q + kv) if config.qk_norm != "off" else 0
+        2 * (q + kv) if qk_norm_widths(config) else 0
     )  # q and k before their norm, and normalised before its weight
     attn = d + norm + normed + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
     mlp = (d + norm + entry(KEPT_BY_MLP, "mlp", config.mlp) * f) * (config.mlp != "none")

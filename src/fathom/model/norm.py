@@ -49,6 +49,46 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)  # one kernel needs one dtype
 
 
+class LayerNorm1P(LayerNorm):
+    """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
+
+    def __init__(self, width: int, eps: float, bias: bool) -> None:
+        super().__init__(width, eps, bias)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.layer_norm(x, self.weight.shape, 1 + self.weight, self.bias, self.eps)
+
+
+class RMSNorm1P(RMSNorm):
+    """RMSNorm that multiplies by 1 + weight, added in fp32 (Gemma)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.rms_norm(x.float(), self.weight.shape, 1 + self.weight.float(), self.eps).type_as(x)
+
+
+class PlainLayerNorm(nn.Module):
+    """`layer_norm` without weight and bias (OLMo)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.width, self.eps = width, eps
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.layer_norm(x, (self.width,), None, None, self.eps)
+
+
+def gain(norm: nn.Module) -> Tensor | float:
+    """What a norm multiplies by after it has normalised, (d,) or 1."""
+    if isinstance(norm, LayerNorm1P | RMSNorm1P):
+        return 1 + norm.weight
+    return norm.weight if isinstance(norm, LayerNorm | RMSNorm) else 1.0
+
+
 class WholeRMSNorm(RMSNorm):
     """`rms_norm` of all heads of a query or key as one vector (h * c,) (OLMo 2)."""
 
@@ -60,7 +100,8 @@ def make_qk_norm(config: ResolvedConfig, heads: int) -> nn.Module:
     """The norm of queries or of keys (b, heads, t, c), before rotation."""
     match config.qk_norm:
         case "on":
-            return RMSNorm(config.head_dim, config.norm_eps)
+            kind = RMSNorm1P if config.norm == "rms_1p" else RMSNorm
+            return kind(config.head_dim, config.norm_eps)
         case "whole":
             return WholeRMSNorm(heads * config.head_dim, config.norm_eps)
         case _:
@@ -76,3 +117,9 @@ def make_norm(config: ResolvedConfig) -> nn.Module:
             return LayerNorm(config.d_model, config.norm_eps, bias="norm" in config.bias)
         case "rms":
             return RMSNorm(config.d_model, config.norm_eps)
+        case "layer_1p":
+            return LayerNorm1P(config.d_model, config.norm_eps, bias="norm" in config.bias)
+        case "rms_1p":
+            return RMSNorm1P(config.d_model, config.norm_eps)
+        case "layer_plain":
+            return PlainLayerNorm(config.d_model, config.norm_eps)
