@@ -12,7 +12,7 @@ TINY = ModelConfig(vocab_size=37, context_length=23, d_model=20, n_layer=3, n_he
 GPT = replace(TINY, position="learned", norm="layer", mlp="gelu", bias=True, tie_embeddings=True)
 LLAMA = replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=2)
 
-GEMMA = Scale(embed=20**0.5, attn=0.4, attn_cap=1.5, logit_cap=30.0)
+GEMMA = Scale(embed=20**0.5, attn=0.4, attn_cap=1.5, logit_cap=60.0)
 LONGROPE = RopeScaling(kind="longrope", factor=2.0, original_context_length=64, short=(1.0, 1.3), long=(1.5, 4.0))
 
 ARCHITECTURES = {

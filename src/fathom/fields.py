@@ -45,6 +45,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return convert(next(p for p in parts if p is not type(None)), value, where)
     if origin is Literal:
         value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off so
+        if value not in parts and {"on", "off"} <= set(parts) and str(value).lower() in BOOLEANS:
+            value = "on" if BOOLEANS[str(value).lower()] else "off"
         if value not in parts:
             known = [str(part) for part in parts]
             raise FathomError(f"{where} is {value!r}{near(str(value), known, then='choose')} one of {', '.join(known)}")

@@ -111,7 +111,7 @@ CALLS = [
     (train("--model.position", "rotary"), "rope"),
     (train("--model.norm", "layernorm"), "layer"),
     (train("--model.mlp", "swiglo"), "swiglu"),
-    (train("--model.bias", "maybe"), "choose one of on, off, qkv, out"),
+    (train("--model.bias", "maybe"), "one of on, off, qkv, out"),
     (train("--train.schedule", "cosin"), "cosine"),
     (train("--train.optimizer", "sgd"), "adamw"),
     (train("--dtype", "fp8"), "fp32"),

@@ -117,7 +117,10 @@ generate runs/a --rope-scaling yarm:4 | kind is 'yarm' | did you mean yarn?
 generate runs/a --rope-scaling yarn:0.5 | rope_scaling is 'yarn:0.5' | expected a factor above 1, such as yarn:4
 generate runs/a --seed -1 | seed is -1 | expected a whole number from 0
 generate chars -p zebra | 'z' (U+007A LATIN SMALL LETTER Z) at position 0 | --tokenizer byte or bpe:SIZE
-train --model.rope-scaling yarn | --model.rope-scaling is 'yarn' | expected KIND:FACTOR
+train --model.rope scaling=yarn | scaling is 'yarn' | expected KIND:FACTOR
+train --model.rope yarn:4 | --model.rope is 'yarn:4' | expected NAME=VALUE,... of theta, rotated, local_theta, scaling
+train --model.layers lx | layers.pattern='lx' | expected letters g (all), l (a window) and n
+train --model.layers lg | layers=lg:None | need a window of at least 1
 train --train.schedule cosin | --train.schedule is 'cosin' | did you mean cosine?
 train --grad-accumulation 0 | --grad-accumulation is '0' | expected a whole number of at least 1
 finetune runs/a --data some.jsonl --method lorra | --method is 'lorra' | did you mean lora

@@ -7,11 +7,11 @@ import torch
 
 from fathom.model.attention import attend, attend_fused
 from fathom.model.cache import KVCache
-from fathom.model.config import ModelConfig
+from fathom.model.config import Layers, ModelConfig, Rotary, Scale
 from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
-SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "f": 23, "V": 31}
+SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "r": 12, "f": 23, "V": 31}
 PADDING = [0, 1, 2, 3, 0, 1, 2, 3]
 
 
@@ -24,6 +24,10 @@ class World:
     padded: bool = False
     explicit: bool = False
     sizes: dict[str, int] = field(default_factory=lambda: dict(SIZES))  # of the pass that is running
+
+    def __post_init__(self) -> None:
+        if "rope" not in self.choices:  # all channels are rotated
+            self.sizes["r"] = self.sizes["c"]
 
     def model(self) -> Transformer:
         z = self.sizes
@@ -51,5 +55,24 @@ WORLDS = [
     World({"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": "on"}, cached=True, padded=True),
     World({"position": "learned", "norm": "none", "mlp": "relu2", "residual": "off"}, cached=True, explicit=True),
     World({"position": "none", "norm": "rms", "mlp": "none"}, cached=True),
+    World(
+        {
+            "position": "rope",
+            "norm": "rms",
+            "mlp": "geglu",
+            "residual": "sandwich",
+            "qk_norm": "whole",
+            "layers": Layers("ln", 3),
+            "rope": Rotary(rotated=12, local_theta=50.0),
+            "scale": Scale(embed=2.0, attn=0.3, residual=0.5, logits=0.5, attn_cap=20.0, logit_cap=30.0),
+        }
+    ),
+    World(
+        {"position": "alibi", "norm": "layer", "mlp": "gelu", "residual": "parallel", "bias": ("mlp", "unembed")},
+        cached=True,
+    ),
+    World({"position": "rope", "norm": "rms_1p", "mlp": "gelu", "residual": "parallel_norms"}),
+    World({"position": "learned", "norm": "layer_1p", "mlp": "gelu", "residual": "post"}),
+    World({"position": "learned", "norm": "layer_plain", "mlp": "gelu"}),
     *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu")),
 ]

@@ -89,14 +89,10 @@ class ModelConfig:
     head_dim: int | None = None  # width of a head; None: d_model / n_head
     d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size)
     position: Position = "none"  # how positions are told apart: not at all, learned table, rotation or distance penalty
-    norm: Norm = (
-        "none"  # normalisation before attention and MLP: LayerNorm or RMSNorm; 1p: times 1 + weight; plain: no weight
-    )
+    norm: Norm = "none"  # normalisation before attention and MLP; 1p: its weight is added to 1; plain: it has none
     mlp: MLP = "none"  # MLP of each block, by its activation
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
-    bias: tuple[
-        Bias, ...
-    ] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: the first four
+    bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
     qk_norm: QKNorm = "off"  # RMS-normalise queries and keys before rotation: each head, or the whole vector
     dropout: float = 0.0  # probability of dropping a value in training
