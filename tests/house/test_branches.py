@@ -9,7 +9,7 @@ from tests.house.worlds import WORLDS
 
 
 def test_a_forward_pass_hardly_branches() -> None:
-    """At most 24 branches in all that runs. Guards that only raise do not count, nor does the cache: state passed in."""
+    """At most 24 branches in what runs. Guards that only raise do not count, nor does the cache: state passed in."""
     ran: set[tuple[str, int]] = set()
 
     def note(frame: FrameType, event: str, arg: object) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fathom.inspect.derived import contributions, head_result, last_stream, lens, norm_scale, through_norm
+from fathom.inspect.derived import before_cap, contributions, head_result, last_stream, lens, norm_scale, through_norm
 from fathom.inspect.look import look
 from fathom.model.config import ModelConfig
 from fathom.model.norm import LayerNorm, RMSNorm
@@ -32,7 +32,7 @@ def test_contributions_sum_to_every_logit(config: ModelConfig) -> None:
         for token in (0, 17):
             parts = contributions(model, seen, torch.full((2,), token), at)
             total = torch.stack(list(parts.values())).sum(0)
-            torch.testing.assert_close(total, logits[:, at, token], atol=2e-4, rtol=1e-4)
+            torch.testing.assert_close(total, before_cap(model, logits)[:, at, token], atol=2e-4, rtol=1e-4)
 
 
 @torch.no_grad()

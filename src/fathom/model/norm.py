@@ -93,7 +93,7 @@ class WholeRMSNorm(RMSNorm):
     """`rms_norm` of all heads of a query or key as one vector (h * c,) (OLMo 2)."""
 
     def forward(self, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
-        whole = x.transpose(1, 2).flatten(2)  # (b, t, h * c)
+        whole = x.transpose(1, 2).flatten(2)
         normed = F.rms_norm(whole, self.weight.shape, self.weight.type_as(x), self.eps)
         return normed.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
 
