@@ -91,6 +91,7 @@ class Column:
     tensors: Mapping[str, Place]  # our part -> its place
     keys: Mapping[str, Key] = field(default_factory=dict)  # our field of the config -> its key
     allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # other keys, and their supported values
+    honoured: tuple[str, ...] = ()  # keys that `read` understands though no other family does
     read: Callable[[Values, Fields, Tensors], Fields] = no_fields  # fields that need several keys, given the others
     write: Callable[[ResolvedConfig], dict[str, Any]] = no_keys  # keys that are not in `keys`
     extra_tensors: Callable[[ResolvedConfig], Mapping[str, Tensor]] = no_keys  # written beside the weights
@@ -136,7 +137,8 @@ class Family:
     def read(self, format: str, values: Values, tensors: Tensors) -> ModelConfig:
         """The config of the model in a file. FathomError names the key that is wrong."""
         column = self.column(format)
-        values.require({**ALLOWED.get(format, {}), **column.allowed})
+        allowed = {**ALLOWED.get(format, {}), **column.allowed}
+        values.require({name: those for name, those in allowed.items() if name not in column.honoured})
         fields = {**self.choices, **{ours: key.read(values, ours) for ours, key in column.keys.items()}}
         if "tie_embeddings" not in fields:
             fields["tie_embeddings"] = column.tensors["unembed"].name + ".weight" not in tensors

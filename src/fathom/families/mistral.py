@@ -1,28 +1,43 @@
-"""Mistral without its sliding window (Jiang et al. 2023; 7B since v0.2): a LLaMA under another name.
-
-A window that a text of full length reaches beyond makes another function, and is refused.
-"""
+"""Mistral (Jiang et al. 2023): a LLaMA whose layers see a window of the last positions, in 7B v0.1; later ones have
+none and are written as a LLaMA. A window as long as the context is none."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values, key
+from fathom.model.config import Layers, ResolvedConfig
 
 DEFAULT = 4096  # null is none
+
+
+def read_window(values: Values, fields: Fields, default: int | None) -> Layers:
+    """One window for all layers, where the file has no `layer_types`."""
+    window = values.entries.get("sliding_window", default)
+    if window is None or values.count("sliding_window", default) >= fields["context_length"]:
+        return Layers("g")
+    return read_layers(values, fields["n_layer"], Layers("l", values.count("sliding_window", default)))
 
 
 def reader(default: int | None) -> Callable[[Values, Fields, Tensors], Fields]:
     """How a config with a `sliding_window` is read. default: of transformers, where the file does not say."""
 
     def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-        window, context = values.entries.get("sliding_window", default), fields["context_length"]
-        if window is not None and values.count("sliding_window", default) < context:
-            raise values.error(f"sliding_window is {window}; expected null or at least {context}, the context length")
-        return llama.read_hf(values, fields, tensors)
+        return {"layers": read_window(values, fields, default), **llama.read_hf(values, fields, tensors)}
 
     return read_hf
+
+
+def write_hf(z: ResolvedConfig) -> dict[str, Any]:
+    names = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+    return {**llama.write_hf(z), **names, "sliding_window": write_layers(z)["sliding_window"]}
+
+
+def holds(z: ResolvedConfig) -> bool:
+    return z.layers.pattern == "l" and not z.bias
 
 
 hf = llama.FAMILY.columns["hf"]
@@ -32,7 +47,11 @@ FAMILY = replace(
     llama.FAMILY,
     name="mistral",
     title="Mistral",
-    columns={"hf": replace(hf, ids=("mistral",), keys=keys, allowed=allowed, read=reader(DEFAULT))},
+    free=("layers",),
+    holds=holds,
+    columns={
+        "ours": llama.FAMILY.columns["ours"],
+        "hf": replace(hf, ids=("mistral",), keys=keys, allowed=allowed, read=reader(DEFAULT), write=write_hf),
+    },
     classes=("MistralConfig", "MistralForCausalLM"),
-    written_as="llama",
 )

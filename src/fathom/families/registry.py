@@ -13,7 +13,16 @@ from fathom.families.values import Values
 from fathom.json_file import short
 from fathom.model.config import ModelConfig
 
-HELPERS = ("family", "names", "plain", "registry", "rope", "shapes", "values")  # of this package: no families
+HELPERS = (
+    "family",
+    "names",
+    "plain",
+    "registry",
+    "rope",
+    "shapes",
+    "sliding",
+    "values",
+)  # of this package: no families
 
 
 @cache
@@ -44,7 +53,7 @@ def obstacles(config: ModelConfig) -> str:
     z, found = config.resolved(), []
     for family in (family for family in families().values() if family.written_as is None):
         wrong = family.mismatches(z)
-        found.append((len(wrong), len(family.choices), family.title, wrong))
+        found.append((len(wrong), len(family.choices) + len(family.free), family.title, wrong))
     *_, title, wrong = min(found)
     if not wrong:  # the choices are right, and the sizes are not
         names = ("d_model", "n_head", "n_kv_head", "head_dim")

@@ -30,22 +30,59 @@ FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besid
     "yarn": {"beta_fast": 32.0, "beta_slow": 1.0},
 }
 TOP = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")  # may be outside of rope_scaling
-OTHER = {"partial_rotary_factor": (None, 1), "truncate": (None, True), "mrope_section": (None,)}  # value that is ours
+OTHER = {"truncate": (None, True), "mrope_section": (None,)}  # value that is ours
 
 
-def read_hf_rope(values: Values, context_length: int) -> Fields:
-    """rope_theta and rope_scaling out of the object of config.json."""
+def read_hf_rope(values: Values, context_length: int, head_dim: int | None = None) -> Fields:
+    """rope_theta, rope_scaling and rope_rotated out of the object of config.json. head_dim: of a family that may rotate
+    a part of its heads; None: of one that rotates all channels."""
     rope = Values(_merged(values), f"{values.where}: rope")
     for name, ours in OTHER.items():
         if rope.entries.get(name) not in ours:
             raise rope.error(f"{name}={short(rope.entries[name])} is not supported; expected none or {ours[-1]}")
-    theta = rope.number("rope_theta", 10_000.0, above=1.0)
+    part = rope.number("partial_rotary_factor", 1.0)
+    if part > 1 or (part != 1 and head_dim is None):
+        raise rope.error(f"partial_rotary_factor={part:g} is not supported; expected none or 1")
+    rotated = None if part == 1 else int((head_dim or 0) * part)
+    fields: dict[str, Any] = {"rope_theta": rope.number("rope_theta", 10_000.0, above=1.0), "rope_rotated": rotated}
     kind = rope.get("rope_type", str, "default")
     if kind == "default":
-        return {"rope_theta": theta}
+        return fields
+    if kind == "longrope" and head_dim is not None:
+        return {**fields, "rope_scaling": _longrope(rope, context_length)}
     if kind not in FIELDS:
         raise rope.error(f"rope_type {short(kind)} is not supported; choose one of {', '.join(FIELDS)}")
-    return {"rope_theta": theta, "rope_scaling": _hf_scaling(kind, rope, context_length)}
+    return {**fields, "rope_scaling": _hf_scaling(kind, rope, context_length)}
+
+
+def read_hf_rotations(values: Values, context_length: int) -> Fields | None:
+    """The rotations of layers without and with a window, where `rope_parameters` has both; None where it has one."""
+    nested = values.entries.get("rope_parameters")
+    if not isinstance(nested, dict) or not any(isinstance(part, dict) for part in nested.values()):
+        return None
+    parts = [nested.get(kind) for kind in ("full_attention", "sliding_attention")]
+    if not all(isinstance(part, dict) for part in parts) or len(nested) != 2:
+        raise values.error(f"rope_parameters is {short(nested)}; expected full_attention and sliding_attention")
+    both = [Values({"rope_parameters": part}, f"{values.where}: rope_parameters") for part in parts]
+    far, near = (read_hf_rope(part, context_length) for part in both)
+    if near.get("rope_scaling"):
+        raise values.error("rope_parameters stretch layers with a window; expected rope_type default there")
+    alike = near["rope_theta"] == far["rope_theta"] and not far.get("rope_scaling")
+    return {**far, "rope_local_theta": None if alike else near["rope_theta"]}
+
+
+def _longrope(rope: Values, context_length: int) -> RopeScaling:
+    """LongRoPE's two lists of factors; the context length over the original one is its factor."""
+    original = rope.count("original_max_position_embeddings", context_length)
+    lists: dict[str, Any] = {}
+    for name in ("short_factor", "long_factor"):
+        given = rope.entries.get(name)
+        if not isinstance(given, list) or not all(isinstance(x, int | float) and 0 < x < 1e6 for x in given):
+            raise rope.error(f"{name} is {short(given)}; expected a list of numbers above 0")
+        lists[name.removesuffix("_factor")] = tuple(map(float, given))
+    if "attention_factor" in rope:
+        lists["attention_factor"] = rope.number("attention_factor")
+    return RopeScaling(kind="longrope", factor=context_length / original, original_context_length=original, **lists)
 
 
 def _hf_scaling(kind: str, rope: Values, context_length: int) -> RopeScaling:
@@ -106,13 +143,17 @@ def write_hf_rope(config: ResolvedConfig) -> dict[str, Any]:
         rope = {"rope_type": scaling.kind, "factor": scaling.factor}
         if scaling.kind != "linear":
             rope["original_max_position_embeddings"] = scaling.original_context_length or config.context_length
-        rope |= {name: getattr(scaling, name) for name in FIELDS[scaling.kind]}
+        rope |= {name: getattr(scaling, name) for name in FIELDS.get(scaling.kind, {})}
+        if scaling.kind == "longrope":
+            rope |= {"short_factor": list(scaling.short), "long_factor": list(scaling.long)}
         if scaling.attention_factor is not None:
             rope["attention_factor"] = scaling.attention_factor
+    rotated = {"partial_rotary_factor": config.rope.rotated / config.head_dim} if config.rope.rotated else {}
     return {
+        **rotated,
         "rope_theta": config.rope.theta,
         "rope_scaling": None if scaling is None else rope,
-        "rope_parameters": {**rope, "rope_theta": config.rope.theta},
+        "rope_parameters": {**rope, **rotated, "rope_theta": config.rope.theta},
     }
 
 

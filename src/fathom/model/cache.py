@@ -155,7 +155,7 @@ class KVCache(NoCache):
             store[..., past:end, :] = new
             whole = store[..., :end, :]
         else:
-            whole = torch.cat((store[..., :past, :], new.to(store.dtype)), dim=3)  # (2, b, g, end, c)
+            whole = torch.cat((store[..., :past, :], new.to(store.dtype)), dim=3)
             kept = whole[..., self._begin_at(self.begin + end) - self.begin :, :]
             store[..., : kept.shape[3], :] = kept
         first = self.first(self.window) - self.begin

@@ -1,0 +1,49 @@
+"""EXAONE 4 (LG AI Research 2025): norms after attention and MLP, normed heads; layers without window do not rotate."""
+
+from dataclasses import replace
+from typing import Any
+
+from fathom.families import olmo2
+from fathom.families.family import Fields, Tensors
+from fathom.families.rope import read_hf_rope, write_hf_rope
+from fathom.families.sliding import read_layers, write_layers
+from fathom.families.values import Values, key
+from fathom.model.config import Layers, ResolvedConfig
+
+
+def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    rope = read_hf_rope(values, fields["context_length"])
+    if values.entries.get("sliding_window") is None:  # without a window all layers rotate
+        values.require({"layer_types": (None, ["full_attention"] * fields["n_layer"])})
+        return {"layers": Layers("g"), **rope}
+    values.require({"layer_types": (values.entries.get("layer_types") or [],)})  # which layers, must be said
+    return {"layers": read_layers(values, fields["n_layer"], Layers("g"), full="n"), **rope}
+
+
+def write_hf(z: ResolvedConfig) -> dict[str, Any]:
+    names = {"architectures": ["Exaone4ForCausalLM"], "model_type": "exaone4", "hidden_act": "silu"}
+    return {**names, **write_layers(z), "sliding_window_pattern": None, **write_hf_rope(z)}
+
+
+def holds(z: ResolvedConfig) -> bool:
+    return not z.bias and (z.layers == Layers("g") or (z.layers.window is not None and "g" not in z.layers.pattern))
+
+
+hf = olmo2.FAMILY.columns["hf"]
+allowed = {name: values for name, values in hf.allowed.items() if name != "sliding_window"}
+FAMILY = replace(
+    olmo2.FAMILY,
+    name="exaone4",
+    title="EXAONE 4",
+    choices={**olmo2.FAMILY.choices, "qk_norm": "on"},
+    free=("layers",),
+    holds=holds,
+    columns={
+        "ours": olmo2.FAMILY.columns["ours"],
+        "hf": replace(
+            hf, ids=("exaone4",), allowed=allowed, read=read_hf, write=write_hf,
+            keys={**hf.keys, "head_dim": key("head_dim?"), "norm_eps": key("rms_norm_eps=1e-5")},
+        ),
+    },
+    classes=("Exaone4Config", "Exaone4ForCausalLM"),
+)  # fmt: skip

@@ -1,0 +1,52 @@
+"""Granite 3 (IBM 2024): a LLaMA with constants for embeddings, scores, what layers add, and logits."""
+
+from dataclasses import replace
+from typing import Any
+
+from fathom.families import llama
+from fathom.families.family import Fields, Tensors
+from fathom.families.values import Values, key
+from fathom.model.config import ResolvedConfig, Scale
+
+HONOURED = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
+
+
+def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    embed, residual, attn, logits = (values.number(name, 1.0) for name in HONOURED)
+    scale = Scale(embed=embed, residual=residual, attn=attn, logits=1 / logits)
+    return {"scale": scale, **llama.read_hf(values, fields, tensors)}
+
+
+def write_hf(z: ResolvedConfig) -> dict[str, Any]:
+    scale = z.scale
+    return {
+        **llama.write_hf(z),
+        "architectures": ["GraniteForCausalLM"],
+        "model_type": "granite",
+        "embedding_multiplier": scale.embed,
+        "residual_multiplier": scale.residual,
+        "attention_multiplier": z.head_dim**-0.5 if scale.attn is None else scale.attn,
+        "logits_scaling": float(f"{1 / scale.logits:.15g}"),
+    }
+
+
+def holds(z: ResolvedConfig) -> bool:
+    return z.scale != Scale() and z.scale.attn_cap is None and z.scale.logit_cap is None
+
+
+hf = llama.FAMILY.columns["hf"]
+FAMILY = replace(
+    llama.FAMILY,
+    name="granite",
+    title="Granite",
+    free=("scale",),
+    holds=holds,
+    columns={
+        "ours": llama.FAMILY.columns["ours"],
+        "hf": replace(
+            hf, ids=("granite",), read=read_hf, write=write_hf, honoured=HONOURED,
+            keys={**hf.keys, "tie_embeddings": key("tie_word_embeddings=false")},
+        ),
+    },
+    classes=("GraniteConfig", "GraniteForCausalLM"),
+)  # fmt: skip
