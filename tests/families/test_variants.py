@@ -66,6 +66,18 @@ MODERN: dict[str, dict[str, Any]] = {  # without a place in GGUF yet
     "GLM-4": {"model_type": "glm", "head_dim": 8, "partial_rotary_factor": 0.5, "attention_bias": True,
               "pad_token_id": None},
     "GLM-4 0414": {"model_type": "glm4", "head_dim": 8, "partial_rotary_factor": 0.5, "pad_token_id": None},
+    "StarCoder2": {"model_type": "starcoder2", "sliding_window": 12, "norm_epsilon": 1e-5,
+                   "hidden_act": "gelu_pytorch_tanh"},
+    "StableLM": {"model_type": "stablelm", "partial_rotary_factor": 0.5, "use_qkv_bias": True},
+    "Nemotron": {"model_type": "nemotron", "hidden_act": "relu2", "partial_rotary_factor": 0.5},
+    "Command-R": {"model_type": "cohere", "logit_scale": 0.5, "pad_token_id": None, "tie_word_embeddings": True},
+    "Command-R7B": {"model_type": "cohere2", "logit_scale": 0.5, "pad_token_id": None, "sliding_window": 12,
+                    "head_dim": 8, "layer_types": TYPES, "tie_word_embeddings": True},
+    "Phi": {"model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
+    "Pythia": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "use_parallel_residual": True},
+    "GPT-NeoX, in order": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5,
+                           "use_parallel_residual": False},
+    "OPT": {"model_type": "opt", "ffn_dim": 40, "word_embed_proj_dim": 24, "activation_function": "relu"},
     "EXAONE 4": {"model_type": "exaone4", **WINDOW, "layer_types": TYPES},
 }  # fmt: skip
 FAMILIES = {**{name: LLAMA | x for name, x in LLAMAS.items()}, **{name: GPT2 | x for name, x in GPTS.items()}}
@@ -94,7 +106,13 @@ def greedily(model: Transformer, ids: Tensor, new: int) -> list[int]:
     return ids[0].tolist()
 
 
-EVERY = FAMILIES | {name: LLAMA | x for name, x in MODERN.items()}
+OLDER: dict[str, dict[str, Any]] = {
+    "GPT-J": {"model_type": "gptj", "rotary_dim": 2, "tie_word_embeddings": False},
+    "GPT-Neo": {"model_type": "gpt_neo", "hidden_size": 24, "num_layers": 2, "num_heads": 6, "window_size": 12,
+                "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 256},
+    "MPT": {"model_type": "mpt", "d_model": 24, "n_layers": 2, "n_heads": 6, "max_seq_len": 256},
+}  # fmt: skip
+EVERY = FAMILIES | {name: LLAMA | x for name, x in MODERN.items()} | {name: GPT2 | x for name, x in OLDER.items()}
 
 
 @pytest.mark.parametrize("change", EVERY.values(), ids=EVERY)

@@ -1,0 +1,61 @@
+"""Command-R and Aya (Cohere 2024): attention beside the MLP after one LayerNorm without bias; logits are scaled; files
+rotate channels 2i and 2i + 1 together."""
+
+from dataclasses import replace
+from typing import Any
+
+from fathom.families import glm, llama
+from fathom.families.family import Fields, Tensors
+from fathom.families.rope import read_hf_rope, write_hf_rope
+from fathom.families.values import Values, key
+from fathom.model.config import ResolvedConfig, Scale
+
+
+def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    bias = values.get("attention_bias", bool, False)
+    return {
+        "bias": ("qkv", "out") if bias else (),
+        "scale": Scale(logits=values.number("logit_scale", 0.0625)),
+        **read_hf_rope(values, fields["context_length"]),
+    }
+
+
+def write_hf(z: ResolvedConfig) -> dict[str, Any]:
+    return {
+        "architectures": ["CohereForCausalLM"],
+        "model_type": "cohere",
+        "hidden_act": "silu",
+        "attention_bias": bool(z.bias),
+        "logit_scale": z.scale.logits,
+        "use_qk_norm": False,
+        "pad_token_id": None,
+        **write_hf_rope(z),
+    }
+
+
+def holds(z: ResolvedConfig) -> bool:
+    return z.bias in ((), ("qkv", "out")) and z.scale == Scale(logits=z.scale.logits)
+
+
+hf = llama.FAMILY.columns["hf"]
+TENSORS = {part: cell for part, cell in {**hf.tensors, **glm.PAIRS}.items() if part != "blocks.N.mlp_norm"}
+KEYS = {
+    **hf.keys,
+    "norm_eps": key("layer_norm_eps=1e-5"),
+    "tie_embeddings": key("tie_word_embeddings=true"),
+}
+FAMILY = replace(
+    llama.FAMILY,
+    name="cohere",
+    title="Command-R",
+    choices={"position": "rope", "norm": "layer", "mlp": "swiglu", "residual": "parallel"},
+    free=("scale",),
+    holds=holds,
+    columns={
+        "ours": llama.FAMILY.columns["ours"],
+        "hf": replace(
+            hf, ids=("cohere",), tensors=TENSORS, keys=KEYS, read=read_hf, write=write_hf, honoured=("logit_scale",)
+        ),
+    },
+    classes=("CohereConfig", "CohereForCausalLM"),
+)
