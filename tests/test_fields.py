@@ -70,3 +70,12 @@ def test_a_config_with_a_config_inside_comes_back_from_plain_values() -> None:
         n_kv_head=None,
     )
     assert build(ModelConfig, plain(config), "model") == config
+
+
+def test_a_config_of_an_older_run_is_read_as_it_was() -> None:
+    older = {"vocab_size": 9, "context_length": 8, "d_model": 8, "n_layer": 1, "position": "rope", "residual": True,
+             "qk_norm": False, "rope_theta": 500.0, "rope_scaling": {"kind": "yarn", "factor": 4.0}}  # fmt: skip
+    config = build(ModelConfig, older, "model")
+    assert config.rope == Rotary(theta=500.0, scaling=RopeScaling(kind="yarn", factor=4.0))
+    assert (config.residual, config.qk_norm) == ("on", "off")
+    assert build(ModelConfig, {**older, "rope_scaling": None, "residual": False}, "model").residual == "off"

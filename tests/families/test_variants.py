@@ -110,7 +110,8 @@ OLDER: dict[str, dict[str, Any]] = {
     "GPT-J": {"model_type": "gptj", "rotary_dim": 2, "tie_word_embeddings": False},
     "GPT-Neo": {"model_type": "gpt_neo", "hidden_size": 24, "num_layers": 2, "num_heads": 6, "window_size": 12,
                 "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 256},
-    "MPT": {"model_type": "mpt", "d_model": 24, "n_layers": 2, "n_heads": 6, "max_seq_len": 256},
+    "MPT": {"model_type": "mpt", "d_model": 24, "n_layers": 2, "n_heads": 6, "max_seq_len": 256,
+            "layer_norm_epsilon": 0.1},
 }  # fmt: skip
 EVERY = FAMILIES | {name: LLAMA | x for name, x in MODERN.items()} | {name: GPT2 | x for name, x in OLDER.items()}
 
@@ -178,6 +179,12 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "short_factor is None; expected a list"),
         ({"model_type": "gemma2", "hidden_activation": "silu"}, "hidden_activation is 'silu'; expected"),
         ({"model_type": "ministral", "sliding_window": 9, "layer_types": ["linear"]}, "layer_types is"),
+        ({"model_type": "gpt_neox", "rope_theta": 777.0}, "rope_theta is 777.0; GPT-NeoX calls it rotary_emb_base"),
+        ({"model_type": "gpt_neox", "partial_rotary_factor": 0.5}, "GPT-NeoX calls it rotary_pct"),
+        (
+            {"model_type": "gptj", "n_positions": 9, "n_embd": 8, "n_head": 1, "n_layer": 1, "rotary_dim": None},
+            "rotary_dim is null",
+        ),
         ({"model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv is 8.0; expected None"),
         ({"model_type": "smollm3", "no_rope_layers": [2, 1]}, "no_rope_layers is"),
     ],

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from fathom.errors import ContextOverflow, FathomError
 from fathom.model.cache import KVCache
-from fathom.model.config import ModelConfig
+from fathom.model.config import Layers, ModelConfig, Rotary
+from fathom.model.cost import REWIND, cache_bytes
 from fathom.model.presets import LLAMA2_7B
-from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
+from tests.architectures import ARCHITECTURES, BEYOND, GPT, LLAMA, ids_for, model_of
 
 CACHED = {name: config for name, config in ARCHITECTURES.items() if config.norm != "none"}
 every_cached = pytest.mark.parametrize("config", CACHED.values(), ids=CACHED.keys())
@@ -151,3 +152,59 @@ def test_a_cache_is_not_rewound_to_what_it_has_not_read() -> None:
     for length in (6, -1):
         with pytest.raises(FathomError, match=f"has read 5 tokens and cannot go back to {length}"):
             cache.rewind(length)
+
+
+WINDOWED = {
+    "window": replace(LLAMA, layers=Layers("lg", 5), rope=Rotary(local_theta=50.0)),
+    "windows alone": replace(GPT, layers=Layers("l", 1), position="alibi"),
+    "never dropped": replace(LLAMA, layers=Layers("ln", 400)),
+}
+
+
+@pytest.mark.parametrize("config", WINDOWED.values(), ids=WINDOWED)
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_layers_with_a_window_keep_it_alone(config: ModelConfig, padded: bool) -> None:
+    """Far beyond the window, in pieces of every size and after going back, as if all had been kept."""
+    length = 600
+    config = replace(config, context_length=length)
+    model, ids = model_of(config, std=0.1), ids_for(config, 2, length)
+    padding = torch.tensor([0, 7]) if padded else None
+    whole = model(ids, KVCache(config, 2, length, padding))  # one pass: nothing was dropped before it
+    cache, at = KVCache(config, 2, length, padding), 0
+    for size in (3, 300, 1, 1, 64, 1, 120, *[1] * 30, 80):
+        logits = model(ids[:, at : at + size], cache)
+        torch.testing.assert_close(logits, whole[:, at : at + size], atol=1e-5, rtol=1e-5)
+        at += size
+        back = min(REWIND, at, 9 * size)
+        cache.rewind(at - back)
+        logits = model(ids[:, at - back : at], cache)
+        torch.testing.assert_close(logits, whole[:, at - back : at], atol=1e-5, rtol=1e-5)
+    assert cache.nbytes == cache_bytes(config, 2, length)
+    rows = torch.tensor([1, 1, 0])
+    cache.select(rows)
+    torch.testing.assert_close(model(ids[rows, at : at + 1], cache), whole[rows, at : at + 1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_is_less_memory_and_not_gone_back_beyond() -> None:
+    config = replace(LLAMA, layers=Layers("lllg", 5), context_length=4096, n_layer=4)
+    cache, plain = KVCache(config, 1, 4096), KVCache(replace(config, layers=Layers("g")), 1, 4096)
+    assert cache.nbytes < 0.31 * plain.nbytes
+    model = model_of(config)
+    with torch.no_grad():
+        model(ids_for(config, 1, 1000), cache)
+    assert cache.can_rewind(1000 - REWIND) and not cache.can_rewind(500) and cache.can_rewind(0)
+    with pytest.raises(FathomError, match="dropped what token 500 would see"):
+        cache.rewind(500)
+    cache.rewind(0)
+    assert cache.length == 0
+
+
+def test_longrope_is_read_again_where_it_rotates_otherwise() -> None:
+    config = BEYOND["longrope, beyond"]
+    model, ids = model_of(config), ids_for(config, 1, 12)
+    cache = KVCache(config, 1, 12)
+    with torch.no_grad():
+        model(ids[:, :6], cache)
+        with pytest.raises(ContextOverflow, match="rotated otherwise than its first 6; read it whole"):
+            model(ids[:, 6:], cache)

@@ -28,7 +28,7 @@ from fathom.adapters.peft_whole import (
     vocabulary,
     write_whole,
 )
-from fathom.adapters.targets import BLOCKS, modules, place
+from fathom.adapters.targets import BLOCKS, modules, place, rows_in_file
 from fathom.adapters.whole import vocabulary_resized
 from fathom.errors import FathomError
 from fathom.files import atomic_write
@@ -68,7 +68,8 @@ def load(model: Transformer, folder: str | Path, name: str = "default", base: st
         values = read_whole(model, stored, config, str(where), model.config.vocab_size != before)
         layers: dict[str, Lora] = {}
         for module, part in adapter.factors.items():
-            layers |= to_layers(targets[module], part, config, f"{folder}: {module}")
+            ours = part.reordered(rows_in_file(model, targets[module]))
+            layers |= to_layers(targets[module], ours, config, f"{folder}: {module}")
         attach(model, layers, name)
     replace_whole(model, values, name)
     for layer, wrapper in wrapped(model, name).items():
@@ -159,9 +160,11 @@ def collect(model: Transformer, name: str, base: str) -> PeftAdapter:
         {layer: part for layer, part in parts.items() if isinstance(part, Lora)},
         collect_whole(model, name),
     )
-    factors = {
-        module: from_layers(layers, adapters) for module, layers in targets.items() if layers.keys() & adapters.keys()
-    }
+    factors = {}
+    for module, layers in targets.items():
+        if layers.keys() & adapters.keys():
+            rows = rows_in_file(model, layers)
+            factors[module] = from_layers(layers, adapters).reordered(None if rows is None else rows.argsort())
     dropouts = [adapter.dropout.p for adapter in adapters.values() if isinstance(adapter.dropout, nn.Dropout)]
     rslora = any(adapter.rslora for adapter in adapters.values())
     ranks = {module: part.rank for module, part in factors.items()}

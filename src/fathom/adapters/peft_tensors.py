@@ -6,7 +6,7 @@ below the other either way.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,13 @@ class Factors:
     @property
     def rank(self) -> int:
         return len(self.a)
+
+    def reordered(self, rows: Tensor | None) -> "Factors":
+        """With the rows of the layer in this order; None: as they are."""
+        if rows is None:
+            return self
+        magnitude, bias = (None if x is None else x[rows] for x in (self.magnitude, self.bias))
+        return replace(self, b=self.b[rows], magnitude=magnitude, bias=bias)
 
     def tensors(self, module: str) -> dict[str, Tensor]:
         """Under peft's names."""

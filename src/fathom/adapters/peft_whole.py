@@ -6,7 +6,6 @@ trainable_token_indices. Wrapped modules have words in the names of their tensor
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from fathom.adapters.rows import TokenRows
 from fathom.adapters.whole import Replaced
 from fathom.errors import FathomError
 from fathom.families.names import Place
-from fathom.families.registry import of
+from fathom.families.registry import of_model
 from fathom.families.shapes import weight_shapes
 from fathom.formats.opened import Stored
 from fathom.json_file import short
@@ -40,7 +39,7 @@ def places(model: Transformer) -> dict[str, Place]:
     """Where each of our tensors lies in files of Hugging Face, the tied unembedding too."""
     shapes = weight_shapes(model.config)
     try:
-        family = of(model.config)
+        family = of_model(model.config, model.source)
     except FathomError:
         return {name: Place(name) for name in (*shapes, ENDS[1])}
     unembed = family.column("hf").tensors["unembed"].name
@@ -86,8 +85,7 @@ def read_whole(
             continue
         owner = model.get_submodule(name.rpartition(".")[0])
         own = getattr(getattr(owner, "base", owner), name.rpartition(".")[2])
-        heads = model.config.n_kv_head or model.config.n_head
-        value = replace(place, heads=heads).read(given[place.name].read()).to(torch.float32, copy=True)
+        value = place.read(given[place.name].read()).to(torch.float32, copy=True)
         if value.shape != own.shape or not value.isfinite().all():
             actual = f"{tuple(value.shape)}; the model expects {tuple(own.shape)}"
             raise FathomError(f"{where}: {place.name} is {actual}, and finite numbers")

@@ -7,12 +7,14 @@ Hugging Face (`q_proj`, `c_attn`, `self_attn.*`). `*` stands for anything betwee
 from collections.abc import Iterable
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fathom.adapters.layer import Layer, LoraLinear
 from fathom.errors import FathomError, near
 from fathom.families.names import Place, join, split
-from fathom.families.registry import of
+from fathom.families.registry import of_model
+from fathom.families.shapes import weight_shapes
 from fathom.inspect.names import matches
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
@@ -34,11 +36,26 @@ def layers(model: nn.Module) -> dict[str, Layer]:
 def place(model: Transformer, name: str) -> Place:
     """Where a layer lies in files of Hugging Face; under our own name, where they hold no such model."""
     try:
-        places = of(model.config).column("hf").tensors
+        places = of_model(model.config, model.source).column("hf").tensors
     except FathomError:
         return Place(name)
     part, layer, _ = split(f"{name}.weight")
     return replace(places[part], name=join(places[part].name, layer, ""))
+
+
+def rows_in_file(model: Transformer, names: Iterable[str]) -> Tensor | None:
+    """(out,) for each row of these layers, one after another, the row of the module that holds them in a file of
+    Hugging Face: some rotate other pairs of channels, or keep q, k and v of each head together. None: the same rows."""
+    names = list(names)
+    try:
+        places = of_model(model.config, model.source).places(model.config, "hf")
+    except FathomError:
+        return None
+    stored = [places[f"{name}.weight"] for name in names if name != "embed" and f"{name}.weight" in places]
+    if not any(each.pairs or each.grouped for each in stored):
+        return None
+    every = torch.arange(sum(weight_shapes(model.config)[f"{name}.weight"][0] for name in names))
+    return torch.cat([each.read(every) for each in stored])
 
 
 def modules(model: Transformer) -> dict[str, dict[str, Layer]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
+from fathom.model.ends import ScaledEmbedding, ScaledUnembed
 from fathom.model.transformer import Transformer
 
 
@@ -48,11 +49,14 @@ def resize_vocabulary(model: Transformer, rows: int) -> None:
     """Give the model a vocabulary of so many tokens: the last rows of embedding and unembedding are cut off, or new
     ones are added, each the mean of all. Tied matrices stay tied. FathomError where they have adapters already."""
     embed, unembed, held = model.embed, model.unembed, model.config.vocab_size
-    if type(embed) is not nn.Embedding or type(unembed) is not nn.Linear:
-        raise FathomError(
-            f"the vocabulary cannot change from {held:,} to {rows:,} tokens: embed or unembed has an adapter; load the"
-            " one with the larger vocabulary first"
+    scaled = isinstance(embed, ScaledEmbedding) or isinstance(unembed, ScaledUnembed) or unembed.bias is not None
+    if scaled or type(embed) is not nn.Embedding or type(unembed) is not nn.Linear:
+        reason = (
+            "this model scales embeddings or logits, or has a bias of logits"
+            if scaled
+            else ("embed or unembed has an adapter; load the one with the larger vocabulary first")
         )
+        raise FathomError(f"the vocabulary cannot change from {held:,} to {rows:,} tokens: {reason}")
     tied = unembed.weight is embed.weight
     embed.weight = resized(embed.weight, rows)
     unembed.weight = embed.weight if tied else resized(unembed.weight, rows)

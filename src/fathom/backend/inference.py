@@ -104,6 +104,7 @@ class InferenceModel(Transformer):
         nn.Module.__init__(self)  # takes over the parts of the model, and makes none
         self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
         self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
+        self.source = model.source
         exchange_hooks(model, self)
         self.make_step, self.kernels = make_step, kernels
         self.eval().prepare()

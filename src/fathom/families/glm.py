@@ -7,7 +7,7 @@ from typing import Any
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
 from fathom.families.names import place
-from fathom.families.rope import read_hf_rope, write_hf_rope
+from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
 
@@ -30,8 +30,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    longrope = z.rope.scaling is not None and z.rope.scaling.kind == "longrope"
-    return z.bias == ("qkv",) and z.rope.rotated is not None and not longrope and z.rope.local_theta is None
+    return z.bias == ("qkv",) and z.rope.rotated is not None and alike(z)
 
 
 hf = llama.FAMILY.columns["hf"]

@@ -5,13 +5,13 @@ from typing import Any
 
 from fathom.families import gemma2, glm
 from fathom.families.names import place
+from fathom.families.rope import alike
 from fathom.families.values import key
 from fathom.model.config import ResolvedConfig
 
 
 def holds(z: ResolvedConfig) -> bool:
-    longrope = z.rope.scaling is not None and z.rope.scaling.kind == "longrope"
-    return z.bias in ((), ("qkv",)) and not longrope and z.rope.local_theta is None
+    return z.bias in ((), ("qkv",)) and alike(z)
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:

@@ -50,10 +50,7 @@ ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_ex
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    name = values.get("activation_function", str, "gelu_new")
-    if name not in ACTIVATIONS:
-        raise values.error(f"activation_function is {name!r}; expected one of {', '.join(ACTIVATIONS)}")
-    return {"mlp": ACTIVATIONS[name]}
+    return {"mlp": values.choice("activation_function", ACTIVATIONS, "gelu_new")}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:

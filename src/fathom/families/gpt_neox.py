@@ -5,8 +5,9 @@ from typing import Any
 
 from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
-from fathom.families.rope import read_hf_rope, write_hf_rope
+from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
+from fathom.json_file import short
 from fathom.model.config import BIASES, ResolvedConfig
 
 TENSORS = """
@@ -46,18 +47,19 @@ PART = 0.25  # of each head that is rotated, where the file does not say
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    name = values.get("hidden_act", str, "gelu")
-    if name not in ACTIVATIONS:
-        raise values.error(f"hidden_act is {name!r}; expected one of {', '.join(ACTIVATIONS)}")
     parallel = values.get("use_parallel_residual", bool, True)
     entries, nested = dict(values.entries), values.entries.get("rope_parameters") or {}
     given = {"rope_theta": entries.get("rotary_emb_base"), "partial_rotary_factor": entries.get("rotary_pct")}
-    if "partial_rotary_factor" not in nested and given["partial_rotary_factor"] is None:
-        given["partial_rotary_factor"] = entries.get("partial_rotary_factor", PART)
+    if given["partial_rotary_factor"] is None:
+        given["partial_rotary_factor"] = PART
     entries |= {key: value for key, value in given.items() if value is not None and key not in nested}
+    for ours, theirs in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
+        if ours in values and theirs not in values and ours not in nested:
+            raise values.error(f"{ours} is {short(values.entries[ours])}; GPT-NeoX calls it {theirs}, name it so")
     head_dim = fields["d_model"] // max(1, fields["n_head"])
     rope = read_hf_rope(Values(entries, values.where), fields["context_length"], head_dim)
-    return {"mlp": ACTIVATIONS[name], "residual": "parallel_norms" if parallel else "on", **rope}
+    mlp, residual = values.choice("hidden_act", ACTIVATIONS, "gelu"), "parallel_norms" if parallel else "on"
+    return {"mlp": mlp, "residual": residual, **rope}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
@@ -73,9 +75,8 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    rope = z.rope.local_theta is None and (z.rope.scaling is None or z.rope.scaling.kind != "longrope")
     square = z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim
-    return square and rope and z.mlp in ACTIVATIONS.values() and z.residual in ("on", "parallel_norms")
+    return square and alike(z) and z.mlp in ACTIVATIONS.values() and z.residual in ("on", "parallel_norms")
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)

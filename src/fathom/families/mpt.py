@@ -29,6 +29,7 @@ context_length  max_seq_len
 d_model         d_model
 n_layer         n_layers
 n_head          n_heads
+norm_eps        layer_norm_epsilon=1e-5
 tie_embeddings  tie_word_embeddings=true
 """
 ALLOWED: dict[str, tuple[Any, ...]] = {
@@ -48,7 +49,6 @@ ATTENTION: dict[str, tuple[Any, ...]] = {
     "qk_ln": (None, False),
     "softmax_scale": (None,),
 }
-EPS = 1e-5  # fixed by the library
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
@@ -56,7 +56,7 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     if not isinstance(attention, dict):
         raise values.error(f"attn_config is {short(attention)}; expected fields")
     Values({"alibi": True, **attention}, f"{values.where}: attn_config").require(ATTENTION)
-    return {"norm_eps": EPS, "d_ff": 4 * fields["d_model"]}
+    return {"d_ff": 4 * fields["d_model"]}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 def holds(z: ResolvedConfig) -> bool:
     square = z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim
-    return square and z.d_ff == 4 * z.d_model and z.norm_eps == EPS
+    return square and z.d_ff == 4 * z.d_model
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)

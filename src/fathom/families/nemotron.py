@@ -6,6 +6,7 @@ from typing import Any
 
 from fathom.families import llama, phi
 from fathom.families.family import Fields, Tensors
+from fathom.families.rope import alike
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
 
@@ -28,7 +29,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    return "norm" in z.bias and "unembed" not in z.bias and ("qkv" in z.bias) == ("out" in z.bias) and phi.plain(z)
+    return "norm" in z.bias and "unembed" not in z.bias and ("qkv" in z.bias) == ("out" in z.bias) and alike(z)
 
 
 hf = llama.FAMILY.columns["hf"]

@@ -1,12 +1,12 @@
 """OPT (Zhang et al. 2022): learned positions, LayerNorm, ReLU, biases. Its table of positions begins with two rows that
-are never looked up."""
+are never looked up. Written as a GPT-2, of which it is one with ReLU."""
 
 from typing import Any
 
 from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
 from fathom.families.values import Values, key
-from fathom.model.config import BIASES, ResolvedConfig
+from fathom.model.config import BIASES
 
 TENSORS = """
 ours                 hf
@@ -47,39 +47,14 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     return {"norm_eps": 1e-5}
 
 
-def write_hf(z: ResolvedConfig) -> dict[str, Any]:
-    return {
-        "architectures": ["OPTForCausalLM"],
-        "model_type": "opt",
-        "activation_function": "relu",
-        "do_layer_norm_before": True,
-        "word_embed_proj_dim": z.d_model,
-        "dropout": z.dropout,
-    }
-
-
-def holds(z: ResolvedConfig) -> bool:
-    return z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim and z.norm_eps == 1e-5
-
-
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
 FAMILY = Family(
     name="opt",
     title="OPT",
-    choices={
-        "position": "learned",
-        "norm": "layer",
-        "mlp": "relu",
-        "bias": BIASES[:4],
-        "residual": "on",
-        "qk_norm": "off",
-    },
-    holds=holds,
+    choices={"position": "learned", "norm": "layer", "mlp": "relu", "bias": BIASES[:4]},
     columns={
-        "ours": Column(tensors=tensors["ours"]),
-        "hf": Column(
-            ids=("opt",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf
-        ),
+        "hf": Column(ids=("opt",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf),
     },
     classes=("OPTConfig", "OPTForCausalLM"),
+    written_as="gpt2",
 )

@@ -7,7 +7,7 @@ from typing import Any
 from fathom.families import gpt_neox
 from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
-from fathom.families.rope import read_hf_rope, write_hf_rope
+from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
 from fathom.model.config import BIASES, ResolvedConfig
 
@@ -41,10 +41,7 @@ PART = 0.5  # of each head that is rotated, where the file does not say
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    name = values.get("hidden_act", str, "gelu_new")
-    if name not in gpt_neox.ACTIVATIONS:
-        raise values.error(f"hidden_act is {name!r}; expected one of {', '.join(gpt_neox.ACTIVATIONS)}")
-    return {"mlp": gpt_neox.ACTIVATIONS[name], **read_part(values, fields, PART)}
+    return {"mlp": values.choice("hidden_act", gpt_neox.ACTIVATIONS, "gelu_new"), **read_part(values, fields, PART)}
 
 
 def read_part(values: Values, fields: Fields, part: float) -> Fields:
@@ -68,13 +65,8 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     return {**names, "hidden_act": act, **write_part(z)}
 
 
-def plain(z: ResolvedConfig) -> bool:
-    """One theta for all layers, and no longrope."""
-    return z.rope.local_theta is None and (z.rope.scaling is None or z.rope.scaling.kind != "longrope")
-
-
 def holds(z: ResolvedConfig) -> bool:
-    return plain(z) and z.d_model == z.n_head * z.head_dim and z.mlp in gpt_neox.ACTIVATIONS.values()
+    return alike(z) and z.d_model == z.n_head * z.head_dim and z.mlp in gpt_neox.ACTIVATIONS.values()
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)

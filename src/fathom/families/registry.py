@@ -48,16 +48,23 @@ def of(config: ModelConfig) -> Family:
     )
 
 
+def of_model(config: ModelConfig, source: str | None) -> Family:
+    """The family whose names a model has at Hugging Face: the one it was read from, else the one it is written in."""
+    family = families().get(source or "")
+    return family if family is not None and "hf" in family.columns else of(config)
+
+
 def obstacles(config: ModelConfig) -> str:
     """The fields that keep a model out of the family it is nearest to, and that family's values, in words."""
     z, found = config.resolved(), []
     for family in (family for family in families().values() if family.written_as is None):
         wrong = family.mismatches(z)
-        found.append((len(wrong), len(family.choices) + len(family.free), family.title, wrong))
+        found.append((len(wrong), len(wrong) - len(family.choices), len(family.free), family.title, wrong))
     *_, title, wrong = min(found)
     if not wrong:  # the choices are right, and the sizes are not
         names = ("d_model", "n_head", "n_kv_head", "head_dim")
-        return f"{', '.join(f'{name}={getattr(z, name)}' for name in names)} (sizes that {title} cannot have)"
+        sizes = ", ".join(f"{name}={getattr(z, name)}" for name in names)
+        return f"{sizes}, bias={','.join(z.bias) or 'off'} (which {title} cannot have)"
     ours, theirs = (", ".join(f"{name}={pair[i]}" for name, *pair in wrong) for i in (0, 1))
     return f"{ours} ({title} has {theirs})"
 

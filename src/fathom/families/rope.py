@@ -55,6 +55,11 @@ def read_hf_rope(values: Values, context_length: int, head_dim: int | None = Non
     return {**fields, "rope_scaling": _hf_scaling(kind, rope, context_length)}
 
 
+def alike(z: ResolvedConfig) -> bool:
+    """Whether all layers rotate alike, in texts of every length."""
+    return z.rope.local_theta is None and (z.rope.scaling is None or z.rope.scaling.kind != "longrope")
+
+
 def read_hf_rotations(values: Values, context_length: int) -> Fields | None:
     """The rotations of layers without and with a window, where `rope_parameters` has both; None where it has one."""
     nested = values.entries.get("rope_parameters")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fathom.errors import FathomError
 from fathom.families.values import Values
 from fathom.json_file import short
 from fathom.model.config import Layers, ResolvedConfig
@@ -33,9 +32,3 @@ def write_layers(z: ResolvedConfig) -> Mapping[str, Any]:
     names = {"l": "sliding_attention"}
     types = [names.get(z.layers.kind(layer), "full_attention") for layer in range(z.n_layer)]
     return {"layer_types": types, "sliding_window": z.layers.window}
-
-
-def require_kinds(z: ResolvedConfig, kinds: str, family: str) -> None:
-    """FathomError where a layer is of another kind."""
-    if other := set(z.layers.pattern) - set(kinds):
-        raise FathomError(f"layers={z.layers.pattern}, and {family} has no layers {', '.join(sorted(other))}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from fathom.families import llama, phi
 from fathom.families.family import Fields, Tensors
+from fathom.families.rope import alike
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
 
@@ -27,7 +28,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    return z.bias in (("qkv", "norm"), ("norm",)) and phi.plain(z) and z.d_model == z.n_head * z.head_dim
+    return z.bias in (("qkv", "norm"), ("norm",)) and alike(z) and z.d_model == z.n_head * z.head_dim
 
 
 hf = llama.FAMILY.columns["hf"]

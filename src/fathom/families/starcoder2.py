@@ -3,21 +3,19 @@
 from dataclasses import replace
 from typing import Any
 
-from fathom.families import gpt_neox, llama, mistral, phi
+from fathom.families import gpt_neox, llama, mistral
 from fathom.families.family import Fields, Tensors
 from fathom.families.names import place
-from fathom.families.rope import read_hf_rope, write_hf_rope
+from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.sliding import write_layers
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    name, bias = values.get("hidden_act", str, "gelu_pytorch_tanh"), values.get("use_bias", bool, True)
-    if name not in gpt_neox.ACTIVATIONS:
-        raise values.error(f"hidden_act is {name!r}; expected one of {', '.join(gpt_neox.ACTIVATIONS)}")
+    bias = values.get("use_bias", bool, True)
     return {
-        "mlp": gpt_neox.ACTIVATIONS[name],
+        "mlp": values.choice("hidden_act", gpt_neox.ACTIVATIONS, "gelu_pytorch_tanh"),
         "bias": ("qkv", "out", "mlp", "norm") if bias else ("norm",),
         "layers": mistral.read_window(values, fields, None),
         **read_hf_rope(values, fields["context_length"]),
@@ -36,7 +34,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    square = z.d_model == z.n_head * z.head_dim and phi.plain(z) and z.mlp in gpt_neox.ACTIVATIONS.values()
+    square = z.d_model == z.n_head * z.head_dim and alike(z) and z.mlp in gpt_neox.ACTIVATIONS.values()
     known = z.bias in (("qkv", "out", "mlp", "norm"), ("norm",)) and (z.n_kv_head < z.n_head or z.bias == ("norm",))
     return square and (known or z.layers.pattern == "l") and z.layers.pattern in ("g", "l") and z.rope.rotated is None
 

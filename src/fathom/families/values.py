@@ -7,13 +7,14 @@ one of two names, `a?` may be missing, and a missing `a=1` is 1.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fathom.errors import FathomError
 from fathom.json_file import T, field, short
 
 SCALARS = (int, float, str, list, dict, type(None))  # what can be compared; an array of a GGUF file cannot
 LARGEST = 1e30
+V = TypeVar("V")
 KINDS: dict[str, Any] = {  # of ModelConfig's fields; the others are counts
     "n_layer": int,
     "norm_eps": float,
@@ -51,6 +52,13 @@ class Values:
         if not above < number < LARGEST:
             raise self.error(f"{self.prefix}{key} is {number}; it must be above {above:g}")
         return number
+
+    def choice(self, key: str, known: Mapping[str, V], default: str) -> V:
+        """What the value, a word, stands for."""
+        name = self.get(key, str, default)
+        if name not in known:
+            raise self.error(f"{self.prefix}{key} is {name!r}; expected one of {', '.join(known)}")
+        return known[name]
 
     def require(self, allowed: Mapping[str, tuple[Any, ...]]) -> None:
         """FathomError where a key has another value than those of the models that are supported."""

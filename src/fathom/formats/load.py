@@ -94,6 +94,7 @@ def read(
     """The opened model on a device, in evaluation mode. dtype None: as most of it is stored. Packed by `scheme`."""
     target = Target(dtype or stored_dtype(opened), torch.device(device), scheme)
     sources, model = plan(opened), skeleton(opened.config)
+    model.source = None if opened.family is None else opened.family.name
     layers = [] if scheme is None else linears(model)
     require_memory(opened.path, sources, layers, target)
     packed = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}

@@ -116,9 +116,8 @@ class Cached:
 
     def logits(self, windows: Sequence[Window]) -> Tensor:
         past = self.cache.length
-        full = not self.cache.room or not self.model.position.continues(
-            past, past + 1
-        )  # at the start, or after a slide
+        # read again at the start, whenever a window has slid, and where a longer text is rotated otherwise
+        full = not self.cache.room or not self.model.position.continues(past, past + 1)
         return self.model.unembed(self.prefill(windows) if full else self.step(windows))  # (b, d) -> (b, V)
 
     def spare(self, window: Window) -> int:

@@ -106,9 +106,8 @@ class Recording(Watcher):
         super().__init__(chosen)
         self.config, self.max_bytes = model.config, max_bytes
         self.tensors: dict[str, Tensor] = {}
-        self.attentions: dict[
-            str, tuple[Tensor, Tensor, Tensor | None, float | None]
-        ] = {}  # path -> q, k, visible, cap
+        # path -> q, k, visible, cap
+        self.attentions: dict[str, tuple[Tensor, Tensor, Tensor | None, float | None]] = {}
 
     def begin(self, size: Size, itemsize: int) -> None:
         check_budget(self.config, self.chosen, size, itemsize, self.max_bytes)

@@ -167,9 +167,7 @@ def kept_per_token(config: ModelConfig) -> int:
     d, f = config.d_model, config.d_ff
     norm = d * entry(KEPT_BY_NORM, "norm", config.norm)
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
-    normed = (
-        2 * (q + kv) if qk_norm_widths(config) else 0
-    )  # q and k before their norm, and normalised before its weight
+    normed = 2 * (q + kv) if qk_norm_widths(config) else 0  # q and k before the norm, and before its weight
     attn = d + norm + normed + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
     mlp = (d + norm + entry(KEPT_BY_MLP, "mlp", config.mlp) * f) * (config.mlp != "none")
     count = len(norm_names(config)) - (1 if config.mlp == "none" else 2)  # norms beyond one before attention and MLP

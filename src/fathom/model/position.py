@@ -65,7 +65,9 @@ class Rope(NoPosition):
     position * frequency_i."""
 
     frequency: Tensor
-    other: Tensor  # of layers with a window where they have their own, or beyond the original context of longrope
+    other: (
+        Tensor | None
+    )  # of layers with a window where they have their own, or beyond the original context of longrope
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
@@ -80,7 +82,8 @@ class Rope(NoPosition):
             return unrotated
         local, r = kind == "l" and self.config.rope.local_theta is not None, self.rotated
         stretched = self.original is not None and end > self.original
-        frequency, scale = (self.other if local or stretched else self.frequency), 1.0 if local else self.scale
+        frequency = self.other if self.other is not None and (local or stretched) else self.frequency
+        scale = 1.0 if local else self.scale
         angle = positions[..., None, :, None].float() * frequency  # (..., 1, t, r/2)
         cos, sin = angle.cos() * scale, angle.sin() * scale
 
@@ -97,7 +100,8 @@ class Rope(NoPosition):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # follows the model to its device, but never to its dtype: angles stay fp32
         self.frequency = frequencies(self.config).to(self.frequency.device)
-        self.other = other_frequencies(self.config).to(self.frequency.device)
+        if (other := other_frequencies(self.config)) is not None:
+            self.other = other.to(self.frequency.device)
         return self
 
 
@@ -138,14 +142,14 @@ def original_context(config: ResolvedConfig) -> int:
     return (scaling.original_context_length if scaling else None) or config.context_length
 
 
-def other_frequencies(config: ResolvedConfig) -> Tensor:
-    """(r/2,) radians per position of layers with a window, or beyond the original context; the usual ones elsewhere."""
+def other_frequencies(config: ResolvedConfig) -> Tensor | None:
+    """(r/2,) radians per position of layers with a window, or beyond the original context; None: as everywhere."""
     if (theta := config.rope.local_theta) is not None:
         return frequencies(replace(config, rope=replace(config.rope, theta=theta, scaling=None)))
     scaling = config.rope.scaling
     if scaling is not None and scaling.kind == "longrope":
         return frequencies(replace(config, rope=replace(config.rope, scaling=replace(scaling, short=scaling.long))))
-    return frequencies(config)
+    return None
 
 
 def frequencies(config: ResolvedConfig) -> Tensor:

@@ -23,6 +23,7 @@ class Transformer(nn.Module):
     """Token ids (b, t) in, logits of the next token (b, t, V) out."""
 
     blocks: "Sequence[Block]"
+    source: str | None = None  # the family of the files that it was read from
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -45,8 +45,9 @@ def recomputed(unembed: nn.Module, x: Tensor, targets: Tensor) -> Tensor:  # (n,
 
 
 def is_frozen(unembed: nn.Module) -> bool:
-    """Whether it is a plain matrix that gets no gradient."""
-    return type(unembed) is nn.Linear and not unembed.weight.requires_grad
+    """Whether it is a plain matrix, without a bias, that gets no gradient."""
+    parameters = dict(unembed.named_parameters())
+    return type(unembed) is nn.Linear and [*parameters] == ["weight"] and not parameters["weight"].requires_grad
 
 
 def frozen_rows(x: Tensor, vocabulary: int, at_once: int) -> int:

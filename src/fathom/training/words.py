@@ -2,10 +2,29 @@
 
 from collections.abc import Sequence
 
-from fathom.model.config import ResolvedConfig
+from fathom.model.config import ResolvedConfig, Scale
 
-POSITIONS = {"none": "no positions", "learned": "learned positions", "rope": "rotary positions (RoPE)"}
-NORMS = {"none": "no normalisation", "layer": "LayerNorm", "rms": "RMSNorm"}
+POSITIONS = {
+    "none": "no positions",
+    "learned": "learned positions",
+    "rope": "rotary positions (RoPE)",
+    "alibi": "ALiBi",
+}
+NORMS = {
+    "none": "no normalisation",
+    "layer": "LayerNorm",
+    "rms": "RMSNorm",
+    "layer_1p": "LayerNorm (1 + weight)",
+    "rms_1p": "RMSNorm (1 + weight)",
+    "layer_plain": "LayerNorm without weights",
+}
+RESIDUAL = {
+    "off": "no residual stream",
+    "post": "norms after attention and MLP instead of before",
+    "sandwich": "norms before and after attention and MLP",
+    "parallel": "attention and MLP in parallel",
+    "parallel_norms": "attention and MLP in parallel, each with its own norm",
+}
 MLPS = {
     "none": "no MLP",
     "gelu": "an MLP with GELU",
@@ -30,8 +49,10 @@ def in_words(config: ResolvedConfig) -> str:
         MLPS.get(config.mlp, f"MLP: {config.mlp}"),
     ]
     others = {
-        "no residual stream": not config.residual,
-        "normalised queries and keys": config.qk_norm,
+        RESIDUAL.get(config.residual, ""): config.residual != "on",
+        "normalised queries and keys": config.qk_norm != "off",
+        f"a window of {config.layers.window} tokens in layers {config.layers.pattern}": config.windowed,
+        "scaled or capped activations": config.scale != Scale(),
         "one matrix for embedding and unembedding": config.tie_embeddings,
         f"dropout {config.dropout:g}": config.dropout > 0,
     }
