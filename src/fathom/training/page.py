@@ -126,8 +126,8 @@ def meaning(run: Run, trend: Trend) -> Iterator[str]:
         yield f"The run diverged: its validation loss is {last:,.4f} at step {end:,}. Lower the learning rate (--lr)."
     if trend.overfitting:
         yield (
-            f"The model overfits since step {step:,}: the validation loss rises from {loss:.4f} to {last:.4f}, while "
-            "the training loss still falls. More text, a smaller model or fewer steps prevent that."
+            f"The model has been overfitting since step {step:,}: the validation loss rises from {loss:.4f} to "
+            f"{last:.4f}, while the training loss still falls. More text, a smaller model or fewer steps prevent that."
         )
     for saved in trend.saved():
         which = ", the last" if saved == end else ""

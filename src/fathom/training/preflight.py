@@ -18,6 +18,7 @@ from fathom.machine import free_memory
 from fathom.model.config import ResolvedConfig
 from fathom.model.cost import kept_per_token, n_parameters, training_bytes
 from fathom.tokenizer.protocol import TokenArray
+from fathom.training.commands import travels
 from fathom.training.events import Evaluated, Event, Note
 from fathom.training.loop import evaluate
 from fathom.training.loss import AT_ONCE
@@ -68,19 +69,19 @@ def text(run: Run) -> Iterator[Note]:
 
 def new_model(run: Run, session: Session) -> Iterator[Note]:
     size = sum(memory(session).values())
-    yield exports(session.model.config)
+    yield exports(run, session.model.config)
     yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {size / 2**20:,.0f} MiB to train")
     unused = session.model.config.vocab_size - run.tokenizer.vocab_size
     if unused:
         yield Note(f"vocabulary: {run.tokenizer.vocab_size:,} tokens; {unused:,} more rows of the model are never used")
 
 
-def exports(config: ResolvedConfig) -> Note:
-    """Which other formats hold the model that this run makes; where none does, what stands in the way."""
+def exports(run: Run, config: ResolvedConfig) -> Note:
+    """Which other formats hold the model and the tokenizer of this run; where none does, what stands in the way."""
     if (found := formats(config)) is None:
         return Note(f"exports to: nothing, as no other format holds {obstacles(config)}")
     family, names = found
-    return Note(f"exports to: {', '.join(names)} (as {family.title})")
+    return Note(f"exports to: {', '.join(travels(run, names))} (as {family.title})")
 
 
 def memory(session: Session) -> dict[str, int]:
