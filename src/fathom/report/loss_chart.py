@@ -175,7 +175,8 @@ def best(loss: Loss, frame: Frame) -> Iterator[Html]:
         half = 3.4 * len(loss.best_words)  # about half the width of the words
         yield rule(x, y + 6, x, frame.floor, "since")
         yield tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="6", class_="ring")
-        yield text(min(max(x, LEFT + half + 6), frame.end - half), frame.floor - 8, loss.best_words, "mark", "middle")
+        at = frame.floor - 8 if y < frame.floor - 40 else y - 14  # where the curve does not cross them
+        yield text(min(max(x, LEFT + half + 6), frame.end - half), at, loss.best_words, "mark", "middle")
 
 
 def names(loss: Loss, smoothed: Points, frame: Frame) -> Iterator[Html]:
