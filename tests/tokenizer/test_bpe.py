@@ -12,8 +12,9 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.tokenizer import bpe
-from fathom.tokenizer.bpe import LLAMA3_PATTERN, QWEN2_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.protocol import Special, safe_chunks
+from fathom.tokenizer.words import LLAMA3_PATTERN, QWEN2_PATTERN
 
 SENTENCES = (
     "The cat's hat isn't flat; we'll see 12 cats in 1987!\n\n  Über naïve café — 東京 😀 'tis they've  \t done.\r\n"

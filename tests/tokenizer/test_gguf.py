@@ -13,13 +13,13 @@ from tokenizers import decoders, models, pre_tokenizers
 from fathom.errors import FathomError
 from fathom.formats import gguf
 from fathom.tokenizer import gguf as vocabulary
-from fathom.tokenizer.bpe import LLAMA3_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.gguf import from_gguf, to_gguf
-from fathom.tokenizer.gguf_words import ALIASES, PATTERNS
 from fathom.tokenizer.pieces import BYTE_PIECES, Pieces
 from fathom.tokenizer.protocol import Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, read_sentencepiece
+from fathom.tokenizer.words import ALIASES, LLAMA3_PATTERN, PATTERNS
 
 G = "tokenizer.ggml."
 TEXTS = [

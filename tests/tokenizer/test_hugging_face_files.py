@@ -21,7 +21,8 @@ def tiny() -> dict[str, Any]:
     model |= {"vocab": {token: id for id, token in enumerate(tokens)}, "merges": [["▁", "a"], ["b", "c"]]}
     added = [{"id": id, "content": tokens[id], "special": True, **FLAGS} for id in range(3)]
     steps = {"type": "Sequence", "normalizers": [bpe.PREPEND, bpe.REPLACE]}
-    decoder = {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    decoder = {"type": "Sequence", "decoders": [bpe.TO_SPACES, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]}
     parts = {"normalizer": steps, "pre_tokenizer": None, "post_processor": template("<s>", 1), "decoder": decoder}
     return {"version": "1.0", "added_tokens": added, **parts, "model": model}
 

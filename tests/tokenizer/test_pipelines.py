@@ -1,139 +1,110 @@
-"""Pipelines as published models have them, against the `tokenizers` library; tokens added beside a vocabulary."""
+"""Every pipeline that published models have, and real tokenizers, against the `tokenizers` library on hostile texts."""
 
 import json
-import random
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from fathom.errors import FathomError
-from fathom.tokenizer.load import load, read_folder
-from fathom.tokenizer.template import split_at_special
-from fathom.tokenizer.tokenizer_json import from_library_json
-from tests.tokenizer.folders import ANY, TEXT, put, small
+from fathom.generation.text import TextDecoder
+from fathom.tokenizer.load import read_folder
+from fathom.tokenizer.protocol import Tokenizer, safe_chunks, slices
+from fathom.tokenizer.tokenizer_json import from_json, from_library_json
+from tests.tokenizer.folders import ANY
+from tests.tokenizer.hostile import hostile
+from tests.tokenizer.pipelines import PIPELINES
 
-BITS = [
-    "the",
-    " and",
-    "  ",
-    " ",
-    "\n",
-    "\t",
-    "'s",
-    "12",
-    "3,4",
-    "²",
-    "▁",
-    "é",
-    "e\u0301",
-    "ﬁ",
-    "東京",
-    "🙂",
-    "\U000e0041",
-]
-BITS += ["<", "_", "don't", "A", "\r\n", "…", "¿", "٣", "\xa0", "<end>"]
-LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
+REAL = ("gemma3", "llama3_1", "qwen3")
+SIZES = pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 
 
-def trained(words: Any, normalizer: Any = None, decoder: Any = None, alphabet: bool = True) -> tokenizers.Tokenizer:
-    hf = tokenizers.Tokenizer(models.BPE())
-    hf.pre_tokenizer, hf.decoder = words, decoder or decoders.ByteLevel()
-    if normalizer:
-        hf.normalizer = normalizer
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet()) if alphabet else []
-    options: Any = {"special_tokens": ["<end>"], "initial_alphabet": letters, "show_progress": False}
-    hf.train_from_iterator([TEXT + " the 12 34 " + "and ﬁ é" * 9], trainers.BpeTrainer(vocab_size=400, **options))
+@cache
+def built(name: str) -> tuple[Tokenizer, tokenizers.Tokenizer]:
+    values = PIPELINES[name]()
+    return from_library_json(values), reference(json.dumps(values))
+
+
+def reference(values: str) -> tokenizers.Tokenizer:
+    """The library's own; text that spells a special token stays text."""
+    hf = tokenizers.Tokenizer.from_str(values)
+    hf.no_truncation()
+    hf.no_padding()
+    hf.encode_special_tokens = True
     return hf
 
 
-def unigram() -> tokenizers.Tokenizer:
-    hf = tokenizers.Tokenizer(models.Unigram())
-    hf.normalizer, hf.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
-    hf.decoder = decoders.Metaspace()
-    options: Any = {"unk_token": "<unk>", "special_tokens": ["<unk>", "<end>"], "show_progress": False}
-    hf.train_from_iterator([TEXT], trainers.UnigramTrainer(vocab_size=100, **options))
-    return hf
-
-
-def sequence(*steps: Any) -> Any:
-    return pre_tokenizers.Sequence(list(steps))
-
-
-def gemma() -> tokenizers.Tokenizer:
-    split = pre_tokenizers.Split(" ", "merged_with_previous")
-    steps = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return trained(split, normalizers.Replace(" ", "▁"), steps, alphabet=False)
-
-
-PIPELINES = {
-    "smollm": lambda: trained(sequence(pre_tokenizers.Digits(True), LEVEL)),
-    "lacks bytes": lambda: trained(LEVEL, alphabet=False),
-    "falcon": lambda: trained(sequence(pre_tokenizers.Punctuation("contiguous"), LEVEL, pre_tokenizers.Digits(False))),
-    "nfkc": lambda: trained(LEVEL, normalizers.NFKC()),
-    "gemma": gemma,
-    "unigram": unigram,
-}
-
-
-def texts(seed: int, count: int) -> list[str]:
-    chance = random.Random(seed)
-    return ["".join(chance.choices(BITS, k=chance.randint(0, 20))) for _ in range(count)]
+def same(ours: Tokenizer, theirs: tokenizers.Tokenizer, count: int) -> None:
+    """The same ids, the same text of them, whole and token by token."""
+    assert ours.prefix == theirs.encode("").ids[: len(ours.prefix)]
+    added = [token.content for token in theirs.get_added_tokens_decoder().values()]
+    for text in hostile(count, [*added[:40], *added[-40:]]):
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text) == ids, text
+        decoded = theirs.decode(ids, skip_special_tokens=False)
+        assert ours.decode(ids) == decoded, text
+        decoder = TextDecoder(ours, [])
+        assert "".join([*map(decoder.push, ids), decoder.flush()]) == decoded, text
+        assert b"".join(ours.token_bytes(ids)) == ours.decode_bytes(ids), text
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_pipeline_gives_what_the_library_gives(name: str) -> None:
-    hf = PIPELINES[name]()
-    ours, theirs = from_library_json(json.loads(hf.to_str())), hf
-    again = from_library_json(json.loads(hf.to_str())).to_json()
-    theirs.encode_special_tokens = True
-    for text in texts(1, 1500):
+@SIZES
+def test_a_pipeline_gives_what_the_library_gives(name: str, count: int) -> None:
+    same(*built(name), count)
+
+
+@pytest.mark.parametrize("name", REAL)
+@SIZES
+def test_a_real_tokenizer_gives_what_the_library_gives(name: str, count: int, shared_data: Path) -> None:
+    folder = shared_data / "tokenizers" / name
+    ours = read_folder(folder, ANY)
+    assert ours is not None
+    same(ours, reference((folder / "tokenizer.json").read_text(encoding="utf-8")), count)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_goes_through_a_run(name: str) -> None:
+    ours, _ = built(name)
+    again = from_json(json.loads(json.dumps(ours.to_json())))
+    assert (again.to_json(), type(again)) == (ours.to_json(), type(ours))
+    assert [again.encode(text) for text in hostile(20)] == [ours.encode(text) for text in hostile(20)]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_long_text_in_pieces_equals_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks end only where whatever follows changes no token."""
+    monkeypatch.setattr("fathom.tokenizer.bpe.CHUNK", 23)
+    ours, theirs = built(name)
+    added = [token.content for token in theirs.get_added_tokens_decoder().values()]
+    for text in [" the".join(hostile(12, added, seed)) for seed in range(40)]:
         ids = theirs.encode(text, add_special_tokens=False).ids
         assert ours.encode(text) == ids, text
-        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False), text
-    assert ours.to_json() == again
+        streamed = [id for part in safe_chunks(slices(text, 31), ours.cut) for id in ours.encode(part)]
+        assert streamed == ids, text
 
 
-END, MORE = {"content": "<end>", "special": True, "rstrip": True}, {"content": "<tool>", "special": False}
+@pytest.mark.parametrize("name", ["gpt-2", "llama 3", "qwen", "smollm 2", "tekken", "gpt-4o", "deepseek 3"])
+def test_a_long_text_is_cut(name: str) -> None:
+    """Where words are known to end, so that a corpus is encoded by all cores in bounded memory."""
+    ours, _ = built(name)
+    assert ours.cut("some words and, (more)  of  them") == len("some words and, (more)  of ") - 1
 
 
-def test_tokens_added_beside_a_vocabulary(tmp_path: Path, shared_data: Path) -> None:
-    merges = {"merges__txt": "#version: 0.2\n", "vocab__json": dict.fromkeys([], 0)}
-    letters = {letter: id for id, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges["vocab__json"] = letters
-    config = {"added_tokens_decoder": {"256": END, "258": MORE}, "eos_token": "<end>", "pad_token": "<end>"}
-    for files in ({"tokenizer__json": small()}, merges):
-        start = 300 if "tokenizer__json" in files else 256
-        added = {str(int(id) - 256 + start): token for id, token in config["added_tokens_decoder"].items()}  # type: ignore
-        folder = put(tmp_path / str(start), **files, tokenizer_config__json=config | {"added_tokens_decoder": added})
-        ours = read_folder(folder, ANY)
-        assert ours is not None and ours.vocab_size == start + 3
-        assert ours.eos == start and ours.encode("a<tool>")[1:] == [start + 2] and start not in ours.encode("<end>")
-        assert ours.special.flags == {"<end>": ["rstrip"]} and ours.special.settings["pad_token"] == "<end>"
+SPELLED = {"unigram", "unigram, added", "unigram, nfkc", "unigram, bytes", "t5", "wordpiece"}  # by the model itself
+WITH_BYTES = {"llama 2", "llama 2, added", "llama 2, no space first", "llama 2, metaspace"}
 
 
-def test_tokens_added_beside_a_sentencepiece_model(tmp_path: Path, shared_data: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes((shared_data / "llama2_tokenizer.model").read_bytes())
-    put(tmp_path, added_tokens__json={"<end>": 32000, "<tool>": 32002}, tokenizer_config__json={"eos_token": "<end>"})
-    ours = read_folder(tmp_path, 32003)
-    assert ours is not None and (ours.eos, ours.special.names["<end>"], ours.vocab_size) == (32000, 32000, 32003)
-    assert 32000 not in ours.encode("<end>") and 32002 in ours.encode("a <tool>b")
-    assert ours.decode(ours.encode("a <tool>b")).replace(" ", "") == "a<tool>b"
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name not in SPELLED])
+def test_text_that_spells_a_special_token_stays_text(name: str) -> None:
+    ours, _ = built(name)
+    assert ours.special.names
+    special = {*ours.special.names.values()}
+    assert not special & {id for text in ours.special.names for id in ours.encode(f"a {text}b")}
 
 
-def test_a_token_beyond_the_models_ids_is_harmless(tmp_path: Path) -> None:
-    values = small()
-    values["added_tokens"].append({**values["added_tokens"][0], "id": 300, "content": "<pad>"})
-    put(tmp_path, tokenizer__json=values)
-    assert read_folder(tmp_path, 300) is not None
-    with pytest.raises(FathomError, match="the model has 299 ids"):
-        read_folder(tmp_path, 299)
-    assert load(tmp_path).vocab_size == 301
-
-
-def test_flags_of_special_tokens() -> None:
-    flags = {"<a>": ["lstrip", "rstrip"], "<w>": ["single_word"]}
-    assert list(split_at_special("x  <a>\n y", ["<a>"], flags)) == [(0, 1, ""), (1, 8, "<a>"), (8, 9, "")]
-    assert list(split_at_special("x<w> <w>", ["<w>"], flags)) == [(0, 5, ""), (5, 8, "<w>")]
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_class_that_knows_a_pipeline_best(name: str) -> None:
+    library = SPELLED | {"gemma", "gemma, added", "metaspace, always"}
+    expected = "byte_fallback" if name in WITH_BYTES else "library" if name in library else "bpe"
+    assert built(name)[0].kind == expected

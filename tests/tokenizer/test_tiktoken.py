@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from fathom.errors import FathomError
 from fathom.tokenizer import load
-from fathom.tokenizer.bpe import LLAMA3_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.bpe_files import from_ranks, is_ranks, to_ranks
 from fathom.tokenizer.load import to_folder
 from fathom.tokenizer.tokenizer_json import from_json
+from fathom.tokenizer.words import LLAMA3_PATTERN
 from tests.mutants import survive
 
 tiktoken = pytest.importorskip("tiktoken", reason="needs the extra `peers`")

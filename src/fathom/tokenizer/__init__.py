@@ -8,7 +8,7 @@ sentencepiece       one token per piece, spaces among its letters (LLaMA 1 and 2
 pieces              a SentencePiece vocabulary as values and as a model file
 llama2c             a SentencePiece vocabulary as llama2.c writes it
 gguf                the vocabulary inside a GGUF file
-gguf_words          how GGUF names the ways to split a text into words
+words               the patterns that split a text into words, by the names that GGUF has for them
 hf_library          the `tokenizers` library, given only checked values
 library             any other pipeline of that library
 added_tokens        tokens that a folder adds to its vocabulary

@@ -27,17 +27,14 @@ from fathom.tokenizer.protocol import (
     slices,
     utf8,
 )
+from fathom.tokenizer.words import words_begin_at_spaces
 
 END_OF_TEXT = "<|endoftext|>"
 MIN_VOCABULARY = 256 + 1  # every byte, and END_OF_TEXT
 NEW_WORDS = 4_000_000  # characters of distinct words from which merges are learned: each costs about 150 bytes
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN2_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
 WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # GPT-2: spaces belong to the word after them, so a cut is safe before
-WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # LLaMA 3 and Qwen 2: punctuation takes the line ends after it along
+WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # others: punctuation may take the line ends after it along
+CHARACTERWISE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}  # normalizers that a cut before a space does not disturb
 NOWHERE = re.compile(r"(?!)")
 NO_SPECIAL = Special()
 
@@ -65,10 +62,10 @@ class BPETokenizer(Tokenizer):
         """The bytes of every token, by id; an id without a token has none. FathomError: not a byte-level BPE."""
         letters = byte_letters()
         codes = {ord(letter): byte for letter, byte in letters.items()}
-        added = {token.content for token in hf.get_added_tokens_decoder().values()}
+        added = hf.get_added_tokens_decoder().keys()
 
         def spelled(token: str, id: int) -> bytes:
-            if token in added:
+            if id in added:
                 return token.encode("utf-8")
             if not letters.keys() >= set(token):
                 raise FathomError(f"token {id} is {token[:40]!r}; expected byte-level BPE, whose tokens spell bytes")
@@ -80,15 +77,18 @@ class BPETokenizer(Tokenizer):
 
     def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
         """Matches where a word ends whatever follows; nowhere if the pattern of words is not a known one."""
-        if any(not token.special for token in hf.get_added_tokens_decoder().values()):
+        others = [token for token in hf.get_added_tokens_decoder().values() if not token.special]
+        if any(token.lstrip or token.rstrip or re.search(r"\s", token.content) for token in others):
             return NOWHERE  # text is split around them first
+        if not {step["type"] for step in steps_of(hf, "normalizer")} <= CHARACTERWISE:
+            return NOWHERE
         match steps_of(hf, "pre_tokenizer"):
-            case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefix}]:
-                return WORD_ENDS_AT_SPACE if prefix else WORD_ENDS
-            case [{"type": "Digits"}, {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}]:
-                return WORD_ENDS  # SmolLM 2: digits are words of their own
-            case [{"type": "Split", "pattern": {"Regex": pattern}}, {"type": "ByteLevel"}]:
-                return WORD_ENDS_AT_SPACE if pattern in (LLAMA3_PATTERN, QWEN2_PATTERN) else NOWHERE
+            case [*digits, {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}] if all(
+                step["type"] == "Digits" for step in digits
+            ):
+                return WORD_ENDS
+            case steps if words_begin_at_spaces(steps):
+                return WORD_ENDS_AT_SPACE
         return NOWHERE
 
     @classmethod
@@ -144,6 +144,7 @@ SPACE_INSIDE = re.compile(rf"[^{SPACE}]{SPACE}")  # a token that could reach fro
 WORD_ENDS_BEFORE_SPACE = re.compile(rf"(?<=[^ {SPACE}]) ")
 PREPEND = {"type": "Prepend", "prepend": SPACE}
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+TO_SPACES = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
 
 
 class ByteFallbackTokenizer(BPETokenizer):
@@ -203,6 +204,12 @@ def is_llama(hf: tokenizers.Tokenizer) -> bool:
         return False
     if hf.model.end_of_word_suffix or any(hf.token_to_id(piece) is None for piece in BYTE_PIECES):
         return False
+    if (
+        not joins_tokens(hf)
+        or {"type": "ByteFallback"} not in (steps := steps_of(hf, "decoder"))
+        or TO_SPACES not in steps
+    ):
+        return False
     match steps_of(hf, "normalizer"), steps_of(hf, "pre_tokenizer"):
         case ([one, two], []) if (one, two) == (PREPEND, REPLACE):
             return True
@@ -213,10 +220,18 @@ def is_llama(hf: tokenizers.Tokenizer) -> bool:
     return False
 
 
+def joins_tokens(hf: tokenizers.Tokenizer) -> bool:
+    """Whether the decoder joins the texts of the tokens, with spaces for ▁, and at most removes the first space."""
+    decoder = steps_of(hf, "decoder")
+    joined = decoder[:-1] if decoder and drops_first_space(decoder[-1]) else decoder
+    fused = len(joined) == len(decoder) or {"type": "Fuse"} in joined  # else a space of each token would go
+    bare = [step for step in joined if step not in ({"type": "ByteFallback"}, {"type": "Fuse"})]
+    return bool(joined) and fused and bare == [TO_SPACES] * len(bare)
+
+
 def drops_first_space(step: Mapping[str, object]) -> bool:
     """Whether this step of a decoder removes the space that goes before every text."""
-    strips = step["type"] == "Strip" and step["content"] == " " and step["start"] == 1
-    return strips or (step["type"] == "Metaspace" and step["prepend_scheme"] != "never")
+    return step == {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 def is_byte_level(hf: tokenizers.Tokenizer) -> bool:
@@ -265,8 +280,9 @@ def token_table(hf: tokenizers.Tokenizer, spelled: Callable[[str, int], bytes]) 
     if len(set(ids)) < len(ids):
         raise FathomError(f"{len(ids)} tokens share {len(set(ids))} ids; expected one each")
     table = [b""] * size
+    added = {id: hf.id_to_token(id) for id in hf.get_added_tokens_decoder()}  # as decoded: normalised where it is
     for token, id in vocabulary.items():
-        table[id] = spelled(token, id)
+        table[id] = spelled(added.get(id) or token, id)
     return table
 
 

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from fathom.errors import FathomError
 from fathom.files import read_bytes
 from fathom.json_file import read_object
-from fathom.tokenizer.bpe import END_OF_TEXT, LLAMA3_PATTERN, BPETokenizer, byte_letters
+from fathom.tokenizer.bpe import END_OF_TEXT, BPETokenizer, byte_letters
 from fathom.tokenizer.hf_library import BYTE_LEVEL, MAX_BYTES, build_json, merged, parse, steps_of
 from fathom.tokenizer.protocol import Special, Tokenizer, check_size
+from fathom.tokenizer.words import LLAMA3_PATTERN
 
 MERGES, VOCABULARY = "merges.txt", "vocab.json"
 MAX_LINE = 4096  # bytes: a longer line is no merge

@@ -13,11 +13,11 @@ from fathom.errors import FathomError, near
 from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.bpe_files import split_by
 from fathom.tokenizer.characters import ByteTokenizer
-from fathom.tokenizer.gguf_words import ALIASES, GPT2_PATTERN, PATTERNS, WHOLE_WORDS
 from fathom.tokenizer.hf_library import BYTE_LEVEL, build_json, parse, steps_of
 from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, filler
 from fathom.tokenizer.protocol import Special, Tokenizer, check_size
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
+from fathom.tokenizer.words import ALIASES, GPT2_PATTERN, PATTERNS, WHOLE_WORDS
 
 G = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"

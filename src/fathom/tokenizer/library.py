@@ -10,18 +10,18 @@ from typing import Any
 import tokenizers
 from tokenizers import models
 
-from fathom.tokenizer.bpe import BYTE_TOKEN, NO_SPECIAL, NOWHERE, BPETokenizer, drops_first_space, token_table
+from fathom.tokenizer.bpe import (
+    BYTE_TOKEN,
+    NO_SPECIAL,
+    NOWHERE,
+    BPETokenizer,
+    drops_first_space,
+    joins_tokens,
+    token_table,
+)
 from fathom.tokenizer.hf_library import library_errors, steps_of
 from fathom.tokenizer.pieces import SPACE
 from fathom.tokenizer.protocol import Special, check_ids
-
-CONCATENATE = {
-    "Replace",
-    "ByteFallback",
-    "Fuse",
-    "Strip",
-    "Metaspace",
-}  # steps of a decoder that joins tokens
 
 
 class LibraryTokenizer(BPETokenizer):
@@ -30,14 +30,13 @@ class LibraryTokenizer(BPETokenizer):
     kind = "library"
 
     def __init__(self, hf: tokenizers.Tokenizer, special: Special = NO_SPECIAL) -> None:
-        decoder = steps_of(hf, "decoder")
-        self._concatenates = {step["type"] for step in decoder} <= CONCATENATE and all(map(_known, decoder))
-        self._drops_space = any(map(drops_first_space, decoder))
+        self._joins = joins_tokens(hf)
+        self._drops_space = any(map(drops_first_space, steps_of(hf, "decoder")))
         super().__init__(hf, special)
 
     def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
         kinds = {step["type"] for step in steps_of(hf, "decoder")}
-        spaces, by_bytes = bool(kinds & {"Replace", "Metaspace"}), "ByteFallback" in kinds
+        spaces, by_bytes = "Replace" in kinds, "ByteFallback" in kinds
 
         def spelled(token: str, _: int) -> bytes:
             byte = BYTE_TOKEN.fullmatch(token) if by_bytes else None
@@ -55,15 +54,8 @@ class LibraryTokenizer(BPETokenizer):
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         ids = check_ids(ids, self.vocab_size)
-        if not self._concatenates:
+        if not self._joins:
             with library_errors():
                 return self.hf.decode(ids, skip_special_tokens=False).encode("utf-8")
         text = super().decode_bytes(ids)
         return text[1:] if self._drops_space and text.startswith(b" ") else text
-
-
-def _known(step: dict[str, Any]) -> bool:
-    """Whether a step only writes spaces for ▁, or removes the first one."""
-    if step["type"] == "Replace":
-        return bool(step["pattern"] == {"String": SPACE} and step["content"] == " ")
-    return step["type"] != "Strip" or drops_first_space(step)

@@ -18,6 +18,7 @@ from fathom.tokenizer.bpe import (
     END_OF_TEXT,
     PREPEND,
     REPLACE,
+    TO_SPACES,
     BPETokenizer,
     ByteFallbackTokenizer,
     byte_letters,
@@ -28,13 +29,12 @@ from fathom.tokenizer.bpe_files import merges_of, split_by
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from fathom.tokenizer.hf_library import MAX_BYTES, build_json, library_errors, parse
 from fathom.tokenizer.library import LibraryTokenizer
-from fathom.tokenizer.pieces import NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, filler
+from fathom.tokenizer.pieces import NORMAL, UNKNOWN, UNUSED, USER_DEFINED, filler
 from fathom.tokenizer.protocol import FLAGS, Special, Tokenizer
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer
 
 END_TOKENS = (END_OF_TEXT, "</s>", "<|end_of_text|>")  # what published tokenizers end a document with
 STRIP_FIRST_SPACE = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-TO_SPACES = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
 
 
 def read_json(path: Path, added: Sequence[Entry] = ()) -> Tokenizer:

@@ -4,8 +4,14 @@ Each name stands for patterns that split one after another (llama.cpp, src/llama
 pattern out for want of Unicode classes, here is the one that the model's authors published.
 """
 
-from fathom.tokenizer.bpe import LLAMA3_PATTERN, QWEN2_PATTERN
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN2_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
 SINGLE_DIGITS = r"\p{N}"
 PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -47,3 +53,31 @@ SAME = {  # other names for them
 }
 ALIASES = {other: name for name, others in SAME.items() for other in others.split()}
 WHOLE_WORDS = ("llama-bpe", "tekken")  # a word that is a token becomes it, also where no merges lead there; bos first
+WITH_SPACES = {
+    GPT2_PATTERN,
+    DEEPSEEK_PATTERN,
+    *(PATTERNS[name][0] for name in ("llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o")),
+}
+INSIDE_WORDS = {pattern for patterns in PATTERNS.values() for pattern in patterns}  # these join no two words either
+
+
+def words_begin_at_spaces(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these steps of a pre_tokenizer begin a word at every space that follows something else.
+
+    One of WITH_SPACES has to: it matches every space, within a run of spaces or at the start of a word. The others may
+    only split words further.
+    """
+    found = False
+    for step in steps:
+        match step:
+            case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}:
+                if pattern not in INSIDE_WORDS:
+                    return False
+                found = found or pattern in WITH_SPACES
+            case {"type": "ByteLevel", "use_regex": regex}:
+                found = found or regex
+            case {"type": "Digits"} | {"type": "Punctuation", "behavior": "Isolated" | "Contiguous"}:
+                pass
+            case _:
+                return False
+    return found
