@@ -76,7 +76,7 @@ def unigram(
 ) -> Any:
     names = [*NAMES, *(BYTE_PIECES if bytes_ else [])]
     options: Any = {"unk_token": "<unk>", "special_tokens": names, "show_progress": False}
-    trainer = trainers.UnigramTrainer(vocab_size=800, **options)
+    trainer = trainers.UnigramTrainer(vocab_size=3000, **options)
     words, decoder = words or P.Metaspace(), decoder or D.Metaspace()
     values = finished(tokenizers.Tokenizer(models.Unigram()), words, normalizer, decoder, trainer, NAMES)
     values["model"]["byte_fallback"] = bytes_

@@ -60,6 +60,7 @@ def test_a_real_tokenizer_gives_what_the_library_gives(name: str, count: int, sh
     folder = shared_data / "tokenizers" / name
     ours = read_folder(folder, ANY)
     assert ours is not None
+    assert (ours.cut("some words") == 4) == (name != "gemma3"), "a corpus is encoded in chunks, where words are known"
     same(ours, reference((folder / "tokenizer.json").read_text(encoding="utf-8")), count)
 
 
@@ -84,7 +85,7 @@ def test_a_long_text_in_pieces_equals_the_whole(name: str, monkeypatch: pytest.M
         assert streamed == ids, text
 
 
-@pytest.mark.parametrize("name", ["gpt-2", "llama 3", "qwen", "smollm 2", "tekken", "gpt-4o", "deepseek 3"])
+@pytest.mark.parametrize("name", ["gpt-2", "llama 3, lacks bytes", "nfkc", "smollm 2", "tekken", "glm 4", "deepseek 3"])
 def test_a_long_text_is_cut(name: str) -> None:
     """Where words are known to end, so that a corpus is encoded by all cores in bounded memory."""
     ours, _ = built(name)
