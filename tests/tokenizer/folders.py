@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fathom.tokenizer.bpe import BPETokenizer
 
 TEXT = "To be, or not to be: that is the question — whether 'tis nobler in the mind to suffer 😀\n" * 20
@@ -29,3 +31,14 @@ def template(name: str, *ids: int) -> dict[str, Any]:
 def small(**changes: Any) -> dict[str, Any]:
     """A small `tokenizer.json` whose end token is id 0."""
     return {**BPETokenizer.train([TEXT], 300).to_json()["tokenizer"], **changes}
+
+
+def added(name: str) -> dict[str, Any]:
+    """A special token as published configurations have it."""
+    return {"__type": "AddedToken", "content": name, **FLAGS}
+
+
+def auto(folder: Path, **options: Any) -> Any:
+    """What transformers makes of the folder."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
+    return transformers.AutoTokenizer.from_pretrained(folder, **options)

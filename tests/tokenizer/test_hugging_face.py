@@ -16,7 +16,7 @@ from fathom.tokenizer import bpe, load
 from fathom.tokenizer.bpe import byte_letters
 from fathom.tokenizer.load import read_folder, to_folder
 from fathom.tokenizer.protocol import Special, Tokenizer
-from tests.tokenizer.folders import ANY, FLAGS, TEXT, put, small, template
+from tests.tokenizer.folders import TEXT, added, auto, put, small, template
 
 transformers = pytest.importorskip("transformers", reason="needs the extra `peers`")
 
@@ -28,10 +28,6 @@ TRICKY = st.lists(
     max_size=60,
 ).map("".join)
 SPLIT = {"split_special_tokens": True}  # special tokens in a user's text are text
-
-
-def auto(folder: Path, **options: Any) -> Any:
-    return transformers.AutoTokenizer.from_pretrained(folder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +48,6 @@ def published(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     values["post_processor"] = template("<s>", 1)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": added("</s>")}
     return put(tmp_path_factory.mktemp("published"), tokenizer__json=values, tokenizer_config__json=config)
-
-
-def added(name: str) -> dict[str, Any]:
-    """A special token as published configurations have it."""
-    return {"__type": "AddedToken", "content": name, **FLAGS}
 
 
 @pytest.fixture(scope="module", params=["converted", "published"])
@@ -166,112 +157,13 @@ def test_gpt2_encodes_as_transformers_does(gpt2_both: tuple[Tokenizer, Any], tex
     assert ours.decode(ours.encode(text)) == text
 
 
-END = "<|endoftext|>"
-FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
-
-
-@pytest.mark.parametrize(
-    ("processor", "config"),
-    [
-        (None, {}),
-        (template(END, 0), {}),
-        (template(END, 0, 1), {}),  # GLM-4 begins with two
-        (template(END, 0), {"add_bos_token": False, "bos_token": END}),  # the file of the vocabulary wins
-        (None, {"add_bos_token": True, "bos_token": END}),
-        ({"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}, {}),
-        ({"type": "Sequence", "processors": [template(END, 0)]}, {}),
-    ],
-)
-def test_bos_goes_before_a_text_where_transformers_puts_it(processor: Any, config: Any, tmp_path: Path) -> None:
-    put(tmp_path, tokenizer__json=small(post_processor=processor), tokenizer_config__json=FAST | config)
-    ours = read_folder(tmp_path, ANY)
-    assert ours is not None
-    assert ours.prefix == auto(tmp_path)("").input_ids
-
-
-@pytest.mark.parametrize(("flag", "prefix"), [(True, [300]), (False, []), (None, [])])
-def test_bos_of_files_without_a_tokenizer_json(flag: bool | None, prefix: list[int], tmp_path: Path) -> None:
-    tokens = [*byte_letters(), *(f"x{n}" for n in range(44)), "<start>", END]
-    config = {"add_bos_token": flag, "bos_token": added("<start>"), "tokenizer_class": "GPT2Tokenizer"}
-    vocabulary = {token.replace("x", "Ġ") if token[1:].isdigit() else token: id for id, token in enumerate(tokens)}
-    put(tmp_path, vocab__json=vocabulary, merges__txt="#version: 0.2\n", tokenizer_config__json=config)
-    ours = read_folder(tmp_path, ANY)
-    assert ours is not None
-    assert (ours.bos, ours.prefix) == (300, prefix)
-    assert prefix == auto(tmp_path)("").input_ids
-    assert ours.eos == 301
-    assert not {300, 301} & {*ours.encode("<start><|endoftext|>")}
-
-
-def test_a_sentencepiece_model_alone(shared_data: Path, tmp_path: Path) -> None:
-    shutil.copyfile(shared_data / "llama2_tokenizer.model", tmp_path / "tokenizer.model")
-    ours = read_folder(tmp_path, 32000)
-    assert ours is not None
-    assert (ours.kind, ours.bos, ours.eos) == ("sentencepiece", 1, 2)
-    put(tmp_path, tokenizer_config__json={"add_bos_token": False, "bos_token": "<s>"})
-    again = read_folder(tmp_path, 32000, [2, 7])
-    assert again is not None
-    assert (again.bos, again.prefix, again.special.end_ids) == (1, [], {2, 7})
-
-
-@pytest.mark.parametrize(
-    ("files", "eos"),
-    [
-        ({}, 0),  # a name that published tokenizers use
-        ({"tokenizer_config__json": {"eos_token": None}}, 0),
-        ({"tokenizer_config__json": {"eos_token": "<x>"}}, 300),
-        ({"tokenizer_config__json": {"eos_token": {"content": "<x>"}}}, 300),
-        ({"special_tokens_map__json": {"eos_token": {"content": "<x>", "lstrip": False}}}, 300),
-        ({"special_tokens_map__json": {"eos_token": "<x>"}, "tokenizer_config__json": {"eos_token": END}}, 0),
-        ({"tokenizer_config__json": {"eos_token": "<nowhere>"}}, 0),
-    ],
-)
-def test_the_end_of_a_text(files: dict[str, Any], eos: int, tmp_path: Path) -> None:
-    values = small()
-    values["added_tokens"].append({**values["added_tokens"][0], "id": 300, "content": "<x>"})
-    ours = read_folder(put(tmp_path, tokenizer__json=values, **files), 301, [5, eos])
-    assert ours is not None
-    assert (ours.eos, ours.special.names) == (eos, {END: 0, "<x>": 300})
-    assert ours.special.end_ids == {5, eos}
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, None),
-        ({"tokenizer_config__json": {"chat_template": "{{ a }}"}}, "{{ a }}"),
-        (
-            {
-                "tokenizer_config__json": {
-                    "chat_template": [{"name": "tool", "template": "b"}, {"name": "default", "template": "c"}]
-                }
-            },
-            "c",
-        ),
-        ({"tokenizer_config__json": {"chat_template": [{"name": "tool", "template": "b"}]}}, None),
-        ({"tokenizer_config__json": {"chat_template": "a"}, "chat_template__jinja": "d\n"}, "d\n"),
-    ],
-)
-def test_the_chat_template(files: dict[str, Any], expected: str | None, tmp_path: Path) -> None:
-    ours = read_folder(put(tmp_path, tokenizer__json=small(), **files), 300)
-    assert ours is not None
-    assert ours.special.template == expected
-
-
-def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
-    put(tmp_path, config__json={}, tokenizer_config__json={"eos_token": "</s>"})
-    assert read_folder(tmp_path, ANY) is None
-    with pytest.raises(FathomError, match="holds no tokenizer"):
-        load.load(tmp_path)
-
-
 def test_more_tokens_than_the_model_has(gpt2: Path, published: Path, shared_data: Path, tmp_path: Path) -> None:
-    """Added tokens beyond the model's rows open, and only using them is an error; a larger SentencePiece model is of
-    another model."""
+    """A few tokens beyond the model's rows open, and only using them is an error; many are of another model."""
     tokenizer = read_folder(gpt2, 50256)
     assert tokenizer is not None and tokenizer.vocab_size == 50257
-    with pytest.raises(FathomError, match="32000 tokens; the model has 31999"):
-        read_folder(published, 31999)
+    assert read_folder(published, 31999) is not None
+    with pytest.raises(FathomError, match="32000 tokens; the model has 20000"):
+        read_folder(published, 20000)
     with pytest.raises(FathomError, match="ids run from 0 to 299"):
         read_folder(put(tmp_path, tokenizer__json=small()), 300, [300])
 

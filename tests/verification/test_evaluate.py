@@ -14,7 +14,7 @@ from torch import nn
 from fathom.backend.step import NativeStep
 from fathom.cli.main import main
 from fathom.data.batches import IGNORED
-from fathom.errors import FathomError
+from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.cache import KVCache
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
@@ -266,6 +266,12 @@ def test_bad_calls_end_in_one_line(
     assert main(["eval", folder, "--data", text, *call, "--device", "cpu"]) == 2
     out, err = capsys.readouterr()
     assert not out and line in err and err.count("\n") == 1
+
+
+def test_a_token_without_a_row_in_the_model_is_an_error(text: str, model: Transformer) -> None:
+    small = Transformer(replace(model.config, vocab_size=100))
+    with pytest.raises(OutsideVocabulary, match=r"the text holds token \d+; the model's ids run from 0 to 99"):
+        evaluate([small], eval_set(text, ByteTokenizer(), 8).windows, ByteTokenizer())
 
 
 def test_a_loss_that_is_no_number_is_an_error(text: str, model: Transformer) -> None:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from fathom.errors import FathomError
 from fathom.formats.detect import is_model, open_model
 from fathom.tokenizer import load as tokenizers
-from fathom.tokenizer.protocol import Tokenizer, check_surplus
+from fathom.tokenizer.protocol import MATCHING, Tokenizer, check_surplus
 
 if TYPE_CHECKING:
     from fathom.formats.opened import Opened
-
-PADDED = 0.9  # vocabularies are padded to rounder sizes: at least this part of one must be tokens
 
 
 def tokenizer_of(opened: "Opened") -> Tokenizer | None:
@@ -31,7 +29,7 @@ def tokenizer_in(opened: "Opened") -> Tokenizer | None:
         return None
     try:
         check_surplus(tokenizer, size)
-        fits = PADDED * size <= tokenizer.vocab_size
+        fits = MATCHING * size <= tokenizer.vocab_size
     except FathomError:
         fits = False
     if not fits:

@@ -128,11 +128,12 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[in
     newline, else from token 0.
     """
     ids = tokenizer.prefix + tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    ids = ids or [first_id(tokenizer)]
     if outside := [i for i in ids if not 0 <= i < vocab_size]:
         raise OutsideVocabulary(
             f"the prompt holds token {outside[0]}; ids run from 0 to {vocab_size - 1}; is this the model's tokenizer?"
         )
-    return ids or [first_id(tokenizer)]
+    return ids
 
 
 def first_id(tokenizer: Tokenizer) -> int:

@@ -18,7 +18,7 @@ from fathom.files import read_bytes
 from fathom.json_file import read_object
 from fathom.tokenizer.bpe import END_OF_TEXT, BPETokenizer, byte_letters
 from fathom.tokenizer.hf_library import BYTE_LEVEL, MAX_BYTES, build_json, merged, parse, steps_of
-from fathom.tokenizer.protocol import Special, Tokenizer, check_size
+from fathom.tokenizer.protocol import Special, Tokenizer, check_surplus
 from fathom.tokenizer.words import LLAMA3_PATTERN
 
 MERGES, VOCABULARY = "merges.txt", "vocab.json"
@@ -118,10 +118,9 @@ def is_ranks(head: bytes) -> bool:
 
 
 def from_ranks(path: Path, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a file of ranks, of `vocab_size` ids at most: those that the ranks leave are special tokens."""
+    """The tokenizer of a file of ranks for a model of `vocab_size` ids: what the ranks leave are special tokens."""
     ranks = read_ranks(path)
     try:
-        check_size(len(ranks), vocab_size)
         letters = {byte: letter for letter, byte in byte_letters().items()}
         if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
             raise FathomError(f"no token for the byte {missing[0]:#04x}; expected one for each of 256")
@@ -137,7 +136,9 @@ def from_ranks(path: Path, vocab_size: int) -> Tokenizer:
         ends = tuple(names[name] for name in ENDS if name in names)
         bos = names.get(BOS)
         prefix = () if bos is None else (bos,)
-        return BPETokenizer(hf, Special(bos, names.get(EOS), ends, names, prefix=prefix))
+        tokenizer = BPETokenizer(hf, Special(bos, names.get(EOS), ends, names, prefix=prefix))
+        check_surplus(tokenizer, vocab_size)
+        return tokenizer
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None
 

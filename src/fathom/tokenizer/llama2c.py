@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fathom.errors import FathomError
 from fathom.tokenizer.pieces import BYTE, BYTE_PIECES, CONTROL, NORMAL, SPACE, UNKNOWN, Pieces, decoded
-from fathom.tokenizer.protocol import Special, Tokenizer, check_size
+from fathom.tokenizer.protocol import MATCHING, Special, Tokenizer, check_size
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece, read_vocabulary
 
 FIRST = ("<unk>", "<s>", "</s>", *BYTE_PIECES)  # hard-coded in run.c
@@ -21,10 +21,11 @@ ENTRY = struct.Struct("<fi")
 
 
 def read_tokenizer_bin(path: Path, vocab_size: int) -> SentencePieceTokenizer:
-    """The tokenizer in the file, of at most `vocab_size` tokens; it puts <s> before every text."""
+    """The tokenizer in the file, for a model of `vocab_size` ids; it puts <s> before every text."""
     data = read_vocabulary(path, vocab_size)
     try:
-        check_size(sum(1 for _ in _entries(data)), vocab_size)
+        if (count := sum(1 for _ in _entries(data))) * MATCHING > vocab_size:
+            check_size(count, vocab_size)
         return _tokenizer([(decoded(token, f"the token at offset {at}"), score) for score, token, at in _entries(data)])
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None

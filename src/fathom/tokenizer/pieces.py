@@ -84,17 +84,18 @@ def _problem(text: str, score: float, type: int) -> str:
 
 
 def read_pieces(data: bytes, vocab_size: int) -> tuple[Pieces, Special]:
-    """The contents of a model file of at most `vocab_size` pieces. FathomError: it is damaged or not supported."""
+    """The contents of a model file for a model of `vocab_size` ids. FathomError: it is damaged or not supported."""
     rows: list[tuple[str, float, int]] = []
-    count, messages = 0, dict[int, dict[int, int | bytes]]()
+    count, most, messages = 0, 2 * vocab_size, dict[int, dict[int, int | bytes]]()
     for field, value, at in read_fields(data):
         if field == PIECES:
             count += 1
-            if count <= vocab_size:  # of more only the number matters
+            if count <= most:  # of more only the number matters
                 rows.append(_piece(_message(value, at), f"piece {count - 1} at offset {at}"))
         elif field in (TRAINER, NORMALIZER, DENORMALIZER):
             messages[field] = messages.get(field, {}) | _message(value, at)
-    check_size(count, vocab_size)
+    if count > most:
+        check_size(count, vocab_size)
     trainer, normalizer = messages.get(TRAINER, {}), messages.get(NORMALIZER, {})
     _refuse_unsupported(trainer, normalizer, messages.get(DENORMALIZER, {}))
     texts, scores, types = zip(*rows) if rows else ((), (), ())

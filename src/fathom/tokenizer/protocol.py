@@ -19,6 +19,7 @@ TokenArray: TypeAlias = NDArray[np.unsignedinteger[Any]]
 CHUNK = 1 << 16  # characters that a library encodes at a time, one thread each; it is slower on longer texts
 READ_CHUNK = 16 * CHUNK  # characters of a corpus that are read at a time: work for 16 threads
 MAX_CHUNK = 64 * CHUNK  # a longer text with no safe place to cut is cut anywhere, so that memory stays bounded
+MATCHING = 0.9  # of the larger of a vocabulary and its model's ids, the part that is in both; the rest is padding
 
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized")  # of a special token: what it takes along, where it counts
 
@@ -172,8 +173,12 @@ def check_size(n_tokens: int, vocab_size: int) -> None:
 
 
 def check_surplus(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """FathomError where more than added tokens lie beyond the model's ids: an unused <pad> there is harmless."""
-    if tokenizer.vocab_size - len([id for id in tokenizer.added_ids if id >= vocab_size]) > vocab_size:
+    """FathomError where so much lies beyond the model's ids that the tokenizer is another model's.
+
+    Added tokens and a few others there are harmless: only using one of them is an error.
+    """
+    added = sum(id >= vocab_size for id in tokenizer.added_ids)
+    if MATCHING * (tokenizer.vocab_size - added) > vocab_size:
         check_size(tokenizer.vocab_size, vocab_size)
 
 

@@ -35,7 +35,7 @@ from fathom.tokenizer.pieces import (
     read_pieces,
     write_pieces,
 )
-from fathom.tokenizer.protocol import CHUNK, Special, TokenArray, Tokenizer, check_ids, id_array, utf8
+from fathom.tokenizer.protocol import CHUNK, Special, TokenArray, Tokenizer, check_ids, check_surplus, id_array, utf8
 
 UNKNOWN_TEXT = " ⁇ ".encode()  # what the library writes for the unknown piece
 
@@ -104,6 +104,11 @@ class SentencePieceTokenizer(Tokenizer):
         joined = [text for text, type in zip(self.pieces.texts, self.pieces.types) if type in whole]
         return frozenset(text[at : at + 2] for text in joined for at in range(len(text) - 1))
 
+    @property
+    def added_ids(self) -> frozenset[int]:
+        defined = (id for id, type in enumerate(self.pieces.types) if type == USER_DEFINED)
+        return super().added_ids | frozenset(defined)
+
     def cut(self, text: str) -> int:
         """Nowhere where a space goes before a text: another would go before the second part."""
         if self._strips or self._neighbours is None:
@@ -160,10 +165,12 @@ def is_sentencepiece(head: bytes) -> bool:
 
 
 def read_sentencepiece(path: Path, vocab_size: int) -> SentencePieceTokenizer:
-    """The tokenizer in a SentencePiece model file, of at most `vocab_size` pieces."""
+    """The tokenizer in a SentencePiece model file, for a model of `vocab_size` ids."""
     data = read_vocabulary(path, vocab_size)
     try:
-        return SentencePieceTokenizer(*read_pieces(data, vocab_size))
+        tokenizer = SentencePieceTokenizer(*read_pieces(data, vocab_size))
+        check_surplus(tokenizer, vocab_size)
+        return tokenizer
     except FathomError as problem:
         raise FathomError(f"{path}: {problem}") from None
 

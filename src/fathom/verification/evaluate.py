@@ -23,7 +23,7 @@ from fathom.data.record_files import TEST, VAL, is_record_file, record_files
 from fathom.data.records import RecordFile
 from fathom.data.text import is_json_lines
 from fathom.data.token_file import encode_corpus, text_size
-from fathom.errors import FathomError
+from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
 
@@ -172,10 +172,12 @@ def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
 def evaluate(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer: Tokenizer) -> list[Evaluation]:
     """How well each model predicts the targets, and how far it is from the first.
 
-    One window at a time passes through all models, and few rows of logits are held. FathomError where a loss is NaN.
+    One window at a time passes through all models, and few rows of logits are held. FathomError where a loss is NaN,
+    OutsideVocabulary where a token has no row in the models.
     """
     scores, scored = [Score() for _ in models], [np.zeros(0, id_dtype(tokenizer.vocab_size))]
     for batch in windows:
+        check_ids_of(batch, models[0].config.vocab_size)
         targets = batch.targets[batch.targets != IGNORED]  # (n,)
         scored.append(targets.numpy().astype(scored[0].dtype))
         score(models, scores, batch.to(models[0].embed.weight.device))
@@ -185,6 +187,13 @@ def evaluate(models: Sequence[Transformer], windows: Iterable[Batch], tokenizer:
     if bad := [s.loss for s in scores if not math.isfinite(s.loss)]:
         raise FathomError(f"the loss is {bad[0]}; the weights are damaged or --dtype is too narrow; try --dtype fp32")
     return [Evaluation(n, characters, n_bytes, s.loss / n, s.right / n, s.kl / n, s.same / n) for s in scores]
+
+
+def check_ids_of(batch: Batch, vocab_size: int) -> None:
+    """OutsideVocabulary: a token has no row in the model. A tokenizer may have a few more than its model."""
+    largest = int(torch.cat((batch.ids, batch.targets)).max())
+    if largest >= vocab_size:
+        raise OutsideVocabulary(f"the text holds token {largest}; the model's ids run from 0 to {vocab_size - 1}")
 
 
 def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) -> None:

@@ -54,18 +54,19 @@ def prompts(vocab_size: int, context_length: int, tokenizer: Tokenizer | None, s
     longest = min(LONGEST, context_length)
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randint(vocab_size, (longest,), generator=generator) for _ in range(RANDOM)]
-    return [torch.tensor(ids[:longest]) for ids in texts(tokenizer)] + drawn
+    return [torch.tensor(ids[:longest]) for ids in texts(tokenizer, vocab_size)] + drawn
 
 
-def texts(tokenizer: Tokenizer | None) -> Iterator[list[int]]:
-    """Ids of the texts that this vocabulary can encode, bos first where the format has one."""
+def texts(tokenizer: Tokenizer | None, vocab_size: int) -> Iterator[list[int]]:
+    """Ids of the texts that this vocabulary can encode and the model has, bos first where the format has one."""
     for text in TEXTS if tokenizer is not None else ():
         assert tokenizer is not None
         try:
-            ids = tokenizer.encode(text)
+            ids = tokenizer.prefix + tokenizer.encode(text)
         except FathomError:  # a vocabulary of characters may lack some of these
             continue
-        yield tokenizer.prefix + ids
+        if max(ids, default=0) < vocab_size:
+            yield ids
 
 
 PACKED = (
@@ -182,7 +183,7 @@ def verify(
     tokenizer = tokenizer_of(opened)
     model = read(opened, DTYPES[dtype], target, scheme)
     inputs = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
-    text_ids = [torch.tensor(ids[: len(inputs[-1])]) for ids in texts(tokenizer)]
+    text_ids = [torch.tensor(ids[: len(inputs[-1])]) for ids in texts(tokenizer, model.config.vocab_size)]
     names = against or [
         *SAME_WEIGHTS,
         *native_reference(model),
