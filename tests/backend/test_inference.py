@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
 from fathom.generation.generate import generate
 from fathom.inspect.look import look
 from fathom.model.cache import KVCache
-from fathom.model.config import CHOICES, ModelConfig
+from fathom.model.config import BIASES, CHOICES, Layers, ModelConfig, RopeScaling, Rotary, Scale
+from fathom.model.ends import ScaledUnembed
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
 from fathom.quant.linear import QuantLinear
@@ -28,24 +30,47 @@ PASSES = (5, 1, 1, 4, 1, 9)  # tokens of one pass after another
 
 def any_config(choice: random.Random) -> ModelConfig:
     """Any model at all, small and of odd sizes."""
-    kv_heads = choice.choice([1, 2, 3])
+    kv_heads, head_dim = choice.choice([1, 2, 3]), choice.choice([2, 6, 16, 32, 48, 64, 80, 96, 128, 256])
+    pattern, position = choice.choice(["g", "g", "l", "lg", "lln", "nl"]), choice.choice(["none", *CHOICES["position"]])
+    position = choice.choice([position, "rope"])
     return ModelConfig(
         vocab_size=choice.choice([17, 50, 131]),
-        context_length=40,
+        context_length=400,
         d_model=choice.choice([8, 12, 33, 64, 70]),
         n_layer=choice.choice([1, 2, 3]),
         n_head=kv_heads * choice.choice([1, 2, 5]),
         n_kv_head=kv_heads,
-        head_dim=choice.choice([2, 6, 16, 32, 48, 64, 128]),
+        head_dim=head_dim,
         d_ff=choice.choice([None, 7, 32, 50]),
-        position=choice.choice(["none", "learned", "rope"]),
-        norm=choice.choice(["none", "layer", "rms"]),
-        mlp=choice.choice([*CHOICES["mlp"]]),
-        residual=choice.random() < 0.8,
-        bias=choice.random() < 0.5,
+        position=position,  # type: ignore[arg-type]
+        norm=choice.choice([*CHOICES["norm"]]),  # type: ignore[arg-type]
+        mlp=choice.choice([word for word in CHOICES["mlp"] if word != "moe"]),  # type: ignore[arg-type]
+        residual=choice.choice([*CHOICES["residual"]]),  # type: ignore[arg-type]
+        bias=tuple(word for word in BIASES if choice.random() < 0.4),
         tie_embeddings=choice.random() < 0.5,
-        qk_norm=choice.random() < 0.5,
+        qk_norm=choice.choice([*CHOICES["qk_norm"]]),  # type: ignore[arg-type]
+        rope=any_rotary(choice, head_dim) if position == "rope" else Rotary(),
+        layers=Layers(pattern, choice.choice([1, 3, 7, 500]) if "l" in pattern else None),
+        scale=Scale(**{name: choice.choice(each) for name, each in SCALES.items() if choice.random() < 0.3}),
     )
+
+
+SCALES = {"embed": [0.5, 5.0], "attn": [0.3], "residual": [0.4], "logits": [0.25, 3.0], "attn_cap": [0.7, 20.0],
+          "logit_cap": [1.5]}  # fmt: skip
+
+
+def any_rotary(choice: random.Random, head_dim: int) -> Rotary:
+    rotated = choice.choice([None, 2, head_dim // 4 * 2 or 2])
+    factors = tuple(1 + choice.random() for _ in range((rotated or head_dim) // 2))
+    longer = tuple(3 * factor for factor in factors)
+    scaling = choice.choice([
+        None, None, RopeScaling(kind="linear", factor=2.0), RopeScaling(kind="yarn", factor=4.0),
+        RopeScaling(kind="llama3", factor=4.0),
+        RopeScaling(kind="longrope", factor=4.0, short=factors, long=longer, original_context_length=12),
+        RopeScaling(kind="longrope", factor=4.0, short=factors, long=longer, original_context_length=100),
+    ])  # fmt: skip
+    local = choice.choice([None, 50.0])
+    return Rotary(theta=choice.choice([100.0, 10_000.0]), rotated=rotated, local_theta=local, scaling=scaling)
 
 
 def random_model(config: ModelConfig) -> Transformer:
@@ -65,19 +90,25 @@ def in_eight_bits(x: Tensor) -> Tensor:
 
 def meets_eight_bits(model: Transformer) -> None:
     """Let every packed layer see its input as native code brings it to them; `unembed` is packed in int8."""
-    scheme = scheme_named("int8")
-    weight = model.unembed.weight.detach()
-    model.unembed = QuantLinear.quantized(weight, None, scheme)  # type: ignore[assignment]
+    if not isinstance(model.unembed, ScaledUnembed):
+        model.unembed.__class__ = ScaledUnembed
+        model.unembed.scale, model.unembed.cap = 1.0, None
+    int8, weight = scheme_named("int8"), model.unembed.weight.detach()
+    rounded = int8.dequantize(int8.quantize(weight), (weight.shape[0], weight.shape[1]), torch.float32)
+    model.unembed.weight = nn.Parameter(rounded, requires_grad=False)
     for part in model.modules():
-        if isinstance(part, QuantLinear):
+        if isinstance(part, QuantLinear) or part is model.unembed:
             part.register_forward_pre_hook(lambda _, given: (in_eight_bits(given[0]),))
 
 
-def passes(model: Transformer, ids: Tensor, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Logits (b, t, V) over a cache, read in PASSES."""
-    cache = KVCache(model.config, len(ids), ids.shape[1], padding, dtype)
+def passes(
+    model: Transformer, ids: Tensor, padding: Tensor | None, dtype: torch.dtype, lengths: tuple[int, ...] = PASSES
+) -> Tensor:
+    """Logits (b, t, V) over a cache, read in passes of these lengths."""
+    cache = KVCache(model.config, len(ids), model.config.context_length, padding, dtype)
+    cache.horizon = ids.shape[1]
     with torch.no_grad():
-        logits = torch.cat([model(piece, cache) for piece in ids.split(PASSES, 1)], 1)
+        logits = torch.cat([model(piece, cache) for piece in ids.split(lengths, 1)], 1)
     assert cache.length == ids.shape[1]
     return logits
 
@@ -93,13 +124,13 @@ def sample(choice: random.Random, config: ModelConfig) -> tuple[Tensor, Tensor |
     return torch.randint(0, config.vocab_size, (rows, sum(PASSES))), padding
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(40))
 def test_fp32_is_the_plain_model(isa: str, seed: int) -> None:
     choice = random.Random(seed)
     model = random_model(any_config(choice))
     ids, padding = sample(choice, model.config)
     plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).double(), prepare_for_inference(model)
-    assert isinstance(quick, InferenceModel)
+    assert isinstance(quick, InferenceModel) and quick.step is not None
     expected = passes(exact, ids, padding, torch.float64)
     keep = real(padding, ids.shape[1])
     near, nearer = ((passes(one, ids, padding, torch.float32) - expected)[keep].abs().max() for one in (plain, quick))
@@ -109,16 +140,18 @@ def test_fp32_is_the_plain_model(isa: str, seed: int) -> None:
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("seed", range(6))
 def test_packed_weights_meet_x_in_eight_bits(isa: str, kind: str, seed: int) -> None:
-    """Nearly all numbers agree closely: a number halfway between two codes may go either way."""
+    """A number halfway between two codes may go either way, which later layers pass on: the others agree closely."""
     choice = random.Random(seed)
     model = random_model(any_config(choice))
     quantize_model(model, kind)
     ids, padding = sample(choice, model.config)
     plain, quick = copy.deepcopy(model), prepare_for_inference(model)
+    assert isinstance(quick, InferenceModel) and quick.step is not None
     meets_eight_bits(plain)
     expected, actual = (passes(one, ids, padding, torch.float32) for one in (plain, quick))
     distance = (actual - expected)[real(padding, ids.shape[1])].abs() / max(1, expected.abs().max().item())
-    assert distance.median() < 1e-5
+    assert distance.quantile(0.1) < 1e-5
+    assert distance.median() < 2e-3
     assert distance.max() < 0.05
 
 
@@ -134,6 +167,24 @@ def test_bf16_is_at_least_as_near_to_fp32_as_the_plain_model_is(isa: str, seed: 
         (passes(one, ids, padding, torch.bfloat16) - expected)[keep].square().mean() for one in (plain, quick)
     )
     assert nearer <= 1.2 * near + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_with_a_window_keep_only_their_last_keys(isa: str, seed: int) -> None:
+    """Over texts much longer than what they keep."""
+    choice, lengths = random.Random(seed), (5, 150, 1, 1, 130, 60, 1, 40)
+    config = replace(any_config(choice), layers=Layers(choice.choice(["l", "lg", "lln"]), choice.choice([1, 9, 70])))
+    config = replace(config, position="alibi", rope=Rotary()) if choice.random() < 0.4 else config
+    model, ids = random_model(config), torch.randint(0, config.vocab_size, (2, sum(lengths)))
+    padding = choice.choice([None, torch.tensor([0, 20])])
+    exact, quick = copy.deepcopy(model).double(), prepare_for_inference(copy.deepcopy(model))
+    assert isinstance(quick, InferenceModel) and quick.step is not None
+    expected = passes(exact, ids, padding, torch.float64, lengths)
+    keep = real(padding, ids.shape[1])
+    near, nearer = (
+        (passes(one, ids, padding, torch.float32, lengths) - expected)[keep].abs().max() for one in (model, quick)
+    )
+    assert nearer <= 4 * near + 1e-6
 
 
 @pytest.mark.skipif(library("step") is None, reason="no C++ compiler")

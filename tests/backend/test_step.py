@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from fathom.backend.inference import InferenceModel, prepare_for_inference
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache
-from fathom.model.config import ModelConfig
+from fathom.model.config import Layers, ModelConfig
 from fathom.model.mlp import GeluMLP, Relu2MLP
 from fathom.model.norm import RMSNorm
 from fathom.model.position import Rope
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
+from fathom.quant.model import pack_layer
+from fathom.quant.schemes import scheme_named
 
 pytestmark = pytest.mark.skipif(library("step") is None, reason="no C++ compiler")
 V = 50
@@ -181,15 +184,15 @@ def test_a_subclass_is_never_computed_as_its_parent(name: str, kind: type[nn.Mod
     agree(plain, quick)
 
 
-@pytest.mark.parametrize("field", ["mlp", "position", "final_norm", "q_norm", "mlp_norm", "down"])
-@pytest.mark.parametrize("code", [-1, 4, 2**40])
+@pytest.mark.parametrize("field", ["mlp", "rotation", "final_norm", "q_norm", "mlp_norm", "attn_after", "down"])
+@pytest.mark.parametrize("code", [-2, 7, 2**40])
 def test_a_code_that_native_code_does_not_have_is_refused(isa: str, field: str, code: int) -> None:
     """Nothing is computed in its place, and nothing is written."""
     _, quick = pair()
     step, cache = quick.step, KVCache(quick.config, 2, 8)
     assert step is not None
-    owner = step.layers[1] if field in ("q_norm", "mlp_norm", "down") else step.model
-    if field in ("mlp", "position"):
+    owner = step.model if field in ("mlp", "final_norm") else step.layers[1]
+    if field in ("mlp", "rotation"):
         setattr(owner, field, code)
     else:
         getattr(owner, field).kind = code
@@ -231,6 +234,63 @@ def test_any_number_of_threads(threads: int) -> None:
             agree(plain, quick, IDS[:1, :1])
         finally:
             torch.set_num_threads(before)
+
+
+def test_layers_that_read_the_same_vectors_have_weights_of_one_kind() -> None:
+    """Others run block by block: x is packed once, for one of them."""
+    plain, _ = pair()
+    pack_layer(plain, "blocks.1.attn.k", plain.blocks[1].attn.k.weight, None, scheme_named("int8"))
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    assert isinstance(quick, InferenceModel) and quick.step is None
+    assert "blocks.1 has attn.q in fp32, attn.k in int8, attn.v in fp32" in quick.status
+    expected, actual = (one(IDS, KVCache(one.config, 2, 8)) for one in (plain, quick))
+    assert (expected - actual).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["mlp_norm", "attn_after", "mlp_after"])
+def test_a_norm_that_parallel_blocks_do_not_have_is_not_left_out(name: str) -> None:
+    plain = Transformer(replace(config(), residual="parallel")).eval().requires_grad_(False)
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    assert isinstance(quick, InferenceModel) and quick.step is not None
+    setattr(plain.blocks[1], name, RMSNorm(32, 1e-5))
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    assert isinstance(quick, InferenceModel) and quick.step is None
+    agree(plain, quick)
+
+
+def test_norms_of_one_more_follow_their_weights() -> None:
+    plain = Transformer(replace(config(), norm="rms_1p", qk_norm="on")).eval().requires_grad_(False)
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    for model in (plain, quick):
+        for norm in (model.blocks[0].attn_norm, model.blocks[1].attn.q_norm, model.final_norm):
+            norm.weight.fill_(0.3)  # type: ignore[union-attr, operator]
+    agree(plain, quick)
+
+
+def test_a_window_as_long_as_the_context_is_none() -> None:
+    windowed = replace(config(), layers=Layers("lg", 16))
+    plain = Transformer(config()).eval().requires_grad_(False)
+    other = Transformer(windowed).eval().requires_grad_(False)
+    other.load_state_dict(plain.state_dict())
+    quick = prepare_for_inference(other)
+    assert isinstance(quick, InferenceModel) and quick.step is not None
+    agree(plain, quick)
+
+
+def test_a_window_can_go_back_after_a_failure_and_after_drafts() -> None:
+    windowed = replace(config(), layers=Layers("lg", 5), context_length=600)
+    plain = Transformer(windowed).eval().requires_grad_(False)
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    caches = [KVCache(windowed, 1, 600) for _ in range(2)]
+    ids = torch.randint(0, V, (1, 300))
+    for piece in ids.split(50, 1):
+        for model, cache in zip((plain, quick), caches):
+            model(piece, cache)
+            cache.rewind(cache.length - 7)
+    with pytest.raises(OutsideVocabulary):
+        quick(torch.tensor([[1, V]]), caches[1])
+    expected, actual = (model(ids[:, :3], cache) for model, cache in zip((plain, quick), caches))
+    assert (expected - actual).abs().max() < 1e-5
 
 
 def test_refused_in_one_line() -> None:

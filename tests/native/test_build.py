@@ -152,7 +152,7 @@ def test_a_choice_without_a_case_does_not_compile(tmp_path: Path) -> None:
     header = tmp_path / "step.h"
     command = [*(build.compiler() or ()), *build.COMMON, "-fsyntax-only", str(tmp_path / "step.cpp")]
     assert subprocess.run(command, capture_output=True).returncode == 0
-    header.write_text(header.read_text().replace("RELU2, SWIGLU }", "RELU2, SWIGLU, NEW }"))
+    header.write_text(header.read_text().replace("SWIGLU, GEGLU }", "SWIGLU, GEGLU, NEW }"))
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0 and "NEW" in done.stderr
 

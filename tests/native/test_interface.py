@@ -47,6 +47,8 @@ def test_structures_have_the_fields_of_the_code(kind: type[ctypes.Structure]) ->
     for kind_of, names in (re.fullmatch(r"((?:const )?\w+)(?: |(?=\*))(.*)", field).groups() for field in fields):  # type: ignore[union-attr]
         for name in names.split(","):
             plain = ctypes.c_int64 if kind_of.endswith("Kind") else types.get(kind_of)
+            if name.endswith("[ROTATIONS]"):
+                name, plain = name.removesuffix("[ROTATIONS]"), interface.Rotation * interface.ROTATIONS
             declared.append((name.strip(" *"), ctypes.c_void_p if "*" in names else plain))
     ours = [(name, ctypes.c_void_p if issubclass(of, ctypes._Pointer) else of) for name, of in kind._fields_]  # type: ignore[misc]
     assert declared == ours

@@ -12,12 +12,13 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from fathom.backend.linear import FLOATS, PanelLinear
+from fathom.backend.linear import FLOATS, PanelLinear, PanelUnembed
 from fathom.backend.step import PLAIN_ATTENTION, NativeStep, attend_natively
 from fathom.errors import FathomError
 from fathom.families.plain import computes_as
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache, NoCache
+from fathom.model.ends import ScaledUnembed
 from fathom.model.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.model.transformer import Transformer
 from fathom.native.build import library, status
@@ -27,6 +28,7 @@ from fathom.quant.scheme import Packed
 from fathom.quant.schemes import scheme_named
 
 ROWS = 4096  # of a matrix that are packed at a time
+LINEAR = (nn.Linear, ScaledUnembed, QuantLinear)  # layers that become panels
 
 
 class Step(Protocol):
@@ -79,12 +81,12 @@ def prepare_for_inference(model: Transformer) -> Transformer:
 
 def use_panels(model: Transformer) -> None:
     """Exchange the linear layers one by one, so that no two weights are in memory twice."""
-    kinds = {name: kind for name in parts(model, nn.Linear, QuantLinear) if (kind := kind_of_panels(model, name))}
+    kinds = {name: kind for name in parts(model, *LINEAR) if (kind := kind_of_panels(model, name))}
     if "unembed" in kinds and any(kind in PACKED for kind in kinds.values()):  # one with adapters stays as it is
         kinds["unembed"] = "int8"
     arena = Arena(sum(panel_bytes(kind, sizes(model.get_submodule(name))) for name, kind in kinds.items()))
     for name, kind in kinds.items():
-        new = dict.fromkeys((nn.Linear, QuantLinear), lambda part, kind=kind: in_panels(part, kind, arena))
+        new = dict.fromkeys(LINEAR, lambda part, kind=kind: in_panels(part, kind, arena))
         swap(model, new, names=[name])
 
 
@@ -145,7 +147,7 @@ class InferenceModel(Transformer):
         step = self.step
         if step is None or not isinstance(cache, KVCache) or not step.takes(ids, cache):
             return super().hidden(ids, cache)
-        self.position.check_length(cache.length + ids.shape[1])
+        self.end(ids, cache)
         return step(ids, cache)
 
     def train(self, mode: bool = True) -> Self:
@@ -197,9 +199,13 @@ def sizes(part: nn.Module) -> tuple[int, int]:
 def in_panels(part: nn.Linear | QuantLinear, kind: str, arena: Arena) -> PanelLinear:
     """The layer with its weights in the arena; a float matrix that is to be int8 is packed on the way."""
     if isinstance(part, nn.Linear) and kind not in PACKED:
-        return PanelLinear(from_float(part.weight, part.bias, arena), part.bias)
-    fields = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
-    return PanelLinear(from_groups(kind, fields, sizes(part), part.bias, arena), part.bias)
+        panels = from_float(part.weight, part.bias, arena)
+    else:
+        fields = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
+        panels = from_groups(kind, fields, sizes(part), part.bias, arena)
+    if isinstance(part, ScaledUnembed):
+        return PanelUnembed(panels, part.bias, part.scale, part.cap)
+    return PanelLinear(panels, part.bias)
 
 
 def packed(weight: Tensor) -> Packed:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fathom.errors import FathomError
 from fathom.families.plain import computes_as
+from fathom.model.ends import ScaledUnembed, scaled
 from fathom.native.panels import Panels
 
 FLOATS = (torch.float32, torch.bfloat16)
@@ -63,6 +64,18 @@ class PanelLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self.panels.kind} in panels"
+
+
+@computes_as(ScaledUnembed)
+class PanelUnembed(PanelLinear):
+    """Logits times a constant, then softly capped, as ScaledUnembed has them."""
+
+    def __init__(self, panels: Panels, bias: Tensor | None, scale: float, cap: float | None) -> None:
+        super().__init__(panels, bias)
+        self.scale, self.cap = scale, cap
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., V)
+        return scaled(super().forward(x), self.scale, self.cap)
 
 
 def version(x: Tensor | None) -> int:

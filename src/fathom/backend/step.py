@@ -6,58 +6,83 @@ tensors stay the model's and the cache's.
 
 import re
 from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fathom.backend.linear import FLOATS, PanelLinear, copy_into
-from fathom.backend.training import FusedGeluMLP, FusedRMSNorm, FusedSwigluMLP, RecomputedBlock, attend_bf16
+from fathom.backend.training import (
+    FusedGeluMLP,
+    FusedRMSNorm,
+    FusedSwigluMLP,
+    RecomputedBlock,
+    RecomputedParallel,
+    attend_bf16,
+)
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.families.plain import computes_as
 from fathom.model.attention import Attention, attend_fused
 from fathom.model.cache import KVCache
-from fathom.model.mlp import GeluMLP, Relu2MLP, SwigluMLP
-from fathom.model.norm import LayerNorm, RMSNorm
-from fathom.model.position import LearnedPosition, NoPosition, Rope
+from fathom.model.ends import ScaledEmbedding
+from fathom.model.mlp import ExactGeluMLP, GegluMLP, GeluMLP, Relu2MLP, ReluMLP, SwigluMLP
+from fathom.model.norm import LayerNorm, LayerNorm1P, PlainLayerNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
+from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope
 from fathom.model.swap import kind_of, what_is
-from fathom.model.transformer import Add, Block, Replace, Transformer
+from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.native.build import library
-from fathom.native.interface import OK, UNSUPPORTED, Layer, Linear, MlpKind, Model, Norm, NormKind, Pass, PositionKind
+from fathom.native.interface import (
+    OK,
+    UNROTATED,
+    UNSUPPORTED,
+    Layer,
+    Linear,
+    Memory,
+    MlpKind,
+    Model,
+    Norm,
+    NormKind,
+    Pass,
+    Rotation,
+)
 from fathom.native.kernels import attention
 from fathom.native.panels import Panels, address
 
 AT_ONCE = 128  # tokens that go through the model in one call, which nobody can interrupt
 IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
 # What step.cpp computes, by exact class: another one may compute something else, even if it descends from one of these.
-NORMS = {
+NORMS: dict[type[nn.Module], NormKind] = {
     nn.Identity: NormKind.NONE,
-    LayerNorm: NormKind.LAYER,
-    RMSNorm: NormKind.RMS,
-    FusedRMSNorm: NormKind.RMS,
+    **dict.fromkeys((LayerNorm, LayerNorm1P, PlainLayerNorm), NormKind.LAYER),
+    **dict.fromkeys((RMSNorm, FusedRMSNorm, RMSNorm1P), NormKind.RMS),
 }
+QK_NORMS = NORMS | {WholeRMSNorm: NormKind.RMS}
+ONE_MORE = LayerNorm1P, RMSNorm1P  # norms that multiply by 1 + weight
 MLPS = {
     GeluMLP: MlpKind.GELU,
     FusedGeluMLP: MlpKind.GELU,
+    ExactGeluMLP: MlpKind.GELU_EXACT,
+    ReluMLP: MlpKind.RELU,
     Relu2MLP: MlpKind.RELU2,
     SwigluMLP: MlpKind.SWIGLU,
     FusedSwigluMLP: MlpKind.SWIGLU,
+    GegluMLP: MlpKind.GEGLU,
 }
-POSITIONS = {NoPosition: PositionKind.NONE, LearnedPosition: PositionKind.LEARNED, Rope: PositionKind.ROPE}
-RESIDUAL = {Add: True, Replace: False}
 ROLES: dict[str, Collection[type[nn.Module]]] = {
-    "embed": {nn.Embedding},
-    "position": POSITIONS,
+    "embed": {nn.Embedding, ScaledEmbedding},
+    "position": {NoPosition, LearnedPosition, Rope, Alibi},
     "position.table": {nn.Embedding},
     "dropout": {nn.Dropout},
     "final_norm": NORMS,
     "blocks": {nn.ModuleList},
-    "block": {Block, RecomputedBlock},
+    "block": {Block, Parallel, RecomputedBlock, RecomputedParallel},
     "block.attn": {Attention},
     "block.mlp": MLPS,
-    "block.join": RESIDUAL,
+    "block.join": {Add, Replace, ScaledAdd},
     "block.join.dropout": {nn.Dropout},
-    **dict.fromkeys(("block.attn_norm", "block.mlp_norm", "block.attn.q_norm", "block.attn.k_norm"), NORMS),
-    **{f"block.{name}_after": {nn.Identity} for name in ("attn", "mlp")},
+    **{f"block.{name}": NORMS for name in ("attn_norm", "mlp_norm", "attn_after", "mlp_after")},
+    **{f"block.attn.{name}": QK_NORMS for name in ("q_norm", "k_norm")},
     **{f"block.attn.{name}": {PanelLinear} for name in ("q", "k", "v", "out")},
     **{f"block.mlp.{name}": {PanelLinear} for name in ("gate", "up", "down")},
 }
@@ -84,28 +109,49 @@ class NativeStep:
         """FathomError, in one line, where a part of the model is none that native code computes."""
         require_native(model)
         self.kept: list[Tensor | Panels] = []
-        self.copies: list[tuple[Tensor, Tensor]] = []  # (numbers of the model, the same in fp32)
-        self.dtype, self.width = model.embed.weight.dtype, model.config.d_model
-        self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks))
+        self.copies: list[tuple[Tensor, Tensor, int]] = []  # (numbers of the model, these in fp32, plus 0 or 1)
+        self.dtype, self.width, self.position = model.embed.weight.dtype, model.config.d_model, model.position
         config, position = model.config, model.position
-        sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff)
-        mlp, residual = next(map(kinds_of_block, model.blocks), (MlpKind.NONE, False))
-        kinds = (mlp, POSITIONS[type(position)], residual, self.dtype == torch.bfloat16)
+        self.windows = [config.layers.window if block.kind == "l" else None for block in model.blocks]
+        self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks, self.windows))
+        rotated = position.rotated if isinstance(position, Rope) else 0
+        sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff, rotated)
+        mlp, kind, residual_scale, parallel, attn_scale, cap = kinds_of_block(model.blocks[0]) if model.blocks else NONE
+        kinds = (mlp, kind is not Replace, parallel, self.dtype == torch.bfloat16)
         table = position.table.weight if isinstance(position, LearnedPosition) else None
         rows = (config.vocab_size, 0 if table is None else len(table))
-        frequency, scale = (
-            (self.hold_fp32(position.frequency), position.scale) if isinstance(position, Rope) else (None, 1.0)
-        )
-        tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), frequency)
-        self.model = Model(*sizes, *kinds, *rows, *tables, scale, self.norm(model.final_norm), self.layers)
-        self.versions = [source._version for source, _ in self.copies]
+        slopes = self.hold_fp32(position.slopes) if isinstance(position, Alibi) else None
+        tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), slopes)
+        embed_scale = model.embed.scale if isinstance(model.embed, ScaledEmbedding) else 1.0
+        scales = (embed_scale, residual_scale, attn_scale * config.head_dim**-0.5, cap)
+        self.model = Model(*sizes, *kinds, *rows, *tables, *scales, self.norm(model.final_norm), self.layers)
+        self.near, self.far, self.stretched = self.rotations(position)
+        self.versions = [source._version for source, *_ in self.copies]
+
+    def rotations(self, position: nn.Module) -> tuple[Rotation, Rotation, Rotation]:
+        """Of layers with a window where they have their own, of the others, and of these once the text is longer than
+        the original context of longrope."""
+        if not isinstance(position, Rope):
+            return Rotation(), Rotation(), Rotation()
+        far = Rotation(self.hold_fp32(position.frequency), position.scale)
+        if position.other is None:
+            return far, far, far
+        other = self.hold_fp32(position.other)
+        return Rotation(other, 1.0), far, Rotation(other, position.scale)
 
     def takes(self, ids: Tensor, cache: KVCache) -> bool:
         """Whether native code reads these; errors about all others are the plain model's."""
-        sizes, store = self.model, cache.store
-        shape = (sizes.n_layer, 2, len(ids), sizes.g, cache.capacity, sizes.c)
-        fit = ids.ndim == 2 and ids.numel() > 0 and ids.dtype in IDS and store.shape == shape and store.dtype in FLOATS
-        return fit and ids.is_cpu and store.is_cpu and store.is_contiguous()
+        sizes, layers, dtype = self.model, len(cache.rows) + len(cache.near_rows), cache.store.dtype
+        if ids.ndim != 2 or ids.numel() == 0 or ids.dtype not in IDS or dtype not in FLOATS or not ids.is_cpu:
+            return False
+        fit = layers == sizes.n_layer and cache.windows == self.windows
+        for store, count, length in (
+            (cache.store, len(cache.rows), cache.capacity),
+            (cache.near, len(cache.near_rows), cache.span),
+        ):
+            fit = fit and store.shape == (count, 2, len(ids), sizes.g, length, sizes.c) and store.dtype == dtype
+            fit = fit and store.is_cpu and store.is_contiguous()
+        return fit
 
     def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
         """ids (b, t) -> (b, t, d), and the cache advanced by t. Only for what it `takes`.
@@ -115,31 +161,31 @@ class NativeStep:
         self.refresh()
         (b, t), start = ids.shape, cache.length
         cache.require_room(t)
+        original, end = getattr(self.position, "original", None), max(start + t, cache.horizon)
+        far = self.stretched if original is not None and end > original else self.far
         try:
-            pieces = [self.call(piece, cache) for piece in ids.split(max(1, AT_ONCE // b), 1)]
+            pieces = [self.call(piece, cache, far) for piece in ids.split(max(1, AT_ONCE // b), 1)]
         except BaseException:
-            cache.rewind(start)
+            with suppress(FathomError):  # where a window has dropped what came before, the pieces read stay read
+                cache.rewind(start)
             raise
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
-    def call(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """The same in one native call."""
+    def call(self, ids: Tensor, cache: KVCache, far: Rotation) -> Tensor:
+        """The same in one native call. far: the rotation of layers without a window."""
         b, t = ids.shape
+        cache.make_room(t)
         ids, positions = (x.long().contiguous() for x in (ids, cache.positions(t).expand(b, t)))
         padding = None if cache.padding is None else cache.padding.long().contiguous()
         hidden = torch.empty(b, t, self.width)
-        places = (
-            ids.data_ptr(),
-            positions.data_ptr(),
-            address(padding),
-            cache.store.data_ptr(),
-            hidden.data_ptr(),
-        )
-        counts = (b, t, cache.length, cache.capacity, cache.store.dtype == torch.bfloat16)
+        memories = self.memories(cache)
+        tokens = (b, t, cache.length, cache.store.dtype == torch.bfloat16)
+        places = (ids.data_ptr(), positions.data_ptr(), address(padding), memories)
+        rotations = (Rotation * 2)(far, self.near)
         lib = library("step")
         if lib is None:
             raise FathomError("native code was switched off after this model was prepared; load the model again")
-        result = lib.step(self.model, Pass(*counts, *places), torch.get_num_threads())
+        result = lib.step(self.model, Pass(*tokens, *places, rotations, hidden.data_ptr()), torch.get_num_threads())
         if result == UNSUPPORTED:
             raise FathomError("native code does not support a part of this model; set FATHOM_NATIVE=off")
         if result != OK:
@@ -150,35 +196,58 @@ class NativeStep:
         cache.advance(t)
         return hidden.to(self.dtype)
 
-    def layer(self, block: Block) -> Layer:
-        attn = block.attn
+    def memories(self, cache: KVCache) -> Any:
+        """Where each layer keeps its keys and values."""
+        found: dict[int, tuple[int, int, int]] = {}
+        for store, rows, length, begin in (
+            (cache.store, cache.rows, cache.capacity, 0),
+            (cache.near, cache.near_rows, cache.span, cache.begin),
+        ):
+            first, step = store.data_ptr(), (store.stride(0) * store.element_size() if rows else 0)
+            found |= {layer: (first + row * step, length, begin) for layer, row in rows.items()}
+        return (Memory * len(found))(*(Memory(*found[layer]) for layer in range(len(found))))
+
+    def layer(self, block: Block, window: int | None) -> Layer:
+        attn, none = block.attn, nn.Identity()
+        mlp_norm = attn_norm = block.attn_norm
+        if not one_norm(block):
+            mlp_norm = getattr(block, "mlp_norm", none)
+        norms = (attn_norm, mlp_norm, attn.q_norm, attn.k_norm, block.attn_after, getattr(block, "mlp_after", none))
         mlp = [getattr(block.mlp, name, None) for name in ("gate", "up", "down")]
-        return Layer(*map(self.norm, norms(block)), *map(self.linear, (attn.q, attn.k, attn.v, attn.out, *mlp)))
+        linears = (attn.q, attn.k, attn.v, attn.out, *mlp)
+        rotation = UNROTATED
+        if isinstance(self.position, Rope) and block.kind != "n":
+            rotation = int(block.kind == "l" and self.position.config.rope.local_theta is not None)
+        return Layer(*map(self.norm, norms), *map(self.linear, linears), rotation, window or 0)
 
     def norm(self, part: nn.Module) -> Norm:
-        kind = NORMS[type(part)]
+        kind = QK_NORMS[type(part)]
+        if isinstance(part, PlainLayerNorm):
+            return Norm(kind, part.width, None, None, part.eps)
         if not isinstance(part, LayerNorm | RMSNorm):
             return Norm(kind)
+        weight = self.hold_fp32(part.weight, plus=int(isinstance(part, ONE_MORE)))
         bias = part.bias if isinstance(part, LayerNorm) else None
-        return Norm(kind, self.hold_fp32(part.weight), None if bias is None else self.hold_fp32(bias), part.eps)
+        return Norm(kind, len(part.weight), weight, None if bias is None else self.hold_fp32(bias), part.eps)
 
-    def hold_fp32(self, x: Tensor) -> int:
-        """The address of these few numbers in fp32: a copy, where they are in another format."""
+    def hold_fp32(self, x: Tensor, plus: int = 0) -> int:
+        """The address of these few numbers in fp32, plus 0 or 1: a copy, where they are not stored so."""
         copy = x.detach().float().contiguous()
-        self.follow(x, copy)
+        copy = copy + plus if plus else copy
+        self.follow(x, copy, plus)
         return self.hold(copy)
 
-    def follow(self, source: Tensor, copy: Tensor) -> None:
+    def follow(self, source: Tensor, copy: Tensor, plus: int = 0) -> None:
         """Let `refresh` update this copy, where it is one. Tensors made in inference mode count no changes."""
         if copy.data_ptr() != source.data_ptr() and not source.is_inference():
-            self.copies.append((source, copy))
+            self.copies.append((source, copy, plus))
 
     def refresh(self) -> None:
         """Update the copies of numbers that were changed in place."""
-        now = [source._version for source, _ in self.copies]
+        now = [source._version for source, *_ in self.copies]
         if now != self.versions:
-            for source, copy in self.copies:
-                copy_into(copy, source)
+            for source, copy, plus in self.copies:
+                copy_into(copy, source.float() + plus if plus else source)
             self.versions = now
 
     def hold(self, x: Tensor) -> int:
@@ -197,25 +266,26 @@ class NativeStep:
         return part.panels.struct()
 
 
-def norms(block: Block) -> list[nn.Module]:
-    mlp_norm = nn.Identity() if block.mlp is None else block.mlp_norm
-    return [block.attn_norm, mlp_norm, block.attn.q_norm, block.attn.k_norm]
+NONE = (MlpKind.NONE, Add, 1.0, False, 1.0, 0.0)  # of a model without blocks
 
 
-def kinds_of_block(block: Block) -> tuple[MlpKind, bool]:
-    """The MLP that native code runs, and whether the block adds to the residual stream: one for all blocks."""
-    return MlpKind.NONE if block.mlp is None else MLPS[type(block.mlp)], RESIDUAL[type(block.join)]
+def kinds_of_block(block: Block) -> tuple[MlpKind, type[Add], float, bool, float, float]:
+    """What is the same in all blocks of a model: the MLP, how and by what constant its layers write to the stream,
+    whether attention and MLP read the same, and the sharpness and cap of attention (0: none)."""
+    mlp = MlpKind.NONE if block.mlp is None else MLPS[type(block.mlp)]
+    join, parallel = type(block.join), isinstance(block, Parallel)
+    scale = block.join.scale if isinstance(block.join, ScaledAdd) else 1.0
+    return mlp, join, scale, parallel, block.attn.sharpness, block.attn.cap.get("cap", 0.0)
+
+
+def one_norm(block: Block) -> bool:
+    """Whether attention and MLP read the stream through the same norm."""
+    return isinstance(block, Parallel) and block.one_norm
 
 
 def require_native(model: Transformer) -> None:
     """FathomError where native code does not compute a part: it is of another class, or its weights lie elsewhere."""
-    dtype, config = model.embed.weight.dtype, model.config
-    values = {"layers": config.layers.pattern, "rope.rotated": config.rope.rotated}
-    values |= {f"scale.{name}": getattr(config.scale, name) for name in ("attn", "attn_cap")}
-    values["rope.scaling"] = config.rope.scaling.kind if config.rope.scaling else None
-    for name, value in values.items():
-        if value not in (None, "g", "linear", "llama3", "yarn"):
-            raise FathomError(f"{name} is {value}")
+    dtype = model.embed.weight.dtype
     for name, part in model.named_modules():
         if not name or name.startswith("unembed"):  # these run in Python
             continue
@@ -228,3 +298,28 @@ def require_native(model: Transformer) -> None:
             raise FathomError(f"blocks.{layer}.attn calls another function than attend")
         if kinds_of_block(block) != kinds_of_block(model.blocks[0]):
             raise FathomError(f"blocks.{layer} is not like blocks.0")
+        if isinstance(block, Parallel) and (after := second_norm(block)):
+            raise FathomError(what_is(f"blocks.{layer}.{after}", getattr(block, after)))
+        for names in (("attn.q", "attn.k", "attn.v"), ("mlp.gate", "mlp.up")):
+            require_one_kind(block, layer, names)
+
+
+def second_norm(block: Parallel) -> str | None:
+    """The norm that a parallel block has and native code would leave out: of what is normed, or of what is written."""
+    names = [
+        "attn_after",
+        *(["mlp_after"] if block.mlp else []),
+        *(["mlp_norm"] if block.mlp and block.one_norm else []),
+    ]
+    return next((name for name in names if type(getattr(block, name)) is not nn.Identity), None)
+
+
+def require_one_kind(block: Block, layer: int, names: Collection[str]) -> None:
+    """FathomError where layers that read the same vectors have weights of several kinds: x is packed for one."""
+    kinds = {
+        name: part.panels.kind
+        for name, part in block.named_modules()
+        if name in names and isinstance(part, PanelLinear)
+    }
+    if len(set(kinds.values())) > 1:
+        raise FathomError(f"blocks.{layer} has {', '.join(f'{name} in {kind}' for name, kind in kinds.items())}")

@@ -165,6 +165,15 @@ class KVCache(NoCache):
         """Where `near` begins once `end` tokens are read."""
         return self.begin if end - self.begin <= self.span else max(0, end - (self.window or 0) + 1 - REWIND)
 
+    def make_room(self, t: int) -> None:
+        """Let the next t <= SPARE tokens fit where layers with a window keep theirs: older ones leave. For what writes
+        there itself; `append` needs no such call."""
+        if self.near_rows and self.length + t - self.begin > self.span:
+            begin = max(0, self.length - (self.window or 0) + 1 - REWIND)
+            kept = self.near[..., begin - self.begin : self.length - self.begin, :].clone()
+            self.near[..., : kept.shape[4], :] = kept
+            self.begin = begin
+
     def require_room(self, t: int) -> None:
         """ContextOverflow where t more tokens do not fit."""
         if t > self.room:

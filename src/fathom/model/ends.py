@@ -25,9 +25,13 @@ class ScaledUnembed(nn.Linear):
         self.scale, self.cap = config.scale.logits, config.scale.logit_cap
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., V)
-        logits = super().forward(x)
-        logits = logits if self.scale == 1 else logits * self.scale
-        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+        return scaled(super().forward(x), self.scale, self.cap)
+
+
+def scaled(logits: Tensor, scale: float, cap: float | None) -> Tensor:
+    """cap tanh(scale logits / cap); None: without a cap."""
+    logits = logits if scale == 1 else logits * scale
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def make_embed(config: ResolvedConfig) -> nn.Embedding:

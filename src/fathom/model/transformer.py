@@ -45,18 +45,23 @@ class Transformer(nn.Module):
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         """What `unembed` reads."""
         cache = NoCache(ids.device) if cache is None else cache
-        t, end = ids.shape[1], max(cache.length + ids.shape[1], cache.horizon)
-        self.position.check_length(end)
-        if not self.position.continues(cache.length and max(cache.length, cache.horizon), end):
-            raise ContextOverflow(
-                f"a text of {end} tokens is rotated otherwise than its first {cache.length}; read it whole"
-            )
+        t, end = ids.shape[1], self.end(ids, cache)
         views = self.views(positions := cache.positions(t), cache, t, end)
         x = self.dropout(self.position.embed(self.embed(ids), positions))  # (b, t, d)
         for block in self.blocks:
             x = block(x, *views[block.kind], cache)  # (b, t, d)
         cache.advance(t)
         return self.final_norm(x)
+
+    def end(self, ids: Tensor, cache: NoCache) -> int:
+        """The length of the text after this pass. ContextOverflow where it cannot become so long."""
+        end = max(cache.length + ids.shape[1], cache.horizon)
+        self.position.check_length(end)
+        if not self.position.continues(cache.length and max(cache.length, cache.horizon), end):
+            raise ContextOverflow(
+                f"a text of {end} tokens is rotated otherwise than its first {cache.length}; read it whole"
+            )
+        return end
 
     def views(self, positions: Tensor, cache: NoCache, t: int, end: int) -> dict[str, View]:
         """Rotation and visible positions of each kind of layer: computed once, for all blocks of the kind."""

@@ -10,5 +10,6 @@ step.h         the structures of a model, as Python fills them, and their checks
 step.cpp       all blocks of a model in one call, for backend/step.py
 isa.h          sixteen lanes in AVX-512, AVX2, NEON and plain C++: all that the kernels know of a processor
 exponential.h  e^x in a form that vectorises
-activations.h  GELU, SiLU, squared ReLU and their gradients
+parts.h        norms, activations and rotation of one vector, for step.cpp
+activations.h  GELU, SiLU, ReLU, their gradients, and tanh
 """

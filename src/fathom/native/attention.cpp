@@ -15,7 +15,7 @@ static void attend_all(const T* q, const T* k, const T* v, T* z, int64_t b, int6
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = b * g * pieces - 1; task >= 0; task--) {
       const int64_t pair = task / pieces, first = task % pieces * at_once, last = std::min(first + at_once, t);
-      rows.resize((last - first) * n, c);
+      rows.resize((last - first) * n, c), rows.scale = 1 / std::sqrt(float(c)), rows.cap = 0;
       for (int64_t i = first, row = 0; i < last; i++)
         for (int64_t a = 0; a < n; a++, row++) {
           const T* from = q + ((pair * n + a) * t + i) * c;

@@ -1,4 +1,4 @@
-// softmax(q k / sqrt(c)) v for the rows that share one head of keys and values, read in place from the cache. A row is
+// softmax(scale q k) v for the rows that share one head of keys and values, read in place from the cache. A row is
 // one head of one query.
 //
 //   keys, values   (seen, c), fp32 or bf16, contiguous            each is read once for all rows
@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <vector>
-#include "exponential.h"
+#include "activations.h"
 #include "isa.h"
 
 namespace fathom {
@@ -125,19 +125,35 @@ static void mix_heads(const float* p, int64_t seen, const T* values, int64_t cou
 
 // Rows over the same keys: the heads of a group, of one query or of several consecutive ones.
 struct Rows {
-  std::vector<float> q, z;      // (n, c)
-  std::vector<int64_t> seen;    // (n): how many keys each row attends to; the last row has the most
-  std::vector<float> scores;    // (n, keys); this and the next are buffers, kept between calls
-  std::vector<uint32_t> lines;  // of sixteen rows
+  std::vector<float> q, z;          // (n, c)
+  std::vector<int64_t> first, seen; // (n): each row attends to keys `first` to `seen` - 1; the last row ends last
+  std::vector<float> slope;         // (n): alibi, taken from a score for each key between it and the row's own
+  float scale = 1, cap = 0;         // scores become scale q k, then cap tanh(score / cap) unless cap is 0
+  std::vector<float> scores;        // (n, keys); this and the next are buffers, kept between calls
+  std::vector<uint32_t> lines;      // of sixteen rows
 
-  void resize(int64_t n, int64_t c) { q.resize(size_t(n * c)), z.resize(size_t(n * c)), seen.resize(size_t(n)); }
+  void resize(int64_t n, int64_t c) {
+    q.resize(size_t(n * c)), z.resize(size_t(n * c));
+    first.assign(size_t(n), 0), seen.assign(size_t(n), 0), slope.assign(size_t(n), 0);
+  }
 };
+
+// Scores of n keys, the last of which is the row's own, to the pattern.
+static void pattern_of(float* x, int64_t n, float slope, float cap) {
+  if (cap > 0) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] = cap * tanh(x[i] / cap);
+  }
+  if (slope != 0)
+    for (int64_t i = 0; i < n; i++) x[i] -= slope * float(n - 1 - i);
+  softmax(x, n);
+}
 
 template <class T, int C>
 static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
   constexpr int64_t BLOCK = 64;  // values that stay in the L1 cache while all rows use them
   const int64_t n = int64_t(rows.seen.size()), all = rows.seen.back();
-  const float scale = 1 / std::sqrt(float(c)), *q = rows.q.data();
+  const float scale = rows.scale, *q = rows.q.data();
   rows.scores.resize(size_t(n * all));
   float *scores = rows.scores.data(), *z = rows.z.data();
   if (n < 4 || c * sizeof(T) % 4) {
@@ -148,9 +164,10 @@ static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
       score_panel(keys, all, c, q + a * c, std::min<int64_t>(16, n - a), scale, rows.lines, scores + a * all);
   }
   for (int64_t a = 0; a < n; a++) {
-    const int64_t own = rows.seen[size_t(a)];
-    softmax(scores + a * all, own);
-    std::fill(scores + a * all + own, scores + (a + 1) * all, 0.0f);
+    const int64_t first = rows.first[size_t(a)], own = rows.seen[size_t(a)];
+    float* row = scores + a * all;
+    pattern_of(row + first, own - first, rows.slope[size_t(a)], rows.cap);
+    std::fill(row, row + first, 0.0f), std::fill(row + own, row + all, 0.0f);
   }
   std::fill(z, z + n * c, 0.0f);
   for (int64_t s = 0; s < all; s += BLOCK)
@@ -163,7 +180,10 @@ static void attend(const T* keys, const T* values, int64_t c, Rows& rows) {
     case 32: return attend_to<T, 32>(keys, values, c, rows);
     case 48: return attend_to<T, 48>(keys, values, c, rows);
     case 64: return attend_to<T, 64>(keys, values, c, rows);
+    case 80: return attend_to<T, 80>(keys, values, c, rows);
+    case 96: return attend_to<T, 96>(keys, values, c, rows);
     case 128: return attend_to<T, 128>(keys, values, c, rows);
+    case 256: return attend_to<T, 256>(keys, values, c, rows);
     default: return attend_to<T, 0>(keys, values, c, rows);
   }
 }

@@ -15,6 +15,7 @@ from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16)  # the formats of activations
 OK, UNSUPPORTED = -1, -2  # what `step` returns, other than the index of a token
+UNROTATED, ROTATIONS = -1, 2
 
 
 class WeightKind(IntEnum):
@@ -26,11 +27,7 @@ class NormKind(IntEnum):
 
 
 class MlpKind(IntEnum):
-    NONE, GELU, RELU2, SWIGLU = range(4)
-
-
-class PositionKind(IntEnum):
-    NONE, LEARNED, ROPE = range(3)
+    NONE, GELU, GELU_EXACT, RELU, RELU2, SWIGLU, GEGLU = range(7)
 
 
 class Linear(Structure):
@@ -47,35 +44,55 @@ class Linear(Structure):
 
 
 class Norm(Structure):
-    _fields_ = [("kind", c_int64), ("weight", c_void_p), ("bias", c_void_p), ("eps", c_double)]
+    _fields_ = [
+        ("kind", c_int64),
+        ("width", c_int64),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("eps", c_double),
+    ]
 
 
 class Layer(Structure):
     """One block."""
 
     _fields_ = [
-        *((name, Norm) for name in ("attn_norm", "mlp_norm", "q_norm", "k_norm")),
+        *((name, Norm) for name in ("attn_norm", "mlp_norm", "q_norm", "k_norm", "attn_after", "mlp_after")),
         *((name, Linear) for name in ("q", "k", "v", "out", "gate", "up", "down")),
+        *((name, c_int64) for name in ("rotation", "window")),
     ]
 
 
 class Model(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("n_layer", "d", "h", "g", "c", "f", "mlp", "position", "residual", "bf16")),
-        *((name, c_int64) for name in ("vocab", "context")),
-        *((name, c_void_p) for name in ("embed", "table", "frequency")),
-        ("rope_scale", c_double),
+        *((name, c_int64) for name in ("n_layer", "d", "h", "g", "c", "f", "rotated")),
+        *((name, c_int64) for name in ("mlp", "residual", "parallel", "bf16", "vocab", "context")),
+        *((name, c_void_p) for name in ("embed", "table", "slopes")),
+        *((name, c_double) for name in ("embed_scale", "residual_scale", "attn_scale", "attn_cap")),
         ("final_norm", Norm),
         ("layers", POINTER(Layer)),
     ]
+
+
+class Memory(Structure):
+    """Keys and values of a layer."""
+
+    _fields_ = [("store", c_void_p), ("capacity", c_int64), ("begin", c_int64)]
+
+
+class Rotation(Structure):
+    _fields_ = [("frequency", c_void_p), ("scale", c_double)]
 
 
 class Pass(Structure):
     """The tokens of one call and the cache they extend."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("b", "t", "length", "capacity", "cache_bf16")),
-        *((name, c_void_p) for name in ("ids", "positions", "padding", "store", "hidden")),
+        *((name, c_int64) for name in ("b", "t", "length", "cache_bf16")),
+        *((name, c_void_p) for name in ("ids", "positions", "padding")),
+        ("memories", POINTER(Memory)),
+        ("rotations", Rotation * ROTATIONS),
+        ("hidden", c_void_p),
     ]
 
 

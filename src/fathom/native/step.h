@@ -1,55 +1,81 @@
 // The structures that Python passes to `step` (interface.py lists the same fields), and the checks made first: no
-// enumeration value and no id is trusted.
+// enumeration value and no id is trusted. What a model does not have is a null pointer, a 0 or a NONE.
 #pragma once
 #include "panels.h"
 
 namespace fathom {
 
 enum class NormKind : int64_t { NONE, LAYER, RMS };
-enum class MlpKind : int64_t { NONE, GELU, RELU2, SWIGLU };
-enum class PositionKind : int64_t { NONE, LEARNED, ROPE };
+enum class MlpKind : int64_t { NONE, GELU, GELU_EXACT, RELU, RELU2, SWIGLU, GEGLU };
+constexpr int64_t UNROTATED = -1, ROTATIONS = 2;
 
 struct Norm {
   NormKind kind;
-  const float *weight, *bias;
+  int64_t width;               // numbers that are normalised together
+  const float *weight, *bias;  // null: 1, 0
   double eps;
 };
 struct Layer {
-  Norm attn_norm, mlp_norm, q_norm, k_norm;
+  Norm attn_norm, mlp_norm, q_norm, k_norm, attn_after, mlp_after;
   Linear q, k, v, out, gate, up, down;
+  int64_t rotation, window;  // which one of the pass, or UNROTATED; keys that a query sees at most, 0: all
 };
 struct Model {
-  int64_t n_layer, d, h, g, c, f;
+  int64_t n_layer, d, h, g, c, f, rotated;  // rotated: channels of a head
   MlpKind mlp;
-  PositionKind position;
-  int64_t residual, bf16;     // bf16: the format of embed and table
-  int64_t vocab, context;     // their rows
-  const void *embed, *table;  // (V, d), (context, d)
-  const float* frequency;     // (c / 2)
-  double rope_scale;
+  int64_t residual, parallel;  // parallel: the MLP reads what attention reads
+  int64_t bf16;                // the format of embed and table
+  int64_t vocab, context;      // their rows
+  const void *embed, *table;   // (V, d), (context, d) or null
+  const float* slopes;         // (h), of alibi
+  double embed_scale, residual_scale, attn_scale, attn_cap;
   Norm final_norm;
   const Layer* layers;
 };
+struct Memory {  // keys and values of a layer: (2, b, g, capacity, c)
+  void* store;
+  int64_t capacity, begin;  // begin: the position of the first that is kept
+};
+struct Rotation {
+  const float* frequency;  // (rotated / 2)
+  double scale;
+};
 struct Pass {
-  int64_t b, t, length, capacity, cache_bf16;
+  int64_t b, t, length, cache_bf16;
   const int64_t *ids, *positions, *padding;  // (b, t), (b, t), (b) or null
-  void* store;                               // (n_layer, 2, b, g, capacity, c)
-  float* hidden;                             // (b, t, d): the result
+  const Memory* memories;                    // (n_layer)
+  Rotation rotations[ROTATIONS];
+  float* hidden;  // (b, t, d): the result
 };
 
 constexpr int64_t OK = -1, UNSUPPORTED = -2;
 
-// Whether every choice is one that this file implements.
-static bool supported(const Model& model) {
-  const auto known = [](auto kind, auto last) { return int64_t(kind) >= 0 && kind <= last; };
-  bool all = known(model.mlp, MlpKind::SWIGLU) && known(model.position, PositionKind::ROPE) &&
-             known(model.final_norm.kind, NormKind::RMS);
-  for (int64_t l = 0; l < model.n_layer; l++) {
-    const Layer& layer = model.layers[l];
-    for (const Norm* n : {&layer.attn_norm, &layer.mlp_norm, &layer.q_norm, &layer.k_norm})
-      all = all && known(n->kind, NormKind::RMS);
-    for (const Linear* w : {&layer.q, &layer.k, &layer.v, &layer.out, &layer.gate, &layer.up, &layer.down})
-      all = all && w->valid();
+static bool supported(const Norm& n, int64_t width) {
+  const bool known = n.kind == NormKind::LAYER || n.kind == NormKind::RMS;
+  return n.kind == NormKind::NONE || (known && n.width == width);
+}
+static bool gated(MlpKind kind) { return kind == MlpKind::SWIGLU || kind == MlpKind::GEGLU; }
+
+// Whether every choice is one that step.cpp implements, and every size what the others ask for. Layers that read the
+// same vectors have weights of one kind, as these are packed once.
+static bool supported(const Model& model, const Pass& pass) {
+  const int64_t d = model.d, f = model.f, queries = model.h * model.c, keys = model.g * model.c;
+  const bool mlp = model.mlp != MlpKind::NONE, gate = gated(model.mlp);
+  const auto is = [](const Linear& w, int64_t out, int64_t in, const Linear& like) {
+    return w.valid() && w.out == out && w.in == in && w.kind == like.kind;
+  };
+  bool all = int64_t(model.mlp) >= 0 && model.mlp <= MlpKind::GEGLU && supported(model.final_norm, d) &&
+             model.rotated >= 0 && model.rotated <= model.c && model.rotated % 2 == 0;
+  for (int64_t l = 0; l < model.n_layer && all; l++) {
+    const Layer& y = model.layers[l];
+    for (const Norm* n : {&y.attn_norm, &y.mlp_norm, &y.attn_after, &y.mlp_after}) all = all && supported(*n, d);
+    all = all && (supported(y.q_norm, model.c) || supported(y.q_norm, queries));
+    all = all && (supported(y.k_norm, model.c) || supported(y.k_norm, keys));
+    all = all && is(y.q, queries, d, y.q) && is(y.k, keys, d, y.q) && is(y.v, keys, d, y.q);
+    all = all && is(y.out, d, queries, y.out) && (!mlp || (is(y.up, f, d, y.up) && is(y.down, d, f, y.down)));
+    all = all && (!gate || is(y.gate, f, d, y.up)) && y.window >= 0;
+    all = all && y.rotation >= UNROTATED && y.rotation < ROTATIONS;
+    all = all && (y.rotation == UNROTATED || pass.rotations[y.rotation].frequency);
   }
   return all;
 }
@@ -58,7 +84,7 @@ static bool supported(const Model& model) {
 static int64_t first_outside(const Model& model, const Pass& pass) {
   for (int64_t i = 0; i < pass.b * pass.t; i++)
     if (uint64_t(pass.ids[i]) >= uint64_t(model.vocab) ||
-        (model.position == PositionKind::LEARNED && uint64_t(pass.positions[i]) >= uint64_t(model.context)))
+        (model.table && uint64_t(pass.positions[i]) >= uint64_t(model.context)))
       return i;
   return OK;
 }
