@@ -11,8 +11,10 @@ from fathom.errors import FathomError
 from fathom.tokenizer import template as built_in
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import read_folder
-from fathom.tokenizer.message import Message
+from fathom.tokenizer.message import Message, read_message
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.template import render
+from tests.tokenizer.shapes import CALL, ENDS, SHAPES, TALKS, tokenizer_of
 from tests.tokenizer.templates import PUBLISHED, bpe
 
 REAL = {"llama3_1": "<|eot_id|>", "qwen3": "<|im_end|>", "gemma3": "<end_of_turn>"}
@@ -28,6 +30,7 @@ NO_TOKEN += "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
 
 
 TEMPLATES = [*PUBLISHED.values(), built_in.LLAMA2, built_in.LLAMA3, built_in.TRANSCRIPT]
+BEGINS_NEXT = {"glm4": ("<|user|>", "</s>"), "glm45": ("<|user|>", "</s>"), "gpt_oss": ("<|end|>", "<|return|>")}
 
 
 @cache
@@ -69,6 +72,46 @@ def test_of_an_answer_of_weight_0_nothing_is_learned(template: str) -> None:
     example = to_example(Dialogue(TALK, frozenset({1})), tokenizer, train_all=True)
     unlearned = tokenizer.decode([id for id, trained in zip(example.ids, example.trained) if not trained])
     assert unlearned.strip() == "One."
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["end known", "end from the template"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_ends_a_turn_is_learned_in_every_shape(name: str, known: bool) -> None:
+    """Also where the tokenizer does not name it as an end, as after tokens were added for a template."""
+    tokenizer = tokenizer_of(SHAPES[name], ENDS.get(name) if known else None)
+    ends = BEGINS_NEXT.get(name, (ENDS.get(name, "</s>"),) * 2)
+    for answer, said, end in zip(stretches(Dialogue(TALK), tokenizer), ("One.", "Two."), ends, strict=True):
+        assert tokenizer.decode(answer[:-1]).strip().endswith(said)
+        assert tokenizer.decode(answer[-1:]) == end
+
+
+WRITE_CALLS = ["command_r", "exaone4", "hermes", "llama31", "mistral_tekken", "mistral_v3", "qwen25", "qwen3"]
+WRITE_CALLS += ["qwen3_coder", "glm45", "gpt_oss", "kimi_k2"]
+AFTER_CALL = {"glm45": "<|observation|>", "gpt_oss": "<|call|>"}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["end known", "end from the template"])
+@pytest.mark.parametrize("name", WRITE_CALLS)
+def test_a_call_is_learned_whole_with_what_ends_it(name: str, known: bool) -> None:
+    tokenizer = tokenizer_of(SHAPES[name], ENDS.get(name) if known else None)
+    talk = TALKS["call of a tool"]
+    if name == "kimi_k2":  # it writes a call's id instead of its name
+        calls = {"tool_calls": [CALL | {"id": "functions.forecast:0"}]}
+        talk = [one | calls if "tool_calls" in one else one for one in talk]
+    messages = [read_message(values, "it") for values in talk]
+    asked = render(tokenizer, messages[:1], reply=True).text
+    whole = render(tokenizer, messages, reply=False).text
+    end = AFTER_CALL.get(name, ENDS.get(name, "</s>"))
+    expected = whole[len(asked) : whole.index(end, len(asked)) + len(end)]
+    call, answer = stretches(Dialogue(tuple(messages)), tokenizer)
+    assert tokenizer.decode(call) == expected and "Köln" in expected
+    assert "It rains." in tokenizer.decode(answer) and "rain" not in tokenizer.decode(answer).replace("It rains.", "")
+
+
+def test_calls_of_which_a_template_writes_the_id_alone_name_themselves_in_it() -> None:
+    messages = [read_message(values, "it") for values in TALKS["call of a tool"]]
+    with pytest.raises(FathomError, match=r"'id' alone, 'abcdef123'; give ids .* functions\.forecast:0"):
+        to_example(Dialogue(tuple(messages)), tokenizer_of(SHAPES["kimi_k2"]))
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -14,9 +14,10 @@ from fathom.data.dialogues import Dialogue
 from fathom.data.records import Completion, Document, Record
 from fathom.data.token_file import encode_corpus
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.tokenizer.message import FRAME, SPOKEN, Message
+from fathom.tokenizer.message import CALLED, FRAME, SPOKEN, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import TOOLS, WITHIN, Extras, Rendered, render, template_for, template_origin
+from fathom.tokenizer.turns import closing
 
 TEXT, USER, ASSISTANT = "text", "user", "assistant"
 UNLEARNED = f"{ASSISTANT}/-"  # the label of an answer that is not learned
@@ -78,11 +79,14 @@ def dialogue_example(dialogue: Dialogue, tokenizer: Tokenizer, train_all: bool =
     """A conversation in which the assistant's answers are trained, or with `train_all` all but those of weight 0."""
     turns = Turns(dialogue, tokenizer)
     labels = [role.partition(WITHIN)[0] for role in turns.whole.roles]
-    trained, place = [train_all and label != UNLEARNED for label in labels], 0
+    trained, place, ended = [train_all and label != UNLEARNED for label in labels], 0, ""
     while place < len(labels):
         label = turns.starts.get(place, labels[place])
-        end = turns.answer_end(labels, place, label) if label in LEARNED else place
-        trained[place:end] = [True] * (end - place)
+        named = label == ended and turns.whole.roles[place].endswith(f"{WITHIN}{CALLED}")  # a result names its call
+        end = turns.answer_end(labels, place, label) if label in LEARNED and not named else place
+        if end > place:
+            trained[place:end] = [True] * (end - place)
+            ended = label
         place = max(end, place + 1)
     turns.check(labels)
     roles = tuple(role.rpartition(WITHIN)[2].partition("/")[0] for role in turns.whole.roles)
@@ -97,13 +101,15 @@ class Turns:
         self.extras = Extras(None if dialogue.tools is None else list(dialogue.tools), arguments=dialogue.arguments)
         self.labels = labels_of(dialogue)
         self.whole = self.rendered()
-        self.special, self.end_ids = frozenset(tokenizer.special.names.values()), tokenizer.special.end_ids
+        last, end = self.whole.roles[-1:], tokenizer.eos
+        if end is not None and self.labels[-1] in LEARNED and last and last[0].partition(WITHIN)[0] == self.labels[-1]:
+            self.whole = replace(self.whole, ids=[*self.whole.ids, end], roles=[*self.whole.roles, FRAME])  # GLM-4
+        self.special = frozenset(tokenizer.special.names.values())
+        self.end_ids = tokenizer.special.end_ids | closing(tokenizer).ids
         self.starts: dict[int, str] = {}  # none where a template renders the past differently
         for place, label in enumerate(self.labels):
-            if place and label in LEARNED:
-                asked = self.render(place, reply=True).ids
-                if self.whole.ids[: len(asked)] == asked:
-                    self.starts[len(asked)] = label
+            if place and label in LEARNED and (start := self.start_after(self.render(place, reply=True).ids)):
+                self.starts[start] = label
 
     def render(self, count: int, reply: bool) -> Rendered:
         messages, labels = self.messages[:count], self.labels[:count]
@@ -122,35 +128,41 @@ class Turns:
             except FathomError:
                 raise problem from None
 
+    def start_after(self, asked: Sequence[int]) -> int | None:
+        """The token of the whole with which an answer begins, after what is asked; None: the whole begins otherwise.
+
+        Where both part the tokens are compared by what they spell: the last of a question may join the answer's first.
+        """
+        ids = self.whole.ids
+        place = next((at for at, pair in enumerate(zip(asked, ids)) if pair[0] != pair[1]), min(len(asked), len(ids)))
+        rest, spelled = b"".join(self.tokenizer.token_bytes(asked)[place:]), self.tokenizer.token_bytes(ids)[place:]
+        if self.special & {*asked[place:]} or not b"".join(spelled).startswith(rest):
+            return None
+        while place < len(ids) and len(spelled[0]) <= len(rest):
+            rest, place = rest[len(spelled.pop(0)) :], place + 1
+        return place
+
     def answer_end(self, labels: Sequence[str], start: int, label: str) -> int:
         """One past the last token of the answer that begins at `start`: the token that ends it, if there is one."""
         ids = self.whole.ids
-        written = place = start  # written: one past what the assistant itself has written
-        while place < len(ids) and labels[place] in (label, FRAME):
-            if labels[place] == label:
-                written = place + 1
-            elif ids[place] in self.end_ids:
-                return place + 1
-            elif ids[place] in self.special and written > start and not self.continues(labels, place, label):
-                return place + 1 if place == written else written
-            place += 1
-        if not self.end_ids:
-            return place
-        return written + self.count_closing(ids[written:place])
-
-    def continues(self, labels: Sequence[str], place: int, label: str) -> bool:
-        """Whether more of the same answer follows, such as calls of tools, before a token that ends it."""
-        for later in range(place, len(labels)):
-            if labels[later] != FRAME or self.whole.ids[later] in self.end_ids:
-                return labels[later] == label
-        return False
+        stop = next((place for place in range(start, len(ids)) if labels[place] not in (label, FRAME)), len(ids))
+        said = [place for place in range(start, stop) if labels[place] == label]
+        first = said[0] + 1 if said else start
+        ended = next((place for place in range(first, stop) if ids[place] in self.end_ids), None)
+        if ended is not None:
+            return ended + 1
+        if not said or not self.end_ids:
+            return stop if said else start
+        end = said[-1] + 1
+        end += self.count_closing(ids[end:stop])
+        return end + (end < stop and ids[end] in self.special)  # GLM: what begins the next turn
 
     def count_closing(self, ids: Sequence[int]) -> int:
-        """How many of the tokens after an answer spell the text that ends it, where no special token does."""
-        closing, text = closing_text(self.tokenizer), b""
+        """How many of the tokens after an answer spell the text that ends it, where no token does."""
+        text = b""
         for count, spelled in enumerate(self.tokenizer.token_bytes(ids), 1):
             text += spelled
-            if closing and text.startswith(closing):
+            if any(end in text for end in closing(self.tokenizer).texts):  # a number of a call may come before it
                 return count
         return 0
 
@@ -166,11 +178,16 @@ class Turns:
         for place, message in enumerate(self.messages, 1):
             if message.role != ASSISTANT and message.text.strip() and message.role not in labels:
                 raise FathomError(f"message {place}: {self.origin} writes nothing of the role {message.role!r}")
-        calls = [id for id, role in zip(self.whole.ids, self.whole.roles) if role.endswith(f"{WITHIN}tool call")]
+        calls = [id for id, role in zip(self.whole.ids, self.whole.roles) if role.endswith(f"{WITHIN}{CALLED}")]
         written = self.tokenizer.decode(calls)
         for place, message in enumerate(self.messages, 1):
             for call in message.fields.get("tool_calls", ()):
                 name = call.get("function", call)["name"]
+                if name not in written and (id := call.get("id")) and id in written:  # Kimi's template
+                    raise FathomError(
+                        f"message {place}: 'tool_calls' calls {name!r}, of which {self.origin} writes the 'id' alone,"
+                        f" {id!r}; give ids that name it, such as functions.{name}:0"
+                    )
                 if name not in written:
                     raise FathomError(
                         f"message {place}: 'tool_calls' calls {name!r}, which {self.origin} does not write; give a"
@@ -210,17 +227,6 @@ def labels_of(dialogue: Dialogue) -> list[str]:
 @lru_cache(maxsize=8)
 def template_words(template: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", template))
-
-
-@lru_cache(maxsize=8)
-def closing_text(tokenizer: Tokenizer) -> bytes:
-    """What the template writes after an answer, without the space at its end; empty where that is not known."""
-    try:
-        found = render(tokenizer, [Message(USER, "x"), Message(ASSISTANT, "y")], reply=False)
-    except FathomError:
-        return b""
-    last = max((place for place, role in enumerate(found.roles) if role == ASSISTANT), default=len(found.ids))
-    return b"".join(tokenizer.token_bytes(found.ids[last:])[1:]).rstrip()
 
 
 def corpus_examples(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterator[Example]:

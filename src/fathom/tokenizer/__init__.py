@@ -17,6 +17,7 @@ load                a tokenizer from a word on the command line, a file or a fol
 add                 a tokenizer with more special tokens
 message             one turn of a conversation: its role, content and what else a template reads
 template            a conversation as tokens, and the role of each of them
+turns               what ends a turn in a chat template
 sandbox             a chat template in Jinja, run without being trusted
 template_functions  what such a template may do to values
 marked_text         text that remembers the speaker of each character

@@ -34,6 +34,18 @@ class MarkedText(str):
         return (self[place] for place in range(len(self)))
 
 
+class SafeText(MarkedText):
+    """What Jinja's `safe` makes: what is added to it with + is escaped for HTML, as in the reference."""
+
+
+def escaped(text: str) -> str:
+    """`text` as HTML writes it, unless it is safe already."""
+    if not isinstance(text, SafeText):
+        for sign, name in ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ('"', "&#34;"):
+            text = replace(text, sign, name)
+    return text
+
+
 def mark(text: str, speaker: int) -> MarkedText:
     """`text`, all of it of one speaker."""
     return MarkedText(text, bytes([speaker]) * len(text))

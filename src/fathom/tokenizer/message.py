@@ -16,9 +16,11 @@ from fathom.tokenizer.protocol import utf8
 FRAME = "frame"  # the role of what belongs to no message: the template's own text and special tokens
 ROLE = re.compile(r"[A-Za-z][\w-]{0,63}")
 CALLS = ("tool_calls", "function_call")  # beside these a message may have no content
+REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing; templates read one or another
+CALLED = "tool call"
 SPOKEN = {  # fields that an assistant writes beside the content, and the role that their text has
-    **dict.fromkeys(CALLS, "tool call"),
-    **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), "reasoning"),
+    **dict.fromkeys(CALLS, CALLED),
+    **dict.fromkeys(REASONING, "reasoning"),
 }
 
 

@@ -155,7 +155,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         extensions = [Generation, loopcontrols]
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, finalize=functions.charged
+            trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, finalize=functions.to_text
         )
         self.binop_table, self.filters = dict(functions.OPERATORS), dict(functions.FILTERS)
         self.tests = dict(functions.TESTS)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fathom.errors import FathomError
 from fathom.tokenizer.marked_text import marked, speakers_of, unmarked
-from fathom.tokenizer.message import FRAME, SPOKEN, Message
+from fathom.tokenizer.message import FRAME, REASONING, SPOKEN, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.sandbox import run_template
 
@@ -154,12 +154,23 @@ def _fill(
     values["tools"], values["documents"] = (
         marked(each, speakers.index(TOOLS)) for each in (extras.tools, extras.documents)
     )
-    values["messages"] = [
-        {"role": message.role, "content": marked(_content(message, template), speakers.index(label))}
-        | {name: marked(value, speakers.index(speaker(message, name, label))) for name, value in message.fields.items()}
-        for message, label in zip(messages, labels)
-    ]
+    values["messages"] = [_read_by(template, message, label, speakers) for message, label in zip(messages, labels)]
+    try:
+        return run_template(template, values)
+    except FathomError:
+        if all(message.content is not None for message in messages):
+            raise
+    values["messages"] = [{"content": None, **message} for message in values["messages"]]  # as transformers < 5 did
     return run_template(template, values)
+
+
+def _read_by(template: str, message: Message, label: str, speakers: list[str]) -> dict[str, Any]:
+    """A message as the template reads it. As in transformers nothing is null, and reasoning has each of its names."""
+    fields = {name: marked(it, speakers.index(speaker(message, name, label))) for name, it in message.fields.items()}
+    if reasoning := next((name for name in REASONING if name in fields), None):
+        fields = {"thinking": fields[reasoning], **fields, "reasoning_content": fields[reasoning]}
+    said = {} if message.content is None else {"content": marked(_content(message, template), speakers.index(label))}
+    return {"role": message.role, **said, **fields}
 
 
 def _chosen(tokenizer: Tokenizer, extras: Extras) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import partial, wraps
+from string import Formatter
 from typing import Any
 
 from jinja2.filters import FILTERS as JINJA_FILTERS
@@ -21,6 +22,7 @@ from jinja2.tests import TESTS as JINJA_TESTS
 
 from fathom.errors import FathomError
 from fathom.tokenizer import marked_text
+from fathom.tokenizer.marked_text import SafeText
 
 STEP = 64  # cost of a step, or of an entry of a list; a character costs 1
 MAX_SECONDS = 1.0
@@ -109,9 +111,16 @@ def charging(function: Function) -> Function:
     return call
 
 
+def to_text(value: Any) -> str:
+    """`str(value)`; the text of a list or an object has the speaker of what is said in it."""
+    text = str(charged(value))
+    speaker = 0 if isinstance(value, str) else marked_text.speaker_in(value)
+    return marked_text.mark(text, speaker) if speaker else text
+
+
 def concatenate(*values: Any) -> str:
     """`a ~ b`: the values as one text."""
-    return marked_text.join([str(charged(value)) for value in values])
+    return marked_text.join(map(to_text, values))
 
 
 def charged_range(*ends: int) -> range:
@@ -147,13 +156,13 @@ def splitlines(text: str, keepends: bool = False) -> list[str]:
 
 
 def replace(text: Any, old: str, new: str, count: int | None = None) -> str:
-    text = str(charged(text))
+    text = to_text(text)
     charge(text.count(old) * len(new))
     return marked_text.replace(text, old, new, -1 if count is None else count)
 
 
 def join(values: Iterable[Any], between: str = "") -> str:
-    texts = [str(charged(value)) for value in values]
+    texts = [to_text(value) for value in values]
     charge(len(between) * len(texts))
     return marked_text.join(texts, between)
 
@@ -175,6 +184,21 @@ def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, *
     charge(size_of(value) * (6 + (indent or 0)))  # \u0000 for a character; an indent for each list around an entry
     text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **form)
     return marked_text.mark(text, speaker) if (speaker := marked_text.speaker_in(value)) else text
+
+
+def fill_in(form: str, *values: Any, **named: Any) -> str:
+    """`str.format`, without attributes, widths and conversions."""
+    parts, speaker, place = list[str](), marked_text.speaker_in(form), 0
+    for literal, name, width, conversion in Formatter().parse(marked_text.unmarked(form)):
+        parts.append(marked_text.mark(literal, speaker))
+        if name is None:
+            continue
+        if width or conversion or not re.fullmatch(r"\w*", name):
+            raise FathomError(f"it formats {name[:40]!r} in an unsupported way; expected plain fields such as {{}}")
+        number = place if not name else int(name) if name.isdecimal() else None
+        parts.append(to_text(named[name] if number is None else values[number]))
+        place += not name
+    return marked_text.join(parts)
 
 
 def changing_case(change: Callable[[str], str]) -> Function:
@@ -202,8 +226,16 @@ def items(values: Any) -> list[tuple[Any, Any]]:
 
 
 def add(left: Any, right: Any) -> Any:
-    both = isinstance(left, str) and isinstance(right, str)
-    return concatenate(left, right) if both else charged(left + right)
+    if not isinstance(left, str) or not isinstance(right, str):
+        return charged(left + right)
+    if not isinstance(left, SafeText) and not isinstance(right, SafeText):
+        return concatenate(left, right)
+    return safe(concatenate(marked_text.escaped(charged(left)), marked_text.escaped(charged(right))))
+
+
+def safe(value: Any) -> SafeText:
+    text = to_text(value)
+    return SafeText(text, marked_text.speakers_of(text))
 
 
 def multiply(left: Any, right: Any) -> Any:
@@ -252,6 +284,7 @@ METHODS: dict[type, dict[str, Function]] = {
         "rsplit": splitting(marked_text.rsplit),
         "splitlines": charging(splitlines),
         "replace": charging(replace),
+        "format": charging(fill_in),
         "join": lambda between, values: join(values, between),
     },
     dict: {"get": dict.get, "items": items, "keys": to_list, "values": lambda of: charged(list(of.values()))},
@@ -264,9 +297,9 @@ FILTERS: dict[str, Function] = {
     **{name: charging(JINJA_FILTERS[name]) for name in ("dictsort", "sort", "unique", "min", "max", "sum")},
     **{name: JINJA_FILTERS[name] for name in ("map", "select", "reject", "selectattr", "rejectattr")},  # are lazy
     "title": changing_case(JINJA_FILTERS["title"]),
-    "trim": charging(lambda text, characters=None: marked_text.strip(str(text), characters)),
-    "string": lambda value: str(charged(value)),
-    "safe": lambda value: value,  # nothing is escaped
+    "trim": lambda text, characters=None: marked_text.strip(to_text(text), characters),
+    "string": to_text,
+    "safe": safe,
     "replace": replace,
     "join": join,
     "indent": indent,
