@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from measure import machine, median_seconds
 
+from fathom.anatomy.cost import cache_bytes, n_parameters
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes, n_parameters
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 

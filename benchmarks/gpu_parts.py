@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fathom.anatomy.cost import cache_bytes, training_bytes, training_flops
 from fathom.bench import probes, works
 from fathom.bench.bench import weight_bytes
 from fathom.bench.shapes import random_model
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes, training_bytes, training_flops
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
 from fathom.quant.schemes import scheme_named

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fathom.adapters.svd import MarchenkoPastur, singular_values, svd
+from fathom.anatomy.cost import cache_bytes, flops, matrices, n_parameters, parameters
 from fathom.bench.shapes import SHAPES
 from fathom.inspect.look import look
 from fathom.model.attention import attend
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes, flops, matrices, n_parameters, parameters
 from fathom.model.mlp import make_mlp
 from fathom.model.norm import layer_norm, rms_norm
 from fathom.model.position import make_position

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.adapters.info import info as info
     from fathom.adapters.load import load as load
     from fathom.adapters.merge import merge as merge
+    from fathom.anatomy.swap import swap as swap
     from fathom.errors import FathomError as FathomError
     from fathom.experiments.experiment import ladder as ladder
     from fathom.inspect.edit import edit as edit
@@ -36,7 +37,6 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.lab.extract import extract as extract
     from fathom.model.cache import KVCache as KVCache
     from fathom.model.config import ModelConfig as ModelConfig
-    from fathom.model.swap import swap as swap
     from fathom.model.transformer import Transformer as Transformer
     from fathom.running.chat import chat as chat
     from fathom.running.generate import generate as generate
@@ -64,7 +64,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "look": "inspect.look",
     "merge": "adapters.merge",
     "stream": "running.generate",
-    "swap": "model.swap",
+    "swap": "anatomy.swap",
     "train": "training.train",
     "verify": "verification.verify",
     "zero": "inspect.edit",

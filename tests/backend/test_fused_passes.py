@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fathom.anatomy.swap import parts, swap
 from fathom.backend.training import FusedGeluMLP, FusedRMSNorm, recompute_blocks, use_fused_passes
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend
@@ -14,7 +15,6 @@ from fathom.model.config import ModelConfig
 from fathom.model.mlp import GeluMLP
 from fathom.model.norm import RMSNorm
 from fathom.model.presets import GPT2, LLAMA2_7B
-from fathom.model.swap import parts, swap
 from fathom.model.transformer import Block, Transformer
 from fathom.native import kernels
 from fathom.native.build import compiler

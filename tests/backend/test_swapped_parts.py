@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import fathom
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
+from fathom.anatomy.swap import swap
 from fathom.backend.cuda_graph import RecordedStep, StaticCache
 from fathom.backend.inference import InferenceModel, cache_for, prepare_for_inference
 from fathom.backend.training import recompute_blocks, use_fused_passes
@@ -26,7 +27,6 @@ from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.mlp import SwigluMLP
 from fathom.model.norm import RMSNorm
-from fathom.model.swap import swap
 from fathom.model.transformer import Add, Block, Transformer
 from fathom.native.build import library
 from fathom.tokenizer.characters import ByteTokenizer

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from fathom.anatomy.cost import n_parameters
 from fathom.bench import bench as room
 from fathom.bench import probes, shapes, works
 from fathom.bench.bench import Measurement, bench
@@ -17,7 +18,6 @@ from fathom.bench.result import Figure, text
 from fathom.bench.shapes import random_model
 from fathom.cli.main import main
 from fathom.model.cache import KVCache
-from fathom.model.cost import n_parameters
 from fathom.tokenizer.characters import ByteTokenizer
 from tests.bench.test_counts import GPT, LLAMA
 from tests.cli.models import model_folder

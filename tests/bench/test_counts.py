@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fathom.anatomy.cost import flops
 from fathom.bench.bench import finetune_flops, prefill_flops, step_bytes, weight_bytes
 from fathom.bench.shapes import random_model
 from fathom.model.config import ModelConfig
-from fathom.model.cost import flops
 from fathom.model.transformer import Transformer
 from fathom.quant.model import quantize_model
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fathom.anatomy.cost import n_parameters
 from fathom.bench import shapes
 from fathom.bench.shapes import SHAPES, nbytes, random_model
 from fathom.errors import FathomError
 from fathom.families.shapes import weight_shapes
-from fathom.model.cost import n_parameters
 from fathom.quant.linear import QuantLinear
 from fathom.quant.schemes import scheme_named
 

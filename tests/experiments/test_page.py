@@ -14,10 +14,10 @@ from fathom.experiments.result import Estimate, LadderResult, Trained
 from fathom.experiments.rungs import IDEAS
 from fathom.experiments.tables import difference, ladder_rows, reason, summary, take_away_rows, terminal
 from fathom.experiments.take_aways import TAKE_AWAYS
-from fathom.model.presets import LADDER
 from fathom.report.html import code
 from fathom.report.plot import DARK, LIGHT
 from fathom.report.table import plain
+from fathom.training.presets import LADDER
 from tests.house.source import ROOT
 from tests.report.test_html import Reader
 

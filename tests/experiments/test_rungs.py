@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 import torch
 
+from fathom.anatomy.cost import n_parameters
 from fathom.errors import FathomError
 from fathom.experiments.page import source
 from fathom.experiments.rungs import IDEAS, Rung, difference, find, rungs
-from fathom.model import presets
 from fathom.model.config import ModelConfig
-from fathom.model.cost import n_parameters
 from fathom.model.transformer import Transformer
+from fathom.training import presets
 from fathom.training.presets import PRESETS
 from fathom.training.presets import find as preset
 

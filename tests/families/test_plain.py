@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fathom.adapters import lora
 from fathom.adapters.merge import merged_copy, write_run
 from fathom.adapters.options import LoraOptions
+from fathom.anatomy.swap import swap
 from fathom.backend.inference import prepare_for_inference
 from fathom.backend.training import recompute_blocks, use_fused_passes
 from fathom.errors import FathomError
@@ -19,7 +20,6 @@ from fathom.formats.export import write_model
 from fathom.model.attention import attend
 from fathom.model.mlp import GeluMLP, Relu2MLP
 from fathom.model.presets import GPT2
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 from fathom.quant.model import quantize_model
 

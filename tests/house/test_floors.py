@@ -8,11 +8,11 @@ import pytest
 
 from tests.house.source import MODULES, PACKAGE, name, tree
 
-FLOORS = """
-__version__ errors
+FLOORS = """__version__ errors
 fields files json_file lazy machine
 native
 model
+anatomy
 tokenizer quant report
 families
 formats data

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from fathom.anatomy.swap import swap
 from fathom.model.attention import attend, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.config import Layers, ModelConfig, Rotary, Scale
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "r": 12, "f": 23, "V": 31}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fathom.anatomy import cost
 from fathom.generation.sampling import min_p, top_k, top_p
 from fathom.inspect import hooks, identities
 from fathom.inspect.edit import Edit, replace
@@ -24,7 +25,7 @@ from fathom.inspect.identities import (
     zeroing_a_head,
 )
 from fathom.inspect.look import look
-from fathom.model import attention, cost
+from fathom.model import attention
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.cache import KVCache, NoCache
 from fathom.model.config import ModelConfig

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fathom.anatomy.cost import cache_bytes
 from fathom.errors import ContextOverflow, FathomError
 from fathom.model.cache import KVCache
-from fathom.model.config import Layers, ModelConfig, Rotary
-from fathom.model.cost import REWIND, cache_bytes
+from fathom.model.config import REWIND, Layers, ModelConfig, Rotary
 from fathom.model.presets import LLAMA2_7B
 from tests.architectures import ARCHITECTURES, BEYOND, GPT, LLAMA, ids_for, model_of
 

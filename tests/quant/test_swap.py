@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import swap
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.mlp import GeluMLP
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import linears, pack_layer, quantize_model

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fathom.adapters.layer import ActiveAdapters, Dora, Layer, Lora, LoraLinear, Weight, features, new_adapter
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.targets import layers, select
+from fathom.anatomy.swap import swap
 from fathom.backend.inference import InferenceModel
 from fathom.errors import FathomError, near
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 TIED = "embed and unembed are one matrix; the adapter changes each only where it is a target, and merged they are two"

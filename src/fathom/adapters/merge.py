@@ -18,6 +18,7 @@ from fathom.adapters.load import adapter_folder, load
 from fathom.adapters.lora import add, disable, names, parameters, wrapped
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.peft_config import CONFIG, read_config
+from fathom.anatomy.skeleton import skeleton
 from fathom.errors import FathomError
 from fathom.families.plain import require_plain
 from fathom.families.shapes import weight_shapes
@@ -31,7 +32,6 @@ from fathom.formats.load import load as load_model
 from fathom.formats.opened import Opened
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.inspect.identities import Residuals, named, off, worst
-from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fathom.adapters.layer import Layer, LoraLinear, Weight
 from fathom.adapters.lora import active_adapters, wrapped
+from fathom.anatomy.swap import swap
 from fathom.errors import FathomError
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import kind_of, what_is
 from fathom.backend.matvec import MatvecInt4, MatvecLinear
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
@@ -20,7 +21,6 @@ from fathom.model.ends import ScaledEmbedding, ScaledUnembed
 from fathom.model.mlp import MLPS
 from fathom.model.norm import LayerNorm, LayerNorm1P, PlainLayerNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
-from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.quant.linear import QuantLinear
 

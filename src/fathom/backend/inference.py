@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.backend.linear import FLOATS, PanelLinear, PanelUnembed
 from fathom.backend.step import PLAIN_ATTENTION, NativeStep, attend_natively
 from fathom.errors import FathomError
@@ -19,7 +20,6 @@ from fathom.families.plain import computes_as
 from fathom.model.attention import Attention
 from fathom.model.cache import KVCache, NoCache
 from fathom.model.ends import ScaledUnembed
-from fathom.model.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.model.transformer import Transformer
 from fathom.native.build import library, status
 from fathom.native.panels import PACKED, Arena, from_float, from_groups, panel_bytes

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import parts, swap
 from fathom.families.plain import computes_as
-from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 from fathom.quant.integer import GROUP, Int4
 from fathom.quant.linear import QuantLinear

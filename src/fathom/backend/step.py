@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import kind_of, what_is
 from fathom.backend.linear import FLOATS, PanelLinear, copy_into
 from fathom.backend.training import (
     FusedGeluMLP,
@@ -29,7 +30,6 @@ from fathom.model.ends import ScaledEmbedding
 from fathom.model.mlp import ExactGeluMLP, GegluMLP, GeluMLP, Relu2MLP, ReluMLP, SwigluMLP
 from fathom.model.norm import LayerNorm, LayerNorm1P, PlainLayerNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope
-from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.native.build import library
 from fathom.native.interface import (

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
+from fathom.anatomy.swap import Swap, parts, swap
 from fathom.families.plain import computes_as
 from fathom.model.attention import Attention, attend_fused
 from fathom.model.mlp import GeluMLP, SwigluMLP
 from fathom.model.norm import RMSNorm
-from fathom.model.swap import Swap, parts, swap
 from fathom.model.transformer import Block, Parallel, Transformer
 from fathom.native import kernels
 

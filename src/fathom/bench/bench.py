@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from fathom.adapters.load import load
+from fathom.anatomy.cost import cache_bytes, flops, flops_per_token, matrices, n_parameters
 from fathom.bench import works
 from fathom.bench.options import LEARNING, BenchOptions
 from fathom.bench.probes import Probes, probe
@@ -26,7 +27,6 @@ from fathom.bench.shapes import SHAPES, random_model
 from fathom.formats.detect import open_model
 from fathom.machine import describe, pick_device
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes, flops, flops_per_token, matrices, n_parameters
 from fathom.model.transformer import Transformer
 from fathom.quant.schemes import scheme_named
 from fathom.training.precision import DTYPES, choose, has_bf16

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fathom.anatomy.cost import matrices
 from fathom.machine import free_memory
 from fathom.model.config import ModelConfig
-from fathom.model.cost import matrices
 
 RUNS = 7
 BUFFER = 1 << 29  # bytes, larger than the caches

@@ -9,14 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.cost import parameters
+from fathom.anatomy.skeleton import skeleton
 from fathom.bench.options import Shape
 from fathom.errors import FathomError
 from fathom.machine import free_memory, release_freed_memory
 from fathom.model.config import ModelConfig
-from fathom.model.cost import parameters
 from fathom.model.init import STD
 from fathom.model.presets import GPT2, LLAMA2_7B
-from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import linears, pack_layer

@@ -18,6 +18,7 @@ from torch import Tensor
 from fathom.adapters import lora
 from fathom.adapters.load import load
 from fathom.adapters.options import LoraOptions
+from fathom.anatomy.cost import training_bytes
 from fathom.backend.inference import cache_for, prepare_for_inference
 from fathom.bench.options import UNCOUNTED, BenchOptions
 from fathom.bench.probes import seconds, settle
@@ -28,7 +29,6 @@ from fathom.generation.options import GenerateOptions
 from fathom.machine import free_memory, keep_freed_memory, pick_device
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
-from fathom.model.cost import training_bytes
 from fathom.model.transformer import Transformer
 from fathom.training.finetune import micro_batch
 from fathom.training.loop import update

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fathom.anatomy.swap import swap
 from fathom.data.batches import Batches, eval_windows
 from fathom.errors import Diverged, FathomError
 from fathom.experiments.options import LadderOptions
@@ -31,7 +32,6 @@ from fathom.formats.run import WEIGHTS, write_weights
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
 from fathom.machine import describe, keep_freed_memory, pick_device
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.training.events import Evaluated, Event, Note, Prepared, Report, silent

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fathom.anatomy.cost import flops_per_token, n_parameters
 from fathom.experiments.charts import learning
 from fathom.experiments.overview import concept, ladder_table, take_away_table
 from fathom.experiments.result import FILE, LadderResult
@@ -20,7 +21,6 @@ from fathom.experiments.tables import BOUGHT, WORTH, difference, limits, peeking
 from fathom.experiments.take_aways import FINISHED, TAKE_AWAYS
 from fathom.fields import plain
 from fathom.files import atomic_write
-from fathom.model.cost import flops_per_token, n_parameters
 from fathom.report import html
 from fathom.report.html import Html, tag
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from fathom.errors import FathomError, near
 from fathom.model.config import ModelConfig
-from fathom.model.presets import RENAMED, rung_fields
+from fathom.training.presets import RENAMED, rung_fields
 
 
 @dataclass(frozen=True)
 class Idea:
     """What one rung adds: in words, as lines of source and as a page of docs/."""
 
-    key: str  # of model.presets.LADDER, which holds the changed field
+    key: str  # of training.presets.LADDER, which holds the changed field
     title: str
     about: str
     source: str  # path:name

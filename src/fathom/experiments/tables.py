@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from fathom.anatomy.cost import n_parameters
 from fathom.experiments.result import Estimate, LadderResult
 from fathom.experiments.rungs import Rung
 from fathom.experiments.take_aways import FINISHED
-from fathom.model.cost import n_parameters
 from fathom.report.plot import signed
 from fathom.report.table import table
 

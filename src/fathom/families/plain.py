@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from fathom.anatomy.skeleton import skeleton
+from fathom.anatomy.swap import kind_of, what_is
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
-from fathom.model.skeleton import skeleton
-from fathom.model.swap import kind_of, what_is
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 

@@ -5,8 +5,8 @@ torch. A test compares them with what `Transformer(config)` holds.
 from collections.abc import Mapping
 from functools import lru_cache
 
+from fathom.anatomy.cost import BIAS_OF, NORM_VECTORS, POSITION_TABLES, entry, matrices, norm_names, qk_norm_widths
 from fathom.model.config import ModelConfig, ResolvedConfig
-from fathom.model.cost import BIAS_OF, NORM_VECTORS, POSITION_TABLES, entry, matrices, norm_names, qk_norm_widths
 
 Shape = tuple[int, ...]
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fathom.anatomy.cost import n_parameters
 from fathom.errors import FathomError, near
 from fathom.families.names import Place
 from fathom.families.registry import of
 from fathom.families.shapes import weight_shapes
 from fathom.formats.opened import CHUNK, Opened, Stored
 from fathom.model.config import ModelConfig
-from fathom.model.cost import n_parameters
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from fathom.anatomy.cost import cache_bytes, n_parameters, parameters
 from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.formats.convert import plan
@@ -16,7 +17,6 @@ from fathom.formats.detect import open_model
 from fathom.formats.opened import Opened
 from fathom.formats.tokenizer import tokenizer_of
 from fathom.model.config import ResolvedConfig
-from fathom.model.cost import cache_bytes, n_parameters, parameters
 from fathom.tokenizer.protocol import Tokenizer
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fathom.anatomy.cost import matrices
 from fathom.errors import FathomError
 from fathom.families.family import USUAL
 from fathom.families.llama import FAMILY
@@ -23,7 +24,6 @@ from fathom.files import replacing
 from fathom.formats.convert import from_ours
 from fathom.formats.opened import Opened, Stored, tensor_at
 from fathom.model.config import ModelConfig, ResolvedConfig, Rotary
-from fathom.model.cost import matrices
 from fathom.tokenizer.llama2c import is_tokenizer_bin, read_tokenizer_bin, to_tokenizer_bin
 from fathom.tokenizer.load import read_model_file
 from fathom.tokenizer.protocol import Tokenizer

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fathom.anatomy.skeleton import skeleton
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.convert import Source, plan
@@ -22,7 +23,6 @@ from fathom.formats.tokenizer import load_tokenizer as load_tokenizer  # beside 
 from fathom.formats.tokenizer import tokenizer_of
 from fathom.machine import free_memory, pick_device, release_freed_memory
 from fathom.model.config import ModelConfig, RopeScaling
-from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from fathom.quant.model import linears, pack_layer
 from fathom.quant.scheme import Packed, Scheme

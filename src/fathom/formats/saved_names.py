@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from fathom.anatomy.cost import BIAS_OF
 from fathom.errors import FathomError
 from fathom.families.family import Family
 from fathom.families.names import split
 from fathom.formats.opened import Stored
 from fathom.model.config import ModelConfig
-from fathom.model.cost import BIAS_OF
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fathom.anatomy.cost import cache_bytes
 from fathom.backend.inference import cache_for
 from fathom.errors import ContextOverflow, FathomError
 from fathom.generation.options import GenerateOptions, PastContext
 from fathom.machine import free_memory
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
-from fathom.model.cost import cache_bytes
 from fathom.model.transformer import Transformer
 
 

@@ -14,12 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import swap
 from fathom.errors import FathomError
 from fathom.inspect.names import Size, names
 from fathom.model import tap
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import NoCache
-from fathom.model.swap import swap
 from fathom.model.transformer import Transformer
 
 PLACES = {  # name (in a block: what follows blocks.L): its module, and whether it is that module's input

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fathom.anatomy import cost
+from fathom.anatomy.swap import parts, swap
 from fathom.inspect.derived import Tensors, before_cap, contributions, head_result, last_stream, lens
 from fathom.inspect.edit import edit, zero
 from fathom.inspect.look import look
-from fathom.model import cost
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
 from fathom.model.position import NoPosition
-from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 
 Residuals = dict[str, float]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fathom.anatomy.cost import MATRICES
 from fathom.errors import FathomError, near
 from fathom.model.config import ModelConfig
-from fathom.model.cost import MATRICES
 
 UNITS = {"": 1, "B": 1} | {f"{p}{b}": k**i for i, p in enumerate("KMGT", 1) for b, k in (("B", 1000), ("iB", 1024))}
 

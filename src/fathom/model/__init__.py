@@ -10,8 +10,5 @@ cache        KVCache: keys and values of the past, owned by the caller
 config       ModelConfig: every choice as one value
 presets      bigram, GPT-2, LLaMA 2 as values
 init         weights at the start, by role
-skeleton     a model without contents, for weights that are read
-swap         one way to change a model from outside, and back
-cost         parameters, FLOPs and bytes as arithmetic on the config
 tap          the one line by which rotated q and k can be seen
 """

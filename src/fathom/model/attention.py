@@ -90,7 +90,7 @@ class Attention(nn.Module):
         q = tap(self, "q_rot", q if self.sharpness == 1 else q * self.sharpness)
         k = tap(self, "k_rot", rotate(self.k_norm(k)))  # (b, g, t, c)
         k, v = cache.append(self.layer, k, v)  # (b, g, s, c)
-        z = self.attend(q, k, v, visible, self.dropout if self.training else 0.0, **self.cap)  # (b, h, t, c)
+        z = self.attend(q, k, v, visible, self.dropout * self.training, **self.cap)  # (b, h, t, c)
         return self.out(z.transpose(1, 2).flatten(2))  # (b, t, d)
 
     def heads(self, x: Tensor) -> Tensor:  # (b, t, h * c) -> (b, h, t, c)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fathom.errors import ContextOverflow, FathomError
-from fathom.model.config import ModelConfig
-from fathom.model.cost import REWIND, kept_tokens
+from fathom.model.config import REWIND, ModelConfig
 
 
 class NoCache:
@@ -74,7 +73,7 @@ class KVCache(NoCache):
     """The past of `batch` sequences of up to `length` tokens. The caller makes it, owns it and passes it in.
 
     padding: (b,) how many tokens at the left of each row are padding, which is never seen; None: no row is padded.
-    Bytes: those of `fathom.model.cost.cache_bytes`.
+    Bytes: those of `fathom.anatomy.cost.cache_bytes`.
     """
 
     def __init__(
@@ -88,9 +87,9 @@ class KVCache(NoCache):
     ) -> None:
         super().__init__(torch.device(device))
         config = config.resolved()
-        kept = [kept_tokens(config, layer, length) for layer in range(config.n_layer)]
+        kept = [config.layers.kept(layer, length) for layer in range(config.n_layer)]
         self.window, self.span = config.layers.window, min(kept, default=length)
-        self.windows = [self.window if config.layers.kind(layer) == "l" else None for layer in range(config.n_layer)]
+        self.windows = [config.layers.window_of(layer) for layer in range(config.n_layer)]
         self.near_rows = {layer: row for row, layer in enumerate(x for x, n in enumerate(kept) if n < length)}
         self.rows = {layer: row for row, layer in enumerate(x for x, n in enumerate(kept) if n >= length)}
         sizes = (2, batch, config.n_kv_head)

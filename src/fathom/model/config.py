@@ -19,6 +19,9 @@ QKNorm = Literal["off", "on", "whole"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed"]
 
 
+REWIND, SPARE = 64, 192  # tokens that a layer with a window keeps beyond it, to go back to, and before older ones leave
+
+
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
     """How rotary frequencies are stretched for contexts longer than those trained on.
@@ -62,6 +65,14 @@ class Layers:
 
     def kind(self, layer: int) -> str:
         return self.pattern[layer % len(self.pattern)]
+
+    def window_of(self, layer: int) -> int | None:
+        """How many positions a layer sees; None: all."""
+        return {"l": self.window}.get(self.kind(layer))
+
+    def kept(self, layer: int, length: int) -> int:
+        """Of how many tokens a layer keeps keys and values, in a cache for `length`."""
+        return min(length, (self.window_of(layer) or length) - 1 + REWIND + SPARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +206,8 @@ def rope_problems(config: ResolvedConfig) -> list[str]:
     if rope.scaling is not None and config.position != "rope":
         result.append(f"rope.scaling is given but position={config.position!r}; it needs position='rope'")
     if rope.scaling is not None and rope.scaling.kind == "longrope":
+        if rope.local_theta is not None:
+            result.append("rope.local_theta is given with longrope; layers with a window cannot have both")
         pairs = (rope.rotated or config.head_dim) // 2
         counts = {len(rope.scaling.short), len(rope.scaling.long)}
         if counts != {pairs}:

@@ -27,10 +27,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 class LayerNorm(nn.Module):
     """`layer_norm` with learned weight (d,) and, where the config has biases, bias (d,)."""
 
+    start = 1.0  # of the weight
+
     def __init__(self, width: int, eps: float, bias: bool) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.full((width,), self.start))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
@@ -40,10 +42,12 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """`rms_norm` with learned weight (d,)."""
 
+    start = 1.0  # of the weight
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.full((width,), self.start))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)  # one kernel needs one dtype
@@ -52,9 +56,7 @@ class RMSNorm(nn.Module):
 class LayerNorm1P(LayerNorm):
     """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
 
-    def __init__(self, width: int, eps: float, bias: bool) -> None:
-        super().__init__(width, eps, bias)
-        nn.init.zeros_(self.weight)
+    start = 0.0
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         return F.layer_norm(x, self.weight.shape, 1 + self.weight, self.bias, self.eps)
@@ -63,9 +65,7 @@ class LayerNorm1P(LayerNorm):
 class RMSNorm1P(RMSNorm):
     """RMSNorm that multiplies by 1 + weight, added in fp32 (Gemma)."""
 
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__(width, eps)
-        nn.init.zeros_(self.weight)
+    start = 0.0
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         return F.rms_norm(x.float(), self.weight.shape, 1 + self.weight.float(), self.eps).type_as(x)

@@ -89,8 +89,8 @@ class Rope(NoPosition):
 
         def rotate(x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
             first, second = x[..., :r].float().chunk(2, dim=-1)
-            turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
-            return turned if r == x.shape[-1] else torch.cat((turned, x[..., r:]), dim=-1)
+            parts = first * cos - second * sin, second * cos + first * sin, x[..., r:]
+            return torch.cat(parts, dim=-1).type_as(x)
 
         return rotate
 

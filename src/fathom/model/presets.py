@@ -1,6 +1,6 @@
 """Known models as values. GPT-2 and LLaMA 2 are the same Transformer with four words changed.
 
-The ladder leads from a bigram to LLaMA; `fathom.experiments.rungs` explains its rungs.
+The ladder of `fathom.training.presets` leads from a bigram to LLaMA, one field at a time.
 """
 
 from dataclasses import replace
@@ -34,24 +34,3 @@ LLAMA2_13B = replace(LLAMA2_7B, d_model=5120, n_layer=40, n_head=40, d_ff=13824)
 LLAMA2_70B = replace(LLAMA2_7B, d_model=8192, n_layer=80, n_head=64, n_kv_head=8, d_ff=28672)
 
 BIGRAM = ModelConfig(vocab_size=65, context_length=64, d_model=128, n_layer=0)
-
-LADDER: dict[str, dict[str, Any]] = {  # each rung is the one above it with one field changed
-    "bigram": {"n_layer": 0},
-    "attention": {"n_layer": 1},
-    "positions": {"position": "learned"},
-    "heads": {"n_head": 4},
-    "mlp": {"mlp": "gelu"},
-    "layernorm": {"norm": "layer"},
-    "depth": {"n_layer": 2},
-    "rmsnorm": {"norm": "rms"},
-    "rope": {"position": "rope"},
-    "swiglu": {"mlp": "swiglu"},
-    "gqa": {"n_kv_head": 2},
-}
-RENAMED = {"residual": "mlp"}  # every rung has the residual stream now; the model of this rung has another name
-
-
-def rung_fields() -> dict[str, dict[str, Any]]:
-    """The declared fields of every rung, sizes aside: its own change and all before it."""
-    fields: dict[str, Any] = {}
-    return {key: (fields := fields | change) for key, change in LADDER.items()}

@@ -65,9 +65,8 @@ class Transformer(nn.Module):
 
     def views(self, positions: Tensor, cache: NoCache, t: int, end: int) -> dict[str, View]:
         """Rotation and visible positions of each kind of layer: computed once, for all blocks of the kind."""
-        result = {}
-        for kind in sorted({block.kind for block in self.blocks}):
-            window = self.config.layers.window if kind == "l" else None
+        result, layers = {}, self.config.layers
+        for kind, window in {block.kind: layers.window_of(layer) for layer, block in enumerate(self.blocks)}.items():
             visible = self.position.mask(cache.visible(t, window), t, cache.keys(t, window))
             result[kind] = self.position.rotation(positions, kind, end), visible
         return result

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import matching, swap
 from fathom.errors import FathomError, near
-from fathom.model.swap import matching, swap
 from fathom.quant.linear import QuantLinear
 from fathom.quant.scheme import Packed, Scheme
 from fathom.quant.schemes import scheme_named

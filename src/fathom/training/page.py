@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import yaml
 
+from fathom.anatomy.cost import n_parameters
 from fathom.families.registry import formats, obstacles
 from fathom.fields import plain
 from fathom.files import atomic_write
 from fathom.formats.run import METRICS, PAGE
 from fathom.machine import describe as describe_device
-from fathom.model.cost import n_parameters
 from fathom.report import html
 from fathom.report.html import Html, tag
 from fathom.report.live import clock

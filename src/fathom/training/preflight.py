@@ -11,12 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from fathom.adapters import lora
+from fathom.anatomy.cost import kept_per_token, n_parameters, training_bytes
 from fathom.data.batches import Batch
 from fathom.families.registry import formats, obstacles
 from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
 from fathom.model.config import ResolvedConfig
-from fathom.model.cost import kept_per_token, n_parameters, training_bytes
 from fathom.tokenizer.protocol import TokenArray
 from fathom.training.commands import travels
 from fathom.training.events import Evaluated, Event, Note

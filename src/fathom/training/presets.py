@@ -12,7 +12,7 @@ from fathom.errors import FathomError, near
 from fathom.fields import build
 from fathom.formats.config_file import read_config
 from fathom.model.config import ModelConfig
-from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES, RENAMED, rung_fields
+from fathom.model.presets import GPT2_CHOICES, LLAMA_CHOICES
 from fathom.training.options import TrainOptions
 
 Values = Mapping[str, Any]
@@ -142,7 +142,30 @@ PRESETS = {
     ),
 }
 
-# The rungs of the ladder, each trained as all of them are, so that they can be compared.
+# The ladder from a bigram to LLaMA; `fathom.experiments.rungs` explains its rungs. Each is trained as all of them are,
+# so that they can be compared.
+LADDER: dict[str, dict[str, Any]] = {  # each rung is the one above it with one field changed
+    "bigram": {"n_layer": 0},
+    "attention": {"n_layer": 1},
+    "positions": {"position": "learned"},
+    "heads": {"n_head": 4},
+    "mlp": {"mlp": "gelu"},
+    "layernorm": {"norm": "layer"},
+    "depth": {"n_layer": 2},
+    "rmsnorm": {"norm": "rms"},
+    "rope": {"position": "rope"},
+    "swiglu": {"mlp": "swiglu"},
+    "gqa": {"n_kv_head": 2},
+}
+RENAMED = {"residual": "mlp"}  # every rung has the residual stream now; the model of this rung has another name
+
+
+def rung_fields() -> dict[str, dict[str, Any]]:
+    """The declared fields of every rung, sizes aside: its own change and all before it."""
+    fields: dict[str, Any] = {}
+    return {key: (fields := fields | change) for key, change in LADDER.items()}
+
+
 RUNG_SIZES: dict[str, Any] = {"context_length": 32, "d_model": 48}
 RUNG_TRAIN: dict[str, Any] = {
     "batch_size": 16,

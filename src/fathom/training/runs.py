@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fathom.anatomy.cost import n_parameters
 from fathom.errors import FathomError
 from fathom.families.registry import formats
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.run import DATA_SUMMARY, METRICS
 from fathom.model.config import ModelConfig
-from fathom.model.cost import n_parameters
 from fathom.training.events import read_metrics
 
 INSIDE = ("checkpoints", "data", "tensorboard", "__pycache__", "node_modules")  # folders that hold no run

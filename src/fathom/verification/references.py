@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fathom.adapters.merge import merged_copy
+from fathom.anatomy.swap import parts, swap
 from fathom.backend.inference import InferenceModel, cache_for, prepare_for_inference
 from fathom.errors import FathomError, near
 from fathom.families.registry import of
@@ -23,7 +24,6 @@ from fathom.formats.detect import open_model
 from fathom.formats.load import read
 from fathom.formats.opened import Opened
 from fathom.model.attention import Attention, attend
-from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 from fathom.native.build import status
 from fathom.quant.linear import QuantLinear

@@ -41,13 +41,12 @@ NORM_VECTORS: dict[str, tuple[str, ...]] = {
 QK_NORMS: dict[str, str] = {"off": "none", "on": "one", "whole": "all"}  # over how many heads
 BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
 POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0, "alibi": 0}
-REWIND, SPARE = 64, 192  # tokens that a layer with a window keeps beyond it, to go back to, and before older ones leave
 
 
 def entry(table: Mapping[str, T], choice: str, value: str) -> T:
     """What the table holds for this value of a choice. FathomError where there is no entry."""
     if value not in table:
-        raise FathomError(f"{choice}={value!r} has no entry in fathom/model/cost.py; add what it costs to its tables")
+        raise FathomError(f"{choice}={value!r} has no entry in fathom/anatomy/cost.py; add what it costs to its tables")
     return table[value]
 
 
@@ -125,19 +124,13 @@ def flops_per_token(config: ModelConfig, t: int) -> float:
 def cache_bytes(config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> int:
     """What a KVCache of `batch` rows of `length` tokens takes, with numbers of `itemsize` bytes."""
     config = config.resolved()
-    tokens = sum(kept_tokens(config, layer, length) for layer in range(config.n_layer))
+    tokens = sum(config.layers.kept(layer, length) for layer in range(config.n_layer))
     return 2 * tokens * config.n_kv_head * config.head_dim * batch * itemsize
-
-
-def kept_tokens(config: ModelConfig, layer: int, length: int) -> int:
-    """Of how many tokens a layer keeps keys and values, in a cache for `length`."""
-    window = config.layers.window if config.layers.kind(layer) == "l" else None
-    return length if window is None else min(length, window - 1 + REWIND + SPARE)
 
 
 def seen_keys(config: ModelConfig, layer: int, t: int, past: int) -> int:
     """With how many keys a layer compares t tokens that follow `past` others."""
-    window = config.layers.window if config.layers.kind(layer) == "l" else None
+    window = config.layers.window_of(layer)
     return t + (past if window is None else min(past, window - 1))
 
 

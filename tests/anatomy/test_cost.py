@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fathom.anatomy import cost
+from fathom.anatomy.swap import parts, swap
 from fathom.errors import FathomError
-from fathom.model import cost
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
 from fathom.model.config import CHOICES, Layers, ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
-from fathom.model.swap import parts, swap
 from fathom.model.transformer import Transformer
 
 TINY = ModelConfig(vocab_size=37, context_length=17, d_model=12, n_layer=3, n_head=6, head_dim=4)
@@ -137,6 +137,6 @@ def test_a_value_without_a_cost_is_named(choice: str, monkeypatch: pytest.Monkey
     config = replace(TINY, **{choice: "new"})
     for count in (cost.parameters, cost.kept_per_token)[: 1 if choice == "position" else 2]:
         with pytest.raises(
-            FathomError, match=f"{choice}='new' has no entry in fathom/model/cost.py; add what it costs"
+            FathomError, match=f"{choice}='new' has no entry in fathom/anatomy/cost.py; add what it costs"
         ):
             count(config)

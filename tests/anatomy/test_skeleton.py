@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from fathom.anatomy.skeleton import skeleton
 from fathom.families.shapes import weight_shapes
 from fathom.model.config import ModelConfig
-from fathom.model.skeleton import skeleton
 from fathom.model.transformer import Transformer
 from tests.architectures import ARCHITECTURES
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fathom.anatomy.swap import kind_of, parts, swap
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.mlp import GeluMLP, SwigluMLP
 from fathom.model.norm import LayerNorm, RMSNorm
-from fathom.model.swap import kind_of, parts, swap
 from fathom.model.transformer import Block, Transformer
 
 GPT = ModelConfig(vocab_size=31, context_length=16, d_model=32, n_layer=2, n_head=4, position="learned", norm="layer",

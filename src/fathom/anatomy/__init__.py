@@ -1,0 +1,6 @@
+"""A model from outside: its parts, its names and shapes, what it costs.
+
+swap       one way to exchange parts of a model for others, and back
+skeleton   a model without contents, for weights that are read
+cost       parameters, FLOPs and bytes as arithmetic on the config
+"""
