@@ -23,6 +23,8 @@ MODELS = (
     "GPT-J",
     "OPT",
     "StarCoder2",
+    "Falcon",
+    "Falcon 40B",
 )
 WORDS = (
     "q",

@@ -11,7 +11,7 @@ from torch import Tensor
 import fathom
 from fathom.backend.inference import prepare_for_inference
 from fathom.errors import FathomError
-from fathom.families.registry import families, from_hf, of
+from fathom.families.registry import from_hf, of, with_id
 from fathom.formats.detect import open_model
 from fathom.formats.export import write_model
 from fathom.formats.safetensors_file import open_safetensors
@@ -45,6 +45,7 @@ WINDOW = {"sliding_window": 12, "head_dim": 8}
 LONG = {"type": "longrope", "short_factor": [1.0, 1.2], "long_factor": [1.5, 4.0]}
 GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
 SOFT = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12}
+FALCON = {"model_type": "falcon", "tie_word_embeddings": True, "activation": "gelu"}
 TYPES = ["sliding_attention", "full_attention"]
 MODERN: dict[str, dict[str, Any]] = {  # without a place in GGUF yet
     "Mistral, a window": {"model_type": "mistral", **WINDOW},
@@ -78,6 +79,11 @@ MODERN: dict[str, dict[str, Any]] = {  # without a place in GGUF yet
     "GPT-NeoX, in order": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5,
                            "use_parallel_residual": False},
     "OPT": {"model_type": "opt", "ffn_dim": 40, "word_embed_proj_dim": 24, "activation_function": "relu"},
+    "Falcon": FALCON,
+    "Falcon, biases, in order": {**FALCON, "bias": True, "parallel_attn": False, "multi_query": False,
+                                 "ffn_hidden_size": 40, "rope_theta": 500.0},
+    "Falcon 2": {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+    "Falcon 40B": {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
     "EXAONE 4": {"model_type": "exaone4", **WINDOW, "layer_types": TYPES},
 }  # fmt: skip
 FAMILIES = {**{name: LLAMA | x for name, x in LLAMAS.items()}, **{name: GPT2 | x for name, x in GPTS.items()}}
@@ -121,8 +127,8 @@ def test_a_variant_is_what_transformers_computes(tmp_path: Path, change: dict[st
     theirs = make(change)
     theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
     opened = open_model(tmp_path / "theirs")
-    family = families()[change["model_type"]]
-    assert opened.family is family
+    family = with_id("hf", change["model_type"], change)
+    assert family is not None and opened.family is family
     ours, _ = fathom.load(tmp_path / "theirs", device="cpu")
     assert (logits(ours) - logits(theirs)).abs().max() <= 1e-5
 
@@ -185,6 +191,8 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
             {"model_type": "gptj", "n_positions": 9, "n_embd": 8, "n_head": 1, "n_layer": 1, "rotary_dim": None},
             "rotary_dim is null",
         ),
+        ({"model_type": "falcon", "alibi": True}, "alibi is True; expected None or False"),
+        ({"model_type": "falcon", "new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn is False"),
         ({"model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv is 8.0; expected None"),
         ({"model_type": "smollm3", "no_rope_layers": [2, 1]}, "no_rope_layers is"),
     ],

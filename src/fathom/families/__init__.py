@@ -35,6 +35,8 @@ phi       Phi-1.5 and Phi-2
 gpt_neox  GPT-NeoX, Pythia
 gptj      GPT-J
 gpt_neo   GPT-Neo, TinyStories
+falcon    Falcon 7B and 11B
+falcon_40b  two norms, and groups of heads
 opt       OPT
 mpt       MPT: a penalty on distance
 

@@ -94,6 +94,8 @@ class Column:
     honoured: tuple[str, ...] = ()  # keys that `read` understands though no other family does
     read: Callable[[Values, Fields, Tensors], Fields] = no_fields  # fields that need several keys, given the others
     write: Callable[[ResolvedConfig], dict[str, Any]] = no_keys  # keys that are not in `keys`
+    applies: Callable[[Mapping[str, Any]], bool] = lambda entries: True  # whether a config with such an id is of this
+    # family, where several families share an id
     extra_tensors: Callable[[ResolvedConfig], Mapping[str, Tensor]] = no_keys  # written beside the weights
     skipped: str = r"(?!)"  # pattern of the names of tensors that readers ignore, since they follow from the config
     prefix: str = ""  # of every tensor name; some files omit it

@@ -90,7 +90,7 @@ def holds(family: Family, format: str, config: ModelConfig) -> bool:
 def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
     """The model that the object of a config.json describes; `where` names the file in errors."""
     name, values = entries.get("model_type"), Values(entries, where)
-    family = with_id("hf", name)
+    family = with_id("hf", name, entries)
     if family is None:
         raise values.error(
             f"model_type is {short(name)}, architectures {short(entries.get('architectures'))};"
@@ -118,11 +118,14 @@ def to_gguf(config: ModelConfig) -> dict[str, Any]:
     return {"general.architecture": name} | {f"{name}.{key}": value for key, value in keys.items()}
 
 
-def with_id(format: str, name: object) -> Family | None:
-    """The family with this id in files of a format."""
-    return next((f for f in families().values() if format in f.columns and name in f.columns[format].ids), None)
+def with_id(format: str, name: object, entries: Mapping[str, Any] | None = None) -> Family | None:
+    """The family with this id in files of a format; of several, the one to which these entries of the file belong."""
+    found = [f for f in families().values() if format in f.columns and name in f.columns[format].ids]
+    return next((f for f in found if f.columns[format].applies(entries or {})), None)
 
 
 def ids(format: str) -> list[str]:
     """The ids of all families in files of a format."""
-    return [name for f in families().values() if format in f.columns for name in f.columns[format].ids]
+    return list(
+        dict.fromkeys(name for f in families().values() if format in f.columns for name in f.columns[format].ids)
+    )
