@@ -1,5 +1,6 @@
 """All families: every module of this package that defines a `FAMILY`. A new family is a new file and nothing else."""
 
+from collections import ChainMap
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -99,15 +100,15 @@ def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig
     return family, family.read("hf", values, {})
 
 
-def from_gguf(metadata: Mapping[str, Any], tensors: Tensors, where: str) -> tuple[Family, ModelConfig]:
-    """The model that the metadata of a GGUF file describes."""
+def from_gguf(metadata: dict[str, Any], tensors: Tensors, where: str) -> tuple[Family, ModelConfig]:
+    """The model that the metadata of a GGUF file describes, of which nothing is asked that does not belong to it."""
     name = metadata.get("general.architecture")
     family = with_id("gguf", name)
     if family is None:
         raise FathomError(f"{where}: general.architecture is {short(name)}; supported are {', '.join(ids('gguf'))}")
     embed = tensors.get(family.columns["gguf"].tensors["embed"].name + ".weight")
     sizes = {} if embed is None else {f"{name}.vocab_size": embed.shape[0]}  # many files do not say it
-    return family, family.read("gguf", Values(sizes | dict(metadata), where, f"{name}."), tensors)
+    return family, family.read("gguf", Values(ChainMap(metadata, sizes), where, f"{name}."), tensors)
 
 
 def to_gguf(config: ModelConfig) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from fathom.families.shapes import weight_shapes
 from fathom.formats import gguf
 from fathom.formats.convert import makers, stored_shapes
 from fathom.formats.ggml_blocks import SCHEMES, NumberType, fields, packed, unpacked
+from fathom.formats.gguf_keys import Followed, refuse_unread
 from fathom.formats.gguf_mix import KINDS, types
 from fathom.formats.opened import Opened, Stored, tensor_at
+from fathom.json_file import short
 from fathom.model.config import ModelConfig
 from fathom.quant.scheme import Packed
 from fathom.tokenizer import gguf as vocabulary
@@ -42,7 +44,11 @@ def open_gguf(path: Path) -> Opened:
     tensors = {name: stored(path, info) for name, info in header.tensors.items()}
     if str(header.metadata.get("split.count", 1)) not in "01":
         raise FathomError(f"{path} is one of several files; join them first: llama-gguf-split --merge")
-    family, config = from_gguf(header.metadata, tensors, str(path))
+    if (kind := header.metadata.get("general.type", "model")) != "model":
+        raise FathomError(f"{path}: general.type is {short(kind)}; expected 'model'")
+    metadata = Followed(header.metadata)
+    family, config = from_gguf(metadata, tensors, str(path))
+    refuse_unread(metadata, config.resolved(), str(path))
     tensors, tokenizer = family.weights("gguf", tensors), partial(read_tokenizer, path, header.metadata)
     return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, general(header.metadata))
 
