@@ -27,6 +27,7 @@ mlx               layers of MLX
 gguf_model        a whole model in one GGUF file
 gguf              a GGUF file's header read and checked, and whole files written
 gguf_mix          the number type of each tensor, such as those of a Q4_K_M
+gguf_keys         keys that no family reads: harmless ones, and those that are refused
 ggml_blocks       the number types of GGUF: blocks of weights to floats
 ggml_pack         floats to blocks
 ggml_search       the scale of a group of numbers, by search

@@ -14,7 +14,7 @@ from fathom.errors import FathomError, near
 from fathom.json_file import short
 from fathom.model.config import ResolvedConfig
 
-# any     changes nothing: a description, a width that the tensors have too, a number of a norm or of YaRN that is not here
+# any     changes nothing: a description, a width that the tensors have too, a number of a norm or YaRN that is not here
 # zero    a feature that 0, false or an empty list leaves off; none, one, true: that this value leaves off
 # same    has to be what follows from the config
 # window  of the layers with a window; changes nothing where no window is shorter than the context
@@ -62,8 +62,7 @@ zero time_decay_extra_dim time_mix_extra_dim token_shift_count use_parallel_resi
 RULES = {key: rule for rule, *keys in map(str.split, TABLE.strip().splitlines()) for key in keys}
 VALUES = {"zero": 0, "one": 1, "true": True, "none": "none"}
 OTHER_PARTS = r"(vision|audio|mm|clip)\..*"  # encoders of pictures and sound, whose tensors are refused
-# What says nothing about rotations in a model that has none.
-ROTATIONS = "rope."
+ROTATIONS = "rope."  # says nothing in a model that has none
 
 
 class Followed(dict[str, Any]):
@@ -86,8 +85,9 @@ def refuse_unread(metadata: Followed, z: ResolvedConfig, where: str) -> None:
     """FathomError naming the first key of the model that its family did not ask for, and that may change what the model
     computes."""
     prefix, unread = f"{metadata['general.architecture']}.", sorted(metadata.keys() - metadata.asked)
-    longest = metadata.get(f"{prefix}attention.sliding_window", 0)
-    expected = values(z, np.all((np.asarray(longest) == 0) | (np.asarray(longest) >= z.context_length)))
+    narrow = np.asarray(metadata.get(f"{prefix}attention.sliding_window", 0))
+    seen = bool(np.all((narrow == 0) | (narrow >= z.context_length))) if narrow.dtype.kind in "iuf" else False
+    same = followed(z)
     for key in (name.removeprefix(prefix) for name in unread if name.startswith(prefix)):
         value, rule = metadata[prefix + key], RULES.get(key)
         if rule == "any" or re.fullmatch(OTHER_PARTS, key) or (key.startswith(ROTATIONS) and z.position != "rope"):
@@ -97,8 +97,31 @@ def refuse_unread(metadata: Followed, z: ResolvedConfig, where: str) -> None:
                 f"{where}: {prefix}{key} is a key that is not known{near(key, RULES)}; it may change what the model"
                 " computes"
             )
+        if rule == "window" and seen:
+            continue
+        expected = same.get(key) if rule == "same" else VALUES.get(rule, 0)
         if not equal(value, expected):
             raise FathomError(
                 f"{where}: {prefix}{key} is {short(value)}, which changes what the model computes and is not supported"
-                f" in {prefix[:-1]} models; expected {expected!r} or none"
+                f" in {prefix[:-1]} models; expected {expected} or none"
             )
+
+
+def followed(z: ResolvedConfig) -> dict[str, Any]:
+    """The keys that say again what other keys have said, and what they then are."""
+    return {
+        "attention.head_count_kv": z.n_kv_head,
+        "attention.key_length": z.head_dim,
+        "attention.value_length": z.head_dim,
+        "attention.scale": z.head_dim**-0.5 if z.scale.attn is None else z.scale.attn,
+        "embedding_length_out": z.d_model,
+        "rope.dimension_count": z.rope.rotated or z.head_dim,
+    }
+
+
+def equal(value: Any, expected: Any) -> bool:
+    """Whether a value, or each of a list, is the expected one; an empty list and an empty text are 0."""
+    x = np.asarray(value)
+    if x.dtype.kind not in "biuf":
+        return x.size == 0 or (expected == 0 and value == "") or (isinstance(expected, str) and value == expected)
+    return not isinstance(expected, str) and bool(np.allclose(x.astype(float), float(expected), rtol=1e-5, atol=0))
