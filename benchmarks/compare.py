@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", default=str(PEER_PYTHON), help="a Python that has the peers installed")
     parser.add_argument(
-        "--models", type=Path, default=HERE / "models", help="where models are kept, about 7 GB for all"
+        "--models", type=Path, default=HERE / "models", help="where models are kept, about 10 GB for all"
     )
     parser.add_argument("--tokenizer", type=Path, help="a LLaMA's, for prompt lookup")
     parser.add_argument("--text", type=Path, help="one that hardly repeats itself, for prompt lookup")

@@ -160,6 +160,8 @@ def inference(sides: Sides) -> list[Comparison]:
         for kind in GGUF:
             other = [sides.transformers("decode", shape, 128)] if (shape, kind) == ("1.1B", "bf16") else []
             add("decode", "decode", shape, kind, 128, sides.llama_cpp("decode", shape, kind, 128), *other)
+    for shape in ("qwen3-1.7B", "gemma2-2.6B", "pythia-1.4B"):
+        add("decode", "decode", shape, "int4", 128, sides.llama_cpp("decode", shape, "int4", 128))
     for prompt in (128, 512):
         for kind in ("bf16", "int8"):
             other = [sides.transformers("prefill", "1.1B", prompt)] if kind == "bf16" else []

@@ -1,8 +1,9 @@
-"""Write a LLaMA with random weights as a GGUF file, its matrices stored as bf16, q8_0 or q4_0.
+"""Write a model with random weights as a GGUF file, its matrices stored as bf16, q8_0 or q4_0.
 
 Speed depends on shapes alone, so matrices of one shape share their values: each shape is drawn and packed once.
 
-usage: python random_gguf.py CONFIG.json TYPE OUT.gguf      CONFIG.json: as transformers reads it
+usage: python random_gguf.py CONFIG.json TYPE OUT.gguf      CONFIG.json: as transformers reads it, of a LLaMA, a Qwen3,
+                                                            a Gemma 2 or a GPT-NeoX
 """
 
 import json
@@ -14,20 +15,64 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 
+ARCHITECTURES = {"llama": "llama", "qwen3": "qwen3", "gemma2": "gemma2", "gpt_neox": "gptneox"}
+
+
+def sizes(config: dict) -> tuple[int, int, int]:
+    """Heads, heads of keys, and the width of a head."""
+    heads = config["num_attention_heads"]
+    return heads, config.get("num_key_value_heads", heads), config.get("head_dim", config["hidden_size"] // heads)
+
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor, by its name in GGUF."""
-    d_model, d_ff = config["hidden_size"], config["intermediate_size"]
-    queries, keys = (config["head_dim"] * config[f"num_{kind}_heads"] for kind in ("attention", "key_value"))
+    d_model, d_ff, kind = config["hidden_size"], config["intermediate_size"], config["model_type"]
+    heads, kv_heads, head_dim = sizes(config)
+    queries, keys = heads * head_dim, kv_heads * head_dim
     block = {
         "attn_norm": (d_model,), "attn_q": (queries, d_model), "attn_k": (keys, d_model), "attn_v": (keys, d_model),
         "attn_output": (d_model, queries), "ffn_norm": (d_model,), "ffn_gate": (d_ff, d_model),
         "ffn_up": (d_ff, d_model), "ffn_down": (d_model, d_ff),
     }  # fmt: skip
+    if kind == "qwen3":
+        block |= {"attn_q_norm": (head_dim,), "attn_k_norm": (head_dim,)}
+    if kind == "gemma2":
+        block |= {"post_attention_norm": (d_model,), "post_ffw_norm": (d_model,)}
+    if kind == "gpt_neox":
+        block = {name: shape for name, shape in block.items() if name not in ("attn_q", "attn_k", "attn_v", "ffn_gate")}
+        block["attn_qkv"] = (queries + 2 * keys, d_model)
     blocks = range(config["num_hidden_layers"])
-    tensors = {f"blk.{i}.{name}.weight": shape for i in blocks for name, shape in block.items()}
-    ends = dict.fromkeys(("token_embd.weight", "output.weight"), (config["vocab_size"], d_model))
-    return {**ends, "output_norm.weight": (d_model,), **tensors}
+    tensors = {f"blk.{i}.{name}": shape for i in blocks for name, shape in block.items()}
+    ends = {"token_embd": (config["vocab_size"], d_model)}
+    if not config["tie_word_embeddings"]:
+        ends["output"] = ends["token_embd"]
+    weights = {**ends, "output_norm": (d_model,), **tensors}
+    biases = {f"{name}.bias": shape[:1] for name, shape in weights.items() if kind == "gpt_neox" and name not in ends}
+    return {f"{name}.weight": shape for name, shape in weights.items()} | biases
+
+
+def add_keys(writer: gguf.GGUFWriter, config: dict) -> None:
+    heads, kv_heads, head_dim = sizes(config)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 1)))
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("no_vocab")
+    if "rms_norm_eps" in config:
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if "layer_norm_eps" in config:
+        writer.add_layer_norm_eps(config["layer_norm_eps"])
+        writer.add_parallel_residual(config["use_parallel_residual"])
+    if config["model_type"] == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+        writer.add_sliding_window(config["sliding_window"])
 
 
 def write(config: dict, kind: Type, path: Path) -> None:
@@ -40,17 +85,8 @@ def write(config: dict, kind: Type, path: Path) -> None:
             return np.ones(shape, np.float32)
         return gguf.quants.quantize(random.standard_normal(shape, np.float32) * 0.02, kind)
 
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    writer = gguf.GGUFWriter(path, ARCHITECTURES[config["model_type"]])
+    add_keys(writer, config)
     for name, shape in shapes(config).items():
         writer.add_tensor(name, values(shape), raw_dtype=Type.F32 if len(shape) == 1 else kind)
     writer.write_header_to_file()

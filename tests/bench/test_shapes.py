@@ -10,14 +10,20 @@ from fathom.bench import shapes
 from fathom.bench.shapes import SHAPES, nbytes, random_model
 from fathom.errors import FathomError
 from fathom.families.shapes import weight_shapes
+from fathom.model.config import Rotary
 from fathom.quant.linear import QuantLinear
 from fathom.quant.schemes import scheme_named
 
-KINDS = {name: replace(config, d_model=64, d_ff=96, n_layer=2, n_head=4, n_kv_head=2, vocab_size=100)
+KINDS = {name: replace(config, d_model=64, d_ff=96, n_layer=2, n_head=4, n_kv_head=2, vocab_size=100,
+                       rope=Rotary())
          for name, config in SHAPES.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("name, millions", [("gpt2", 124.4), ("110M", 134.1), ("1.1B", 1100.0), ("7B", 6738.4)])
+MILLIONS = {"gpt2": 124.4, "110M": 134.1, "1.1B": 1100.0, "7B": 6738.4, "qwen3-1.7B": 1720.6, "gemma2-2.6B": 2614.3,
+            "pythia-1.4B": 1414.6}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, millions", MILLIONS.items())
 def test_shapes_have_their_sizes(name: shapes.Shape, millions: float) -> None:
     assert round(n_parameters(SHAPES[name]) / 1e6, 1) == millions
 
@@ -28,7 +34,7 @@ def test_a_random_model_runs(name: str, scheme: str | None) -> None:
     config = KINDS[name]
     model = random_model(config, torch.bfloat16, scheme=None if scheme is None else scheme_named(scheme))
     packed = [part for part in model.modules() if isinstance(part, QuantLinear)]
-    assert len(packed) == (0 if scheme is None else 2 * (7 if config.mlp == "swiglu" else 6))
+    assert len(packed) == (0 if scheme is None else 2 * (7 if "glu" in config.mlp else 6))
     logits = model(torch.randint(100, (1, 5)))
     assert logits.isfinite().all() and logits.std() > 0
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from fathom.errors import FathomError
 
 Work = Literal["decode", "prefill", "train", "finetune", "startup"]
-Shape = Literal["gpt2", "110M", "1.1B", "7B"]
+Shape = Literal["gpt2", "110M", "1.1B", "7B", "qwen3-1.7B", "gemma2-2.6B", "pythia-1.4B"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Packing = Literal["int8", "int4", "nf4", "nf4-single"]
 

@@ -14,7 +14,7 @@ from fathom.anatomy.skeleton import skeleton
 from fathom.bench.options import Shape
 from fathom.errors import FathomError
 from fathom.machine import free_memory, release_freed_memory
-from fathom.model.config import ModelConfig
+from fathom.model.config import BIASES, Layers, ModelConfig, Rotary, Scale
 from fathom.model.init import STD
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
@@ -27,7 +27,20 @@ SHAPES: dict[Shape, ModelConfig] = {
     "110M": replace(LLAMA2_7B, d_model=768, n_layer=12, n_head=12, d_ff=2048, context_length=2048),
     "1.1B": replace(LLAMA2_7B, d_model=2048, n_layer=22, n_head=32, n_kv_head=4, d_ff=5632, context_length=2048),
     "7B": LLAMA2_7B,
-}
+    "qwen3-1.7B": replace(
+        LLAMA2_7B, vocab_size=151936, context_length=40960, d_model=2048, n_layer=28, n_head=16, n_kv_head=8,
+        head_dim=128, d_ff=6144, qk_norm="on", norm_eps=1e-6, tie_embeddings=True, rope=Rotary(theta=1e6),
+    ),
+    "gemma2-2.6B": replace(
+        LLAMA2_7B, vocab_size=256000, context_length=8192, d_model=2304, n_layer=26, n_head=8, n_kv_head=4,
+        head_dim=256, d_ff=9216, norm="rms_1p", mlp="geglu", residual="sandwich", norm_eps=1e-6, tie_embeddings=True,
+        layers=Layers("lg", 4096), scale=Scale(embed=48, attn=1 / 16, attn_cap=50, logit_cap=30),
+    ),
+    "pythia-1.4B": replace(
+        LLAMA2_7B, vocab_size=50304, context_length=2048, d_model=2048, n_layer=24, n_head=16, d_ff=8192, norm="layer",
+        mlp="gelu_exact", residual="parallel_norms", bias=BIASES[:4], rope=Rotary(rotated=32),
+    ),
+}  # fmt: skip
 
 
 def random_model(
