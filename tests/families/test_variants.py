@@ -84,6 +84,8 @@ MODERN: dict[str, dict[str, Any]] = {  # without a place in GGUF yet
                                  "ffn_hidden_size": 40, "rope_theta": 500.0},
     "Falcon 2": {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
     "Falcon 40B": {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
+    "Ministral 3": {"model_type": "ministral3", "head_dim": 8, "pad_token_id": None,
+                    "rope_parameters": YARN | {"rope_theta": 1e4, "llama_4_scaling_beta": 0.1}},
     "EXAONE 4": {"model_type": "exaone4", **WINDOW, "layer_types": TYPES},
 }  # fmt: skip
 FAMILIES = {**{name: LLAMA | x for name, x in LLAMAS.items()}, **{name: GPT2 | x for name, x in GPTS.items()}}
@@ -193,6 +195,7 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ),
         ({"model_type": "falcon", "alibi": True}, "alibi is True; expected None or False"),
         ({"model_type": "falcon", "new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn is False"),
+        ({"model_type": "ministral3", "head_dim": 8}, "rope_parameters is missing"),
         ({"model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv is 8.0; expected None"),
         ({"model_type": "smollm3", "no_rope_layers": [2, 1]}, "no_rope_layers is"),
     ],

@@ -8,6 +8,8 @@ qwen3     queries and keys normalised
 arcee     squared ReLU without a gate
 mistral   Mistral, with a window or without
 ministral  some layers with a window
+ministral3  stretched by YaRN, held to its original context
+internlm2  InternLM2: q, k and v of heads that share a key in one matrix
 phi3      q, k, v in one matrix, gate and up in another
 ernie4_5  ERNIE 4.5: other pairs of channels are rotated
 helium    the same

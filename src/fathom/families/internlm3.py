@@ -11,13 +11,18 @@ from fathom.families.values import Values, key
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     bias, qkv = (values.get(name, bool, False) for name in ("bias", "qkv_bias"))
+    rope = read_hf_rope(without_dynamic(values), fields["context_length"])
+    return {"bias": llama.biases(qkv, bias, bias), **rope}
+
+
+def without_dynamic(values: Values) -> Values:
+    """The values without a dynamic stretching of the rotation: within the context length it changes nothing."""
     entries = dict(values.entries)
     for name in ("rope_scaling", "rope_parameters"):
         part = entries.get(name)
         if isinstance(part, dict) and part.get("rope_type", part.get("type")) == "dynamic":
             entries[name] = {"rope_theta": part["rope_theta"]} if "rope_theta" in part else None
-    rope = read_hf_rope(replace(values, entries=entries), fields["context_length"])
-    return {"bias": llama.biases(qkv, bias, bias), **rope}
+    return replace(values, entries=entries)
 
 
 hf = llama.FAMILY.columns["hf"]
