@@ -12,8 +12,9 @@ import pytest
 
 from fathom.data.encoding import encode_file
 from fathom.data.examples import to_example
-from fathom.data.record_files import TEST, TRAIN, VAL, is_record_file, record_files
+from fathom.data.record_files import is_record_file, record_files
 from fathom.data.records import Document, RecordFile
+from fathom.data.splits import TEST, TRAIN, VAL
 from fathom.errors import FathomError
 from tests.data.odd_records import CALLS, RIGHT, WRONG, answer, user
 from tests.tokenizer.templates import bpe

@@ -16,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
-from fathom.data.compression import plain_suffix
+from fathom.data.splits import TRAIN, files_in, splits
 from fathom.data.text import JSON_LINES, JSONLines, TextFile, is_json_lines
 from fathom.errors import FathomError, near
 from fathom.files import replacing
@@ -179,7 +179,7 @@ NAMED: dict[str, Callable[[], Source]] = {
 
 
 def resolve(name_or_path: str) -> Corpus:
-    """The corpus of a name in NAMED, of a .txt or .jsonl file, or of all texts in a folder."""
+    """The corpus of a name in NAMED, of a .txt or .jsonl file, or of a folder: its training part, else all texts."""
     if name_or_path in NAMED:
         return Corpus(name_or_path, (NAMED[name_or_path](),))
     if not name_or_path:
@@ -200,16 +200,21 @@ def resolve(name_or_path: str) -> Corpus:
     return corpus
 
 
+def part_of(name_or_path: str, split: str) -> Corpus | None:
+    """The texts that a folder names validation or test; None: it has none, or is no folder."""
+    path = Path(name_or_path)
+    files = splits(path, TEXTS).get(split) if name_or_path not in NAMED and path.is_dir() else None
+    return Corpus(f"{name_or_path} ({split})", tuple(map(_source, files))) if files else None
+
+
 def _source(path: Path) -> Source:
     return JSONLines(path) if is_json_lines(path) else TextFile(path)
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or all texts in the folder."""
+    """The file, or the texts in the folder: those named train, or all where none is."""
     if path.is_dir():
-        inside = sorted(f for f in path.rglob("*") if plain_suffix(f) in TEXTS and f.is_file() and f.stat().st_size)
-        files = [f for f in inside if not any(part.startswith(".") for part in f.relative_to(path).parts)]
-        if not files:
+        if not (files := splits(path, TEXTS).get(TRAIN) or files_in(path, TEXTS)):
             raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")
         return files
     if path.is_file():

@@ -4,7 +4,6 @@ JSON lines and Parquet are read as a stream, a JSON list is read whole. An entry
 its values, so that one that is damaged does not end the reading of the others.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fathom.data.compression import opened, plain_suffix
+from fathom.data.splits import TRAIN, splits
 from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, parse_json
 from fathom.errors import FathomError
 
@@ -20,13 +20,6 @@ PARQUET = ".parquet"
 SUFFIXES = (".json", *JSON_LINES, PARQUET)  # other files are plain text
 MAX_BYTES = 1 << 30  # of a file that has to be read whole
 ROWS = 256  # of a Parquet file that are read at a time
-TRAIN, VAL, TEST = "train", "validation", "test"
-SPLITS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("valid", "validation", "val", "dev", "eval"), VAL),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?:[-_.].*)?")  # as in train-00000-of-00002
 
 
 @dataclass(frozen=True)
@@ -47,26 +40,13 @@ class Entry:
 def is_record_file(data: str) -> bool:
     """Whether the data are records, and not plain text: by the name of the file, or by those of a folder's splits."""
     path = Path(data)
-    return bool(splits(path)) if path.is_dir() else plain_suffix(path) in SUFFIXES and "://" not in data
-
-
-def splits(folder: Path) -> dict[str, list[Path]]:
-    """The files of records that a folder, or `data` in it, names train, validation and test; none without train."""
-    for place in (folder, folder / "data"):
-        found: dict[str, list[Path]] = {}
-        for file in sorted(place.iterdir()) if place.is_dir() else ():
-            match = SPLIT.fullmatch(file.name.lower().partition(".")[0])
-            if match and plain_suffix(file) in SUFFIXES and file.is_file():
-                found.setdefault(SPLITS[match[1]], []).append(file)
-        if TRAIN in found:
-            return found
-    return {}
+    return bool(splits(path, SUFFIXES)) if path.is_dir() else plain_suffix(path) in SUFFIXES and "://" not in data
 
 
 def record_files(data: str | Path, split: str = TRAIN) -> list[Path]:
     """The file itself, or those of a folder's split: none where the folder has no such split."""
     path = Path(data)
-    return splits(path).get(split, []) if path.is_dir() else [path]
+    return splits(path, SUFFIXES).get(split, []) if path.is_dir() else [path]
 
 
 def entries(path: Path) -> Iterator[Entry]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from fathom.data import record_files as files
+from fathom.data import splits
 from fathom.data.batches import check_length
-from fathom.data.corpus import Corpus, resolve
+from fathom.data.corpus import TEXTS, Corpus, part_of, resolve
 from fathom.data.encoding import TrainingExample, count_shared, encode_file, split_examples
 from fathom.data.packing import ExampleFile, pack_examples, write_examples
 from fathom.data.token_file import TRAIN, VAL, open_tokens, text_size, tokenize
@@ -77,6 +78,9 @@ def prepare_text(
     def progress(done: int, total: int) -> None:
         report(Prepared("bytes tokenised", done, total))
 
+    if other is not None and (parts := splits.in_words(Path(text.name), TEXTS)):
+        report(Note(parts))
+
     tokenize(text, tokenizer, folder, val_fraction if other is None else 0.0, progress)
     if other is not None:
         tokenize(other, tokenizer, folder / "val", 0.0, progress)
@@ -101,7 +105,7 @@ def prepare(
     for name, given in (("pack", tuning.pack), ("no mask_prompt", not tuning.mask_prompt)):
         if given:
             raise FathomError(f"{name} was given, and {data} is text, all of which is learned; leave it out")
-    val = None if other is None else resolve(other)
+    val = part_of(data, splits.VAL) if other is None else resolve(other)
     text = prepare_text(folder, tokenizer, resolve(data), val, options.val_fraction, length, report)
     kind, n_rows = f"text, in windows of {length} tokens", [(n - 1) // length for n in (text.n_train, text.n_val)]
     return FinetuneDataSummary(**asdict(text), kind=kind, records=False, n_train_rows=n_rows[0], n_val_rows=n_rows[1])
@@ -154,8 +158,8 @@ def prepare_records(
 
 def sources_of(data: str, other: str | None) -> list[list[Path]]:
     """The files of records to learn from, and where there are any those to validate on: `other`, or a folder's own."""
-    own = files.record_files(data, files.VAL) if Path(data).is_dir() else []
-    val = own if other is None else files.record_files(other, files.VAL) or files.record_files(other)
+    own = files.record_files(data, splits.VAL) if Path(data).is_dir() else []
+    val = own if other is None else files.record_files(other, splits.VAL) or files.record_files(other)
     return [files.record_files(data), *([val] if val else [])]
 
 

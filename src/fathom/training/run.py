@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fathom.adapters import lora, peft
 from fathom.data.batches import Batch, Batches, eval_windows
-from fathom.data.corpus import resolve
+from fathom.data.corpus import part_of, resolve
 from fathom.data.examples import question_ids
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows
+from fathom.data.splits import VAL
 from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
 from fathom.fields import build, plain
@@ -286,7 +287,9 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
         config = recipe.config(tokenizer.vocab_size).resolved()
         tokenizer.encode(options.sample_prompt)
         length = config.context_length
-        data = prepare_text(new / "data", tokenizer, corpus, None, options.val_fraction, length, report)
+        data = prepare_text(
+            new / "data", tokenizer, corpus, part_of(options.data, VAL), options.val_fraction, length, report
+        )
         run = Run(new, config, options, tokenizer, data, preset=recipe.preset)
         write_run(run)
         yield run

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from fathom.backend.inference import InferenceModel, cache_for
 from fathom.data.batches import IGNORED, Batch
-from fathom.data.corpus import resolve
+from fathom.data.corpus import Corpus, part_of, resolve
 from fathom.data.encoding import TrainingExample, encode_file
-from fathom.data.record_files import TEST, VAL, is_record_file, record_files
+from fathom.data.record_files import is_record_file, record_files
 from fathom.data.records import RecordFile
+from fathom.data.splits import TEST, VAL
 from fathom.data.text import is_json_lines
 from fathom.data.token_file import encode_corpus, text_size
 from fathom.errors import FathomError, OutsideVocabulary
@@ -97,9 +98,11 @@ def eval_set(
     if not is_text(data):
         return of_records(data, tokenizer, context_length, stride, limit)
     stride = stride or max(1, context_length // 2)
-    tokens = tokens_of(data, tokenizer)
+    text = scored_text(data)
+    tokens = tokens_of(text, tokenizer)
     chosen = spread(windows(len(tokens), context_length, stride), limit)
-    description = f"text, in windows of {context_length} tokens, {stride} apart"
+    which = f"the {text.name.removeprefix(data).strip(' ()')} part of it" if text.name != data else "text"
+    description = f"{which}, in windows of {context_length} tokens, {stride} apart"
     return EvalSet(description, (window(tokens, *place) for place in chosen), len(chosen), stride)
 
 
@@ -110,13 +113,23 @@ def is_text(data: str) -> bool:
     return not is_record_file(data) or (lines and RecordFile(path).kind.fields == ("text",))
 
 
-def tokens_of(data: str, tokenizer: Tokenizer) -> TokenArray:
+def scored_text(data: str) -> Corpus:
+    """What is scored of a text: of a folder that has parts, the one for testing, else the one for validation."""
+    return part_of(data, TEST) or part_of(data, VAL) or resolve(data)
+
+
+def scored_records(data: str) -> list[Path]:
+    """The files of records that are scored, chosen likewise."""
+    return record_files(data, TEST) or record_files(data, VAL) or record_files(data)
+
+
+def tokens_of(text: Corpus, tokenizer: Tokenizer) -> TokenArray:
     """The ids of a text, after bos where the format has one."""
     dtype = id_dtype(tokenizer.vocab_size)
     start = np.array(tokenizer.prefix, dtype)
-    tokens = np.concatenate([start, *encode_corpus(resolve(data), tokenizer)])
+    tokens = np.concatenate([start, *encode_corpus(text, tokenizer)])
     if len(tokens) < 2:
-        raise FathomError(f"{data}: {len(tokens)} token; expected at least 2, one to read and one to predict")
+        raise FathomError(f"{text.name}: {len(tokens)} token; expected at least 2, one to read and one to predict")
     return tokens
 
 
@@ -147,7 +160,7 @@ def of_records(data: str, tokenizer: Tokenizer, context_length: int, stride: int
     """A window for each record; its answer is scored."""
     if stride is not None:
         raise FathomError(f"{data} holds records, which have no stride; leave --stride out")
-    paths = record_files(data, TEST) or record_files(data, VAL) or record_files(data)
+    paths = scored_records(data)
     file = encode_file(paths, tokenizer, context_length + 1, train_all=False)
     examples = spread(file.examples, limit)
     cut = f"; {file.n_truncated:,} cut after {context_length + 1} tokens, {file.n_dropped:,} left out"

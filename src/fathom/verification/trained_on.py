@@ -1,16 +1,15 @@
 """What a run was trained on, where a model is one: the part of its data that it has never seen, and whether a text is
 among what it has."""
 
-import hashlib
 from pathlib import Path
 
-from fathom.data.corpus import resolve
 from fathom.data.record_files import is_record_file
 from fathom.errors import FathomError
 from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.run import DATA_SUMMARY
+from fathom.training.data import fingerprint as of_files
 from fathom.training.run import FinetuneRun, Run, open_finetune_run, open_run
-from fathom.verification.evaluate import EvalSet, of_record, spread, window, windows
+from fathom.verification.evaluate import EvalSet, of_record, scored_records, scored_text, spread, window, windows
 
 
 def run_at(model: str | Path) -> Run | FinetuneRun | None:
@@ -52,5 +51,5 @@ def warning(model: str | Path, data: str) -> str:
 
 
 def fingerprint(data: str) -> str:
-    """The sha256 of the data, as runs keep it."""
-    return hashlib.sha256(Path(data).read_bytes()).hexdigest() if is_record_file(data) else resolve(data).fingerprint()
+    """The sha256 of what is scored of the data, as runs keep that of what they learn."""
+    return of_files(scored_records(data)) if is_record_file(data) else scored_text(data).fingerprint()
