@@ -43,6 +43,7 @@ opt       OPT
 mpt       MPT: a penalty on distance
 
 family    a family as one value: choices of ModelConfig, and a column for each format
+gguf_columns  GGUF columns: the names and keys that architectures share
 shapes    names and shapes of the weights of a config
 plain     whether a model computes what its config says, so that a file can describe it
 names     the cells of a table of tensor names: a name and what turns the stored tensor into ours

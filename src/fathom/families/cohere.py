@@ -6,6 +6,7 @@ from typing import Any
 
 from fathom.families import glm, llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, column, places, require
 from fathom.families.rope import read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig, Scale
@@ -33,6 +34,15 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    return {"scale": Scale(logits=values.number("logit_scale"))}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("command-r", z, tie_embeddings=True, bias=())
+    return {"logit_scale": z.scale.logits}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return z.bias in ((), ("qkv", "out")) and z.scale == Scale(logits=z.scale.logits)
 
@@ -44,6 +54,7 @@ KEYS = {
     "norm_eps": key("layer_norm_eps=1e-5"),
     "tie_embeddings": key("tie_word_embeddings=true"),
 }
+PLACES = places(TENSORS, pairs=True)
 FAMILY = replace(
     llama.FAMILY,
     name="cohere",
@@ -56,6 +67,7 @@ FAMILY = replace(
         "hf": replace(
             hf, ids=("cohere",), tensors=TENSORS, keys=KEYS, read=read_hf, write=write_hf, honoured=("logit_scale",)
         ),
+        "gguf": column("command-r", PLACES, read_gguf, write_gguf, eps=LAYER_EPS),
     },
     classes=("CohereConfig", "CohereForCausalLM"),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from fathom.families import cohere
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, column, read_pattern, write_pattern
 from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values
 from fathom.model.config import Layers, ResolvedConfig
@@ -23,11 +24,20 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     return {**cohere.write_hf(z), **names, **write_layers(z)}
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    return {**cohere.read_gguf(values, fields, tensors), "layers": read_pattern(values, "llln", 4096)}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    return {**cohere.write_gguf(z), **write_pattern("cohere2", z, "llln")}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return cohere.holds(z) and z.layers.window is not None and "g" not in z.layers.pattern
 
 
 hf = cohere.FAMILY.columns["hf"]
+
 FAMILY = replace(
     cohere.FAMILY,
     name="cohere2",
@@ -43,6 +53,7 @@ FAMILY = replace(
                 "rotary_pct": (None, 1.0),
             },
         ),
+        "gguf": column("cohere2", cohere.PLACES, read_gguf, write_gguf, eps=LAYER_EPS),
     },
     classes=("Cohere2Config", "Cohere2ForCausalLM"),
 )  # fmt: skip

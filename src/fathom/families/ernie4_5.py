@@ -6,7 +6,8 @@ Written as a LLaMA.
 from dataclasses import replace
 
 from fathom.families import llama
-from fathom.families.family import Fields, Tensors
+from fathom.families.family import Fields, Tensors, no_keys
+from fathom.families.gguf_columns import column, nothing, places
 from fathom.families.rope import read_hf_rope
 from fathom.families.values import Values, key
 
@@ -31,7 +32,10 @@ FAMILY = replace(
     llama.FAMILY,
     name="ernie4_5",
     title="ERNIE 4.5",
-    columns={"hf": replace(hf, ids=("ernie4_5",), tensors=TENSORS, keys=KEYS, read=read_hf)},
+    columns={
+        "hf": replace(hf, ids=("ernie4_5",), tensors=TENSORS, keys=KEYS, read=read_hf),
+        "gguf": column("ernie4_5", places(hf.tensors, pairs=True), nothing, no_keys),
+    },
     classes=("Ernie4_5Config", "Ernie4_5ForCausalLM"),
     written_as="llama",
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from fathom.families import olmo2
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import column, nothing, places, require
 from fathom.families.rope import read_hf_rope, write_hf_rope
 from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values, key
@@ -25,12 +26,18 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     return {**names, **write_layers(z), "sliding_window_pattern": None, **write_hf_rope(z)}
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("exaone4", z, layers=Layers("g"))
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return not z.bias and (z.layers == Layers("g") or (z.layers.window is not None and "g" not in z.layers.pattern))
 
 
 hf = olmo2.FAMILY.columns["hf"]
 allowed = {name: values for name, values in hf.allowed.items() if name != "sliding_window"}
+
 FAMILY = replace(
     olmo2.FAMILY,
     name="exaone4",
@@ -44,6 +51,7 @@ FAMILY = replace(
             hf, ids=("exaone4",), allowed=allowed, read=read_hf, write=write_hf,
             keys={**hf.keys, "head_dim": key("head_dim?"), "norm_eps": key("rms_norm_eps=1e-5")},
         ),
+        "gguf": column("exaone4", places(hf.tensors), nothing, write_gguf),
     },
     classes=("Exaone4Config", "Exaone4ForCausalLM"),
 )  # fmt: skip

@@ -177,8 +177,9 @@ class Family:
             sizes = qkv if ".attn." in part and place.parts == 3 else ()
             name = join(place.name, layer, suffix)
             places[tensor] = replace(
-                place, name=name, heads=heads, groups=z.n_kv_head, sizes=sizes, rotated=z.rope.rotated
-            )
+                place, name=name, heads=heads, groups=z.n_kv_head, sizes=sizes, rotated=z.rope.rotated,
+                plus=place.plus and suffix == ".weight",
+            )  # fmt: skip
         return places
 
     def rename(self, name: str, source: str, target: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from fathom.errors import FathomError
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import column, places, require
 from fathom.families.rope import read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig, Scale
@@ -39,6 +40,15 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    return {"scale": Scale(embed=embed_scale(fields["d_model"]))}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("gemma", z, tie_embeddings=True, bias=())
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return z.scale == Scale(embed=embed_scale(z.d_model))
 
@@ -56,6 +66,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ACTIVATIONS,
     "hidden_activation": (None, "gelu_pytorch_tanh"),
 }
+
 FAMILY = replace(
     llama.FAMILY,
     name="gemma",
@@ -66,6 +77,7 @@ FAMILY = replace(
     columns={
         "ours": llama.FAMILY.columns["ours"],
         "hf": replace(hf, ids=("gemma",), keys=KEYS, allowed=ALLOWED, read=read_hf, write=write_hf),
+        "gguf": column("gemma", places(hf.tensors, plus=True), read_gguf, write_gguf),
     },
     classes=("GemmaConfig", "GemmaForCausalLM"),
 )

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from fathom.families import gemma, gemma2
-from fathom.families.family import Fields, Tensors
+from fathom.families.family import Fields, Tensors, config_of
+from fathom.families.gguf_columns import column, places, read_pattern, refusal, require, write_pattern
 from fathom.families.names import place
 from fathom.families.rope import read_hf_rope, read_hf_rotations, write_hf_rope
 from fathom.families.sliding import read_layers, write_layers
@@ -50,6 +51,24 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    config = config_of(fields)
+    every = values.count("attention.sliding_window_pattern", 6)
+    scale = Scale(embed=gemma.embed_scale(config.d_model), attn=gemma2.attn_scale(config, LARGE))
+    local = values.number("rope.freq_base_swa", LOCAL, above=1.0)
+    return {"scale": scale, "layers": read_pattern(values, "l" * (every - 1) + "g", 1024), "rope_local_theta": local}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("gemma3", z, bias=())
+    gemma2.require_scale("gemma3", z, LARGE)
+    if z.scale.attn_cap or z.scale.logit_cap:
+        raise refusal("gemma3", f"attn_cap={z.scale.attn_cap}, logit_cap={z.scale.logit_cap}", "models without caps")
+    every = z.layers.pattern.find("g") + 1 or 6
+    keys = {"attention.sliding_window_pattern": every, "rope.freq_base_swa": z.rope.local_theta or z.rope.theta}
+    return {**keys, **write_pattern("gemma3", z, "l" * (every - 1) + "g")}
+
+
 def holds(z: ResolvedConfig) -> bool:
     rest = replace(z.scale, attn=None, attn_cap=None, logit_cap=None)
     windows = z.layers.window is not None and "n" not in z.layers.pattern
@@ -62,6 +81,7 @@ def holds(z: ResolvedConfig) -> bool:
 
 hf = gemma2.FAMILY.columns["hf"]
 NORMS = {f"blocks.N.attn.{x}_norm": place(f"model.layers.N.self_attn.{x}_norm") for x in "qk"}
+LARGE = 62  # layers of the 27B, whose scores are scaled by its width
 FAMILY = replace(
     gemma2.FAMILY,
     name="gemma3_text",
@@ -75,6 +95,7 @@ FAMILY = replace(
             hf, ids=("gemma3_text",), tensors={**hf.tensors, **NORMS}, read=read_hf, write=write_hf,
             allowed={**hf.allowed, "use_bidirectional_attention": (None, False)},
         ),
+        "gguf": column("gemma3", places({**hf.tensors, **NORMS}, plus=True), read_gguf, write_gguf),
     },
     classes=("Gemma3TextConfig", "Gemma3ForCausalLM"),
 )  # fmt: skip

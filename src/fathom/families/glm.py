@@ -6,6 +6,8 @@ from typing import Any
 
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import QKV, column, nothing, places
+from fathom.families.gguf_columns import UP as GATE_UP
 from fathom.families.names import place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
@@ -29,6 +31,10 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     return {**names, "attention_bias": bool(z.bias), **write_hf_rope(z), **part}
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return z.bias == ("qkv",) and z.rope.rotated is not None and alike(z)
 
@@ -36,6 +42,7 @@ def holds(z: ResolvedConfig) -> bool:
 hf = llama.FAMILY.columns["hf"]
 UP = {f"blocks.N.mlp.{x}": place(f"model.layers.N.mlp.gate_up_proj[{i}/2]") for i, x in enumerate(("gate", "up"), 1)}
 PAIRS = {f"blocks.N.attn.{x}": place(f"model.layers.N.self_attn.{x}_proj[pairs]") for x in "qk"}
+
 FAMILY = replace(
     llama.FAMILY,
     name="glm",
@@ -48,6 +55,7 @@ FAMILY = replace(
             hf, ids=("glm",), read=read_hf, write=write_hf, tensors={**hf.tensors, **UP, **PAIRS},
             keys={**hf.keys, "n_kv_head": key("num_key_value_heads"), "norm_eps": key("rms_norm_eps=1.5625e-07")},
         ),
+        "gguf": column("chatglm", places(hf.tensors, cells={**QKV, **GATE_UP}, pairs=True), nothing, write_gguf),
     },
     classes=("GlmConfig", "GlmForCausalLM"),
 )  # fmt: skip

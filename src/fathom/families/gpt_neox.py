@@ -4,6 +4,7 @@ of each head is rotated; q, k and v of a head lie one after another."""
 from typing import Any
 
 from fathom.families.family import Column, Family, Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, QKV, column, places, require
 from fathom.families.names import columns, place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
@@ -74,12 +75,24 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    """Every model of this family has the exact GELU; llama.cpp computes it by the tanh form."""
+    parallel = values.get("use_parallel_residual", bool, True)
+    return {"mlp": "gelu_exact", "residual": "parallel_norms" if parallel else "on"}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("gptneox", z, mlp="gelu_exact", tie_embeddings=False)
+    return {"use_parallel_residual": z.residual == "parallel_norms"}
+
+
 def holds(z: ResolvedConfig) -> bool:
     square = z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim
     return square and alike(z) and z.mlp in ACTIVATIONS.values() and z.residual in ("on", "parallel_norms")
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
+
 FAMILY = Family(
     name="gpt_neox",
     title="GPT-NeoX",
@@ -92,6 +105,7 @@ FAMILY = Family(
             ids=("gpt_neox",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf,
             skipped=r"(.*\.)?attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
         ),
+        "gguf": column("gptneox", places(tensors["ours"], cells=QKV), read_gguf, write_gguf, eps=LAYER_EPS),
     },
     classes=("GPTNeoXConfig", "GPTNeoXForCausalLM"),
 )  # fmt: skip

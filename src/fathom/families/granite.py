@@ -5,6 +5,7 @@ from typing import Any
 
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import column, places
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig, Scale
 
@@ -30,6 +31,19 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+GGUF = ("embedding_scale", "residual_scale", "attention.scale", "logit_scale")
+
+
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    embed, residual, attn, logits = (values.number(name) if name in values else None for name in GGUF)
+    return {"scale": Scale(embed=embed or 1.0, residual=residual or 1.0, attn=attn, logits=1 / (logits or 1.0))}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    attn = z.head_dim**-0.5 if z.scale.attn is None else z.scale.attn
+    return dict(zip(GGUF, (z.scale.embed, z.scale.residual, attn, float(f"{1 / z.scale.logits:.15g}")), strict=True))
+
+
 def holds(z: ResolvedConfig) -> bool:
     return z.scale != Scale() and z.scale.attn_cap is None and z.scale.logit_cap is None
 
@@ -47,6 +61,7 @@ FAMILY = replace(
             hf, ids=("granite",), read=read_hf, write=write_hf, honoured=HONOURED,
             keys={**hf.keys, "tie_embeddings": key("tie_word_embeddings=false")},
         ),
+        "gguf": column("granite", places(hf.tensors, pairs=True), read_gguf, write_gguf),
     },
     classes=("GraniteConfig", "GraniteForCausalLM"),
 )  # fmt: skip

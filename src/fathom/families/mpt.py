@@ -3,6 +3,7 @@
 from typing import Any
 
 from fathom.families.family import Column, Family, Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, QKV, column, places
 from fathom.families.names import columns, place
 from fathom.families.values import Values, key
 from fathom.json_file import short
@@ -69,6 +70,15 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    values.require({"attention.max_alibi_bias": (8.0,)})
+    return {}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    return {"attention.max_alibi_bias": 8.0}
+
+
 def holds(z: ResolvedConfig) -> bool:
     square = z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim
     return square and z.d_ff == 4 * z.d_model
@@ -85,6 +95,7 @@ FAMILY = Family(
         "hf": Column(
             ids=("mpt",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf
         ),
+        "gguf": column("mpt", places(tensors["ours"], cells=QKV), read_gguf, write_gguf, eps=LAYER_EPS, rope=False),
     },
     classes=("MptConfig", "MptForCausalLM"),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from fathom.families import llama, phi
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, column, nothing, places, require
 from fathom.families.rope import alike
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
@@ -28,12 +29,18 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("nemotron", z, tie_embeddings=False)
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return "norm" in z.bias and "unembed" not in z.bias and ("qkv" in z.bias) == ("out" in z.bias) and alike(z)
 
 
 hf = llama.FAMILY.columns["hf"]
 TENSORS = {part: cell for part, cell in hf.tensors.items() if part != "blocks.N.mlp.gate"}
+
 FAMILY = replace(
     llama.FAMILY,
     name="nemotron",
@@ -48,6 +55,7 @@ FAMILY = replace(
             keys={**hf.keys, "norm_eps": key("norm_eps=1e-5"), "n_kv_head": key("num_key_value_heads?")},
             allowed={**hf.allowed, "hidden_act": (None, "relu2")},
         ),
+        "gguf": column("nemotron", places(TENSORS, plus=True), nothing, write_gguf, eps=LAYER_EPS),
     },
     classes=("NemotronConfig", "NemotronForCausalLM"),
 )  # fmt: skip

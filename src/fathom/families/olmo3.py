@@ -43,6 +43,7 @@ FAMILY = replace(
     columns={
         "ours": olmo2.FAMILY.columns["ours"],
         "hf": replace(hf, ids=("olmo3",), allowed=allowed, read=read_hf, write=write_hf),
+        "gguf": olmo2.GGUF,
     },
     classes=("Olmo3Config", "Olmo3ForCausalLM"),
 )

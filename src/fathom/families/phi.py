@@ -6,6 +6,7 @@ from typing import Any
 
 from fathom.families import gpt_neox
 from fathom.families.family import Column, Family, Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, QKV, column, places, require
 from fathom.families.names import columns, place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.values import Values, key
@@ -65,11 +66,17 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     return {**names, "hidden_act": act, **write_part(z)}
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("phi2", z, mlp="gelu", tie_embeddings=False, bias=BIASES)
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return alike(z) and z.d_model == z.n_head * z.head_dim and z.mlp in gpt_neox.ACTIVATIONS.values()
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
+
 FAMILY = Family(
     name="phi",
     title="Phi",
@@ -82,6 +89,7 @@ FAMILY = Family(
             ids=("phi",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf,
             skipped=r"(.*\.)?rotary_emb\.inv_freq",
         ),
+        "gguf": column("phi2", places(tensors["ours"], cells=QKV), lambda *_: {"mlp": "gelu"}, write_gguf, eps=LAYER_EPS),
     },
     classes=("PhiConfig", "PhiForCausalLM"),
 )  # fmt: skip

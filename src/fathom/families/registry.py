@@ -16,6 +16,7 @@ from fathom.model.config import ModelConfig
 
 HELPERS = (
     "family",
+    "gguf_columns",
     "names",
     "plain",
     "registry",

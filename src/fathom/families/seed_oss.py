@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from fathom.families import llama
-from fathom.families.family import Fields, Tensors
+from fathom.families.family import Fields, Tensors, no_keys
+from fathom.families.gguf_columns import column, nothing, places
 from fathom.families.rope import read_hf_rope
 from fathom.families.values import Values, key
 
@@ -20,7 +21,12 @@ FAMILY = replace(
     llama.FAMILY,
     name="seed_oss",
     title="Seed-OSS",
-    columns={"hf": replace(hf, ids=("seed_oss",), keys=KEYS, read=read_hf)},
+    columns={
+        "hf": replace(hf, ids=("seed_oss",), keys=KEYS, read=read_hf),
+        "gguf": column(
+            "seed_oss", places(hf.tensors, cells={"blocks.N.mlp_norm": "blk.N.post_attention_norm"}), nothing, no_keys
+        ),
+    },
     classes=("SeedOssConfig", "SeedOssForCausalLM"),
     written_as="llama",
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import column, places, write_pattern
 from fathom.families.sliding import shortest
 from fathom.families.values import Values, key
 from fathom.json_file import short
@@ -33,12 +34,22 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    return {"layers": Layers(shortest(("gggn" * fields["n_layer"])[: fields["n_layer"]]))}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    write_pattern("smollm3", z, "gggn")
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return "n" in z.layers.pattern and z.layers.window is None
 
 
 hf = llama.FAMILY.columns["hf"]
 ALLOWED = {name: values for name, values in hf.allowed.items() if name not in ("no_rope_layers", "sliding_window")}
+
 FAMILY = replace(
     llama.FAMILY,
     name="smollm3",
@@ -55,6 +66,7 @@ FAMILY = replace(
                 "tie_embeddings": key("tie_word_embeddings=true"),
             },
         ),
+        "gguf": column("smollm3", places(hf.tensors, pairs=True), read_gguf, write_gguf),
     },
     classes=("SmolLM3Config", "SmolLM3ForCausalLM"),
 )  # fmt: skip

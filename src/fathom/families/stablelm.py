@@ -5,6 +5,7 @@ from typing import Any
 
 from fathom.families import llama, phi
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, column, nothing, places, require
 from fathom.families.rope import alike
 from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
@@ -27,6 +28,11 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("stablelm", z, tie_embeddings=False)
+    return {"use_parallel_residual": False}
+
+
 def holds(z: ResolvedConfig) -> bool:
     return z.bias in (("qkv", "norm"), ("norm",)) and alike(z) and z.d_model == z.n_head * z.head_dim
 
@@ -36,6 +42,7 @@ KEYS = {name: cell for name, cell in hf.keys.items() if name != "head_dim"} | {
     "n_kv_head": key("num_key_value_heads"),
     "norm_eps": key("layer_norm_eps=1e-5"),
 }
+
 FAMILY = replace(
     llama.FAMILY,
     name="stablelm",
@@ -49,6 +56,7 @@ FAMILY = replace(
             hf, ids=("stablelm",), keys=KEYS, read=read_hf, write=write_hf,
             allowed={**hf.allowed, "qk_layernorm": (None, False), "use_parallel_residual": (None, False)},
         ),
+        "gguf": column("stablelm", places(hf.tensors), nothing, write_gguf, eps=LAYER_EPS),
     },
     classes=("StableLmConfig", "StableLmForCausalLM"),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 
 from fathom.families import gpt_neox, llama, mistral
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, column, places, require
 from fathom.families.names import place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.sliding import write_layers
@@ -33,6 +34,11 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("starcoder2", z, mlp="gelu", layers=Layers("g"), bias=BIASES[:4])
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     square = z.d_model == z.n_head * z.head_dim and alike(z) and z.mlp in gpt_neox.ACTIVATIONS.values()
     known = z.bias in (("qkv", "out", "mlp", "norm"), ("norm",)) and (z.n_kv_head < z.n_head or z.bias == ("norm",))
@@ -50,6 +56,7 @@ KEYS = {name: cell for name, cell in hf.keys.items() if name != "head_dim"} | {
     "norm_eps": key("norm_epsilon=1e-5"),
     "tie_embeddings": key("tie_word_embeddings=true"),
 }
+
 FAMILY = replace(
     llama.FAMILY,
     name="starcoder2",
@@ -63,6 +70,7 @@ FAMILY = replace(
             hf, ids=("starcoder2",), tensors=TENSORS, keys=KEYS, read=read_hf, write=write_hf,
             allowed={"mlp_type": (None, "default"), "norm_type": (None, "layer_norm")},
         ),
+        "gguf": column("starcoder2", places(TENSORS), lambda *_: {"mlp": "gelu"}, write_gguf, eps=LAYER_EPS),
     },
     classes=("Starcoder2Config", "Starcoder2ForCausalLM"),
 )  # fmt: skip
