@@ -47,7 +47,7 @@ GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_t
 SOFT = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12}
 FALCON = {"model_type": "falcon", "tie_word_embeddings": True, "activation": "gelu"}
 TYPES = ["sliding_attention", "full_attention"]
-MODERN: dict[str, dict[str, Any]] = {  # without a place in GGUF yet
+MODERN: dict[str, dict[str, Any]] = {
     "Mistral, a window": {"model_type": "mistral", **WINDOW},
     "Ministral": {"model_type": "ministral", **WINDOW, "layer_types": TYPES},
     "Phi-3, a window": {"model_type": "phi3", "pad_token_id": None, "sliding_window": 12},

@@ -39,7 +39,7 @@ def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("command-r", z, tie_embeddings=True, bias=())
+    require("command-r", z, tie_embeddings=True, bias=(), head_dim=z.d_model // z.n_head)
     return {"logit_scale": z.scale.logits}
 
 

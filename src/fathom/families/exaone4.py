@@ -27,7 +27,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("exaone4", z, layers=Layers("g"))
+    require("exaone4", z, layers=Layers("g"), head_dim=z.d_model // z.n_head)
     return {}
 
 

@@ -25,6 +25,7 @@ NAMES = {part: cell.name for part, cell in llama.FAMILY.columns["gguf"].tensors.
 PAIRED = ("blocks.N.attn.q", "blocks.N.attn.k")
 QKV = {f"blocks.N.attn.{x}": f"blk.N.attn_qkv[{i}/3]" for i, x in enumerate("qkv", 1)}
 UP = {f"blocks.N.mlp.{x}": f"blk.N.ffn_up[{i}/2]" for i, x in enumerate(("gate", "up"), 1)}
+LONG = "rope_factors_long.weight"  # of LongRoPE, which Phi-3 reads itself
 LAYER_EPS = key("attention.layer_norm_epsilon")
 HELD = {  # the tensor of a layer, or of the model, whose presence says that a part has biases
     "qkv": ("blk.0.attn_q", "blk.0.attn_qkv"),
@@ -64,7 +65,9 @@ def column(
         return {**common, "bias": held, **read(values, fields, stored)}
 
     def writer(z: ResolvedConfig) -> dict[str, Any]:
-        rotation = {"rope.dimension_count": z.rope.rotated or z.head_dim, **write_gguf_rope(z)} if rope else {}
+        longrope = z.rope.scaling is not None and z.rope.scaling.kind == "longrope"
+        stretched = {} if longrope else write_gguf_rope(z)
+        rotation = {"rope.dimension_count": z.rope.rotated or z.head_dim, **stretched} if rope else {}
         return {"attention.value_length": z.head_dim, **rotation, **write(z)}
 
     return Column(
@@ -82,7 +85,7 @@ def read_rotation(values: Values, config: ModelConfig, tensors: Tensors) -> Fiel
     rotated = values.count("rope.dimension_count", head_dim)
     return {
         "rope_rotated": None if rotated == head_dim else rotated,
-        "rope_scaling": read_gguf_rope(values, config, tensors),
+        "rope_scaling": None if LONG in tensors else read_gguf_rope(values, config, tensors),
     }
 
 

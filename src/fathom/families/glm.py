@@ -6,7 +6,7 @@ from typing import Any
 
 from fathom.families import llama
 from fathom.families.family import Fields, Tensors
-from fathom.families.gguf_columns import QKV, column, nothing, places
+from fathom.families.gguf_columns import QKV, column, nothing, places, require
 from fathom.families.gguf_columns import UP as GATE_UP
 from fathom.families.names import place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
@@ -32,6 +32,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("chatglm", z, head_dim=z.d_model // z.n_head)
     return {}
 
 

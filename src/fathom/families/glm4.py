@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from fathom.families import gemma2, glm
+from fathom.families.family import no_keys
 from fathom.families.gguf_columns import UP, column, nothing, places
 from fathom.families.names import place
 from fathom.families.rope import alike
@@ -33,7 +34,7 @@ FAMILY = replace(
         "hf": replace(
             hf, ids=("glm4",), tensors=TENSORS, write=write_hf, keys={**hf.keys, "norm_eps": key("rms_norm_eps=1e-5")}
         ),
-        "gguf": column("glm4", places(TENSORS, cells=UP, pairs=True), nothing, glm.write_gguf),
+        "gguf": column("glm4", places(TENSORS, cells=UP, pairs=True), nothing, no_keys),
     },
     classes=("Glm4Config", "Glm4ForCausalLM"),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -77,6 +77,12 @@ class Place:
 
     def write(self, ours: Sequence[Tensor]) -> Tensor:
         """The stored tensor, from all of ours that are in it, in order."""
+        if self.pairs and self.sizes:  # of q, k and v the first two are reordered, each with its number of heads
+            alone = [
+                replace(self, part=1, parts=1, sizes=(), heads=n * self.heads // self.sizes[0]) for n in self.sizes
+            ]
+            ours = [alone[0].write([ours[0]]), alone[1].write([ours[1]]), ours[2]]
+            return replace(self, pairs=False).write(ours)
         if self.grouped:
             x = torch.cat([part.unflatten(0, (self.groups, -1)) for part in ours], dim=1).flatten(0, 1)
         else:

@@ -89,7 +89,9 @@ FAMILY = Family(
             ids=("phi",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf,
             skipped=r"(.*\.)?rotary_emb\.inv_freq",
         ),
-        "gguf": column("phi2", places(tensors["ours"], cells=QKV), lambda *_: {"mlp": "gelu"}, write_gguf, eps=LAYER_EPS),
+        "gguf": column(
+            "phi2", places(tensors["ours"], cells=QKV), lambda *_: {"mlp": "gelu"}, write_gguf, eps=LAYER_EPS
+        ),
     },
     classes=("PhiConfig", "PhiForCausalLM"),
 )  # fmt: skip

@@ -17,15 +17,14 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
 BIASES = {"attention_bias": True, "attention_out_bias": False, "mlp_bias": False}  # and their defaults
 hf = llama.FAMILY.columns["hf"]
 KEYS = {**hf.keys, "n_kv_head": key("num_key_value_heads"), "head_dim": key("head_dim")}  # required: other defaults
+NORM = {"blocks.N.mlp_norm": "blk.N.post_attention_norm"}
 FAMILY = replace(
     llama.FAMILY,
     name="seed_oss",
     title="Seed-OSS",
     columns={
         "hf": replace(hf, ids=("seed_oss",), keys=KEYS, read=read_hf),
-        "gguf": column(
-            "seed_oss", places(hf.tensors, cells={"blocks.N.mlp_norm": "blk.N.post_attention_norm"}), nothing, no_keys
-        ),
+        "gguf": column("seed_oss", places(hf.tensors, cells=NORM), nothing, no_keys),
     },
     classes=("SeedOssConfig", "SeedOssForCausalLM"),
     written_as="llama",

@@ -10,7 +10,7 @@ from fathom.families.names import place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.sliding import write_layers
 from fathom.families.values import Values, key
-from fathom.model.config import ResolvedConfig
+from fathom.model.config import BIASES, Layers, ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
