@@ -138,7 +138,7 @@ def test_other_files_are_no_model(tmp_path: Path, content: bytes) -> None:
         ({"scores": ["a"]}, "'scores' is damaged"),
         ({"types": [1.5]}, "'types' is damaged"),
         ({"types": None}, "'types' is damaged"),
-        ({"dummy_prefix": 3}, "'dummy_prefix' or 'squeeze_spaces' is damaged"),
+        ({"dummy_prefix": 3}, "'dummy_prefix', 'squeeze_spaces' or 'apart' is damaged"),
         ({"bos": 999}, "token id 999"),
     ],
 )

@@ -87,7 +87,7 @@ def with_pieces(pieces: Pieces, added: Iterable[Entry]) -> Pieces:
             texts[id], types[id] = text, type
         elif texts[id] == text and types[id] in (CONTROL, USER_DEFINED):
             types[id] = type
-    return replace(pieces, texts=tuple(texts), scores=tuple(scores), types=tuple(types))
+    return replace(pieces, texts=tuple(texts), scores=tuple(scores), types=tuple(types), apart=True)
 
 
 def flags_of_entries(added: Iterable[Entry]) -> dict[str, list[str]]:

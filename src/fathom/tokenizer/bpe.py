@@ -157,10 +157,7 @@ class ByteFallbackTokenizer(BPETokenizer):
         self._prepends_space = PREPEND in steps_of(hf, "normalizer")
         self._only_first = any(step.get("prepend_scheme") == "first" for step in steps_of(hf, "pre_tokenizer"))
         self._drops_space = any(map(drops_first_space, steps_of(hf, "decoder")))
-        self._later = tokenizers.Tokenizer(hf.model)  # for what follows the first chunk: no space goes before it
-        self._later.normalizer = normalizers.Replace(" ", SPACE)
-        if any(step.get("split") for step in steps_of(hf, "pre_tokenizer")):
-            self._later.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", True)
+        self._later = _without_prefix(hf)  # for what follows the first chunk: no space goes before it
 
     def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
         if not is_llama(hf):
@@ -198,6 +195,17 @@ class ByteFallbackTokenizer(BPETokenizer):
         return text[1:] if self._drops_space and text.startswith(b" ") else text
 
 
+def _without_prefix(hf: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The same tokenizer, but that no space goes before a text."""
+    bare = tokenizers.Tokenizer(hf.model)
+    bare.normalizer = normalizers.Replace(" ", SPACE)
+    if any(step.get("split") for step in steps_of(hf, "pre_tokenizer")):
+        bare.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "never", True)
+    bare.add_tokens([token for _, token in sorted(hf.get_added_tokens_decoder().items())])
+    bare.encode_special_tokens = True
+    return bare
+
+
 def is_llama(hf: tokenizers.Tokenizer) -> bool:
     """Whether spaces and bytes are handled as in LLaMA 2."""
     if not isinstance(hf.model, models.BPE) or not hf.model.byte_fallback or hf.model.continuing_subword_prefix:
@@ -213,8 +221,8 @@ def is_llama(hf: tokenizers.Tokenizer) -> bool:
     match steps_of(hf, "normalizer"), steps_of(hf, "pre_tokenizer"):
         case ([one, two], []) if (one, two) == (PREPEND, REPLACE):
             return True
-        case ([one], []) if one == REPLACE:
-            return True
+        case ([one], [] | [{"type": "Split", "pattern": {"String": " "}}]) if one == REPLACE:
+            return True  # Gemma splits at spaces, of which none is left
         case ([], [{"type": "Metaspace", "replacement": space}]) if space == SPACE:
             return True
     return False

@@ -39,6 +39,7 @@ class Pieces:
     types: tuple[int, ...]
     dummy_prefix: bool = True
     squeeze_spaces: bool = False
+    apart: bool = False  # user-defined pieces are split off first, and what is between them is a text each (llama.cpp)
 
     def check(self) -> "Pieces":
         """Itself. FathomError where the library cannot make a tokenizer of it."""
@@ -61,6 +62,11 @@ class Pieces:
     def special(self) -> dict[str, int]:
         """The ids of the pieces that text never becomes, by their texts."""
         return {text: id for id, (text, type) in enumerate(zip(self.texts, self.types)) if type == CONTROL}
+
+    @property
+    def defined(self) -> dict[str, int]:
+        """The ids of the user-defined pieces, which are never joined with others, by their texts."""
+        return {text: id for id, (text, type) in enumerate(zip(self.texts, self.types)) if type == USER_DEFINED}
 
 
 def filler(id: int) -> str:

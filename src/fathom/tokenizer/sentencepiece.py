@@ -6,7 +6,7 @@ exact bytes, where a text can be cut, and that text never becomes a special toke
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain, groupby
@@ -52,9 +52,8 @@ class SentencePieceTokenizer(Tokenizer):
         self._bytes = [_bytes_of(text, type) for text, type in zip(pieces.texts, pieces.types)]
         self._strips = pieces.dummy_prefix or pieces.squeeze_spaces
         self._library = _library(pieces)
-        rows = enumerate(zip(pieces.texts, pieces.types))
-        self._ids_defined = {text: id for id, (text, type) in rows if type == USER_DEFINED and len(text) > 1}
-        longest = sorted(self._ids_defined, key=len, reverse=True)
+        longest = sorted(pieces.defined, key=len, reverse=True) if pieces.apart else []
+        self._defined_ids = pieces.defined
         self._defined = re.compile(f"({'|'.join(map(re.escape, longest))})") if longest else None
 
     def encode_array(self, text: str) -> TokenArray:
@@ -67,10 +66,10 @@ class SentencePieceTokenizer(Tokenizer):
     def _encode(self, part: str, place: int) -> Iterator[list[int]]:
         """The ids of each chunk of a part of a text; every other part is a piece that the user defined.
 
-        A space goes before each of the others, as in llama.cpp and in transformers.
+        A space goes before each of the others, as in llama.cpp and in transformers; SentencePiece itself has one part.
         """
         if place % 2:
-            yield [self._ids_defined[part]]
+            yield [self._defined_ids[part]]
         elif part:
             spaced = " " + part if self.pieces.dummy_prefix else part
             yield from map(self._library.encode, self._chunks(spaced.replace(" ", SPACE)))
@@ -106,8 +105,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @property
     def added_ids(self) -> frozenset[int]:
-        defined = (id for id, type in enumerate(self.pieces.types) if type == USER_DEFINED)
-        return super().added_ids | frozenset(defined)
+        return super().added_ids | frozenset(self.pieces.defined.values())
 
     def cut(self, text: str) -> int:
         """Nowhere where a space goes before a text: another would go before the second part."""
@@ -128,7 +126,7 @@ class SentencePieceTokenizer(Tokenizer):
     def to_json(self) -> dict[str, Any]:
         pieces = self.pieces
         lists = {"pieces": list(pieces.texts), "scores": list(pieces.scores), "types": list(pieces.types)}
-        spaces = {"dummy_prefix": pieces.dummy_prefix, "squeeze_spaces": pieces.squeeze_spaces}
+        spaces = {"dummy_prefix": pieces.dummy_prefix, "squeeze_spaces": pieces.squeeze_spaces, "apart": pieces.apart}
         return {"kind": self.kind, **self.special.to_json(), **spaces, **lists}
 
 
@@ -140,9 +138,12 @@ def _bytes_of(text: str, type: int) -> bytes:
 
 
 def _library(pieces: Pieces) -> sentencepiece.SentencePieceProcessor:
-    """The library's tokenizer of the same pieces; text never becomes a special one, no space is added or removed."""
+    """The library's tokenizer of the same pieces; text never becomes a special one, no space is added or removed.
+
+    Of user-defined pieces that are split off before it sees the text it must make none: a single character is one.
+    """
     types = tuple(
-        type if type != USER_DEFINED else CONTROL if len(text) > 1 else NORMAL
+        type if type != USER_DEFINED or not pieces.apart else CONTROL if len(text) > 1 else NORMAL
         for text, type in zip(pieces.texts, pieces.types)
     )
     bare = replace(pieces, types=types, dummy_prefix=False, squeeze_spaces=False)
@@ -181,18 +182,30 @@ def read_vocabulary(path: Path, vocab_size: int) -> bytes:
 
 
 def to_sentencepiece(tokenizer: SentencePieceTokenizer) -> bytes:
-    """The bytes of a SentencePiece model file, which cannot hold a chat template."""
+    """The bytes of a SentencePiece model file, which cannot hold a chat template. FathomError: it would be another."""
+    refuse_parts(tokenizer.pieces, apart=False)
     return write_pieces(tokenizer.pieces, tokenizer.special)
+
+
+def refuse_parts(pieces: Pieces, apart: bool) -> None:
+    """FathomError where user-defined pieces mean something else to who splits them off first, or does not (`apart`)."""
+    if pieces.apart == apart or not pieces.defined:
+        return
+    spaced = next((text for text in pieces.defined if SPACE in text and pieces.apart), None)
+    if pieces.dummy_prefix or pieces.squeeze_spaces or spaced is not None:
+        text = spaced or min(pieces.defined)
+        raise FathomError(f"spaces around the added token {text[:40]!r} are handled in a way that this format has not")
 
 
 def from_json(values: Mapping[str, Any]) -> SentencePieceTokenizer:
     """The tokenizer whose `to_json` these values are."""
     lists = [_list(values, key, kinds) for key, kinds in (("pieces", str), ("scores", (int, float)), ("types", int))]
-    prefix, squeeze = values.get("dummy_prefix"), values.get("squeeze_spaces")
-    if not isinstance(prefix, bool) or not isinstance(squeeze, bool):
-        raise FathomError("'dummy_prefix' or 'squeeze_spaces' is damaged; expected true or false")
+    prefix, squeeze, apart = (values.get(key) for key in ("dummy_prefix", "squeeze_spaces", "apart"))
+    apart = True if apart is None else apart  # older runs
+    if not isinstance(prefix, bool) or not isinstance(squeeze, bool) or not isinstance(apart, bool):
+        raise FathomError("'dummy_prefix', 'squeeze_spaces' or 'apart' is damaged; expected true or false")
     texts, scores, types = map(tuple, lists)
-    return SentencePieceTokenizer(Pieces(texts, scores, types, prefix, squeeze), Special.from_json(values))
+    return SentencePieceTokenizer(Pieces(texts, scores, types, prefix, squeeze, apart), Special.from_json(values))
 
 
 def _list(values: Mapping[str, Any], key: str, kinds: type | tuple[type, ...]) -> list[Any]:
@@ -216,9 +229,10 @@ def as_sentencepiece(tokenizer: Tokenizer) -> Tokenizer:
     for text, id in tokenizer.hf.get_vocab(with_added_tokens=True).items():
         texts[id] = text
     types = _types(tokenizer, texts, model["unk_token"])
-    ranked = _ranked(model, [text for text, type in zip(texts, types) if type == NORMAL])
+    apart = {text for text, type in zip(texts, types) if type == USER_DEFINED}
+    ranked = _ranked(model, [text for text, type in zip(texts, types) if type == NORMAL], apart)
     scores = {text: -float(place) for place, text in enumerate(ranked)}
-    pieces = Pieces(tuple(texts), tuple(scores.get(text, 0.0) for text in texts), tuple(types), prefix)
+    pieces = Pieces(tuple(texts), tuple(scores.get(text, 0.0) for text in texts), tuple(types), prefix, apart=True)
     return SentencePieceTokenizer(pieces, tokenizer.special)
 
 
@@ -227,7 +241,7 @@ def _dummy_prefix(tokenizer: ByteFallbackTokenizer) -> bool:
     match steps_of(tokenizer.hf, "normalizer"), steps_of(tokenizer.hf, "pre_tokenizer"):
         case [one, two], [] if (one, two) == (PREPEND, REPLACE):
             return True
-        case ([one], []) if one == REPLACE:
+        case ([one], [] | [{"type": "Split"}]) if one == REPLACE:
             return False
         case [], [{"type": "Metaspace", "prepend_scheme": "never", "split": False}]:
             return False
@@ -235,17 +249,22 @@ def _dummy_prefix(tokenizer: ByteFallbackTokenizer) -> bool:
 
 
 def _types(tokenizer: ByteFallbackTokenizer, texts: list[str], unknown: str | None) -> list[int]:
+    """The type of each token. Gemma's added runs of spaces, ▁▁, are what its merges make of them: normal pieces."""
     added = {token.content: token.special for token in tokenizer.hf.get_added_tokens_decoder().values()}
-    types = {text: CONTROL if special else USER_DEFINED for text, special in added.items()}
+    types = {
+        text: CONTROL if special else NORMAL if set(text) == {SPACE} else USER_DEFINED
+        for text, special in added.items()
+    }
     types |= {**dict.fromkeys(tokenizer.special.names, CONTROL), **dict.fromkeys(BYTE_PIECES, BYTE)}
     fillers = {filler(id): UNUSED for id, text in enumerate(texts) if text == filler(id)}
     types = fillers | types
     return [UNKNOWN if text == unknown else types.get(text, NORMAL) for text in texts]
 
 
-def _ranked(model: dict[str, Any], normal: list[str]) -> list[str]:
-    """The tokens that text may become, the one that is joined first before all others."""
+def _ranked(model: dict[str, Any], normal: list[str], apart: Set[str]) -> list[str]:
+    """The tokens that text may become, the one that is joined first before all others; of those `apart` nothing is."""
     merges = [tuple(merge.split(" ", 1) if isinstance(merge, str) else merge) for merge in model["merges"]]
+    merges = [merge for merge in merges if apart.isdisjoint({*merge, "".join(merge)})]
     results = [token for _, block in groupby(merges, _run_letter) for token in _results(list(block))]
     known = set(results)
     # where ids follow the merges single letters, which nothing joins, keep their places: so SentencePiece scores them
