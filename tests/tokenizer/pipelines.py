@@ -17,7 +17,7 @@ from fathom.tokenizer.words import LLAMA3_PATTERN, PATTERNS, QWEN2_PATTERN
 from tests.tokenizer.folders import TEXT
 from tests.tokenizer.hostile import hostile
 
-CORPUS = [TEXT, *(re.sub(r"<(unk|/s|0x0A)>", "", text) for text in hostile(300, seed=99))]
+CORPUS = [TEXT, *(re.sub(r"<(unk|/s|0x0A)>|\0", "", text) for text in hostile(300, seed=99))]
 LEVEL = P.ByteLevel(add_prefix_space=False)
 LETTERS = P.ByteLevel(add_prefix_space=False, use_regex=False)
 NAMES = ["<unk>", "<s>", "</s>"]
@@ -55,7 +55,7 @@ def byte_level(
     letters = sorted(P.ByteLevel.alphabet()) if alphabet else []
     options: Any = {"special_tokens": ["<end>", "<s>"], "initial_alphabet": letters, "show_progress": False}
     steps = P.Sequence(list(words)) if len(words) > 1 else words[0]
-    trainer = trainers.BpeTrainer(vocab_size=700, limit_alphabet=200, **options)
+    trainer = trainers.BpeTrainer(vocab_size=700, limit_alphabet=256 if alphabet else 200, **options)
     values = finished(tokenizers.Tokenizer(models.BPE()), steps, normalizer, D.ByteLevel(), trainer, ["<end>", "<s>"])
     values["model"]["ignore_merges"] = whole
     return with_added(values, added)
@@ -66,7 +66,7 @@ def pieces(words: Any, normalizer: Any, strips: bool = False, added: bool = Fals
     steps = [D.Replace("▁", " "), D.ByteFallback(), D.Fuse(), *([D.Strip(" ", 1, 0)] if strips else [])]
     options: Any = {"special_tokens": [*NAMES, *BYTE_PIECES], "show_progress": False}
     model = models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-    trainer = trainers.BpeTrainer(vocab_size=900, limit_alphabet=150, **options)
+    trainer = trainers.BpeTrainer(vocab_size=900, limit_alphabet=150, max_token_length=24, **options)
     values = finished(tokenizers.Tokenizer(model), words, normalizer, decoder or D.Sequence(steps), trainer, NAMES)
     return with_added(values, added)
 

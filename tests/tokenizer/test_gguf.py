@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_numbers_may_be_arrays(shared_data: Path) -> None:
     }
     again = from_gguf(values)
     assert isinstance(again, SentencePieceTokenizer)
-    assert again.pieces == llama(shared_data).pieces
+    assert replace(again.pieces, apart=False) == llama(shared_data).pieces
 
 
 def small(**values: Any) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Ex
         Part(name, len(rows), sum(row[0] for row in rows), max(row[1] for row in rows), max(row[2] for row in rows))
         for name, rows in kinds.items()
     )
-    same = None if tokenizer is None else same_ids(tokenizer, tokenizer_of(opened))
+    same = None if tokenizer is None else same_ids(tokenizer, tokenizer_of(opened), opened.config.vocab_size)
     return Exported(path, opened.format, opened.nbytes, parts, same)
 
 
@@ -187,14 +187,15 @@ def difference(written: torch.Tensor, ours: torch.Tensor) -> tuple[bool, float, 
     return False, float(error.abs().max()), float(error.norm() / ours.float().norm().clamp(min=1e-30))
 
 
-def same_ids(tokenizer: Tokenizer, written: Tokenizer | None) -> bool:
+def same_ids(tokenizer: Tokenizer, written: Tokenizer | None, vocab_size: int) -> bool:
     """Whether both give the same ids for the same texts, as far as the vocabulary can encode them.
 
     Tried are texts of several scripts, each added token alone and among words, and each special token's name.
     """
     if written is None:
         return False
-    names, known = tokenizer.special.names, written.special.names
+    names = {name: id for name, id in tokenizer.special.names.items() if id < vocab_size}  # as far as the model has ids
+    known = written.special.names
     others = sorted(tokenizer.added_ids - {*names.values()})
     added = [tokenizer.decode([id]) for id in others if id < written.vocab_size]
     for text in (*TEXTS, *added, *(f"so {one} on" for one in added), *names):

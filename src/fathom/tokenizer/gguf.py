@@ -13,10 +13,11 @@ from fathom.errors import FathomError, near
 from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.bpe_files import split_by
 from fathom.tokenizer.characters import ByteTokenizer
+from fathom.tokenizer.gguf_added import refuse_added
 from fathom.tokenizer.hf_library import BYTE_LEVEL, build_json, parse, steps_of
-from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, Pieces, filler
+from fathom.tokenizer.pieces import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, Pieces, filler
 from fathom.tokenizer.protocol import Special, Tokenizer, check_size
-from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece
+from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece, refuse_parts
 from fathom.tokenizer.words import ALIASES, GPT2_PATTERN, PATTERNS, WHOLE_WORDS
 
 G = "tokenizer.ggml."
@@ -37,14 +38,18 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer | None:
 def to_gguf(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     """The metadata of a tokenizer for a model with `vocab_size` ids: ids without a token get a filler.
 
-    Numbers are uint32, lists of numbers int32 or float32. FathomError: GGUF does not support this kind of tokenizer.
+    Added tokens beyond the model's ids are left out. Numbers are uint32, lists of numbers int32 or float32.
+    FathomError: GGUF, as llama.cpp reads it, does not support this tokenizer.
     """
+    if isinstance(tokenizer, BPETokenizer):
+        refuse_added(tokenizer.hf)
     tokenizer = as_sentencepiece(tokenizer)
     if type(tokenizer) not in WRITERS:
         supported = ", ".join(str(kind.kind) for kind in WRITERS)
-        raise FathomError(f"a {tokenizer.kind} tokenizer; GGUF, as llama.cpp reads it, supports only {supported}")
-    check_size(tokenizer.vocab_size, vocab_size)
-    return _padded(WRITERS[type(tokenizer)](tokenizer), vocab_size) | _special_values(tokenizer.special)
+        kind = type(tokenizer.hf.model).__name__ if isinstance(tokenizer, BPETokenizer) else tokenizer.kind
+        raise FathomError(f"a {kind} tokenizer; GGUF, as llama.cpp reads it, supports only {supported}")
+    values = _cut(WRITERS[type(tokenizer)](tokenizer), vocab_size)
+    return _padded(values, vocab_size) | _special_values(tokenizer.special, vocab_size)
 
 
 def _read_llama(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -52,7 +57,7 @@ def _read_llama(metadata: Mapping[str, Any]) -> Tokenizer:
     scores = _list(metadata, "scores", float)[: len(texts)]
     prefix = _get(metadata, G + "add_space_prefix", bool, True)
     squeeze = _get(metadata, G + "remove_extra_whitespaces", bool, False)
-    pieces = Pieces(tuple(texts), tuple(scores), tuple(types), prefix, squeeze).check()
+    pieces = Pieces(tuple(texts), tuple(scores), tuple(types), prefix, squeeze, apart=True).check()
     return SentencePieceTokenizer(pieces, _special(metadata, pieces.special, first=(1, 2), adds_bos=True))
 
 
@@ -123,11 +128,14 @@ def _list(metadata: Mapping[str, Any], name: str, kind: type[T]) -> list[T]:
 
 def _write_llama(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     pieces = tokenizer.pieces
+    if not pieces.apart and pieces.dummy_prefix:
+        refuse_parts(pieces, apart=True)
+    defined = {} if pieces.apart else {text: text.replace(SPACE, " ") for text in pieces.defined}
     squeeze = {G + "remove_extra_whitespaces": True} if pieces.squeeze_spaces else {}
     return squeeze | {
         G + "model": "llama",
         G + "pre": "default",
-        G + "tokens": list(pieces.texts),
+        G + "tokens": [defined.get(text, text) for text in pieces.texts],  # where text is not yet written with ▁
         G + "scores": list(pieces.scores),
         G + "token_type": list(pieces.types),
         G + "add_space_prefix": pieces.dummy_prefix,
@@ -142,6 +150,9 @@ def _write_gpt2(tokenizer: BPETokenizer) -> dict[str, Any]:
     normalizers = [step["type"] for step in steps_of(tokenizer.hf, "normalizer")]  # texts are composed (NFC) already
     if pre is None or set(normalizers) - {"NFC"}:
         raise FathomError(f"GGUF has no name for how this BPE splits words; supported are {', '.join(PATTERNS)}")
+    if missing := [letter for letter in _letters() if letter not in model["vocab"]]:
+        byte = byte_letters()[missing[0]]
+        raise FathomError(f"no token for the byte {byte:#04x}; llama.cpp, unlike the tokenizers library, needs all 256")
     added = tokenizer.hf.get_added_tokens_decoder()
     control = {*tokenizer.special.names.values(), *(id for id, token in added.items() if token.special)}
     texts = [filler(id) for id in range(tokenizer.vocab_size)]  # where ids have gaps, these stay
@@ -162,12 +173,26 @@ def _bpe_values(pre: str, texts: list[str], types: list[int], merges: list[str])
     return {G + "model": "gpt2", G + "pre": pre, **lists}
 
 
-def _special_values(special: Special) -> dict[str, Any]:
-    ends = dict(zip(("eot", "eom"), (id for id in special.ends if id != special.eos)))
+def _special_values(special: Special, vocab_size: int) -> dict[str, Any]:
+    ends = dict(zip(("eot", "eom"), (id for id in special.ends if id != special.eos and id < vocab_size)))
     ids = {"bos": special.bos, "eos": special.eos, **ends}
+    for name, id in ids.items():
+        if id is not None and id >= vocab_size:
+            raise FathomError(f"the {name} token is {id}; expected one of the model's {vocab_size} ids")
     values: dict[str, Any] = {f"{G}{name}_token_id": id for name, id in ids.items() if id is not None}
     values |= {G + "add_bos_token": bool(special.prefix), G + "add_eos_token": False}
     return values | ({TEMPLATE: special.template} if special.template is not None else {})
+
+
+def _cut(values: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """The same without added tokens beyond the model's ids, which it never reads. FathomError: others lie there."""
+    texts, types = values[G + "tokens"], values[G + "token_type"]
+    if not {*types[vocab_size:]} <= {CONTROL, USER_DEFINED, UNUSED}:
+        check_size(len(texts), vocab_size)
+    lists = {key: value[:vocab_size] for key, value in values.items() if isinstance(value, list)}
+    beyond = {*texts[vocab_size:]}
+    merges = [merge for merge in values.get(G + "merges", ()) if merge.replace(" ", "", 1) not in beyond]
+    return values | lists | ({G + "merges": merges} if G + "merges" in values else {})
 
 
 def _padded(values: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
