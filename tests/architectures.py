@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from hypothesis import strategies as st
 
-from fathom.model.config import BIASES, CHOICES, Layers, ModelConfig, RopeScaling, Rotary, Scale
+from fathom.model.config import BIASES, CHOICES, Experts, Layers, ModelConfig, RopeScaling, Rotary, Scale
 from fathom.model.transformer import Transformer
 
 TINY = ModelConfig(vocab_size=37, context_length=23, d_model=20, n_layer=3, n_head=6, head_dim=4, d_ff=29)
@@ -50,6 +50,8 @@ ARCHITECTURES = {
     "layer_plain": replace(LLAMA, norm="layer_plain"),
     "post": replace(LLAMA, residual="post", qk_norm="whole"),
     "post, layer norm": replace(GPT, residual="post"),
+    "experts": replace(LLAMA, mlp=Experts(5, 2)),
+    "experts, shared": replace(LLAMA, mlp=Experts(4, 3, False, 7), d_ff=9),
     "sandwich": replace(LLAMA, residual="sandwich", mlp="geglu", scale=GEMMA),
     "sandwich, layer norm": replace(GPT, residual="sandwich", mlp="none"),
     "parallel": replace(GPT, residual="parallel", position="rope", tie_embeddings=False, bias=("mlp", "unembed")),

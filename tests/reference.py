@@ -102,6 +102,8 @@ def slope(head: int, n_head: int) -> float:
 
 
 def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    if not isinstance(config.mlp, str):
+        return experts(config, w, seen, name, x)
     up = seen[f"{name}.up"] = linear(w, f"{name}.up", x)
     match config.mlp:
         case "gelu":
@@ -120,6 +122,27 @@ def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.nd
             act = gate / (1 + np.exp(-gate)) * up
     seen[f"{name}.act"] = act
     return linear(w, f"{name}.down", act)
+
+
+def experts(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    """Shazeer et al. 2017, eq. 1, one token at a time."""
+
+    def swiglu(where: str, token: np.ndarray) -> np.ndarray:
+        gate = linear(w, f"{where}.gate", token)
+        return linear(w, f"{where}.down", gate / (1 + np.exp(-gate)) * linear(w, f"{where}.up", token))
+
+    scores = seen[f"{name}.router"] = linear(w, f"{name}.router", x)
+    y = np.zeros_like(x)
+    for place in np.ndindex(x.shape[:-1]):
+        shares = np.exp(scores[place] - scores[place].max())
+        shares /= shares.sum()
+        best = np.argsort(-shares)[: config.mlp.used]
+        total = shares[best].sum() if config.mlp.renormalise else 1.0
+        y[place] = sum(shares[i] / total * swiglu(f"{name}.experts.{i}", x[place]) for i in best)
+        if config.mlp.shared:
+            open_ = 1 / (1 + np.exp(-linear(w, f"{name}.shared_gate", x[place])))
+            y[place] += open_ * swiglu(f"{name}.shared", x[place])
+    return y
 
 
 def linear(w: Arrays, name: str, x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Unknown fields, wrong types and wrong choices end in one line with near matches.
 """
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -40,9 +41,13 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     """`value`, possibly text from a command line, as the type `hint` asks for; FathomError when it cannot be."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None or str(value).lower() in ("none", "null"):
+        if type(None) in parts and (value is None or str(value).lower() in ("none", "null")):
             return None
-        return convert(next(p for p in parts if p is not type(None)), value, where)
+        choices, *others = [part for part in parts if part is not type(None)]
+        words = get_args(choices) if get_origin(choices) is Literal else ()
+        if others and (not isinstance(value, str) or (value not in words and re.search("[:=]", value))):
+            return convert(others[0], value, where)
+        return convert(choices, value, where)
     if origin is Literal:
         value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off so
         if value not in parts and {"on", "off"} <= set(parts) and str(value).lower() in BOOLEANS:

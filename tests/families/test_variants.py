@@ -46,6 +46,7 @@ LONG = {"type": "longrope", "short_factor": [1.0, 1.2], "long_factor": [1.5, 4.0
 GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
 SOFT = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12}
 FALCON = {"model_type": "falcon", "tie_word_embeddings": True, "activation": "gelu"}
+EXPERTS = {"num_experts_per_tok": 2, "pad_token_id": None}
 TYPES = ["sliding_attention", "full_attention"]
 MODERN: dict[str, dict[str, Any]] = {
     "Mistral, a window": {"model_type": "mistral", **WINDOW},
@@ -74,6 +75,17 @@ MODERN: dict[str, dict[str, Any]] = {
     "Command-R": {"model_type": "cohere", "logit_scale": 0.5, "pad_token_id": None, "tie_word_embeddings": True},
     "Command-R7B": {"model_type": "cohere2", "logit_scale": 0.5, "pad_token_id": None, "sliding_window": 12,
                     "head_dim": 8, "layer_types": TYPES, "tie_word_embeddings": True},
+    "Mixtral": {"model_type": "mixtral", **EXPERTS, "num_local_experts": 5, "head_dim": 8, "sliding_window": None},
+    "Mixtral, a window": {"model_type": "mixtral", **EXPERTS, "num_local_experts": 3, **WINDOW},
+    "Qwen3-MoE": {"model_type": "qwen3_moe", **EXPERTS, "num_experts": 5, "head_dim": 8, "moe_intermediate_size": 12,
+                  "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+    "Qwen3-MoE, shares": {"model_type": "qwen3_moe", **EXPERTS, "num_experts": 4, "head_dim": 8,
+                          "moe_intermediate_size": 12, "norm_topk_prob": False},
+    "Qwen2-MoE": {"model_type": "qwen2_moe", **EXPERTS, "num_experts": 5, "moe_intermediate_size": 12,
+                  "shared_expert_intermediate_size": 14, "norm_topk_prob": False},
+    "Qwen2-MoE, no biases": {"model_type": "qwen2_moe", **EXPERTS, "num_experts": 3, "moe_intermediate_size": 12,
+                             "shared_expert_intermediate_size": 14, "norm_topk_prob": True, "qkv_bias": False},
+    "OLMoE": {"model_type": "olmoe", **EXPERTS, "num_experts": 5, "norm_topk_prob": False},
     "Phi": {"model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
     "Pythia": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "use_parallel_residual": True},
     "GPT-NeoX, in order": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5,

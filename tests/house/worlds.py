@@ -8,7 +8,7 @@ import torch
 from fathom.anatomy.swap import swap
 from fathom.model.attention import attend, attend_fused
 from fathom.model.cache import KVCache
-from fathom.model.config import Layers, ModelConfig, Rotary, Scale
+from fathom.model.config import Experts, Layers, ModelConfig, Rotary, Scale
 from fathom.model.transformer import Transformer
 
 SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "r": 12, "f": 23, "V": 31}
@@ -74,5 +74,6 @@ WORLDS = [
     World({"position": "rope", "norm": "rms_1p", "mlp": "gelu", "residual": "parallel_norms"}),
     World({"position": "learned", "norm": "layer_1p", "mlp": "gelu", "residual": "post"}),
     World({"position": "learned", "norm": "layer_plain", "mlp": "gelu"}),
+    *(World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, shared=shared)}) for shared in (0, 3)),
     *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu")),
 ]

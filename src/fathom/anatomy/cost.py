@@ -5,11 +5,12 @@ counts as three forward passes, one forward and two backward (Kaplan et al. 2020
 explicit attention does: all t * s scores, masked ones too. Tests compare it with what torch counts.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from fathom.errors import FathomError
-from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.config import Experts, ModelConfig, ResolvedConfig
 
 T = TypeVar("T")
 # What each value of a choice adds to the cost; a new value is entered here, and a test over CHOICES asks for it.
@@ -60,8 +61,35 @@ def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
         "attn.v": (d, groups * config.head_dim),
         "attn.out": (heads * config.head_dim, d),
     }
-    mlp = {f"mlp.{name}": (f, d) if name == "down" else (d, f) for name in entry(MATRICES, "mlp", config.mlp)}
+    if not isinstance(config.mlp, Experts):
+        return attn | mlp_matrices("mlp", entry(MATRICES, "mlp", config.mlp), d, f)
+    mlp = {"mlp.router": (d, config.mlp.n)}
+    for expert in range(config.mlp.n):
+        mlp |= mlp_matrices(f"mlp.experts.{expert}", MATRICES["swiglu"], d, f)
+    if config.mlp.shared:
+        mlp |= mlp_matrices("mlp.shared", MATRICES["swiglu"], d, config.mlp.shared) | {"mlp.shared_gate": (d, 1)}
     return attn | mlp
+
+
+def mlp_matrices(where: str, names: Iterable[str], d: int, f: int) -> dict[str, tuple[int, int]]:
+    return {f"{where}.{name}": (f, d) if name == "down" else (d, f) for name in names}
+
+
+def active(config: ModelConfig) -> dict[str, int]:
+    """Numbers in the matrices of one block that a token is multiplied by: of experts, those that it uses."""
+    count: dict[str, int] = {}
+    used, n = (config.mlp.used, config.mlp.n) if isinstance(config.mlp, Experts) else (1, 1)
+    for name, (rows, columns) in matrices(config).items():
+        part = re.sub(r"experts\.\d+", "experts", name)
+        count[part] = count.get(part, 0) + rows * columns
+    return {part: size * used // n if ".experts." in part else size for part, size in count.items()}
+
+
+def n_active_parameters(config: ModelConfig) -> int:
+    """Parameters that one token meets: all but the experts that it does not use."""
+    config = config.resolved()
+    all_of_block = sum(rows * columns for rows, columns in matrices(config).values())
+    return n_parameters(config) - config.n_layer * (all_of_block - sum(active(config).values()))
 
 
 def norm_names(config: ModelConfig) -> tuple[str, ...]:
@@ -106,7 +134,7 @@ def flops(config: ModelConfig, t: int, batch: int = 1, past: int = 0) -> dict[st
     tokens, layers = batch * t, config.n_layer
     keys = sum(seen_keys(config, layer, t, past) for layer in range(layers))
     pairs = 2 * tokens * keys * config.n_head * config.head_dim  # every query with every key, in every head
-    count = {name: layers * 2 * tokens * rows * columns for name, (rows, columns) in matrices(config).items()}
+    count = {name: layers * 2 * tokens * size for name, size in active(config).items()}
     count |= {"attn.scores": pairs, "attn.z": pairs}  # q k^T and pattern v
     return count | {"unembed": 2 * tokens * config.d_model * config.vocab_size}
 
@@ -154,14 +182,22 @@ def training_bytes(config: ModelConfig, t: int, batch: int, itemsize: int = 4) -
     }
 
 
+def kept_by_mlp(config: ResolvedConfig) -> int:
+    """Numbers that the backward pass of one MLP needs of each token, its input aside."""
+    if not isinstance(mlp := config.mlp, Experts):
+        return entry(KEPT_BY_MLP, "mlp", mlp) * config.d_ff
+    shared = KEPT_BY_MLP["swiglu"] * mlp.shared + 2 * config.d_model * (mlp.shared > 0)
+    return mlp.used * (KEPT_BY_MLP["swiglu"] * config.d_ff + 2 * config.d_model) + 2 * mlp.n + shared
+
+
 def kept_per_token(config: ModelConfig) -> int:
     """Numbers that the backward pass of one block needs of each token."""
     config = config.resolved()
-    d, f = config.d_model, config.d_ff
+    d = config.d_model
     norm = d * entry(KEPT_BY_NORM, "norm", config.norm)
     q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
     normed = 2 * (q + kv) if qk_norm_widths(config) else 0  # q and k before the norm, and before its weight
     attn = d + norm + normed + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
-    mlp = (d + norm + entry(KEPT_BY_MLP, "mlp", config.mlp) * f) * (config.mlp != "none")
+    mlp = (d + norm + kept_by_mlp(config)) * (config.mlp != "none")
     count = len(norm_names(config)) - (1 if config.mlp == "none" else 2)  # norms beyond one before attention and MLP
     return attn + mlp + count * (norm + d)

@@ -32,6 +32,12 @@ stablelm  LayerNorm, a quarter of each head rotated
 nemotron  squared ReLU, LayerNorm that multiplies by 1 + weight
 starcoder2  GPT-2's parts with rotation and a window
 
+Mixtures of experts:
+mixtral   a Mistral with experts
+qwen2_moe  a Qwen2 with experts, and one that every token runs
+qwen3_moe  a Qwen3 with experts
+olmoe     OLMoE: norms of whole queries and keys
+
 Attention beside the MLP, or GPT-2's relatives:
 phi       Phi-1.5 and Phi-2
 gpt_neox  GPT-NeoX, Pythia
@@ -42,6 +48,7 @@ falcon_40b  two norms, and groups of heads
 opt       OPT
 mpt       MPT: a penalty on distance
 
+experts   names and keys that families of experts share
 family    a family as one value: choices of ModelConfig, and a column for each format
 gguf_columns  GGUF columns: the names and keys that architectures share
 shapes    names and shapes of the weights of a config

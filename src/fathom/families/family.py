@@ -14,7 +14,7 @@ from fathom.errors import FathomError, near
 from fathom.families.names import Place, join, split
 from fathom.families.shapes import weight_shapes
 from fathom.families.values import Key, Values
-from fathom.model.config import Layers, ModelConfig, ResolvedConfig, Rotary, Scale
+from fathom.model.config import Experts, Layers, ModelConfig, ResolvedConfig, Rotary, Scale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +83,11 @@ def short_rope(rope: Rotary) -> str:
     return ",".join(f"{name}={value}" for name, value in given.items() if value is not None)
 
 
+def alike(ours: Any, theirs: Any) -> bool:
+    """Whether two values of a choice are of one family: equal, or mixtures of experts, which differ in sizes."""
+    return ours == theirs or (isinstance(ours, Experts) and isinstance(theirs, Experts))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """How one format describes models of a family."""
@@ -128,7 +133,7 @@ class Family:
             wrong.append(("rope", short_rope(rope), "all channels rotated, alike in all layers"))
         if "bias" not in self.choices and "unembed" not in self.free and "unembed" in config.bias:
             wrong.append(("bias", config.bias, "none of unembed"))
-        return [(name, ours, theirs) for name, ours, theirs in wrong if ours != theirs]
+        return [(name, ours, theirs) for name, ours, theirs in wrong if not alike(ours, theirs)]
 
     def column(self, format: str) -> Column:
         if format not in self.columns:
@@ -169,13 +174,14 @@ class Family:
         z, column, places = config.resolved(), self.column(format), {}
         for tensor in weight_shapes(config):
             part, layer, suffix = split(tensor)
-            place = column.tensors.get(part)
+            expert = number[1] if (number := re.search(r"\.experts\.(\d+)\.", part)) else ""
+            place = column.tensors.get(re.sub(r"\.experts\.\d+\.", ".experts.M.", part))
             if place is None:
                 raise FathomError(f"format {format} has no name for {tensor!r}; choose another format")
             heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
             qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
             sizes = qkv if ".attn." in part and place.parts == 3 else ()
-            name = join(place.name, layer, suffix)
+            name = join(place.name.replace(".M.", f".{expert}."), layer, suffix)
             places[tensor] = replace(
                 place, name=name, heads=heads, groups=z.n_kv_head, sizes=sizes, rotated=z.rope.rotated,
                 plus=place.plus and suffix == ".weight",

@@ -15,6 +15,7 @@ from fathom.json_file import short
 from fathom.model.config import ModelConfig
 
 HELPERS = (
+    "experts",
     "family",
     "gguf_columns",
     "names",

@@ -83,7 +83,7 @@ def stream_parts(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor
             written[f"{path}.attn.bias"] = out.bias.expand(len(z), -1)
         parts = (parts if model.config.residual != "off" else {}) | joined(model, f"{path}.attn_after", written)
         if block.mlp is not None:
-            bias = block.mlp.down.bias
+            bias = getattr(getattr(block.mlp, "down", None), "bias", None)  # experts have none
             written = {f"{path}.mlp": seen[f"{path}.mlp"][:, at] - (0 if bias is None else bias)}
             if bias is not None:
                 written[f"{path}.mlp.bias"] = bias.expand(len(z), -1)

@@ -1,7 +1,7 @@
 """The names of everything that can be seen in a model, known from its config alone.
 
 One name per thing. Shape letters: b rows, t queries, s keys, d d_model, h heads, g KV heads, c head_dim, f d_ff,
-V vocabulary. Patterns: `*` matches within one part of a name, `**` across parts. Does not import torch.
+V vocabulary, e experts. Patterns: `*` matches within one part of a name, `**` across parts. Does not import torch.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fathom.anatomy.cost import MATRICES
 from fathom.errors import FathomError, near
-from fathom.model.config import ModelConfig
+from fathom.model.config import Experts, ModelConfig
 
 UNITS = {"": 1, "B": 1} | {f"{p}{b}": k**i for i, p in enumerate("KMGT", 1) for b, k in (("B", 1000), ("iB", 1024))}
 
@@ -44,10 +44,12 @@ def block_names(config: ModelConfig) -> dict[str, str]:
     result |= {".attn.scores": "bhts", ".attn.pattern": "bhts", ".attn.z": "bthc", ".attn": "btd"}
     after = config.residual in ("post", "sandwich")
     result |= {".attn_after": "btd"} if after else {}
-    if config.mlp != "none":
+    if isinstance(config.mlp, Experts):
+        result |= {".resid_mid": "btd", ".mlp_norm": "btd", ".mlp.router": "bte", ".mlp": "btd"}
+    elif config.mlp != "none":
         gate = {".mlp.gate": "btf"} if "gate" in MATRICES[config.mlp] else {}
         result |= {".resid_mid": "btd", ".mlp_norm": "btd", **gate, ".mlp.up": "btf", ".mlp.act": "btf", ".mlp": "btd"}
-        result |= {".mlp_after": "btd"} if after else {}
+    result |= {".mlp_after": "btd"} if after and config.mlp != "none" else {}
     return result | {"": "btd"}
 
 
@@ -86,6 +88,7 @@ def shapes(config: ModelConfig, size: Size) -> dict[str, tuple[int, ...]]:
     config = config.resolved()
     sizes = {"b": size.batch, "t": size.t, "s": size.s, "d": config.d_model, "f": config.d_ff}
     sizes |= {"h": config.n_head, "g": config.n_kv_head, "c": config.head_dim, "V": config.vocab_size}
+    sizes |= {"e": config.mlp.n} if isinstance(config.mlp, Experts) else {}
     return {name: tuple(sizes[letter] for letter in letters) for name, letters in names(config).items()}
 
 

@@ -75,6 +75,16 @@ class Layers:
         return min(length, (self.window_of(layer) or length) - 1 + REWIND + SPARE)
 
 
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: SwiGLU MLPs of width d_ff, of which each token runs the few that a router chooses."""
+
+    n: int  # experts in each block
+    used: int  # how many of them each token runs
+    renormalise: bool = True  # the weights of those that a token runs sum to 1; else they are shares among all experts
+    shared: int = 0  # width of one more expert, which every token runs, times a sigmoid gate; 0: there is none
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     """Constants by which a model multiplies what passes through it, and soft caps x -> cap tanh(x / cap)."""
@@ -101,7 +111,7 @@ class ModelConfig:
     d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size)
     position: Position = "none"  # how positions are told apart: not at all, learned table, rotation or distance penalty
     norm: Norm = "none"  # normalisation before attention and MLP; 1p: its weight is added to 1; plain: it has none
-    mlp: MLP = "none"  # MLP of each block, by its activation
+    mlp: MLP | Experts = "none"  # MLP of each block, by its activation, or a mixture of experts such as 8:2, two of 8
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
     bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
@@ -141,7 +151,8 @@ class ModelConfig:
         """The config with every None filled in. Raises FathomError when the choices contradict each other."""
         n_kv_head = self.n_head if self.n_kv_head is None else self.n_kv_head
         head_dim = self.d_model // max(self.n_head, 1) if self.head_dim is None else self.head_dim
-        width = 8 * self.d_model / 3 if self.mlp in ("swiglu", "geglu") else 4 * self.d_model
+        gated = isinstance(self.mlp, Experts) or self.mlp in ("swiglu", "geglu")
+        width = 8 * self.d_model / 3 if gated else 4 * self.d_model
         d_ff = max(1, round(width)) if self.d_ff is None else self.d_ff
         sizes = {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff}
         resolved = ResolvedConfig(**{**vars(self), **sizes})
@@ -179,6 +190,8 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     if config.position == "rope" and config.head_dim % 2:
         result.append(f"head_dim={config.head_dim} is odd; rope turns pairs of channels and needs it even")
     result += rope_problems(config) + layer_problems(config.layers)
+    if isinstance(mlp := config.mlp, Experts):
+        result += expert_problems(mlp, config)
     if not 0 <= config.dropout < 1:
         result.append(f"dropout={config.dropout}; it is a probability from 0 to below 1")
     if config.norm_eps <= 0:
@@ -191,7 +204,7 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     return result + [
         f"{name}={getattr(config, name)!r}; choose one of {', '.join(values)}"
         for name, values in CHOICES.items()
-        if getattr(config, name) not in values
+        if not isinstance(getattr(config, name), Experts) and getattr(config, name) not in values
     ]
 
 
@@ -210,6 +223,18 @@ def rope_problems(config: ResolvedConfig) -> list[str]:
         counts = {len(rope.scaling.short), len(rope.scaling.long)}
         if counts != {pairs}:
             result.append(f"longrope has {sorted(counts)} factors; it needs {pairs}, one for each pair of channels")
+    return result
+
+
+def expert_problems(mlp: Experts, config: ResolvedConfig) -> list[str]:
+    """What is wrong with a mixture of experts."""
+    result = []
+    if not 1 <= mlp.used <= mlp.n:
+        result.append(f"mlp has {mlp.n} experts and uses {mlp.used}; it must use at least 1, and at most all")
+    if mlp.shared < 0:
+        result.append(f"mlp.shared={mlp.shared}; it must be a width, or 0 for none")
+    if "mlp" in config.bias:
+        result.append("bias has mlp, and experts have no biases; leave it out")
     return result
 
 

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from fathom.model.mlp import ExpertsMLP, Router, SwigluMLP
+
 STD = 0.02
 
 
@@ -25,7 +27,7 @@ class HasBlocks(Protocol):
 def init_weights(model: HasBlocks) -> None:
     """Draw every weight again, in place, from torch's global random state."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Embedding | Router):
             nn.init.normal_(module.weight, std=STD)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -43,4 +45,7 @@ def zero_outputs(model: HasBlocks) -> None:
 def outputs(model: HasBlocks) -> list[nn.Linear]:
     """The layers that write to the residual stream: attn.out and mlp.down of every block."""
     writers = [block.attn.out for block in model.blocks]
-    return writers + [block.mlp.down for block in model.blocks if block.mlp is not None]
+    mlps = [block.mlp for block in model.blocks if block.mlp is not None]
+    plain = [mlp.down for mlp in mlps if not isinstance(mlp, ExpertsMLP)]
+    experts = [part for mlp in mlps if isinstance(mlp, ExpertsMLP) for part in mlp.modules()]
+    return writers + plain + [part.down for part in experts if isinstance(part, SwigluMLP)]

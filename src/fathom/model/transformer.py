@@ -14,7 +14,7 @@ from fathom.model.cache import NoCache
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.ends import make_embed, make_unembed
 from fathom.model.init import init_weights
-from fathom.model.mlp import GeluMLP, SwigluMLP, make_mlp
+from fathom.model.mlp import ExpertsMLP, GeluMLP, SwigluMLP, make_mlp
 from fathom.model.norm import make_norm
 from fathom.model.position import make_position
 
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Two questions to the residual stream: what do earlier tokens say (attn), and what follows from it (mlp)?"""
 
-    mlp: GeluMLP | SwigluMLP | None
+    mlp: GeluMLP | SwigluMLP | ExpertsMLP | None
 
     def __init__(self, config: ResolvedConfig, layer: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fathom.model.config import ResolvedConfig, Scale
+from fathom.model.config import Experts, ResolvedConfig, Scale
 
 POSITIONS = {
     "none": "no positions",
@@ -46,7 +46,7 @@ def in_words(config: ResolvedConfig) -> str:
         heads(config),
         POSITIONS.get(config.position, f"positions: {config.position}"),
         NORMS.get(config.norm, f"norm: {config.norm}"),
-        MLPS.get(config.mlp, f"MLP: {config.mlp}"),
+        mlp_in_words(config.mlp),
     ]
     others = {
         RESIDUAL.get(config.residual, ""): config.residual != "on",
@@ -71,3 +71,9 @@ def heads(config: ResolvedConfig) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a, b and c`"""
     return " and ".join([", ".join(parts[:-1]), *parts[-1:]]) if len(parts) > 1 else "".join(parts)
+
+
+def mlp_in_words(mlp: str | Experts) -> str:
+    if isinstance(mlp, Experts):
+        return f"{mlp.n} experts, {mlp.used} a token" + (" and a shared one" if mlp.shared else "")
+    return MLPS.get(mlp, f"MLP: {mlp}")

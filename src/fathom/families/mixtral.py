@@ -1,0 +1,60 @@
+"""Mixtral (Jiang et al. 2024): a Mistral whose MLPs are mixtures of experts; the weights of those used sum to 1."""
+
+from dataclasses import replace
+from typing import Any
+
+from fathom.families import experts, llama, mistral
+from fathom.families.family import Fields, Tensors
+from fathom.families.sliding import write_layers
+from fathom.families.values import Values
+from fathom.model.config import Experts, ResolvedConfig
+
+
+def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    window = mistral.read_window(values, fields, None)
+    return {
+        **llama.read_hf(values, fields, tensors),
+        "layers": window,
+        "mlp": experts.read(values, N, renormalise=True),
+    }
+
+
+def write_hf(z: ResolvedConfig) -> dict[str, Any]:
+    mlp = experts.mixture(z)
+    names = {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        N: mlp.n,
+        "num_experts_per_tok": mlp.used,
+    }
+    window = write_layers(z)["sliding_window"] if z.windowed else None
+    return {**llama.write_hf(z), **names, "sliding_window": window}
+
+
+def holds(z: ResolvedConfig) -> bool:
+    mixture = isinstance(z.mlp, Experts) and z.mlp.renormalise and not z.mlp.shared
+    return mixture and not z.bias and z.layers.pattern in ("g", "l")
+
+
+N = "num_local_experts"
+hf = mistral.FAMILY.columns["hf"]
+allowed = {name: values for name, values in hf.allowed.items() if name != N}
+TENSORS = experts.tensors(
+    hf.tensors,
+    "model.layers.N.block_sparse_moe.gate",
+    "model.layers.N.block_sparse_moe.experts.M",
+    {"gate": "w1", "up": "w3", "down": "w2"},
+)
+FAMILY = replace(
+    llama.FAMILY,
+    name="mixtral",
+    title="Mixtral",
+    choices={**llama.FAMILY.choices, "mlp": Experts(8, 2)},
+    free=("layers",),
+    holds=holds,
+    columns={
+        "ours": experts.ours(),
+        "hf": replace(hf, ids=("mixtral",), allowed=allowed, tensors=TENSORS, read=read_hf, write=write_hf),
+    },
+    classes=("MixtralConfig", "MixtralForCausalLM"),
+)
