@@ -17,6 +17,7 @@ checkpoint   folders that are there whole or not at all
 huggingface       a folder of Hugging Face, read and written
 safetensors_file  a safetensors file, its header checked, its tensors mapped
 saved_names       names that other tools change: `_orig_mod.`, and base models without their prefix
+text_part         of a model for pictures and texts, the part for texts
 quantized         quantization_config read, and each packed layer given the place of its matrix
 packed_layer      a layer whose codes, scales and zeros stand for one matrix
 bitsandbytes      NF4, FP4 and int8 of bitsandbytes

@@ -24,6 +24,7 @@ from fathom.formats.pickle_machine import is_legacy
 from fathom.formats.quantized import how_packed, old_settings, settings_of, unpacked, unquantised
 from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.formats.saved_names import prefixed, transposed, unwrapped, with_head, without_empty_biases
+from fathom.formats.text_part import text_part, text_tensors
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
@@ -48,11 +49,13 @@ def open_huggingface(path: Path) -> Opened:
     if not (folder / CONFIG).is_file():
         raise FathomError(f"{path}: no {CONFIG} beside these weights; put the model's own in the same folder")
     values = read_object(folder / CONFIG)
+    part = text_part(values)
     generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    family, config = read_config(unquantised(values), folder)
+    family, config = read_config(unquantised(part), folder)
     settings = settings_of(values, str(folder / CONFIG))
     found, files = open_weights(path)
-    stored_as = prefixed(family, unwrapped(found, str(path)))
+    whole = unwrapped(found, str(path))
+    stored_as = prefixed(family, whole if part is values else text_tensors(whole))
     settings = settings or old_settings(folder, stored_as)
     tensors = stored_as if settings is None else unpacked(settings, stored_as, str(path))
     packed = {name for name, stored in tensors.items() if stored_as.get(name) is not stored}
@@ -65,11 +68,13 @@ def open_huggingface(path: Path) -> Opened:
                 f"{path}: tensor {name!r} is {stored.kind}; supported are {', '.join(FLOATS)} and F8, and whole numbers"
                 " where quantization_config says how they are packed: fetch the model again"
             )
-    ends = read_ends(folder, values, generation, config.vocab_size)
+    ends = read_ends(folder, {**part, **values}, generation, config.vocab_size)
     tokenizer = partial(read_folder, folder, config.vocab_size, ends)
     kind = "safetensors" if files[0].suffix == ".safetensors" else "pickled"
     format = f"Hugging Face, {kind}, {len(files)} file{'s' * (len(files) > 1)}"
     about = metadata(folder, values, generation)
+    if part is not values:
+        format += f", the text part of a {values['model_type']} model, which reads no pictures here"
     if settings is not None:
         format += f", {how_packed(settings, [stored for name, stored in tensors.items() if name in packed])}"
         about |= shortened({"quantization": dict(settings.entries)})
