@@ -11,7 +11,7 @@ from fathom.anatomy.swap import parts, swap
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
-from fathom.model.config import CHOICES, Layers, ModelConfig
+from fathom.model.config import CHOICES, Experts, Layers, ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.transformer import Transformer
 
@@ -140,3 +140,13 @@ def test_a_value_without_a_cost_is_named(choice: str, monkeypatch: pytest.Monkey
             FathomError, match=f"{choice}='new' has no entry in fathom/anatomy/cost.py; add what it costs"
         ):
             count(config)
+
+
+def test_mixtral_has_47_billion_parameters_and_a_token_meets_13() -> None:
+    """Jiang et al. 2024, section 1, and the number of parameters in the published files."""
+    mixtral = ModelConfig(
+        vocab_size=32000, context_length=32768, d_model=4096, n_layer=32, n_head=32, n_kv_head=8, d_ff=14336,
+        position="rope", norm="rms", mlp=Experts(8, 2),
+    )  # fmt: skip
+    assert cost.n_parameters(mixtral) == 46_702_792_704
+    assert round(cost.n_active_parameters(mixtral) / 1e9) == 13

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fathom.anatomy.cost import cache_bytes, n_parameters, parameters
+from fathom.anatomy.cost import cache_bytes, n_active_parameters, n_parameters, parameters
 from fathom.errors import FathomError
 from fathom.fields import plain
 from fathom.formats.convert import plan
@@ -43,9 +43,11 @@ class Info:
             f"{parts['all']:,} ({', '.join(f'{name} {n:,}' for name, n in parts.items() if name != 'all')})"
             for parts in (self.parameters, self.bytes)
         )
+        active = n_active_parameters(self.config)
         lines = [
             f"{self.path}: {self.format}, {self.family}",
             f"parameters: {count}",
+            *([f"active:     {active:,} parameters for each token"] if active < self.parameters["all"] else []),
             f"bytes:      {size}",
             f"cache:      {self.cache_bytes_per_token:,} bytes for each token of a text, in 16 bits",
         ]
