@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fathom.adapters.export import export
 from fathom.cli.main import main
 from fathom.cli.tokenize import coloured, split
-from fathom.formats.export import export
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.load import MODEL, save, to_model_file
 from fathom.tokenizer.protocol import Special, Tokenizer

@@ -12,7 +12,7 @@ from torch import Tensor
 from fathom.adapters import lora
 from fathom.adapters.layer import Lora
 from fathom.adapters.load import AdaptedRun, adapted_run, load
-from fathom.adapters.merge import merged_copy
+from fathom.adapters.merge import folder_of, merged_copy
 from fathom.adapters.peft import own_weight, to_factors
 from fathom.adapters.peft_config import CONFIG
 from fathom.adapters.peft_tensors import fuse
@@ -21,6 +21,7 @@ from fathom.errors import FathomError
 from fathom.families.registry import of
 from fathom.formats import export as formats
 from fathom.formats import gguf
+from fathom.formats.detect import open_model
 from fathom.formats.ggml_blocks import IDS, TYPES, packed
 from fathom.formats.load import STORED
 from fathom.formats.opened import Opened, Stored
@@ -54,14 +55,16 @@ def export(
     Returns what was written and how it compares. FathomError where the format cannot hold this model (the message
     names the fields that stand in the way), or `out` exists.
     """
+    out = Path(out)
     if isinstance(model, Transformer):
-        return formats.export(model, out, format, quantize, tokenizer, dtype, device)
-    if adapted_run(model) is not None:
-        network, its_own = load(model, dtype, device)
-        return formats.export(merged_copy(network), out, format, quantize, tokenizer or its_own)
-    if (Path(model) / CONFIG).is_file() and not (Path(model) / "config.json").is_file():
-        return export_adapter(Path(model), Path(out), format, quantize)
-    return formats.export(model, out, format, quantize, tokenizer, dtype, device)
+        return formats.write_model(model, tokenizer, format, out, quantize)
+    run = adapted_run(model)
+    if run is None and (Path(model) / CONFIG).is_file() and not (Path(model) / "config.json").is_file():
+        return export_adapter(Path(model), out, format, quantize)
+    network, its_own = load(model, dtype, device)
+    source = folder_of(open_model(model if run is None else run.base)) if format == "hf" else None
+    whole = network if run is None else merged_copy(network)
+    return formats.write_model(whole, tokenizer or its_own, format, out, quantize, source)
 
 
 def open_adapted(path: str | Path, run: AdaptedRun) -> Opened:

@@ -103,10 +103,15 @@ def merge(
     if kind == "run":
         write_run(out, new, tokenizer)
     else:
-        write_model(new, tokenizer, "hf", out)
+        write_model(new, tokenizer, "hf", out, source=folder_of(opened))
     difference, kl = compare(unmerged, sample_logits(load_model(out, "fp32", device)[0]))
     untied = opened.config.tie_embeddings and not new.config.tie_embeddings
     return Merged(out, kind, str(target)[6:], packed, untied, difference, kl, compare(base, unmerged)[0])
+
+
+def folder_of(opened: Opened) -> Path | None:
+    """The Hugging Face folder that a model lies in; None: it is in files of another format."""
+    return None if opened.names != "hf" else opened.path if opened.path.is_dir() else opened.path.parent
 
 
 def default_dtype(opened: Opened, packed: str | None) -> torch.dtype:

@@ -15,6 +15,7 @@ config_file  config.yaml as plain values
 checkpoint   folders that are there whole or not at all
 
 huggingface       a folder of Hugging Face, read and written
+carried           what a folder keeps of the folder its model came from: settings that nothing here needs
 safetensors_file  a safetensors file, its header checked, its tensors mapped
 saved_names       names that other tools change: `_orig_mod.`, and base models without their prefix
 text_part         of a model for pictures and texts, the part for texts

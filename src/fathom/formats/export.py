@@ -1,4 +1,4 @@
-"""`fathom.export`: a model written in another format, read back and compared.
+"""A model in memory written in another format, read back and compared: what `fathom.export` does with every model.
 
 What was written is opened like any other file, and every tensor is compared: bit for bit, or by its error where the
 format keeps fewer bits.
@@ -21,7 +21,6 @@ from fathom.families.shapes import weight_shapes
 from fathom.formats.convert import read_ours
 from fathom.formats.detect import open_model
 from fathom.formats.gguf_mix import KINDS
-from fathom.formats.load import load
 from fathom.formats.tokenizer import tokenizer_of
 from fathom.model.transformer import Transformer
 from fathom.report.table import plain as as_text
@@ -91,44 +90,25 @@ class Exported:
         return "\n".join([*lines, f"tokenizer: {tokenizer[self.tokenizer]}"])
 
 
-def export(
-    model: str | Path | Transformer,
-    out: str | Path,
-    format: str,
-    quantize: str | None = None,
-    tokenizer: Tokenizer | None = None,
-    dtype: str = "auto",
-    device: str = "cpu",
-) -> Exported:
-    """Write a model in another format, read it back and compare every tensor.
-
-        >>> fathom.export("runs/demo", "demo.gguf", format="gguf", quantize="q8_0")
-
-    model: the path of a model in any format that `fathom.load` reads, or a model in memory, with its `tokenizer`.
-    out: a new file; for hf and meta a new folder. format: hf (a folder for transformers), gguf (llama.cpp, Ollama),
-    meta, llama2c or llama2c-v1. quantize: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s or q4_0 for gguf,
-    q8_0 for llama2c; None: as it is. dtype, device: how the model is loaded, as in `fathom.load`.
-
-    Returns what was written and how it compares. FathomError where the format cannot hold this model (the message
-    names the fields that stand in the way), or `out` exists.
-    """
-    if not isinstance(model, Transformer):
-        model, its_own = load(model, dtype, device)
-        tokenizer = tokenizer or its_own
-    return write_model(model, tokenizer, format, Path(out), quantize)
-
-
 def write_model(
-    model: Transformer, tokenizer: Tokenizer | None, format: str, out: Path, quantize: str | None = None
+    model: Transformer,
+    tokenizer: Tokenizer | None,
+    format: str,
+    out: Path,
+    quantize: str | None = None,
+    source: Path | None = None,
 ) -> Exported:
     """Write the model and its tokenizer to `out`, which must not exist, and compare what was written.
 
-    format, quantize: as in `export`. FathomError where the format cannot hold this model, or where what is read back is
-    another model.
+    format, quantize: as in `fathom.export`. source: the Hugging Face folder that the model came from, if it did; what
+    else it says is kept in a folder of the same format. FathomError where the format cannot hold this model, or where
+    what is read back is another model.
     """
     write, settings = writer(format, quantize, model.embed.weight.dtype)
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise FathomError(f"{out} exists; give another -o, or remove it first")
+    if format == "hf" and source is not None:
+        settings = settings | {"source": source}
     write(out, model.config, plain_state(model), tokenizer, **settings)
     return read_back(out, model, tokenizer)
 

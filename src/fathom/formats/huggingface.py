@@ -18,6 +18,7 @@ from fathom.errors import FathomError, near
 from fathom.families.family import Family
 from fathom.families.registry import from_hf, of, with_id
 from fathom.files import new_folder, sync
+from fathom.formats.carried import with_carried
 from fathom.formats.convert import from_ours
 from fathom.formats.opened import DTYPES, FLOATS, Opened, Stored
 from fathom.formats.pickle_machine import is_legacy
@@ -207,14 +208,21 @@ def write_huggingface(
     state: Mapping[str, Tensor],
     tokenizer: Tokenizer | None,
     shard_bytes: int = 5_000_000_000,
+    source: Path | None = None,
 ) -> None:
-    """A folder that transformers loads, written whole or not at all. FathomError where it holds files already."""
+    """A folder that transformers loads, written whole or not at all. FathomError where it holds files already.
+
+    source: the Hugging Face folder that the model came from, whose other settings are kept.
+    """
     tensors = from_ours(config, state, "hf")
     ids = _special_ids(tokenizer)
     values = of(config).write("hf", config) | ids | {name: _dtype(tensors) for name in ("dtype", "torch_dtype")}
     files = {CONFIG: _json(values), GENERATION: _json(ids), **({} if tokenizer is None else to_folder(tokenizer))}
+    if source is not None:
+        files = with_carried(files, source, tokenizer, config.vocab_size)
     with new_folder(folder) as new:
         for name, content in files.items():
+            (new / name).parent.mkdir(exist_ok=True)
             (new / name).write_bytes(content)
             sync(new / name)
         _write_weights(new, tensors, shard_bytes)
