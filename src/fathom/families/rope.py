@@ -29,6 +29,10 @@ FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besid
     "llama3": {"low_freq_factor": None, "high_freq_factor": None},
     "yarn": {"beta_fast": 32.0, "beta_slow": 1.0},
 }
+THETA = {  # where a file does not say, by model_type; 10000 in all others
+    "cohere": 500_000.0, "ernie4_5": 500_000.0, "olmo3": 500_000.0, "helium": 100_000.0, "mixtral": 1_000_000.0,
+    "smollm3": 2_000_000.0,
+}  # fmt: skip
 TOP = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")  # may be outside of rope_scaling
 OTHER = {"truncate": (None, True), "mrope_section": (None,)}  # value that is ours
 
@@ -44,7 +48,8 @@ def read_hf_rope(values: Values, context_length: int, head_dim: int | None = Non
     if part > 1 or (part != 1 and head_dim is None):
         raise rope.error(f"partial_rotary_factor={part:g} is not supported; expected none or 1")
     rotated = None if part == 1 else int((head_dim or 0) * part)
-    fields: dict[str, Any] = {"rope_theta": rope.number("rope_theta", 10_000.0, above=1.0), "rope_rotated": rotated}
+    usual = THETA.get(str(values.entries.get("model_type")), 10_000.0)
+    fields: dict[str, Any] = {"rope_theta": rope.number("rope_theta", usual, above=1.0), "rope_rotated": rotated}
     kind = rope.get("rope_type", str, "default")
     if kind == "default":
         return fields
