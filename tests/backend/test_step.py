@@ -293,6 +293,16 @@ def test_a_window_can_go_back_after_a_failure_and_after_drafts() -> None:
     assert (expected - actual).abs().max() < 1e-5
 
 
+def test_a_memory_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written beyond its end."""
+    windowed = replace(config(), layers=Layers("lg", 5), context_length=600)
+    quick = prepare_for_inference(Transformer(windowed).eval())
+    cache = KVCache(windowed, 1, 600)
+    monkeypatch.setattr(KVCache, "make_room", lambda cache, t: None)
+    with pytest.raises(FathomError, match="does not support"):
+        quick(torch.randint(0, V, (1, 300)), cache)
+
+
 def test_refused_in_one_line() -> None:
     with pytest.raises(FathomError) as caught:
         pair()[1](IDS - 9, KVCache(config(), 2, 8))

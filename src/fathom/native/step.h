@@ -76,6 +76,9 @@ static bool supported(const Model& model, const Pass& pass) {
     all = all && (!gate || is(y.gate, f, d, y.up)) && y.window >= 0;
     all = all && y.rotation >= UNROTATED && y.rotation < ROTATIONS;
     all = all && (y.rotation == UNROTATED || pass.rotations[y.rotation].frequency);
+    const Memory& memory = pass.memories[l];  // has room, and still what the first query sees
+    const int64_t first = y.window ? std::max<int64_t>(0, pass.length - y.window + 1) : 0;
+    all = all && pass.length + pass.t - memory.begin <= memory.capacity && memory.begin >= 0 && memory.begin <= first;
   }
   return all;
 }
