@@ -150,7 +150,7 @@ def test_an_adapter_stands_where_the_peers_put_it() -> None:
 
 
 def test_an_adapters_step_takes_as_many_rows_at_a_time_as_finetune_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fathom.training.finetune.AT_ONCE", 2 * 8 * LLAMA.d_model)
+    monkeypatch.setattr("fathom.training.tuning.AT_ONCE", 2 * 8 * LLAMA.d_model)
     options = BenchOptions(work="finetune", prompt=8, batch=4, repeat=1, device="cpu", dtype="fp32")
     model, rows = random_model(LLAMA, torch.float32), []
     model.blocks[0].register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))

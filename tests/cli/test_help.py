@@ -19,8 +19,11 @@ from fathom.cli.main import GROUPS, VERBS, main, verbs
 from fathom.cli.notes import Note, notes
 from fathom.generation.options import GenerateOptions
 from fathom.model.config import ModelConfig
+from fathom.training.finetune import finetune
 from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.presets import PRESETS
+from fathom.training.run import open_finetune_run
+from tests.training.tuning import base, records
 
 CONTEXT = click.Context(verbs, info_name="fathom")
 ALL = [name for name in VERBS if isinstance(verbs.get_command(CONTEXT, name), Verb)]
@@ -138,6 +141,30 @@ def test_defaults_are_those_of_the_preset(preset: str, capfd: pytest.CaptureFixt
 def test_defaults_follow_from_options_given_before_help(capfd: pytest.CaptureFixture[str]) -> None:
     assert "MLP. [default: 1024]" in shown(["train", "gpt-cpu", "--model.d-model", "256", "--help-all"], capfd)
     assert "Example:" in shown(["train", "no-such-preset", "--help"], capfd)  # help is never refused
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "qlora"])
+def test_defaults_of_finetune_are_those_of_its_run(
+    method: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, data, call = base(tmp_path / "base"), records(tmp_path / "records.jsonl"), {"method": method}
+    finetune(model, data, tmp_path / "run", max_iters=6, device="cpu", **call)
+    run = open_finetune_run(tmp_path / "run")
+    given = ["--data", str(data), "--max-iters", "6", "--device", "cpu", "--method", method]
+    text = shown(["finetune", str(model), *given, "--help-all"], capfd)
+    defaults = dict(re.findall(r"(--[\w.-]+) \w+ [^\[\]]*\[default: ([^\]]*)\]", text))
+    for name in ("learning_rate", "muon_learning_rate", "batch_size", "micro_batch_size", "eval_interval", "clip"):
+        shorter = {"learning_rate": "--lr"}.get(name, f"--{name.replace('_', '-')}")
+        found = defaults.get(shorter) or defaults[f"--train.{shorter[2:]}"]
+        assert float(found) == pytest.approx(getattr(run.options, name)), name
+    assert int(defaults["--train.warmup-steps"]) == run.options.warmup
+    assert int(defaults["--context-length"]) == run.tuning.context_length
+    assert defaults["--quantize"] == ("nf4" if method == "qlora" else "nf4 for qlora, otherwise floats")
+    assert method == "full" or float(defaults["--alpha"]) == 2 * run.tuning.rank
+
+
+def test_defaults_of_finetune_without_a_model_say_what_they_follow_from(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "[default: from the method and the width of MODEL]" in shown(["finetune", "--help"], capfd)
 
 
 def test_help_of_all_verbs_and_of_one(capfd: pytest.CaptureFixture[str]) -> None:

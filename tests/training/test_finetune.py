@@ -13,10 +13,10 @@ from fathom.adapters import lora
 from fathom.errors import Diverged, FathomError
 from fathom.formats.load import load as load_base
 from fathom.training.events import Evaluated, Event, Note, Sample, read_metrics
-from fathom.training.finetune import micro_batch
 from fathom.training.loop import update
 from fathom.training.run import open_finetune_run
 from fathom.training.session import Session
+from fathom.training.tuning import micro_batch
 from tests.training.runs import TEXT
 from tests.training.tuning import GPT, base, records, tuned
 

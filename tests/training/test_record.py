@@ -1,12 +1,16 @@
 """A run as it is recorded: divergence ends it, answers before and after, pictures that are renewed, a steady length."""
 
+import io
 from pathlib import Path
+from random import Random
 
 import pytest
+from rich.console import Console
 
 from fathom.cli.main import main
 from fathom.errors import Diverged
 from fathom.formats.checkpoint import steps
+from fathom.report.live import LiveView
 from fathom.training import record as record_module
 from fathom.training.events import Event, Note, Progress, Sample, read_metrics
 from fathom.training.options import TrainOptions
@@ -101,6 +105,30 @@ def test_the_length_of_a_run_by_minutes_does_not_wobble() -> None:
     assert shown[0] == 0 and len(set(shown)) == 2
     assert abs(shown[-1] - 550) <= 30
     assert [rounded(n) for n in (7, 93, 934, 12_345)] == [7, 93, 940, 13_000]
+
+
+def test_the_time_left_of_minutes_falls_as_the_clock_runs_however_busy_the_machine_is() -> None:
+    """Steps of 0.01 to 3 seconds at random: what is left is the budget less the time passed, at every step."""
+    noise, out = Random(3), io.StringIO()
+    length, view = Length(TrainOptions(max_iters=10**6, max_minutes=1.0)), LiveView("run", Console(file=out), 0)
+    seconds, shown = 0.0, []
+    while (seconds := seconds + noise.choice((0.01, 0.02, 0.4, 3.0))) < 60:
+        step = len(shown) + 1
+        left = length.left(step, seconds)
+        view.progress(step, length.steps(step, seconds), 1.0, step, seconds, 1e-3, left)
+        shown.append(view.state.remaining)
+        assert view.state.remaining == pytest.approx(60 - seconds)
+    assert shown == sorted(shown, reverse=True)
+    assert Length(TrainOptions(max_iters=70)).left(1, 1.0) is None
+
+
+def test_the_time_left_of_steps_is_that_at_the_mean_speed() -> None:
+    noise, length, seconds, ends = Random(3), Length(TrainOptions(max_iters=4000)), 0.0, []
+    for step in range(1, 4000):
+        seconds += noise.choice((0.01, 0.02, 0.4))
+        if (left := length.left(step, seconds)) is not None and step > 400:
+            ends.append(seconds + left)
+    assert max(ends) < 1.2 * min(ends)  # the end that is promised hardly moves
 
 
 def test_the_length_of_a_run_by_steps_is_known() -> None:

@@ -30,10 +30,10 @@ from fathom.machine import free_memory, keep_freed_memory, pick_device
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
-from fathom.training.finetune import micro_batch
 from fathom.training.loop import update
 from fathom.training.options import TrainOptions
 from fathom.training.session import Session
+from fathom.training.tuning import micro_batch
 
 RANK = 8
 

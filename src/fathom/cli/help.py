@@ -45,18 +45,17 @@ def version() -> str:
     """fathom, Python, torch, the device that `auto` takes, and the instruction set of native code."""
     from fathom.native.build import instruction_set
 
-    torch = metadata.version("torch")
     native = instruction_set()
     return (
         f"fathom {fathom.__version__}\n"
-        f"python {platform.python_version()}, torch {torch}\n"
-        f"device {device(torch)}, {native or 'no'} native code"
+        f"python {platform.python_version()}, torch {metadata.version('torch')}\n"
+        f"device {torch_device()}, {native or 'no'} native code"
     )
 
 
-def device(torch: str) -> str:
-    """The device that torch of this version would take here, as far as the system tells without it."""
-    gpus = sorted(NVIDIA.glob("*/information")) if "+cpu" not in torch else []
+def torch_device() -> str:
+    """The device that the installed torch would take here, as far as the system tells without it."""
+    gpus = sorted(NVIDIA.glob("*/information")) if "+cpu" not in metadata.version("torch") else []
     if gpus:
         lines = gpus[0].read_text().splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("Model")), "")

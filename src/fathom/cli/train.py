@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
+from fathom.anatomy.cost import n_parameters
 from fathom.cli.command import in_words
 from fathom.cli.completion import models, presets
+from fathom.cli.help import torch_device
 from fathom.cli.options import WholeNumber, fields_of, from_fields, option, print_json, verb
 from fathom.data.corpus import resolve
 from fathom.errors import FathomError
-from fathom.families.registry import formats
-from fathom.fields import plain
+from fathom.fields import build, plain
 from fathom.formats.run import PAGE
 from fathom.model.config import ModelConfig
 from fathom.report.live import LiveView
@@ -26,6 +27,8 @@ from fathom.training.optimizers import NAMES as OPTIMIZERS
 from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions
 from fathom.training.presets import DEFAULT, PRESETS, Recipe, find, read
 from fathom.training.shown import showing
+from fathom.training.travels import travels
+from fathom.training.tuning import effective as tuning_defaults
 
 if TYPE_CHECKING:
     from fathom.training.result import Result
@@ -210,11 +213,24 @@ FROM_BASE |= {name: in_words(value) for name, value in FINETUNE_DEFAULTS.items()
 TRAIN_SETTINGS = {name: {"shown": shown} for name, shown in FROM_BASE.items()} | {"optimizer": OPTIMIZER}
 
 
+def effective_tuning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of `fathom finetune` with this model and these options."""
+    from fathom.formats.detect import open_model
+
+    call = {name: value for name, value in values.items() if isinstance(value, str | bool)}
+    model, train = call.get("model"), fields_of("train", call)
+    device = train.get("device", "auto")
+    cpu = device == "cpu" or (device == "auto" and torch_device().startswith("cpu"))
+    tuning = build(FinetuneOptions, fields_of("finetune", call), "finetune")
+    return tuning_defaults(open_model(str(model)).config if model else None, tuning, train, cpu)
+
+
 @verb(
     "finetune",
     FINETUNE,
     groups=FINETUNE_GROUPS,
     example="fathom finetune runs/demo --data questions.jsonl",
+    effective=effective_tuning,
     hint="--data",
 )
 @click.argument("model", required=False, shell_complete=models)
@@ -259,12 +275,14 @@ def adapter_lines(adapter: Path, model: str | None) -> list[str]:
 )
 @click.argument("name", required=False, shell_complete=presets)
 def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
-    rows = {key: (exports_of(recipe), recipe.description) for key, recipe in PRESETS.items()}
-    values: dict[str, Any] = {key: {"exports": to, "description": about} for key, (to, about) in rows.items()}
-    heads = ("preset", "exports to", "what it is")
-    text = as_text(
-        table(heads, [(key, *row) for key, row in rows.items()]), shutil.get_terminal_size((112, 24)).columns
-    )
+    counts = {key: n_parameters(recipe.config(vocabulary(recipe)).resolved()) for key, recipe in PRESETS.items()}
+    values: dict[str, Any] = {
+        key: {"parameters": counts[key], "exports": exports_of(recipe), "description": recipe.description}
+        for key, recipe in PRESETS.items()
+    }
+    heads = ("preset", "parameters", "exports to", "what it is")
+    rows = [(key, about(counts[key]), row["exports"], row["description"]) for key, row in values.items()]
+    text = as_text(table(heads, rows, numbers=(1,)), shutil.get_terminal_size((112, 24)).columns)
     if name is not None:
         recipe = find(name)
         values = recipe.sections()
@@ -277,8 +295,22 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
 
 def exports_of(recipe: Recipe) -> str:
     """The formats that hold the model of a recipe, in words; those of its own form stay runs."""
-    found = formats(recipe.config(1).resolved())
+    found = travels(recipe.config(vocabulary(recipe)).resolved(), recipe.options().tokenizer.partition(":")[0])
     return ", ".join(found[1]) if found else "nothing"
+
+
+CHARACTERS = 65  # of tiny Shakespeare; another text has a few more or fewer
+
+
+def vocabulary(recipe: Recipe) -> int:
+    """Tokens of the recipe's tokenizer; where they follow from the text, as many as English text has characters."""
+    kind, _, size = recipe.options().tokenizer.partition(":")
+    return int(size) if size.isdigit() else 256 if kind == "byte" else CHARACTERS
+
+
+def about(count: int) -> str:
+    """A number of parameters in three digits: 124M, 0.81M, 0.062M."""
+    return f"{count / 1e6:.{0 if count >= 1e8 else 1 if count >= 1e7 else 2 if count >= 1e5 else 3}f}M"
 
 
 @contextmanager

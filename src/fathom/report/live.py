@@ -88,9 +88,19 @@ class LiveView:
         self.update(at_once=False)
 
     def progress(
-        self, step: int, steps: int, loss: float, tokens: int, seconds: float, learning_rate: float | None = None
+        self,
+        step: int,
+        steps: int,
+        loss: float,
+        tokens: int,
+        seconds: float,
+        learning_rate: float | None = None,
+        left: float | None = None,
     ) -> None:
-        """After a step. `tokens` and `seconds` since the run began; loss in nats per token."""
+        """After a step. `tokens` and `seconds` since the run began, and `left` until it ends; loss in nats per token.
+
+        Where `left` is not known it follows from the speed of the last seconds.
+        """
         rates = self.speed.measured(step, tokens, seconds)
         state = self.state
         if state.what != "step":
@@ -104,6 +114,7 @@ class LiveView:
             steps_per_second, tokens_per_second = rates
             state.facts["tokens/s"] = f"{tokens_per_second:,.0f}"
             state.remaining = (steps - step) / steps_per_second if steps else None
+        state.remaining = state.remaining if left is None else left
         self.update(at_once=step >= steps > 0)
 
     def evaluated(self, step: int, loss: float, bits_per_character: float | None = None) -> None:

@@ -47,11 +47,9 @@ class NotebookView(LiveView):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.show()
 
-    def progress(
-        self, step: int, steps: int, loss: float, tokens: int, seconds: float, learning_rate: float | None = None
-    ) -> None:
+    def progress(self, step: int, steps: int, loss: float, *others: Any, **named: Any) -> None:
         self.train.append((step, loss))
-        super().progress(step, steps, loss, tokens, seconds, learning_rate)
+        super().progress(step, steps, loss, *others, **named)
 
     def evaluated(self, step: int, loss: float, bits_per_character: float | None = None) -> None:
         self.validation.append((step, loss))

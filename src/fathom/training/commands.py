@@ -8,18 +8,7 @@ from pathlib import Path
 from fathom.training.run import BEST, FinetuneRun, Run
 from fathom.training.session import Session
 
-TOKENIZERS = {  # kinds that each format holds; those that are not here hold all
-    "gguf": ("sentencepiece", "bpe", "byte"),
-    "meta": ("sentencepiece",),
-    "llama2c": ("sentencepiece",),
-    "llama2c-v1": ("sentencepiece",),
-}
 ENDINGS = {"gguf": ".gguf", "llama2c": ".bin", "llama2c-v1": ".bin"}  # of files; other formats are folders
-
-
-def travels(run: Run, formats: Sequence[str]) -> list[str]:
-    """Of the formats that hold the model, those that hold its tokenizer too."""
-    return [name for name in formats if run.tokenizer.kind in TOKENIZERS.get(name, (run.tokenizer.kind,))]
 
 
 @dataclass(frozen=True)

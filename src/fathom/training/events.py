@@ -43,6 +43,7 @@ class Progress:
     seconds: float
     learning_rate: float
     grad_norm: float
+    left: float | None = None  # seconds until the run ends, if known
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,18 @@ from fathom.formats.detect import open_model
 from fathom.formats.fingerprint import fingerprint
 from fathom.formats.tokenizer import require_tokenizer, tokenizer_in
 from fathom.machine import keep_freed_memory, pick_device
-from fathom.model.config import ModelConfig
 from fathom.tokenizer.add import with_tokens
-from fathom.training.data import FinetuneDataSummary, prepare
+from fathom.training.data import prepare
 from fathom.training.events import Report
-from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions, learning_rate
+from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions
 from fathom.training.result import Result
 from fathom.training.run import Base, FinetuneRun, open_finetune_run, require_replaceable, write_run
 from fathom.training.session import Session
 from fathom.training.shown import shown
 from fathom.training.train import continue_run, require_mode, require_unchanged, resume, with_options
+from fathom.training.tuning import duration, micro_batch, row_length, with_defaults
 
 Values = Mapping[str, Any]
-EPOCHS, EVALUATIONS, LONGEST, WINDOW = 3.0, 10, 1024, 256
-AT_ONCE = 2**19  # numbers of the residual stream per pass on a CPU: more take memory and are no faster
 
 
 def finetune(
@@ -100,9 +97,8 @@ def create(
     opened = open_model(model)
     tokenizer = with_tokens(require_tokenizer(tokenizer_in(opened), model), tuning.add_token)
     config = replace(opened.config, vocab_size=max(opened.config.vocab_size, tokenizer.vocab_size))
-    rate = learning_rate(tuning.method, config.d_model)
-    train = build(TrainOptions, {**FINETUNE_DEFAULTS, "learning_rate": rate, **declared}, "train")
-    length = row_length(tuning, config, train.data)
+    train = with_defaults(declared, tuning, config.d_model)
+    length = row_length(tuning, config, is_record_file(train.data))
     device = pick_device(train.device)  # one that is not here is refused before anything is written
     if device.type == "cpu" and "micro_batch_size" not in declared:
         train = replace(train, micro_batch_size=micro_batch(train.batch_size, length * config.d_model))
@@ -110,33 +106,12 @@ def create(
     with replacing_folder(folder) as new:
         summary = prepare(new / "data", tokenizer, train, tuning, length, report)
         base = Base(location(model), fingerprint(model))
-        train = build(TrainOptions, asdict(train) | duration(declared, tuning, summary, train.batch_size), "train")
+        length_of_run = duration(declared, tuning, summary.n_train_rows, train.batch_size)
+        train = build(TrainOptions, asdict(train) | length_of_run, "train")
         run = FinetuneRun(new, config, train, tokenizer, summary, base, replace(tuning, context_length=length))
         write_run(run)
         session = run.start()
     return replace(run, folder=folder), session
-
-
-def row_length(tuning: FinetuneOptions, config: ModelConfig, data: str) -> int:
-    """Tokens that a row reads at most."""
-    longest, requested = config.context_length, tuning.context_length
-    if requested is not None and requested > longest:
-        raise FathomError(f"context_length={requested}, but the model's context is {longest}; use at most that")
-    return min(longest, LONGEST if is_record_file(data) else WINDOW) if requested is None else requested
-
-
-def micro_batch(rows: int, numbers: int) -> int:
-    """How many of a step's rows, of so many numbers each, go through the model at a time: a divisor of `rows`."""
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * numbers <= AT_ONCE))
-
-
-def duration(declared: Values, tuning: FinetuneOptions, summary: FinetuneDataSummary, rows: int) -> dict[str, int]:
-    """Steps, and steps between evaluations, where they were not declared."""
-    if "max_iters" in declared and tuning.epochs is not None:
-        raise FathomError("epochs and max_iters are mutually exclusive; give one of them")
-    steps = int(declared.get("max_iters") or ceil((tuning.epochs or EPOCHS) * summary.n_train_rows / rows))
-    interval = int(declared.get("eval_interval") or max(1, round(steps / EVALUATIONS)))
-    return {"max_iters": steps, "eval_interval": interval}
 
 
 def reopen(folder: Path, model: str | Path | None, options: Values, declared: Values) -> FinetuneRun:

@@ -78,7 +78,7 @@ def update(session: Session, batch: MicroBatches) -> Progress:
     optimizers.zero_grad()
     session.count(batch.n_tokens)
     seconds, peak = session.tick(), options.learning_rate * rate
-    return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm)
+    return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm, session.left)
 
 
 LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from fathom.anatomy.cost import n_parameters
-from fathom.families.registry import formats, obstacles
+from fathom.families.registry import obstacles
 from fathom.fields import plain
 from fathom.files import atomic_write
 from fathom.formats.run import METRICS, PAGE
@@ -19,11 +19,12 @@ from fathom.report import html
 from fathom.report.html import Html, tag
 from fathom.report.live import clock
 from fathom.report.loss_chart import Loss, loss_chart
-from fathom.training.commands import Command, commands, near, travels
+from fathom.training.commands import Command, commands, near
 from fathom.training.events import curves_in, read_metrics
 from fathom.training.presets import PRESETS
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
+from fathom.training.travels import travels
 from fathom.training.trend import Trend
 from fathom.training.words import in_words, listed
 
@@ -219,13 +220,13 @@ def preset(run: Run) -> str:
 
 def further(run: Run, session: Session) -> Iterator[Html]:
     """What the model exports to, and the commands that go from here."""
-    found = formats(session.model.config)
+    found = travels(session.model.config, run.tokenizer.kind)
     yield tag("h2", "What next", id="next")
     if found is None:
         yield tag("p", f"No other format holds this model: {obstacles(session.model.config)}.")
     else:
-        yield tag("p", f"Exports to {listed(travels(run, found[1]))}, as {found[0].title}.")
-    lines = commands(run, session, travels(run, found[1]) if found else [])
+        yield tag("p", f"Exports to {listed(found[1])}, as {found[0].title}.")
+    lines = commands(run, session, found[1] if found else [])
     yield tag("div", *(part for line in lines for part in command(line)), class_="commands")
 
 

@@ -13,17 +13,17 @@ from torch import Tensor
 from fathom.adapters import lora
 from fathom.anatomy.cost import kept_per_token, n_parameters, training_bytes
 from fathom.data.batches import Batch
-from fathom.families.registry import formats, obstacles
+from fathom.families.registry import obstacles
 from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
 from fathom.model.config import ResolvedConfig
 from fathom.tokenizer.protocol import TokenArray
-from fathom.training.commands import travels
 from fathom.training.events import Evaluated, Event, Note
 from fathom.training.loop import evaluate
 from fathom.training.loss import AT_ONCE
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
+from fathom.training.travels import travels
 
 TOLERANCE = 1e-3  # of a loss: what rounding in bf16 leaves of PiSSA's and DoRA's start
 FAR_OFF = 0.5  # nats between the first loss and ln V: a new model knows nothing, and shows it
@@ -78,10 +78,10 @@ def new_model(run: Run, session: Session) -> Iterator[Note]:
 
 def exports(run: Run, config: ResolvedConfig) -> Note:
     """Which other formats hold the model and the tokenizer of this run; where none does, what stands in the way."""
-    if (found := formats(config)) is None:
+    if (found := travels(config, run.tokenizer.kind)) is None:
         return Note(f"exports to: nothing, as no other format holds {obstacles(config)}")
     family, names = found
-    return Note(f"exports to: {', '.join(travels(run, names))} (as {family.title})")
+    return Note(f"exports to: {', '.join(names)} (as {family.title})")
 
 
 def memory(session: Session) -> dict[str, int]:

@@ -173,8 +173,11 @@ class FinetuneRun(Run):
         if self.tuning.ask is not None or self.options.sample_prompt or not self.data.records:
             return None
         ids, answer = self.first_example()
-        ends = {*self.tokenizer.special.end_ids, self.tokenizer.eos}
-        return self.tokenizer.decode(list(takewhile(lambda id: id not in ends, ids[answer:]))) if answer > 1 else None
+        if answer <= 1:
+            return None
+        ends, special = {*self.tokenizer.special.end_ids, self.tokenizer.eos}, self.tokenizer.added_ids
+        said = takewhile(lambda id: id not in ends, ids[answer:])
+        return self.tokenizer.decode([id for id in said if id not in special])
 
     def first_example(self) -> tuple[list[int], int]:
         """The tokens of the first validation example, and where its answer begins."""

@@ -12,12 +12,13 @@ from typing import Any
 
 from fathom.anatomy.cost import n_parameters
 from fathom.errors import FathomError
-from fathom.families.registry import formats
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.run import DATA_SUMMARY, METRICS
 from fathom.model.config import ModelConfig
+from fathom.tokenizer.load import FILE
 from fathom.training.events import read_metrics
+from fathom.training.travels import travels
 
 INSIDE = ("checkpoints", "data", "tensorboard", "__pycache__", "node_modules")  # folders that hold no run
 Point = tuple[float, float]
@@ -57,7 +58,7 @@ def summarise(folder: Path) -> RunSummary:
     config = build(ModelConfig, values.get("model") or {}, f"{folder / CONFIG}: model").resolved()
     measured = [line for line in lines if line.get("val_loss") == line.get("val_loss") is not None]
     best: dict[str, Any] = min(measured, key=lambda line: line["val_loss"], default={})
-    tuning, train, found = values.get("finetune"), values.get("train") or {}, formats(config)
+    tuning, train, found = values.get("finetune"), values.get("train") or {}, travels(config, tokenizer_kind(folder))
     try:
         data = json.loads((folder / DATA_SUMMARY).read_text(encoding="utf-8"))["corpus"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
@@ -75,6 +76,14 @@ def summarise(folder: Path) -> RunSummary:
         bits_per_character=best.get("bits_per_character"),
         exports=tuple(found[1]) if found else (),
     )
+
+
+def tokenizer_kind(folder: Path) -> str:
+    """The kind of the run's tokenizer, of which only the word is read; "" where it has none."""
+    try:
+        return str(json.loads((folder / FILE).read_text(encoding="utf-8")).get("kind", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def curves_of(folders: Sequence[Path]) -> tuple[str, list[tuple[str, list[Point]]]]:

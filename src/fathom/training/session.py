@@ -91,6 +91,11 @@ class Session:
         return self.step if self.finished else self.length.steps(self.step, self.seconds)
 
     @property
+    def left(self) -> float | None:
+        """Seconds until the run ends; None: not known yet."""
+        return 0.0 if self.finished else self.length.left(self.step, self.seconds)
+
+    @property
     def finished(self) -> bool:
         return self.progress >= 1
 
@@ -139,6 +144,13 @@ class Length:
         if self.kept is None or self.kept <= step or abs(estimate - self.kept) > WOBBLE * self.kept:
             self.kept = min(self.most, rounded(estimate)) if estimate - step > 10 else estimate
         return max(self.kept, step + 1)
+
+    def left(self, step: int, seconds: float) -> float | None:
+        """Seconds left: of the minutes what remains of them, whatever the speed; of the steps at the mean speed."""
+        speed = self.speed(step, seconds)
+        limits = [] if self.minutes is None else [60 * self.minutes - seconds]
+        limits += [(self.most - step) / speed] if speed else []
+        return max(0.0, min(limits)) if limits else None
 
     def speed(self, step: int, seconds: float) -> float | None:
         """Steps per second since the first few, everything included; None as long as too little was measured."""

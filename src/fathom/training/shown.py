@@ -43,6 +43,7 @@ def showing(view: "LiveView") -> Report:
                     tokens=event.tokens,
                     seconds=event.seconds,
                     learning_rate=event.learning_rate,
+                    left=event.left,
                 )
             case Evaluated():
                 view.evaluated(event.step, event.loss, event.bits_per_character)
