@@ -56,6 +56,7 @@ plain     whether a model computes what its config says, so that a file can desc
 names     the cells of a table of tensor names: a name and what turns the stored tensor into ours
 values    a configuration read key by key, and the cells of a table of keys
 sliding   which layers have a window, as config.json says it
+unsupported  why a model of another family does not open
 rope      rotary positions and their scaling, as config.json and GGUF files write them
 registry  all of them, found by what a file or a config says
 """

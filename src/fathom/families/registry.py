@@ -10,6 +10,7 @@ from typing import Any
 import fathom.families as package
 from fathom.errors import FathomError
 from fathom.families.family import Family, Tensors
+from fathom.families.unsupported import why_not
 from fathom.families.values import Values
 from fathom.json_file import short
 from fathom.model.config import ModelConfig
@@ -24,6 +25,7 @@ HELPERS = (
     "rope",
     "shapes",
     "sliding",
+    "unsupported",
     "values",
 )  # of this package: no families
 
@@ -95,10 +97,9 @@ def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig
     name, values = entries.get("model_type"), Values(entries, where)
     family = with_id("hf", name, entries)
     if family is None:
-        raise values.error(
-            f"model_type is {short(name)}, architectures {short(entries.get('architectures'))};"
-            f" supported are {', '.join(ids('hf'))}"
-        )
+        reason = why_not(entries, families()) or f"supported are {', '.join(ids('hf'))}"
+        classes = short(entries.get("architectures"))
+        raise values.error(f"model_type is {short(name)}, architectures {classes}; {reason}")
     return family, family.read("hf", values, {})
 
 
