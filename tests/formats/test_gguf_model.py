@@ -217,9 +217,9 @@ def test_other_words_for_scaling(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "another architecture": ({"general__architecture": "qwen9"}, "is 'qwen9'; supported are arcee, gpt2, llama"),
+    "another architecture": ({"general__architecture": "qwen9"}, "is 'qwen9'; supported are arcee, command-r"),
     "no architecture": ({"general__architecture": None}, "is None; supported are"),
-    "a list": ({"general__architecture": ["llama"]}, "supported are arcee, gpt2, llama"),
+    "a list": ({"general__architecture": ["llama"]}, "supported are arcee, command-r"),
     "experts": ({"expert_count": 8}, "llama.expert_count is 8; expected None or 0"),
     "not causal": ({"attention__causal": False}, "attention.causal is False; expected None or True"),
     "no width": ({"embedding_length": None}, "llama.embedding_length is missing; expected a whole number"),
