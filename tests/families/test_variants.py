@@ -208,6 +208,8 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ({"model_type": "falcon", "alibi": True}, "alibi is True; expected None or False"),
         ({"model_type": "falcon", "new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn is False"),
         ({"model_type": "ministral3", "head_dim": 8}, "rope_parameters is missing"),
+        ({"model_type": "gemma", "use_bidirectional_attention": True, **GEMMA}, "use_bidirectional_attention is True"),
+        ({"model_type": "gpt_neox", "head_dim": 8}, "head_dim is 8; expected None"),
         ({"model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv is 8.0; expected None"),
         ({"model_type": "smollm3", "no_rope_layers": [2, 1]}, "no_rope_layers is"),
     ],

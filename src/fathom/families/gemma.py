@@ -76,7 +76,14 @@ FAMILY = replace(
     holds=holds,
     columns={
         "ours": llama.FAMILY.columns["ours"],
-        "hf": replace(hf, ids=("gemma",), keys=KEYS, allowed=ALLOWED, read=read_hf, write=write_hf),
+        "hf": replace(
+            hf,
+            ids=("gemma",),
+            keys=KEYS,
+            allowed={**ALLOWED, "use_bidirectional_attention": (None, False)},
+            read=read_hf,
+            write=write_hf,
+        ),
         "gguf": column("gemma", places(hf.tensors, plus=True), read_gguf, write_gguf),
     },
     classes=("GemmaConfig", "GemmaForCausalLM"),

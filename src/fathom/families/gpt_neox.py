@@ -36,7 +36,7 @@ d_ff            intermediate_size
 norm_eps        layer_norm_eps=1e-5
 tie_embeddings  tie_word_embeddings=false
 """
-ALLOWED: dict[str, tuple[Any, ...]] = {"attention_bias": (None, True)}
+ALLOWED: dict[str, tuple[Any, ...]] = {"attention_bias": (None, True), "head_dim": (None,)}
 ACTIVATIONS = {
     "gelu": "gelu_exact",
     "gelu_new": "gelu",
