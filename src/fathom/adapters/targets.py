@@ -36,11 +36,12 @@ def layers(model: nn.Module) -> dict[str, Layer]:
 def place(model: Transformer, name: str) -> Place:
     """Where a layer lies in files of Hugging Face; under our own name, where they hold no such model."""
     try:
-        places = of_model(model.config, model.source).column("hf").tensors
+        family = of_model(model.config, model.source)
     except FathomError:
         return Place(name)
     part, layer, _ = split(f"{name}.weight")
-    return replace(places[part], name=join(places[part].name, layer, ""))
+    cell = family.cell("hf", part)
+    return replace(cell, name=join(cell.name, layer, ""))
 
 
 def rows_in_file(model: Transformer, names: Iterable[str]) -> Tensor | None:

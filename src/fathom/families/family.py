@@ -171,22 +171,27 @@ class Family:
 
     def places(self, config: ModelConfig, format: str) -> dict[str, Place]:
         """Our tensor -> its place, for every tensor of this model; of two tied ones, for the first."""
-        z, column, places = config.resolved(), self.column(format), {}
+        z, places = config.resolved(), {}
         for tensor in weight_shapes(config):
             part, layer, suffix = split(tensor)
-            expert = number[1] if (number := re.search(r"\.experts\.(\d+)\.", part)) else ""
-            place = column.tensors.get(re.sub(r"\.experts\.\d+\.", ".experts.M.", part))
-            if place is None:
-                raise FathomError(f"format {format} has no name for {tensor!r}; choose another format")
+            place = self.cell(format, part)
             heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
             qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
             sizes = qkv if ".attn." in part and place.parts == 3 else ()
-            name = join(place.name.replace(".M.", f".{expert}."), layer, suffix)
+            name = join(place.name, layer, suffix)
             places[tensor] = replace(
                 place, name=name, heads=heads, groups=z.n_kv_head, sizes=sizes, rotated=z.rope.rotated,
                 plus=place.plus and suffix == ".weight",
             )  # fmt: skip
         return places
+
+    def cell(self, format: str, part: str) -> Place:
+        """The place of a part of every layer, such as blocks.N.attn.q or blocks.N.mlp.experts.3.up."""
+        expert = number[1] if (number := re.search(r"\.experts\.(\d+)\.", part)) else ""
+        place = self.column(format).tensors.get(re.sub(r"\.experts\.\d+\.", ".experts.M.", part))
+        if place is None:
+            raise FathomError(f"format {format} has no name for {part!r}; choose another format")
+        return replace(place, name=place.name.replace(".M.", f".{expert}."))
 
     def rename(self, name: str, source: str, target: str) -> list[str]:
         """A part or tensor of format `source` in format `target`; several where one holds what the other splits.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,9 +22,11 @@ from fathom.errors import FathomError, near
 from fathom.families.registry import of
 from fathom.formats.convert import from_ours
 from fathom.formats.detect import open_model
+from fathom.formats.export import write_model
 from fathom.formats.load import read
 from fathom.formats.opened import Opened
 from fathom.model.attention import Attention, attend
+from fathom.model.config import Experts
 from fathom.model.transformer import Transformer
 from fathom.native.build import status
 from fathom.quant.linear import QuantLinear
@@ -186,9 +189,11 @@ def transformers(opened: Opened, model: Transformer) -> Reference:
             "fp32, with the weights as we read them",
             torch.float32,
         )
-    model = theirs.eval()
+    loaded: Any = theirs.eval()
+    if getattr(loaded, "_can_set_experts_implementation", bool)():  # since transformers 5
+        loaded.set_experts_implementation("eager")  # the others need widths that are multiples of 16 bytes
     name = f"transformers {version('transformers')}"
-    return Reference(name, about, dtype, lambda ids: model(ids[None]).logits[0].float())
+    return Reference(name, about, dtype, lambda ids: loaded(ids[None]).logits[0].float())
 
 
 def from_files(library: Any, path: Path, **arguments: Any) -> Any:
@@ -224,6 +229,10 @@ def require_transformers() -> Any:
 def with_our_weights(library: Any, opened: Opened) -> Any:
     """The library's model of this config, with our tensors under its names."""
     ours = read(opened, torch.float32)
+    if isinstance(ours.config.mlp, Experts):  # the library's tensors hold all experts, its files one each
+        with TemporaryDirectory() as folder:
+            write_model(ours, None, "hf", Path(folder) / "model")
+            return from_files(library, Path(folder) / "model")
     family = of(ours.config)
     settings = family.write("hf", ours.config)
     config, model = (getattr(library, name) for name in family.classes)
