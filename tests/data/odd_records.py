@@ -146,9 +146,7 @@ RIGHT: dict[str, tuple[list[Any], object]] = {
                 "tools": json.dumps([TOOL]),
             }
         ],
-        Dialogue(
-            (Q, Message("assistant", None, {"tool_calls": [FORECAST]}), Message("tool", "rain"), A), tools=(TOOL,)
-        ),
+        Dialogue((Q, CALLING, Message("tool", "rain"), A), tools=(TOOL,)),
     ),
     "ShareGPT, calls in the text": (
         [

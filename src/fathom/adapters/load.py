@@ -16,10 +16,10 @@ from fathom.backend.inference import prepare_for_inference
 from fathom.errors import FathomError
 from fathom.formats import config_file
 from fathom.formats.detect import require_path
+from fathom.formats.huggingface import read_tokenizer
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.load import FILE as TOKENIZER
-from fathom.tokenizer.load import read_folder
 from fathom.tokenizer.protocol import Tokenizer
 
 BEST = "adapter"  # a run's folder for its best adapter
@@ -90,7 +90,7 @@ def load(
                 stacklevel=2,
             )
         if model.config.vocab_size != size or (folder / TOKENIZER).is_file():  # it was trained with tokens of its own
-            tokenizer = read_folder(folder, model.config.vocab_size, ends_of(tokenizer)) or tokenizer
+            tokenizer = read_tokenizer(folder, model.config.vocab_size, ends_of(tokenizer)) or tokenizer
     return prepare_for_inference(model) if for_inference else model.eval(), tokenizer
 
 

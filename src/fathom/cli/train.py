@@ -193,6 +193,7 @@ FINETUNE_NAMES = {
     "rslora": ("--rslora",),
     "lora_plus": ("--lora-plus",),
     "add_token": ("--add-token", "--add-tokens"),
+    "chat_template": ("--chat-template",),
     "quantize": ("--quantize",),
     "ask": ("--ask",),
 }

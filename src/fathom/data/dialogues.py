@@ -157,7 +157,8 @@ def _call(call: Any, at: str) -> dict[str, Any]:
     if arguments is not None and not isinstance(arguments, Mapping):
         raise FathomError(f"{at}: 'arguments' is {type(arguments).__name__}; expected an object, or one as JSON text")
     function = {**function} if arguments is None else {**function, "arguments": arguments}
-    return {**call, "function": function} if "function" in call else function
+    beside = call if "function" in call else {}
+    return {"type": "function", **beside, "function": function}  # as templates read it, ShareGPT's calls too
 
 
 def _tools(values: Values, where: str) -> tuple[Any, ...] | None:

@@ -54,7 +54,6 @@ def with_carried(files: Mapping[str, bytes], source: Path, tokenizer: Tokenizer 
         values |= {**dict.fromkeys(IDS[:2]), **picked(theirs, IDS)}
         ids = generation or ids
     else:
-        new |= {name: data for name, data in tokenizer_files(source).items() if name.startswith(TEMPLATES)}
         ids = generation | ids
         if TOKENIZER_CONFIG in new and (source / TOKENIZER_CONFIG).is_file():
             settings = read_object(source / TOKENIZER_CONFIG, LARGEST)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,7 +217,7 @@ def write_huggingface(
     tensors = from_ours(config, state, "hf")
     ids = _special_ids(tokenizer)
     values = of(config).write("hf", config) | ids | {name: _dtype(tensors) for name in ("dtype", "torch_dtype")}
-    files = {CONFIG: _json(values), GENERATION: _json(ids), **({} if tokenizer is None else to_folder(tokenizer))}
+    files = {CONFIG: _json(values), **tokenizer_files(tokenizer)}
     if source is not None:
         files = with_carried(files, source, tokenizer, config.vocab_size)
     with new_folder(folder) as new:
@@ -226,6 +226,17 @@ def write_huggingface(
             (new / name).write_bytes(content)
             sync(new / name)
         _write_weights(new, tensors, shard_bytes)
+
+
+def tokenizer_files(tokenizer: Tokenizer | None) -> dict[str, bytes]:
+    """What says how texts become ids, and where they end."""
+    return {GENERATION: _json(_special_ids(tokenizer)), **({} if tokenizer is None else to_folder(tokenizer))}
+
+
+def read_tokenizer(folder: Path, vocab_size: int, ends: Iterable[int] = ()) -> Tokenizer | None:
+    """The tokenizer of a folder without weights; `ends` where its own files do not name those."""
+    generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    return read_folder(folder, vocab_size, [*read_ends(folder, {}, generation, vocab_size)] or [*ends])
 
 
 def _write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:

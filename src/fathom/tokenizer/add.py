@@ -26,6 +26,7 @@ def with_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokenizer:
     files[FILE] = json.dumps(values).encode()
     with TemporaryDirectory() as folder:
         for name, data in files.items():
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
             (Path(folder) / name).write_bytes(data)
         added = read_folder(Path(folder), tokenizer.vocab_size + len(new), tokenizer.special.ends)
     if added is None or any(text not in added.special.names for text in new):

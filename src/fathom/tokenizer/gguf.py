@@ -21,7 +21,7 @@ from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepi
 from fathom.tokenizer.words import ALIASES, GPT2_PATTERN, PATTERNS, WHOLE_WORDS
 
 G = "tokenizer.ggml."
-TEMPLATE = "tokenizer.chat_template"
+TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"  # and the names of others
 T = TypeVar("T")
 
 
@@ -100,7 +100,10 @@ def _special(
     adds_bos = _get(metadata, G + "add_bos_token", bool, adds_bos)
     ends = tuple(id for id in (eot, eom) if id is not None and id != eos)
     prefix = (bos,) if adds_bos and bos is not None else ()
-    return Special(bos, eos, ends, names, _get(metadata, TEMPLATE, str, "") or None, prefix)
+    template = _get(metadata, TEMPLATE, str, "") or None
+    named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
+    own = {} if template is None else {"default": template}
+    return Special(bos, eos, ends, names, template, prefix, {"chat_template": named | own} if named else {})
 
 
 def _id(metadata: Mapping[str, Any], name: str) -> int | None:
@@ -181,6 +184,9 @@ def _special_values(special: Special, vocab_size: int) -> dict[str, Any]:
             raise FathomError(f"the {name} token is {id}; expected one of the model's {vocab_size} ids")
     values: dict[str, Any] = {f"{G}{name}_token_id": id for name, id in ids.items() if id is not None}
     values |= {G + "add_bos_token": bool(special.prefix), G + "add_eos_token": False}
+    named = {n: t for n, t in special.settings.get("chat_template", {}).items() if n != "default"}
+    values |= {TEMPLATES: list(named)} if named else {}
+    values |= {f"{TEMPLATE}.{name}": template for name, template in named.items()}
     return values | ({TEMPLATE: special.template} if special.template is not None else {})
 
 

@@ -8,6 +8,7 @@ token that ends a text and holds the chat template; published folders lack one f
 import codecs
 import copy
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +30,13 @@ from fathom.tokenizer.sentencepiece import (
     read_sentencepiece,
     to_sentencepiece,
 )
+from fathom.tokenizer.template import named_templates
 from fathom.tokenizer.tokenizer_json import read_json, special_name, to_library_json
 
 FILE, MODEL, TEMPLATE = "tokenizer.json", "tokenizer.model", "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"  # a folder: of several templates those that are not the default
 CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
+FILE_NAME = re.compile(r"[\w-]{1,64}")  # of a template: nothing that leads out of its folder
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 CARRIED = (  # settings that no code here needs, for those who read what is written
     "pad_token", "unk_token", "sep_token", "cls_token", "mask_token", "additional_special_tokens", "padding_side",
@@ -162,8 +166,10 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     others = [_content(token, f"{folder}: {key}") for key, token in enumerate(more if isinstance(more, list) else [])]
     names = list(dict.fromkeys([*named.values(), *others]))
     carried = {key: value for key, value in (settings | named).items() if key in CARRIED and _is_short(value)}
-    template = _read_template(folder, settings.get("chat_template"))
-    return settings | named | {"names": names, "template": template, "carried": carried}
+    templates = _read_templates(folder, settings.get("chat_template"))
+    if templates.keys() - {"default"}:
+        carried["chat_template"] = templates
+    return settings | named | {"names": names, "template": templates.get("default"), "carried": carried}
 
 
 def _is_short(value: Any) -> bool:
@@ -178,20 +184,30 @@ def _content(token: Any, where: str) -> str:
     return text
 
 
-def _read_template(folder: Path, configured: Any) -> str | None:
-    """The chat template: a file of its own wins; of several in the configuration, the one called default."""
-    path = folder / TEMPLATE
-    if path.exists():
-        try:
-            return read_bytes(path, MAX_TEMPLATE, "a chat template").decode("utf-8")
-        except UnicodeDecodeError as problem:
-            raise FathomError(f"{path}: byte {problem.start} is not UTF-8; expected a chat template") from None
-    if isinstance(configured, list):
-        named = {str(one.get("name")): one.get("template") for one in configured if isinstance(one, Mapping)}
-        configured = named.get("default")
-    if not isinstance(configured, str | None):
-        raise FathomError(f"{folder / CONFIG}: chat_template is {str(configured)[:80]!r}; expected text or a list")
-    return configured
+def _read_templates(folder: Path, configured: Any) -> dict[str, str]:
+    """The chat templates by name: files of their own win over the configuration; one without a name is `default`."""
+    listed = configured if isinstance(configured, list) else [{"name": "default", "template": configured}]
+    if configured is None:
+        listed = []
+    templates = {}
+    for one in listed:
+        name, text = (one.get("name"), one.get("template")) if isinstance(one, Mapping) else (None, one)
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise FathomError(
+                f"{folder / CONFIG}: chat_template is {str(one)[:80]!r}; expected text, or names and templates"
+            )
+        templates[name] = text
+    files = {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
+    files |= {"default": folder / TEMPLATE} if (folder / TEMPLATE).exists() else {}
+    return templates | {name: read_template(path) for name, path in files.items()}
+
+
+def read_template(path: Path) -> str:
+    """The chat template in a file. FathomError: it is not UTF-8."""
+    try:
+        return read_bytes(path, MAX_TEMPLATE, "a chat template").decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise FathomError(f"{path}: byte {problem.start} is not UTF-8; expected a chat template") from None
 
 
 def _special(tokenizer: Tokenizer, settings: Mapping[str, Any], ends: Sequence[int]) -> Special:
@@ -243,12 +259,16 @@ def to_folder(tokenizer: Tokenizer) -> dict[str, bytes]:
     for key, id in (("bos_token", special.bos), ("eos_token", special.eos)):
         if id is not None:
             settings[key] = special_name(tokenizer, id)
-    if special.template is not None:
-        settings["chat_template"] = special.template
+    own = {} if special.template is None else {"default": special.template}
+    named = {name: text for name, text in named_templates(tokenizer).items() if FILE_NAME.fullmatch(name)}
+    templates = named | own
+    if templates:
+        listed = [{"name": name, "template": template} for name, template in templates.items()]
+        settings["chat_template"] = listed if templates.keys() - {"default"} else special.template
     values = {FILE: to_library_json(tokenizer), CONFIG: settings}
     files = {name: json.dumps(value, ensure_ascii=False).encode("utf-8") for name, value in values.items()}
-    if special.template is not None:
-        files[TEMPLATE] = special.template.encode("utf-8")  # where transformers looks first
+    for name, template in templates.items():  # where transformers looks first
+        files[TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"] = template.encode("utf-8")
     if isinstance(tokenizer, SentencePieceTokenizer):
         files[MODEL] = to_sentencepiece(tokenizer)
     return files

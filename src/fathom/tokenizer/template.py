@@ -54,6 +54,41 @@ LLAMA3 = """\
 {{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
 {%- endif %}"""
 
+# ChatML, with tools as Hermes and Qwen2.5 write them.
+CHATML = """\
+{% set first = messages[0].content if messages[0].role == 'system' else '' %}
+{% if tools %}
+{{- '<|im_start|>system\\n' + first + ('\\n\\n' if first else '') + '# Tools\\n\\nYou may call one or more functions' }}
+{{- ' to assist with the user query.\\n\\nYou are provided with function signatures within <tools></tools> XML tags:' }}
+{{- '\\n<tools>' }}
+{%- for tool in tools %}
+{{- '\\n' }}{{ tool | tojson }}
+{%- endfor %}
+{{- '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments within ' }}
+{{- '<tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <function-name>, "arguments": <args-json-object>}\\n' }}
+{{- '</tool_call><|im_end|>\\n' }}
+{%- elif first %}
+{{- '<|im_start|>system\\n' + first + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user' if loop.first or loop.previtem.role != 'tool' }}
+{{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+{{- '<|im_end|>\\n' if loop.last or loop.nextitem.role != 'tool' }}
+{%- elif not (loop.first and message.role == 'system') %}
+{{- '<|im_start|>' + message.role }}
+{{- '\\n' + (message.content or '') if message.content or not message.tool_calls }}
+{%- for call in message.tool_calls or [] %}
+{%- set of = call.function or call %}
+{{- '\\n<tool_call>\\n{"name": "' + of.name + '", "arguments": ' }}
+{{- of.arguments if of.arguments is string else of.arguments | tojson }}
+{{- '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' if add_generation_prompt }}"""
+
 # For a base model, which was not trained to converse: a transcript that it may continue.
 TRANSCRIPT = """\
 {{ bos_token }}
@@ -66,7 +101,13 @@ TRANSCRIPT = """\
 
 LLAMA2_KINDS = ("sentencepiece", "byte_fallback")  # the same vocabulary in Meta's files and in those of Hugging Face
 STOPS = {TRANSCRIPT: ("\nUser:",)}  # texts that begin another's turn where no token ends one
-BUILT_IN = {LLAMA2: "LLaMA 2's", LLAMA3: "LLaMA 3's", TRANSCRIPT: "a plain transcript (User: ..., Assistant: ...)"}
+NAMES = {"chatml": CHATML, "llama2": LLAMA2, "llama3": LLAMA3, "transcript": TRANSCRIPT}
+BUILT_IN = {
+    CHATML: "ChatML",
+    LLAMA2: "LLaMA 2's",
+    LLAMA3: "LLaMA 3's",
+    TRANSCRIPT: "a plain transcript (User: ..., Assistant: ...)",
+}
 
 
 @dataclass(frozen=True)
@@ -79,12 +120,14 @@ class Rendered:
 
 
 def template_for(tokenizer: Tokenizer) -> str:
-    """The model's own template, else that of LLaMA 3 or 2 if the special tokens are theirs, else TRANSCRIPT."""
+    """The model's own template, else ChatML, LLaMA 3's or 2's if the special tokens are theirs, else TRANSCRIPT."""
     names = tokenizer.special.names
     if tokenizer.special.template is not None:
         return tokenizer.special.template
     if "<|start_header_id|>" in names:
         return LLAMA3
+    if {"<|im_start|>", "<|im_end|>"} <= names.keys():
+        return CHATML
     llama = tokenizer.kind in LLAMA2_KINDS and {"<s>", "</s>"} <= names.keys()
     return LLAMA2 if llama else TRANSCRIPT
 
@@ -174,10 +217,15 @@ def _read_by(template: str, message: Message, label: str, speakers: list[str]) -
 
 
 def _chosen(tokenizer: Tokenizer, extras: Extras) -> str:
-    """The template: of several that a model has, the one called tool_use where there are tools."""
-    named = tokenizer.special.settings.get("chat_template") if extras.tools else None
-    tool_use = named.get("tool_use") if isinstance(named, Mapping) else None
+    """The template: of several that a model has, the one called tool_use where there are tools, as in transformers."""
+    tool_use = named_templates(tokenizer).get("tool_use") if extras.tools is not None else None
     return tool_use if isinstance(tool_use, str) else template_for(tokenizer)
+
+
+def named_templates(tokenizer: Tokenizer) -> Mapping[str, str]:
+    """The templates by name, where the model's files have several: default, tool_use, rag."""
+    named = tokenizer.special.settings.get("chat_template")
+    return named if isinstance(named, Mapping) else {}
 
 
 def _token_names(tokenizer: Tokenizer) -> dict[str, Any]:

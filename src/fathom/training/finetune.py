@@ -20,6 +20,7 @@ from fathom.formats.fingerprint import fingerprint
 from fathom.formats.tokenizer import require_tokenizer, tokenizer_in
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.tokenizer.add import with_tokens
+from fathom.tokenizer.turns import with_template
 from fathom.training.data import prepare
 from fathom.training.events import Report
 from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions
@@ -96,6 +97,7 @@ def create(
     require_replaceable(folder, overwrite)
     opened = open_model(model)
     tokenizer = with_tokens(require_tokenizer(tokenizer_in(opened), model), tuning.add_token)
+    tokenizer = with_template(tokenizer, tuning.chat_template) if tuning.own_tokenizer else tokenizer
     config = replace(opened.config, vocab_size=max(opened.config.vocab_size, tokenizer.vocab_size))
     train = with_defaults(declared, tuning, config.d_model)
     length = row_length(tuning, config, is_record_file(train.data))

@@ -44,6 +44,7 @@ class FinetuneOptions:
 
     # the base
     add_token: tuple[str, ...] = ()  # special tokens to add, such as <|im_start|>,<|im_end|>; their rows are trained
+    chat_template: str | None = None  # file in Jinja, or chatml, llama2, llama3, transcript; None: the model's own
     quantize: Packing | None = None  # number format of the frozen weights; None: nf4 for qlora, otherwise floats
 
     def __post_init__(self) -> None:
@@ -54,6 +55,11 @@ class FinetuneOptions:
     def adapted(self) -> bool:
         """Whether an adapter is trained, and not all weights."""
         return self.method != "full"
+
+    @property
+    def own_tokenizer(self) -> bool:
+        """Whether the tokenizer is another than the base's."""
+        return bool(self.add_token or self.chat_template)
 
     @property
     def packing(self) -> str | None:

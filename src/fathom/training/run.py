@@ -32,6 +32,7 @@ from fathom.formats import checkpoint
 from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
 from fathom.formats.detect import open_model
+from fathom.formats.huggingface import tokenizer_files
 from fathom.formats.run import CHECKPOINTS, DATA_SUMMARY, WEIGHTS, best_step, set_weights, write_weights
 from fathom.formats.safetensors_file import read_tensors, write_tensors
 from fathom.machine import pick_device
@@ -208,7 +209,8 @@ class FinetuneRun(Run):
         if self.tuning.adapted:
             step = (best_step(self.checkpoints) or [max(checkpoint.steps(self.checkpoints))])[0]
             (self.folder / BEST).mkdir(exist_ok=True)
-            for name, content in (tokenizers.to_folder(self.tokenizer) if self.tuning.add_token else {}).items():
+            for name, content in (tokenizer_files(self.tokenizer) if self.tuning.own_tokenizer else {}).items():
+                (self.folder / BEST / name).parent.mkdir(exist_ok=True)
                 with atomic_write(self.folder / BEST / name) as new:
                     new.write_bytes(content)
             for name in peft.FILES:
