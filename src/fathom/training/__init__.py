@@ -18,6 +18,8 @@ optimizer    which parameter goes to which optimizer, at which learning rate
 optimizers   AdamW, AdamW in 8 bits, Muon: one file each
 precision    number format and compilation, chosen for the machine
 options      TrainOptions and FinetuneOptions: every choice as one value
+tuning       defaults of fine-tuning that follow from the model and the method
+travels      the formats that a model can be exported to, with its tokenizer
 presets      recipes as values: presets, YAML and overrides on top of each other
 preflight    pre-flight summary and warnings
 checkpoints  saving and restoring checkpoints
