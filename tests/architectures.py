@@ -58,6 +58,7 @@ ARCHITECTURES = {
     "parallel, two norms": replace(GPT, residual="parallel_norms", position="rope", rope=Rotary(rotated=2)),
     "parallel attention alone": replace(GPT, residual="parallel", mlp="none"),
     "scaled": replace(LLAMA, scale=Scale(embed=3.0, attn=0.3, residual=0.7, logits=0.25)),
+    "scores by layer": replace(GPT, scale=Scale(attn_by_layer=True)),
     "scaled, tied, biased": replace(GPT, scale=Scale(logits=2.0, residual=1.5), bias=("on", "unembed")),
 }
 
@@ -85,6 +86,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     groups, per_group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     position = draw(st.sampled_from(CHOICES["position"]))
     head_dim = draw(st.sampled_from([2, 4, 6, 10]))
+    residual, scale = draw(st.sampled_from(CHOICES["residual"])), draw(scales())
     return ModelConfig(
         vocab_size=draw(st.integers(2, 50)),
         context_length=draw(st.integers(13, 40)),
@@ -97,13 +99,13 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         position=position,
         norm=draw(st.sampled_from(CHOICES["norm"])),
         mlp=draw(st.sampled_from([*CHOICES["mlp"]])),
-        residual=draw(st.sampled_from(CHOICES["residual"])),
+        residual=residual,
         bias=draw(st.booleans() | st.lists(st.sampled_from(BIASES), unique=True).map(tuple)),
         tie_embeddings=draw(st.booleans()),
         qk_norm=draw(st.sampled_from(CHOICES["qk_norm"])),
         rope=draw(ropes(head_dim, position == "rope")),
         layers=draw(layers()),
-        scale=draw(scales()),
+        scale=replace(scale, residual=1.0) if residual == "off" else scale,
     )
 
 
@@ -128,7 +130,14 @@ def scales() -> st.SearchStrategy[Scale]:
     number, cap = st.just(1.0) | st.floats(0.2, 1.5), st.none() | st.floats(1, 30)
     scale = st.none() | st.floats(0.1, 1)
     return st.just(Scale()) | st.builds(
-        Scale, embed=number, attn=scale, residual=number, logits=number, attn_cap=cap, logit_cap=cap
+        Scale,
+        embed=number,
+        attn=scale,
+        residual=number,
+        logits=number,
+        attn_cap=cap,
+        logit_cap=cap,
+        attn_by_layer=st.booleans(),
     )
 
 

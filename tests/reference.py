@@ -74,6 +74,8 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
         q, k = rotated(config, q, interleaved, kind == "l"), rotated(config, k, interleaved, kind == "l")
     if config.scale.attn is not None:
         q = q * config.scale.attn * math.sqrt(config.head_dim)
+    if config.scale.attn_by_layer:
+        q = q / (int(name.split(".")[1]) + 1)
     seen |= {f"{name}.q_rot": q, f"{name}.k_rot": k}
     scores = np.full((batch, config.n_head, t, t), -np.inf)
     pattern, z = np.zeros_like(scores), np.zeros((batch, t, config.n_head, config.head_dim))

@@ -45,13 +45,19 @@ def any_config(choice: random.Random) -> ModelConfig:
         position=position,  # type: ignore[arg-type]
         norm=choice.choice([*CHOICES["norm"]]),  # type: ignore[arg-type]
         mlp=choice.choice([word for word in CHOICES["mlp"] if word != "moe"]),  # type: ignore[arg-type]
-        residual=choice.choice([*CHOICES["residual"]]),  # type: ignore[arg-type]
+        residual=(residual := choice.choice([*CHOICES["residual"]])),  # type: ignore[arg-type]
         bias=tuple(word for word in BIASES if choice.random() < 0.4),
         tie_embeddings=choice.random() < 0.5,
         qk_norm=choice.choice([*CHOICES["qk_norm"]]),  # type: ignore[arg-type]
         rope=any_rotary(choice, head_dim) if position == "rope" else Rotary(),
         layers=Layers(pattern, choice.choice([1, 3, 7, 500]) if "l" in pattern else None),
-        scale=Scale(**{name: choice.choice(each) for name, each in SCALES.items() if choice.random() < 0.3}),
+        scale=Scale(
+            **{
+                name: choice.choice(each)
+                for name, each in SCALES.items()
+                if choice.random() < 0.3 and (name, residual) != ("residual", "off")
+            }
+        ),
     )
 
 

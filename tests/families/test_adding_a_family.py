@@ -105,7 +105,11 @@ def test_a_file_in_the_package_is_a_family(tmp_path: Path) -> None:
 
 def writers(config: ModelConfig) -> set[str]:
     """The families in whose files a model may be written: of those that fit, all with the most choices."""
-    fitting = [family for family in families().values() if family.fits(config.resolved())]
+    try:
+        z = config.resolved()
+    except FathomError:  # values that contradict each other, such as biases of experts
+        return set()
+    fitting = [family for family in families().values() if family.fits(z)]
     most = max((len(family.choices) for family in fitting), default=0)
     return {family.written_as or family.name for family in fitting if len(family.choices) == most}
 

@@ -38,6 +38,7 @@ LLAMAS: dict[str, dict[str, Any]] = {
 GPTS: dict[str, dict[str, Any]] = {
     "GPT-2, exact GELU": {"activation_function": "gelu"},
     "GPT-2, ReLU": {"activation_function": "relu"},
+    "GPT-2, scores by layer": {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
     "StarCoder": {"model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh", "multi_query": True},
     "StarCoder, exact GELU": {"model_type": "gpt_bigcode", "activation_function": "gelu"},
 }

@@ -1,5 +1,6 @@
 """Models that the `transformers` library makes and saves, for tests to read; they skip where it is not installed."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def make(values: dict[str, Any]) -> nn.Module:
     library = pytest.importorskip("transformers", reason="needs the extra `peers`")
     names = families()[values["model_type"]].classes
     config, model = (getattr(library, name) for name in names)
-    made = model(config.from_dict(values)).eval()
+    made = model(config.from_dict(deepcopy(values))).eval()  # which writes into rope_scaling
     with torch.no_grad():
         for tensor in made.parameters():
             tensor.normal_(std=0.3)

@@ -26,11 +26,11 @@ def read_scale(values: Values, fields: Fields, attn: float | None = 50.0, logits
     """The constants; attn and logits: the caps where the file does not say."""
     caps = {"attn_cap": ("attn_logit_softcapping", attn), "logit_cap": ("final_logit_softcapping", logits)}
     present = {ours: (name, default) for ours, (name, default) in caps.items() if values.entries.get(name, default)}
-    return Scale(
-        embed=gemma.embed_scale(fields["d_model"]),
-        attn=values.number("query_pre_attn_scalar", 256.0) ** -0.5,
-        **{ours: values.number(name, default) for ours, (name, default) in present.items()},
+    read: dict[str, Any] = {ours: values.number(name, default) for ours, (name, default) in present.items()}
+    scale = Scale(
+        embed=gemma.embed_scale(fields["d_model"]), attn=values.number("query_pre_attn_scalar", 256.0) ** -0.5
     )
+    return replace(scale, **read)
 
 
 def write_scale(z: ResolvedConfig) -> dict[str, Any]:

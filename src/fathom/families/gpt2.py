@@ -9,7 +9,7 @@ from fathom.errors import FathomError
 from fathom.families.family import Column, Family, Fields, Tensors
 from fathom.families.names import columns, place
 from fathom.families.values import Values, key
-from fathom.model.config import ResolvedConfig
+from fathom.model.config import ResolvedConfig, Scale
 from fathom.model.presets import GPT2_CHOICES
 
 TENSORS = """
@@ -41,15 +41,20 @@ tie_embeddings  tie_word_embeddings=true  -
 """
 ALLOWED: dict[str, tuple[Any, ...]] = {
     "scale_attn_weights": (None, True),
-    "scale_attn_by_inverse_layer_idx": (None, False),
-    "reorder_and_upcast_attn": (None, False),
+    "reorder_and_upcast_attn": (None, False, True),  # in which order and precision scores are computed
 }
 
 
+BY_LAYER = "scale_attn_by_inverse_layer_idx"
 ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu": "gelu_exact", "relu": "relu"}  # -> our mlp
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    by_layer = values.get(BY_LAYER, bool, False)
+    return {**read_activation(values), "scale": Scale(attn_by_layer=by_layer)}
+
+
+def read_activation(values: Values) -> Fields:
     return {"mlp": values.choice("activation_function", ACTIVATIONS, "gelu_new")}
 
 
@@ -59,6 +64,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
         "model_type": "gpt2",
         "n_ctx": z.context_length,
         "activation_function": next(name for name, mlp in ACTIVATIONS.items() if mlp == z.mlp),
+        **({BY_LAYER: True} if z.scale.attn_by_layer else {}),
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), z.dropout),
     }
 
@@ -66,6 +72,8 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
     if z.mlp != "gelu":
         raise FathomError(f"mlp={z.mlp!r}, and GGUF's gpt2 has gelu alone; choose --format hf")
+    if z.scale.attn_by_layer:
+        raise FathomError("scale.attn_by_layer is true, which GGUF's gpt2 cannot say; choose --format hf")
     return {}
 
 
@@ -74,13 +82,18 @@ def square(z: ResolvedConfig) -> bool:
     return z.d_model == z.n_head * z.head_dim == z.n_kv_head * z.head_dim and z.mlp in ACTIVATIONS.values()
 
 
+def holds(z: ResolvedConfig) -> bool:
+    return square(z) and z.scale in (Scale(), Scale(attn_by_layer=True))
+
+
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
 CHOICES = {name: value for name, value in GPT2_CHOICES.items() if name != "mlp"} | {"residual": "on", "qk_norm": "off"}
 FAMILY = Family(
     name="gpt2",
     title="GPT-2",
     choices=CHOICES,
-    holds=square,
+    free=("scale",),
+    holds=holds,
     columns={
         "ours": Column(tensors=tensors["ours"]),
         "hf": Column(

@@ -11,7 +11,7 @@ from fathom.model.config import ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    return {**gpt2.read_hf(values, fields, tensors), "n_kv_head": 1}
+    return {**gpt2.read_activation(values), "n_kv_head": 1}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
@@ -26,7 +26,11 @@ def holds(z: ResolvedConfig) -> bool:
 hf = gpt2.FAMILY.columns["hf"]
 PARTS = {f"blocks.N.attn.{x}": place(f"transformer.h.N.attn.c_attn[{i}/3]") for i, x in enumerate("qkv", 1)}
 TENSORS = {part: PARTS.get(part, replace(stored, transposed=False)) for part, stored in hf.tensors.items()}
-ALLOWED = {**gpt2.ALLOWED, "multi_query": (None, True)}  # without it, q, k and v alternate in c_attn
+ALLOWED = {
+    **gpt2.ALLOWED,
+    gpt2.BY_LAYER: (None, False),
+    "multi_query": (None, True),  # without it, q, k and v alternate in c_attn
+}
 FAMILY = replace(
     gpt2.FAMILY,
     name="gpt_bigcode",
@@ -37,5 +41,6 @@ FAMILY = replace(
         "ours": gpt2.FAMILY.columns["ours"],
         "hf": replace(hf, ids=("gpt_bigcode",), tensors=TENSORS, allowed=ALLOWED, read=read_hf, write=write_hf),
     },
+    free=(),
     classes=("GPTBigCodeConfig", "GPTBigCodeForCausalLM"),
 )

@@ -53,7 +53,7 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
         raise values.error(f"attention_layers is {short(given)}; expected {fields['n_layer']} of {', '.join(KINDS)}")
     pattern = shortest("".join(KINDS[kind] for kind in given))
     window = values.count("window_size", 256) if "l" in pattern else None
-    return {**gpt2.read_hf(values, fields, tensors), "layers": Layers(pattern, window)}
+    return {**gpt2.read_activation(values), "layers": Layers(pattern, window)}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:

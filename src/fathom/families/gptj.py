@@ -40,7 +40,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {"scale_attn_weights": (None, True), "rota
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     if values.entries.get("rotary_dim", 64) is None:
         raise values.error("rotary_dim is null; expected how many channels of each head are rotated")
-    return gpt2.read_hf(values, fields, tensors)
+    return gpt2.read_activation(values)
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:

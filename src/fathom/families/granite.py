@@ -45,7 +45,7 @@ def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    return z.scale != Scale() and z.scale.attn_cap is None and z.scale.logit_cap is None
+    return z.scale != Scale() and not z.scale.attn_by_layer and z.scale.attn_cap is None and z.scale.logit_cap is None
 
 
 hf = llama.FAMILY.columns["hf"]

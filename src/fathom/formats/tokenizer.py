@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError
-from fathom.formats.config_file import CONFIG
+from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.detect import is_model, open_model
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import MATCHING, Tokenizer, check_surplus
@@ -43,8 +43,9 @@ def tokenizer_in(opened: "Opened") -> Tokenizer | None:
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a model, or in a tokenizer's own file or folder."""
-    if (Path(path) / CONFIG).is_file() and (own := Path(path) / tokenizers.FILE).is_file():
-        return tokenizers.load(own)  # a run's, also where it holds an adapter alone
+    own = Path(path) / tokenizers.FILE
+    if own.is_file() and (Path(path) / CONFIG).is_file() and "finetune" in read_config(Path(path) / CONFIG):
+        return tokenizers.load(own)  # the run may hold an adapter alone
     if not is_model(path):
         return tokenizers.load(Path(path))
     opened = open_model(path)

@@ -39,7 +39,7 @@ def names(config: ModelConfig) -> dict[str, str]:
 def block_names(config: ModelConfig) -> dict[str, str]:
     """The names of one block, after `blocks.L`; "" is the block's output, the residual stream after it."""
     result = {".resid_pre": "btd", ".attn_norm": "btd", ".attn.q": "bthc", ".attn.k": "btgc", ".attn.v": "btgc"}
-    if config.position == "rope" or config.qk_norm != "off" or config.scale.attn is not None:
+    if config.position == "rope" or config.qk_norm != "off" or config.scale.attn or config.scale.attn_by_layer:
         result |= {".attn.q_rot": "bthc", ".attn.k_rot": "btgc"}
     result |= {".attn.scores": "bhts", ".attn.pattern": "bhts", ".attn.z": "bthc", ".attn": "btd"}
     after = config.residual in ("post", "sandwich")

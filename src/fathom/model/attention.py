@@ -81,6 +81,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.n_head * c, d, bias="out" in config.bias)
         self.q_norm, self.k_norm = make_qk_norm(config, config.n_head), make_qk_norm(config, config.n_kv_head)
         self.sharpness = 1.0 if config.scale.attn is None else config.scale.attn * c**0.5  # q times it, over sqrt(c)
+        if config.scale.attn_by_layer:
+            self.sharpness /= layer + 1
         self.cap = {} if config.scale.attn_cap is None else {"cap": config.scale.attn_cap}
         self.attend: Callable[..., Tensor] = attend_fused
 

@@ -91,6 +91,7 @@ class Scale:
 
     embed: float = 1.0  # of embeddings
     attn: float | None = None  # of attention scores; None: 1 / sqrt(head_dim)
+    attn_by_layer: bool = False  # whether attention scores of the i-th layer are divided by i as well
     residual: float = 1.0  # of what attention and MLP add to the stream
     logits: float = 1.0  # of logits
     attn_cap: float | None = None  # soft cap of attention scores
@@ -197,8 +198,10 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     if config.norm_eps <= 0:
         result.append(f"norm_eps={config.norm_eps}; it must be above 0")
     for name, value in vars(config.scale).items():
-        if value is not None and not 0 < value < math.inf:
+        if value is not None and name != "attn_by_layer" and not 0 < value < math.inf:
             result.append(f"scale.{name}={value}; it must be above 0 and finite")
+    if config.residual == "off" and config.scale.residual != 1:
+        result.append(f"scale.residual={config.scale.residual} with residual='off'; nothing is added to a stream there")
     if unknown := [word for word in config.bias if word not in BIASES]:
         result.append(f"bias has {unknown[0]!r}; choose any of {', '.join(BIASES)}")
     return result + [

@@ -193,8 +193,9 @@ def _read_templates(folder: Path, configured: Any) -> dict[str, str]:
     for one in listed:
         name, text = (one.get("name"), one.get("template")) if isinstance(one, Mapping) else (None, one)
         if not isinstance(name, str) or not isinstance(text, str):
+            shown = one if isinstance(configured, list) else configured
             raise FathomError(
-                f"{folder / CONFIG}: chat_template is {str(one)[:80]!r}; expected text, or names and templates"
+                f"{folder / CONFIG}: chat_template is {str(shown)[:80]!r}; expected text, or names and templates"
             )
         templates[name] = text
     files = {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
