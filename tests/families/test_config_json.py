@@ -182,8 +182,6 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     (LLAMA, {"rope_scaling": YARN, "rope_parameters": LLAMA3}, "elsewhere it is"),
     (GPT2, {"activation_function": "silu"}, "activation_function is 'silu'"),
-    (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-    (GPT2, {"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn is True"),
     (GPT2, {"scale_attn_weights": False}, "scale_attn_weights is False"),
     (GPT2, {"add_cross_attention": True}, "add_cross_attention is True"),
     (GPT2, {"n_positions": None}, "n_ctx is missing"),
