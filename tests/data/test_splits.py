@@ -61,6 +61,15 @@ def test_a_run_learns_one_part_and_is_scored_on_another(tmp_path: Path) -> None:
     assert "the test part of it" in scored.about and not scored.warning
 
 
+def test_what_is_not_read_is_reported_without_a_part_for_validation_too(tmp_path: Path) -> None:
+    put(tmp_path / "texts", LAYOUTS["files"])
+    (tmp_path / "texts" / "valid.txt").unlink()
+    events: list[object] = []
+    small = {"max_iters": 1, "device": "cpu", "tokenizer": "byte", "val_fraction": 0.5}
+    fathom.train(recipe(tmp_path), tmp_path / "run", data=str(tmp_path / "texts"), report=events.append, **small)
+    assert any("validates on the end of it; not read: README.md, test.txt" in str(event) for event in events)
+
+
 def test_a_folder_of_records_is_scored_on_its_own_part(tmp_path: Path) -> None:
     records(tmp_path / "train.jsonl")
     records(tmp_path / "test.jsonl")

@@ -14,7 +14,7 @@ import numpy as np
 from fathom.data import record_files as files
 from fathom.data import splits
 from fathom.data.batches import check_length
-from fathom.data.corpus import TEXTS, Corpus, part_of, resolve
+from fathom.data.corpus import NAMED, TEXTS, Corpus, part_of, resolve
 from fathom.data.encoding import TrainingExample, count_shared, encode_file, split_examples
 from fathom.data.packing import ExampleFile, pack_examples, write_examples
 from fathom.data.token_file import TRAIN, VAL, open_tokens, text_size, tokenize
@@ -78,9 +78,6 @@ def prepare_text(
     def progress(done: int, total: int) -> None:
         report(Prepared("bytes tokenised", done, total))
 
-    if other is not None and (parts := splits.in_words(Path(text.name), TEXTS)):
-        report(Note(parts))
-
     tokenize(text, tokenizer, folder, val_fraction if other is None else 0.0, progress)
     if other is not None:
         tokenize(other, tokenizer, folder / "val", 0.0, progress)
@@ -90,6 +87,13 @@ def prepare_text(
     check_length(train, length, f"the training part of {text.name}")
     check_length(val, length, f"the validation part of {(other or text).name}")
     return DataSummary(text.name, text.fingerprint(), len(train), len(val), *text_size(val, tokenizer))
+
+
+def held_out(data: str, report: Report) -> Corpus | None:
+    """The part of a folder of texts that is named for validation; which files are for what is reported."""
+    if data not in NAMED and (parts := splits.in_words(Path(data), TEXTS)):
+        report(Note(parts))
+    return part_of(data, splits.VAL)
 
 
 def prepare(
@@ -105,7 +109,7 @@ def prepare(
     for name, given in (("pack", tuning.pack), ("no mask_prompt", not tuning.mask_prompt)):
         if given:
             raise FathomError(f"{name} was given, and {data} is text, all of which is learned; leave it out")
-    val = part_of(data, splits.VAL) if other is None else resolve(other)
+    val = held_out(data, report) if other is None else resolve(other)
     text = prepare_text(folder, tokenizer, resolve(data), val, options.val_fraction, length, report)
     kind, n_rows = f"text, in windows of {length} tokens", [(n - 1) // length for n in (text.n_train, text.n_val)]
     return FinetuneDataSummary(**asdict(text), kind=kind, records=False, n_train_rows=n_rows[0], n_val_rows=n_rows[1])

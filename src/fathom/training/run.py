@@ -20,10 +20,9 @@ from torch import Tensor
 
 from fathom.adapters import lora, peft
 from fathom.data.batches import Batch, Batches, eval_windows
-from fathom.data.corpus import part_of, resolve
+from fathom.data.corpus import resolve
 from fathom.data.examples import question_ids
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows
-from fathom.data.splits import VAL
 from fathom.data.token_file import open_tokens
 from fathom.errors import FathomError
 from fathom.fields import build, plain
@@ -41,7 +40,7 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
 from fathom.training import loop
-from fathom.training.data import DataSummary, FinetuneDataSummary, prepare_text, read_chunks
+from fathom.training.data import DataSummary, FinetuneDataSummary, held_out, prepare_text, read_chunks
 from fathom.training.events import Report
 from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.presets import Recipe
@@ -293,7 +292,7 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
         tokenizer.encode(options.sample_prompt)
         length = config.context_length
         data = prepare_text(
-            new / "data", tokenizer, corpus, part_of(options.data, VAL), options.val_fraction, length, report
+            new / "data", tokenizer, corpus, held_out(options.data, report), options.val_fraction, length, report
         )
         run = Run(new, config, options, tokenizer, data, preset=recipe.preset)
         write_run(run)
