@@ -6,7 +6,9 @@ import pytest
 
 import fathom
 from fathom.data.corpus import TEXTS, Corpus, part_of, resolve
-from fathom.data.splits import TEST, VAL, in_words
+from fathom.data.record_files import is_record_file, record_files
+from fathom.data.splits import TEST, TRAIN, VAL, in_words
+from fathom.errors import FathomError
 from fathom.training.run import open_run
 from fathom.verification.evaluate import scored_text
 from tests.training.runs import recipe
@@ -43,10 +45,40 @@ def test_each_part_is_used_for_what_it_is_named(tmp_path: Path, names: tuple[str
     assert f"learns from {names[0]}, validates on {names[1]}; not read: " in said and names[2] in said
 
 
+@pytest.mark.parametrize("held", ["test.txt", "valid.txt", "dev.text", "test-00000-of-00001.txt", "test/a.txt"])
+def test_what_is_left_beside_a_test_part_is_for_training(tmp_path: Path, held: str) -> None:
+    for name, text in (("input.txt", "learn "), (held, "check ")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text * 40)
+    part = TEST if "test" in held else VAL
+    assert whole(resolve(str(tmp_path))) == {"learn"} and whole(part_of(str(tmp_path), part)) == {"check"}
+    assert "learns from input.txt, validates on " in in_words(tmp_path, TEXTS)
+
+
+def test_records_beside_a_test_part_are_for_training(tmp_path: Path) -> None:
+    records(tmp_path / "chats.jsonl")
+    records(tmp_path / "test.jsonl")
+    assert is_record_file(str(tmp_path))
+    assert [path.name for part in (TRAIN, TEST) for path in record_files(tmp_path, part)] == [
+        "chats.jsonl",
+        "test.jsonl",
+    ]
+
+
+def test_a_folder_for_testing_alone_is_scored_and_not_learned(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("check")
+    (tmp_path / "val.jsonl").write_text('{"text": "check"}')
+    with pytest.raises(FathomError, match=r"no file to learn from, only test.txt, val.jsonl, named for validation"):
+        resolve(str(tmp_path))
+    assert whole(scored_text(str(tmp_path))) == {"check"}
+    with pytest.raises(FathomError, match=r"no file to learn from, only val.jsonl"):
+        record_files(tmp_path)
+
+
 def test_without_a_part_for_training_all_files_are_one_text(tmp_path: Path) -> None:
-    for name in ("testing.md", "evaluation.md", "usage.md"):
+    for name in ("testing.md", "test.md", "evaluation.md", "usage.md"):
         (tmp_path / name).write_text(name)
-    assert len(list(resolve(str(tmp_path)).documents())) == 3
+    assert len(list(resolve(str(tmp_path)).documents())) == 4
     assert part_of(str(tmp_path), TEST) is None and in_words(tmp_path, TEXTS) == ""
 
 

@@ -156,10 +156,8 @@ HOSTILE: list[tuple[Any, str]] = [
 def test_a_pickle_with_anything_but_tensors(tmp_path: Path, value: Any, says: str, protocol: int) -> None:
     path = write(tmp_path / "x.pth", pickled(value, protocol))
     if protocol == 4:
-        says = says.replace("has a step LONG4", "LONG4").replace(
-            "asks for '_codecs.encode'", "has a step SHORT_BINBYTES"
-        )
-        says = says.replace("asks for 'builtins.set'", "has a step EMPTY_SET")
+        says = says.replace("has a step LONG4", "LONG4").replace("asks for 'builtins.set'", "has a step EMPTY_SET")
+        says = says.replace("asks for '_codecs.encode'", "has a step SHORT_BINBYTES")
     with pytest.raises(FathomError, match=says) as raised:
         open_pickle(path)
     assert str(raised.value).startswith(str(path)) and len(str(raised.value)) < 600
@@ -282,9 +280,7 @@ def test_an_entry_beyond_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("x/data/1", bytes(48))
         file.getinfo("x/data/1").header_offset = (1 << 63) + 5
-    with pytest.raises(
-        FathomError, match="lists 3 members, the last at byte 9223372036854775813; expected 3 before byte"
-    ):
+    with pytest.raises(FathomError, match="3 members, the last at byte 9223372036854775813; expected 3 before byte"):
         open_pickle(path)
 
 

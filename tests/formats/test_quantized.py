@@ -194,9 +194,7 @@ def test_biases_of_zeros_are_left_out(tmp_path: Path) -> None:
     """AutoGPTQ gave every layer a bias, and a LLaMA has none; another number would be one."""
     expected = write(tmp_path, "gptq")
     tensors = load_file(tmp_path / "model.safetensors")
-    biases = {
-        name.replace("scales", "bias"): torch.zeros(x.shape[1]) for name, x in tensors.items() if "scales" in name
-    }
+    biases = {n.replace("scales", "bias"): torch.zeros(x.shape[1]) for n, x in tensors.items() if "scales" in n}
     save_file(tensors | biases, tmp_path / "model.safetensors")
     assert set(open_huggingface(tmp_path).tensors) == set(expected)
     next(iter(biases.values()))[3] = 1e-3
@@ -304,11 +302,11 @@ def test_scales_of_the_cache_and_of_activations_are_left_out(tmp_path: Path) -> 
 def test_a_layer_without_its_scale_of_powers_of_two(tmp_path: Path) -> None:
     """ue8m0: the scale of a block is a power of two, in 8 bits."""
     write(tmp_path, "fp8, blocks")
-    before = open_huggingface(tmp_path).tensors["model.layers.0.mlp.up_proj.weight"].read()
+    name = "model.layers.0.mlp.up_proj.weight"
+    before = open_huggingface(tmp_path).tensors[name].read()
     change(tmp_path, weight_scale_inv=lambda x: x.to(torch.float8_e8m0fnu))
     edit(tmp_path, scale_fmt="ue8m0")
-    after = open_huggingface(tmp_path).tensors["model.layers.0.mlp.up_proj.weight"].read()
-    ratio = (after / before)[before != 0]
+    ratio = (open_huggingface(tmp_path).tensors[name].read() / before)[before != 0]
     assert float(ratio.min()) > 0.6 and float(ratio.max()) < 1.6
 
 
@@ -347,7 +345,6 @@ def test_pickled_weights(tmp_path: Path, method: str) -> None:
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     opened = open_huggingface(tmp_path)
     for name, matrix in expected.items():
-        assert np.abs(opened.tensors[name].read().double().numpy() - matrix).max() <= 2**-23 * np.abs(matrix).max(), (
-            name
-        )
+        actual = opened.tensors[name].read().double().numpy()
+        assert np.abs(actual - matrix).max() <= 2**-23 * np.abs(matrix).max(), name
     assert load(tmp_path, quantize="nf4", device="cpu")[0](IDS).isfinite().all()

@@ -16,7 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 
-from fathom.data.splits import TRAIN, files_in, splits
+from fathom.data.splits import files_in, splits, to_learn
 from fathom.data.text import JSON_LINES, JSONLines, TextFile, is_json_lines
 from fathom.errors import FathomError, near
 from fathom.files import replacing
@@ -212,9 +212,9 @@ def _source(path: Path) -> Source:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or the texts in the folder: those named train, or all where none is."""
+    """The file, or the texts in the folder: those for training, or all where none is named so."""
     if path.is_dir():
-        if not (files := splits(path, TEXTS).get(TRAIN) or files_in(path, TEXTS)):
+        if not (files := to_learn(path, TEXTS) or files_in(path, TEXTS)):
             raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")
         return files
     if path.is_file():

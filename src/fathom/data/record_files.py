@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fathom.data.compression import opened, plain_suffix
-from fathom.data.splits import TRAIN, splits
+from fathom.data.splits import TRAIN, splits, to_learn
 from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, parse_json
 from fathom.errors import FathomError
 
@@ -44,9 +44,14 @@ def is_record_file(data: str) -> bool:
 
 
 def record_files(data: str | Path, split: str = TRAIN) -> list[Path]:
-    """The file itself, or those of a folder's split: none where the folder has no such split."""
+    """The file itself, or those of a folder's split: none where the folder has no such split.
+
+    FathomError: a folder has files for validation or testing alone, and those for training are asked for.
+    """
     path = Path(data)
-    return splits(path, SUFFIXES).get(split, []) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    return to_learn(path, SUFFIXES) if split == TRAIN else splits(path, SUFFIXES).get(split, [])
 
 
 def entries(path: Path) -> Iterator[Entry]:
