@@ -52,6 +52,9 @@ ARCHITECTURES = {
     "post, layer norm": replace(GPT, residual="post"),
     "experts": replace(LLAMA, mlp=Experts(5, 2)),
     "experts, shared": replace(LLAMA, mlp=Experts(4, 3, False, 7), d_ff=9),
+    "experts, dense layers": replace(LLAMA, mlp=Experts(4, 2, dense=(0, 2), dense_ff=13)),
+    "experts, sigmoid": replace(LLAMA, mlp=Experts(5, 2, shared=6, gated=False, weigh="sigmoid", scale=1.7)),
+    "experts, mixer": replace(LLAMA, norm="layer", mlp=Experts(5, 2, False, weigh="mixer", near=0.2)),
     "sandwich": replace(LLAMA, residual="sandwich", mlp="geglu", scale=GEMMA),
     "sandwich, layer norm": replace(GPT, residual="sandwich", mlp="none"),
     "parallel": replace(GPT, residual="parallel", position="rope", tie_embeddings=False, bias=("mlp", "unembed")),
@@ -71,6 +74,9 @@ def model_of(config: ModelConfig, std: float = 0.4) -> Transformer:
     """A model in eval mode whose weights, norms and biases are all drawn anew."""
     model = Transformer(config).eval()
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("router.correction"):  # small, so that every expert has tokens
+                buffer.normal_(std=std / 8)
         for parameter in model.parameters():
             parameter.normal_(std=std).add_(0.0 if parameter.dim() > 1 or config.norm.endswith("1p") else 1.0)
     return model

@@ -104,6 +104,7 @@ def slope(head: int, n_head: int) -> float:
 
 
 def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.ndarray:
+    config = config.block(int(name.split(".")[1]))
     if not isinstance(config.mlp, str):
         return experts(config, w, seen, name, x)
     up = seen[f"{name}.up"] = linear(w, f"{name}.up", x)
@@ -136,15 +137,31 @@ def experts(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> n
     scores = seen[f"{name}.router"] = linear(w, f"{name}.router", x)
     y = np.zeros_like(x)
     for place in np.ndindex(x.shape[:-1]):
-        shares = np.exp(scores[place] - scores[place].max())
-        shares /= shares.sum()
-        best = np.argsort(-shares)[: config.mlp.used]
-        total = shares[best].sum() if config.mlp.renormalise else 1.0
-        y[place] = sum(shares[i] / total * swiglu(f"{name}.experts.{i}", x[place]) for i in best)
+        weights = weights_of_experts(config.mlp, scores[place], w.get(f"{name}.router.correction"))
+        total = sum(weights.values()) / config.mlp.scale if config.mlp.renormalise else 1 / config.mlp.scale
+        y[place] = sum(weight / total * swiglu(f"{name}.experts.{i}", x[place]) for i, weight in weights.items())
         if config.mlp.shared:
-            open_ = 1 / (1 + np.exp(-linear(w, f"{name}.shared_gate", x[place])))
-            y[place] += open_ * swiglu(f"{name}.shared", x[place])
+            gate = 1 / (1 + np.exp(-linear(w, f"{name}.shared_gate", x[place]))) if config.mlp.gated else 1.0
+            y[place] += gate * swiglu(f"{name}.shared", x[place])
     return y
+
+
+def weights_of_experts(mlp: Any, scores: np.ndarray, correction: np.ndarray | None) -> dict[int, float]:
+    """Of the chosen ones."""
+    if mlp.weigh == "mixer":  # Liu et al. 2024, algorithm 1, as Phi-3.5-MoE runs it
+        found: dict[int, float] = {}
+        for _ in range(mlp.used):
+            left = [i for i in range(mlp.n) if i not in found]
+            top = max(scores[i] for i in left)
+            near = [i for i in left if (top - scores[i]) / max(abs(scores[i]), top) <= 2 * mlp.near]
+            best = next(i for i in left if scores[i] == top)
+            found[best] = 1 / sum(np.exp(scores[i] - top) for i in near)
+        return found
+    if mlp.weigh == "sigmoid":  # DeepSeek-V3, eqs. 13 to 16
+        shares = 1 / (1 + np.exp(-scores))
+        return {int(i): shares[i] for i in np.argsort(-(shares + correction))[: mlp.used]}
+    shares = np.exp(scores - scores.max())
+    return {int(i): shares[i] / shares.sum() for i in np.argsort(-shares)[: mlp.used]}
 
 
 def linear(w: Arrays, name: str, x: np.ndarray) -> np.ndarray:

@@ -75,5 +75,7 @@ WORLDS = [
     World({"position": "learned", "norm": "layer_1p", "mlp": "gelu", "residual": "post"}),
     World({"position": "learned", "norm": "layer_plain", "mlp": "gelu"}),
     *(World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, shared=shared)}) for shared in (0, 3)),
+    World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, False, shared=3, gated=False, weigh="sigmoid")}),
+    World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, weigh="mixer", near=0.1)}),
     *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu")),
 ]

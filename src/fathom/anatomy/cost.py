@@ -67,7 +67,8 @@ def matrices(config: ModelConfig) -> dict[str, tuple[int, int]]:
     for expert in range(config.mlp.n):
         mlp |= mlp_matrices(f"mlp.experts.{expert}", MATRICES["swiglu"], d, f)
     if config.mlp.shared:
-        mlp |= mlp_matrices("mlp.shared", MATRICES["swiglu"], d, config.mlp.shared) | {"mlp.shared_gate": (d, 1)}
+        mlp |= mlp_matrices("mlp.shared", MATRICES["swiglu"], d, config.mlp.shared)
+        mlp |= {"mlp.shared_gate": (d, 1)} if config.mlp.gated else {}
     return attn | mlp
 
 
@@ -87,9 +88,10 @@ def active(config: ModelConfig) -> dict[str, int]:
 
 def n_active_parameters(config: ModelConfig) -> int:
     """Parameters that one token meets: all but the experts that it does not use."""
-    config = config.resolved()
-    all_of_block = sum(rows * columns for rows, columns in matrices(config).values())
-    return n_parameters(config) - config.n_layer * (all_of_block - sum(active(config).values()))
+    unused = 0
+    for block, n in config.resolved().blocks().items():
+        unused += n * (sum(rows * columns for rows, columns in matrices(block).values()) - sum(active(block).values()))
+    return n_parameters(config) - unused
 
 
 def norm_names(config: ModelConfig) -> tuple[str, ...]:
@@ -112,9 +114,10 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     config = config.resolved()
     d = config.d_model
     count = {"embed": config.vocab_size * d, "position": 0, "attn": 0, "mlp": 0, "norm": 0, "unembed": 0}
-    for name, (width_in, width_out) in matrices(config).items():
-        rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
-        count[name.split(".")[0]] += config.n_layer * rows * width_out
+    for block, n in config.blocks().items():
+        for name, (width_in, width_out) in matrices(block).items():
+            rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
+            count[name.split(".")[0]] += n * rows * width_out
     norm = d * sum(vector != "bias" or "norm" in config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
     count["norm"] = norm + config.n_layer * (len(norm_names(config)) * norm + sum(qk_norm_widths(config).values()))
     count["position"] = config.context_length * d * entry(POSITION_TABLES, "position", config.position)
@@ -134,7 +137,10 @@ def flops(config: ModelConfig, t: int, batch: int = 1, past: int = 0) -> dict[st
     tokens, layers = batch * t, config.n_layer
     keys = sum(seen_keys(config, layer, t, past) for layer in range(layers))
     pairs = 2 * tokens * keys * config.n_head * config.head_dim  # every query with every key, in every head
-    count = {name: layers * 2 * tokens * size for name, size in active(config).items()}
+    count: dict[str, int] = {}
+    for block, n in config.blocks().items():
+        for name, size in active(block).items():
+            count[name] = count.get(name, 0) + n * 2 * tokens * size
     count |= {"attn.scores": pairs, "attn.z": pairs}  # q k^T and pattern v
     return count | {"unembed": 2 * tokens * config.d_model * config.vocab_size}
 
@@ -171,8 +177,8 @@ def training_bytes(config: ModelConfig, t: int, batch: int, itemsize: int = 4) -
     """
     config = config.resolved()
     weights, tokens = 4 * n_parameters(config), batch * t
-    block = kept_per_token(config)
-    kept = tokens * (config.n_layer * block + 2 * config.d_model) * itemsize  # 2: what final_norm and unembed read
+    blocks = sum(n * kept_per_token(block) for block, n in config.blocks().items())
+    kept = tokens * (blocks + 2 * config.d_model) * itemsize  # 2: what final_norm and unembed read
     return {
         "weights": weights,
         "gradients": weights,

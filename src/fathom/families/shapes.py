@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from fathom.anatomy.cost import BIAS_OF, NORM_VECTORS, POSITION_TABLES, entry, matrices, norm_names, qk_norm_widths
-from fathom.model.config import ModelConfig, ResolvedConfig
+from fathom.model.config import Experts, ModelConfig, ResolvedConfig
 
 Shape = tuple[int, ...]
 
@@ -18,8 +18,9 @@ def weight_shapes(config: ModelConfig) -> Mapping[str, Shape]:
     result: dict[str, Shape] = {"embed.weight": (z.vocab_size, z.d_model)}
     if entry(POSITION_TABLES, "position", z.position):
         result["position.table.weight"] = (z.context_length, z.d_model)
-    block = block_shapes(z)
-    result |= {f"blocks.{layer}.{name}": shape for layer in range(z.n_layer) for name, shape in block.items()}
+    shapes = {block: block_shapes(block) for block in z.blocks()}
+    for layer in range(z.n_layer):
+        result |= {f"blocks.{layer}.{name}": shape for name, shape in shapes[z.block(layer)].items()}
     result |= norm_shapes(z, "final_norm")
     result |= {} if z.tie_embeddings else {"unembed.weight": (z.vocab_size, z.d_model)}
     return result | ({"unembed.bias": (z.vocab_size,)} if "unembed" in z.bias else {})
@@ -32,6 +33,8 @@ def block_shapes(z: ResolvedConfig) -> dict[str, Shape]:
         linear[f"{name}.weight"] = (width_out, width_in)
         if BIAS_OF.get(name, "mlp") in z.bias:
             linear[f"{name}.bias"] = (width_out,)
+        if name == "mlp.router" and isinstance(z.mlp, Experts) and z.mlp.weigh == "sigmoid":
+            linear["mlp.router.correction"] = (width_out,)
     attn, mlp = ({name: x for name, x in linear.items() if name.startswith(part)} for part in ("attn.", "mlp."))
     attn |= {f"attn.{name}_norm.weight": (width,) for name, width in qk_norm_widths(z).items()}
     norms = {name: norm_shapes(z, name) for name in norm_names(z)}

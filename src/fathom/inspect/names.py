@@ -32,7 +32,7 @@ def names(config: ModelConfig) -> dict[str, str]:
     if config.position == "learned":
         result["position"] = "btd"
     for layer in range(config.n_layer):
-        result |= {f"blocks.{layer}{name}": letters for name, letters in block_names(config).items()}
+        result |= {f"blocks.{layer}{name}": letters for name, letters in block_names(config.block(layer)).items()}
     return result | {"final_norm": "btd", "logits": "btV"}
 
 
@@ -89,7 +89,9 @@ def shapes(config: ModelConfig, size: Size) -> dict[str, tuple[int, ...]]:
     sizes = {"b": size.batch, "t": size.t, "s": size.s, "d": config.d_model, "f": config.d_ff}
     sizes |= {"h": config.n_head, "g": config.n_kv_head, "c": config.head_dim, "V": config.vocab_size}
     sizes |= {"e": config.mlp.n} if isinstance(config.mlp, Experts) else {}
-    return {name: tuple(sizes[letter] for letter in letters) for name, letters in names(config).items()}
+    width = {f"blocks.{layer}": config.block(layer).d_ff for layer in range(config.n_layer)}
+    own = {name: sizes | {"f": width.get(name.rpartition(".mlp")[0], 0)} for name in names(config)}
+    return {name: tuple(own[name][letter] for letter in letters) for name, letters in names(config).items()}
 
 
 def n_bytes(config: ModelConfig, chosen: Iterable[str], size: Size, itemsize: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ changing one field (`replace(config, n_head=4)`) never leaves a stale consequenc
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from fathom.errors import FathomError
@@ -17,7 +17,7 @@ MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
 Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
 QKNorm = Literal["off", "on", "whole"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed"]
-
+Weigh = Literal["softmax", "sigmoid", "mixer"]
 
 REWIND, SPARE = 64, 192  # tokens that a layer with a window keeps beyond it, to go back to, and before older ones leave
 
@@ -82,7 +82,13 @@ class Experts:
     n: int  # experts in each block
     used: int  # how many of them each token runs
     renormalise: bool = True  # the weights of those that a token runs sum to 1; else they are shares among all experts
-    shared: int = 0  # width of one more expert, which every token runs, times a sigmoid gate; 0: there is none
+    shared: int = 0  # width of one more expert, which every token runs; 0: there is none
+    gated: bool = True  # whether that one is multiplied by a sigmoid gate
+    weigh: Weigh = "softmax"  # shares of all; sigmoid: of each alone, chosen with a correction; mixer: see SparseMixer
+    scale: float = 1.0  # by which the weights are multiplied
+    near: float = 0.0  # mixer: a weight is a share among scores that differ from the highest by less than this part
+    dense: tuple[int, ...] = ()  # layers, counted from 0, that have one MLP in the place of experts
+    dense_ff: int = 0  # and its width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +179,16 @@ class ResolvedConfig(ModelConfig):
     def resolved(self) -> "ResolvedConfig":
         return self
 
+    def block(self, layer: int) -> "ResolvedConfig":
+        """The config of one block: where a mixture of experts has a dense layer, with its MLP."""
+        dense = isinstance(self.mlp, Experts) and layer in self.mlp.dense
+        return replace(self, mlp="swiglu", d_ff=self.mlp.dense_ff) if dense else self  # type: ignore[union-attr]
+
+    def blocks(self) -> dict["ResolvedConfig", int]:
+        """The configs of all blocks, and how many blocks have each."""
+        dense = self.mlp.dense if isinstance(self.mlp, Experts) else ()
+        return {self: self.n_layer - len(dense)} | ({self.block(dense[0]): len(dense)} if dense else {})
+
 
 def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     """What is wrong with these choices, each one line: found, expected, what to do."""
@@ -236,6 +252,15 @@ def expert_problems(mlp: Experts, config: ResolvedConfig) -> list[str]:
         result.append(f"mlp has {mlp.n} experts and uses {mlp.used}; it must use at least 1, and at most all")
     if mlp.shared < 0:
         result.append(f"mlp.shared={mlp.shared}; it must be a width, or 0 for none")
+    if mlp.weigh not in get_args(Weigh):
+        result.append(f"mlp.weigh={mlp.weigh!r}; choose one of {', '.join(get_args(Weigh))}")
+    if not 0 < mlp.scale < math.inf or not 0 <= mlp.near < 1:
+        result.append(f"mlp.scale={mlp.scale}, mlp.near={mlp.near}; expected one above 0, and one from 0 to below 1")
+    layers = {layer for layer in mlp.dense if 0 <= layer < config.n_layer}
+    if mlp.dense and not len(mlp.dense) == len(layers) < config.n_layer:
+        result.append(f"mlp.dense={mlp.dense}; expected some of {config.n_layer} layers, counted from 0, each once")
+    if mlp.dense and mlp.dense_ff < 1:
+        result.append(f"mlp.dense_ff={mlp.dense_ff}; it must be the width of the layers that mlp.dense names")
     if "mlp" in config.bias:
         result.append("bias has mlp, and experts have no biases; leave it out")
     return result

@@ -65,28 +65,60 @@ class SwigluMLP(nn.Module):
 class Router(nn.Module):
     """Scores of experts for each token: a matrix that is never packed or adapted, since its choices are discrete."""
 
-    def __init__(self, config: ResolvedConfig, n: int) -> None:
+    correction: Tensor  # one number for each expert
+
+    def __init__(self, config: ResolvedConfig, n: int, corrected: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n, config.d_model))
+        if corrected:  # added where experts are chosen, and not to their weights, so that it has no gradient
+            self.register_buffer("correction", torch.zeros(n))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)
 
 
+def softmax_weights(router: Router, scores: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
+    """The largest shares: weights and numbers of experts, (b, t, used) each."""
+    return scores.softmax(-1).topk(experts.used)
+
+
+def sigmoid_weights(router: Router, scores: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
+    """Each score's own sigmoid; a correction keeps the load even (DeepSeek-V3, section 2.1.2)."""
+    weights = scores.sigmoid()
+    chosen = (weights + router.correction.float()).topk(experts.used).indices
+    return weights.gather(-1, chosen), chosen
+
+
+def mixer_weights(router: Router, scores: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
+    """One expert after another, each with its share among those left whose scores are near (SparseMixer, Liu 2024)."""
+    left, weights, chosen = scores, [], []
+    for _ in range(experts.used):
+        highest, best = left.max(-1, keepdim=True)
+        far = (highest - scores) / torch.maximum(scores.abs(), highest) > 2 * experts.near
+        weights.append(left.masked_fill(far, -torch.inf).softmax(-1).gather(-1, best))
+        chosen.append(best)
+        left = left.scatter(-1, best, -torch.inf)
+    return torch.cat(weights, -1), torch.cat(chosen, -1)
+
+
+WEIGH = {"softmax": softmax_weights, "sigmoid": sigmoid_weights, "mixer": mixer_weights}
+
+
 class ExpertsMLP(nn.Module):
-    """sum over the chosen experts of their weight * expert(x); the weights are softmax(router(x)), or their shares."""
+    """sum over the chosen experts of their weight * expert(x); a router chooses and weighs them."""
 
     def __init__(self, config: ResolvedConfig, experts: Experts) -> None:
         super().__init__()
-        self.used, self.renormalise = experts.used, experts.renormalise
-        self.router = Router(config, experts.n)
+        self.choices, self.used, self.weigh = experts, experts.used, WEIGH[experts.weigh]
+        self.router = Router(config, experts.n, corrected=experts.weigh == "sigmoid")
         self.experts = nn.ModuleList(SwigluMLP(config) for _ in range(experts.n))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
-        weights, chosen = self.router(x).softmax(-1, dtype=torch.float32).topk(self.used)
-        if self.renormalise:
+        weights, chosen = self.weigh(self.router, self.router(x).float(), self.choices)
+        if self.choices.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
-        return self.mixed(x.flatten(0, 1), weights.flatten().type_as(x), chosen.flatten()).view_as(x)
+        weights = (self.choices.scale * weights).flatten().type_as(x)
+        return self.mixed(x.flatten(0, 1), weights, chosen.flatten()).view_as(x)
 
     def mixed(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Of tokens x (n, d), each repeated for each of its experts: every expert runs once, on its own tokens."""
@@ -101,14 +133,16 @@ class ExpertsMLP(nn.Module):
 
 
 class SharedExpertsMLP(ExpertsMLP):
-    """The same, with one more expert that every token runs: sigmoid(gate(x)) * expert(x) (Qwen2-MoE)."""
+    """The same, with one more expert that every token runs, perhaps times sigmoid(gate(x)) (Qwen2-MoE)."""
 
     def __init__(self, config: ResolvedConfig, experts: Experts) -> None:
         super().__init__(config, experts)
-        self.shared, self.shared_gate = SwigluMLP(replace(config, d_ff=experts.shared)), Router(config, 1)
+        self.shared = SwigluMLP(replace(config, d_ff=experts.shared))
+        self.shared_gate = Router(config, 1) if experts.gated else None
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
-        return super().forward(x) + self.shared_gate(x).sigmoid() * self.shared(x)
+        gate = 1 if self.shared_gate is None else self.shared_gate(x).sigmoid()
+        return super().forward(x) + gate * self.shared(x)
 
 
 class GegluMLP(SwigluMLP):

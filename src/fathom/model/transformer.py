@@ -83,7 +83,7 @@ class Block(nn.Module):
         before, after = config.residual != "post", config.residual in ("post", "sandwich")
         self.attn_norm, self.attn = make_norm(config) if before else nn.Identity(), Attention(config, layer)
         self.attn_after = make_norm(config) if after else nn.Identity()
-        self.mlp = make_mlp(config)
+        self.mlp = make_mlp(config.block(layer))
         if self.mlp is not None:
             self.mlp_norm = make_norm(config) if before and config.residual != "parallel" else nn.Identity()
             self.mlp_after = make_norm(config) if after else nn.Identity()

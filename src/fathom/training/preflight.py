@@ -90,7 +90,7 @@ def memory(session: Session) -> dict[str, int]:
     rows, itemsize = options.micro_batch_size or options.batch_size, session.precision.dtype.itemsize
     kinds = training_bytes(config, config.context_length, rows, itemsize)
     if options.checkpoint_blocks:  # the input of each block, and all of the one whose gradient is computed
-        per_token = (config.n_layer + 2) * config.d_model + kept_per_token(config)
+        per_token = (config.n_layer + 2) * config.d_model + max(map(kept_per_token, config.blocks()))
         kinds["activations"] = rows * config.context_length * per_token * itemsize
     kinds["optimizer"] = sum(group.state_bytes for group in session.groups)
     kinds["logits"] = min(kinds["logits"], 3 * AT_ONCE * itemsize)  # more come in pieces

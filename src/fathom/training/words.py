@@ -75,5 +75,6 @@ def listed(parts: Sequence[str]) -> str:
 
 def mlp_in_words(mlp: str | Experts) -> str:
     if isinstance(mlp, Experts):
-        return f"{mlp.n} experts, {mlp.used} a token" + (" and a shared one" if mlp.shared else "")
+        words = f"{mlp.n} experts, {mlp.used} a token" + (" and a shared one" if mlp.shared else "")
+        return words + f" (dense in {len(mlp.dense)} layers)" * bool(mlp.dense)
     return MLPS.get(mlp, f"MLP: {mlp}")
