@@ -39,11 +39,12 @@ FORMATS = {
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_headers_are_read_without_torch(format: str, tmp_path: Path) -> None:
-    """`fathom info` of a model in every format, and the list of presets."""
+    """`fathom info` of a model in every format, in full and as a config, and the list of presets."""
     model = model_folder(tmp_path / "run", ByteTokenizer())
     path = model if format == "run" else fathom.export(fathom.load(model)[0], tmp_path / FORMATS[format], format).path
     code = (
         f"import sys\nfrom fathom.cli.main import main\nassert main(['info', {str(path)!r}]) == main(['presets']) == 0"
+        f"\nassert main(['info', {str(path)!r}, '--as-config']) == 0"
     )
     code += "\nprint('loaded', *({'torch', 'matplotlib', 'huggingface_hub'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

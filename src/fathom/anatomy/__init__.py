@@ -3,4 +3,5 @@
 swap       one way to exchange parts of a model for others, and back
 skeleton   a model without contents, for weights that are read
 cost       parameters, FLOPs and bytes as arithmetic on the config
+words      a config in few words: what does not follow from the rest
 """
