@@ -142,11 +142,13 @@ def converse(talk: "Conversation", as_json: bool, verbose: bool) -> None:
 
 
 def lines(interactive: bool) -> Iterator[str]:
-    """Lines of stdin or typed at a terminal, where Ctrl-C and Ctrl-D end it."""
+    """Lines of stdin, as training reads text, or typed at a terminal, where Ctrl-C and Ctrl-D end it."""
+    from fathom.tokenizer.typed import uniform
+
     if not interactive:
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield from uniform(line.decode("utf-8").removesuffix("\n").removesuffix("\r")).split("\n")
             except UnicodeDecodeError as problem:
                 raise FathomError(f"stdin, line {number}: not UTF-8 at byte {problem.start}; send UTF-8") from None
         return

@@ -84,9 +84,9 @@ def turn_stops(tokenizer: "Tokenizer") -> tuple[str, ...]:
 
 def read_prompt(prompt: str) -> str:
     """The prompt as given, stdin for `-`, a file's text for FILE:path: read as training reads text."""
-    from fathom.data.text import decoded_text, newlines
+    from fathom.tokenizer.typed import decoded_text, uniform
 
     if prompt != "-" and not prompt.startswith("FILE:"):
-        return newlines(prompt)
+        return uniform(prompt)
     path = Path(prompt.removeprefix("FILE:"))
     return decoded_text(*((sys.stdin.buffer.read(), "stdin") if prompt == "-" else (path.read_bytes(), str(path))))

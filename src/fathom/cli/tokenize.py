@@ -69,14 +69,14 @@ def tokenize_command(text: str | None, model: str, data: str | None, as_json: bo
 def read_text(text: str | None) -> str:
     """The text of the call; that of stdin where it is -, or is left out and something is piped in.
 
-    Stdin is read as training reads text: without a byte order mark, with newlines.
+    Both as training reads text: without a byte order mark, with newlines.
     """
+    from fathom.tokenizer.typed import decoded_text, uniform
+
     if text is not None and text != "-":
-        return text
+        return uniform(text)
     if text is None and sys.stdin.isatty():
         raise FathomError(f"no text was given; expected a text, or - for stdin: {EXAMPLE}")
-    from fathom.data.text import decoded_text
-
     return decoded_text(sys.stdin.buffer.read(), "stdin")
 
 

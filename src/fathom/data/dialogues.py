@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fathom.data.record_files import Values
-from fathom.data.text import newlines, parse_json, text_field
+from fathom.data.text import parse_json, text_field
 from fathom.errors import FathomError, near
-from fathom.tokenizer.message import SPOKEN, Message, read_message
+from fathom.tokenizer.message import SPOKEN, Message, read_message, uniform_message
+from fathom.tokenizer.typed import uniform
 
 ROLES = {  # as `from` names them
     **dict.fromkeys(("human", "user"), "user"),
@@ -104,7 +105,7 @@ def turns(values: Values, name: str, where: str) -> tuple[list[Message], set[int
         if not all(_learned(weight, value, message.role, at) for weight, value in weights.items()):
             unlearned.add(place)
         rest = {name: value for name, value in message.fields.items() if name not in weights}
-        messages.append(replace(message, content=_with_newlines(message.content), fields=rest))
+        messages.append(uniform_message(replace(message, fields=rest)))
     return messages, unlearned
 
 
@@ -187,21 +188,8 @@ def _history(values: Values, where: str) -> list[Message]:
     for number, pair in enumerate(history, 1):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise FathomError(f"{where}: 'history' {number} is {json.dumps(pair)[:80]}; expected [question, answer]")
-        messages += [Message(role, newlines(text)) for role, text in zip(("user", "assistant"), pair)]
+        messages += [Message(role, uniform(text)) for role, text in zip(("user", "assistant"), pair)]
     return messages
-
-
-def _with_newlines(content: Any) -> Any:
-    match content:
-        case str():
-            return newlines(content)
-        case list():
-            return [part if isinstance(part, str) else {**part, **_text(part)} for part in content]
-    return content
-
-
-def _text(part: Values) -> dict[str, str]:
-    return {"text": newlines(part["text"])} if isinstance(part.get("text"), str) else {}
 
 
 def required(values: Values, field: str, where: str) -> str:

@@ -18,6 +18,7 @@ from fathom.tokenizer.message import CALLED, FRAME, SPOKEN, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import TOOLS, WITHIN, Extras, Rendered, render, template_for, template_origin
 from fathom.tokenizer.turns import closing
+from fathom.tokenizer.typed import uniform
 
 TEXT, USER, ASSISTANT = "text", "user", "assistant"
 UNLEARNED = f"{ASSISTANT}/-"  # the label of an answer that is not learned
@@ -54,6 +55,7 @@ def to_example(record: Record, tokenizer: Tokenizer, train_all: bool = False) ->
 
 def question_ids(text: str, tokenizer: Tokenizer, chat: bool) -> list[int]:
     """The tokens of a question as those of the data begin: in the chat template, or as a prompt."""
+    text = uniform(text)
     if chat:
         return render(tokenizer, [Message(USER, text)], reply=True).ids
     return tokenizer.prefix + tokenizer.encode(text)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from fathom.data.compression import opened, plain_suffix
 from fathom.errors import FathomError, near
 from fathom.tokenizer.protocol import slices
+from fathom.tokenizer.typed import uniform
 
 JSON_LINES = (".jsonl", ".ndjson", ".json-lines")
 MAX_LINE = 64 << 20  # bytes of one JSON line
@@ -91,26 +92,13 @@ def parse_json(data: bytes | str, where: str) -> Any:
 
 
 def text_field(values: Mapping[str, Any], field: str, where: str) -> str:
-    """The text of a field of a JSON object, with newlines as line ends."""
+    """The text of a field of a JSON object, as training reads text."""
     text = values[field]
     if not isinstance(text, str):
         raise FathomError(f"{where}: {field!r} is {type(text).__name__}; expected text")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise FathomError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) in {field!r}; expected valid Unicode")
-    return newlines(text)
-
-
-def newlines(text: str) -> str:
-    """The text with newlines as line ends."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def decoded_text(data: bytes, where: str) -> str:
-    """A whole text, such as a prompt, read as training reads it: UTF-8 without a byte order mark, newlines."""
-    try:
-        return newlines(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as problem:
-        raise FathomError(f"{where} is not UTF-8 at byte {problem.start}; save it as UTF-8") from None
+    return uniform(text)
 
 
 def _decoded(decoder: io.IncrementalNewlineDecoder, block: bytes, path: Path, end: int) -> str:

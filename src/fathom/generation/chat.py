@@ -17,9 +17,10 @@ from fathom.generation.options import GenerateOptions
 from fathom.generation.speculative import check_draft
 from fathom.generation.text import Piece
 from fathom.model.transformer import Transformer
-from fathom.tokenizer.message import Message, read_message
+from fathom.tokenizer.message import Message, read_message, uniform_message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import NO_EXTRAS, STOPS, Extras, render, template_for
+from fathom.tokenizer.typed import uniform
 
 LARGEST = 64 << 20  # bytes of a saved conversation
 
@@ -61,7 +62,7 @@ class Conversation:
 
     @property
     def opening(self) -> list[Message]:
-        return [] if self.system is None else [Message("system", self.system)]
+        return [] if self.system is None else [Message("system", uniform(self.system))]
 
     def reset(self) -> None:
         """Drop all messages but the system prompt."""
@@ -69,7 +70,7 @@ class Conversation:
 
     def say(self, text: str) -> "Answer":
         """The model's answer to `text`. Any FathomError is raised before its first piece; then nothing is added."""
-        question = Message("user", text)
+        question = Message("user", uniform(text))
         ids = self.prompt(question)
 
         def keep(answer: str) -> None:
@@ -142,7 +143,7 @@ def read_messages(path: Path) -> list[Message]:
     try:
         if path.stat().st_size > LARGEST:
             raise FathomError(f"{path}: larger than {LARGEST >> 20} MiB; expected a conversation")
-        values: Any = json.loads(path.read_bytes().decode("utf-8"))
+        values: Any = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror}); expected a saved conversation") from None
     except (ValueError, RecursionError) as problem:
@@ -150,4 +151,4 @@ def read_messages(path: Path) -> list[Message]:
     listed = values.get("messages") if isinstance(values, dict) else None
     if not isinstance(listed, list):
         raise FathomError(f"{path}: holds no list 'messages'; expected a saved conversation")
-    return [read_message(entry, f"{path}, message {place}") for place, entry in enumerate(listed, 1)]
+    return [uniform_message(read_message(entry, f"{path}, message {place}")) for place, entry in enumerate(listed, 1)]

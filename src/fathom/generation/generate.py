@@ -17,6 +17,7 @@ from fathom.generation.text import Completion, Piece, Row, Stats, complete
 from fathom.model.transformer import Transformer
 from fathom.native.stopwatch import Stopwatch
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.tokenizer.typed import uniform
 
 Prompt = str | Sequence[int]  # a text, or token ids used as they are
 Prompts = str | Sequence[Prompt]
@@ -79,7 +80,7 @@ class Stream(Iterator[Piece]):
         self.prompts, self.rows = [], list[Row]()
         for prompt, start in zip(prompts, ids):
             for _ in range(options.num_samples):
-                self.prompts.append(prompt if isinstance(prompt, str) else tokenizer.decode(prompt))
+                self.prompts.append(uniform(prompt) if isinstance(prompt, str) else tokenizer.decode(prompt))
                 self.rows.append(Row(len(self.rows), start, room, tokenizer, options))
         chooser = Chooser(model, reader, Samplers(options), self.rows, self.stats, vocab_size)
         self.chooser = speculating(chooser, options, longest, draft)
@@ -124,10 +125,12 @@ def speculating(
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[int]:
     """The ids of a prompt: for a text bos, where the format has one, and its ids; ids as they are.
 
+    A text is read as training reads it: without a byte order mark, with newlines as line ends.
+
     An empty text starts as a document does: from bos, else from eos (the end of the document before), else from a
     newline, else from token 0.
     """
-    ids = tokenizer.prefix + tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    ids = tokenizer.prefix + tokenizer.encode(uniform(prompt)) if isinstance(prompt, str) else list(prompt)
     ids = ids or [first_id(tokenizer)]
     if outside := [i for i in ids if not 0 <= i < vocab_size]:
         raise OutsideVocabulary(

@@ -16,6 +16,7 @@ added_tokens        tokens that a folder adds to its vocabulary
 tokenizer_json      a tokenizer as JSON: our own and the `tokenizers` library's
 load                a tokenizer from a word on the command line, a file or a folder
 add                 a tokenizer with more special tokens
+typed               texts from outside, as training reads them
 message             one turn of a conversation: its role, content and what else a template reads
 template            a conversation as tokens, and the role of each of them
 turns               what ends a turn in a chat template

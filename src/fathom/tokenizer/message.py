@@ -6,12 +6,13 @@ are those that transformers' `apply_chat_template` passes to a template.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fathom.errors import FathomError
 from fathom.tokenizer.marked_text import texts_in
 from fathom.tokenizer.protocol import utf8
+from fathom.tokenizer.typed import uniform
 
 FRAME = "frame"  # the role of what belongs to no message: the template's own text and special tokens
 ROLE = re.compile(r"[A-Za-z][\w-]{0,63}")
@@ -89,3 +90,22 @@ def read_message(values: object, where: str) -> Message:
         return Message(values["role"], values.get("content"), others)
     except FathomError as problem:
         raise FathomError(f"{where}: {problem}") from None
+
+
+def uniform_message(message: Message) -> Message:
+    """The message with its texts, those of the content and of reasoning, as training reads text."""
+    content, spoken = message.content, {name: text for name, text in message.fields.items() if name in REASONING}
+    if isinstance(content, list):
+        content = [_uniform_part(part) for part in content]
+    fields = {name: uniform(text) if isinstance(text, str) else text for name, text in spoken.items()}
+    return replace(
+        message,
+        content=uniform(content) if isinstance(content, str) else content,
+        fields={**message.fields, **fields},
+    )
+
+
+def _uniform_part(part: Any) -> Any:
+    if isinstance(part, str):
+        return uniform(part)
+    return {**part, "text": uniform(part["text"])} if isinstance(part.get("text"), str) else part

@@ -15,6 +15,7 @@ from fathom.tokenizer.load import read_template
 from fathom.tokenizer.message import FRAME, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import NAMES, render, template_for
+from fathom.tokenizer.typed import uniform
 
 CALL = {"id": "abcdef123", "type": "function", "function": {"name": "f", "arguments": {"a": "b"}}}
 BARE = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": {}}}
@@ -65,7 +66,7 @@ def find_template(name: str) -> str:
         raise FathomError(
             f"chat template {name!r}: expected a file in Jinja, or one of {', '.join(NAMES)}{near(name, NAMES)}"
         )
-    return read_template(Path(name))
+    return uniform(read_template(Path(name)))
 
 
 def with_template(tokenizer: Tokenizer, name: str | None = None) -> Tokenizer:

@@ -21,6 +21,7 @@ from fathom.formats.tokenizer import require_tokenizer, tokenizer_in
 from fathom.machine import keep_freed_memory, pick_device
 from fathom.tokenizer.add import with_tokens
 from fathom.tokenizer.turns import with_template
+from fathom.tokenizer.typed import uniform
 from fathom.training.data import prepare
 from fathom.training.events import Report
 from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions
@@ -104,7 +105,7 @@ def create(
     device = pick_device(train.device)  # one that is not here is refused before anything is written
     if device.type == "cpu" and "micro_batch_size" not in declared:
         train = replace(train, micro_batch_size=micro_batch(train.batch_size, length * config.d_model))
-    tokenizer.encode(train.sample_prompt + (tuning.ask or ""))
+    tokenizer.encode(uniform(train.sample_prompt) + uniform(tuning.ask or ""))
     with replacing_folder(folder) as new:
         summary = prepare(new / "data", tokenizer, train, tuning, length, report)
         base = Base(location(model), fingerprint(model))

@@ -39,6 +39,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
+from fathom.tokenizer.typed import uniform
 from fathom.training import loop
 from fathom.training.data import DataSummary, FinetuneDataSummary, held_out, prepare_text, read_chunks
 from fathom.training.events import Report
@@ -289,7 +290,7 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
         (new / "data").mkdir()
         tokenizer = tokenizers.make(options.tokenizer, read_chunks(corpus, report))
         config = recipe.config(tokenizer.vocab_size).resolved()
-        tokenizer.encode(options.sample_prompt)
+        tokenizer.encode(uniform(options.sample_prompt))
         length = config.context_length
         data = prepare_text(
             new / "data", tokenizer, corpus, held_out(options.data, report), options.val_fraction, length, report
