@@ -1,6 +1,8 @@
 """Write a model with random weights as a GGUF file, its matrices stored as bf16, q8_0 or q4_0.
 
-Speed depends on shapes alone, so matrices of one shape share their values: each shape is drawn and packed once.
+Speed depends on shapes alone, so matrices of one shape share their values: each shape is drawn and packed once. As in
+the files of llama-quantize, the matrix that gives the logits is Q6_K in a q4_0 file, or q8_0 where a row is not a
+multiple of 256 (llama_tensor_get_type).
 
 usage: python random_gguf.py CONFIG.json TYPE OUT.gguf      CONFIG.json: as transformers reads it, of a LLaMA, a Qwen3,
                                                             a Gemma 2 or a GPT-NeoX
@@ -75,20 +77,41 @@ def add_keys(writer: gguf.GGUFWriter, config: dict) -> None:
         writer.add_sliding_window(config["sliding_window"])
 
 
+def random_q6_k(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Bytes of a Q6_K matrix, which gguf cannot pack: for every 256 numbers 192 bytes of 6-bit codes, 16 scales in 8
+    bits and one in fp16."""
+    blocks = shape[0] * shape[1] // 256
+    codes = random.integers(0, 256, (blocks, 192), np.uint8)
+    scales = np.full((blocks, 16), 16, np.uint8)
+    scale = np.full((blocks, 1), 0.02 / (16 * 18.5), np.float16).view(np.uint8)  # 18.5: the deviation of the codes
+    return np.concatenate([codes, scales, scale], 1).reshape(shape[0], -1)
+
+
 def write(config: dict, kind: Type, path: Path) -> None:
     random = np.random.default_rng(0)
 
     @cache
-    def values(shape: tuple[int, ...]) -> np.ndarray:
-        """A vector of ones in fp32, or a packed matrix of normal numbers."""
-        if len(shape) == 1:
+    def values(shape: tuple[int, ...], kind: Type) -> np.ndarray:
+        """A vector of ones in fp32, or a packed matrix of random numbers."""
+        if kind == Type.F32:
             return np.ones(shape, np.float32)
+        if kind == Type.Q6_K:
+            return random_q6_k(random, shape)
         return gguf.quants.quantize(random.standard_normal(shape, np.float32) * 0.02, kind)
+
+    def kind_of(name: str, shape: tuple[int, ...]) -> Type:
+        if len(shape) == 1:
+            return Type.F32
+        logits = "token_embd.weight" if config["tie_word_embeddings"] else "output.weight"
+        if kind != Type.Q4_0 or name != logits:
+            return kind
+        return Type.Q6_K if shape[1] % 256 == 0 else Type.Q8_0
 
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config["model_type"]])
     add_keys(writer, config)
     for name, shape in shapes(config).items():
-        writer.add_tensor(name, values(shape), raw_dtype=Type.F32 if len(shape) == 1 else kind)
+        chosen = kind_of(name, shape)
+        writer.add_tensor(name, values(shape, chosen), raw_dtype=chosen)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
