@@ -51,6 +51,7 @@ mpt       MPT: a penalty on distance
 experts   names and keys that families of experts share
 family    a family as one value: choices of ModelConfig, and a column for each format
 gguf_columns  GGUF columns: the names and keys that architectures share
+gguf_limits  what llama.cpp's architectures cannot run
 shapes    names and shapes of the weights of a config
 plain     whether a model computes what its config says, so that a file can describe it
 names     the cells of a table of tensor names: a name and what turns the stored tensor into ours

@@ -64,6 +64,8 @@ def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
     gemma2.require_scale("gemma3", z, LARGE)
     if z.scale.attn_cap or z.scale.logit_cap:
         raise refusal("gemma3", f"attn_cap={z.scale.attn_cap}, logit_cap={z.scale.logit_cap}", "models without caps")
+    if z.rope.scaling is not None and z.rope.scaling.attention_factor is not None:  # llama.cpp warms all layers by it
+        raise refusal("gemma3", f"rope.scaling.attention_factor={z.rope.scaling.attention_factor}", "that of yarn")
     every = z.layers.pattern.find("g") + 1 or 6
     keys = {"attention.sliding_window_pattern": every, "rope.freq_base_swa": z.rope.local_theta or z.rope.theta}
     return {**keys, **write_pattern("gemma3", z, "l" * (every - 1) + "g")}

@@ -76,7 +76,8 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    """Every model of this family has the exact GELU; llama.cpp computes it by the tanh form."""
+    """The file does not name the activation. The models published with config.json have the exact GELU there, which is
+    what transformers computes; llama.cpp computes its tanh form, which `fathom info` says."""
     parallel = values.get("use_parallel_residual", bool, True)
     return {"mlp": "gelu_exact", "residual": "parallel_norms" if parallel else "on"}
 

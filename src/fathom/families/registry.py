@@ -10,6 +10,7 @@ from typing import Any
 import fathom.families as package
 from fathom.errors import FathomError
 from fathom.families.family import Family, Tensors
+from fathom.families.gguf_limits import require_runnable
 from fathom.families.unsupported import why_not
 from fathom.families.values import Values
 from fathom.json_file import short
@@ -19,6 +20,7 @@ HELPERS = (
     "experts",
     "family",
     "gguf_columns",
+    "gguf_limits",
     "names",
     "plain",
     "registry",
@@ -86,10 +88,26 @@ def formats(config: ModelConfig) -> tuple[Family, list[str]] | None:
 
 def holds(family: Family, format: str, config: ModelConfig) -> bool:
     try:
-        family.write(format, config)
+        to_gguf(config) if format == "gguf" else family.write(format, config)
     except FathomError:
         return False
     return config.resolved().qk_norm == "off" or any(part.endswith("q_norm") for part in family.columns[format].tensors)
+
+
+def in_gguf(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
+    """The family as whose architecture a model is written in GGUF, and the keys: its own, or a wider one where
+    llama.cpp does not run these sizes in its own. FathomError says what its own lacks."""
+    own, z = of(config), config.resolved()
+    problem = None
+    wider = [x for x in families().values() if "gguf" in x.columns and x.written_as is None and x.fits(z)]
+    for family in (own, *sorted(wider, key=lambda family: -len(family.choices))):
+        try:
+            require_runnable(family.column("gguf").ids[0], z)
+            return family, family.write("gguf", config)
+        except FathomError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
 
 
 def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig]:
@@ -116,9 +134,8 @@ def from_gguf(metadata: dict[str, Any], tensors: Tensors, where: str) -> tuple[F
 
 def to_gguf(config: ModelConfig) -> dict[str, Any]:
     """The metadata that describes this model. FathomError where it belongs to no family."""
-    family = of(config)
-    name = family.column("gguf").ids[0]
-    keys = family.write("gguf", config)
+    family, keys = in_gguf(config)
+    name = family.columns["gguf"].ids[0]
     return {"general.architecture": name} | {f"{name}.{key}": value for key, value in keys.items()}
 
 

@@ -68,6 +68,7 @@ class Exported:
     nbytes: int
     parts: tuple[Part, ...]
     tokenizer: bool | None  # whether some texts give the same ids
+    note: str = ""  # what other programs compute otherwise from this file
 
     @property
     def equal(self) -> bool:
@@ -87,7 +88,8 @@ class Exported:
             ]
             lines.append(as_text(table(heads, rows, numbers=(1, 2, 3, 4))).rstrip())
         tokenizer = {None: "none", True: "gives the same ids", False: "DIFFERS: do not use it for text"}
-        return "\n".join([*lines, f"tokenizer: {tokenizer[self.tokenizer]}"])
+        lines.append(f"tokenizer: {tokenizer[self.tokenizer]}")
+        return "\n".join([*lines, *([f"note: {self.note}"] if self.note else [])])
 
 
 def write_model(
@@ -155,7 +157,7 @@ def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Ex
         for name, rows in kinds.items()
     )
     same = None if tokenizer is None else same_ids(tokenizer, tokenizer_of(opened), opened.config.vocab_size)
-    return Exported(path, opened.format, opened.nbytes, parts, same)
+    return Exported(path, opened.format, opened.nbytes, parts, same, str(opened.metadata.get("note", "")))
 
 
 def difference(written: torch.Tensor, ours: torch.Tensor) -> tuple[bool, float, float]:

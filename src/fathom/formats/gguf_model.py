@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fathom.errors import FathomError
-from fathom.families.registry import from_gguf, of, to_gguf
+from fathom.families.gguf_limits import differs
+from fathom.families.registry import from_gguf, in_gguf, to_gguf
 from fathom.families.shapes import weight_shapes
 from fathom.formats import gguf
 from fathom.formats.convert import makers, stored_shapes
@@ -50,7 +51,9 @@ def open_gguf(path: Path) -> Opened:
     family, config = from_gguf(metadata, tensors, str(path))
     refuse_unread(metadata, config.resolved(), str(path))
     tensors, tokenizer = family.weights("gguf", tensors), partial(read_tokenizer, path, header.metadata)
-    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, general(header.metadata))
+    note = differs(str(metadata["general.architecture"]), config.resolved())
+    about = general(header.metadata) | ({"note": note} if note else {})
+    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, about)
 
 
 def stored(path: Path, info: gguf.TensorInfo) -> Stored:
@@ -109,7 +112,7 @@ def write_gguf(
     """
     if kind not in KINDS:
         raise FathomError(f"kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    family = of(config)
+    family, _ = in_gguf(config)
     places = family.places(config, "gguf")
     tensors, sizes = makers(places, state), stored_shapes(weight_shapes(config), places)
     for name, tensor in family.columns["gguf"].extra_tensors(config.resolved()).items():
