@@ -66,8 +66,14 @@ def nudge(parts: Any) -> None:
 def theirs_on(base: Path, **settings: Any) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = peft().LoraConfig(task_type="CAUSAL_LM", **settings)
+        try:
+            config = peft().LoraConfig(task_type="CAUSAL_LM", **settings)
+        except TypeError as problem:
+            pytest.skip(f"this version of peft: {problem}")
         model: nn.Module = peft().get_peft_model(theirs(base), config).eval()
+    for part in model.modules():
+        if hasattr(part, "lora_A") and any(a.weight.shape[1] != part.in_features for a in part.lora_A.values()):
+            pytest.skip("this version of peft mixes up the sides of GPT-2's matrices in PiSSA")
     nudge(parameter for parameter in model.parameters() if parameter.requires_grad)
     return model
 
@@ -154,6 +160,8 @@ def test_we_read_their_converted_pissa(tmp_path: Path) -> None:
     base, x = base_in(tmp_path, "gpt2"), ids()
     config = peft().LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights="pissa", target_modules="all-linear")
     model = peft().get_peft_model(theirs(base), config).eval()
+    if model.base_model.model.transformer.h[0].attn.c_attn.lora_A["default"].weight.shape[1] != 24:
+        pytest.skip("this version of peft mixes up the sides of GPT-2's matrices in PiSSA")
     model.peft_config["default"].init_lora_weights = True
     model.save_pretrained(tmp_path / "first")
     model.peft_config["default"].init_lora_weights = "pissa"

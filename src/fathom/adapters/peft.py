@@ -141,7 +141,7 @@ def save(model: Transformer, folder: str | Path, name: str = "default", base: st
         "base_model_name_or_path": None if base is None else str(base),
     }
     tensors = {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()}
-    tensors |= write_whole(model, adapter.whole, adapter.factors)
+    tensors |= write_whole(model, adapter.whole, adapter.factors, adapter.config.whole)
     write(Path(folder), {CONFIG: values, OURS: adapter.config.ours()}, tensors)
     notes = {}
     for module, part in adapter.factors.items():

@@ -20,7 +20,7 @@ CONFIG = "adapter_config.json"
 OURS = "fathom_adapter.json"  # our own file beside it: peft refuses or warns of fields that it does not know
 READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights", "target_modules"}
 READ |= {"rank_pattern", "alpha_pattern", "bias", "lora_bias", "layers_to_transform", "layers_pattern"}
-READ |= {"exclude_modules", "modules_to_save", "trainable_token_indices", "fathom"}
+READ |= {"exclude_modules", "modules_to_save", "trainable_token_indices", "ensure_weight_tying", "fathom"}
 IGNORED = {  # provenance, how training started, or what the tensors show themselves
     "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "task_type", "peft_version",
     "fan_in_fan_out", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
@@ -46,14 +46,23 @@ class PeftConfig:
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # module -> its rows that are in the file
     bias: str = "none"  # whether the biases of the model are in the file: none, all, lora_only
     lora_bias: bool = False  # b has a bias of its own
+    rule: str = "today"  # how the version of peft that wrote the file looks patterns up
     base: str  # the fingerprint of the base; "" where unknown
     quantize: str  # how the base was packed; "" where it was not
 
     def rank_of(self, module: str) -> int:
-        return int(first_match(self.ranks, module, self.rank))
+        return int(self.value_of(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
-        return lora_scale(self.rank_of(module), first_match(self.alphas, module, self.alpha), self.rslora)
+        return lora_scale(self.rank_of(module), self.value_of(self.alphas, module, self.alpha), self.rslora)
+
+    def value_of(self, patterns: Mapping[str, float], module: str, default: float) -> float:
+        """The value of the first pattern that matches the end of a module's name, as peft looks it up. Before 0.15 a
+        pattern matched after a dot alone, so one with ^ never did; before 0.14 one pattern served rank and alpha."""
+        if self.rule == "today":
+            return next((v for p, v in patterns.items() if re.match(rf"(.*\.)?({p})$", module)), default)
+        keys = patterns if self.rule == "0.14" else [*self.ranks, *self.alphas]
+        return patterns.get(next((p for p in keys if re.match(rf".*\.{p}$", module)), module), default)
 
     def to_json(self) -> dict[str, Any]:
         """The fields of the file. PiSSA is written as plain LoRA, so `pissa` is False here."""
@@ -84,9 +93,11 @@ class PeftConfig:
         return any(".".join(parts[:end]).endswith(name) for end in range(1, len(parts)) for name in self.whole)
 
 
-def first_match(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """The value of the first pattern that matches the end of a module's name, as peft looks it up."""
-    return next((v for p, v in patterns.items() if re.match(rf"(.*\.)?({p})$", module)), default)
+def rule_of(values: Mapping[str, Any]) -> str:
+    """Which peft wrote the file, as far as patterns are concerned: every version writes all fields that it has."""
+    if "layer_replication" not in values or "trainable_token_indices" in values:  # since 0.10, not all in other tools'
+        return "today"
+    return "0.14" if "exclude_modules" in values else "0.13"
 
 
 def read_config(path: Path) -> PeftConfig:
@@ -103,6 +114,7 @@ def read_config(path: Path) -> PeftConfig:
         dropout=json_field(values, "lora_dropout", float, where, 0.0),
         rslora=json_field(values, "use_rslora", bool, where, False),
         dora=json_field(values, "use_dora", bool, where, False),
+        rule=rule_of(values),
         base=json_field(ours, "base_sha256", str, where, ""),
         quantize=json_field(ours, "quantize", str, where, ""),
         pissa=values.get("init_lora_weights") == "pissa",

@@ -12,8 +12,12 @@ from typing import Any
 from fathom.errors import FathomError
 from fathom.json_file import short
 
-# Patterns are regular expressions in peft. This subset suffices, and none of it backtracks exponentially.
-PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\.\*|\\d\+?|\[[\w-]+\]\+?|\((?:\?:)?(?:[\w.|-]|\\\.|\[[\w-]+\])+\))+\$?")
+# Patterns are regular expressions in peft. Followed are those that cannot take for ever: nothing is repeated that
+# repeats something itself, and few things are repeated or have alternatives.
+ATOM = r"(?:[\w-]|\\?\.|\\[dw]|\[\^?[\w.-]+\])(?:[*+?]|\{\d{1,3}(?:,\d{0,3})?\})?|[$^|]"
+GROUP = rf"\((?:\?[:!=])?(?:{ATOM}|\((?:\?[:!=])?(?:{ATOM})+\)\??)+\)\??"
+PATTERN = re.compile(rf"(?:{ATOM}|{GROUP})+")
+COSTLY = re.compile(r"[*+{(]|(?<!\()\?")
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,13 @@ class Targets:
     layers: tuple[int, ...] | None = None  # None: all
     around: tuple[str, ...] = ()  # what stands before the number of a layer, such as `layers`; empty: any word
     excluded: tuple[str, ...] | str = ()
+    saved: tuple[str, ...] = ()  # modules_to_save
+    tied: bool = False  # what is tied to a target has its adapter too, and the tensors in the file say what that is
 
     def hold(self, module: str) -> bool | None:
         """Whether a module of this name has an adapter; None: the tensors decide."""
-        if self.names is None and self.pattern is None:
+        inside = any(re.match(rf"(.*\.)?{re.escape(name)}($|\.)", module) for name in self.saved)
+        if inside or (self.names is None and self.pattern is None):
             return None
         if isinstance(self.excluded, str):
             excluded = re.fullmatch(self.excluded, module) is not None
@@ -36,15 +43,23 @@ class Targets:
             excluded = ends_in(module, self.excluded)
         if excluded:
             return False
-        if self.pattern is not None:
-            return re.fullmatch(self.pattern, module) is not None
-        assert self.names is not None
-        if module in self.names or self.layers is None:
-            return ends_in(module, self.names)
-        patterns = self.around or (r"[^.]*",)
-        matches = (re.match(rf".*\.{pattern}\.(\d+)\.", module) for pattern in patterns)
-        layer = next((match for match in matches if match is not None), None)
-        return ends_in(module, self.names) and layer is not None and int(layer[1]) in self.layers
+        held: bool | None = self.pattern is not None and re.fullmatch(self.pattern, module) is not None
+        if self.names is not None:
+            held = ends_in(module, self.names)
+            if held and self.layers is not None and module not in self.names:
+                held = self.in_layers(module)
+        return None if self.tied and not held else held
+
+    def in_layers(self, module: str) -> bool | None:
+        """Whether a module is of a layer that is meant; None: versions of peft differ, since they look for its number
+        in front or, formerly, at the end."""
+        assert self.layers is not None
+        found = []
+        for before in (r"(?:^|.*?\.)", r".*\."):
+            matches = (re.match(rf"{before}{pattern}\.(\d+)\.", module) for pattern in self.around or (r"[^.]*",))
+            layer = next((match for match in matches if match is not None), None)
+            found.append(layer is not None and int(layer[1]) in self.layers)
+        return found[0] if found[0] == found[1] else None
 
 
 def ends_in(module: str, names: tuple[str, ...]) -> bool:
@@ -53,7 +68,13 @@ def ends_in(module: str, names: tuple[str, ...]) -> bool:
 
 def is_safe(pattern: str) -> bool:
     """Whether a regular expression is of the subset that is followed."""
-    return len(pattern) <= 200 and pattern.count(".*") <= 3 and PATTERN.fullmatch(pattern) is not None
+    if len(pattern) > 200 or len(COSTLY.findall(pattern)) > 5 or PATTERN.fullmatch(pattern) is None:
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
 
 
 def read_targets(values: Mapping[str, Any], where: str) -> Targets:
@@ -65,14 +86,15 @@ def read_targets(values: Mapping[str, Any], where: str) -> Targets:
         names = pattern = None
     rule = excluded if isinstance(excluded, str) else tuple(names_in(values, "exclude_modules", where))
     some = values.get("layers_to_transform")
-    layers = None if some is None else some if isinstance(some, list) else [some]
+    layers = None if some in (None, []) else some if isinstance(some, list) else [some]
     if layers is not None and not all(type(layer) is int for layer in layers):
         raise FathomError(f"{where}: layers_to_transform is {short(some)}; expected numbers of layers, from 0 on")
     around = values.get("layers_pattern")
     words = [around] if isinstance(around, str) and around else names_in(values, "layers_pattern", where)
     if unsafe := [word for word in words if not is_safe(word)]:
         raise FathomError(f"{where}: layers_pattern is {short(unsafe[0])}; expected a word such as layers")
-    return Targets(names, pattern, None if layers is None else tuple(layers), tuple(words), rule)
+    saved, tied = tuple(names_in(values, "modules_to_save", where)), values.get("ensure_weight_tying") is True
+    return Targets(names, pattern, None if layers is None else tuple(layers), tuple(words), rule, saved, tied)
 
 
 def names_in(values: Mapping[str, Any], field: str, where: str) -> list[str]:

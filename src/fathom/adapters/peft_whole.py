@@ -5,7 +5,7 @@ trainable_token_indices. Wrapped modules have words in the names of their tensor
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,8 @@ def read_whole(
             raise FathomError(f"{where}: {place.name} is {actual}, and finite numbers")
         if (resized and name in ENDS) or not torch.equal(value, own.detach().float().cpu()):
             values[name] = value
+    if tied and {*ENDS} <= values.keys() and torch.equal(*(values[end] for end in ENDS)):
+        values[ENDS[1]] = values[ENDS[0]]  # they stay one
     if tied and not config.holds_whole(embed) and not config.holds_whole(unembed):
         both = [values[end] for end in ENDS if end in values]
         if len(both) == 2 and not torch.equal(*both):
@@ -165,22 +167,29 @@ def modules_to_save(model: Transformer, values: Mapping[str, Tensor], name: str)
     known, listed = places(model), active_adapters(model).modules_to_save.get(name, ())
     ends = [end for end in ENDS if end in values]
     same = len(ends) != 1 and all(torch.equal(values[end], values[ends[0]]) for end in ends)
-    apart = model.config.tie_embeddings and not same
+    saved = any(f".{known[end].name}".endswith(f".{each}.weight") for end in ends for each in listed)
+    apart = model.config.tie_embeddings and (not same or (saved and len(ends) == 2))
     return tuple(dict.fromkeys([*listed, *(known[end].name.removesuffix(".weight") for end in ends if apart)]))
 
 
-def write_whole(model: Transformer, values: Mapping[str, Tensor], targeted: Mapping[str, object]) -> dict[str, Tensor]:
-    """These tensors under peft's names; `targeted` are the modules that have an adapter, and are wrapped."""
+def write_whole(
+    model: Transformer, values: Mapping[str, Tensor], targeted: Mapping[str, object], saved: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """These tensors under peft's names; `targeted` are the modules that have an adapter, and are wrapped; `saved` is
+    modules_to_save."""
     known, files = places(model), dict[str, list[str]]()
-    if model.config.tie_embeddings and {*ENDS} <= values.keys() and torch.equal(*(values[end] for end in ENDS)):
+    both = known[ENDS[1]].name.removesuffix(".weight") not in saved and {*ENDS} <= values.keys()
+    if model.config.tie_embeddings and both and torch.equal(*(values[end] for end in ENDS)):
         values = {ours: value for ours, value in values.items() if ours != ENDS[1]}  # peft loads it into both
     for ours in values:
         files.setdefault(known[ours].name, []).append(ours)
-    written = {}
+    written = dict[str, Tensor]()
     for name, parts in files.items():
         together = [ours for ours, place in known.items() if place.name == name]
         own = {ours: values.get(ours, getattr(*owner_of(model, ours)).detach().float().cpu()) for ours in together}
         module, _, attribute = name.rpartition(".")
         wrapper = ".base_layer" if module in targeted else ""
-        written[f"{PREFIX}{module}{wrapper}.{attribute}"] = known[parts[0]].write([own[ours] for ours in together])
+        value = known[parts[0]].write([own[ours] for ours in together])
+        shared = any(value.data_ptr() == other.data_ptr() for other in written.values())  # which no file can hold
+        written[f"{PREFIX}{module}{wrapper}.{attribute}"] = value.clone() if shared else value
     return written
