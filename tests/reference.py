@@ -135,11 +135,15 @@ def experts(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> n
         return linear(w, f"{where}.down", gate / (1 + np.exp(-gate)) * linear(w, f"{where}.up", token))
 
     scores = seen[f"{name}.router"] = linear(w, f"{name}.router", x)
-    y = np.zeros_like(x)
+    y, used, tokens = np.zeros_like(x), np.zeros_like(scores), np.zeros(config.mlp.n)
+    seen[f"{name}.weights"], seen[f"{name}.tokens"] = used, tokens
     for place in np.ndindex(x.shape[:-1]):
         weights = weights_of_experts(config.mlp, scores[place], w.get(f"{name}.router.correction"))
         total = sum(weights.values()) / config.mlp.scale if config.mlp.renormalise else 1 / config.mlp.scale
         y[place] = sum(weight / total * swiglu(f"{name}.experts.{i}", x[place]) for i, weight in weights.items())
+        for i, weight in weights.items():
+            used[place][i] = weight / total
+            tokens[i] += 1
         if config.mlp.shared:
             gate = 1 / (1 + np.exp(-linear(w, f"{name}.shared_gate", x[place]))) if config.mlp.gated else 1.0
             y[place] += gate * swiglu(f"{name}.shared", x[place])

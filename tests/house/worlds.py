@@ -11,7 +11,7 @@ from fathom.model.cache import KVCache
 from fathom.model.config import Experts, Layers, ModelConfig, Rotary, Scale
 from fathom.model.transformer import Transformer
 
-SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "r": 12, "f": 23, "V": 31}
+SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "r": 12, "f": 23, "V": 31, "e": 11, "used": 3}
 PADDING = [0, 1, 2, 3, 0, 1, 2, 3]
 
 
@@ -74,8 +74,8 @@ WORLDS = [
     World({"position": "rope", "norm": "rms_1p", "mlp": "gelu", "residual": "parallel_norms"}),
     World({"position": "learned", "norm": "layer_1p", "mlp": "gelu", "residual": "post"}),
     World({"position": "learned", "norm": "layer_plain", "mlp": "gelu"}),
-    *(World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, shared=shared)}) for shared in (0, 3)),
-    World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, False, shared=3, gated=False, weigh="sigmoid")}),
-    World({"position": "none", "norm": "rms", "mlp": Experts(7, 2, weigh="mixer", near=0.1)}),
+    *(World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, shared=shared)}) for shared in (0, 3)),
+    World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, False, shared=3, gated=False, weigh="sigmoid")}),
+    World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, weigh="mixer", near=0.1)}),
     *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu")),
 ]

@@ -7,6 +7,7 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.inspect.edit import Edit, edit, replace, scale, zero
+from fathom.inspect.hooks import ROUTED
 from fathom.inspect.look import look
 from fathom.inspect.names import names
 from fathom.model.attention import attend_fused
@@ -15,7 +16,13 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
 
+EXPERTS = ARCHITECTURES["experts"]
 every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+
+
+def editable(config: ModelConfig) -> list[str]:
+    """All names but those that only follow from another."""
+    return [name for name in names(config) if not name.endswith(ROUTED)]
 
 
 @every_architecture
@@ -24,7 +31,7 @@ def test_an_edit_of_every_name_reaches_the_logits(config: ModelConfig) -> None:
     """What is edited is what the model goes on with, whatever the name; afterwards all is as before."""
     model, ids = model_of(config), ids_for(config)
     without = model(ids)
-    for name in names(config):
+    for name in editable(config):
         with edit(model, replace(name, lambda x: x + torch.linspace(0, 1, x.shape[-1]))), look(model, "logits") as seen:
             logits = model(ids)
         read_later = config.residual or not name.endswith(("embed", "resid_pre", "resid_mid")) or config.n_layer == 0
@@ -40,7 +47,7 @@ def test_patching_in_what_was_recorded_changes_nothing(config: ModelConfig) -> N
     model, ids = model_of(config), ids_for(config)
     with look(model, "**") as seen:
         plain = model(ids)
-    for name in names(config):
+    for name in editable(config):
         with edit(model, replace(name, lambda x: x)):  # of scores and pattern: the explicit path
             without = model(ids)
         with edit(model, replace(name, lambda x, name=name: seen[name])):  # type: ignore[misc]
@@ -86,6 +93,28 @@ def test_edited_scores_never_show_the_future() -> None:
         model(ids)
     uniform = torch.ones(11, 11).tril() / torch.arange(1, 12)[:, None]
     torch.testing.assert_close(seen["blocks.0.attn.pattern"], uniform.expand(2, 6, 11, 11))
+
+
+@torch.no_grad()
+def test_an_expert_is_switched_off_by_its_score() -> None:
+    """The use of experts that is recorded is that of the edited pass; what only follows from it cannot be edited."""
+    model, ids = model_of(EXPERTS), ids_for(EXPERTS)
+    without_first = replace("blocks.1.mlp.router", lambda x: x.index_fill(-1, torch.tensor([0]), -torch.inf))
+    with look(model, "blocks.1.mlp.weights", "blocks.*.mlp.tokens") as seen:
+        model(ids)
+        assert seen["blocks.1.mlp.tokens"].sum() == seen["blocks.0.mlp.tokens"].sum() == 2 * ids.numel()
+        assert seen["blocks.1.mlp.tokens"][0] > 0
+        with edit(model, without_first):
+            model(ids)
+            tokens, weights = seen["blocks.1.mlp.tokens"], seen["blocks.1.mlp.weights"]
+    assert tokens[0] == 0 and tokens.sum() == 2 * ids.numel() and not weights[..., 0].any()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(ids.shape))
+    for name in ("tokens", "weights"):
+        with (
+            pytest.raises(FathomError, match=rf"blocks\.1\.mlp\.{name} follows from blocks\.1\.mlp\.router"),
+            edit(model, zero(f"blocks.1.mlp.{name}")),
+        ):
+            pass
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 from fathom.anatomy import cost
 from fathom.generation.sampling import min_p, top_k, top_p
 from fathom.inspect import hooks, identities
+from fathom.inspect.derived import routing
 from fathom.inspect.edit import Edit, replace
 from fathom.inspect.identities import (
     RECORDED,
@@ -29,6 +30,7 @@ from fathom.model import attention
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.cache import KVCache, NoCache
 from fathom.model.config import ModelConfig
+from fathom.model.mlp import ExpertsMLP
 from fathom.model.position import Rope
 from fathom.model.transformer import Block, Transformer
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, ids_for, model_of
@@ -125,6 +127,24 @@ def test_stream_is_a_sum_mlp_reads_the_stream_before_attention(monkeypatch: Patc
 def test_stream_is_a_sum_an_update_said_twice(monkeypatch: Patch) -> None:
     monkeypatch.setattr("fathom.model.transformer.Add.forward", lambda self, stream, update: stream + 2 * update)
     only("stream_is_a_sum", recorded("stream_is_a_sum", LLAMA), 0, 1)
+
+
+@pytest.mark.parametrize("name", ["experts", "experts, shared", "experts, sigmoid"])
+def test_mixture_an_expert_gets_the_tokens_of_another(monkeypatch: Patch, name: str) -> None:
+    mixed = ExpertsMLP.mixed
+    monkeypatch.setattr(
+        ExpertsMLP, "mixed", lambda self, x, w, chosen: mixed(self, x, w, (chosen + 1) % self.choices.n)
+    )
+    only("mixture_is_a_sum", recorded("mixture_is_a_sum", ARCHITECTURES[name]), 0)
+
+
+def test_mixture_one_expert_too_few_is_counted(monkeypatch: Patch) -> None:
+    def without_last(mlp: ExpertsMLP, scores: Tensor) -> dict[str, Tensor]:
+        found = routing(mlp, scores)
+        return {"weights": found["weights"].index_fill(-1, torch.tensor([4]), 0.0), "tokens": found["tokens"]}
+
+    monkeypatch.setattr("fathom.inspect.look.routing", without_last)
+    only("mixture_is_a_sum", recorded("mixture_is_a_sum", ARCHITECTURES["experts"]), 0, 1, 2)
 
 
 def test_lens_normed_twice(monkeypatch: Patch) -> None:

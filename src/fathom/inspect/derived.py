@@ -1,4 +1,4 @@
-"""Derived from recorded tensors: attention scores and pattern, the logit lens, direct logit attribution.
+"""Derived from recorded tensors: attention scores and pattern, use of experts, logit lens, direct logit attribution.
 
 Logit lens: nostalgebraist 2020. The residual stream as a sum of what every head and MLP wrote: Elhage et al. 2021.
 Pure functions: `seen` is any mapping from names to tensors.
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.model.attention import Attention, attend
+from fathom.model.mlp import ExpertsMLP
 from fathom.model.norm import LayerNorm, PlainLayerNorm, RMSNorm, gain
 from fathom.model.transformer import Transformer
 
@@ -31,6 +32,14 @@ def scores_and_pattern(
 
     attend(q, k, k, visible, 0.0, record, cap=cap)
     return recorded
+
+
+def routing(mlp: ExpertsMLP, scores: Tensor) -> dict[str, Tensor]:
+    """What follows from a router's scores (b, t, e): weights (b, t, e) of the experts, 0 where one does not run a
+    token, and the number of tokens (e,) that each runs."""
+    weights, chosen = mlp.choose(scores)  # (b, t, used)
+    tokens = chosen.flatten().bincount(minlength=scores.shape[-1])
+    return {"weights": torch.zeros_like(scores, dtype=weights.dtype).scatter(-1, chosen, weights), "tokens": tokens}
 
 
 def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:

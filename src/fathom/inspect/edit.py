@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.inspect.hooks import Watcher, watching
+from fathom.inspect.hooks import ROUTED, Watcher, watching
 from fathom.inspect.look import require_transformer
 from fathom.inspect.names import names, select
 from fathom.model.transformer import Transformer
@@ -80,6 +80,8 @@ class Editing(Watcher):
         self.edits: dict[str, list[Function]] = {}
         for one in edits:
             for name in select(model.config, [one.pattern]):
+                if name.endswith(ROUTED):
+                    raise FathomError(f"{name} follows from {name.rpartition('.')[0]}.router; edit that")
                 act = one.function if one.head is None else on_head(one, name, letters[name], model)
                 self.edits.setdefault(name, []).append(act)
         self.fired: set[str] = set()

@@ -20,6 +20,7 @@ from fathom.inspect.names import Size, names
 from fathom.model import tap
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import NoCache
+from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 
 PLACES = {  # name (in a block: what follows blocks.L): its module, and whether it is that module's input
@@ -32,6 +33,7 @@ PLACES = {  # name (in a block: what follows blocks.L): its module, and whether 
 }
 TAPPED = (".attn.q_rot", ".attn.k_rot")
 DERIVED = (".attn.scores", ".attn.pattern")
+ROUTED = (".mlp.weights", ".mlp.tokens")  # what follows from the scores of a router
 
 
 class Watcher:
@@ -51,6 +53,9 @@ class Watcher:
     def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, cap: float | None = None) -> None:
         """Called with what the attention at `path` compares: rotated q (b, h, t, c), the keys k (b, g, s, c) so far,
         which of them are visible, and the soft cap of their scores."""
+
+    def routed(self, path: str, mlp: ExpertsMLP, scores: Tensor) -> None:
+        """Called with the scores (b, t, e) by which the experts at `path` are chosen."""
 
 
 @contextmanager
@@ -111,8 +116,10 @@ class Hooks:
         for block in {block for block, name in chosen if name in DERIVED}:
             self._hook_attend(f"{block}.attn")
         for block, name in chosen:
-            if name not in TAPPED + DERIVED:
+            if name not in TAPPED + DERIVED + ROUTED:
                 self._hook_module(block, name)
+        for block in {block for block, name in chosen if name in ROUTED}:  # after edits of the scores
+            self._hook_router(f"{block}.mlp")
 
     def here(self) -> bool:
         return threading.get_ident() == self.thread
@@ -170,6 +177,18 @@ class Hooks:
             return plain(q, k, v, visible, dropout, **cap)
 
         self.undo.callback(swap(self.model, attend=attention, names=[path]).undo)
+
+    def _hook_router(self, path: str) -> None:
+        """Show how the experts at this path are used."""
+        mlp, wanted = self.model.get_submodule(path), {path + name.removeprefix(".mlp") for name in ROUTED}
+        assert isinstance(mlp, ExpertsMLP)
+
+        def routed(_: nn.Module, args: object, scores: Tensor) -> None:
+            for watcher in self.watchers if self.here() else ():
+                if wanted & set(watcher.chosen):
+                    watcher.routed(path, mlp, scores)
+
+        self._undo_later(mlp.router.register_forward_hook(routed))
 
     def _hook_module(self, block: str, name: str) -> None:
         """Show the output of the module of this name, or the input or output that PLACES names."""

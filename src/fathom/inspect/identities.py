@@ -1,6 +1,6 @@
 """Identities that hold for every model and every recording, as functions that return their residuals by name.
 
-The first five take recorded tensors (RECORD lists which); the others run the model, or take its position or a sampler's
+The first six take recorded tensors (RECORD lists which); the others run the model, or take its position or a sampler's
 probabilities. TOLERANCES has the largest residual allowed in fp32. For models in eval mode.
 """
 
@@ -18,6 +18,7 @@ from fathom.inspect.edit import edit, zero
 from fathom.inspect.look import look
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
+from fathom.model.mlp import ExpertsMLP, SharedExpertsMLP
 from fathom.model.position import NoPosition
 from fathom.model.transformer import Transformer
 
@@ -30,6 +31,11 @@ TOLERANCES: dict[str, Residuals] = {
         "resid_pre + attn = resid_mid": 0.0,
         "resid_mid + mlp = resid_post": 0.0,
         "mlp_norm = norm(resid_mid)": 1e-6,
+    },
+    "mixture_is_a_sum": {
+        "weighted experts sum to mlp": 1e-4,
+        "tokens = b t used": 0.0,
+        "as many weights as used": 0.0,
     },
     "lens_of_last_stream": {"lens of the last stream = softmax(logits)": 1e-5},
     "contributions_sum_to_logit": {"contributions sum to the logit": 1e-3},
@@ -58,6 +64,7 @@ RECORD = {  # what must be recorded for those that take recorded tensors
     "pattern_is_causal": ("blocks.*.attn.pattern",),
     "heads_sum_to_attention": ("blocks.*.attn.pattern", "blocks.*.attn.v", "blocks.*.attn.z", "blocks.*.attn"),
     "stream_is_a_sum": ("**",),
+    "mixture_is_a_sum": ("blocks.*.mlp_norm", "blocks.*.mlp.weights", "blocks.*.mlp.tokens", "blocks.*.mlp"),
     "lens_of_last_stream": ("**",),
     "contributions_sum_to_logit": ("**",),
 }
@@ -128,6 +135,24 @@ def stream_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:
 def written(model: Transformer, seen: Tensors, layer: str) -> Tensor:
     """What a layer, such as blocks.0.attn, adds to the stream."""
     return model.config.scale.residual * seen.get(f"{layer}_after", seen[layer])
+
+
+def mixture_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:
+    """What all experts give for every token, times their weights, is what the mixture writes; each token has `used`."""
+    sums, counts, each = [], [], []
+    for layer, block in enumerate(model.blocks):
+        if not isinstance(block.mlp, ExpertsMLP):
+            continue
+        path, used = f"blocks.{layer}.mlp", block.mlp.used
+        x, weights, tokens = seen[f"{path}_norm"], seen[f"{path}.weights"], seen[f"{path}.tokens"]
+        total = sum(weights[..., i : i + 1] * expert(x) for i, expert in enumerate(block.mlp.experts))
+        if isinstance(block.mlp, SharedExpertsMLP):
+            gate = block.mlp.shared_gate
+            total = total + (1 if gate is None else gate(x).sigmoid()) * block.mlp.shared(x)
+        sums.append(off(total, seen[path]))
+        counts.append(abs(tokens.sum().item() - used * x[..., 0].numel()) + off(tokens, (weights != 0).sum((0, 1))))
+        each.append(off((weights != 0).sum(-1), used))
+    return named("mixture_is_a_sum", worst(sums), worst(counts), worst(each))
 
 
 def lens_of_last_stream(model: Transformer, seen: Tensors) -> Residuals:
@@ -237,6 +262,7 @@ RECORDED: dict[str, Callable[[Transformer, Tensors], Residuals]] = {
     "pattern_is_causal": pattern_is_causal,
     "heads_sum_to_attention": heads_sum_to_attention,
     "stream_is_a_sum": stream_is_a_sum,
+    "mixture_is_a_sum": mixture_is_a_sum,
     "lens_of_last_stream": lens_of_last_stream,
     "contributions_sum_to_logit": contributions_sum_to_logit,
 }

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fathom.errors import FathomError, near
-from fathom.inspect.derived import scores_and_pattern
+from fathom.inspect.derived import routing, scores_and_pattern
 from fathom.inspect.hooks import Watcher, watching
 from fathom.inspect.names import Size, canonical, check_budget, readable, select, to_bytes
+from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 
 
@@ -28,9 +29,9 @@ def look(model: Transformer, *patterns: str, max_bytes: str | int = "2GiB") -> I
         >>> seen["blocks.0.attn.pattern"].shape  # (b, h, t, t); print(seen.table()) lists all
 
     patterns: names of tensors, with * for one part of a name and ** for everything: embed, blocks.N.resid_pre,
-    blocks.N.attn.q, .k, .v, .scores, .pattern, .z, blocks.N.attn, blocks.N.mlp, blocks.N, final_norm, logits ... (all
-    of them: fathom.inspect.names.names(model.config)). max_bytes: such as "2GiB"; a pass
-    that would record more is refused before it runs.
+    blocks.N.attn.q, .k, .v, .scores, .pattern, .z, blocks.N.attn, blocks.N.mlp.tokens (of each expert), blocks.N.mlp,
+    blocks.N, final_norm, logits ... (all of them: fathom.inspect.names.names(model.config)). max_bytes: such as "2GiB";
+    a pass that would record more is refused before it runs.
 
     Gives a mapping from name to tensor: those of the last pass in this thread, with their autograd graph where
     gradients are on. Looking changes no bit of the logits. A compiled model runs uncompiled inside. FathomError: no
@@ -108,11 +109,13 @@ class Recording(Watcher):
         self.tensors: dict[str, Tensor] = {}
         # path -> q, k, visible, cap
         self.attentions: dict[str, tuple[Tensor, Tensor, Tensor | None, float | None]] = {}
+        self.routings: dict[str, tuple[ExpertsMLP, Tensor]] = {}  # path -> experts, scores
 
     def begin(self, size: Size, itemsize: int) -> None:
         check_budget(self.config, self.chosen, size, itemsize, self.max_bytes)
         self.tensors.clear()
         self.attentions.clear()
+        self.routings.clear()
 
     def see(self, name: str, x: Tensor) -> Tensor:
         self.tensors[name] = x
@@ -121,17 +124,24 @@ class Recording(Watcher):
     def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, cap: float | None = None) -> None:
         self.attentions[path] = q, k.clone(), visible, cap  # a cache may write over its keys later
 
+    def routed(self, path: str, mlp: ExpertsMLP, scores: Tensor) -> None:
+        self.routings[path] = mlp, scores
+
     def __contains__(self, name: str) -> bool:
-        return name in self.tensors or (name in self.chosen and name.rpartition(".")[0] in self.attentions)
+        path = name.rpartition(".")[0]
+        return name in self.tensors or (name in self.chosen and (path in self.attentions or path in self.routings))
 
     def tensor(self, name: str) -> Tensor:
         if name not in self.tensors:
             path, _, last = name.rpartition(".")
-            self.tensors[name] = scores_and_pattern(*self.attentions[path])[last]
+            known = (
+                routing(*self.routings[path]) if path in self.routings else scores_and_pattern(*self.attentions[path])
+            )
+            self.tensors[name] = known[last]
         return self.tensors[name]
 
     def missing(self, name: str) -> str:
-        if not self.tensors and not self.attentions:
+        if not self.tensors and not self.attentions and not self.routings:
             return "nothing was recorded; run the model in this thread inside the `with`: model(ids)"
         return f"{name!r} was not recorded{near(name, self.chosen)}; recorded are {', '.join(list(self.chosen)[:6])}"
 

@@ -45,7 +45,8 @@ def block_names(config: ModelConfig) -> dict[str, str]:
     after = config.residual in ("post", "sandwich")
     result |= {".attn_after": "btd"} if after else {}
     if isinstance(config.mlp, Experts):
-        result |= {".resid_mid": "btd", ".mlp_norm": "btd", ".mlp.router": "bte", ".mlp": "btd"}
+        routing = {".mlp.router": "bte", ".mlp.weights": "bte", ".mlp.tokens": "e"}
+        result |= {".resid_mid": "btd", ".mlp_norm": "btd", **routing, ".mlp": "btd"}
     elif config.mlp != "none":
         gate = {".mlp.gate": "btf"} if "gate" in MATRICES[config.mlp] else {}
         result |= {".resid_mid": "btd", ".mlp_norm": "btd", **gate, ".mlp.up": "btf", ".mlp.act": "btf", ".mlp": "btd"}

@@ -45,8 +45,7 @@ class Relu2MLP(GeluMLP):
     """down(relu(up(x))^2)"""
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
-        act = F.relu(self.up(x)).square()  # (b, t, f)
-        return self.down(act)
+        return self.down(F.relu(self.up(x)).square())
 
 
 class SwigluMLP(nn.Module):
@@ -60,6 +59,13 @@ class SwigluMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class GegluMLP(SwigluMLP):
+    """down(gelu(gate(x)) * up(x)), gelu in its tanh form"""
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
 
 
 class Router(nn.Module):
@@ -114,11 +120,14 @@ class ExpertsMLP(nn.Module):
         self.experts = nn.ModuleList(SwigluMLP(config) for _ in range(experts.n))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
-        weights, chosen = self.weigh(self.router, self.router(x).float(), self.choices)
-        if self.choices.renormalise:
-            weights = weights / weights.sum(-1, keepdim=True)
-        weights = (self.choices.scale * weights).flatten().type_as(x)
-        return self.mixed(x.flatten(0, 1), weights, chosen.flatten()).view_as(x)
+        weights, chosen = self.choose(self.router(x))
+        return self.mixed(x.flatten(0, 1), weights.flatten().type_as(x), chosen.flatten()).view_as(x)
+
+    def choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:  # (b, t, e) -> (b, t, used), (b, t, used)
+        """The weights of the experts that run each token, and their numbers."""
+        weights, chosen = self.weigh(self.router, scores.float(), self.choices)
+        total = weights.sum(-1, keepdim=True) if self.choices.renormalise else 1
+        return self.choices.scale * (weights / total), chosen
 
     def mixed(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Of tokens x (n, d), each repeated for each of its experts: every expert runs once, on its own tokens."""
@@ -143,13 +152,6 @@ class SharedExpertsMLP(ExpertsMLP):
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         gate = 1 if self.shared_gate is None else self.shared_gate(x).sigmoid()
         return super().forward(x) + gate * self.shared(x)
-
-
-class GegluMLP(SwigluMLP):
-    """down(gelu(gate(x)) * up(x)), gelu in its tanh form"""
-
-    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
-        return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
 
 
 MLPS: dict[str, type[GeluMLP | SwigluMLP]] = {
