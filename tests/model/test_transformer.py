@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from fathom.errors import FathomError
 from fathom.fields import build, plain
-from fathom.model.config import ModelConfig
+from fathom.model.config import ModelConfig, Rotary
 from fathom.model.init import STD, zero_outputs
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.transformer import Transformer
-from tests.architectures import ARCHITECTURES, GPT, LLAMA, TINY, ids_for, model_of
+from tests.architectures import ARCHITECTURES, GPT, LLAMA, LONGROPE, TINY, ids_for, model_of
 
 every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 
@@ -138,6 +138,7 @@ def test_compiles_as_one_graph(name: str) -> None:
         ({"n_layer": -1}, "n_layer is -1"),
         ({"norm": "batch"}, "norm='batch'; choose one of none, layer, rms"),
         ({"dropout": 1.0}, "dropout=1.0"),
+        ({"position": "rope", "rope": Rotary(local_theta=9.0, scaling=LONGROPE)}, "rope.local_theta is given with"),
     ],
 )
 def test_contradictions_are_one_line(wrong: dict[str, object], message: str) -> None:

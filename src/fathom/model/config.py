@@ -238,6 +238,8 @@ def rope_problems(config: ResolvedConfig) -> list[str]:
     if rope.scaling is not None and config.position != "rope":
         result.append(f"rope.scaling is given but position={config.position!r}; it needs position='rope'")
     if rope.scaling is not None and rope.scaling.kind == "longrope":
+        if rope.local_theta is not None:
+            result.append("rope.local_theta is given with longrope scaling, which no model has; leave one out")
         pairs = (rope.rotated or config.head_dim) // 2
         counts = {len(rope.scaling.short), len(rope.scaling.long)}
         if counts != {pairs}:

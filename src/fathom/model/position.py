@@ -28,7 +28,7 @@ class NoPosition(nn.Module):
 
     def rotation(self, positions: Tensor, kind: str = "g", end: int = 0) -> Callable[[Tensor], Tensor]:
         """The function that rotates q or k (b, h, t, c) by these positions, in layers of this kind (see `Layers`).
-        end: how long the text is after this pass."""
+        end: how long the text is after this pass; of several rows the longest, which decides for longrope in all."""
         return unrotated
 
     def mask(self, visible: Tensor | None, t: int, s: int) -> Tensor | None:
