@@ -49,6 +49,13 @@ CHANGED: dict[str, dict[str, Any]] = {  # to what llama.cpp's architectures have
     "GPT-NeoX, in order": {},
     "EXAONE 4": {**SQUARE, "sliding_window": None, "layer_types": None},
     "MPT": {},
+    "Mixtral": {},
+    "Qwen2-MoE": {},
+    "Qwen3-MoE": {},
+    "OLMoE": {"num_key_value_heads": 6},
+    "Granite MoE": {},
+    "GLM-4.5": {},
+    "GLM-4.5, shares": {},
 }
 TOKENS = (  # every dense architecture, and kinds of scaling and of biases
     *CHANGED, "Qwen2", "Qwen2, tied, YaRN", "Qwen3", "Arcee", "Mistral", "Phi-3", "ERNIE 4.5", "Ministral 3",

@@ -48,6 +48,7 @@ GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_t
 SOFT = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12}
 FALCON = {"model_type": "falcon", "tie_word_embeddings": True, "activation": "gelu"}
 EXPERTS = {"num_experts_per_tok": 2, "pad_token_id": None}
+GLM4 = {**EXPERTS, "n_routed_experts": 5, "n_shared_experts": 1, "moe_intermediate_size": 12}
 TYPES = ["sliding_attention", "full_attention"]
 MODERN: dict[str, dict[str, Any]] = {
     "Mistral, a window": {"model_type": "mistral", **WINDOW},
@@ -86,7 +87,24 @@ MODERN: dict[str, dict[str, Any]] = {
                   "shared_expert_intermediate_size": 14, "norm_topk_prob": False},
     "Qwen2-MoE, no biases": {"model_type": "qwen2_moe", **EXPERTS, "num_experts": 3, "moe_intermediate_size": 12,
                              "shared_expert_intermediate_size": 14, "norm_topk_prob": True, "qkv_bias": False},
+    "Qwen2-MoE, every other layer": {"model_type": "qwen2_moe", **EXPERTS, "num_experts": 3, "decoder_sparse_step": 2,
+                                     "moe_intermediate_size": 12, "shared_expert_intermediate_size": 14,
+                                     "norm_topk_prob": True, "num_hidden_layers": 5},
+    "Qwen3-MoE, dense layers": {"model_type": "qwen3_moe", **EXPERTS, "num_experts": 5, "head_dim": 8,
+                                "moe_intermediate_size": 12, "norm_topk_prob": True, "mlp_only_layers": [1, 3],
+                                "num_hidden_layers": 4},
     "OLMoE": {"model_type": "olmoe", **EXPERTS, "num_experts": 5, "norm_topk_prob": False},
+    "Granite MoE": {"model_type": "granitemoe", **EXPERTS, "num_local_experts": 5, "embedding_multiplier": 7.0,
+                    "residual_multiplier": 0.4, "attention_multiplier": 0.2, "logits_scaling": 6.0},
+    "GLM-4.5": {"model_type": "glm4_moe", **GLM4, "head_dim": 8, "attention_bias": True, "num_hidden_layers": 3,
+                "first_k_dense_replace": 2, "use_qk_norm": True, "routed_scaling_factor": 1.8},
+    "GLM-4.5, shares": {"model_type": "glm4_moe", **GLM4, "first_k_dense_replace": 0, "n_shared_experts": 2,
+                        "norm_topk_prob": False, "partial_rotary_factor": 1.0, "rope_scaling": YARN},
+    "Phi-3.5-MoE": {"model_type": "phimoe", **EXPERTS, "num_local_experts": 6, "attention_bias": True,
+                    "lm_head_bias": True, "router_jitter_noise": 0.2, "sliding_window": 12},
+    "Phi-3.5-MoE, longrope": {"model_type": "phimoe", **EXPERTS, "num_local_experts": 5, "router_jitter_noise": 0.1,
+                              "rope_scaling": LONG | {"short_mscale": 1.3, "long_mscale": 1.3,
+                                                      "original_max_position_embeddings": 128}},
     "Phi": {"model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
     "Pythia": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "use_parallel_residual": True},
     "GPT-NeoX, in order": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5,

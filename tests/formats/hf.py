@@ -50,4 +50,7 @@ def make(values: dict[str, Any]) -> nn.Module:
     with torch.no_grad():
         for tensor in made.parameters():
             tensor.normal_(std=0.3)
+        for name, tensor in made.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                tensor.normal_(std=0.3)
     return made

@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"general__architecture": "qwen9"}, "is 'qwen9'; supported are arcee, command-r"),
     "no architecture": ({"general__architecture": None}, "is None; supported are"),
     "a list": ({"general__architecture": ["llama"]}, "supported are arcee, command-r"),
-    "experts": ({"expert_count": 8}, "llama.expert_count is 8; expected None or 0"),
+    "experts": ({"expert_count": 8}, "llama.expert_used_count is missing; expected a whole number"),
     "not causal": ({"attention__causal": False}, "attention.causal is False; expected None or True"),
     "no width": ({"embedding_length": None}, "llama.embedding_length is missing; expected a whole number"),
     "text for a size": ({"block_count": "two"}, "block_count is 'two'"),

@@ -37,6 +37,9 @@ mixtral   a Mistral with experts
 qwen2_moe  a Qwen2 with experts, and one that every token runs
 qwen3_moe  a Qwen3 with experts
 olmoe     OLMoE: norms of whole queries and keys
+granitemoe  a Granite with experts, which are one tensor
+glm4_moe  GLM-4.5: experts chosen by sigmoids, behind dense layers
+phimoe    Phi-3.5-MoE: SparseMixer
 
 Attention beside the MLP, or GPT-2's relatives:
 phi       Phi-1.5 and Phi-2
@@ -51,6 +54,7 @@ mpt       MPT: a penalty on distance
 experts   names and keys that families of experts share
 family    a family as one value: choices of ModelConfig, and a column for each format
 gguf_columns  GGUF columns: the names and keys that architectures share
+gguf_experts  the same of mixtures of experts
 gguf_limits  what llama.cpp's architectures cannot run
 shapes    names and shapes of the weights of a config
 plain     whether a model computes what its config says, so that a file can describe it

@@ -102,6 +102,7 @@ class Column:
     applies: Callable[[Mapping[str, Any]], bool] = lambda entries: True  # whether a config with such an id is of this
     # family, where several families share an id
     extra_tensors: Callable[[ResolvedConfig], Mapping[str, Tensor]] = no_keys  # written beside the weights
+    beyond: bool = False  # whether files hold more layers than the model: those that guess several tokens at once
     skipped: str = r"(?!)"  # pattern of the names of tensors that readers ignore, since they follow from the config
     prefix: str = ""  # of every tensor name; some files omit it
 
@@ -161,10 +162,12 @@ class Family:
         z, column = config.resolved(), self.column(format)
         return {key.names[0]: value_of(z, ours) for ours, key in column.keys.items()} | column.write(z)
 
-    def weights(self, format: str, tensors: Mapping[str, S]) -> dict[str, S]:
-        """The tensors of a file that are weights, under their whole names."""
+    def weights(self, format: str, tensors: Mapping[str, S], n_layer: int | None = None) -> dict[str, S]:
+        """The tensors of a file that are weights of a model of n_layer layers, under their whole names."""
         column = self.column(format)
         kept = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(column.skipped, name)}
+        if column.beyond and n_layer is not None:
+            kept = {name: tensor for name, tensor in kept.items() if int(split(name)[1] or 0) < n_layer}
         if column.prefix and any(f"{column.prefix}{name}" == column.tensors["embed"].name + ".weight" for name in kept):
             return {column.prefix + name: tensor for name, tensor in kept.items()}
         return kept
@@ -191,7 +194,7 @@ class Family:
         place = self.column(format).tensors.get(re.sub(r"\.experts\.\d+\.", ".experts.M.", part))
         if place is None:
             raise FathomError(f"format {format} has no name for {part!r}; choose another format")
-        return replace(place, name=place.name.replace(".M.", f".{expert}."))
+        return replace(place, name=place.name.replace(".M.", f".{expert}."), expert=int(expert or 0))
 
     def rename(self, name: str, source: str, target: str) -> list[str]:
         """A part or tensor of format `source` in format `target`; several where one holds what the other splits.

@@ -209,6 +209,7 @@ FAMILY = Family(
         "gguf": Column(
             ids=("llama",), tensors=tensors["gguf"], keys=keys["gguf"], read=read_gguf, write=write_gguf,
             extra_tensors=gguf_rope_tensors, skipped=r"rope_freqs\.weight",
+            applies=lambda metadata: not metadata.get("llama.expert_count"),
         ),
     },
     classes=("LlamaConfig", "LlamaForCausalLM"),

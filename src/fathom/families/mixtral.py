@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from fathom.families import experts, llama, mistral
+from fathom.families import experts, gguf_experts, llama, mistral
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import require
 from fathom.families.sliding import write_layers
 from fathom.families.values import Values
-from fathom.model.config import Experts, ResolvedConfig
+from fathom.model.config import Experts, Layers, ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
@@ -34,8 +35,13 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    mixture = isinstance(z.mlp, Experts) and z.mlp.renormalise and not z.mlp.shared
+    mixture = experts.plain(z) and experts.mixture(z).renormalise
     return mixture and not z.bias and z.layers.pattern in ("g", "l")
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("llama", z, layers=Layers("g"))
+    return {}
 
 
 N = "num_local_experts"
@@ -47,6 +53,7 @@ TENSORS = experts.tensors(
     "model.layers.N.block_sparse_moe.experts.M",
     {"gate": "w1", "up": "w3", "down": "w2"},
 )
+GGUF = gguf_experts.column_of("llama", TENSORS, renormalise=True, pairs=True, write=write_gguf)
 FAMILY = replace(
     llama.FAMILY,
     name="mixtral",
@@ -55,8 +62,9 @@ FAMILY = replace(
     free=("layers",),
     holds=holds,
     columns={
-        "ours": experts.ours(),
+        "ours": experts.ours(TENSORS),
         "hf": replace(hf, ids=("mixtral",), allowed=allowed, tensors=TENSORS, read=read_hf, write=write_hf),
+        "gguf": replace(GGUF, applies=gguf_experts.has_experts("llama")),
     },
     classes=("MixtralConfig", "MixtralForCausalLM"),
 )

@@ -18,6 +18,8 @@ else:
     from fathom.lazy import torch
 
 
+#   [e]      one of the experts, whose tensors are stored as one, along a first axis
+#   [row]    a matrix of one row, stored as a vector
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
 #   [1/3]    stored with others as one tensor; ours is the first of three parts of its rows, thirds or of its own size
 #   [1/3g]   the same, but each group of heads that share a key has its own q, k and v one after another
@@ -26,7 +28,8 @@ else:
 #   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
 
 CELL = re.compile(
-    r"(?P<name>[\w.]+?)(?P<T>\.T)?(\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?(?P<pairs>\[pairs\])?"
+    r"(?P<name>[\w.]+?)(?P<expert>\[e\])?(?P<row>\[row\])?(?P<T>\.T)?("
+    r"\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?(?P<pairs>\[pairs\])?"
 )
 T = TypeVar("T")
 
@@ -43,6 +46,9 @@ class Place:
     grouped: bool = False
     skip: int = 0
     plus: bool = False
+    stacked: bool = False
+    row: bool = False
+    expert: int = 0  # of stacked ones, which
     groups: int = 1  # how many heads have keys; follows from a model's config
     heads: int = 1  # how many heads the rows are for; follows from a model's config
     rotated: int | None = None  # channels of a head that rope rotates; follows from a model's config; None: all
@@ -56,11 +62,15 @@ class Place:
     @property
     def plain(self) -> bool:
         """Whether the stored tensor is ours as it is."""
-        return not (self.transposed or self.pairs or self.parts > 1 or self.skip or self.plus)
+        return not (
+            self.transposed or self.pairs or self.parts > 1 or self.skip or self.plus or self.stacked or self.row
+        )
 
     def read(self, stored: Tensor) -> Tensor:
         """Our tensor out of the stored one."""
-        x = stored.T if self.transposed and stored.ndim == 2 else stored
+        if self.stacked:
+            return replace(self, stacked=False).read(stored[self.expert])
+        x = stored.T if self.transposed and stored.ndim == 2 else stored[None] if self.row else stored
         x = x[self.skip :] - 1 if self.plus else x[self.skip :]
         if self.grouped:
             each = x.unflatten(0, (self.groups, -1)).split([size // self.groups for size in self.sizes], dim=1)
@@ -77,6 +87,11 @@ class Place:
 
     def write(self, ours: Sequence[Tensor]) -> Tensor:
         """The stored tensor, from all of ours that are in it, in order."""
+        if self.stacked:
+            each = [replace(self, stacked=False).write(group) for group in batched(ours, self.parts)]
+            return torch.stack(each)
+        if self.row:
+            return ours[0][0]
         if self.pairs and self.sizes:  # of q, k and v the first two are reordered, each with its number of heads
             alone = [
                 replace(self, part=1, parts=1, sizes=(), heads=n * self.heads // self.sizes[0]) for n in self.sizes
@@ -94,6 +109,10 @@ class Place:
 
     def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """The shape of what `write` gives, from those of ours."""
+        if self.stacked:
+            return (len(ours) // self.parts, *replace(self, stacked=False).shape(ours[: self.parts]))
+        if self.row:
+            return ours[0][1:]
         rows, *others = ours[0]
         whole = (sum(shape[0] for shape in ours) if len(ours) > 1 else rows + self.skip, *others)
         return whole[::-1] if self.transposed and len(whole) == 2 else whole
@@ -101,7 +120,8 @@ class Place:
     def __str__(self) -> str:
         part = f"[{self.part}/{self.parts}{'g' * self.grouped}]" if self.parts > 1 else ""
         rows = f"[{self.skip}:]" if self.skip else ""
-        return self.name + ".T" * self.transposed + part + rows + "[-1]" * self.plus + "[pairs]" * self.pairs
+        first = "[e]" * self.stacked + "[row]" * self.row + ".T" * self.transposed
+        return self.name + first + part + rows + "[-1]" * self.plus + "[pairs]" * self.pairs
 
 
 def place(cell: str) -> Place:
@@ -109,7 +129,8 @@ def place(cell: str) -> Place:
     mark = CELL.fullmatch(cell)
     if mark is None:
         raise ValueError(
-            f"{cell!r} is no cell of a table of names; expected NAME, then .T, [1/3], [1/3g], [2:], [-1] or [pairs]"
+            f"{cell!r} is no cell of a table of names; expected NAME, then [e], [row], .T, [1/3], [1/3g], [2:], [-1] or"
+            " [pairs]"
         )
     part, parts = int(mark["part"] or 1), int(mark["parts"] or 1)
     return Place(
@@ -121,7 +142,14 @@ def place(cell: str) -> Place:
         grouped=bool(mark["grouped"]),
         skip=int(mark["skip"] or 0),
         plus=mark["plus"] is not None,
+        stacked=mark["expert"] is not None,
+        row=mark["row"] is not None,
     )
+
+
+def batched(items: Sequence[T], n: int) -> list[Sequence[T]]:
+    """Groups of n, in order."""
+    return [items[i : i + n] for i in range(0, len(items), n)]
 
 
 def columns(table: str, cell: Callable[[str], T]) -> dict[str, dict[str, T]]:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from fathom.families import experts, llama
+from fathom.families import experts, gguf_experts, llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import require
 from fathom.families.rope import read_hf_rope, write_hf_rope
 from fathom.families.values import Values
 from fathom.model.config import Experts, ResolvedConfig
@@ -31,12 +32,18 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("olmoe", z, bias=(), tie_embeddings=False, n_kv_head=z.n_head)
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
     square = z.head_dim * z.n_head == z.d_model
-    return isinstance(z.mlp, Experts) and not z.mlp.shared and z.bias in ((), ("qkv", "out")) and square
+    return experts.plain(z) and z.bias in ((), ("qkv", "out")) and square
 
 
 hf = llama.FAMILY.columns["hf"]
+TENSORS = experts.tensors(hf.tensors, "model.layers.N.mlp.gate", "model.layers.N.mlp.experts.M")
 FAMILY = replace(
     llama.FAMILY,
     name="olmoe",
@@ -44,18 +51,17 @@ FAMILY = replace(
     choices={**llama.FAMILY.choices, "qk_norm": "whole", "mlp": Experts(64, 8, False)},
     holds=holds,
     columns={
-        "ours": experts.ours(),
+        "ours": experts.ours(TENSORS),
         "hf": replace(
             hf,
             ids=("olmoe",),
             keys={name: cell for name, cell in hf.keys.items() if name != "head_dim"},
             allowed={**hf.allowed, "clip_qkv": (None,)},
-            tensors=experts.tensors(
-                hf.tensors, "model.layers.N.mlp.gate", "model.layers.N.mlp.experts.M", experts.PROJECTIONS
-            ),
+            tensors=TENSORS,
             read=read_hf,
             write=write_hf,
         ),
+        "gguf": gguf_experts.column_of("olmoe", TENSORS, renormalise=False, write=write_gguf),
     },
     classes=("OlmoeConfig", "OlmoeForCausalLM"),
 )

@@ -3,17 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
-from fathom.families import experts, qwen2
+from fathom.families import experts, gguf_experts, qwen2
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import require
 from fathom.families.values import Values, key
 from fathom.model.config import Experts, ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    experts.sparse_everywhere(values, fields["n_layer"])
     shared, renormalise = values.count("shared_expert_intermediate_size"), values.get("norm_topk_prob", bool, False)
     bias = ("qkv",) if values.get("qkv_bias", bool, True) else ()
-    mlp = experts.read(values, "num_experts", renormalise, shared)
+    dense = experts.read_dense(values, fields["n_layer"])
+    mlp = experts.read(values, "num_experts", renormalise, shared=shared, **dense)
     return {**qwen2.read_hf(values, fields, tensors), "mlp": mlp, "bias": bias}
 
 
@@ -27,21 +28,23 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
         "num_experts_per_tok": mlp.used,
         "norm_topk_prob": mlp.renormalise,
         "shared_expert_intermediate_size": mlp.shared,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "intermediate_size": z.d_ff,
+        **experts.write_dense(z),
         "qkv_bias": bool(z.bias),
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("qwen2moe", z, tie_embeddings=False)
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
-    return isinstance(z.mlp, Experts) and z.mlp.shared > 0 and z.bias in ((), ("qkv",)) and z.d_model % z.n_head == 0
+    return experts.plain(z, shared=True, dense=True) and z.bias in ((), ("qkv",)) and z.d_model % z.n_head == 0
 
 
 hf = qwen2.FAMILY.columns["hf"]
-TENSORS = experts.tensors(
-    hf.tensors, "model.layers.N.mlp.gate", "model.layers.N.mlp.experts.M", experts.PROJECTIONS, shared=True
-)
+MLP = "model.layers.N.mlp"
+TENSORS = experts.tensors(hf.tensors, f"{MLP}.gate", f"{MLP}.experts.M", shared=f"{MLP}.shared_expert", dense=True)
 FAMILY = replace(
     qwen2.FAMILY,
     name="qwen2_moe",
@@ -50,7 +53,7 @@ FAMILY = replace(
     free=("bias",),
     holds=holds,
     columns={
-        "ours": experts.ours(shared=True),
+        "ours": experts.ours(TENSORS),
         "hf": replace(
             hf,
             ids=("qwen2_moe",),
@@ -59,6 +62,7 @@ FAMILY = replace(
             read=read_hf,
             write=write_hf,
         ),
+        "gguf": gguf_experts.column_of("qwen2moe", TENSORS, renormalise=False, own_width=True, write=write_gguf),
     },
     classes=("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
 )

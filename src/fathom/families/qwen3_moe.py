@@ -3,16 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from fathom.families import experts, qwen3
+from fathom.families import experts, gguf_experts, qwen3
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import require
 from fathom.families.values import Values, key
 from fathom.model.config import Experts, ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    experts.sparse_everywhere(values, fields["n_layer"])
     n = "num_experts" if "num_experts" in values else "num_local_experts"
-    mlp = experts.read(values, n, values.get("norm_topk_prob", bool, False))
+    dense = experts.read_dense(values, fields["n_layer"])
+    mlp = experts.read(values, n, values.get("norm_topk_prob", bool, False), **dense)
     return {**qwen3.read_hf(values, fields, tensors), "mlp": mlp}
 
 
@@ -25,19 +26,22 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
         "num_experts": mlp.n,
         "num_experts_per_tok": mlp.used,
         "norm_topk_prob": mlp.renormalise,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "intermediate_size": z.d_ff,
+        **experts.write_dense(z),
     }
 
 
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("qwen3moe", z, bias=())
+    return {}
+
+
 def holds(z: ResolvedConfig) -> bool:
-    return isinstance(z.mlp, Experts) and not z.mlp.shared and qwen3.holds(z)
+    return experts.plain(z, dense=True) and qwen3.holds(z)
 
 
 hf = qwen3.FAMILY.columns["hf"]
 allowed = {name: values for name, values in hf.allowed.items() if name != "num_local_experts"}
-TENSORS = experts.tensors(hf.tensors, "model.layers.N.mlp.gate", "model.layers.N.mlp.experts.M", experts.PROJECTIONS)
+TENSORS = experts.tensors(hf.tensors, "model.layers.N.mlp.gate", "model.layers.N.mlp.experts.M", dense=True)
 FAMILY = replace(
     qwen3.FAMILY,
     name="qwen3_moe",
@@ -45,7 +49,7 @@ FAMILY = replace(
     choices={**qwen3.FAMILY.choices, "mlp": Experts(128, 8)},
     holds=holds,
     columns={
-        "ours": experts.ours(),
+        "ours": experts.ours(TENSORS),
         "hf": replace(
             hf,
             ids=("qwen3_moe",),
@@ -55,6 +59,7 @@ FAMILY = replace(
             read=read_hf,
             write=write_hf,
         ),
+        "gguf": gguf_experts.column_of("qwen3moe", TENSORS, renormalise=True, own_width=True, write=write_gguf),
     },
     classes=("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 )

@@ -20,6 +20,7 @@ HELPERS = (
     "experts",
     "family",
     "gguf_columns",
+    "gguf_experts",
     "gguf_limits",
     "names",
     "plain",
@@ -124,7 +125,7 @@ def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig
 def from_gguf(metadata: dict[str, Any], tensors: Tensors, where: str) -> tuple[Family, ModelConfig]:
     """The model that the metadata of a GGUF file describes, of which nothing is asked that does not belong to it."""
     name = metadata.get("general.architecture")
-    family = with_id("gguf", name)
+    family = with_id("gguf", name, metadata)
     if family is None:
         raise FathomError(f"{where}: general.architecture is {short(name)}; supported are {', '.join(ids('gguf'))}")
     embed = tensors.get(family.columns["gguf"].tensors["embed"].name + ".weight")

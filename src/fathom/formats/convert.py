@@ -92,7 +92,12 @@ def plan(opened: Opened) -> dict[str, Source]:
         require_equal(stored_shapes(shapes, places), actual)
     except FathomError as error:
         raise FathomError(f"{opened.path}: {error}") from None
-    return {ours: Source(opened.tensors[place.name], place) for ours, place in places.items()}
+    return {ours: source(opened.tensors[place.name], place) for ours, place in places.items()}
+
+
+def source(stored: Stored, place: Place) -> Source:
+    """Of one expert, whose tensors are stored as one: that part of them."""
+    return Source(stored.item(place.expert), replace(place, stacked=False)) if place.stacked else Source(stored, place)
 
 
 def refuse_larger(config: ModelConfig, stored: Mapping[str, Stored]) -> None:
@@ -142,7 +147,7 @@ def makers(places: Mapping[str, Place], state: Mapping[str, Tensor]) -> dict[str
 def together(places: Mapping[str, Place]) -> dict[str, list[str]]:
     """The name of each stored tensor and ours that it holds, in order."""
     result: dict[str, list[str]] = {}
-    for ours, place in sorted(places.items(), key=lambda item: item[1].part):
+    for ours, place in sorted(places.items(), key=lambda item: (item[1].stacked * item[1].expert, item[1].part)):
         result.setdefault(place.name, []).append(ours)
     return result
 

@@ -7,6 +7,7 @@ llama.cpp's converter writes them, so that llama.cpp runs them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,17 +51,25 @@ def open_gguf(path: Path) -> Opened:
     metadata = Followed(header.metadata)
     family, config = from_gguf(metadata, tensors, str(path))
     refuse_unread(metadata, config.resolved(), str(path))
-    tensors, tokenizer = family.weights("gguf", tensors), partial(read_tokenizer, path, header.metadata)
+    weights = family.weights("gguf", tensors, config.n_layer)
     note = differs(str(metadata["general.architecture"]), config.resolved())
     about = general(header.metadata) | ({"note": note} if note else {})
-    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", tensors, tokenizer, about)
+    tokenizer = partial(read_tokenizer, path, header.metadata)
+    return Opened(path, f"GGUF v{header.version}", config, family, "gguf", weights, tokenizer, about)
 
 
 def stored(path: Path, info: gguf.TensorInfo) -> Stored:
     """A tensor of the file, to be read later."""
     scheme = SCHEMES.get(info.kind.name) if len(info.shape) == 2 else None
     packed = {} if scheme is None else {scheme: partial(codes, path, info)}
-    return Stored(info.shape, info.kind.name, info.nbytes, partial(read, path, info), partial(rows, path, info), packed)
+    kind, nbytes, numbers, some = info.kind.name, info.nbytes, partial(read, path, info), partial(rows, path, info)
+    return Stored(info.shape, kind, nbytes, numbers, some, packed, items=partial(item, path, info))
+
+
+def item(path: Path, info: gguf.TensorInfo, i: int) -> Stored:
+    """A part along the first axis, such as one expert's matrix: a row is a whole number of blocks."""
+    part = replace(info, shape=info.shape[1:])
+    return stored(path, replace(part, offset=info.offset + i * part.nbytes))
 
 
 def read(path: Path, info: gguf.TensorInfo) -> Tensor:

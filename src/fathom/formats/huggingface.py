@@ -60,7 +60,7 @@ def open_huggingface(path: Path) -> Opened:
     settings = settings or old_settings(folder, stored_as)
     tensors = stored_as if settings is None else unpacked(settings, stored_as, str(path))
     packed = {name for name, stored in tensors.items() if stored_as.get(name) is not stored}
-    tensors = transposed(family, family.weights("hf", tensors), packed)
+    tensors = transposed(family, family.weights("hf", tensors, config.n_layer), packed)
     tensors = without_empty_biases(family, config, tensors, packed)
     config = with_head(family, config, tensors, path)
     for name, stored in tensors.items():

@@ -98,7 +98,9 @@ def read(
     layers = [] if scheme is None else linears(model)
     require_memory(opened.path, sources, layers, target)
     packed = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
-    tensors = {name: converted(source, target) for name, source in sources.items() if name not in packed}
+    exact = replace(target, dtype=torch.float32)  # of corrections, which decide between experts that are nearly equal
+    dtypes = {name: exact if name.endswith("router.correction") else target for name in sources}
+    tensors = {name: converted(source, dtypes[name]) for name, source in sources.items() if name not in packed}
     model.load_state_dict(tensors, strict=False, assign=True)
     for layer in layers:
         fill_packed(model, layer, sources, target)

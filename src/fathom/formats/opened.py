@@ -47,10 +47,18 @@ class Stored:
     unpack: Callable[[int, int], Tensor] | None = None  # a range of rows, where reading means unpacking
     packed: Mapping[str, Callable[[], Packed | None]] = field(default_factory=dict)  # by scheme: its codes and scales
     span: tuple[Path, int] | None = None  # the file and the first of its bytes, where they are as they are
+    items: Callable[[int], Stored] | None = None  # its parts along the first axis, where the format reads them alone
 
     def rows(self, start: int, stop: int) -> Tensor:
         """A range of rows; the pages of the others are not touched."""
         return self.read()[start:stop] if self.unpack is None else self.unpack(start, stop)
+
+    def item(self, i: int) -> Stored:
+        """One of its parts along the first axis, such as the matrix of one expert."""
+        if self.items is not None:
+            return self.items(i)
+        unpack = None if self.unpack is None else lambda start, stop: self.rows(i, i + 1)[0][start:stop]
+        return Stored(self.shape[1:], self.kind, self.nbytes // self.shape[0], lambda: self.rows(i, i + 1)[0], unpack)
 
     def content(self, limit: int) -> bytes:
         """The bytes of a small tensor, without torch where they are as they are. FathomError for more than `limit`."""
