@@ -9,12 +9,14 @@ from fathom.model.config import ResolvedConfig
 
 SQUARE = (  # d_model = n_head * head_dim
     "chatglm", "command-r", "exaone4", "gpt2", "gptneox", "mpt", "nemotron", "olmo", "olmo2", "phi2", "phi3", "qwen2",
-    "stablelm", "starcoder2",
+    "qwen2moe", "stablelm", "starcoder2",
 )  # fmt: skip
-UNTIED = ("gptneox", "olmo2", "phi2", "stablelm")
+UNTIED = ("gptneox", "olmo2", "olmoe", "phi2", "qwen2moe", "stablelm")
 BIASED = {
     "arcee": ("qkv",),
+    "olmoe": (),
     "qwen3": ("qkv",),
+    "qwen3moe": (),
     "smollm3": ("qkv",),
 }  # parts that may have biases, where fewer than ours
 STRETCHED = ("arcee", "exaone4", "granite", "llama")  # read LLaMA 3.1's scaling, which is a tensor

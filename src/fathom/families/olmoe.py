@@ -33,7 +33,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("olmoe", z, bias=(), tie_embeddings=False, n_kv_head=z.n_head)
+    require("olmoe", z, n_kv_head=z.n_head)
     return {}
 
 

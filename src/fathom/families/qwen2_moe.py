@@ -5,7 +5,6 @@ from typing import Any
 
 from fathom.families import experts, gguf_experts, qwen2
 from fathom.families.family import Fields, Tensors
-from fathom.families.gguf_columns import require
 from fathom.families.values import Values, key
 from fathom.model.config import Experts, ResolvedConfig
 
@@ -33,11 +32,6 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
-def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("qwen2moe", z, tie_embeddings=False)
-    return {}
-
-
 def holds(z: ResolvedConfig) -> bool:
     return experts.plain(z, shared=True, dense=True) and z.bias in ((), ("qkv",)) and z.d_model % z.n_head == 0
 
@@ -62,7 +56,7 @@ FAMILY = replace(
             read=read_hf,
             write=write_hf,
         ),
-        "gguf": gguf_experts.column_of("qwen2moe", TENSORS, renormalise=False, own_width=True, write=write_gguf),
+        "gguf": gguf_experts.column_of("qwen2moe", TENSORS, renormalise=False, own_width=True),
     },
     classes=("Qwen2MoeConfig", "Qwen2MoeForCausalLM"),
 )

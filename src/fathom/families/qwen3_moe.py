@@ -5,7 +5,6 @@ from typing import Any
 
 from fathom.families import experts, gguf_experts, qwen3
 from fathom.families.family import Fields, Tensors
-from fathom.families.gguf_columns import require
 from fathom.families.values import Values, key
 from fathom.model.config import Experts, ResolvedConfig
 
@@ -28,11 +27,6 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
         "norm_topk_prob": mlp.renormalise,
         **experts.write_dense(z),
     }
-
-
-def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("qwen3moe", z, bias=())
-    return {}
 
 
 def holds(z: ResolvedConfig) -> bool:
@@ -59,7 +53,7 @@ FAMILY = replace(
             read=read_hf,
             write=write_hf,
         ),
-        "gguf": gguf_experts.column_of("qwen3moe", TENSORS, renormalise=True, own_width=True, write=write_gguf),
+        "gguf": gguf_experts.column_of("qwen3moe", TENSORS, renormalise=True, own_width=True),
     },
     classes=("Qwen3MoeConfig", "Qwen3MoeForCausalLM"),
 )
