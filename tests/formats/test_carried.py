@@ -15,6 +15,7 @@ from fathom.formats.load import load
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.load import to_folder
 from tests.formats.hf import GPT2, LLAMA, make
+from tests.training.tuning import tuned
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 GENERATION = {
@@ -97,6 +98,36 @@ def test_transformers_reads_the_same_settings(tmp_path: Path, shape: str, how: s
     names = ("a_note", "use_cache", "initializer_range", "task_specific_params", "pad_token_id", "eos_token_id")
     assert {name: ours.get(name) for name in names} == {name: theirs.get(name) for name in names}
     assert (out / "additional_chat_templates" / "rag.jinja").is_file()
+
+
+def fully_tuned(folder: Path, base: Path) -> Path:
+    """A run that trained all of a model, for a step."""
+    return tuned(folder, "run", model=base, method="full", max_iters=1).folder
+
+
+def test_what_is_trained_further_keeps_the_settings_of_its_base(tmp_path: Path) -> None:
+    base, out = source(tmp_path / "base", "llama"), tmp_path / "out"
+    run = fully_tuned(tmp_path, base)
+    export(run, out, "hf")
+    assert tokenizer_facts(out) == tokenizer_facts(base)
+    assert generation_facts(out) == generation_facts(base)
+    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (out, base))
+    assert [ours[name] for name in ("a_note", "pad_token_id")] == [theirs[name] for name in ("a_note", "pad_token_id")]
+    assert (out / "additional_chat_templates" / "rag.jinja").is_file()
+    twice = tuned(tmp_path, "twice", model=run, method="full", max_iters=1).folder
+    export(twice, tmp_path / "again", "hf")
+    assert tokenizer_facts(tmp_path / "again") == tokenizer_facts(base)
+
+
+def test_a_base_that_is_gone_leaves_what_the_tokenizer_knows(tmp_path: Path) -> None:
+    base = source(tmp_path / "base", "llama")
+    run = fully_tuned(tmp_path, base)
+    base.rename(tmp_path / "moved")
+    with pytest.warns(UserWarning, match="settings of the base, such as its pad token, are not kept: "):
+        export(run, tmp_path / "out", "hf")
+    facts = tokenizer_facts(tmp_path / "out")
+    assert facts["special"]["pad_token"] == "a" and facts["side"][0] == "left" and facts["template"]
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["temperature"] == 0.6
 
 
 def test_without_a_file_of_generation_settings_the_ids_of_the_config_hold(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ An adapter in GGUF has the tensors NAME.lora_a and NAME.lora_b for a matrix NAME
 there (llama.cpp, convert_lora_to_gguf.py); llama.cpp multiplies them by alpha / rank.
 """
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -62,9 +63,20 @@ def export(
     if run is None and (Path(model) / CONFIG).is_file() and not (Path(model) / "config.json").is_file():
         return export_adapter(Path(model), out, format, quantize)
     network, its_own = load(model, dtype, device)
-    source = folder_of(open_model(model if run is None else run.base)) if format == "hf" else None
+    source = source_of(open_model(model if run is None else run.base)) if format == "hf" else None
     whole = network if run is None else merged_copy(network)
     return formats.write_model(whole, tokenizer or its_own, format, out, quantize, source)
+
+
+def source_of(opened: Opened) -> Path | None:
+    """The Hugging Face folder that a model comes from: its own, or that of the model that was trained further."""
+    while opened.names == "ours" and isinstance(base := opened.metadata.get("base"), dict):
+        try:
+            opened = open_model(str(base.get("path")))
+        except FathomError as problem:
+            warnings.warn(f"settings of the base, such as its pad token, are not kept: {problem}", stacklevel=3)
+            return None
+    return folder_of(opened)
 
 
 def open_adapted(path: str | Path, run: AdaptedRun) -> Opened:

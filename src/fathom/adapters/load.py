@@ -90,12 +90,8 @@ def load(
                 stacklevel=2,
             )
         if model.config.vocab_size != size or (folder / TOKENIZER).is_file():  # it was trained with tokens of its own
-            tokenizer = read_tokenizer(folder, model.config.vocab_size, ends_of(tokenizer)) or tokenizer
+            tokenizer = read_tokenizer(folder, model.config.vocab_size, tokenizer) or tokenizer
     return prepare_for_inference(model) if for_inference else model.eval(), tokenizer
-
-
-def ends_of(tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    return () if tokenizer is None else tuple(tokenizer.special.end_ids)
 
 
 def adapter_names(folders: Sequence[Path]) -> dict[str, Path]:

@@ -12,10 +12,9 @@ import click
 from fathom.cli.generation import (
     RUNNING,
     SAMPLING,
-    generate_options,
+    effective,
     generation_options,
-    load_draft,
-    load_for_generation,
+    get_ready,
 )
 from fathom.cli.options import model_argument, option, print_json, verb
 from fathom.errors import FathomError, near
@@ -40,6 +39,7 @@ HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCt
     "Chat with a model, one line at a time; /help lists the commands.",
     groups={"Conversation": "system tools template_arg", "Sampling": SAMPLING, "Model": RUNNING},
     example="fathom chat runs/finetune -n 200",
+    effective=effective,
 )
 @model_argument
 @option("--system", metavar="TEXT", help="The system prompt.")
@@ -60,9 +60,8 @@ def chat_command(
 
     functions = None if tools is None else read_tools(Path(tools))
     extras = Extras(functions, arguments=dict(map(argument, template_arg)))
-    options = generate_options(call)
-    network, tokenizer, how = load_for_generation(model, call)
-    talk = chat(network, tokenizer, system, options, load_draft(call, tokenizer), extras)
+    network, tokenizer, options, draft, how = get_ready(model, call)
+    talk = chat(network, tokenizer, system, options, draft, extras)
     origin = "" if tokenizer.special.template is not None else "; the model has none of its own"
     note(f"chat template: {template_origin(template_for(tokenizer))}{origin}")
     note(f"{how}; /help lists commands")

@@ -10,10 +10,9 @@ import click
 from fathom.cli.generation import (
     RUNNING,
     SAMPLING,
-    generate_options,
+    effective,
     generation_options,
-    load_draft,
-    load_for_generation,
+    get_ready,
 )
 from fathom.cli.options import from_fields, model_argument, option, print_json, verb
 from fathom.generation.options import GenerateOptions
@@ -31,6 +30,7 @@ PROMPT = "Text to continue; - reads stdin, FILE:PATH a file."
     "Continue a prompt with a model of any format: a run folder, a Hugging Face or GGUF file, a name on the hub.",
     groups=GROUPS,
     example='fathom generate runs/demo -p "Once upon a time" -n 100',
+    effective=effective,
     hint="-p",
 )
 @model_argument
@@ -45,13 +45,12 @@ def generate_command(
     from fathom.generation.generate import show
     from fathom.running.generate import stream
 
-    options = generate_options(call)
     texts = [read_prompt(text) for text in prompt or ("",)]
-    network, tokenizer, how = load_for_generation(model, call)
+    network, tokenizer, options, draft, how = get_ready(model, call)
     prompts = texts if not chat else [chat_prompt(tokenizer, text) for text in texts]
     if chat:
         options = replace(options, stop=(*options.stop, *turn_stops(tokenizer)))
-    running = stream(network, tokenizer, prompts, options, load_draft(call, tokenizer))
+    running = stream(network, tokenizer, prompts, options, draft)
     click.echo(how, err=True)
     out = sys.stderr if as_json else sys.stdout
 

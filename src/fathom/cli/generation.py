@@ -1,8 +1,9 @@
 """What `generate` and `chat` share: their options, and a model loaded as these ask."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from fathom.cli.command import in_words
 from fathom.cli.options import from_fields, given_fields, option
 from fathom.fields import build
 from fathom.generation.options import GenerateOptions
@@ -50,9 +51,38 @@ def generation_options(function: F) -> F:
     return from_fields("", GenerateOptions, NAMES, repeated=("stop",), settings=metavars)(function)
 
 
-def generate_options(call: Mapping[str, Any]) -> GenerateOptions:
-    """The GenerateOptions of a call, validated."""
-    return build(GenerateOptions, given_fields(GenerateOptions, call), "generate")
+class Ready(NamedTuple):
+    """A model that a call generates with, and how."""
+
+    network: "Transformer"
+    tokenizer: "Tokenizer"
+    options: GenerateOptions
+    draft: "Transformer | None"
+    line: str  # where it runs, and what the model's own settings are used for
+
+
+def effective(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that the files of this model recommend."""
+    if not isinstance(model := values.get("model"), str):
+        return {}
+    from fathom.formats.tokenizer import load_tokenizer
+    from fathom.generation.recommended import recommended
+
+    fields, _ = recommended(load_tokenizer(model).special.generation)
+    return {name: f"{in_words(value)}, the model's own" for name, value in fields.items()}
+
+
+def get_ready(model: str, call: Mapping[str, Any]) -> Ready:
+    """Model, tokenizer, draft and options of a call, the options checked before anything is read."""
+    from fathom.generation.generate import changed
+    from fathom.generation.recommended import described
+
+    given = given_fields(GenerateOptions, call)
+    build(GenerateOptions, given, "generate")
+    network, tokenizer, line = load_for_generation(model, call)
+    options, own = changed(None, given, tokenizer), described(given, tokenizer.special.generation)
+    line += f"; the model's own {own}" if own else ""
+    return Ready(network, tokenizer, options, load_draft(call, tokenizer), line)
 
 
 def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transformer, Tokenizer, str]":

@@ -1,7 +1,8 @@
 """What a Hugging Face folder keeps of the folder that its model came from: settings that no code here needs.
 
 The tokenizer's own files are kept as they are where the tokenizer is the same, so that transformers makes the same
-tokenizer from them; generation settings, and entries of config.json that say nothing about the computation, always.
+tokenizer from them, and a tokenizer.json beside a tokenizer.model, of which it makes other ids; generation settings,
+and entries of config.json that say nothing about the computation, always.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fathom.families.registry import from_hf
 from fathom.files import read_bytes
 from fathom.json_file import read_object
 from fathom.tokenizer.load import CONFIG as TOKENIZER_CONFIG
+from fathom.tokenizer.load import FILE as LIBRARY_FILE
 from fathom.tokenizer.load import NAMED, read_folder, to_folder
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -49,8 +51,8 @@ def with_carried(files: Mapping[str, bytes], source: Path, tokenizer: Tokenizer 
     values, ids = json.loads(files[CONFIG]), json.loads(files[GENERATION])
     new = dict(files)
     if holds(source, tokenizer, vocab_size, [*ends(theirs), *ends(generation)]):
-        own = to_folder(tokenizer) if tokenizer is not None else {}
-        new = {name: data for name, data in new.items() if name not in own} | tokenizer_files(source)
+        own, kept = to_folder(tokenizer) if tokenizer is not None else {}, tokenizer_files(source)
+        new = {name: data for name, data in new.items() if name not in own or name == LIBRARY_FILE} | kept
         values |= {**dict.fromkeys(IDS[:2]), **picked(theirs, IDS)}
         ids = generation or ids
     else:

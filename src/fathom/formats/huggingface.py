@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from fathom.formats.text_part import text_part, text_tensors
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
-from fathom.tokenizer.load import read_folder, to_folder
+from fathom.tokenizer.load import read_folder, to_folder, with_generation
 from fathom.tokenizer.protocol import Tokenizer
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def open_huggingface(path: Path) -> Opened:
                 " where quantization_config says how they are packed: fetch the model again"
             )
     ends = read_ends(folder, {**part, **values}, generation, config.vocab_size)
-    tokenizer = partial(read_folder, folder, config.vocab_size, ends)
+    tokenizer = partial(_with_settings, folder, config.vocab_size, ends, generation)
     kind = "safetensors" if files[0].suffix == ".safetensors" else "pickled"
     format = f"Hugging Face, {kind}, {len(files)} file{'s' * (len(files) > 1)}"
     about = metadata(folder, values, generation)
@@ -229,14 +229,30 @@ def write_huggingface(
 
 
 def tokenizer_files(tokenizer: Tokenizer | None) -> dict[str, bytes]:
-    """What says how texts become ids, and where they end."""
-    return {GENERATION: _json(_special_ids(tokenizer)), **({} if tokenizer is None else to_folder(tokenizer))}
+    """What says how texts become ids, where they end, and how they are best generated."""
+    if tokenizer is None:
+        return {GENERATION: _json(_special_ids(tokenizer))}
+    return {GENERATION: _json({**tokenizer.special.generation, **_special_ids(tokenizer)}), **to_folder(tokenizer)}
 
 
-def read_tokenizer(folder: Path, vocab_size: int, ends: Iterable[int] = ()) -> Tokenizer | None:
-    """The tokenizer of a folder without weights; `ends` where its own files do not name those."""
+def read_tokenizer(folder: Path, vocab_size: int, base: Tokenizer | None = None) -> Tokenizer | None:
+    """The tokenizer of a folder without weights; where its own files do not say what ends a text and how texts are
+    best generated, as the base's does."""
     generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    return read_folder(folder, vocab_size, [*read_ends(folder, {}, generation, vocab_size)] or [*ends])
+    ends = read_ends(folder, {}, generation, vocab_size)
+    if base is not None:
+        ends, generation = ends or sorted(base.special.end_ids), {**base.special.generation, **generation}
+    return _with_settings(folder, vocab_size, ends, generation)
+
+
+def _with_settings(
+    folder: Path, vocab_size: int, ends: Sequence[int], generation: Mapping[str, Any]
+) -> Tokenizer | None:
+    """The tokenizer of a folder, with the entries of generation_config.json that are no ids."""
+    tokenizer = read_folder(folder, vocab_size, ends)
+    own = {name: x for name, x in generation.items() if x is not None and not name.startswith("_")}
+    settings = {name: x for name, x in own.items() if not name.endswith(("_token_id", "_version"))}
+    return tokenizer if tokenizer is None else with_generation(tokenizer, settings)
 
 
 def _write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:

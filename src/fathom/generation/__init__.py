@@ -2,6 +2,7 @@
 
 generate     stream and generate: the loop
 options      GenerateOptions: everything that can be chosen, validated before anything runs; without torch
+recommended  what the files of a model recommend, as options
 context      the window of tokens the model sees: with the KV cache, without it, past the context's end
 sampling     from logits to a token: temperature, top-k, top-p, min-p, repetition penalty, draw
 speculative  speculative decoding: prompt lookup, a draft model

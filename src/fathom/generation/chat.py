@@ -12,7 +12,7 @@ from typing import Any
 
 from fathom.errors import ContextOverflow, FathomError
 from fathom.files import replacing
-from fathom.generation.generate import Stream, stream
+from fathom.generation.generate import Stream, changed, stream
 from fathom.generation.options import GenerateOptions
 from fathom.generation.speculative import check_draft
 from fathom.generation.text import Piece
@@ -40,8 +40,9 @@ class Conversation:
         draft: Transformer | None = None,
         extras: Extras = NO_EXTRAS,
     ) -> None:
-        """extras: what the chat template reads besides the messages, such as tools."""
-        options = options or GenerateOptions()
+        """options: None, those that the model's files recommend. extras: what the chat template reads besides the
+        messages, such as tools."""
+        options = options or changed(None, {}, tokenizer)
         if draft is not None:
             check_draft(model, draft, options, min(tokenizer.vocab_size, model.config.vocab_size))
         stop = (*options.stop, *STOPS.get(template_for(tokenizer), ()))

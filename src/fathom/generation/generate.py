@@ -11,6 +11,7 @@ from fathom.errors import OutsideVocabulary
 from fathom.fields import build, plain
 from fathom.generation.context import make_reader, room_for
 from fathom.generation.options import GenerateOptions
+from fathom.generation.recommended import with_recommended
 from fathom.generation.sampling import Chooser, Samplers
 from fathom.generation.speculative import DraftModel, PromptLookup, Speculative, check_draft
 from fathom.generation.text import Completion, Piece, Row, Stats, complete
@@ -33,17 +34,23 @@ def stream(
 ) -> "Stream":
     """Pieces of text as the model generates them: for one text, or in a batch for a list of texts or lists of ids.
 
-    `changes`: fields of GenerateOptions, such as `temperature=0`. `draft`: a smaller model of the same vocabulary for
-    speculative decoding. Any FathomError about the call is raised before the first piece.
+    `changes`: fields of GenerateOptions, such as `temperature=0`; without `options` the others are what the model's
+    files recommend. `draft`: a smaller model of the same vocabulary for speculative decoding. Any FathomError about
+    the call is raised before the first piece.
     """
-    options = changed(options, changes)
+    options = changed(options, changes, tokenizer)
     return Stream(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, options, draft)
 
 
-def changed(options: GenerateOptions | None, changes: Mapping[str, Any]) -> GenerateOptions:
-    """The options with some fields changed; a single stop string may stand for a list of one."""
-    stop = {"stop": (changes["stop"],)} if isinstance(changes.get("stop"), str) else {}
-    return build(GenerateOptions, {**plain(options or GenerateOptions()), **changes, **stop}, "generate")
+def changed(options: GenerateOptions | None, changes: Mapping[str, Any], tokenizer: Tokenizer) -> GenerateOptions:
+    """The options with some fields changed; without options those that the files of the model recommend.
+
+    A single stop string may stand for a list of one.
+    """
+    given = {**changes, **({"stop": (changes["stop"],)} if isinstance(changes.get("stop"), str) else {})}
+    if options is None:
+        return with_recommended(given, tokenizer.special.generation)
+    return build(GenerateOptions, {**plain(options), **given}, "generate")
 
 
 def generate(

@@ -35,4 +35,5 @@ def chat(
     when the context is full. FathomError as in `fathom.generate`.
     """
     network, vocabulary = ready(model, tokenizer)
-    return Conversation(network, vocabulary, changed(options, changes), system, ready_draft(draft, vocabulary), extras)
+    chosen = changed(options, changes, vocabulary)
+    return Conversation(network, vocabulary, chosen, system, ready_draft(draft, vocabulary), extras)

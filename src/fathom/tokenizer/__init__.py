@@ -9,6 +9,7 @@ pieces              a SentencePiece vocabulary as values and as a model file
 llama2c             a SentencePiece vocabulary as llama2.c writes it
 gguf                the vocabulary inside a GGUF file
 words               the patterns that split a text into words, by the names that GGUF has for them
+gguf_sampling       what a GGUF file recommends for generation
 gguf_added          added tokens that llama.cpp would find elsewhere in a text
 hf_library          the `tokenizers` library, given only checked values
 library             any other pipeline of that library

@@ -14,6 +14,7 @@ from fathom.tokenizer.bpe import BPETokenizer, byte_letters
 from fathom.tokenizer.bpe_files import split_by
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.gguf_added import refuse_added
+from fathom.tokenizer.gguf_sampling import read_sampling, write_sampling
 from fathom.tokenizer.hf_library import BYTE_LEVEL, build_json, parse, steps_of
 from fathom.tokenizer.pieces import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, Pieces, filler
 from fathom.tokenizer.protocol import Special, Tokenizer, check_size
@@ -103,7 +104,8 @@ def _special(
     template = _get(metadata, TEMPLATE, str, "") or None
     named = {key.removeprefix(f"{TEMPLATE}."): text for key, text in metadata.items() if key.startswith(f"{TEMPLATE}.")}
     own = {} if template is None else {"default": template}
-    return Special(bos, eos, ends, names, template, prefix, {"chat_template": named | own} if named else {})
+    settings, generation = {"chat_template": named | own} if named else {}, read_sampling(metadata)
+    return Special(bos, eos, ends, names, template, prefix, settings, generation=generation)
 
 
 def _id(metadata: Mapping[str, Any], name: str) -> int | None:
@@ -184,6 +186,7 @@ def _special_values(special: Special, vocab_size: int) -> dict[str, Any]:
             raise FathomError(f"the {name} token is {id}; expected one of the model's {vocab_size} ids")
     values: dict[str, Any] = {f"{G}{name}_token_id": id for name, id in ids.items() if id is not None}
     values |= {G + "add_bos_token": bool(special.prefix), G + "add_eos_token": False}
+    values |= write_sampling(special.generation)
     named = {n: t for n, t in special.settings.get("chat_template", {}).items() if n != "default"}
     values |= {TEMPLATES: list(named)} if named else {}
     values |= {f"{TEMPLATE}.{name}": template for name, template in named.items()}

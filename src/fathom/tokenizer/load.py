@@ -220,10 +220,18 @@ def _special(tokenizer: Tokenizer, settings: Mapping[str, Any], ends: Sequence[i
         bos=special.bos if bos is None else bos,
         eos=special.eos if eos is None else eos,
         ends=tuple(dict.fromkeys([*special.ends, *ends])),
-        names={**special.names, **named},
+        names={**special.names, **{name: id for name, id in named.items() if not _spells(tokenizer, name, id)}},
         template=settings["template"] or special.template,
         settings={**special.settings, **settings["carried"]},
     )
+
+
+def _spells(tokenizer: Tokenizer, name: str, id: int) -> bool:
+    """Whether a text becomes this token, which then ends texts without being special."""
+    try:
+        return id in tokenizer.encode(name)
+    except FathomError:
+        return False
 
 
 def _id(tokenizer: Tokenizer, name: str) -> int | None:
@@ -250,6 +258,11 @@ def _with_special(tokenizer: Tokenizer, special: Special) -> Tokenizer:
     changed = copy.copy(tokenizer)
     changed.special = special.check(tokenizer.vocab_size)
     return changed
+
+
+def with_generation(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
+    """The same tokenizer with what is recommended for generation, as long as that is short."""
+    return _with_special(tokenizer, replace(tokenizer.special, generation=settings if _is_short(settings) else {}))
 
 
 def to_folder(tokenizer: Tokenizer) -> dict[str, bytes]:

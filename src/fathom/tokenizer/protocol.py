@@ -36,6 +36,7 @@ class Special:
     prefix: tuple[int, ...] = ()  # the ids that the format puts before every text
     settings: Mapping[str, Any] = field(default_factory=dict)  # what else its files say, carried through: pad_token
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)  # FLAGS of special tokens by their texts
+    generation: Mapping[str, Any] = field(default_factory=dict)  # entries of generation_config.json but for ids
 
     def check(self, vocab_size: int) -> "Special":
         """Itself. OutsideVocabulary where a special token is not in the vocabulary."""
@@ -54,28 +55,29 @@ class Special:
         """Plain JSON values, to be merged into those of the tokenizer."""
         lists = {"names": dict(self.names), "ends": list(self.ends), "prefix": list(self.prefix)}
         flags = {name: list(flags) for name, flags in self.flags.items()}
-        return asdict(self) | lists | {"settings": dict(self.settings), "flags": flags}
+        more = {"settings": dict(self.settings), "flags": flags, "generation": dict(self.generation)}
+        return asdict(self) | lists | more
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Special":
         """The special tokens in the JSON object of a tokenizer, as `to_json` wrote them."""
         ids = {"bos": values.get("bos"), "eos": values.get("eos")}
         names, ends, template = values.get("names", {}), values.get("ends", []), values.get("template")
-        settings, flags = values.get("settings", {}), values.get("flags", {})
+        settings, flags, generation = (values.get(name, {}) for name in ("settings", "flags", "generation"))
         prefix = values.get("prefix", [id for id in (ids["bos"],) if id is not None])  # older runs
-        if not all(isinstance(value, Mapping) for value in (names, settings, flags)) or not isinstance(
-            template, str | None
-        ):
-            raise FathomError("'names', 'settings', 'flags' or 'template' is damaged; expected three objects and text")
+        objects = (names, settings, flags, generation)
+        if not all(isinstance(value, Mapping) for value in objects) or not isinstance(template, str | None):
+            raise FathomError(
+                "'names', 'settings', 'flags', 'generation' or 'template' is damaged; expected four objects and text"
+            )
         if not isinstance(ends, list) or not isinstance(prefix, list):
             raise FathomError("'ends' or 'prefix' is damaged; expected lists of token ids")
         listed = [("ends", id) for id in ends] + [("prefix", id) for id in prefix]
         for name, id in [*ids.items(), *names.items(), *listed]:
             if type(id) is not int and (id is not None or name not in ids):
                 raise FathomError(f"{name!r} is {id!r}; expected a token id{' or null' if name in ids else ''}")
-        return cls(
-            ids["bos"], ids["eos"], tuple(ends), dict(names), template, tuple(prefix), dict(settings), dict(flags)
-        )
+        more = [dict(value) for value in (settings, flags, generation)]
+        return cls(ids["bos"], ids["eos"], tuple(ends), dict(names), template, tuple(prefix), *more)
 
 
 class Tokenizer(ABC):

@@ -153,6 +153,8 @@ def special_name(tokenizer: Tokenizer, id: int) -> str:
     for name, other in tokenizer.special.names.items():
         if other == id:
             return name
+    if isinstance(tokenizer, BPETokenizer) and (text := tokenizer.hf.id_to_token(id)) is not None:
+        return str(text)  # one that a text may become
     raise FathomError(f"special token {id} has no name; expected one to write it by")
 
 
