@@ -14,6 +14,7 @@ loop         the training loop, on anything that has a model, an optimizer and b
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed
 loss         next-token loss in pieces; exact gradient accumulation
+experts      the load-balancing loss of experts, and how many tokens each runs
 optimizer    which parameter goes to which optimizer, at which learning rate
 optimizers   AdamW, AdamW in 8 bits, Muon: one file each
 precision    number format and compilation, chosen for the machine

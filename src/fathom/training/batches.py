@@ -27,6 +27,12 @@ class MicroBatch:
     targets: Tensor  # (n,) the tokens to predict
     places: Tensor | None  # (n,) where they are among the b * t; None: everywhere
     past: NoCache | None  # what each token sees, if not all before it
+    read: Tensor | None = None  # (m,) where the tokens are among the b * t; None: everywhere, without padding
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read, without padding."""
+        return self.ids.numel() if self.read is None else len(self.read)
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,15 @@ def _micro_batch(rows: Batch, device: torch.device) -> MicroBatch:
     targets = rows.targets.flatten()  # (b * t,)
     places = (targets != IGNORED).nonzero().flatten()  # (n,)
     past = Packed(send(rows.documents, device)) if rows.documents is not None and rows.shared else None
+    padded = rows.documents is not None and bool((rows.documents < 0).any())
+    read = (
+        send((rows.documents.flatten() >= 0).nonzero().flatten(), device)
+        if padded and rows.documents is not None
+        else None
+    )
     if len(places) == len(targets):
-        return MicroBatch(send(rows.ids, device), send(targets, device), None, past)
-    return MicroBatch(send(rows.ids, device), send(targets[places], device), send(places, device), past)
+        return MicroBatch(send(rows.ids, device), send(targets, device), None, past, read)
+    return MicroBatch(send(rows.ids, device), send(targets[places], device), send(places, device), past, read)
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:

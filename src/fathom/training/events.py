@@ -44,17 +44,23 @@ class Progress:
     learning_rate: float
     grad_norm: float
     left: float | None = None  # seconds until the run ends, if known
+    load_balancing_loss: float | None = None  # of a mixture of experts, without its weight; None: there are none
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Validation loss in nats per token, and in bits where the size of the text is known."""
+    """Validation loss in nats per token, and in bits where the size of the text is known.
+
+    experts: for each layer with a mixture, how many tokens each expert ran since the last evaluation, over an even
+    share: 1 where all run as many.
+    """
 
     step: int
     loss: float
     seconds: float
     bits_per_character: float | None = None
     bits_per_byte: float | None = None
+    experts: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,16 @@ class Metrics:
             case Progress() if event.step % max(1, event.steps // LINES) == 0 or event.step == event.steps:
                 rates = {"learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
                 counts = {"tokens": event.tokens, "seconds": round(event.seconds, 4)}
+                balance = event.load_balancing_loss
+                rates |= {} if balance is None else {"load_balancing_loss": balance}
                 self.write({"step": event.step, "loss": event.loss, **rates, **counts})
             case Evaluated():
-                bits = {"bits_per_character": event.bits_per_character, "bits_per_byte": event.bits_per_byte}
-                self.write({"step": event.step, "val_loss": event.loss, **bits, "seconds": round(event.seconds, 4)})
+                bits: dict[str, Any] = {
+                    "bits_per_character": event.bits_per_character,
+                    "bits_per_byte": event.bits_per_byte,
+                }
+                bits |= {"seconds": round(event.seconds, 4)} | ({"experts": event.experts} if event.experts else {})
+                self.write({"step": event.step, "val_loss": event.loss, **bits})
             case Sample():
                 question = {"question": event.question} if event.question else {}
                 self.write({"step": event.step, **question, "sample": event.text})
@@ -173,6 +185,8 @@ class TensorBoard:
         match event:
             case Progress():
                 values = {"loss/train": event.loss, "learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
+                if event.load_balancing_loss is not None:
+                    values["loss/load_balancing"] = event.load_balancing_loss
                 for name, value in values.items():
                     self.writer.add_scalar(name, value, event.step)
             case Evaluated():

@@ -54,7 +54,8 @@ def fit(
                 loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
                 if not stop():  # else it was cut short
                     session.validation_loss = loss
-                    report(Evaluated(session.step, loss, session.tick()))
+                    use = session.balance.use() if session.balance else ()
+                    report(Evaluated(session.step, loss, session.tick(), experts=use))
             if due[1] or session.finished:
                 save(session)
                 saved = session.step
@@ -67,10 +68,12 @@ def update(session: Session, batch: MicroBatches) -> Progress:
     options, optimizers, scaler = session.options, session.optimizers, session.scaler
     rate = factor(session.progress * options.max_iters, options)
     optimizers.set_learning_rates(rate)
-    mean_loss = accumulate(session.model, batch, session.precision, scaler)
+    mean_loss = accumulate(session.model, batch, session.precision, scaler, session.balance)
     optimizers.unscale(scaler)
     total_norm = clip(session.model, options.clip)
-    loss, norm = torch.stack((mean_loss, total_norm)).tolist()  # the one time a step waits for the device
+    of_experts = [] if session.balance is None else [session.balance.loss]
+    measured = torch.stack((mean_loss, total_norm, *of_experts))
+    loss, norm, *balancing = measured.tolist()  # the one time a step waits for the device
     sound = is_sound(session, loss, norm, batch.name)
     if sound and math.isfinite(norm):
         optimizers.step(scaler)
@@ -78,7 +81,7 @@ def update(session: Session, batch: MicroBatches) -> Progress:
     optimizers.zero_grad()
     session.count(batch.n_tokens)
     seconds, peak = session.tick(), options.learning_rate * rate
-    return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm, session.left)
+    return Progress(session.step, session.steps, loss, session.tokens, seconds, peak, norm, session.left, *balancing)
 
 
 LEAST_SCALE = 1.0  # below it fp16 does not overflow: the gradient itself is not finite

@@ -4,6 +4,7 @@ Logits of all tokens need tokens * V numbers, often more than the model. Where t
 pieces, and again in the backward pass, so that they never exist all at once.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from fathom.model.transformer import Transformer
 from fathom.native import kernels
 from fathom.training.batches import MicroBatch, MicroBatches
+from fathom.training.experts import Balance
 from fathom.training.precision import Precision
 
 AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
@@ -94,16 +96,21 @@ def exponents(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return e.to(logits.dtype), most, e.sum(-1, keepdim=True)
 
 
-def accumulate(model: Transformer, batch: MicroBatches, precision: Precision, scaler: GradScaler) -> Tensor:
+def accumulate(
+    model: Transformer, batch: MicroBatches, precision: Precision, scaler: GradScaler, balance: Balance | None = None
+) -> Tensor:
     """Add the gradient of the mean loss over all micro-batches to `.grad`; returns that loss, ().
 
     Exact: every target has the same weight, whichever micro-batch it is in. A mean of means would favour targets in
-    micro-batches that have few.
+    micro-batches that have few. balance: of a model with experts, whose penalty is added to what is minimised, and not
+    to the loss that is returned.
     """
     losses = []
+    if balance is not None:
+        balance.begin()
     for part in batch.parts:
-        with precision.autocast():
+        with precision.autocast(), nullcontext() if balance is None else balance.listen():
             loss = next_token_loss(model, part) / batch.count
-        scaler.scale(loss).backward()
+        scaler.scale(loss if balance is None else loss + balance.penalty(part, batch.n_tokens)).backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()

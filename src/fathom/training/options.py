@@ -160,6 +160,7 @@ class TrainOptions:
     muon_weight_decay: float = 0.0  # Muon's weight decay
     momentum: float = 0.95  # Muon's momentum
     clip: float | None = 1.0  # largest norm of the gradient, which is scaled down to it; None: off
+    router_aux_loss_coef: float = 0.01  # weight of the load-balancing loss of a mixture of experts; 0: measured only
 
     # learning rate over time
     schedule: Schedule = "cosine"  # course of the learning rate after its warmup; wsd: constant, then linear decay
@@ -201,7 +202,9 @@ def train_problems(options: TrainOptions) -> list[str]:
 
 ONE_OR_MORE = ("max_iters", "batch_size", "micro_batch_size", "eval_windows", "sample_tokens")
 INTERVALS = ("eval_interval", "sample_interval", "checkpoint_interval")
-AT_LEAST = dict.fromkeys(("seed", "weight_decay", "muon_weight_decay", "warmup_steps"), 0) | {"keep": 2}
+AT_LEAST = dict.fromkeys(("seed", "weight_decay", "muon_weight_decay", "warmup_steps", "router_aux_loss_coef"), 0) | {
+    "keep": 2
+}
 AT_LEAST |= dict.fromkeys(ONE_OR_MORE, 1)
 ABOVE_ZERO = ("max_minutes", "learning_rate", "muon_learning_rate", "eps", "clip")
 FRACTIONS = ("decay_fraction", "final_fraction")

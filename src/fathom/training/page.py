@@ -17,11 +17,12 @@ from fathom.formats.run import METRICS, PAGE
 from fathom.machine import describe as describe_device
 from fathom.report import html
 from fathom.report.html import Html, tag
-from fathom.report.live import clock
+from fathom.report.live import BARS, clock
 from fathom.report.loss_chart import Loss, loss_chart
 from fathom.training.commands import Command, commands, near
 from fathom.training.events import curves_in, read_metrics
 from fathom.training.presets import PRESETS
+from fathom.training.result import BALANCE
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
 from fathom.training.travels import travels
@@ -51,6 +52,7 @@ def page(run: Run, session: Session, trend: Trend, state: State, problem: str = 
         facts(session, trend, lines),
         *([tag("p", problem, class_="bad")] if problem else []),
         *losses(run, trend, lines),
+        *experts(lines),
         *(answers(run, samples) if isinstance(run, FinetuneRun) else texts(run, samples)),
         *trained(run, session),
         *further(run, session),
@@ -133,6 +135,23 @@ def meaning(run: Run, trend: Trend) -> Iterator[str]:
     for saved in trend.saved():
         which = ", the last" if saved == end else ""
         yield f"The run is loaded from the checkpoint with the lowest validation loss: step {saved:,}{which}."
+
+
+def experts(lines: Lines) -> Iterator[Html]:
+    """How the experts of each block were used before the last evaluation."""
+    uses = [line["experts"] for line in lines if line.get("experts")]
+    if not uses:
+        return
+    losses = [line[BALANCE] for line in lines if BALANCE in line]
+    rows = []
+    for block, use in enumerate(uses[-1]):
+        bars = "".join(BARS[min(int(part / max(use) * len(BARS)), len(BARS) - 1)] for part in use)
+        rows.append((f"{block}", f"{max(use):.2f}", f"{min(use):.2f}", bars))
+    yield tag("h2", "Experts", id="experts")
+    yield tag("p", "How many tokens the experts ran since the evaluation before, over an even share of them.")
+    yield html.table(("mixture", "most used", "least used", "each expert"), rows, numbers=(1, 2))
+    if losses:
+        yield tag("p", f"Load-balancing loss: {losses[-1]:.3f} at the last step, {losses[0]:.3f} at the first.")
 
 
 def texts(run: Run, samples: Lines) -> Iterator[Html]:

@@ -16,6 +16,7 @@ from torch.amp import GradScaler
 from fathom.backend.training import use_fused_passes
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
+from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 from fathom.training.options import TrainOptions
 
@@ -95,6 +96,8 @@ def compile_blocks(model: Transformer, options: TrainOptions, device: torch.devi
     """Compile the blocks where `compiles` says so; returns the reason, for the user."""
     compiled, reason = compiles(options, device)
     for block in model.blocks if compiled else ():
+        if isinstance(block.mlp, ExpertsMLP):  # each expert has another number of tokens at every step
+            block.mlp.forward = torch.compiler.disable(block.mlp.forward)  # type: ignore[method-assign]
         block.compile()  # they are alike, so one compilation serves all
     return reason
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.anatomy.cost import kept_per_token, n_parameters, training_bytes
+from fathom.anatomy.cost import kept_per_token, n_active_parameters, n_parameters, training_bytes
 from fathom.data.batches import Batch
 from fathom.families.registry import obstacles
 from fathom.machine import describe as describe_device
@@ -54,6 +54,11 @@ def setup(session: Session) -> Iterator[Note]:
         yield Note(
             f"{group.role}: {group.optimizer}, {group.count:,} parameters in {len(group.parameters)} tensors, "
             f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"
+        )
+    if session.balance is not None:
+        yield Note(
+            f"experts: each token meets {n_active_parameters(session.model.config):,} parameters; the load-balancing "
+            f"loss counts {session.balance.coefficient:g} times"
         )
 
 

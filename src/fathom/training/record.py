@@ -60,7 +60,9 @@ class Record:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Evaluated):
-            event = Evaluated(event.step, event.loss, event.seconds, **bits(self.run, event.loss))
+            known = bits(self.run, event.loss)
+            figures = known["bits_per_character"], known["bits_per_byte"]
+            event = Evaluated(event.step, event.loss, event.seconds, *figures, event.experts)
         self.send(event)
         for note in self.trend(event):
             self.send(note)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("step", "loss", "validation_loss", "learning_rate", "grad_norm", "tokens", "seconds")
+BALANCE = "load_balancing_loss"  # a column of models with experts
 History = dict[str, list[float | None]]
 
 
@@ -41,7 +42,8 @@ class Result:
     def history(self) -> History:
         """What the run measured, as columns of one length, by name: a row for each step that was written down.
 
-        step, loss and validation_loss (nats per token), learning_rate, grad_norm, tokens and seconds since step 1. A
+        step, loss and validation_loss (nats per token), learning_rate, grad_norm, tokens and seconds since step 1; of a
+        mixture of experts load_balancing_loss too. A
         cell is None where nothing was measured at its step. `pandas.DataFrame(result.history)` is a table of it.
         """
         rows: dict[int, dict[str, float]] = {}
@@ -49,7 +51,8 @@ class Result:
             renamed = {"validation_loss" if name == "val_loss" else name: value for name, value in line.items()}
             if {"loss", "validation_loss"} & renamed.keys():
                 rows[line["step"]] = {**renamed, **rows.get(line["step"], {})}
-        return {name: [rows[step].get(name) for step in sorted(rows)] for name in COLUMNS}
+        mixture = [BALANCE] if any(BALANCE in row for row in rows.values()) else []
+        return {name: [rows[step].get(name) for step in sorted(rows)] for name in (*COLUMNS, *mixture)}
 
     def plot(self) -> Figure:
         """The loss against the step, as a matplotlib figure: `result.plot().savefig("loss.png")`."""

@@ -24,6 +24,7 @@ from fathom.model.transformer import Transformer
 from fathom.native.stopwatch import Stopwatch
 from fathom.quant.schemes import scheme_named
 from fathom.training.batches import MicroBatches, micro_batches
+from fathom.training.experts import Balance
 from fathom.training.optimizer import assign, build_optimizers
 from fathom.training.optimizers import optimizer_named
 from fathom.training.options import FinetuneOptions, TrainOptions
@@ -42,6 +43,7 @@ class Session:
         self.model = model.to(device).train()
         self.device = self.model.embed.weight.device
         self.precision.use_fused_passes(self.model)
+        self.balance = Balance.of(self.model, options.router_aux_loss_coef)
         if options.checkpoint_blocks:
             recompute_blocks(self.model)
         self.compilation = compile_blocks(self.model, options, device)
