@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fathom.errors import FathomError, near
+from fathom.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
-    return f"{device.type} ({threads} thread{'s' * (threads != 1)}, {platform.machine()})"
+    return f"{device.type} ({counted(threads, 'thread')}, {platform.machine()})"
 
 
 def free_memory(device: torch.device | None = None) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fathom.bench.probes import Probes
 from fathom.report.table import plain, table
+from fathom.words import counted
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def text(result: Result) -> str:
     kept = f", {about['quantize']}" if about["quantize"] else ""
     plainly = ", plain" if about["plain"] else ""
     lines = [
-        f"{about['model']}: {about['parameters']:,} parameters, {about['dtype']}{kept}{plainly};"
+        f"{about['model']}: {counted(about['parameters'], 'parameter')}, {about['dtype']}{kept}{plainly};"
         f" {about['device']}, torch {about['torch']}",
         f"{describe(result)}; medians of {about['repeat']}",
         "",
@@ -79,8 +80,9 @@ def describe(result: Result) -> str:
     about = result.about
     rows = f"{about['batch']} x " if about["batch"] > 1 else ""
     return {
-        "decode": f"{rows}{about['new']} tokens behind {about['prompt']:,} in the cache, which are random and not read",
-        "prefill": f"a prompt of {rows}{about['prompt']:,} tokens",
+        "decode": f"{rows}{counted(about['new'], 'token')} behind {about['prompt']:,} in the cache, which are random"
+        " and not read",
+        "prefill": f"a prompt of {rows}{counted(about['prompt'], 'token')}",
         "train": f"steps of {about['batch']} x {about['prompt']:,} tokens, all weights",
         "finetune": f"steps of {about['batch']} x {about['prompt']:,} tokens, LoRA of rank 8",
         "startup": f"from a file to the token after a prompt of {rows}{about['prompt']:,}",

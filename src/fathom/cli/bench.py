@@ -8,6 +8,7 @@ import click
 from fathom.bench.options import WORKS, BenchOptions
 from fathom.cli.completion import models
 from fathom.cli.options import from_fields, given_fields, print_json, verb
+from fathom.cli.streams import say
 from fathom.fields import build
 
 ABOUT = (
@@ -32,6 +33,6 @@ def bench_command(as_json: bool, **call: Any) -> None:
     from fathom.bench.result import text
 
     result = bench(options)
-    click.echo(text(result), err=as_json)
+    say(text(result), err=as_json)
     if as_json:
         print_json(result.plain())

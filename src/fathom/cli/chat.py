@@ -17,7 +17,9 @@ from fathom.cli.generation import (
     get_ready,
 )
 from fathom.cli.options import model_argument, option, print_json, verb
+from fathom.cli.streams import say
 from fathom.errors import FathomError, near
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from fathom.generation.chat import Conversation
@@ -116,7 +118,7 @@ class Reasoning:
 
 
 def note(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, err=True)
 
 
 def converse(talk: "Conversation", as_json: bool, verbose: bool) -> None:
@@ -169,7 +171,8 @@ def reply(talk: "Conversation", text: str, out: TextIO, verbose: bool) -> None:
     response = talk.say(text)
     if talk.left_out > dropped_before:
         dropped, context = talk.left_out, talk.model.config.context_length
-        note(f"(the context of {context:,} tokens is full: the oldest {dropped} messages were dropped)")
+        lost = counted(dropped, "message was", "messages were")
+        note(f"(the context of {context:,} tokens is full: the oldest {lost} dropped)")
     started, finish, reasoning = False, None, Reasoning(out.isatty())
     try:
         with closing(response):
@@ -204,10 +207,10 @@ def run_command(talk: "Conversation", line: str) -> str:
             talk.reset()
         case "/save":
             talk.save(path)
-            note(f"saved {len(talk.messages)} messages: {path}")
+            note(f"saved {counted(len(talk.messages), 'message')}: {path}")
         case "/load":
             talk.load(path)
-            note(f"loaded {len(talk.messages)} messages: {path}")
+            note(f"loaded {counted(len(talk.messages), 'message')}: {path}")
         case "/quit" | "/exit" | "/bye" | "/q":  # what people type elsewhere
             return "/quit"
         case _:

@@ -4,9 +4,8 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-import click
-
 from fathom.cli.options import device_option, dtype_option, model_argument, option, print_json, seed_option, verb
+from fathom.cli.streams import say
 from fathom.errors import FathomError
 from fathom.verification.options import EvalOptions
 
@@ -33,7 +32,7 @@ def verify_command(model: str, against: str, quantize: str | None, as_json: bool
     if "" in names:
         raise FathomError(f"--against is {against!r}; expected names separated by commas")
     certificate = verify(model, names, call["dtype"] or "auto", call["device"] or "auto", seed or 0, quantize)
-    click.echo(str(certificate), err=as_json)
+    say(str(certificate), err=as_json)
     if as_json:
         print_json(certificate.plain())
     return 0 if certificate.passed else 1
@@ -63,6 +62,6 @@ def eval_command(model: str, data: str | None, adapter: tuple[str, ...], as_json
     given = {key: call[key] for key in EvalOptions.__dataclass_fields__ if call[key] is not None}
     with watching(model) if sys.stderr.isatty() else nullcontext() as report:
         prediction = evaluate(model, data, adapter, report=report, **given)
-    click.echo(str(prediction), err=as_json)
+    say(str(prediction), err=as_json)
     if as_json:
         print_json(prediction.plain())

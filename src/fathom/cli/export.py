@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fathom.cli.options import device_option, dtype_option, model_argument, option, print_json, verb
+from fathom.cli.streams import say
 from fathom.errors import FathomError
 from fathom.fields import plain
 
@@ -37,7 +38,7 @@ def merge_command(model: str, adapter: Path, out: Path, scale: str, as_json: boo
     except ValueError:
         raise FathomError(f"--scale is {scale!r}; expected a number") from None
     merged = merge(model, adapter, out, factor, call["dtype"] or "auto", call["device"] or "auto")
-    click.echo(str(merged), err=as_json)
+    say(str(merged), err=as_json)
     if as_json:
         print_json(plain(merged))
 
@@ -58,7 +59,7 @@ def export_command(model: str, kind: str, out: Path, quantize: str | None, as_js
 
     dtype, device = call["dtype"] or "auto", call["device"] or "cpu"
     exported = export(model, out, kind, quantize, dtype=dtype, device=device)
-    click.echo(str(exported), err=as_json)
+    say(str(exported), err=as_json)
     if as_json:
         print_json(plain(exported) | {"equal": exported.equal})
     return 1 if exported.tokenizer is False else 0

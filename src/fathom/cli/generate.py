@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from fathom.cli.generation import (
     RUNNING,
     SAMPLING,
@@ -15,6 +13,7 @@ from fathom.cli.generation import (
     get_ready,
 )
 from fathom.cli.options import from_fields, model_argument, option, print_json, verb
+from fathom.cli.streams import say
 from fathom.generation.options import GenerateOptions
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def generate_command(
     if chat:
         options = replace(options, stop=(*options.stop, *turn_stops(tokenizer)))
     running = stream(network, tokenizer, prompts, options, draft)
-    click.echo(how, err=True)
+    say(how, err=True)
     out = sys.stderr if as_json else sys.stdout
 
     def write(piece: str) -> None:
@@ -60,7 +59,7 @@ def generate_command(
 
     completions = show(running, write, echo=not chat if echo is None else echo)
     write("\n")
-    click.echo(f"{options.describe() + '; ' if verbose else ''}{running.stats.describe()}", err=True)
+    say(f"{options.describe() + '; ' if verbose else ''}{running.stats.describe()}", err=True)
     if as_json:
         facts = {"samplers": options.describe(), **vars(running.stats)}
         print_json({"completions": [vars(completion) for completion in completions], "facts": facts})

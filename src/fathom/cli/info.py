@@ -9,6 +9,7 @@ import click
 import yaml
 
 from fathom.cli.options import model_argument, option, print_json, verb
+from fathom.cli.streams import say
 
 
 @verb(
@@ -34,7 +35,7 @@ def info_command(model: str, as_config: bool, as_json: bool, **_: Any) -> None:
     if as_json:
         print_json(known.plain())
     else:
-        click.echo(str(known))
+        say(str(known))
 
 
 def in_words(model: str) -> tuple[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from fathom.cli.options import from_fields, given_fields, option, print_json, verb
+from fathom.cli.streams import say
 from fathom.errors import FathomError
 from fathom.experiments.options import LadderOptions
 from fathom.fields import build, plain
@@ -63,8 +64,8 @@ def ladder_command(out_dir: Path, resume: bool, overwrite: bool, as_json: bool, 
         else:
             result = experiment.ladder(options, out_dir, overwrite, report, stopped)
     page = write_page(result, out_dir)
-    click.echo(text(terminal(result)), err=as_json)
-    click.echo("\n".join([*summary(result), f"report: {page}"]), err=True)
+    say(text(terminal(result)), err=as_json)
+    say("\n".join([*summary(result), f"report: {page}"]), err=True)
     if as_json:
         print_json(plain(result))
     return 128 + stop.requested if stop.requested else 0

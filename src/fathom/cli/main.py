@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fathom.cli.command import HELP_NAMES, write_options
-from fathom.cli.streams import prepare_streams
+from fathom.cli.streams import prepare_streams, say
 from fathom.errors import FathomError, near
 from fathom.native.build import listeners
 
@@ -94,7 +94,7 @@ class Verbs(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
     if given and not ctx.resilient_parsing:
-        click.echo(import_module("fathom.cli.help").version())
+        say(import_module("fathom.cli.help").version())
         ctx.exit()
 
 
@@ -157,11 +157,11 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def announce(name: str) -> None:
     """Say why the next ten seconds show nothing."""
-    click.echo(f"compiling native code for this machine ({name}): once, and kept", err=True)
+    say(f"compiling native code for this machine ({name}): once, and kept", err=True)
 
 
 def _end(line: str, code: int) -> int:
-    click.echo(f"fathom: {line}", err=True)
+    say(f"fathom: {line}", err=True)
     return code
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fathom.cli.options import option, print_json, verb
+from fathom.cli.streams import say
 from fathom.errors import FathomError
 from fathom.fields import plain
 
@@ -33,11 +34,11 @@ def runs_command(folders: tuple[Path, ...], plot: Path | None, as_json: bool, **
     if as_json:
         print_json({"runs": [plain(row) for row in rows], "damaged": damaged, "plot": plot and str(plot)})
         return
-    click.echo(text(rows).rstrip())
+    say(text(rows).rstrip())
     for line in damaged:
-        click.echo(line, err=True)
+        say(line, err=True)
     if plot is not None:
-        click.echo(f"plot: {plot}")
+        say(f"plot: {plot}")
 
 
 def summaries(found: list[Path]) -> tuple[list[Any], list[str]]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from fathom.cli.completion import models
 from fathom.cli.options import FieldValue, WholeNumber, option, print_json, verb
 from fathom.cli.streams import can_hold
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from fathom.data.encoding import OnBadRecord
@@ -120,7 +121,7 @@ def read(
     made = ((f"record {n}", reader.read(entry)) for n, entry in enumerate(reader.records.entries(), 1))
     examples = ((name, example) for name, example in made if example is not None)
     first = next(examples, None)
-    files = "" if len(reader.records.paths) == 1 else f" ({len(reader.records.paths)} files)"
+    files = f" ({counted(len(reader.records.paths), 'file')})" if len(reader.records.paths) > 1 else ""
     about = f"{data}{files}: {reader.description}"
     return about, chain([] if first is None else [first], examples), reader.said
 
@@ -148,7 +149,7 @@ def shortened(example: "Example", length: int | None) -> "Example":
 
 
 def describe(whole: "Example", cut: "Example") -> str:
-    text = f"{len(cut.ids):,} tokens, {sum(cut.trained):,} of them learned"
+    text = f"{counted(len(cut.ids), 'token')}, {sum(cut.trained):,} of them learned"
     return text if len(cut.ids) == len(whole.ids) else f"{text}; cut from {len(whole.ids):,}"
 
 

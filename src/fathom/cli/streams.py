@@ -6,7 +6,12 @@ hold is escaped, as \\u23ce; from there on all is ASCII, which reads the same wh
 
 import io
 import os
+import shutil
 import sys
+
+import click
+
+from fathom.words import fitted
 
 MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
 
@@ -25,6 +30,13 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="surrogateescape" if mode == "r" else "backslashreplace")
             if mode == "w" and not can_hold(stream.encoding, "\U0010ffff"):
                 escape(stream)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Write lines to stdout or stderr; on a terminal none is longer than it is wide, so that no word is broken."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        text = fitted(text, shutil.get_terminal_size().columns)
+    click.echo(text, err=err)
 
 
 def escape(stream: io.TextIOWrapper) -> None:

@@ -10,9 +10,11 @@ import click
 
 from fathom.cli.completion import models
 from fathom.cli.options import WholeNumber, from_fields, given_fields, model_argument, option, print_json, verb
+from fathom.cli.streams import say
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.lab.result import RankOptions
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from fathom.lab.extract import Extracted
@@ -62,7 +64,7 @@ def svd_command(model: str, page: Path | None, loss_vs_rank: bool, as_json: bool
             raise FathomError(f"{other[0]} was given without --loss-vs-rank; add that, or leave it out")
         result = run_survey(model, page, as_json, call)
     if page is not None:
-        click.echo(f"report: {page}", err=True)
+        say(f"report: {page}", err=True)
     if as_json:
         print_json(result)
 
@@ -75,7 +77,7 @@ def run_survey(model: str, page: Path | None, as_json: bool, call: dict[str, Any
 
     with watching(model) as watch:
         measured = survey(model, call["deltas"], call["adapters"], call["only"], watch)
-    click.echo(survey_text(measured), err=as_json)
+    say(survey_text(measured), err=as_json)
     values: dict[str, Any] = plain(measured)
     if page is not None:
         write_report(page, survey_page(measured, page.with_suffix(".json").name), values)
@@ -127,9 +129,9 @@ def run_experiment(model: str, options: RankOptions, page: Path | None, as_json:
         except FathomError as error:
             error.exit_code = 128 + stop.requested if stop.requested else error.exit_code
             raise
-    click.echo(text(table(*report.rank_table(result))), err=as_json)
-    click.echo(text(table(*report.matrices_table(result))), err=as_json)
-    click.echo(filled(" ".join(report.conclusions(result))), err=True)
+    say(text(table(*report.rank_table(result))), err=as_json)
+    say(text(table(*report.matrices_table(result))), err=as_json)
+    say(filled(" ".join(report.conclusions(result))), err=True)
     values: dict[str, Any] = plain(result)
     if page is not None:
         write_report(page, rank_page(result, page.with_suffix(".json").name), values)
@@ -152,7 +154,7 @@ def extract_command(
     from fathom.lab.extract import extract
 
     extracted = extract(base, tuned, rank, out, layers or ("all-linear",))
-    click.echo(extracted_text(extracted), err=as_json)
+    say(extracted_text(extracted), err=as_json)
     if as_json:
         print_json(plain(extracted) | {"error": extracted.error})
 
@@ -174,6 +176,6 @@ def extracted_text(extracted: "Extracted") -> str:
         f"error is |ΔW - ΔW_r| / |ΔW|; {extracted.error:.1%} for all that was changed together",
         *([f"{left} changed tensors have rank none: they are not in the adapter"] if left else []),
         *extracted.notes,
-        f"{extracted.folder}: rank {extracted.rank}, {extracted.parameters:,} parameters",
+        f"{extracted.folder}: rank {extracted.rank}, {counted(extracted.parameters, 'parameter')}",
     ]
     return "\n".join(lines)

@@ -15,7 +15,9 @@ from rich.text import Text
 
 from fathom.cli.options import option, print_json, verb
 from fathom.cli.show_batch import EMPTY, visible
+from fathom.cli.streams import say
 from fathom.errors import FathomError
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from fathom.tokenizer.protocol import Tokenizer
@@ -58,10 +60,10 @@ def tokenize_command(text: str | None, model: str, data: str | None, as_json: bo
     ids = [*tokenizer.prefix, *tokenizer.encode(text)]
     tokens = split(ids if as_json else ids[:SHOWN], tokenizer)
     learned = f", learned from {data or CORPUS}" if is_built_in(model) and model != "byte" else ""
-    click.echo(f"{model}{learned}: {tokenizer.kind}, a vocabulary of {tokenizer.vocab_size:,} tokens\n", err=as_json)
+    say(f"{model}{learned}: {tokenizer.kind}, a vocabulary of {tokenizer.vocab_size:,} tokens\n", err=as_json)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     console.print(coloured(tokens, console.color_system is not None))
-    click.echo("\n" + "\n".join([*listed(tokens), *counted(text, ids, tokenizer)]), err=as_json)
+    say("\n" + "\n".join([*listed(tokens), *totals(text, ids, tokenizer)]), err=as_json)
     if as_json:
         print_json(as_values(text, tokens, tokenizer))
 
@@ -136,12 +138,13 @@ def spells(piece: bytes) -> bool:
     return piece.decode("utf-8", "ignore").encode() == piece
 
 
-def counted(text: str, ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
+def totals(text: str, ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
     """The counts, and what text does not become."""
     own = len(ids) - len(tokenizer.prefix)
     special = f" and {len(tokenizer.prefix)} special" if tokenizer.prefix else ""
     ratio = f", {len(text) / own:.2f} characters per token" if own else ""
-    lines = [f"{len(text):,} characters, {len(text.encode()):,} bytes, {own:,} tokens{special}{ratio}"]
+    sizes = (counted(len(text), "character"), counted(len(text.encode()), "byte"), counted(own, "token"))
+    lines = [f"{', '.join(sizes)}{special}{ratio}"]
     if named := [name for name in tokenizer.special.names if name in text]:
         lines.append(f"{', '.join(named)} in a text is ordinary characters: no text becomes a special token")
     return lines

@@ -14,6 +14,7 @@ from fathom.cli.command import in_words
 from fathom.cli.completion import models, presets
 from fathom.cli.help import torch_device
 from fathom.cli.options import WholeNumber, fields_of, from_fields, option, print_json, verb
+from fathom.cli.streams import say
 from fathom.data.corpus import resolve
 from fathom.errors import FathomError
 from fathom.fields import build, plain
@@ -29,6 +30,7 @@ from fathom.training.presets import DEFAULT, PRESETS, Recipe, find, read
 from fathom.training.shown import showing
 from fathom.training.travels import travels
 from fathom.training.tuning import effective as tuning_defaults
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from fathom.training.result import Result
@@ -99,7 +101,7 @@ def train_command(preset: str | None, **call: Any) -> int:
     if call["as_json"]:
         print_json(plain(result))
     else:
-        click.echo(summary(result, "train", [f"write:    fathom generate {folder} -n 400 -t 0.8"]), err=True)
+        say(summary(result, "train", [f"write:    fathom generate {folder} -n 400 -t 0.8"]), err=True)
     return result.exit_code
 
 
@@ -140,8 +142,9 @@ def refuse_epochs(recipe: Recipe, epochs: str) -> None:
     tokens = corpus.size / (4 if bpe else 1) * (1 - options.val_fraction)
     steps = max(1, round(tokens / (options.batch_size * length)))
     raise FathomError(
-        f"--epochs is {epochs}; expected --max-iters, in steps: an epoch of {options.data} is about {steps:,} steps"
-        f" of {options.batch_size} x {length} tokens; use --max-iters {round(float(epochs) * steps) or 1}"
+        f"--epochs is {epochs}; expected --max-iters, in steps: an epoch of {options.data} is about"
+        f" {counted(steps, 'step')} of {options.batch_size} x {length} tokens;"
+        f" use --max-iters {round(float(epochs) * steps) or 1}"
     )
 
 
@@ -256,7 +259,7 @@ def finetune_command(model: str | None, **call: Any) -> int:
     if call["as_json"]:
         print_json(plain(result))
     else:
-        click.echo(summary(result, "finetune", adapter_lines(folder / "adapter", model)), err=True)
+        say(summary(result, "finetune", adapter_lines(folder / "adapter", model)), err=True)
     return result.exit_code
 
 
@@ -291,7 +294,7 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
     if as_json:
         print_json(values)
     else:
-        click.echo(text.rstrip())
+        say(text.rstrip())
 
 
 def exports_of(recipe: Recipe) -> str:

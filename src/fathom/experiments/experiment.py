@@ -40,6 +40,7 @@ from fathom.training.presets import Recipe
 from fathom.training.run import Run, created, open_run, recipe_of
 from fathom.training.session import Session
 from fathom.training.shown import shown
+from fathom.words import counted, duration
 
 PROBE = 6  # timed steps, of which the first half warms up
 FEWEST = 20  # with fewer steps a ladder shows nothing
@@ -99,8 +100,9 @@ def plan(costs: Mapping[str, Cost], options: LadderOptions, seconds: float) -> i
     if steps < FEWEST:
         needed = (fixed + FEWEST * per_step) / SLACK + 60 * options.minutes - seconds
         raise FathomError(
-            f"minutes={options.minutes:g} is too short for {len(costs)} models with {options.seeds} seeds; {FEWEST} "
-            f"steps of each take {needed / 60:.1f} minutes here; give more minutes, or fewer rungs or seeds"
+            f"minutes={options.minutes:g} is too short for {counted(len(costs), 'model')} with"
+            f" {counted(options.seeds, 'seed')}; {FEWEST} steps of each take"
+            f" {duration(needed)} here; give more minutes, or fewer rungs or seeds"
         )
     return steps - steps % options.evaluations if steps > options.evaluations else steps
 

@@ -11,6 +11,7 @@ from fathom.experiments.rungs import Rung
 from fathom.experiments.take_aways import FINISHED
 from fathom.report.plot import signed
 from fathom.report.table import table
+from fathom.words import counted
 
 NUMBERS = (1, 2, 3)
 BOUGHT = {1: "better", -1: "worse"}  # by the sign of a gain
@@ -30,7 +31,7 @@ def reason(estimate: Estimate) -> str:
         return "one seed gives no interval"
     low, high = (signed(estimate.mean + side * estimate.half_width) for side in (-1, 1))
     where = {1: "above 0", -1: "below 0", 0: "contains 0"}[estimate.sign or 0]
-    return f"{estimate.n} seeds, 95% interval {low} to {high}: {where}"
+    return f"{counted(estimate.n, 'seed')}, 95% interval {low} to {high}: {where}"
 
 
 def difference(estimate: Estimate) -> str:
@@ -87,7 +88,7 @@ def summary(result: LadderResult) -> list[str]:
     for sign, words in (
         (1, "Better than the rung below it"),
         (-1, "Worse than the rung below it"),
-        (0, f"Too close to call with {seeds} seeds"),
+        (0, f"Too close to call with {counted(seeds, 'seed')}"),
     ):
         titles = [r.title for r in result.ladder if (b := result.gain(r.key)) and b.sign == sign]
         sentences += [f"{words}: {', '.join(titles)}."] if titles else []

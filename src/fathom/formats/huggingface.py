@@ -31,6 +31,7 @@ from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.load import read_folder, to_folder, with_generation
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +73,7 @@ def open_huggingface(path: Path) -> Opened:
     ends = read_ends(folder, {**part, **values}, generation, config.vocab_size)
     tokenizer = partial(_with_settings, folder, config.vocab_size, ends, generation)
     kind = "safetensors" if files[0].suffix == ".safetensors" else "pickled"
-    format = f"Hugging Face, {kind}, {len(files)} file{'s' * (len(files) > 1)}"
+    format = f"Hugging Face, {kind}, {counted(len(files), 'file')}"
     about = metadata(folder, values, generation)
     if part is not values:
         format += f", the text part of a {values['model_type']} model, which reads no pictures here"

@@ -26,6 +26,7 @@ from fathom.json_file import read_object, short
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.load import read_model_file, to_model_file
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ def open_meta(path: Path) -> Opened:
     config = FAMILY.read("meta", values, tensors)
     _, why = context_length(values, tensors[EMBED].kind)
     about = {"params": dict(values.entries), "context_length": f"{config.context_length}, {why}"}
-    kind = f"Meta, {len(files)} shard{'s' * (len(files) > 1)}"
+    kind = f"Meta, {counted(len(files), 'shard')}"
     return Opened(path, kind, config, FAMILY, "meta", tensors, partial(_tokenizer, folder, config.vocab_size), about)
 
 

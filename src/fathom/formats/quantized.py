@@ -17,6 +17,7 @@ from fathom.formats import bitsandbytes, compressed, float8, gptq, mlx
 from fathom.formats.opened import Stored
 from fathom.formats.packed_layer import Method, PackedLayer, Settings
 from fathom.json_file import read_object, short
+from fathom.words import counted
 
 METHODS: Mapping[str, Method] = {
     "awq": gptq.AWQ,
@@ -132,4 +133,4 @@ def how_packed(settings: Settings, matrices: Iterable[Stored]) -> str:
     kinds = Counter(stored.kind for stored in matrices)
     count = sum(kinds.values())
     types = f" ({', '.join(sorted(kinds))})" if kinds else ""
-    return f"{count or 'no'} matri{'x' if count == 1 else 'ces'} packed by {method.title}{types}"
+    return f"{counted(count, 'matrix', 'matrices')} packed by {method.title}{types}"

@@ -19,6 +19,7 @@ from fathom.machine import free_memory
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
+from fathom.words import counted
 
 
 class Window:
@@ -53,7 +54,7 @@ def room_for(config: ModelConfig, past_context: PastContext, longest: int) -> in
         return None
     if longest > config.context_length:
         raise ContextOverflow(
-            f"the prompt has {longest} tokens and the context is {config.context_length}; shorten it"
+            f"the prompt has {counted(longest, 'token')} and the context is {config.context_length}; shorten it"
             + ("" if learned else ", or go beyond the trained length with past_context='extend'")
         )
     return config.context_length
@@ -168,7 +169,7 @@ def fits(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, devi
     needed, free = cache_bytes(config, rows, capacity, dtype.itemsize), free_memory(device)
     if free is not None and needed > free:
         raise FathomError(
-            f"the cache of {rows:,} x {capacity:,} tokens needs {needed / 2**20:,.0f} MiB and"
+            f"the cache of {rows:,} x {counted(capacity, 'token')} needs {needed / 2**20:,.0f} MiB and"
             f" {free / 2**20:,.0f} MiB are free; generate fewer tokens or samples"
         )
 

@@ -12,6 +12,7 @@ from typing import Literal
 from fathom.generation.context import Window
 from fathom.generation.options import GenerateOptions
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.words import counted
 
 
 class TextDecoder:
@@ -92,7 +93,9 @@ class Completion:
         return self.prompt + self.text
 
     def __repr__(self) -> str:
-        return f"Completion({self.prompt!r} -> {self.text!r}, {len(self.tokens):,} tokens, {self.finish_reason})"
+        return (
+            f"Completion({self.prompt!r} -> {self.text!r}, {counted(len(self.tokens), 'token')}, {self.finish_reason})"
+        )
 
 
 def complete(pieces: Iterable[Piece], prompts: Sequence[str]) -> list[Completion]:
@@ -149,9 +152,9 @@ class Stats:
 
     def describe(self) -> str:
         """One line, such as `prompt 5 tokens, 900 tokens/s; 99 more at 210 tokens/s; cache 1.0 MiB`."""
-        slid = f"; the oldest {self.dropped:,} tokens were dropped" if self.dropped else ""
+        slid = f"; the oldest {counted(self.dropped, 'token was', 'tokens were')} dropped" if self.dropped else ""
         return (
-            f"prompt {self.prompt_tokens:,} tokens, {self.prefill_rate:,.0f} tokens/s;"
+            f"prompt {counted(self.prompt_tokens, 'token')}, {self.prefill_rate:,.0f} tokens/s;"
             f" {self.decode_tokens:,} more at {self.decode_rate:,.0f} tokens/s;{self.describe_drafts()}"
             f" cache {self.cache_bytes / 2**20:,.1f} MiB; seed {self.seed}{slid}"
         )

@@ -36,6 +36,7 @@ from fathom.training.options import FinetuneOptions
 from fathom.training.precision import choose
 from fathom.training.run import Base, FinetuneRun
 from fathom.training.session import Session
+from fathom.words import counted
 
 SHORT, LONG = 128, 512  # default context length for text and for records, where the model has more
 PROBE, FEWEST, SLACK = 4, 10, 0.8  # steps that are timed; fewest of a training; part of the time that is planned
@@ -118,7 +119,7 @@ def affordable_steps(model: Transformer, experiment: Experiment) -> int:
     if steps < FEWEST:
         required = (fixed + FEWEST * trainings * each) / SLACK / 60
         raise FathomError(
-            f"minutes={options.minutes:g} is too short: {trainings} trainings of {FEWEST} steps take"
+            f"minutes={options.minutes:g} is too short: {counted(trainings, 'training')} of {FEWEST} steps take"
             f" {required:.1f} minutes here; give more minutes, fewer ranks or a smaller batch_size"
         )
     return steps
@@ -224,7 +225,8 @@ def finetune(model: Transformer, experiment: Experiment) -> tuple[DecomposedFine
     base = experiment.loss(model)
     tuned = copy.deepcopy(model).requires_grad_(True)
     after = experiment.train(tuned, experiment.options.learning_rate, "steps of the full fine-tune")
-    experiment.report(Note(f"full fine-tune: loss {base:.4f} before, {after:.4f} after {experiment.steps} steps"))
+    steps = counted(experiment.steps, "step")
+    experiment.report(Note(f"full fine-tune: loss {base:.4f} before, {after:.4f} after {steps}"))
     if not after < base:
         raise FathomError(
             f"fine-tuning took the loss from {base:.4f} to {after:.4f}: no improvement to find the rank of; use a"

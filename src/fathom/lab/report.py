@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fathom.lab.result import MatrixResult, Point, RankResult
 from fathom.lab.spectra import RankSummary, Spectrum
 from fathom.lab.survey import Section, Survey
+from fathom.words import counted
 
 DEFINITIONS = (
     "Energy is the sum of squared singular values, which is the squared Frobenius norm. The columns 50%, 90% and 99% "
@@ -105,7 +106,7 @@ def summary(section: Section) -> str:
         f"random matrices of the same shapes {mean(random):.0%}."
     )
     unchanged = sum(m.norm == 0 for m in section.measured)
-    return text + f" {unchanged} matrices did not change at all." * bool(unchanged)
+    return text + f" {counted(unchanged, 'matrix', 'matrices')} did not change at all." * bool(unchanged)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -161,8 +162,8 @@ def conclusions(result: RankResult) -> list[str]:
     verdict = "the weights are not of low rank, but their change is" if low else "the change is as hard to cut"
     trained = f", and LoRA trained with them {result.kept(best.trained):.1%}" if best.trained else ""
     return [
-        f"Training all {result.parameters:,} weights for {result.steps} steps took the loss from {result.base:.4f} to "
-        f"{result.tuned:.4f}.",
+        f"Training all {result.parameters:,} weights for {counted(result.steps, 'step')} took the loss from "
+        f"{result.base:.4f} to {result.tuned:.4f}.",
         f"{keep} of that improvement is kept by ΔW cut to {least(result, result.change)}, by LoRA at "
         f"{least(result, result.lora)}, by W + ΔW cut to {least(result, result.weight)}, and by random directions of "
         f"ΔW at {least(result, result.chance)}: in the loss, {verdict}.",

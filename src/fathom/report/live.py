@@ -19,6 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fathom.words import fitted
+
 SAMPLE_LINES = 10
 SPARKS = 32  # characters of the loss curve, at most
 BARS = "▁▂▃▄▅▆▇█"
@@ -141,8 +143,11 @@ class LiveView:
             self.say(self.line())
             self.silent_until = 0.0 if at_once else now + self.interval
 
-    def say(self, text: RenderableType) -> None:
-        """Write a line that stays. A stderr that cannot be written to must not end a training run."""
+    def say(self, text: Text) -> None:
+        """Write a line that stays, on a terminal broken between words. A stderr that cannot be written to must not end
+        a training run."""
+        if self.live:
+            text = Text(fitted(text.plain, self.console.width), style=text.style)
         with contextlib.suppress(OSError):
             self.console.print(text, soft_wrap=True, highlight=False)
 

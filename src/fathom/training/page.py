@@ -28,6 +28,7 @@ from fathom.training.session import Session
 from fathom.training.travels import travels
 from fathom.training.trend import Trend
 from fathom.training.words import in_words, listed
+from fathom.words import counted
 
 RENEWED = 10  # seconds after which a browser reads the page of a running run again
 SAMPLES = 6  # shown at most; the others are folded away
@@ -212,7 +213,7 @@ def trained(run: Run, session: Session) -> Iterator[Html]:
         "data": f"{data.corpus} (sha256 {data.fingerprint[:HASH]}…): {data.n_train:,} tokens to learn from, "
         f"{data.n_val:,} to validate on",
         "preset": preset(run),
-        "batch": f"{options.batch_size:,} sequences of at most {length:,} tokens",
+        "batch": f"{counted(options.batch_size, 'sequence')} of at most {counted(length, 'token')}",
         "optimizer": "; ".join(
             f"{group.optimizer} for {group.role}, learning rate {group.learning_rate:g}" for group in session.groups
         ),

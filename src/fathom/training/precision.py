@@ -19,6 +19,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 from fathom.training.options import TrainOptions
+from fathom.words import counted
 
 NARROW = 128  # d_model below which a CPU gains less in matrix products than conversions cost
 
@@ -113,7 +114,7 @@ def compiles(options: TrainOptions, device: torch.device) -> tuple[bool, str]:
     if importlib.util.find_spec("triton") is None or not any(map(shutil.which, ("cc", "gcc", "clang"))):
         return False, "compile off: there is no triton or no C compiler"
     if options.max_iters < LONG:
-        return False, f"compile off: {options.max_iters} steps are too few to be worth it"
+        return False, f"compile off: {counted(options.max_iters, 'step')} would not repay it"
     if options.max_minutes is not None and options.max_minutes < LEAST_MINUTES:
-        return False, f"compile off: {options.max_minutes:g} minutes are too few to be worth it"
-    return True, f"compile on: it is worth it on a {device.type} over {options.max_iters} steps"
+        return False, f"compile off: {counted(options.max_minutes, 'minute')} would not repay it"
+    return True, f"compile on: it is worth it on a {device.type} over {counted(options.max_iters, 'step')}"

@@ -24,6 +24,7 @@ from fathom.training.loss import AT_ONCE
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
 from fathom.training.travels import travels
+from fathom.words import counted
 
 TOLERANCE = 1e-3  # of a loss: what rounding in bf16 leaves of PiSSA's and DoRA's start
 FAR_OFF = 0.5  # nats between the first loss and ln V: a new model knows nothing, and shows it
@@ -52,8 +53,9 @@ def setup(session: Session) -> Iterator[Note]:
     yield Note(f"machine: {describe_device(session.device)}; {session.precision.describe()}; {session.compilation}")
     for group in session.groups:
         yield Note(
-            f"{group.role}: {group.optimizer}, {group.count:,} parameters in {len(group.parameters)} tensors, "
-            f"learning rate {group.learning_rate:g}, weight decay {group.weight_decay:g}"
+            f"{group.role}: {group.optimizer}, {counted(group.count, 'parameter')} in "
+            f"{counted(len(group.parameters), 'tensor')}, learning rate {group.learning_rate:g}, "
+            f"weight decay {group.weight_decay:g}"
         )
     if session.balance is not None:
         yield Note(
@@ -68,8 +70,8 @@ def text(run: Run) -> Iterator[Note]:
     per_step = options.batch_size * run.config.context_length
     epochs = f", {options.max_iters * per_step / data.n_train:.1f} passes over the text"
     if options.max_minutes is not None:
-        epochs = f", or {options.max_minutes:g} minutes, whichever comes first"
-    yield Note(f"plan: {options.max_iters:,} steps of {per_step:,} tokens{epochs}")
+        epochs = f", or {counted(options.max_minutes, 'minute')}, whichever comes first"
+    yield Note(f"plan: {counted(options.max_iters, 'step')} of {counted(per_step, 'token')}{epochs}")
 
 
 def new_model(run: Run, session: Session) -> Iterator[Note]:
@@ -78,7 +80,8 @@ def new_model(run: Run, session: Session) -> Iterator[Note]:
     yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {size / 2**20:,.0f} MiB to train")
     unused = session.model.config.vocab_size - run.tokenizer.vocab_size
     if unused:
-        yield Note(f"vocabulary: {run.tokenizer.vocab_size:,} tokens; {unused:,} more rows of the model are never used")
+        rows = counted(unused, "row of the model is", "rows of the model are")
+        yield Note(f"vocabulary: {run.tokenizer.vocab_size:,} tokens; {rows} never used")
 
 
 def exports(run: Run, config: ResolvedConfig) -> Note:
@@ -117,8 +120,8 @@ def text_warnings(run: Run) -> Iterator[Note]:
     windows = run.data.n_train // run.config.context_length
     if windows < FEW_WINDOWS:
         yield Note(
-            f"the text is {windows} windows of {run.config.context_length} tokens: the model will memorise it; "
-            "use a longer text or a smaller --block-size",
+            f"the text is {counted(windows, 'window')} of {run.config.context_length} tokens: the model will "
+            "memorise it; use a longer text or a smaller --block-size",
             warning=True,
         )
     share = overlap(run.tokens("train"), run.tokens("val"))
@@ -161,10 +164,10 @@ def finetune_data(run: FinetuneRun) -> Iterator[Note]:
     yield Note(f"data: {data.corpus}: {data.kind}")
     learned = "answers are learned, questions are not" if run.tuning.mask_prompt else "all of each record is learned"
     if data.records:
-        packed = f", packed into {data.n_train_rows:,} rows" if run.tuning.pack else ""
+        packed = f", packed into {counted(data.n_train_rows, 'row')}" if run.tuning.pack else ""
         yield Note(
-            f"{data.n_examples:,} examples{packed}: {data.n_train:,} tokens to learn, {data.n_val:,} to validate on;"
-            f" {learned}"
+            f"{counted(data.n_examples, 'example')}{packed}: {data.n_train:,} tokens to learn,"
+            f" {data.n_val:,} to validate on; {learned}"
         )
     else:
         yield Note(f"{data.n_train:,} tokens to learn from, {data.n_val:,} to validate on")
@@ -181,7 +184,8 @@ def finetune_data(run: FinetuneRun) -> Iterator[Note]:
             warning=True,
         )
     epochs = options.max_iters * options.batch_size / data.n_train_rows
-    yield Note(f"plan: {options.max_iters:,} steps of {options.batch_size:,} rows, {epochs:.1f} passes over the data")
+    rows = counted(options.batch_size, "row")
+    yield Note(f"plan: {counted(options.max_iters, 'step')} of {rows}, {epochs:.1f} passes over the data")
 
 
 def base(run: FinetuneRun, session: Session) -> Iterator[Note]:

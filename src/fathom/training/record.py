@@ -21,6 +21,7 @@ from fathom.training.page import State, write_page
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
 from fathom.training.trend import Trend
+from fathom.words import counted, duration
 
 DRAWING = 0.02  # the share of a run's time that renewing its page and its plot may take
 
@@ -108,7 +109,9 @@ class Record:
             return
         self.speed_known = True
         minutes, left = self.run.options.max_minutes, self.run.options.max_iters - event.step
-        rest = f"about {event.steps:,} steps in {minutes:g} minutes" if minutes else f"{in_words(left / speed)} to go"
+        rest = f"{duration(left / speed)} to go"
+        if minutes:
+            rest = f"about {counted(event.steps, 'step')} in {counted(minutes, 'minute')}"
         if left > 0:
             self.send(Note(f"speed: {speed:.3g} steps/s measured on this machine, {rest}"))
 
@@ -152,11 +155,3 @@ def shortened(text: str, most: int = 300) -> str:
     """A text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def in_words(seconds: float) -> str:
-    """90 -> 1.5 minutes"""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.2g} {unit}" if seconds / size < 9.5 else f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

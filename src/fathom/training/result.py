@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fathom.formats.run import METRICS
 from fathom.training.events import loss_curves, read_metrics
+from fathom.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +65,7 @@ class Result:
 
     def __repr__(self) -> str:
         done = f"{'stopped at' if self.exit_code else 'done:'} step {self.step:,} of {self.steps:,}"
-        lines = [f"{self.folder}: {done} in {self.seconds:.1f} s, {self.tokens:,} tokens"]
+        lines = [f"{self.folder}: {done} in {self.seconds:.1f} s, {counted(self.tokens, 'token')}"]
         named = {"train": self.loss, "validation": self.validation_loss}
         losses = [f"{name} {loss:.4f}" for name, loss in named.items() if loss is not None]
         lines += [f"loss: {', '.join(losses)} nats per token"] if losses else []

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fathom.model.config import Experts, ResolvedConfig, Scale
+from fathom.words import counted
 
 POSITIONS = {
     "none": "no positions",
@@ -40,7 +41,7 @@ def in_words(config: ResolvedConfig) -> str:
     """`4 blocks of width 128, each with 4 attention heads, rotary positions (RoPE), RMSNorm and SwiGLU; ...`"""
     if not config.n_layer:
         return f"a bigram model of width {config.d_model:,}: the next token depends on the last one alone"
-    blocks = "1 block" if config.n_layer == 1 else f"{config.n_layer:,} blocks"
+    blocks = counted(config.n_layer, "block")
     each = "" if config.n_layer == 1 else "each "
     parts = [
         heads(config),
@@ -51,18 +52,18 @@ def in_words(config: ResolvedConfig) -> str:
     others = {
         RESIDUAL.get(config.residual, ""): config.residual != "on",
         "normalised queries and keys": config.qk_norm != "off",
-        f"a window of {config.layers.window} tokens in layers {config.layers.pattern}": config.windowed,
+        f"a window of {counted(config.layers.window or 0, 'token')} in layers {config.layers.pattern}": config.windowed,
         "scaled or capped activations": config.scale != Scale(),
         "one matrix for embedding and unembedding": config.tie_embeddings,
         f"dropout {config.dropout:g}": config.dropout > 0,
     }
     extras = [words for words, here in others.items() if here]
     text = f"{blocks} of width {config.d_model:,}, {each}with {listed(parts)}"
-    return "; ".join([text, *extras, f"context of {config.context_length:,} tokens"])
+    return "; ".join([text, *extras, f"context of {counted(config.context_length, 'token')}"])
 
 
 def heads(config: ResolvedConfig) -> str:
-    named = "1 attention head" if config.n_head == 1 else f"{config.n_head:,} attention heads"
+    named = counted(config.n_head, "attention head")
     if config.n_kv_head == config.n_head:
         return named
     return f"{named} that share {config.n_kv_head:,} {'keys and values' if config.n_kv_head > 1 else 'key and value'}"
@@ -75,6 +76,6 @@ def listed(parts: Sequence[str]) -> str:
 
 def mlp_in_words(mlp: str | Experts) -> str:
     if isinstance(mlp, Experts):
-        words = f"{mlp.n} experts, {mlp.used} a token" + (" and a shared one" if mlp.shared else "")
-        return words + f" (dense in {len(mlp.dense)} layers)" * bool(mlp.dense)
+        words = f"{counted(mlp.n, 'expert')}, {mlp.used} a token" + (" and a shared one" if mlp.shared else "")
+        return words + f" (dense in {counted(len(mlp.dense), 'layer')})" * bool(mlp.dense)
     return MLPS.get(mlp, f"MLP: {mlp}")

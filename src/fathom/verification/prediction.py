@@ -23,6 +23,7 @@ from fathom.verification.evaluate import EvalSet, Evaluation, eval_set
 from fathom.verification.options import EvalOptions
 from fathom.verification.quantised import SchemeReport, Scores, percent
 from fathom.verification.trained_on import validation_part, warning
+from fathom.words import counted
 
 MEETS = "with x in 8 bits and unembed in int8"
 TORCH = "the same weights, unpacked, with x and unembed in floats"
@@ -124,7 +125,7 @@ def evaluate(
     asked = validation_part(model, *sizes) if data is None else eval_set(str(data), tokenizer, *sizes)
     packed = [quantised.packed_copy(network, scheme) for scheme in schemes]
     with shown(report, model) as listener:
-        own, *others = quantised.score_all([network, *packed], counted(asked, listener), tokenizer)
+        own, *others = quantised.score_all([network, *packed], followed(asked, listener), tokenizer)
     adapters = () if adapter is None else (adapter,) if isinstance(adapter, str | Path) else adapter
     return Prediction(
         str(model),
@@ -140,7 +141,7 @@ def evaluate(
     )
 
 
-def counted(asked: EvalSet, report: Report) -> Iterator[Batch]:
+def followed(asked: EvalSet, report: Report) -> Iterator[Batch]:
     """The windows, reporting how many are done."""
     for number, window in enumerate(asked.windows, 1):
         yield window
@@ -167,10 +168,10 @@ def text(own: Scores, n_windows: int) -> str:
     rows = [
         ("loss", f"{used.loss:.4f}", f"nats per token, {MEETS}" if met else "nats per token"),
         ("perplexity", f"{used.perplexity:,.3f}", "e^loss"),
-        ("bits per character", f"{used.bits_per_character:.4f}", f"{used.characters:,} characters"),
-        ("bits per byte", f"{used.bits_per_byte:.4f}", f"{used.bytes:,} bytes"),
+        ("bits per character", f"{used.bits_per_character:.4f}", counted(used.characters, "character")),
+        ("bits per byte", f"{used.bits_per_byte:.4f}", counted(used.bytes, "byte")),
         ("top-1", f"{100 * used.top1:.2f}%", "of the tokens were the likeliest"),
-        ("scored", f"{used.tokens:,}", f"tokens, each once, in {n_windows:,} windows"),
+        ("scored", f"{used.tokens:,}", f"tokens, each once, in {counted(n_windows, 'window')}"),
     ]
     rows += [("loss in torch", f"{own.torch.loss:.4f}", TORCH)] if met else []
     return as_text(table(("what", "figure", "of"), rows, numbers=(1,)))

@@ -34,6 +34,7 @@ from fathom.report.table import table
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.verification.layout import Layout, layout
 from fathom.verification.references import TOLERANCES, Comparison, compare, reference, unpacked, whole
+from fathom.words import counted
 
 LONGEST = 256  # tokens of one prompt
 RANDOM = 4  # prompts of random tokens
@@ -119,7 +120,7 @@ class Certificate:
         ]
         lines = [f"{self.path}: {self.format}", f"run as {self.dtype} on {self.device}, torch {self.torch}"]
         lines += [PACKED.format(self.quantize)] if self.quantize else []
-        lines += [f"{self.prompts} prompts, seed {self.seed}", ""]
+        lines += [f"{counted(self.prompts, 'prompt')}, seed {self.seed}", ""]
         lines += [as_text(table(heads, rows, numbers=(1, 2, 3, 4, 5, 6))).rstrip(), ""]
         lines += [f"{c.reference}: {c.about}" for c in self.comparisons]
         if self.layout and (self.layout.verdict != "undecided" or self.format != OURS):  # a run has our own layout
