@@ -68,7 +68,7 @@ def text(result: Result) -> str:
         f" {about['device']}, torch {about['torch']}",
         f"{describe(result)}; medians of {about['repeat']}",
         "",
-        plain(table(HEADS, map(row, result.figures), NUMBERS), 140),
+        plain(table(HEADS, map(row, result.figures), NUMBERS)),
         f"peak memory {result.peak_mib:,.0f} MiB; this machine: memory read {probes.read_gb_s:,.1f} GB/s, copied"
         f" {probes.copy_gb_s:,.1f} GB/s; {probes.gemm}: {probes.gemm_gflop_s:,.0f} GFLOP/s",
     ]

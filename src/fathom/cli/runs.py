@@ -1,6 +1,5 @@
 """`fathom runs [FOLDER ...]`: the runs below a folder, and several on one picture. Does not import torch."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def text(rows: list[Any]) -> str:
         model = f"{row.model}, {row.parameters:,}" + ("" if row.kind == "train" else f"; {row.kind}")
         cells.append((row.path, model, data, f"{row.step:,}", best, ", ".join(row.exports) or "nothing"))
     heads = ("run", "model, parameters", "data", "steps", "best loss", "exports to")
-    return as_text(table(heads, cells, numbers=(3, 4)), width=max(80, shutil.get_terminal_size((112, 24)).columns))
+    return as_text(table(heads, cells, numbers=(3, 4)))
 
 
 def draw(found: list[Path], path: Path) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from fathom.cli.completion import models
 from fathom.cli.options import FieldValue, WholeNumber, option, print_json, verb
 from fathom.cli.streams import can_hold
+from fathom.report.table import in_lines
 from fathom.words import counted
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def show_batch_command(
     about, examples, notes = read(data, tokenizer, context_length, on_bad_record)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     signs = SIGNS if can_hold(console.encoding, "".join(SIGNS)) else ASCII
+    width = console.width if console.is_terminal else 0
     console.print(Text(about))
     shown = []
     for name, example in islice(examples, count):
@@ -94,7 +96,7 @@ def show_batch_command(
         texts = spelled(cut.ids, tokenizer)
         roles = shown_roles(cut.roles, texts)
         console.print(Text(f"\n{name}: {describe(example, cut)}", "bold"))
-        console.print(styled(cut, roles, texts, with_ids, console.color_system is not None, signs))
+        console.print(styled(cut, roles, texts, with_ids, console.color_system is not None, signs, width))
         shown.append({"ids": cut.ids, "tokens": texts, "roles": roles, "trained": cut.trained, "n": len(example.ids)})
     console.print(legend(console.color_system is not None, signs))
     for note in (said := notes()):
@@ -167,21 +169,29 @@ def visible(text: str, newline: str = SIGNS.newline) -> str:
 
 
 def styled(
-    example: "Example", roles: Sequence[str], texts: list[str], with_ids: bool, colours: bool, signs: Signs = SIGNS
+    example: "Example",
+    roles: Sequence[str],
+    texts: list[str],
+    with_ids: bool,
+    colours: bool,
+    signs: Signs = SIGNS,
+    width: int = 0,
 ) -> Text:
-    """The tokens in a row, separated by thin lines."""
-    row, learned = Text(), False
+    """The tokens in a row, or in rows of this width, separated by thin lines."""
+    pieces, learned = list[Text](), False
     for id, role, trained, text in zip(example.ids, roles, example.trained, texts):
+        piece = Text()
         if not colours and trained != learned:
-            row.append(signs.begin if trained else signs.end)
-        elif row:
-            row.append("|", "bright_black")
+            piece.append(signs.begin if trained else signs.end)
+        elif pieces:
+            piece.append("|", "bright_black")
         style = f"{COLOURS.get(role, OTHER)}{' underline' if trained else ''}"
-        row.append(visible(text, signs.newline) or signs.empty, style)
+        piece.append(visible(text, signs.newline) or signs.empty, style)
         if with_ids:
-            row.append(f":{id}", "bright_black italic")
+            piece.append(f":{id}", "bright_black italic")
+        pieces.append(piece)
         learned = trained
-    return row.append(signs.end) if learned and not colours else row
+    return in_lines(pieces + [Text(signs.end)] * (learned and not colours), width)
 
 
 def legend(colours: bool, signs: Signs = SIGNS) -> Text:

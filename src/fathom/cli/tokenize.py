@@ -17,6 +17,7 @@ from fathom.cli.options import option, print_json, verb
 from fathom.cli.show_batch import EMPTY, visible
 from fathom.cli.streams import say
 from fathom.errors import FathomError
+from fathom.report.table import in_lines
 from fathom.words import counted
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def tokenize_command(text: str | None, model: str, data: str | None, as_json: bo
     learned = f", learned from {data or CORPUS}" if is_built_in(model) and model != "byte" else ""
     say(f"{model}{learned}: {tokenizer.kind}, a vocabulary of {tokenizer.vocab_size:,} tokens\n", err=as_json)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    console.print(coloured(tokens, console.color_system is not None))
+    width = console.width if console.is_terminal else 0
+    console.print(coloured(tokens, console.color_system is not None, width))
     say("\n" + "\n".join([*listed(tokens), *totals(text, ids, tokenizer)]), err=as_json)
     if as_json:
         print_json(as_values(text, tokens, tokenizer))
@@ -108,15 +110,14 @@ def split(ids: Sequence[int], tokenizer: "Tokenizer") -> list[Token]:
     return tokens
 
 
-def coloured(tokens: Sequence[Token], colours: bool) -> Text:
-    """The pieces in a row."""
-    row = Text()
+def coloured(tokens: Sequence[Token], colours: bool, width: int = 0) -> Text:
+    """The pieces in a row, or in rows of this width."""
+    pieces = []
     for place, token in enumerate(tokens):
-        if place and not colours:
-            row.append("|")
         style = SPECIAL if token.name else COLOURS[place % len(COLOURS)]
-        row.append(visible(token.text) or EMPTY, style if colours else "")
-    return row
+        piece = Text("|" if place and not colours else "")
+        pieces.append(piece.append(visible(token.text) or EMPTY, style if colours else ""))
+    return in_lines(pieces, width)
 
 
 def listed(tokens: Sequence[Token]) -> list[str]:

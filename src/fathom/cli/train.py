@@ -1,6 +1,5 @@
 """`fathom train`, `fathom finetune` and `fathom presets`; and a run on the terminal, as it happens."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,7 +285,7 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
     }
     heads = ("preset", "parameters", "exports to", "what it is")
     rows = [(key, about(counts[key]), row["exports"], row["description"]) for key, row in values.items()]
-    text = as_text(table(heads, rows, numbers=(1,)), shutil.get_terminal_size((112, 24)).columns)
+    text = as_text(table(heads, rows, numbers=(1,)))
     if name is not None:
         recipe = find(name)
         values = recipe.sections()

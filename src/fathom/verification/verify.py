@@ -104,16 +104,16 @@ class Certificate:
 
     def __repr__(self) -> str:
         """A table with a verdict on every line, and the overall verdict."""
-        heads = ("reference", "tokens", "max |Δlogit|", "allowed", "largest", "KL, nats", "top-1", "verdict")
+        heads = ("reference", "tokens", "|Δlogit|", "allowed", "largest", "KL, nats", "top-1", "verdict")
         rows = [
             (
-                c.reference,
+                " ".join(shortened(word) for word in c.reference.split()),
                 f"{c.tokens:,}",
                 f"{c.max_difference:.2e}",
                 "" if c.allowed is None else f"{c.allowed:.1e}",
                 f"{c.largest_logit:.1f}",
                 f"{c.kl:.1e}",
-                f"{100 * c.top1:.2f}%",
+                f"{100 * c.top1:.4g}%",
                 verdict(c),
             )
             for c in self.comparisons
@@ -126,6 +126,10 @@ class Certificate:
         if self.layout and (self.layout.verdict != "undecided" or self.format != OURS):  # a run has our own layout
             lines += [f"rope layout: {evidence(self.layout)}"]
         return "\n".join([*lines, "", "verified" if self.passed else "NOT VERIFIED"])
+
+
+def shortened(word: str, most: int = 14) -> str:
+    return word if len(word) <= most else f"{word[: most - 1]}…"
 
 
 def verdict(c: Comparison) -> str:
