@@ -10,6 +10,12 @@ def counted(n: float, one: str, many: str = "") -> str:
     return f"{number} {one if number == '1' else many or f'{one}s'}"
 
 
+def article(noun: str) -> str:
+    """The noun with `a` or `an`, as it is spoken: an ExpertsMLP, a Unigram."""
+    vowel = noun[:1].lower() in ("a", "e", "i", "o") or re.match(r"u(?!n?i)", noun, re.I)
+    return f"{'an' if vowel else 'a'} {noun}"
+
+
 def duration(seconds: float) -> str:
     """90 -> 1.5 minutes"""
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):

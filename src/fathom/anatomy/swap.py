@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fathom.errors import FathomError, near
 from fathom.model.attention import Attention
+from fathom.words import article
 
 Kind = type[nn.Module]
 New = Kind | Callable[[Any], nn.Module]  # a subclass of the kind, or what makes a new part of an old one
@@ -134,7 +135,9 @@ def check_call(kinds: Mapping[Kind, New], attend: object, names: object) -> None
     if not kinds and attend is None:
         raise FathomError("nothing to swap: give {kind: new}, such as {GeluMLP: MyMLP}, or attend=function")
     if isinstance(attend, nn.Module) or (attend is not None and not callable(attend)):
-        raise FathomError(f"attend is a {type(attend).__name__}; expected a function with the arguments of `attend`")
+        raise FathomError(
+            f"attend is {article(type(attend).__name__)}; expected a function with the arguments of `attend`"
+        )
     for kind, new in kinds.items():
         if not isinstance(kind, type) or not issubclass(kind, nn.Module) or not callable(new):
             raise FathomError(f"{kind!r}: {new!r}; expected {{class of a part: a subclass, or a function of the part}}")
@@ -165,7 +168,7 @@ def kind_of(part: nn.Module) -> Kind | None:
 
 def what_is(name: str, part: nn.Module) -> str:
     """`blocks.0.mlp is a MyMLP`: a part that is not what is expected."""
-    return f"{name} is a {type(part).__name__}{' with a forward of its own' if kind_of(part) is None else ''}"
+    return f"{name} is {article(type(part).__name__)}{' with a forward of its own' if kind_of(part) is None else ''}"
 
 
 def parts(model: nn.Module, *kinds: Kind) -> list[str]:

@@ -72,6 +72,8 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS and cmd_name in import_module("fathom").__all__:
+            raise FathomError(f"{cmd_name} is not a verb but a Python function; {_in_python(cmd_name)}")
         if cmd_name not in VERBS:
             raise FathomError(f"no verb {cmd_name!r}{near(cmd_name, VERBS, then='verbs')} are {', '.join(VERBS)}")
         module, _ = VERBS[cmd_name]
@@ -90,6 +92,12 @@ class Verbs(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name, help=about) for name, (_, about) in VERBS.items() if name.startswith(incomplete)]
+
+
+def _in_python(name: str) -> str:
+    """What to do about the name of a function as a verb."""
+    verb = next((f"; did you mean fathom {verb}?" for verb in VERBS if name.startswith(verb)), "")
+    return f"python -c 'import fathom; help(fathom.{name})' shows how it is used{verb}"
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:

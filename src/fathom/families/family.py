@@ -15,6 +15,7 @@ from fathom.families.names import Place, join, split
 from fathom.families.shapes import weight_shapes
 from fathom.families.values import Key, Values
 from fathom.model.config import Experts, Layers, ModelConfig, ResolvedConfig, Rotary, Scale
+from fathom.words import article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,7 +207,7 @@ class Family:
         rows = [ours for ours, place in places.items() if place.name == part]
         if not rows:
             likely = near(name, [join(place.name, layer or "0", suffix) for place in places.values()])
-            raise FathomError(f"{name!r} is no part of a {self.name} model in format {source}{likely}")
+            raise FathomError(f"{name!r} is no part of {article(self.name)} model in format {source}{likely}")
         theirs = [place.name for ours, place in self.column(target).tensors.items() if ours in rows]
         if not theirs:
             raise FathomError(f"format {target} has no name for {name!r}; choose another format")

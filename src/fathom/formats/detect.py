@@ -15,6 +15,7 @@ from fathom.files import refuse_pipes
 from fathom.formats.config_file import CONFIG
 from fathom.formats.pickle_machine import is_legacy
 from fathom.json_file import read_object
+from fathom.words import article
 
 if TYPE_CHECKING:
     from fathom.formats.opened import Opened
@@ -101,7 +102,7 @@ def is_model(path: str | Path) -> bool:
 def require_path(path: object) -> None:
     """FathomError where something else than a path was given, such as a model."""
     if not isinstance(path, str | PathLike):
-        raise FathomError(f"a {type(path).__name__} was given; expected the path of a model, as text or a Path")
+        raise FathomError(f"{article(type(path).__name__)} was given; expected the path of a model, as text or a Path")
 
 
 def locate(path: str | Path) -> Path:

@@ -31,7 +31,7 @@ from fathom.json_file import LARGEST, read_object, short
 from fathom.model.config import ModelConfig
 from fathom.tokenizer.load import read_folder, to_folder, with_generation
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.words import counted
+from fathom.words import article, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ def open_huggingface(path: Path) -> Opened:
     format = f"Hugging Face, {kind}, {counted(len(files), 'file')}"
     about = metadata(folder, values, generation)
     if part is not values:
-        format += f", the text part of a {values['model_type']} model, which reads no pictures here"
+        format += f", the text part of {article(values['model_type'])} model, which reads no pictures here"
     if settings is not None:
         format += f", {how_packed(settings, [stored for name, stored in tensors.items() if name in packed])}"
         about |= shortened({"quantization": dict(settings.entries)})

@@ -163,6 +163,7 @@ class LiveView:
         state = self.state
         left = "" if state.remaining is None else f"{clock(state.remaining)} left"
         where = f"{state.what} {state.done:,}" + (f"/{state.total:,}" if state.total else "")
+        where = where if state.done or state.total else ""  # nothing has begun
         width = min(40, self.console.width // 5)
         bar = Table.grid(padding=(0, 2))
         bar.add_column(

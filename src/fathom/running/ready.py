@@ -15,6 +15,7 @@ from fathom.machine import describe
 from fathom.model.transformer import Transformer
 from fathom.quant.model import scheme_of
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.words import article
 
 Model = Transformer | str | Path
 
@@ -25,7 +26,9 @@ def ready(model: Model, tokenizer: Tokenizer | None = None) -> tuple[Transformer
         loaded, its_own = load(model, for_inference=True)
         return loaded, tokenizer or require_tokenizer(its_own, model)
     if not isinstance(model, Transformer):
-        raise FathomError(f"model is a {type(model).__name__}; expected the path of a model, or one from fathom.load")
+        raise FathomError(
+            f"model is {article(type(model).__name__)}; expected the path of a model, or one from fathom.load"
+        )
     if tokenizer is None:
         raise FathomError("a model in memory was given without its tokenizer; such as generate(model, tokenizer, text)")
     return model, tokenizer

@@ -28,6 +28,7 @@ from fathom.tokenizer.protocol import (
     utf8,
 )
 from fathom.tokenizer.words import words_begin_at_spaces
+from fathom.words import article
 
 END_OF_TEXT = "<|endoftext|>"
 MIN_VOCABULARY = 256 + 1  # every byte, and END_OF_TEXT
@@ -72,7 +73,7 @@ class BPETokenizer(Tokenizer):
             return token.translate(codes).encode("latin-1")
 
         if not is_byte_level(hf):
-            raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a byte-level BPE as GPT-2's")
+            raise FathomError(f"{article(type(hf.model).__name__)} tokenizer; expected a byte-level BPE as GPT-2's")
         return token_table(hf, spelled)
 
     def _word_end_pattern(self, hf: tokenizers.Tokenizer) -> re.Pattern[str]:
@@ -161,7 +162,9 @@ class ByteFallbackTokenizer(BPETokenizer):
 
     def _byte_table(self, hf: tokenizers.Tokenizer) -> list[bytes]:
         if not is_llama(hf):
-            raise FathomError(f"a {type(hf.model).__name__} tokenizer; expected a BPE with byte fallback as LLaMA 2's")
+            raise FathomError(
+                f"{article(type(hf.model).__name__)} tokenizer; expected a BPE with byte fallback as LLaMA 2's"
+            )
 
         def spelled(token: str, _: int) -> bytes:
             byte = BYTE_TOKEN.fullmatch(token)

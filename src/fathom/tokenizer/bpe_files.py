@@ -20,6 +20,7 @@ from fathom.tokenizer.bpe import END_OF_TEXT, BPETokenizer, byte_letters
 from fathom.tokenizer.hf_library import BYTE_LEVEL, MAX_BYTES, build_json, merged, parse, steps_of
 from fathom.tokenizer.protocol import Special, Tokenizer, check_surplus
 from fathom.tokenizer.words import LLAMA3_PATTERN
+from fathom.words import article
 
 MERGES, VOCABULARY = "merges.txt", "vocab.json"
 MAX_LINE = 4096  # bytes: a longer line is no merge
@@ -170,7 +171,7 @@ def _rank(line: bytes, where: str) -> tuple[bytes, int]:
 def to_ranks(tokenizer: Tokenizer) -> bytes:
     """The file of ranks of a byte-level BPE. FathomError where, read as LLaMA 3's, it would be another tokenizer."""
     if not isinstance(tokenizer, BPETokenizer) or tokenizer.kind != BPETokenizer.kind:
-        raise FathomError(f"a {tokenizer.kind} tokenizer; expected a byte-level BPE for a file of ranks")
+        raise FathomError(f"{article(tokenizer.kind)} tokenizer; expected a byte-level BPE for a file of ranks")
     special, names = sorted(tokenizer.hf.get_added_tokens_decoder()), tokenizer.special.names
     count = tokenizer.vocab_size - len(special)
     first = (names.get(BOS), names.get(EOS)) == (count, count + 1)

@@ -20,6 +20,7 @@ from fathom.tokenizer.pieces import CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USE
 from fathom.tokenizer.protocol import Special, Tokenizer, check_size
 from fathom.tokenizer.sentencepiece import SentencePieceTokenizer, as_sentencepiece, refuse_parts
 from fathom.tokenizer.words import ALIASES, GPT2_PATTERN, PATTERNS, WHOLE_WORDS
+from fathom.words import article
 
 G = "tokenizer.ggml."
 TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"  # and the names of others
@@ -48,7 +49,7 @@ def to_gguf(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     if type(tokenizer) not in WRITERS:
         supported = ", ".join(str(kind.kind) for kind in WRITERS)
         kind = type(tokenizer.hf.model).__name__ if isinstance(tokenizer, BPETokenizer) else tokenizer.kind
-        raise FathomError(f"a {kind} tokenizer; GGUF, as llama.cpp reads it, supports only {supported}")
+        raise FathomError(f"{article(kind)} tokenizer; GGUF, as llama.cpp reads it, supports only {supported}")
     values = _cut(WRITERS[type(tokenizer)](tokenizer), vocab_size)
     return _padded(values, vocab_size) | _special_values(tokenizer.special, vocab_size)
 

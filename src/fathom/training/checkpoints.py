@@ -24,6 +24,7 @@ from fathom.tokenizer import load as tokenizers
 from fathom.training.events import Note, Report, Saved
 from fathom.training.run import Run
 from fathom.training.session import Session
+from fathom.words import article
 
 OPTIMIZER = "optimizer.safetensors"
 
@@ -188,7 +189,9 @@ def _freeze(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
             return {"tuple": [_freeze(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
         case None | bool() | int() | float() | str():
             return value
-    raise FathomError(f"optimizer state {name} is a {type(value).__name__}; expected a tensor, number, text or tuple")
+    raise FathomError(
+        f"optimizer state {name} is {article(type(value).__name__)}; expected a tensor, number, text or tuple"
+    )
 
 
 def _thaw(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Any:

@@ -185,12 +185,13 @@ def compared(exact: Evaluation, size: int, reports: Sequence[SchemeReport]) -> s
         "MB",
         "error",
         "loss",
+        "Δ loss",
         "Δ %",
         "torch",
         "KL",
         "top-1",
     )
-    rows = [("float", "", megabytes(size), "", f"{exact.loss:.4f}", "", f"{exact.loss:.4f}", "", "")]
+    rows = [("float", "", megabytes(size), "", f"{exact.loss:.4f}", "", "", f"{exact.loss:.4f}", "", "")]
     for report in reports:
         used, change = report.scores.used, report.scores.used.loss - exact.loss
         rows.append(
@@ -200,6 +201,7 @@ def compared(exact: Evaluation, size: int, reports: Sequence[SchemeReport]) -> s
                 megabytes(report.model_bytes),
                 f"{100 * report.relative_error:.2f}%",
                 f"{used.loss:.4f}",
+                f"{change:+.4f}",
                 f"{percent(change, exact):+.2f}",
                 f"{report.scores.torch.loss:.4f}",
                 f"{used.kl:.1e}",
@@ -208,7 +210,7 @@ def compared(exact: Evaluation, size: int, reports: Sequence[SchemeReport]) -> s
         )
     note = "bits: of a packed weight with its scales; error: rms(w - w') / rms(w)\n"
     note += "KL: of float || packed, in nats a token; top-1: how often both agree\n"
-    return as_text(table(heads, rows, numbers=range(1, 9))) + note + in_use(reports)
+    return as_text(table(heads, rows, numbers=range(1, 10))) + note + in_use(reports)
 
 
 def megabytes(size: int) -> str:
