@@ -86,7 +86,8 @@ def show_batch_command(
 
     tokenizer = load_tokenizer(source)
     about, examples, notes = read(data, tokenizer, context_length, on_bad_record)
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = Console(stderr=as_json, highlight=False)
+    console.soft_wrap = not console.is_terminal
     signs = SIGNS if can_hold(console.encoding, "".join(SIGNS)) else ASCII
     width = console.width if console.is_terminal else 0
     console.print(Text(about))
@@ -96,7 +97,9 @@ def show_batch_command(
         texts = spelled(cut.ids, tokenizer)
         roles = shown_roles(cut.roles, texts)
         console.print(Text(f"\n{name}: {describe(example, cut)}", "bold"))
-        console.print(styled(cut, roles, texts, with_ids, console.color_system is not None, signs, width))
+        console.print(
+            styled(cut, roles, texts, with_ids, console.color_system is not None, signs, width), soft_wrap=True
+        )
         shown.append({"ids": cut.ids, "tokens": texts, "roles": roles, "trained": cut.trained, "n": len(example.ids)})
     console.print(legend(console.color_system is not None, signs))
     for note in (said := notes()):
