@@ -160,7 +160,7 @@ def test_a_forward_of_its_own_is_refused() -> None:
             {"kinds": {GeluMLP: Loud}, "names": ["blocks.1.mpl"]},
             "'blocks.1.mpl' is not part .* did you mean blocks.1.m",
         ),
-        ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.attn"]}, "blocks.1.attn is a Attention; expected GeluMLP"),
+        ({"kinds": {GeluMLP: Loud}, "names": ["blocks.1.attn"]}, "blocks.1.attn is an Attention; expected GeluMLP"),
         ({"kinds": {Transformer: Loud}}, "Transformer is the whole model"),
         ({"kinds": {Transformer: Loud}, "names": [""]}, "'' is not part of this model"),
     ],
@@ -315,7 +315,7 @@ class OwnConstructor(GeluMLP):
     ("arguments", "message"),
     [
         ({}, "nothing to swap"),
-        ({"attend": nn.Identity()}, "attend is a Identity; expected a function"),
+        ({"attend": nn.Identity()}, "attend is an Identity; expected a function"),
         ({"kinds": {GeluMLP: None}}, "expected {class of a part"),
         ({"kinds": {GeluMLP: OwnConstructor}}, "blocks.0.mlp: OwnConstructor has a constructor of its own"),
         ({"kinds": {GeluMLP: lambda old: old.forward}}, "blocks.0.mlp: the function returned method"),

@@ -94,7 +94,7 @@ def test_a_batch_larger_than_the_text_is_filled_from_the_next_epochs() -> None:
 @pytest.mark.parametrize("make", [lambda ids, t: Batches(ids, t, 2, 0), lambda ids, t: next(eval_windows(ids, t))])
 @pytest.mark.parametrize(
     ("count", "context", "said"),
-    [(0, 8, "has 0 tokens"), (8, 8, "needs at least 9.*--block-size"), (8, 0, "at least 1")],
+    [(0, 8, "has 0 tokens"), (8, 8, "needs at least 9.*--context-length"), (8, 0, "at least 1")],
 )
 def test_a_text_too_small_for_the_context_is_one_line(make: object, count: int, context: int, said: str) -> None:
     with pytest.raises(FathomError, match=said):

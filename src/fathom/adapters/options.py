@@ -29,9 +29,11 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         if min(self.rank, *(rank for _, rank in self.ranks), self.rank) < 1:
-            raise FathomError(f"rank is {self.rank}, ranks {dict(self.ranks)}; expected whole numbers from 1 on")
+            others = f", ranks {dict(self.ranks)}" if self.ranks else ""
+            raise FathomError(f"rank is {self.rank}{others}; expected at least 1, such as 8")
         if not 0 < min(1 if self.alpha is None else self.alpha, *(alpha for _, alpha in self.alphas), 1) < math.inf:
-            raise FathomError(f"alpha is {self.alpha}, alphas {dict(self.alphas)}; expected numbers above 0")
+            others = f", alphas {dict(self.alphas)}" if self.alphas else ""
+            raise FathomError(f"alpha is {self.alpha}{others}; expected a number above 0, such as 16")
         if not 0 <= self.dropout < 1:
             raise FathomError(f"dropout is {self.dropout}; it is a probability from 0 to below 1")
         if not self.targets:

@@ -102,6 +102,8 @@ def rule_of(values: Mapping[str, Any]) -> str:
 
 def read_config(path: Path) -> PeftConfig:
     """FathomError where the file is damaged, or asks for what is not supported."""
+    if not path.is_file():
+        raise FathomError(f"{path.parent} holds no {CONFIG}; give the folder of an adapter")
     values, where = read_object(path), str(path)
     refuse_unsupported(values, where)
     check_patterns(values, where)

@@ -137,11 +137,10 @@ class Verb(click.Command):
         takes = [param.human_readable_name for param in self.params if isinstance(param, click.Argument)]
         expected = f"expected {' and '.join(takes)} only" if takes else "expected options only"
         text, hint = " ".join(rest), self.hint
-        if hint == "--data" and not Path(text).exists():
-            hint = ""
-        return f"{self.name}: unexpected {text!r:.80}; {expected}; " + (
-            f'did you mean {hint} "{text:.60}"?' if hint else f"for example: {self.usual}"
-        )
+        meant = f"{hint}{text:.60}" if hint.endswith(":") else f'{hint} "{text:.60}"'
+        if not hint or (hint != "-p" and not Path(text).exists()):
+            return f"{self.name}: unexpected {text!r:.80}; {expected}; for example: {self.usual}"
+        return f"{self.name}: unexpected {text!r:.80}; {expected}; did you mean {meant}?"
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)

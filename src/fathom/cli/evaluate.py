@@ -18,6 +18,7 @@ PACKINGS = ("int8", "int4", "nf4", "nf4-single")
     "Check that a model computes what it should: the same logits without a cache, in plain torch, in another library or"
     " from another file of it.",
     example="fathom verify runs/demo --against naive,transformers",
+    hint="--against file:",
 )
 @model_argument
 @option("--against", default="", metavar="NAMES", shown="all that are available", help=AGAINST)
@@ -46,6 +47,7 @@ STRIDE = "Tokens from one window to the next."
     "eval",
     "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.",
     example="fathom eval runs/demo",
+    hint="--data",
 )
 @model_argument
 @option("--data", metavar="FILE", shown="of a run its validation part", help=DATA)

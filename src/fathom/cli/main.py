@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _end("stopped", 130)
     except Exception as error:
-        if "--debug" in arguments:
+        if "--debug" in arguments[1:]:
             raise
         return _end(*explain(error))
 
@@ -149,9 +149,7 @@ def explain(error: Exception) -> tuple[str, int]:
         case FathomError():
             return str(error), error.exit_code
         case click.NoSuchOption():
-            known = [name for p in (error.ctx.command.params if error.ctx else []) for name in p.opts]
-            verb = f"{error.ctx.command_path} --help-all" if error.ctx and error.ctx.parent else "fathom --help"
-            return f"no option {error.option_name}{near(error.option_name, known, then='see')} {verb}", 2
+            return unknown_option(error.option_name, error.ctx), 2
         case click.ClickException():
             return " ".join(error.format_message().split()), 2
         case OSError() if error.filename is not None:
@@ -161,6 +159,16 @@ def explain(error: Exception) -> tuple[str, int]:
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
             return "not enough memory; use a smaller model or batch, a narrower --dtype, or --quantize", 2
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug; --debug shows where)", 2
+
+
+def unknown_option(name: str, ctx: click.Context | None) -> str:
+    """The nearest option of the verb; before a verb there are hardly any."""
+    known = [option for param in (ctx.command.params if ctx else []) for option in param.opts if len(option) > 2]
+    if ctx and ctx.parent:
+        nearest = near(name, known, then="see") if len(name) > 2 else "; see"
+        return f"no option {name}{nearest} {ctx.command_path} --help-all"
+    nearest = near(name, ["--version", "--help"], then="options")
+    return f"no option {name} before the verb{nearest} follow it, as in fathom info runs/demo --json; see fathom --help"
 
 
 def announce(name: str) -> None:

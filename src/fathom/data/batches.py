@@ -134,5 +134,5 @@ def check_length(tokens: TokenArray, context_length: int, what: str) -> None:
     if len(tokens) < context_length + 1:
         raise FathomError(
             f"{what} has {len(tokens)} tokens; a context of {context_length} needs at least {context_length + 1}; use"
-            " a longer text or a smaller --block-size"
+            " a longer text or a smaller --context-length"
         )

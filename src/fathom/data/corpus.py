@@ -214,6 +214,8 @@ def _source(path: Path) -> Source:
 def _files(path: Path) -> list[Path]:
     """The file, or the texts in the folder: those for training, or all where none is named so."""
     if path.is_dir():
+        if all((path / name).exists() for name in ("config.yaml", "metrics.jsonl")):
+            raise FathomError(f"{path}: is a run, not a text; expected a file of text or a folder of them")
         if not (files := to_learn(path, TEXTS) or files_in(path, TEXTS)):
             raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")
         return files

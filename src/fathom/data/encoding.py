@@ -135,7 +135,7 @@ def encode_file(
     if not examples:
         raise FathomError(
             f"{paths[0]}: of {n_dropped:,} records nothing is left to learn in the first {length:,} tokens of each;"
-            " raise --block-size or give other records"
+            " raise --context-length or give other records"
         )
     return EncodedFile(
         reader.description,

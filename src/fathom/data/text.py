@@ -22,6 +22,13 @@ MAX_LINE = 64 << 20  # bytes of one JSON line
 BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 BINARY = "a binary file or UTF-16: give another file, or convert it (such as iconv -f UTF-16 -t UTF-8)"
 
+NO_TEXT = {  # how files begin that are taken for texts: what to do with them
+    b"%PDF": "it is a PDF: extract its text first (such as pdftotext)",
+    b"PK\3\4": "it is a zip archive, as .docx and .epub files are: unpack it, or save it as plain text",
+    b"\x1f\x8b": "it is compressed by gzip: give its name the ending .gz",
+    b"GGUF": "it is a model in GGUF: give a text",
+}
+
 
 def is_json_lines(path: Path) -> bool:
     """Whether a file holds JSON lines, by its name."""
@@ -109,9 +116,19 @@ def _decoded(decoder: io.IncrementalNewlineDecoder, block: bytes, path: Path, en
         place = end - len(problem.object) + problem.start
         binary = b"\0" in problem.object
         do = f"it looks like {BINARY}" if binary else "convert it to UTF-8 (such as iconv -f LATIN1 -t UTF-8)"
+        do = _known(path) or do
         raise FathomError(
             f"{path}: byte {place} is 0x{problem.object[problem.start]:02x}; expected text in UTF-8; {do}"
         ) from None
     if "\0" in text:
-        raise FathomError(f"{path}: holds a zero byte; expected text in UTF-8; it looks like {BINARY}")
+        raise FathomError(
+            f"{path}: holds a zero byte; expected text in UTF-8; {_known(path) or f'it looks like {BINARY}'}"
+        )
     return text
+
+
+def _known(path: Path) -> str:
+    """What to do with a file that begins as no text does; empty where that is not known."""
+    with path.open("rb") as file:
+        begins = file.read(4)
+    return next((do for magic, do in NO_TEXT.items() if begins.startswith(magic)), "")

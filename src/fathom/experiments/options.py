@@ -38,6 +38,10 @@ class LadderOptions:
         for name in ("seeds", "batch_size", "context_length", "d_model", "eval_windows", "evaluations"):
             if getattr(self, name) < 1:
                 raise FathomError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.steps is not None and self.steps < 1:
+            raise FathomError(f"steps is {self.steps}; it must be at least 1")
+        if "" in self.rungs:
+            raise FathomError("rungs has an empty name; expected names separated by commas, such as bigram,attention")
         if not 0 < self.minutes < math.inf:
             raise FathomError(f"minutes is {self.minutes}; it must be above 0, such as 5")
         self.training(self.seed, self.steps if self.steps is not None else 1)  # runs the checks of TrainOptions

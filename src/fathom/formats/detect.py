@@ -64,7 +64,10 @@ def open_model(path: str | Path) -> "Opened":
         several = f"the models {', '.join(inside[:LISTED])}" if len(inside) > 1 else f"a model, {inside[0]}"
         more = f" and {len(inside) - LISTED} more" if len(inside) > LISTED else ""
         raise FathomError(f"{place} is not a model but a folder with {several}{more}; give one of them")
-    raise FathomError(f"{place} holds no model in a supported format; give {EXPECTED}")
+    folder = place.parent
+    part = place.is_file() and any((folder / name).is_file() for name in CONFIGURATIONS)
+    hint = f"did you mean {folder}, of which it is a part? Give" if part else "give"
+    raise FathomError(f"{place} holds no model in a supported format; {hint} {EXPECTED}")
 
 
 def models_inside(place: Path) -> list[str]:
@@ -123,8 +126,10 @@ def locate(path: str | Path) -> Path:
         return fetch(str(path))
     beside = [file.name for file in place.parent.iterdir()] if place.parent.is_dir() else []
     inside = models_inside(place.parent)[:LISTED]
-    hint = near(place.name, beside) or (f"; {place.parent} holds {', '.join(inside)}" if inside else "")
-    raise FathomError(f"{path} does not exist{hint}; give {EXPECTED}, or train one: fathom train")
+    hint = near(place.name, beside, then="give")
+    if hint == "; give" and inside:
+        hint = f"; {place.parent} holds {', '.join(inside)}; give"
+    raise FathomError(f"{path} does not exist{hint} {EXPECTED}, or train one: fathom train")
 
 
 def snapshot(repository: Path) -> Path:

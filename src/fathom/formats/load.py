@@ -68,6 +68,8 @@ def with_rope_scaling(config: ModelConfig, scaling: str) -> ModelConfig:
         raise FathomError(
             f"rope_scaling is {scaling!r}, and the model has {config.rope.scaling.kind} already; leave it out"
         )
+    if not factor:
+        raise FathomError(f"rope_scaling is {scaling!r}; expected KIND:FACTOR, such as yarn:4")
     values = {"kind": kind, "factor": factor, "original_context_length": config.context_length}
     rope_scaling = build(RopeScaling, values, "rope_scaling, as KIND:FACTOR")
     if not 1 < rope_scaling.factor < 1024:

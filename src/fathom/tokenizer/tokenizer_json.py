@@ -53,6 +53,8 @@ def from_json(values: Any) -> Tokenizer:
     if "kind" not in values and "model" in values:
         return from_library_json(values)
     kind = values.get("kind")
+    if kind is None:
+        raise FathomError("it holds no tokenizer; expected an object with 'kind', or a tokenizer.json of the library")
     if not isinstance(kind, str) or kind not in KINDS:
         raise FathomError(f"tokenizer kind is {kind!r}; supported are {', '.join(KINDS)}{near(str(kind), KINDS)}")
     return KINDS[kind](values)

@@ -121,7 +121,7 @@ def text_warnings(run: Run) -> Iterator[Note]:
     if windows < FEW_WINDOWS:
         yield Note(
             f"the text is {counted(windows, 'window')} of {run.config.context_length} tokens: the model will "
-            "memorise it; use a longer text or a smaller --block-size",
+            "memorise it; use a longer text or a smaller --context-length",
             warning=True,
         )
     share = overlap(run.tokens("train"), run.tokens("val"))
@@ -178,9 +178,9 @@ def finetune_data(run: FinetuneRun) -> Iterator[Note]:
             warning=True,
         )
     if data.n_shared > 0.05 * data.n_val_rows:
+        shared = counted(data.n_shared, "validation example is", "validation examples are")
         yield Note(
-            f"{data.n_shared:,} validation examples are also trained on: the validation loss will look better than it"
-            " is",
+            f"{shared} also trained on: the validation loss will look better than it is",
             warning=True,
         )
     epochs = options.max_iters * options.batch_size / data.n_train_rows

@@ -84,6 +84,13 @@ class Evaluation:
         return self.loss * self.tokens / math.log(2) / max(self.bytes, 1)
 
 
+def checked_stride(stride: int | None, context_length: int) -> int:
+    """Tokens from one window to the next: half of the context where none were given."""
+    if stride is not None and not 1 <= stride <= context_length:
+        raise FathomError(f"stride is {stride}; expected 1 to {context_length}, the model's context length")
+    return max(1, context_length // 2) if stride is None else stride
+
+
 def eval_set(
     data: str, tokenizer: Tokenizer, context_length: int, stride: int | None = None, limit: int | None = None
 ) -> EvalSet:
@@ -93,11 +100,9 @@ def eval_set(
     """
     if limit is not None and limit < 1:
         raise FathomError(f"windows is {limit}; expected at least 1")
-    if stride is not None and not 1 <= stride <= context_length:
-        raise FathomError(f"stride is {stride}; expected 1 to {context_length}, the model's context length")
     if not is_text(data):
         return of_records(data, tokenizer, context_length, stride, limit)
-    stride = stride or max(1, context_length // 2)
+    stride = checked_stride(stride, context_length)
     text = scored_text(data)
     tokens = tokens_of(text, tokenizer)
     chosen = spread(windows(len(tokens), context_length, stride), limit)

@@ -9,7 +9,16 @@ from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.run import DATA_SUMMARY
 from fathom.training.data import fingerprint as of_files
 from fathom.training.run import FinetuneRun, Run, open_finetune_run, open_run
-from fathom.verification.evaluate import EvalSet, of_record, scored_records, scored_text, spread, window, windows
+from fathom.verification.evaluate import (
+    EvalSet,
+    checked_stride,
+    of_record,
+    scored_records,
+    scored_text,
+    spread,
+    window,
+    windows,
+)
 
 
 def run_at(model: str | Path) -> Run | FinetuneRun | None:
@@ -33,7 +42,7 @@ def validation_part(model: str | Path, context_length: int, stride: int | None, 
         held = run.examples("val")
         chosen = spread(range(len(held)), limit)
         return EvalSet(f"{part}: only the answers are scored", (of_record(held[i]) for i in chosen), len(chosen), None)
-    tokens, stride = run.tokens("val"), stride or max(1, context_length // 2)
+    tokens, stride = run.tokens("val"), checked_stride(stride, context_length)
     places = spread(windows(len(tokens), context_length, stride), limit)
     about = f"{part}, in windows of {context_length} tokens, {stride} apart"
     return EvalSet(about, (window(tokens, *place) for place in places), len(places), stride)
