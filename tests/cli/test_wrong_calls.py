@@ -183,7 +183,6 @@ export lora/adapter --format hf -o x | lora/adapter is an adapter | fathom merge
 svd runs/a --adapter hf | hf holds no adapter_config.json | give the folder of an adapter
 train -c runs/a/metrics.jsonl | runs/a/metrics.jsonl is not YAML | (line 2)
 # two things that do not go together
-generate runs/a --no-cache --speculate lookup | speculate is 'lookup' and the cache is off | leave one of them out
 generate runs/a --draft runs/b --speculate lookup | speculate is 'lookup' and there is a draft model | choose one
 generate runs/a --draft chars | the draft model has another vocabulary | choose one with the same tokenizer
 verify runs/a --against file:chars | chars has 16 tokens and the model 256 | they cannot be compared

@@ -177,7 +177,7 @@ def test_the_time_left_is_the_plan_at_the_pace_so_far(monkeypatch: pytest.Monkey
         ({"seeds": 0}, "seeds is 0"),
         ({"minutes": 0.0}, "minutes is 0"),
         ({"minutes": float("nan")}, "minutes is nan"),
-        ({"steps": 0}, "max_iters=0"),
+        ({"steps": 0}, "steps is 0"),
         ({"d_model": 6}, "not a multiple of n_head"),
         ({"data": "nowhere.txt"}, "nowhere.txt"),
     ],

@@ -76,7 +76,7 @@ def test_wrong_words(spec: str, said: str, tmp_path: Path, monkeypatch: pytest.M
         ("\xff", "not a tokenizer file"),
         ("[" * 100_000, "not a tokenizer file"),
         ("[]", "not a tokenizer file"),
-        ("{}", "kind is None"),
+        ("{}", "holds no tokenizer"),
         ('{"kind": "chars"}', "did you mean char"),
         ('{"kind": ["char"]}', "kind is"),
         ('{"kind": "char"}', "'characters' is NoneType"),

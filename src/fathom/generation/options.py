@@ -105,6 +105,4 @@ def _length_problems(o: GenerateOptions) -> list[str]:
         problems.append(f"past_context is {o.past_context!r}; choose one of slide, stop, extend")
     if o.speculate not in ("off", "lookup"):
         problems.append(f"speculate is {o.speculate!r}; choose off or lookup")
-    elif o.speculate != "off" and not o.use_cache:
-        problems.append(f"speculate is {o.speculate!r} and the cache is off, which it needs; leave one of them out")
     return problems
