@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.adapters.layer import Lora
+from fathom.adapters.layer import Lora, features
 from fathom.adapters.load import AdaptedRun, adapted_run, load
 from fathom.adapters.merge import folder_of, merged_copy
 from fathom.adapters.peft import own_weight, to_factors
@@ -150,7 +150,9 @@ def adapter_tensors(model: Transformer, name: str = "default") -> tuple[dict[str
         b = whole.b * (whole.scale * whole.rank / alpha)
         place = places[f"{parts[0]}.weight"]
         tensors[f"{stored}.lora_a"] = (whole.a.T if whole.embedding else whole.a).contiguous()
-        tensors[f"{stored}.lora_b"] = (place.write([b]) if place.pairs else b).contiguous()
+        if place.pairs:
+            b = place.write(b.split([features(bases[layer])[0] for layer in parts]))
+        tensors[f"{stored}.lora_b"] = b.contiguous()
     return tensors, alpha
 
 

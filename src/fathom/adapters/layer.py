@@ -5,6 +5,7 @@ adapters add up. DoRA (Liu et al. 2024, eq. 5) and PiSSA (Meng et al. 2024, sect
 leave W itself alone, so that all can be enabled, weighted and merged alike.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -17,9 +18,11 @@ from fathom.adapters.whole import Replaced
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
 from fathom.families.plain import computes_as
+from fathom.model.ends import ScaledEmbedding, ScaledUnembed, scaled
 from fathom.quant.linear import QuantLinear
 
 Layer = nn.Linear | nn.Embedding | QuantLinear | PanelLinear  # what an adapter can be put on
+KINDS = (nn.Linear, nn.Embedding, QuantLinear, PanelLinear, ScaledEmbedding, ScaledUnembed)  # the classes of those
 Weight = float | Tensor  # factor of a delta; (b, 1, 1) where each row of a batch has its own
 
 
@@ -35,7 +38,7 @@ class Lora(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, y: Tensor, base: Layer, weight: Weight) -> Tensor:
-        """weight * scale * (b a x + bias), (..., in) -> (..., out). `y` is the layer's own output, `base(x)`."""
+        """weight * scale * (b a x + bias), (..., in) -> (..., out). `y` is the layer's own W x + bias."""
         a, b = self.matrices()
         out = F.linear(F.linear(self.dropout(x), a.to(x.dtype)) * (self.scale * weight), b.to(x.dtype))
         return out if self.bias is None else out + self.bias.to(x.dtype) * (self.scale * weight)
@@ -87,7 +90,8 @@ class Dora(Lora):
         """||W + scale b a|| of each row, (out,)."""
         a, b = self.a.float(), self.b.float() * self.scale
         dtype = base.weight.dtype if isinstance(base, nn.Linear) else a.dtype
-        mixed = base(a.to(dtype)).float() - (0 if base.bias is None else base.bias.float())  # (r, out)
+        bias: Tensor | None = base.bias  # type: ignore[assignment]
+        mixed = product(base, a.to(dtype)).float() - (0 if bias is None else bias.float())  # (r, out)
         return (self.squares + 2 * (b * mixed.T).sum(1) + ((b @ (a @ a.T)) * b).sum(1)).clamp(min=0).sqrt()
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -156,7 +160,7 @@ class ActiveAdapters:
             raise FathomError("adapters are merged into the weights; unmerge first")
 
 
-@computes_as(nn.Linear, nn.Embedding)
+@computes_as(nn.Linear, nn.Embedding, ScaledEmbedding, ScaledUnembed)
 class LoraLinear(nn.Module):
     """A layer, its adapters, and while they are merged a second layer that holds them."""
 
@@ -172,11 +176,11 @@ class LoraLinear(nn.Module):
         return self.base if self.merged is None else self.merged
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        y = out = self.layer(x)
+        y = out = product(self.layer, x)
         for name, weight in self.active.weights.items():
             if name in self.adapters:
                 out = out + self.adapters[name](x, y, self.layer, weight)
-        return out
+        return finished(self.layer, out)
 
     def delta(self, name: str) -> Tensor:
         """What the adapter adds to the matrix, (out, in) in fp32."""
@@ -219,6 +223,20 @@ class LoraLinear(nn.Module):
         self.merged = None
 
 
+def product(base: Layer, x: Tensor) -> Tensor:
+    """W x + bias, (..., in) -> (..., out), or rows of a table: without what a scaled end does after that."""
+    if isinstance(base, ScaledEmbedding):
+        return nn.Embedding.forward(base, x)
+    return nn.Linear.forward(base, x) if isinstance(base, ScaledUnembed) else base(x)
+
+
+def finished(base: Layer, y: Tensor) -> Tensor:
+    """What a scaled end does with the sum of its own product and those of its adapters."""
+    if isinstance(base, ScaledEmbedding):
+        return y * base.scale
+    return scaled(y, base.scale, base.cap) if isinstance(base, ScaledUnembed) else y
+
+
 def features(base: Layer) -> tuple[int, int]:
     """(out, in); an embedding maps one of its vocabulary to a vector."""
     if isinstance(base, nn.Embedding):
@@ -234,8 +252,12 @@ def add_deltas(weight: Tensor, deltas: Iterable[tuple[Tensor, Weight]]) -> Tenso
 def float_layer(base: Layer, weight: Tensor) -> nn.Linear | nn.Embedding:
     """The layer with another matrix, in floats even where it was packed."""
     out, width = features(base)
-    with torch.device("meta"):
-        new = nn.Embedding(width, out) if isinstance(base, nn.Embedding) else nn.Linear(width, out, bias=False)
+    if isinstance(base, ScaledEmbedding | ScaledUnembed):
+        new: nn.Linear | nn.Embedding = copy.copy(base)
+        new._parameters = dict(base._parameters)
+    else:
+        with torch.device("meta"):
+            new = nn.Embedding(width, out) if isinstance(base, nn.Embedding) else nn.Linear(width, out, bias=False)
     new.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if isinstance(new, nn.Linear):
         new.bias = base.bias  # type: ignore[assignment]

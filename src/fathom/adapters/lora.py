@@ -7,12 +7,11 @@ delta is made of plays no part here.
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from fathom.adapters.layer import ActiveAdapters, Dora, Layer, Lora, LoraLinear, Weight, features, new_adapter
+from fathom.adapters.layer import KINDS, ActiveAdapters, Dora, Lora, LoraLinear, Weight, features, new_adapter
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.targets import layers, select
 from fathom.anatomy.swap import swap
@@ -62,7 +61,7 @@ def attach(model: Transformer, adapters: Mapping[str, Lora], name: str) -> None:
     """Put one adapter on these layers, enabled; a layer that has none yet is wrapped. FathomError, and nothing
     changed, where a layer is of a class of its own, whose matrix may not be all that it computes with."""
     active, own = active_adapters(model), wrapped(model)
-    new = dict.fromkeys(get_args(Layer), lambda base: LoraLinear(base, active))
+    new = dict.fromkeys(KINDS, lambda base: LoraLinear(base, active))
     swap(model, new, names=[layer for layer in adapters if layer not in own])
     parts = wrapped(model)
     for layer, adapter in adapters.items():

@@ -20,12 +20,14 @@ from fathom.adapters.peft_targets import Targets
 from fathom.adapters.peft_tensors import WEIGHTS, Factors, ModuleShape, fuse, open_weights, read_factors, split
 from fathom.adapters.peft_whole import (
     collect_whole,
+    in_files,
     is_whole,
     modules_to_save,
     places,
     read_whole,
     replace_whole,
     vocabulary,
+    with_both_names,
     write_whole,
 )
 from fathom.adapters.targets import BLOCKS, modules, place, rows_in_file
@@ -58,7 +60,7 @@ def load(model: Transformer, folder: str | Path, name: str = "default", base: st
     FathomError: a damaged file, a tensor too many or too few, another rank than the config says, another base.
     """
     require_available(model, name)
-    config, stored = opened(Path(folder), base)
+    config, stored = in_files(model, *opened(Path(folder), base))
     where, before = Path(folder) / WEIGHTS, model.config.vocab_size
     with vocabulary_resized(model, vocabulary(model, stored)):
         known, targets = places(model), modules(model)
@@ -142,6 +144,7 @@ def save(model: Transformer, folder: str | Path, name: str = "default", base: st
     }
     tensors = {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()}
     tensors |= write_whole(model, adapter.whole, adapter.factors, adapter.config.whole)
+    values, tensors = with_both_names(values, tensors)
     write(Path(folder), {CONFIG: values, OURS: adapter.config.ours()}, tensors)
     notes = {}
     for module, part in adapter.factors.items():

@@ -6,6 +6,8 @@ trainable_token_indices. Wrapped modules have words in the names of their tensor
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ WRAPPERS = re.compile(r"\.(base_layer|original_module|modules_to_save(\.default)
 ROWS = ".trainable_tokens_delta"
 SKIPPED = re.compile(r".*\.(trainable_tokens_original|original_module\..*)")
 ENDS = ("embed.weight", "unembed.weight")
+BIAS = "unembed.bias"  # of the few models that have one
 Tensors = Mapping[str, Stored]
 
 
@@ -46,6 +49,32 @@ def places(model: Transformer) -> dict[str, Place]:
     return {ENDS[1]: Place(f"{unembed}.weight")} | family.places(model.config, "hf")
 
 
+def in_files(model: Transformer, config: PeftConfig, stored: Tensors) -> tuple[PeftConfig, dict[str, Stored]]:
+    """With the names that files of the base have: transformers 5 calls GPT-NeoX's embed_out lm_head."""
+    unembed = places(model)[ENDS[1]].name.removesuffix(".weight")
+    if unembed != "embed_out":
+        return config, dict(stored)
+
+    def renamed(name: str) -> str:
+        return re.sub(r"(^|\.)lm_head(?=$|\.)", r"\1embed_out", name)
+
+    names, whole = config.targets.names, tuple(map(renamed, config.whole))
+    targets = replace(config.targets, names=None if names is None else tuple(map(renamed, names)))
+    return replace(config, targets=targets, whole=whole), {renamed(name): x for name, x in stored.items()}
+
+
+def with_both_names(values: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The fields and tensors of a folder, GPT-NeoX's embed_out as lm_head too: every transformers finds its own."""
+
+    def listed(names: list[str] | None) -> list[str] | None:
+        return None if names is None else [*names, *["lm_head"] * ("embed_out" in names)]
+
+    lists = {key: listed(values[key]) for key in ("target_modules", "modules_to_save")}
+    old = f"{PREFIX}embed_out."
+    again = {name.replace(old, f"{PREFIX}lm_head."): x.clone() for name, x in tensors.items() if name.startswith(old)}
+    return values | lists, tensors | again
+
+
 def vocabulary(model: Transformer, stored: Tensors) -> int:
     """How many tokens the model has with the adapter."""
     ends = [places(model)[end].name for end in ENDS]
@@ -61,7 +90,7 @@ def is_whole(name: str, config: PeftConfig, known: Mapping[str, Place]) -> bool:
     if plain not in {place.name for place in known.values()}:
         return False
     biased = config.bias != "none" and plain.endswith(".bias")
-    return biased or config.holds_whole(plain) or plain in (known[end].name for end in ENDS)
+    return biased or config.holds_whole(plain) or plain in (known[end].name for end in (*ENDS, BIAS) if end in known)
 
 
 def read_whole(
@@ -77,7 +106,7 @@ def read_whole(
         if place.name not in given:
             if config.holds_whole(place.name) and not (tied and name == ENDS[1]):
                 raise FathomError(f"{where}: {place.name} is missing, which modules_to_save lists; save it again")
-            if resized and name in ENDS and not (tied and name == ENDS[1]):
+            if resized and name in (*ENDS, BIAS) and not (tied and name == ENDS[1]):
                 raise FathomError(
                     f"{where}: {place.name} is missing, and the vocabulary is another than the base's; save the adapter"
                     " again with save_embedding_layers=True"
@@ -89,7 +118,7 @@ def read_whole(
         if value.shape != own.shape or not value.isfinite().all():
             actual = f"{tuple(value.shape)}; the model expects {tuple(own.shape)}"
             raise FathomError(f"{where}: {place.name} is {actual}, and finite numbers")
-        if (resized and name in ENDS) or not torch.equal(value, own.detach().float().cpu()):
+        if (resized and name in (*ENDS, BIAS)) or not torch.equal(value, own.detach().float().cpu()):
             values[name] = value
     if tied and {*ENDS} <= values.keys() and torch.equal(*(values[end] for end in ENDS)):
         values[ENDS[1]] = values[ENDS[0]]  # they stay one
@@ -159,6 +188,9 @@ def collect_whole(model: Transformer, name: str) -> dict[str, Tensor]:
         if isinstance(adapter, TokenRows):
             weight = part.base.weight.detach().float()
             values[f"{layer}.weight"] = (weight + adapter.delta(weight).detach()).cpu()
+            bias = part.base.bias if layer == "unembed" else None
+            if isinstance(bias, Tensor):
+                values[BIAS] = bias.detach().float().cpu()
     return values
 
 
@@ -189,7 +221,7 @@ def write_whole(
         own = {ours: values.get(ours, getattr(*owner_of(model, ours)).detach().float().cpu()) for ours in together}
         module, _, attribute = name.rpartition(".")
         wrapper = ".base_layer" if module in targeted else ""
-        value = known[parts[0]].write([own[ours] for ours in together])
+        value: Tensor = known[parts[0]].write([own[ours] for ours in together])
         shared = any(value.data_ptr() == other.data_ptr() for other in written.values())  # which no file can hold
         written[f"{PREFIX}{module}{wrapper}.{attribute}"] = value.clone() if shared else value
     return written

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fathom.adapters.layer import Layer, LoraLinear, Weight
+from fathom.adapters.layer import KINDS, Layer, LoraLinear, Weight
 from fathom.adapters.lora import active_adapters, wrapped
 from fathom.anatomy.swap import swap
 from fathom.errors import FathomError
@@ -36,7 +36,9 @@ class TokenRows(nn.Module):
         if self.embedding:
             here = (x[..., None] == self.ids).to(y.dtype)  # (b, t, n)
             return (here @ rows - here.sum(-1, keepdim=True) * y) * weight
-        change = F.linear(x, rows) - y.index_select(-1, self.ids)  # (b, t, n)
+        bias: Tensor | None = base.bias  # type: ignore[assignment]
+        own = None if bias is None else bias[self.ids].to(y.dtype)
+        change = F.linear(x, rows, own) - y.index_select(-1, self.ids)  # (b, t, n)
         return torch.zeros_like(y).index_copy(-1, self.ids, change * weight)
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ def add_rows(model: Transformer, ids: Sequence[int], name: str = "default") -> N
     tied = model.unembed.weight is model.embed.weight
     index = torch.tensor(list(ids), device=model.embed.weight.device)
     rows = [nn.Parameter(layer.weight.detach()[index].float()) for layer in (model.embed, model.unembed)]
-    new = dict.fromkeys((nn.Embedding, nn.Linear), lambda base: LoraLinear(base, active))
+    new = dict.fromkeys(KINDS, lambda base: LoraLinear(base, active))
     swap(model, new, names=["embed", "unembed"])
     parts = wrapped(model)
     for layer, own in (("embed", rows[0]), ("unembed", rows[0] if tied else rows[1])):

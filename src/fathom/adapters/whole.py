@@ -49,17 +49,16 @@ def resize_vocabulary(model: Transformer, rows: int) -> None:
     """Give the model a vocabulary of so many tokens: the last rows of embedding and unembedding are cut off, or new
     ones are added, each the mean of all. Tied matrices stay tied. FathomError where they have adapters already."""
     embed, unembed, held = model.embed, model.unembed, model.config.vocab_size
-    scaled = isinstance(embed, ScaledEmbedding) or isinstance(unembed, ScaledUnembed) or unembed.bias is not None
-    if scaled or type(embed) is not nn.Embedding or type(unembed) is not nn.Linear:
-        reason = (
-            "this model scales embeddings or logits, or has a bias of logits"
-            if scaled
-            else ("embed or unembed has an adapter; load the one with the larger vocabulary first")
+    if type(embed) not in (nn.Embedding, ScaledEmbedding) or type(unembed) not in (nn.Linear, ScaledUnembed):
+        raise FathomError(
+            f"the vocabulary cannot change from {held:,} to {rows:,} tokens: embed or unembed has an adapter; load the"
+            " one with the larger vocabulary first"
         )
-        raise FathomError(f"the vocabulary cannot change from {held:,} to {rows:,} tokens: {reason}")
     tied = unembed.weight is embed.weight
     embed.weight = resized(embed.weight, rows)
     unembed.weight = embed.weight if tied else resized(unembed.weight, rows)
+    if unembed.bias is not None:
+        unembed.bias = nn.Parameter(resized(unembed.bias[:, None], rows)[:, 0].detach(), unembed.bias.requires_grad)
     embed.num_embeddings = unembed.out_features = rows
     model.config = replace(model.config, vocab_size=rows)
 
@@ -69,13 +68,13 @@ def vocabulary_resized(model: Transformer, rows: int) -> Iterator[None]:
     """With the vocabulary of this size, in the block and after it; an error in the block leaves the model as it was."""
     embed, unembed, config = model.embed, model.unembed, model.config
     if rows != config.vocab_size:
-        weights = embed.weight, unembed.weight
+        weights = embed.weight, unembed.weight, unembed.bias
         resize_vocabulary(model, rows)
     try:
         yield
     except BaseException:
         if rows != config.vocab_size:
-            embed.weight, unembed.weight = weights
+            embed.weight, unembed.weight, unembed.bias = weights
             embed.num_embeddings = unembed.out_features = config.vocab_size
             model.config = config
         raise
