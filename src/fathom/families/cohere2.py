@@ -25,7 +25,8 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    return {**cohere.read_gguf(values, fields, tensors), "layers": read_pattern(values, "llln", 4096)}
+    layers = read_pattern(values, "llln", 4096, fields["n_layer"])
+    return {**cohere.read_gguf(values, fields, tensors), "layers": layers}
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:

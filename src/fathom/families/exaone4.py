@@ -5,7 +5,7 @@ from typing import Any
 
 from fathom.families import olmo2
 from fathom.families.family import Fields, Tensors
-from fathom.families.gguf_columns import column, nothing, places, require
+from fathom.families.gguf_columns import PATTERN, column, places, read_pattern, require, write_pattern
 from fathom.families.rope import read_hf_rope, write_hf_rope
 from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values, key
@@ -26,8 +26,17 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     return {**names, **write_layers(z), "sliding_window_pattern": None, **write_hf_rope(z)}
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    """Windows where the file says them, and in the size that llama.cpp knows by its number of layers."""
+    n = fields["n_layer"]
+    windows = n == LARGE or values.prefix + PATTERN in values.entries
+    return {"layers": read_pattern(values, "llln", 4096, n)} if windows else {}
+
+
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("exaone4", z, layers=Layers("g"), head_dim=z.d_model // z.n_head)
+    if z.n_layer == LARGE:
+        return write_pattern("exaone4", z, "llln")
+    require("exaone4", z, layers=Layers("g"))
     return {}
 
 
@@ -36,6 +45,7 @@ def holds(z: ResolvedConfig) -> bool:
 
 
 hf = olmo2.FAMILY.columns["hf"]
+LARGE = 64  # layers of the 32B, the only size with windows in llama.cpp
 allowed = {name: values for name, values in hf.allowed.items() if name != "sliding_window"}
 
 FAMILY = replace(
@@ -51,7 +61,7 @@ FAMILY = replace(
             hf, ids=("exaone4",), allowed=allowed, read=read_hf, write=write_hf,
             keys={**hf.keys, "head_dim": key("head_dim?"), "norm_eps": key("rms_norm_eps=1e-5")},
         ),
-        "gguf": column("exaone4", places(hf.tensors), nothing, write_gguf),
+        "gguf": column("exaone4", places(hf.tensors), read_gguf, write_gguf),
     },
     classes=("Exaone4Config", "Exaone4ForCausalLM"),
 )  # fmt: skip

@@ -2,9 +2,11 @@
 one matrix. Falcon 2 11B has groups of heads; a file may also have the MLP after attention."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fathom.families.family import Column, Family, Fields, Tensors
+from fathom.families.gguf_columns import LAYER_EPS, QKV, column, places, refusal, require
 from fathom.families.gpt_neox import ACTIVATIONS
 from fathom.families.names import columns, place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
@@ -94,12 +96,27 @@ def holds(z: ResolvedConfig) -> bool:
     return holds_shared(z) and (z.residual == "parallel" or (z.residual == "on" and z.n_kv_head in (1, z.n_head)))
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    """Biases are of norms alone. The layout of q, k and v is the only one known."""
+    values.require({"tensor_data_layout": (None, "jploski")})
+    return {"mlp": "gelu_exact", "residual": "parallel_norms" if SECOND in tensors else "parallel"}
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    require("falcon", z, mlp="gelu_exact", bias=("norm",))
+    if z.residual == "on":
+        raise refusal("falcon", "residual=on", "attention beside the MLP")
+    return {"tensor_data_layout": "jploski"}
+
+
 def one_norm(entries: Mapping[str, Any]) -> bool:
     """Whether attention and MLP of these files have no norms called ln_attn and ln_mlp."""
     return not entries.get("new_decoder_architecture") or entries.get("num_ln_in_parallel_attn") == 1
 
 
 tensors, keys = columns(TENSORS, place), columns(KEYS, key)
+SECOND = "blk.0.attn_norm_2.weight"  # which the 40B alone has
+GGUF = [part for part in tensors["ours"] if part != "blocks.N.mlp_norm"]
 FAMILY = Family(
     name="falcon",
     title="Falcon",
@@ -111,6 +128,10 @@ FAMILY = Family(
         "hf": Column(
             ids=("falcon",), tensors=tensors["hf"], keys=keys["hf"], allowed=ALLOWED, read=read_hf, write=write_hf,
             applies=one_norm,
+        ),
+        "gguf": replace(
+            column("falcon", places(GGUF, cells=QKV), read_gguf, write_gguf, eps=LAYER_EPS),
+            applies=lambda tensors: SECOND not in tensors,
         ),
     },
     classes=("FalconConfig", "FalconForCausalLM"),

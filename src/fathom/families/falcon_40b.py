@@ -23,6 +23,8 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 hf = falcon.FAMILY.columns["hf"]
 NORMS: dict[str, Place] = {f"blocks.N.{x}_norm": place(f"transformer.h.N.ln_{x}") for x in ("attn", "mlp")}
+gguf = falcon.FAMILY.columns["gguf"]
+TWO = {"blocks.N.attn_norm": place("blk.N.attn_norm_2"), "blocks.N.mlp_norm": place("blk.N.attn_norm")}
 FAMILY = replace(
     falcon.FAMILY,
     name="falcon_40b",
@@ -37,5 +39,6 @@ FAMILY = replace(
             allowed={**falcon.ALLOWED, "parallel_attn": (None, True), "num_ln_in_parallel_attn": (None, 2)},
             applies=lambda entries: not falcon.one_norm(entries),
         ),
+        "gguf": replace(gguf, tensors={**gguf.tensors, **TWO}, applies=lambda tensors: falcon.SECOND in tensors),
     },
 )  # fmt: skip

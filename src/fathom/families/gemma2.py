@@ -65,7 +65,7 @@ def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
         attn_cap=values.number("attn_logit_softcapping", 50.0),
         logit_cap=values.number("final_logit_softcapping", 30.0),
     )
-    return {"scale": scale, "layers": read_pattern(values, "lg", 4096)}
+    return {"scale": scale, "layers": read_pattern(values, "lg", 4096, fields["n_layer"])}
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fathom.families import gemma, gemma2
 from fathom.families.family import Fields, Tensors, config_of
-from fathom.families.gguf_columns import column, places, read_pattern, refusal, require, write_pattern
+from fathom.families.gguf_columns import PATTERN, column, places, read_pattern, refusal, require, write_pattern
 from fathom.families.names import place
 from fathom.families.rope import read_hf_rope, read_hf_rotations, write_hf_rope
 from fathom.families.sliding import read_layers, write_layers
@@ -52,23 +52,28 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    config = config_of(fields)
-    every = values.count("attention.sliding_window_pattern", 6)
+    config, cap = config_of(fields), "final_logit_softcapping"
     scale = Scale(embed=gemma.embed_scale(config.d_model), attn=gemma2.attn_scale(config, LARGE))
+    if values.entries.get(values.prefix + cap):
+        scale = replace(scale, logit_cap=values.number(cap))
+    if not values.get("attention.sliding_window", int, 0):
+        return {"scale": scale}
     local = values.number("rope.freq_base_swa", LOCAL, above=1.0)
-    return {"scale": scale, "layers": read_pattern(values, "l" * (every - 1) + "g", 1024), "rope_local_theta": local}
+    layers = read_pattern(values, "lllllg", 1024, fields["n_layer"])
+    return {"scale": scale, "layers": layers, "rope_local_theta": local}
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
     require("gemma3", z, bias=())
     gemma2.require_scale("gemma3", z, LARGE)
-    if z.scale.attn_cap or z.scale.logit_cap:
-        raise refusal("gemma3", f"attn_cap={z.scale.attn_cap}, logit_cap={z.scale.logit_cap}", "models without caps")
+    if z.scale.attn_cap:
+        raise refusal("gemma3", f"attn_cap={z.scale.attn_cap}", "models without it")
     if z.rope.scaling is not None and z.rope.scaling.attention_factor is not None:  # llama.cpp warms all layers by it
         raise refusal("gemma3", f"rope.scaling.attention_factor={z.rope.scaling.attention_factor}", "that of yarn")
     every = z.layers.pattern.find("g") + 1 or 6
-    keys = {"attention.sliding_window_pattern": every, "rope.freq_base_swa": z.rope.local_theta or z.rope.theta}
-    return {**keys, **write_pattern("gemma3", z, "l" * (every - 1) + "g")}
+    pattern = {PATTERN: every, **write_pattern("gemma3", z, "l" * (every - 1) + "g")}
+    cap = {"final_logit_softcapping": z.scale.logit_cap} if z.scale.logit_cap else {}
+    return {"rope.freq_base_swa": z.rope.local_theta or z.rope.theta, **cap, **pattern}
 
 
 def holds(z: ResolvedConfig) -> bool:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from fathom.errors import FathomError
 from fathom.families import llama
 from fathom.families.family import Column, Fields, Tensors, config_of
 from fathom.families.names import Place, place
 from fathom.families.rope import gguf_rope_tensors, read_gguf_rope, write_gguf_rope
 from fathom.families.values import Key, Values, key
+from fathom.json_file import short
 from fathom.model.config import BIASES, Layers, ModelConfig, ResolvedConfig
 
 NAMES = {part: cell.name for part, cell in llama.FAMILY.columns["gguf"].tensors.items()} | {
@@ -104,17 +107,40 @@ def shown(value: Any) -> str:
     return (",".join(value) or "off") if isinstance(value, tuple) else str(value)
 
 
-def read_pattern(values: Values, pattern: str, window: int) -> Layers:
-    """What the layers see: the architecture's pattern, and the window of the file. window: where it does not say."""
+PATTERN = "attention.sliding_window_pattern"  # every how many layers one has no window, or for each whether it has one
+
+
+def read_pattern(values: Values, pattern: str, window: int, n_layer: int) -> Layers:
+    """What the layers see: as the file says, or in the architecture's pattern. window: where the file does not say."""
+    given = values.entries.get(values.prefix + PATTERN)
+    if given is not None and np.ndim(given):
+        if np.shape(given) != (n_layer,) or np.asarray(given).dtype.kind not in "biu":
+            raise values.error(f"{values.prefix}{PATTERN} is {short(given)}; expected yes or no for {n_layer} layers")
+        pattern = "".join("l" if narrow else pattern[-1] for narrow in np.asarray(given).tolist())
+    elif given is not None:
+        pattern = "l" * (values.count(PATTERN) - 1) + pattern[-1]
     return Layers(pattern, values.count("attention.sliding_window", window))
 
 
 def write_pattern(name: str, z: ResolvedConfig, pattern: str) -> dict[str, Any]:
-    """The key of the window. FathomError where the layers see something else than in the architecture."""
-    theirs, n = replace(z.layers, pattern=pattern), z.n_layer
-    if any(theirs.kind(layer) != z.layers.kind(layer) for layer in range(n)):
+    """The keys of windows; of their pattern where it is another. FathomError where the architecture has none such."""
+    kinds = "".join(z.layers.kind(layer) for layer in range(z.n_layer))
+    usual = "".join(replace(z.layers, pattern=pattern).kind(layer) for layer in range(z.n_layer))
+    if kinds != usual and (set(kinds) - set(pattern) or "l" not in pattern or not z.layers.window):
         raise refusal(name, f"layers={z.layers.pattern}", pattern)
-    return {"attention.sliding_window": z.layers.window} if z.layers.window else {}
+    keys = {"attention.sliding_window": z.layers.window} if z.layers.window else {}
+    return keys if kinds == usual else {**keys, PATTERN: np.array([kind == "l" for kind in kinds])}
+
+
+def arranged(column: Column, tensors: Tensors) -> Column:
+    """The column with q, k and v as they are in a file: one tensor or three. Converters have written both."""
+    found = column.tensors.get(PAIRED[0])
+    fused, apart = ("blk.0.attn_qkv.weight" in tensors, "blk.0.attn_q.weight" in tensors)
+    if found is None or fused == apart or fused == (found.parts == 3):
+        return column
+    cells = {part: place((QKV if fused else NAMES)[part]) for part in QKV}
+    kept = {part: replace(cell, pairs=column.tensors[part].pairs) for part, cell in cells.items()}
+    return replace(column, tensors={**column.tensors, **kept})
 
 
 def nothing(values: Values, fields: Fields, tensors: Tensors) -> Fields:

@@ -41,6 +41,8 @@ def differs(name: str, z: ResolvedConfig) -> str:
     """What llama.cpp computes otherwise than this model, in words; empty where it computes the same."""
     if z.mlp == "gelu_exact":
         return "llama.cpp computes GELU by its tanh form; here it is exact, as in transformers"
-    if name == "phi3" and z.layers.window is not None:
+    if name == "starcoder2":
+        return "GGUF cannot say the window of 4096 tokens that StarCoder2's published models have in transformers"
+    if z.layers.window is not None and (name == "phi3" or (name == "exaone4" and z.n_layer != 64)):
         return f"llama.cpp passes over the window of {z.layers.window} tokens, which is honoured here"
     return ""

@@ -40,6 +40,7 @@ FAMILY = replace(
     columns={
         "ours": gpt2.FAMILY.columns["ours"],
         "hf": replace(hf, ids=("gpt_bigcode",), tensors=TENSORS, allowed=ALLOWED, read=read_hf, write=write_hf),
+        "gguf": replace(gpt2.FAMILY.columns["gguf"], ids=("starcoder",)),
     },
     free=(),
     classes=("GPTBigCodeConfig", "GPTBigCodeForCausalLM"),

@@ -42,7 +42,8 @@ FAMILY = replace(
         "hf": Column(
             ids=("internlm2",), tensors=columns(TENSORS, place)["hf"], keys=KEYS, allowed=hf.allowed, read=read_hf,
             skipped=hf.skipped,
-        )
+        ),
+        "gguf": replace(llama.FAMILY.columns["gguf"], ids=("internlm2",)),
     },
     written_as="llama",
 )  # fmt: skip

@@ -101,7 +101,8 @@ def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
         if (width := values.count(name, head_dim)) != head_dim:
             raise values.error(f"{values.prefix}{name} is {width}; expected {head_dim}, as a head has channels")
     values.number("rope.freq_base", 10_000.0, above=1.0)
-    bias = biases(*(f"blk.0.{name}.bias" in tensors for name in ("attn_q", "attn_output", "ffn_up")))
+    q, out, up = (f"blk.0.{name}.bias" in tensors for name in ("attn_q", "attn_output", "ffn_up"))
+    bias = biases(q or "blk.0.attn_qkv.bias" in tensors, out, up)
     return {"bias": bias, "rope_scaling": read_gguf_rope(values, config, tensors)}
 
 

@@ -1,6 +1,7 @@
 """Ministral 3 (Mistral AI 2025): a LLaMA stretched by YaRN. Beyond the original context, queries grow with their
 position; texts are held to that context here, where they do not. Written as a LLaMA."""
 
+import math
 from dataclasses import replace
 
 from fathom.families import llama, mistral
@@ -26,12 +27,32 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     return {"bias": (), "context_length": context, "layers": mistral.read_window(values, fields, None), **rope}
 
 
+LOG = "rope.scaling.yarn_log_multiplier"  # YaRN's mscale_all_dim, beside an mscale of 1
+
+
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    """The same: held to the original context where queries grow, and YaRN's temperature is a quotient."""
+    read = llama.read_gguf(values, fields, tensors)
+    scaling, context = read["rope_scaling"], fields["context_length"]
+    if values.entries.get(values.prefix + LOG) and scaling is not None and scaling.kind == "yarn":
+        bend = 0.1 * math.log(scaling.factor)
+        quotient = (bend + 1) / (bend * values.number(LOG) + 1)
+        given = 1.0 if scaling.attention_factor is None else scaling.attention_factor / (bend + 1)
+        scaling = replace(scaling, attention_factor=quotient * given)
+    if values.get("attention.temperature_scale", float, 0.0):
+        context = min(context, values.count("rope.scaling.original_context_length"))
+    return {**read, "rope_scaling": scaling, "context_length": context}
+
+
 hf = mistral.FAMILY.columns["hf"]
 FAMILY = replace(
     llama.FAMILY,
     name="ministral3",
     title="Ministral 3",
-    columns={"hf": replace(hf, ids=("ministral3",), keys={**hf.keys, "head_dim": key("head_dim")}, read=read_hf)},
+    columns={
+        "hf": replace(hf, ids=("ministral3",), keys={**hf.keys, "head_dim": key("head_dim")}, read=read_hf),
+        "gguf": replace(llama.FAMILY.columns["gguf"], ids=("mistral3",), read=read_gguf, honoured=(LOG,)),
+    },
     classes=("Ministral3Config", "Ministral3ForCausalLM"),
     written_as="llama",
 )

@@ -26,8 +26,10 @@ def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     """OLMo 3 has the same architecture: a window, and no stretched rotation in the layers that have it."""
     if "attention.sliding_window" not in values:
         return {}
-    local = fields["rope_theta"] if fields["rope_scaling"] else None
-    return {"layers": read_pattern(values, "lllg", 4096), "rope_local_theta": local}
+    theta = fields["rope_theta"]
+    local = values.number("rope.freq_base_swa", theta, above=1.0)
+    own = local if local != theta or fields["rope_scaling"] else None
+    return {"layers": read_pattern(values, "lllg", 4096, fields["n_layer"]), "rope_local_theta": own}
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -10,6 +11,7 @@ from typing import Any
 import fathom.families as package
 from fathom.errors import FathomError
 from fathom.families.family import Family, Tensors
+from fathom.families.gguf_columns import arranged
 from fathom.families.gguf_limits import require_runnable
 from fathom.families.unsupported import why_not
 from fathom.families.values import Values
@@ -125,9 +127,10 @@ def from_hf(entries: Mapping[str, Any], where: str) -> tuple[Family, ModelConfig
 def from_gguf(metadata: dict[str, Any], tensors: Tensors, where: str) -> tuple[Family, ModelConfig]:
     """The model that the metadata of a GGUF file describes, of which nothing is asked that does not belong to it."""
     name = metadata.get("general.architecture")
-    family = with_id("gguf", name, metadata)
+    family = with_id("gguf", name, ChainMap(metadata, dict(tensors)))
     if family is None:
         raise FathomError(f"{where}: general.architecture is {short(name)}; supported are {', '.join(ids('gguf'))}")
+    family = replace(family, columns={**family.columns, "gguf": arranged(family.columns["gguf"], tensors)})
     embed = tensors.get(family.columns["gguf"].tensors["embed"].name + ".weight")
     sizes = {} if embed is None else {f"{name}.vocab_size": embed.shape[0]}  # many files do not say it
     return family, family.read("gguf", Values(ChainMap(metadata, sizes), where, f"{name}."), tensors)

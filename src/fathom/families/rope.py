@@ -207,24 +207,41 @@ def read_gguf_rope(values: Values, config: ModelConfig, tensors: Tensors) -> Rop
 
 def _llama3(values: Values, config: ModelConfig, stretch: Tensor, original: int | None) -> RopeScaling:
     """The scaling that stretches each frequency by `stretch` (c/2,). FathomError where none does."""
-    if original is None and config.context_length > LLAMA3_ORIGINAL:
-        original = LLAMA3_ORIGINAL
+    long = original is None and config.context_length > LLAMA3_ORIGINAL
+    usual = LLAMA3_ORIGINAL if long else original
     scaling = RopeScaling(
         kind="llama3",
         factor=_decimal(float(stretch.max())),
-        original_context_length=original,
+        original_context_length=usual,
         low_freq_factor=values.number("rope.scaling.low_freq_factor", 1.0),
         high_freq_factor=values.number("rope.scaling.high_freq_factor", 4.0),
     )
-    z = replace(config, rope=replace(config.rope, scaling=scaling)).resolved()
-    sound = 0 < scaling.factor < math.inf and scaling.low_freq_factor != scaling.high_freq_factor
-    if sound and stretch.shape == (z.head_dim // 2,) and torch.allclose(stretch.float(), stretch_of(z), rtol=1e-4):
-        return scaling
+    z = config.resolved()
+    sound = 1 <= scaling.factor < math.inf and 0 < scaling.low_freq_factor < scaling.high_freq_factor
+    if sound and stretch.shape == (z.head_dim // 2,) and bool((stretch >= 1).all()):
+        others = [] if original else [replace(scaling, original_context_length=_original(scaling, z, stretch))]
+        for one in (scaling, *others):  # converters leave the original context out
+            stretched = replace(config, rope=replace(config.rope, scaling=one)).resolved()
+            if torch.allclose(stretch.float(), stretch_of(stretched), rtol=1e-4):
+                return one
     raise values.error(
         f"{STRETCH} is not what LLaMA 3.1 does: its factor would be {scaling.factor:g}, its bands "
         f"{scaling.low_freq_factor:g} and {scaling.high_freq_factor:g}, its original context "
-        f"{original or config.context_length}; other stretched rotations are not supported"
+        f"{usual or config.context_length}; other stretched rotations are not supported"
     )
+
+
+def _original(scaling: RopeScaling, z: ResolvedConfig, stretch: Tensor) -> int:
+    """The context for which a model was trained, as far as its stretched frequencies tell: how often one between the
+    bands turned in it, or that the fastest ones alone did not change."""
+    low, high, least = scaling.low_freq_factor, scaling.high_freq_factor, 1.0
+    for i, divisor in enumerate(stretch.double().tolist()):
+        wavelength = 2 * math.pi * z.rope.theta ** (2 * i / z.head_dim)
+        if 1.0001 < divisor < 0.9999 * scaling.factor:
+            share = (1 / divisor - 1 / scaling.factor) / (1 - 1 / scaling.factor)
+            return max(1, round((low + share * (high - low)) * wavelength))
+        least = high * wavelength if divisor < 1.0001 else least
+    return math.ceil(least)
 
 
 def stretch_of(config: ResolvedConfig) -> Tensor:
