@@ -56,12 +56,29 @@ CHANGED: dict[str, dict[str, Any]] = {  # to what llama.cpp's architectures have
     "Granite MoE": {},
     "GLM-4.5": {},
     "GLM-4.5, shares": {},
+    "StarCoder": {},
+    "Falcon": {},
+    "Falcon 2": {},
+    "Falcon 40B": {"bias": False},
 }
 TOKENS = (  # every dense architecture, and kinds of scaling and of biases
     *CHANGED, "Qwen2", "Qwen2, tied, YaRN", "Qwen3", "Arcee", "Mistral", "Phi-3", "ERNIE 4.5", "Ministral 3",
     "Seed-OSS", "Seed-OSS, other biases", "LLaMA, biases of attention", "LLaMA, biases of the MLP", "Helium",
 )  # fmt: skip
-GELU = ("Gemma", "Gemma 2", "Gemma 3", "StarCoder2", "Phi", "Pythia", "GPT-NeoX, in order", "MPT")  # ggml: fp16 table
+GELU = (
+    "Gemma",
+    "Gemma 2",
+    "Gemma 3",
+    "StarCoder2",
+    "Phi",
+    "Pythia",
+    "GPT-NeoX, in order",
+    "MPT",
+    "StarCoder",
+    "Falcon",
+    "Falcon 2",
+    "Falcon 40B",
+)  # ggml: fp16 table
 
 
 def config_of(name: str) -> ModelConfig:
@@ -191,6 +208,23 @@ def test_what_llama_cpp_cannot_be_told_is_refused(name: str, change: dict[str, A
     config = from_hf(EVERY[name] | CHANGED.get(name, {}) | change, "config.json")[1]
     with pytest.raises(FathomError, match=says):
         to_gguf(config)
+
+
+@pytest.mark.parametrize("name", ["internlm2", "mistral3"])
+def test_architectures_with_the_tensors_of_llama(tmp_path: Path, name: str) -> None:
+    """Ministral 3 is held to its original context where queries grow beyond it; YaRN's temperature is a quotient."""
+    written(tmp_path / "x.gguf", "Ministral 3")
+    metadata = gguf.read_header(tmp_path / "x.gguf").metadata
+    renamed = {key.replace("llama.", f"{name}."): value for key, value in metadata.items()}
+    kind = "yarn" if name == "mistral3" else "linear"
+    renamed |= {"general.architecture": name, f"{name}.context_length": 256, f"{name}.rope.scaling.type": kind}
+    if name == "mistral3":
+        renamed |= {f"{name}.attention.temperature_scale": 0.1, f"{name}.rope.scaling.yarn_log_multiplier": 1.0}
+    family, config = from_gguf(renamed, open_gguf(tmp_path / "x.gguf").tensors, "x.gguf")
+    assert family.name == {"internlm2": "internlm2", "mistral3": "ministral3"}[name]
+    assert config.rope.scaling is not None and config.rope.scaling.kind == kind
+    if name == "mistral3":
+        assert config.context_length == 64 and config.rope.scaling.attention_factor == 1.0
 
 
 @pytest.mark.parametrize("name", ["ernie4_5", "seed_oss"])

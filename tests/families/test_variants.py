@@ -198,7 +198,11 @@ def test_longrope_of_a_padded_batch_is_what_transformers_computes(tmp_path: Path
     assert (found[1, 90:] - alone).abs().max() > 1e-3  # alone it is rotated by the short factors
 
 
-@pytest.mark.parametrize("change", [LLAMA | x for x in LLAMAS.values()], ids=LLAMAS)
+REFUSED = ("Qwen3, biases", "Arcee, biases")  # llama.cpp's architectures have none of these biases
+HELD = {name: LLAMA | change for name, change in LLAMAS.items() if name not in REFUSED}
+
+
+@pytest.mark.parametrize("change", HELD.values(), ids=HELD)
 def test_gguf_holds_a_variant(tmp_path: Path, change: dict[str, Any]) -> None:
     theirs = make(change)
     theirs.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from fathom.errors import FathomError
 from fathom.families import llama
 from fathom.families.family import Column, Fields, Tensors, config_of
@@ -113,10 +111,11 @@ PATTERN = "attention.sliding_window_pattern"  # every how many layers one has no
 def read_pattern(values: Values, pattern: str, window: int, n_layer: int) -> Layers:
     """What the layers see: as the file says, or in the architecture's pattern. window: where the file does not say."""
     given = values.entries.get(values.prefix + PATTERN)
-    if given is not None and np.ndim(given):
-        if np.shape(given) != (n_layer,) or np.asarray(given).dtype.kind not in "biu":
+    each: Any = given.tolist() if given is not None and hasattr(given, "tolist") else given
+    if isinstance(each, list):
+        if len(each) != n_layer or any(narrow not in (False, True) for narrow in each):
             raise values.error(f"{values.prefix}{PATTERN} is {short(given)}; expected yes or no for {n_layer} layers")
-        pattern = "".join("l" if narrow else pattern[-1] for narrow in np.asarray(given).tolist())
+        pattern = "".join("l" if narrow else pattern[-1] for narrow in each)
     elif given is not None:
         pattern = "l" * (values.count(PATTERN) - 1) + pattern[-1]
     return Layers(pattern, values.count("attention.sliding_window", window))
@@ -129,7 +128,7 @@ def write_pattern(name: str, z: ResolvedConfig, pattern: str) -> dict[str, Any]:
     if kinds != usual and (set(kinds) - set(pattern) or "l" not in pattern or not z.layers.window):
         raise refusal(name, f"layers={z.layers.pattern}", pattern)
     keys = {"attention.sliding_window": z.layers.window} if z.layers.window else {}
-    return keys if kinds == usual else {**keys, PATTERN: np.array([kind == "l" for kind in kinds])}
+    return keys if kinds == usual else {**keys, PATTERN: [kind == "l" for kind in kinds]}
 
 
 def arranged(column: Column, tensors: Tensors) -> Column:

@@ -54,7 +54,8 @@ zero leading_dense_block_count moe_every_n_layers moe_latent_size n_deepstack_la
 zero norm_before_fc norm_before_residual num_loops ple.conv_kernel ple.eos_token_id ple.head_offsets
 zero ple.head_vocab_sizes ple.heads_per_ngram ple.image_token_id ple.layer_multipliers ple.layers ple.ngram_size
 zero pooling_type posnet.block_count posnet.embedding_length rescale_every_n_layers rope.dimension_sections
-zero rope.scaling.alpha rope.scaling.yarn_log_multiplier sample_from_anchor router_logit_softcapping selector_rank selector_top_k
+zero rope.scaling.alpha rope.scaling.yarn_log_multiplier router_logit_softcapping sample_from_anchor selector_rank
+zero selector_top_k
 zero shortconv.l_cache skip_loop_final_norm ssm.conv_kernel ssm.dt_b_c_rms ssm.group_count ssm.inner_size
 zero ssm.state_size ssm.time_step_rank swiglu_clamp_exp swiglu_clamp_shexp swin_norm target_hidden_size target_layers
 zero time_decay_extra_dim time_mix_extra_dim token_shift_count use_parallel_residual wkv.head_size
