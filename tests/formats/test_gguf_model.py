@@ -217,7 +217,10 @@ def test_other_words_for_scaling(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "another architecture": ({"general__architecture": "qwen9"}, "is 'qwen9'; supported are arcee, command-r"),
+    "another architecture": (
+        {"general__architecture": "qwen9"},
+        "is 'qwen9'; the nearest architecture that is supported is",
+    ),
     "no architecture": ({"general__architecture": None}, "is None; supported are"),
     "a list": ({"general__architecture": ["llama"]}, "supported are arcee, command-r"),
     "experts": ({"expert_count": 8}, "llama.expert_used_count is missing; expected a whole number"),

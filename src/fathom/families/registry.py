@@ -13,7 +13,7 @@ from fathom.errors import FathomError
 from fathom.families.family import Family, Tensors
 from fathom.families.gguf_columns import arranged
 from fathom.families.gguf_limits import require_runnable
-from fathom.families.unsupported import why_not
+from fathom.families.unsupported import why_not, why_not_gguf
 from fathom.families.values import Values
 from fathom.json_file import short
 from fathom.model.config import ModelConfig
@@ -129,7 +129,8 @@ def from_gguf(metadata: dict[str, Any], tensors: Tensors, where: str) -> tuple[F
     name = metadata.get("general.architecture")
     family = with_id("gguf", name, ChainMap(metadata, dict(tensors)))
     if family is None:
-        raise FathomError(f"{where}: general.architecture is {short(name)}; supported are {', '.join(ids('gguf'))}")
+        reason = why_not_gguf(name, tensors, families()) or f"supported are {', '.join(ids('gguf'))}"
+        raise FathomError(f"{where}: general.architecture is {short(name)}; {reason}")
     family = replace(family, columns={**family.columns, "gguf": arranged(family.columns["gguf"], tensors)})
     embed = tensors.get(family.columns["gguf"].tensors["embed"].name + ".weight")
     sizes = {} if embed is None else {f"{name}.vocab_size": embed.shape[0]}  # many files do not say it
