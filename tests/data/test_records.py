@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_record_names_file_line_and_field(tmp_path: Path, r
         (b'{"text": "a"}\n{"text": "\xff"}', "it.jsonl, record 2: not UTF-8 at byte 10"),
         (b'[{"text": "a"}, ', "it.jsonl: not JSON"),
         (b"[" * 100_000, "it.jsonl: not JSON"),
-        (b"hello", "it.jsonl: not JSON"),
+        (b"hello", "it.jsonl, record 1: not JSON"),
     ],
 )
 def test_what_is_no_file_of_records_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:

@@ -84,7 +84,7 @@ class Reader:
             example = to_example(record, self.tokenizer, self.train_all)
         except FathomError as problem:
             raise FathomError(f"{where}: {problem}") from None
-        self.unused.update(example.unused)
+        self.unused.update({*example.unused} - self.records.latest)  # of a record's fields, those of its messages
         if isinstance(record, Dialogue) and not self.template:
             self.template = f"; chat template: {template_origin(template_for(self.tokenizer))}"
         return example

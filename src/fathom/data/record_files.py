@@ -4,11 +4,12 @@ JSON lines and Parquet are read as a stream, a JSON list is read whole. An entry
 its values, so that one that is damaged does not end the reading of the others.
 """
 
+import codecs
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fathom.data.compression import opened, plain_suffix
 from fathom.data.splits import TRAIN, splits, to_learn
@@ -33,7 +34,8 @@ class Entry:
         """The fields of the record. FathomError: it is not an object."""
         values = parse_json(self.raw, self.where) if isinstance(self.raw, bytes) else self.raw
         if not isinstance(values, dict):
-            raise FathomError(f"{self.where}: {type(values).__name__}; expected an object with fields")
+            kind = "null" if values is None else type(values).__name__
+            raise FathomError(f"{self.where}: {kind}; expected an object with fields")
         return values
 
 
@@ -64,13 +66,15 @@ def entries(path: Path) -> Iterator[Entry]:
         while line and not line.strip(BLANK):
             line = file.readline(MAX_LINE)
     whole = line.lstrip(BLANK).startswith(b"[") or not _is_one_record(line)
+    if whole and line:
+        found = _json_list(path)
+        if found is not None:
+            yield from found
+            return
     with opened(path) as file:  # again: compressed data cannot be read twice
-        if whole and line:
-            yield from _json_list(path, file)
-        else:
-            for place, (number, line) in enumerate(json_lines(path, file), 1):
-                at = "" if number == place else f" (line {number})"
-                yield Entry(f"{path}, record {place}{at}", line)
+        for place, (number, line) in enumerate(json_lines(path, file), 1):
+            at = "" if number == place else f" (line {number})"
+            yield Entry(f"{path}, record {place}{at}", line)
 
 
 def _is_one_record(line: bytes) -> bool:
@@ -84,17 +88,25 @@ def _is_one_record(line: bytes) -> bool:
 def _listed(values: Any) -> list[Any] | None:
     """The records in an object such as {"data": [...]}; None: it is a record itself."""
     listed = values.get("data") if isinstance(values, dict) else None
-    return listed if isinstance(listed, list) and all(isinstance(entry, dict) for entry in listed) else None
+    holds = isinstance(listed, list) and (not listed or any(isinstance(entry, dict) for entry in listed))
+    return listed if holds else None
 
 
-def _json_list(path: Path, file: BinaryIO) -> Iterator[Entry]:
-    data = file.read(MAX_BYTES + 1)
+def _json_list(path: Path) -> list[Entry] | None:
+    """The records of a file that is one value of JSON; None: it is not, and its name says that each line is one."""
+    with opened(path) as file:
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise FathomError(f"{path}: a JSON list larger than {MAX_BYTES >> 30} GiB; write it as JSON lines")
-    values = parse_json(data, str(path))
+    try:
+        values = parse_json(data, str(path))
+    except FathomError:
+        starts = data.lstrip(BLANK)
+        if plain_suffix(path) in JSON_LINES and not starts.startswith((b"[", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return None
+        raise
     listed = values if isinstance(values, list) else _listed(values)
-    for number, entry in enumerate([values] if listed is None else listed, 1):
-        yield Entry(f"{path}, record {number}", entry)
+    return [Entry(f"{path}, record {n}", entry) for n, entry in enumerate([values] if listed is None else listed, 1)]
 
 
 def _parquet(path: Path) -> Iterator[Entry]:

@@ -94,15 +94,17 @@ class RecordFile:
     """The records of one or several files, as often as they are iterated over.
 
     FathomError names file, record and field. skip: the kind may be that of a later record, where the first are bad.
-    unused: how many records had each field that nothing reads, of those that were built so far.
+    unused: how many records had each field that nothing reads, of those that were built so far; latest: those fields of
+    the last of them.
     """
 
     paths: tuple[Path, ...]
     kind: Kind
     unused: Counter[str] = field(default_factory=Counter)
+    latest: set[str] = field(default_factory=set)
 
     def __init__(self, *paths: Path, skip: bool = False) -> None:
-        self.paths, self.unused = paths, Counter()
+        self.paths, self.unused, self.latest = paths, Counter(), set[str]()
         self.kind = detect(self.entries(), str(paths[0]), tries=100 if skip else 1)
 
     def entries(self) -> Iterator[Entry]:
@@ -113,14 +115,15 @@ class RecordFile:
     def build(self, entry: Entry) -> Record:
         values, where = entry.values(), entry.where
         if missing := [name for name in self.kind.fields if name not in values]:
-            similar = near(missing[0], map(str, values)) or ";"
+            similar = near(missing[0], [str(name) for name in values if name not in self.kind.fields]) or ";"
             raise FathomError(
                 f"{where}: no field {missing[0]!r}, found {_names(values)}{similar} the first record is one of"
                 f" {self.kind.description}"
             )
         record = self.kind.build(values, where)
         used = {*self.kind.fields, *self.kind.more}
-        self.unused.update(str(name) for name, value in values.items() if name not in used and value is not None)
+        self.latest = {str(name) for name, value in values.items() if name not in used and value is not None}
+        self.unused.update(self.latest)
         return record
 
     def __iter__(self) -> Iterator[Record]:

@@ -7,6 +7,7 @@ lines, by the longest line. Files that end in .gz or .zst are decompressed as th
 import codecs
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +91,24 @@ def json_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_json(data: bytes | str, where: str) -> Any:
+    """The value of a text in JSON. FathomError, which begins with `where`, also for an object with a field twice."""
     try:
-        return json.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
+        return json.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data, object_pairs_hook=_once)
     except UnicodeDecodeError as problem:
-        raise FathomError(f"{where}: not UTF-8 at byte {problem.start}; save the file as UTF-8") from None
+        utf16 = problem.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        do = "it looks like UTF-16: convert it (iconv -f UTF-16 -t UTF-8)" if utf16 else "save the file as UTF-8"
+        raise FathomError(f"{where}: not UTF-8 at byte {problem.start}; {do}") from None
     except (ValueError, RecursionError) as problem:
         raise FathomError(f"{where}: not JSON ({problem}); expected an object with fields") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose fields are each there once: of two values, one would be lost without a word."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the field {name[:80]!r} is there twice")
+    return values
 
 
 def text_field(values: Mapping[str, Any], field: str, where: str) -> str:
