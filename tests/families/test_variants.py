@@ -239,6 +239,13 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "short_factor is None; expected a list"),
         ({"model_type": "gemma2", "hidden_activation": "silu"}, "hidden_activation is 'silu'; expected"),
         ({"model_type": "ministral", "sliding_window": 9, "layer_types": ["linear"]}, "layer_types is"),
+        (
+            {"model_type": "olmo3", "rope_theta": 10_000.0},
+            "which transformers does not read for all",
+        ),
+        ({"model_type": "gemma3_text", **GEMMA, "attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5"),
+        ({"model_type": "phi3", "sliding_window": 9, "layer_types": ["full_attention"] * 2}, "one window is for all"),
+        ({"model_type": "starcoder2", "sliding_window": 9, "layer_types": TYPES[:2]}, "one window is for all"),
         ({"model_type": "gpt_neox", "rope_theta": 777.0}, "rope_theta is 777.0; GPT-NeoX calls it rotary_emb_base"),
         ({"model_type": "gpt_neox", "partial_rotary_factor": 0.5}, "GPT-NeoX calls it rotary_pct"),
         (

@@ -8,7 +8,7 @@ from fathom.families import gemma, gemma2
 from fathom.families.family import Fields, Tensors, config_of
 from fathom.families.gguf_columns import PATTERN, column, places, read_pattern, refusal, require, write_pattern
 from fathom.families.names import place
-from fathom.families.rope import read_hf_rope, read_hf_rotations, write_hf_rope
+from fathom.families.rope import read_hf_rope, read_hf_rotations, write_hf_rotations
 from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values
 from fathom.model.config import Layers, ResolvedConfig, Scale
@@ -39,15 +39,10 @@ def read_rotations(values: Values, context_length: int) -> Fields:
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
-    rope = write_hf_rope(z)
-    both = {
-        "full_attention": rope["rope_parameters"],
-        "sliding_attention": {"rope_type": "default", "rope_theta": z.rope.local_theta or z.rope.theta},
-    }
     names = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
     return {
         **gemma.write_hf(z), **names, **write_layers(z), **gemma2.write_scale(z),
-        "rope_local_base_freq": z.rope.local_theta or z.rope.theta, "rope_parameters": both,
+        **write_hf_rotations(z), "rope_local_base_freq": z.rope.local_theta or z.rope.theta,
     }  # fmt: skip
 
 
@@ -77,7 +72,7 @@ def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def holds(z: ResolvedConfig) -> bool:
-    rest = replace(z.scale, attn=None, attn_cap=None, logit_cap=None)
+    rest = replace(z.scale, attn=None, logit_cap=None)
     windows = z.layers.window is not None and "n" not in z.layers.pattern
     return (
         rest == Scale(embed=gemma.embed_scale(z.d_model))
@@ -100,7 +95,12 @@ FAMILY = replace(
         "ours": gemma2.FAMILY.columns["ours"],
         "hf": replace(
             hf, ids=("gemma3_text",), tensors={**hf.tensors, **NORMS}, read=read_hf, write=write_hf,
-            allowed={**hf.allowed, "use_bidirectional_attention": (None, False)},
+            allowed={
+                **hf.allowed,
+                "use_bidirectional_attention": (None, False),
+                "attn_logit_softcapping": (None,),  # which transformers reads and does not apply
+            },
+            honoured=("final_logit_softcapping", "sliding_window"),
         ),
         "gguf": column("gemma3", places({**hf.tensors, **NORMS}, plus=True), read_gguf, write_gguf),
     },

@@ -4,8 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 from fathom.families import llama, mistral
-from fathom.families.sliding import write_layers
+from fathom.families.family import Fields, Tensors
+from fathom.families.sliding import read_layers, write_layers
+from fathom.families.values import Values
 from fathom.model.config import ResolvedConfig
+
+
+def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    mixed = {key: value for key, value in values.entries.items() if key != "layer_types"}
+    window = mistral.read_window(replace(values, entries=mixed), fields, mistral.DEFAULT)
+    layers = read_layers(values, fields["n_layer"], window) if window.window else window
+    return {"layers": layers, **llama.read_hf(values, fields, tensors)}
 
 
 def write_hf(z: ResolvedConfig) -> dict[str, Any]:
@@ -23,6 +32,6 @@ FAMILY = replace(
     name="ministral",
     title="Ministral",
     holds=holds,
-    columns={**mistral.FAMILY.columns, "hf": replace(hf, ids=("ministral",), write=write_hf)},
+    columns={**mistral.FAMILY.columns, "hf": replace(hf, ids=("ministral",), read=read_hf, write=write_hf)},
     classes=("MinistralConfig", "MinistralForCausalLM"),
 )

@@ -9,17 +9,22 @@ from fathom.families import llama
 from fathom.families.family import Fields, Tensors
 from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values, key
+from fathom.json_file import short
 from fathom.model.config import Layers, ResolvedConfig
 
 DEFAULT = 4096  # null is none
 
 
 def read_window(values: Values, fields: Fields, default: int | None) -> Layers:
-    """One window for all layers, where the file has no `layer_types`."""
+    """One window for all layers. `layer_types` that says otherwise is refused, since transformers does not read it."""
     window = values.entries.get("sliding_window", default)
     if window is None or values.count("sliding_window", default) >= fields["context_length"]:
         return Layers("g")
-    return read_layers(values, fields["n_layer"], Layers("l", values.count("sliding_window", default)))
+    one = Layers("l", values.count("sliding_window", default))
+    if read_layers(values, fields["n_layer"], one) != one:
+        kinds = short(values.entries["layer_types"])
+        raise values.error(f"layer_types is {kinds}; expected sliding_attention: one window is for all layers")
+    return one
 
 
 def reader(default: int | None) -> Callable[[Values, Fields, Tensors], Fields]:

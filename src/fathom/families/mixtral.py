@@ -12,8 +12,6 @@ from fathom.model.config import Experts, Layers, ResolvedConfig
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
-    if len(set(values.entries.get("layer_types") or ["one"])) > 1:
-        raise values.error("layer_types names several kinds; expected one, since Mixtral has one window for all layers")
     window = mistral.read_window(values, fields, None)
     return {
         **llama.read_hf(values, fields, tensors),

@@ -167,6 +167,13 @@ def write_hf_rope(config: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def write_hf_rotations(config: ResolvedConfig) -> dict[str, Any]:
+    """The same, with the rotations of layers without and with a window apart in `rope_parameters`."""
+    rope = write_hf_rope(config)
+    near = {"rope_type": "default", "rope_theta": config.rope.local_theta or config.rope.theta}
+    return {**rope, "rope_parameters": {"full_attention": rope["rope_parameters"], "sliding_attention": near}}
+
+
 STRETCH = "rope_freqs.weight"  # (c/2,) by how much each frequency is divided
 LLAMA3_ORIGINAL = 8192  # what the converter assumes where a model does not say for which context it was trained
 
