@@ -68,7 +68,7 @@ CHANGES: list[tuple[str, Callable[[Transformer], Any]]] = [
     ("blocks.0.mlp is a MyGelu", lambda model: swap(model, {GeluMLP: MyGelu})),
     ("blocks.0.attn calls mine", lambda model: swap(model, attend=mine)),
     ("the model is a Mine", lambda model: setattr(model, "__class__", Mine)),
-    ("blocks.1.attn is a Attention with a forward of its own", own_forward),
+    ("blocks.1.attn is an Attention with a forward of its own", own_forward),
     ("the model has a hidden of its own", own_hidden),
     ("blocks.0.mlp is a Relu2MLP", another_mlp),
     ("the model has no blocks.1.mlp", no_mlp),
