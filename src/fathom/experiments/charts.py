@@ -11,7 +11,10 @@ from fathom.report import plot
 from fathom.report.plot import DARK, Curve, Theme
 
 SIZE = (5.6, 4.8)  # inches
-LIGHT_RANGE, DARK_RANGE = (0.78, 0.0), (0.25, 1.0)  # of the colour map, from the bottom rung to the top
+LIGHT_RANGE, DARK_RANGE = (
+    (0.6, 0.0),
+    (0.48, 1.0),
+)  # of the colour map, from the bottom rung to the top, readable as text
 
 
 def colours(theme: Theme, count: int) -> tuple[str, ...]:

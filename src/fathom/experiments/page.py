@@ -148,8 +148,11 @@ def section(place: int, rung: Rung, idea: Idea, result: LadderResult) -> Html:
         *([tag("h3", "The change"), change(below, rung)] if below else []),
         tag("h3", "The lines that do it: ", tag("code", f"{name} in {path}")),
         html.code(source(idea.source)),
-        *(tag("h3", f"What it writes (seed {run.seed})") for run in samples),
-        *(tag("pre", run.sample or "", class_="sample") for run in samples),
+        *([tag("h3", "What it writes")] if samples else []),
+        *(
+            html.join(tag("p", f"seed {run.seed}", class_="faint"), tag("pre", run.sample or "", class_="sample"))
+            for run in samples
+        ),
         runs(rung, result),
     )
 

@@ -82,7 +82,8 @@ def small(text: str) -> Html:
 
 def survey_page(survey: Survey, numbers: str) -> str:
     """`numbers`: the name of the JSON file beside it."""
-    title = f"Spectra of {Path(survey.path).name}"
+    path = Path(survey.path)
+    title = f"Spectra of {(path.parent.parent if path.parent.name == 'checkpoints' else path).name}"
     parts = [part for i, section in enumerate(survey.sections) for part in section_parts(i, section, numbers)]
     if survey.meetings:
         table = html.table(*report.comparisons_table(survey))

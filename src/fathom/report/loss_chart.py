@@ -175,8 +175,11 @@ def best(loss: Loss, frame: Frame) -> Iterator[Html]:
         half = 3.4 * len(loss.best_words)  # about half the width of the words
         yield rule(x, y + 6, x, frame.floor, "since")
         yield tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="6", class_="ring")
-        at = frame.floor - 8 if y < frame.floor - 40 else y - 14  # where the curve does not cross them
-        yield text(min(max(x, LEFT + half + 6), frame.end - half), at, loss.best_words, "mark", "middle")
+        middle = min(max(x, LEFT + half + 6), frame.end - half)
+        drawn = [frame.y(v) for s, v in [*loss.train, *loss.validation] if abs(frame.x(s) - middle) <= half]
+        below = frame.floor - max([y, *drawn]) > 2 * LINE  # where no curve crosses them: under all, else above all
+        at = frame.floor - 8 if below else max(min([y - 4, *drawn]) - 10, frame.top + 12)
+        yield text(middle, at, loss.best_words, "mark", "middle")
 
 
 def names(loss: Loss, smoothed: Points, frame: Frame) -> Iterator[Html]:
