@@ -23,7 +23,7 @@ LIMITS = {
     "finetune": f"{BUDGET['finetune']} --overwrite",
     "ladder": f"{BUDGET['ladder']} --data mine.txt --overwrite",
     "eval": "--windows 4",
-    "bench": "--new 4 --repeat 1",
+    "bench": "--new 8 --repeat 1",
 }
 NAMES = {  # what stands for a reader's own
     "FILE.jsonl": "some.jsonl",
@@ -31,7 +31,7 @@ NAMES = {  # what stands for a reader's own
     "MODEL": "runs/demo",
     "RUN": "runs/lora",
     "FOLDER": "runs/in-floats",
-    "stories260K.bin": "runs/demo",
+    "stories260K.bin --loss-vs-rank": "runs/demo --loss-vs-rank --steps 2 --ranks 0,1",
 }
 PROGRAMS = {  # page: what stands before its Python examples
     "python.md": "",
@@ -59,6 +59,7 @@ def limited(block: str) -> str:
             continue
         for name, ours in NAMES.items() if verb else ():
             line = re.sub(rf"(?<![\w/]){re.escape(name)}\b", ours, line)
+        line = line.replace("--steps 20 --ranks 0,1,4,16,64", "--steps 2 --ranks 0,1")
         at_end = r"(?=\s*(?:[>|#]|$))"
         lines.append(re.sub(at_end, f" {LIMITS[verb]}", line, count=1) if verb in LIMITS else line)
     return "\n".join(lines)
