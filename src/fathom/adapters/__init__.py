@@ -15,6 +15,7 @@ peft          adapters in the folders of the peft library, read and written
 peft_config   adapter_config.json
 peft_targets  which modules it means
 peft_tensors  adapter_model.safetensors
+peft_experts  experts of a layer, which are one parameter there
 peft_whole    weights in it that are the model's own, such as embeddings that have grown
 
 svd       any matrix as a sum of rank-1 matrices; of a product from its factors; of a large one by sampling

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fathom.adapters.layer import Dora, EmbeddingLora, Layer, Lora, Pissa, features, principal_components
 from fathom.adapters.lora import active_adapters, attach, freeze, require_available, wrapped
 from fathom.adapters.peft_config import CONFIG, OURS, PeftConfig, read_config
+from fathom.adapters.peft_experts import GATE_UP, read_parameters, together
 from fathom.adapters.peft_targets import Targets
 from fathom.adapters.peft_tensors import WEIGHTS, Factors, ModuleShape, fuse, open_weights, read_factors, split
 from fathom.adapters.peft_whole import (
@@ -66,7 +67,10 @@ def load(model: Transformer, folder: str | Path, name: str = "default", base: st
         known, targets = places(model), modules(model)
         factors = {key: x for key, x in stored.items() if not is_whole(key, config, known)}
         shapes = {module: shape(parts.values()) for module, parts in targets.items()}
-        adapter = PeftAdapter(config, read_factors(factors, config, shapes, where))
+        found, left = read_parameters(model, factors, config, where) if config.parameters else ({}, factors)
+        single = {layer: module for module, parts in targets.items() for layer in parts}
+        separate = read_factors(left, config, shapes, where) if left or not found else {}
+        adapter = PeftAdapter(config, separate | {single[layer]: part for layer, part in found.items()})
         values = read_whole(model, stored, config, str(where), model.config.vocab_size != before)
         layers: dict[str, Lora] = {}
         for module, part in adapter.factors.items():
@@ -138,15 +142,16 @@ def save(model: Transformer, folder: str | Path, name: str = "default", base: st
     Returns notes for the user: which layers became one module, and of which rank.
     """
     targets, adapter = modules(model), collect(model, name, "" if base is None else fingerprint(base))
-    values = adapter.config.to_json() | {
+    config, written, joined = together(model, adapter.config, adapter.factors)
+    values = config.to_json() | {
         "fan_in_fan_out": any(place(model, layer).transposed for layers in targets.values() for layer in layers),
         "base_model_name_or_path": None if base is None else str(base),
     }
-    tensors = {key: x for module, part in adapter.factors.items() for key, x in part.tensors(module).items()}
+    tensors = {key: x for place, part in written.items() for key, x in part.tensors(place).items()}
     tensors |= write_whole(model, adapter.whole, adapter.factors, adapter.config.whole)
     values, tensors = with_both_names(values, tensors)
-    write(Path(folder), {CONFIG: values, OURS: adapter.config.ours()}, tensors)
-    notes = {}
+    write(Path(folder), {CONFIG: values, OURS: config.ours()}, tensors)
+    notes = {GATE_UP: joined} if joined else {}
     for module, part in adapter.factors.items():
         *roles, last = (name.removeprefix(BLOCKS).partition(".")[2] for name in targets[module])
         if roles:

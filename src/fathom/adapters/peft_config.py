@@ -20,7 +20,14 @@ CONFIG = "adapter_config.json"
 OURS = "fathom_adapter.json"  # our own file beside it: peft refuses or warns of fields that it does not know
 READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights", "target_modules"}
 READ |= {"rank_pattern", "alpha_pattern", "bias", "lora_bias", "layers_to_transform", "layers_pattern"}
-READ |= {"exclude_modules", "modules_to_save", "trainable_token_indices", "ensure_weight_tying", "fathom"}
+READ |= {
+    "exclude_modules",
+    "modules_to_save",
+    "trainable_token_indices",
+    "ensure_weight_tying",
+    "fathom",
+    "target_parameters",
+}
 IGNORED = {  # provenance, how training started, or what the tensors show themselves
     "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "task_type", "peft_version",
     "fan_in_fan_out", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
@@ -42,6 +49,7 @@ class PeftConfig:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
     targets: Targets  # which modules have an adapter
+    parameters: tuple[str, ...] = ()  # which parameters have one, such as those of all experts
     whole: tuple[str, ...] = ()  # modules whose weights are in the file as they are
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # module -> its rows that are in the file
     bias: str = "none"  # whether the biases of the model are in the file: none, all, lora_only
@@ -78,6 +86,7 @@ class PeftConfig:
             "use_dora": self.dora,
             "init_lora_weights": True,
             "target_modules": list(self.targets.names or ()),
+            "target_parameters": list(self.parameters) or None,
             "modules_to_save": list(self.whole) or None,
             "rank_pattern": self.ranks,
             "alpha_pattern": self.alphas,
@@ -123,6 +132,7 @@ def read_config(path: Path) -> PeftConfig:
         ranks={pattern: json_field(ranks, pattern, int, f"{where}: rank_pattern") for pattern in ranks},
         alphas={pattern: json_field(alphas, pattern, float, f"{where}: alpha_pattern") for pattern in alphas},
         targets=read_targets(values, where),
+        parameters=tuple(names_in(values, "target_parameters", where)),
         whole=tuple(names_in(values, "modules_to_save", where)),
         tokens=read_tokens(values, where),
         bias=str(values.get("bias") or "none"),

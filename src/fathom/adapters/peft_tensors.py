@@ -109,9 +109,11 @@ def expected_names(
     return expected
 
 
-def read(module: str, stored: Mapping[str, Stored], config: PeftConfig, shape: ModuleShape, path: Path) -> Factors:
-    """The matrices of one module, copied, in fp32."""
-    rank = config.rank_of(module)
+def read(
+    module: str, stored: Mapping[str, Stored], config: PeftConfig, shape: ModuleShape, path: Path, experts: int = 1
+) -> Factors:
+    """The matrices of one module, copied, in fp32; of `experts` together, of the rank of all of them."""
+    rank = config.rank_of(module) * experts
     shapes = {"a": (rank, shape.width), "b": (shape.out, rank), "magnitude": (shape.out,), "bias": (shape.out,)}
     for key, tensor in stored.items():
         if tensor.shape != shapes[key]:

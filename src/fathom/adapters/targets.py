@@ -41,6 +41,9 @@ def place(model: Transformer, name: str) -> Place:
         return Place(name)
     part, layer, _ = split(f"{name}.weight")
     cell = family.cell("hf", part)
+    if cell.stacked:  # called as where each expert is a module
+        name = f"{cell.name.rpartition('.')[0]}.experts.{cell.expert}.{part.rpartition('.')[2]}_proj"
+        return Place(join(name, layer, ""))
     return replace(cell, name=join(cell.name, layer, ""))
 
 
