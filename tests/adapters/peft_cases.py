@@ -19,9 +19,11 @@ from fathom.adapters.merge import merged_copy
 from fathom.adapters.peft import load, save
 from fathom.adapters.peft_tensors import WEIGHTS
 from tests.adapters.test_peft import BASES, base_in, nudge, ours, peft, theirs
+from tests.families.test_variants import EVERY
 from tests.formats import hf
 
 BASES |= {"llama, biased": hf.LLAMA | {"attention_bias": True, "mlp_bias": True}}
+BASES |= {name: EVERY[name] for name in ("Gemma 2", "Granite", "GPT-J", "Phi")}  # scaled, or with a bias of logits
 GPT, LLAMA, TIED, BIASED = "gpt2", "llama", "llama, tied", "llama, biased"
 TWO = ["q_proj", "v_proj"]
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {  # base, tokens added to the vocabulary, settings
@@ -39,6 +41,17 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {  # base, tokens added to t
     "grown, GPT-2": (GPT, 3, {"target_modules": ["c_attn"]}),
     "grown and trained": (LLAMA, 3, {"target_modules": TWO, "modules_to_save": ["embed_tokens", "lm_head"]}),
     "grown and adapted": (LLAMA, 3, {"target_modules": [*TWO, "embed_tokens", "lm_head"]}),
+    "grown, scaled and capped": ("Gemma 2", 3, {"target_modules": TWO}),
+    "grown and trained, scaled": ("Granite", 3,
+     {"target_modules": TWO, "modules_to_save": ["embed_tokens", "lm_head"]}),
+    "grown and adapted, scaled": ("Granite", 2, {"target_modules": [*TWO, "embed_tokens", "lm_head"]}),
+    "an adapted head, scaled, dora": ("Granite", 0, {"target_modules": [*TWO, "lm_head"], "use_dora": True}),
+    "an adapted table, scaled and capped": ("Gemma 2", 0, {"target_modules": [*TWO, "embed_tokens"]}),
+    "tokens that were added, scaled": ("Gemma 2", 2, {"target_modules": TWO, "trainable_token_indices": [61, 62]}),
+    "grown, a bias of logits": ("GPT-J", 3, {"target_modules": TWO}),
+    "shrunk, a bias of logits": ("Phi", -3, {"target_modules": TWO}),
+    "grown and trained, a bias of logits": ("Phi", 3,
+     {"target_modules": TWO, "modules_to_save": ["embed_tokens", "lm_head"]}),
     "a copy of the head": (LLAMA, 0, {"target_modules": [*TWO, "lm_head"], "use_dora": True}),
     "tokens": (LLAMA, 0, {"target_modules": TWO, "trainable_token_indices": [3, 60, 7]}),
     "tokens, tied": (TIED, 0, {"target_modules": TWO, "trainable_token_indices": [3, 60]}),

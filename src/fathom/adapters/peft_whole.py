@@ -99,7 +99,8 @@ def read_whole(
     """Our tensors as the adapter has them, those that are equal to the model's left out. FathomError: one is missing,
     or of another shape. resized: the vocabulary is another than the base's, so that both its matrices are needed."""
     known, values = places(model), dict[str, Tensor]()
-    given = {plain_name(name): x for name, x in stored.items() if is_whole(name, config, known) and ROWS not in name}
+    whole = {name: x for name, x in stored.items() if is_whole(name, config, known) and ROWS not in name}
+    given = {plain_name(name): x for name, x in whole.items() if not SKIPPED.fullmatch(name)}
     tied = model.config.tie_embeddings and model.unembed.weight is model.embed.weight
     embed, unembed = (known[end].name for end in ENDS)
     for name, place in known.items():

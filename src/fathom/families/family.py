@@ -139,8 +139,9 @@ class Family:
 
     def column(self, format: str) -> Column:
         if format not in self.columns:
-            hint = near(format, self.columns, then="choose")
-            raise FathomError(f"no format {format!r} of {self.name} models{hint} one of {', '.join(self.columns)}")
+            known = [name for name in self.columns if name != "ours"]
+            hint = near(format, known, then="choose")
+            raise FathomError(f"no format {format!r} of {self.name} models{hint} one of {', '.join(known)}")
         return self.columns[format]
 
     def read(self, format: str, values: Values, tensors: Tensors) -> ModelConfig:

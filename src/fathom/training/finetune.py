@@ -99,7 +99,8 @@ def create(
     opened = open_model(model)
     tokenizer = with_tokens(require_tokenizer(tokenizer_in(opened), model), tuning.add_token)
     tokenizer = with_template(tokenizer, tuning.chat_template) if tuning.own_tokenizer else tokenizer
-    config = replace(opened.config, vocab_size=max(opened.config.vocab_size, tokenizer.vocab_size))
+    rows = max(opened.config.vocab_size, tokenizer.vocab_size if tuning.add_token else 0)
+    config = replace(opened.config, vocab_size=rows)
     train = with_defaults(declared, tuning, config.d_model)
     length = row_length(tuning, config, is_record_file(train.data))
     device = pick_device(train.device)  # one that is not here is refused before anything is written
@@ -112,9 +113,24 @@ def create(
         length_of_run = duration(declared, tuning, summary.n_train_rows, train.batch_size)
         train = build(TrainOptions, asdict(train) | length_of_run, "train")
         run = FinetuneRun(new, config, train, tokenizer, summary, base, replace(tuning, context_length=length))
+        require_rows(run)
         write_run(run)
         session = run.start()
     return replace(run, folder=folder), session
+
+
+def require_rows(run: FinetuneRun) -> None:
+    """FathomError where the data has a token for which the model has no row: some tokenizers have a few more."""
+    held = run.config.vocab_size
+    if run.tokenizer.vocab_size <= held:
+        return
+    for part in ("train", "val"):
+        ids = run.examples(part).ids if run.data.records else run.tokens(part)
+        if len(ids) and (last := int(ids.max())) >= held:
+            raise FathomError(
+                f"{run.options.data} has token {last}, {run.tokenizer.decode([last])!r}, and the model has rows for"
+                f" {held:,} tokens; leave such tokens out of the data, or give a model with rows for them"
+            )
 
 
 def reopen(folder: Path, model: str | Path | None, options: Values, declared: Values) -> FinetuneRun:

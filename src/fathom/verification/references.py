@@ -230,9 +230,7 @@ def with_our_weights(library: Any, opened: Opened) -> Any:
     """The library's model of this config, with our tensors under its names."""
     ours = read(opened, torch.float32)
     if isinstance(ours.config.mlp, Experts):  # the library's tensors hold all experts, its files one each
-        with TemporaryDirectory() as folder:
-            write_model(ours, None, "hf", Path(folder) / "model")
-            return from_files(library, Path(folder) / "model")
+        return through_files(library, ours)
     family = of(ours.config)
     settings = family.write("hf", ours.config)
     config, model = (getattr(library, name) for name in family.classes)
@@ -242,8 +240,18 @@ def with_our_weights(library: Any, opened: Opened) -> Any:
     stored = from_ours(ours.config, ours.state_dict(), "hf")
     differences = theirs.load_state_dict(stored, strict=False)
     if differences.unexpected_keys or set(differences.missing_keys) - {"lm_head.weight"}:
-        raise FathomError(f"transformers {version('transformers')} has other names of tensors: {differences}")
+        return through_files(library, ours)
     theirs.tie_weights()
+    return theirs
+
+
+def through_files(library: Any, ours: Transformer) -> Any:
+    """The library's model of files with our weights, whose tensors its version may call otherwise than its files do."""
+    with TemporaryDirectory() as folder:
+        write_model(ours, None, "hf", Path(folder) / "model")
+        theirs, about = from_files(library, Path(folder) / "model", output_loading_info=True)
+    if wrong := [*about["unexpected_keys"], *about["missing_keys"]]:
+        raise FathomError(f"transformers {version('transformers')} has other names of tensors: {', '.join(wrong[:3])}")
     return theirs
 
 
