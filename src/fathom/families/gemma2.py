@@ -35,6 +35,7 @@ def read_scale(values: Values, fields: Fields, attn: float | None = 50.0, logits
 
 def write_scale(z: ResolvedConfig) -> dict[str, Any]:
     scalar = z.head_dim if z.scale.attn is None else float(f"{z.scale.attn**-2:.12g}")
+    scalar = int(scalar) if scalar == int(scalar) else scalar  # transformers takes whole numbers only
     caps = {"attn_logit_softcapping": z.scale.attn_cap, "final_logit_softcapping": z.scale.logit_cap}
     return {**caps, "query_pre_attn_scalar": scalar}
 
