@@ -15,7 +15,7 @@ from fathom.experiments import experiment
 from fathom.experiments.experiment import Cost, LadderProgress, ladder, plan, resume
 from fathom.experiments.options import LadderOptions
 from fathom.experiments.result import LadderResult, read
-from fathom.experiments.rungs import IDEAS, rungs
+from fathom.experiments.rungs import IDEAS, IDEAS_BESIDE, rungs
 from fathom.experiments.take_aways import everything
 from fathom.formats.safetensors_file import read_tensors
 from fathom.model.transformer import Transformer
@@ -23,6 +23,7 @@ from fathom.training.events import Event, Note, Prepared
 from tests.experiments.conftest import SMALL
 
 Climbed = tuple[LadderResult, Path, list[Event]]
+EVERY = [*IDEAS, *IDEAS_BESIDE]
 FEW = SMALL | {"rungs": ("bigram", "mlp", "gqa")}
 
 
@@ -33,7 +34,7 @@ def test_every_rung_is_trained_with_every_seed(climbed: Climbed) -> None:
         (seed, rung.key) for seed in (1337, 1338) for rung in everything(1)
     ]
     for run in result.trained:
-        curve = run.seed == 1337 and run.rung in {idea.key for idea in IDEAS}
+        curve = run.seed == 1337 and run.rung in {idea.key for idea in EVERY}
         assert run.steps == ((0, 4, 8, 12) if curve else (12,))
 
 
@@ -74,7 +75,7 @@ def test_a_reported_loss_is_that_of_the_stored_model(climbed: Climbed) -> None:
 
 def test_one_seed_writes_samples(climbed: Climbed) -> None:
     result, _, _ = climbed
-    rungs = {idea.key for idea in IDEAS}
+    rungs = {idea.key for idea in EVERY}
     assert all((run.sample is not None) == (run.seed == 1337 and run.rung in rungs) for run in result.trained)
     assert all(len(run.sample) > 50 for run in result.trained if run.sample is not None)
 
@@ -93,11 +94,11 @@ def test_progress_goes_up_to_its_end(climbed: Climbed) -> None:
     assert places == [
         (f"seed {seed}/2, {kind}", place, total)
         for seed in (1, 2)
-        for kind, total in (("rung", 11), ("take-away", 22))
+        for kind, total in (("rung", 12), ("take-away", 22))
         for place in range(1, total + 1)
     ]
     assert said[-1].left == pytest.approx(0, abs=1e-6)
-    assert sum(isinstance(event, Note) for event in climbed[2]) == 66
+    assert sum(isinstance(event, Note) for event in climbed[2]) == 68
 
 
 def test_stopped_and_resumed_equals_never_stopped(words: Path, tmp_path: Path) -> None:

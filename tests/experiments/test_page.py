@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from fathom.anatomy.cost import n_active_parameters, n_parameters
 from fathom.experiments.charts import colours, learning
 from fathom.experiments.overview import DOCS, Scale, bar
 from fathom.experiments.page import page, rounded, source, write_page
 from fathom.experiments.result import Estimate, LadderResult, Trained
-from fathom.experiments.rungs import IDEAS
+from fathom.experiments.rungs import IDEAS, IDEAS_BESIDE
 from fathom.experiments.tables import difference, ladder_rows, reason, summary, take_away_rows, terminal
 from fathom.experiments.take_aways import TAKE_AWAYS
 from fathom.report.html import code
 from fathom.report.plot import DARK, LIGHT
 from fathom.report.table import plain
-from fathom.training.presets import LADDER
+from fathom.training.presets import BESIDE, LADDER
 from tests.house.source import ROOT
 from tests.report.test_html import Reader
 
+EVERY = [*IDEAS, *IDEAS_BESIDE]
 Climbed = tuple[LadderResult, Path, list[object]]
 
 
@@ -30,22 +32,34 @@ def text_of(result: LadderResult) -> str:
 
 def test_every_rung_has_its_numbers_change_source_and_sample(climbed: Climbed) -> None:
     result, text = climbed[0], text_of(climbed[0])
-    for place, rung in enumerate(result.ladder):
+    for place, rung in enumerate([*result.ladder, *result.beside]):
         loss = result.loss(rung.key)
         assert loss and f"{loss.mean:.4f} ± {loss.half_width:.3f}" in text
-        assert rung.idea and f"{place + 1}. {rung.title}" in text and rung.idea.about in text
+        number = "" if rung.whole else f"{place + 1}. "
+        assert rung.idea and f"{number}{rung.title}" in text and rung.idea.about in text
         assert source(rung.idea.source) in text
-        for field, new in LADDER[rung.key].items() if place else ():
-            assert f"{field} = {new!r}  # was " in text
+        for field in (LADDER | BESIDE)[rung.key] if place else ():
+            assert f"{field} = {getattr(rung.config, field)!r}  # was " in text
         for run in result.runs(rung.key):
             assert run.sample is None or run.sample in text
             assert f"seed {run.seed}: {run.loss:.4f} ({run.folder}, ladder.json trained[" in text
 
 
+def test_what_stands_beside_the_ladder_says_what_a_token_meets(climbed: Climbed) -> None:
+    result, text = climbed[0], text_of(climbed[0])
+    (experts,) = result.beside
+    said = [line for line in summary(result) if line.startswith("Experts beside grouped queries (LLaMA): ")]
+    active, before = (f"{n_active_parameters(rung.config):,}" for rung in (experts, result.ladder[-1]))
+    assert len(said) == 1 and f"a token meets {active} of {n_parameters(experts.config):,} parameters" in said[0]
+    assert said[0].endswith(f"against {before}.") and said[0] in text
+    assert result.below("experts") == result.ladder[-1] and result.below("bigram") is None
+    assert [row[0] for row in ladder_rows(result)][-1] == experts.title
+
+
 def test_runs_are_where_the_page_says(climbed: Climbed) -> None:
     result = climbed[0]
     found = re.findall(r"seed (\d+): ([\d.]+) \(models/(\w+)-\d+, ladder.json trained\[(\d+)\]\)", text_of(result))
-    assert len(found) == 22
+    assert len(found) == 24
     for seed, loss, rung, place in found:
         run = result.trained[int(place)]
         assert (run.seed, f"{run.loss:.4f}", run.rung) == (int(seed), loss, rung)
@@ -69,8 +83,8 @@ def test_a_ladder_cut_short_has_a_page(climbed: Climbed) -> None:
     whole = climbed[0]
     for count in (0, 5):
         cut = replace(whole, trained=whole.trained[:count])
-        assert f"interrupted: {count} of 66 runs" in text_of(cut)
-        assert plain(terminal(cut), 80).count("not measured") == 35 - count
+        assert f"interrupted: {count} of 68 runs" in text_of(cut)
+        assert plain(terminal(cut), 80).count("not measured") == 36 - count
     assert "interrupted" not in text_of(whole)
 
 
@@ -136,18 +150,18 @@ def test_tables_break_no_number_and_no_word(climbed: Climbed) -> None:
 
 def test_no_colour_is_used_twice() -> None:
     for theme in (LIGHT, DARK):
-        assert len(set(colours(theme, len(IDEAS)))) == len(IDEAS)
+        assert len(set(colours(theme, len(EVERY)))) == len(EVERY)
 
 
 def test_curves_begin_at_step_0_and_names_do_not_collide(climbed: Climbed) -> None:
     figure = learning(climbed[0], LIGHT)
     axes = figure.axes[0]
     drawn = [line for line in axes.lines if len(line.get_xdata()) > 2]
-    assert len(drawn) == len(IDEAS) and {line.get_xdata()[0] for line in drawn} == {0}
+    assert len(drawn) == len(EVERY) and {line.get_xdata()[0] for line in drawn} == {0}
     figure.canvas.draw()
     names = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
     assert all(box.x0 > axes.bbox.x1 and box.x1 < figure.bbox.x1 for box in names)
-    assert len(names) == len(IDEAS) + 2
+    assert len(names) == len(EVERY) + 2
     assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(names))
 
 

@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fathom.anatomy.cost import n_parameters
+from fathom.anatomy.cost import n_active_parameters, n_parameters
 from fathom.errors import FathomError
 from fathom.experiments.page import source
-from fathom.experiments.rungs import IDEAS, Rung, difference, find, rungs
+from fathom.experiments.rungs import IDEAS, Rung, beside, difference, find, rungs
+from fathom.experiments.take_aways import everything
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.training import presets
@@ -56,6 +57,23 @@ def test_many_heads_and_swiglu_are_fair() -> None:
 @pytest.mark.parametrize("idea", IDEAS, ids=KEYS)
 def test_the_source_of_an_idea_is_there(idea: object) -> None:
     assert source(idea.source).startswith(("def ", "class "))
+
+
+def test_experts_are_beside_the_ladder_and_a_token_meets_as_many_parameters() -> None:
+    (experts,) = beside(LADDER)
+    assert experts.whole == "gqa" and list(difference(LADDER[-1].config, experts.config)) == ["mlp"]
+    router = 2 * 8 * LADDER[-1].config.d_model
+    assert n_active_parameters(experts.config) == n_parameters(LADDER[-1].config) + router
+    assert n_parameters(experts.config) > 2.9 * n_parameters(LADDER[-1].config)
+    assert source(experts.idea.source).startswith("class ExpertsMLP")  # type: ignore[union-attr]
+    assert PRESETS["rung-experts"].config(65) == experts.config
+    assert [rung.key for rung in find(["experts"], everything(65))] == ["gqa", "experts"]
+
+
+def test_a_token_of_moe_tiny_meets_as_many_parameters_as_one_of_llama_tiny() -> None:
+    plain, mixture = (PRESETS[name].config(1024) for name in ("llama-tiny", "moe-tiny"))
+    assert abs(n_active_parameters(mixture) - n_parameters(plain)) < 0.01 * n_parameters(plain)
+    assert n_parameters(mixture) > 2.5 * n_parameters(plain)
 
 
 def test_find() -> None:

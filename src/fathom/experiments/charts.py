@@ -28,11 +28,11 @@ def learning(result: LadderResult, theme: Theme) -> Figure:
     """Validation loss, nats per token, against the step, of the first seed."""
     drawn = [
         Curve(rung.title.split(" (")[0], run.steps, run.losses, colour=place)
-        for place, rung in enumerate(result.ladder)
+        for place, rung in enumerate([*result.ladder, *result.beside])
         for run in result.runs(rung.key)
         if run.seed == result.options.seed
     ]
     references = result.references.named()
     del references["ln V"]  # where every curve begins
-    own = replace(theme, series=colours(theme, len(result.ladder)))
+    own = replace(theme, series=colours(theme, len(result.ladder) + len(result.beside)))
     return plot.curves(drawn, "step", "validation loss, nats per token", references, own, SIZE)

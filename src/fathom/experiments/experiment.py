@@ -247,7 +247,8 @@ def train_missing(result: LadderResult, setup: Setup, costs: Mapping[str, Cost])
     seconds = [costs[rung.key].run(result.steps, evaluations(rung, seed, result.options)) for seed, rung in missing]
     progress = LadderProgress(sum(seconds), setup.report)
     for (seed, rung), planned in zip(missing, seconds):
-        kind, group = ("take-away", result.take_aways) if rung.whole else ("rung", result.ladder)
+        steps = [*result.ladder, *result.beside]
+        kind, group = ("rung", steps) if rung.idea else ("take-away", result.take_aways)
         what = f"seed {seed - result.options.seed + 1}/{result.options.seeds}, {kind}"
         part = progress.part(planned, what, group.index(rung) + 1, len(group))
         trained = train(rung, seed, result, setup, part)
@@ -261,7 +262,7 @@ def train_missing(result: LadderResult, setup: Setup, costs: Mapping[str, Cost])
 
 def has_curve(rung: Rung, seed: int, options: LadderOptions) -> bool:
     """Whether this run is evaluated along the way too: the first seed's, for the learning curves."""
-    return rung.whole is None and seed == options.seed
+    return rung.idea is not None and seed == options.seed
 
 
 def evaluations(rung: Rung, seed: int, options: LadderOptions) -> int:

@@ -70,15 +70,17 @@ def cell(kind: str, *children: str) -> Html:
 
 def ladder_table(result: LadderResult) -> Html:
     """Each rung: its loss, what it bought and why that is the verdict."""
-    gains = {rung.key: result.gain(rung.key) for rung in result.ladder}
+    every = [*result.ladder, *result.beside]
+    gains = {rung.key: result.gain(rung.key) for rung in every}
     scale = Scale.of([gain for gain in gains.values() if gain])
     rows = []
-    for place, rung in enumerate(result.ladder, 1):
+    for place, rung in enumerate(every, 1):
+        number = f"{place}. " if rung in result.ladder else ""
         loss, gain = result.loss(rung.key), gains[rung.key]
         rows.append(
             tag(
                 "tr",
-                cell("name", tag("a", f"{place}. {rung.title}", href=f"#{rung.key}")),
+                cell("name", tag("a", f"{number}{rung.title}", href=f"#{rung.key}")),
                 cell("level", f"{loss.mean:.3f}" if loss else "not measured"),
                 cell("finding", *([bar(gain, scale), finding(gain, BOUGHT)] if gain else [counted(result)])),
                 cell("why", *([reason(gain), " · "] if gain else []), concept(rung.page)),

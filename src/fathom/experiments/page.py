@@ -11,13 +11,13 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fathom.anatomy.cost import flops_per_token, n_parameters
+from fathom.anatomy.cost import flops_per_token, n_active_parameters, n_parameters
 from fathom.experiments.charts import learning
 from fathom.experiments.overview import concept, ladder_table, take_away_table
 from fathom.experiments.result import FILE, LadderResult
 from fathom.experiments.rungs import Idea, Rung
 from fathom.experiments.rungs import difference as changed
-from fathom.experiments.tables import BOUGHT, WORTH, difference, limits, peeking, reason, spread, verdict
+from fathom.experiments.tables import BOUGHT, WORTH, apart, difference, limits, peeking, reason, spread, verdict
 from fathom.experiments.take_aways import FINISHED, TAKE_AWAYS
 from fathom.fields import plain
 from fathom.files import atomic_write
@@ -71,7 +71,8 @@ def page(result: LadderResult) -> str:
     """The whole page."""
     title = f"From a bigram to LLaMA on {Path(result.text.name).name}"
     details = [
-        *(section(place, rung, rung.idea, result) for place, rung in enumerate(result.ladder) if rung.idea),
+        *(section(f"{place}. ", rung, rung.idea, result) for place, rung in enumerate(result.ladder, 1) if rung.idea),
+        *(section("", rung, rung.idea, result) for rung in result.beside if rung.idea),
         *without(result),
         *provenance(result),
     ]
@@ -125,7 +126,7 @@ def overview(result: LadderResult) -> list[Html]:
         tag("h2", "The ladder", id="ladder"),
         tag("p", "What each idea buys on top of those before it: how far the validation loss falls."),
         ladder_table(result),
-        *(tag("p", sentence) for sentence in limits(result)),
+        *(tag("p", sentence) for sentence in (*apart(result), *limits(result))),
         *(taken if result.take_aways else []),
         tag("h2", "While they learn", id="curves"),
         tag("div", html.figure(lambda theme: learning(result, theme), caption(result)), class_="narrow"),
@@ -136,13 +137,13 @@ def caption(result: LadderResult) -> str:
     return f"Validation loss of each rung during training, from step 0 (seed {result.options.seed})."
 
 
-def section(place: int, rung: Rung, idea: Idea, result: LadderResult) -> Html:
+def section(number: str, rung: Rung, idea: Idea, result: LadderResult) -> Html:
     """One rung: idea, numbers, change, source, sample, runs."""
-    below = result.ladder[place - 1] if place else None
+    below = result.below(rung.key)
     path, _, name = idea.source.partition(":")
     samples = [run for run in result.runs(rung.key) if run.sample is not None]
     return html.join(
-        tag("h2", f"{place + 1}. {rung.title}", id=rung.key),
+        tag("h2", f"{number}{rung.title}", id=rung.key),
         tag("p", idea.about, " More: ", concept(rung.page), "."),
         tag("ul", *numbers(rung, below, result), class_="facts"),
         *([tag("h3", "The change"), change(below, rung)] if below else []),
@@ -160,9 +161,11 @@ def section(place: int, rung: Rung, idea: Idea, result: LadderResult) -> Html:
 def numbers(rung: Rung, below: Rung | None, result: LadderResult) -> list[Html]:
     """The facts of one rung."""
     loss, bought = result.loss(rung.key), result.gain(rung.key)
+    active = n_active_parameters(rung.config)
     more = f" ({n_parameters(rung.config) - n_parameters(below.config):+,})" if below else ""
     facts = {
         "parameters": f"{n_parameters(rung.config):,}{more}",
+        **({"of which a token meets": f"{active:,}"} if active != n_parameters(rung.config) else {}),
         "FLOPs per token of training": rounded(flops_per_token(rung.config, rung.config.context_length)),
     }
     if loss:

@@ -124,7 +124,7 @@ class LadderResult:
 
     @property
     def models(self) -> list[Rung]:
-        """Every model of this ladder: its rungs from the bottom, then its take-aways."""
+        """Every model of this ladder: its rungs from the bottom, those beside them, then its take-aways."""
         o = self.options
         return find(o.rungs, everything(self.text.vocab_size, o.context_length, o.d_model))
 
@@ -136,7 +136,12 @@ class LadderResult:
     @property
     def take_aways(self) -> list[Rung]:
         """The finished models without one idea each."""
-        return [rung for rung in self.models if rung.whole]
+        return [rung for rung in self.models if rung.whole and rung.idea is None]
+
+    @property
+    def beside(self) -> list[Rung]:
+        """The rungs that are no step of the ladder, each compared with a finished model."""
+        return [rung for rung in self.models if rung.whole and rung.idea]
 
     @property
     def complete(self) -> bool:
@@ -159,11 +164,18 @@ class LadderResult:
         losses = self.losses(rung)
         return estimate(list(losses.values())) if losses else None
 
+    def below(self, rung: str) -> Rung | None:
+        """What a rung is compared with: the rung under it, or the finished model that it stands beside."""
+        keys = {r.key: r for r in self.ladder}
+        if other := next((r.whole for r in self.beside if r.key == rung), None):
+            return keys[other]
+        place = list(keys).index(rung)
+        return self.ladder[place - 1] if place else None
+
     def gain(self, rung: str) -> Estimate | None:
-        """How far this rung's loss is below that of the rung under it; None at the bottom or without runs."""
-        keys = [r.key for r in self.ladder]
-        place = keys.index(rung)
-        return paired_difference(self.losses(keys[place - 1]), self.losses(rung)) if place else None
+        """How far this rung's loss is below that of the one it is compared with; None at the bottom or without runs."""
+        other = self.below(rung)
+        return paired_difference(self.losses(other.key), self.losses(rung)) if other else None
 
     def worth(self, take_away: Rung) -> Estimate | None:
         """How far the loss rises when a finished model loses this idea; None without runs."""

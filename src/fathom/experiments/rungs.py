@@ -1,22 +1,24 @@
 """From a bigram to LLaMA in eleven rungs. Each is the rung below with exactly one field of its config changed.
 
-The first is the bigram model unembed(embed(ids)). `take_aways` holds the finished models without one idea each.
+The first is the bigram model unembed(embed(ids)). A rung beside them is compared with the last. `take_aways` holds the
+finished models without one idea each.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fathom.errors import FathomError, near
+from fathom.fields import build
 from fathom.model.config import ModelConfig
-from fathom.training.presets import RENAMED, rung_fields
+from fathom.training.presets import BESIDE, RENAMED, rung_fields
 
 
 @dataclass(frozen=True)
 class Idea:
     """What one rung adds: in words, as lines of source and as a page of docs/."""
 
-    key: str  # of training.presets.LADDER, which holds the changed field
+    key: str  # of training.presets.LADDER or BESIDE, which hold the changed field
     title: str
     about: str
     source: str  # path:name
@@ -107,6 +109,17 @@ IDEAS = (
     ),
 )
 
+IDEAS_BESIDE = (
+    Idea(
+        "experts",
+        "experts (beside LLaMA)",
+        "Eight MLPs of half the width in place of one, of which a router chooses two for each token. A token meets as "
+        "many parameters as before, and the router; the model has nearly three times as many.",
+        f"{MODEL}/mlp.py:ExpertsMLP",
+        "experts.md",
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -121,7 +134,7 @@ class Rung:
     page: str  # of docs/
     config: ModelConfig
     idea: Idea | None = None  # None: a take-away
-    whole: str | None = None  # of a take-away: the key of the finished model
+    whole: str | None = None  # the finished model that a take-away, or a rung beside the ladder, is compared with
     attend: Callable[..., Any] | None = None
     peeks: bool = False
 
@@ -131,6 +144,19 @@ def rungs(vocab_size: int, context_length: int = 32, d_model: int = 48) -> list[
     sizes: dict[str, Any] = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model}
     fields = rung_fields()
     return [Rung(i.key, i.title, i.page, ModelConfig(**sizes, **fields[i.key]), idea=i) for i in IDEAS]
+
+
+def beside(ladder: Sequence[Rung]) -> list[Rung]:
+    """The rungs beside the ladder, each compared with its last rung: that model with one field changed."""
+    top = ladder[-1]
+    return [
+        replace(top, key=i.key, title=i.title, page=i.page, config=changed(top.config, i.key), idea=i, whole=top.key)
+        for i in IDEAS_BESIDE
+    ]
+
+
+def changed(config: ModelConfig, key: str) -> ModelConfig:
+    return build(ModelConfig, {**vars(config), **BESIDE[key]}, key)
 
 
 def find(keys: Sequence[str], known: Sequence[Rung]) -> list[Rung]:

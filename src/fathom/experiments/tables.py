@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from fathom.anatomy.cost import n_parameters
+from fathom.anatomy.cost import n_active_parameters, n_parameters
 from fathom.experiments.result import Estimate, LadderResult
 from fathom.experiments.rungs import Rung
 from fathom.experiments.take_aways import FINISHED
@@ -58,7 +58,8 @@ def terminal(result: LadderResult) -> RenderableType:
 def ladder_rows(result: LadderResult) -> list[Sequence[str]]:
     """The baselines, then each rung."""
     counted = [(name, "", f"{loss:.3f}", "", "reference") for name, loss in result.references.named().items()]
-    return [*counted, *(row(rung.title, rung, result, result.gain(rung.key), BOUGHT) for rung in result.ladder)]
+    rungs = [*result.ladder, *result.beside]
+    return [*counted, *(row(rung.title, rung, result, result.gain(rung.key), BOUGHT) for rung in rungs)]
 
 
 def take_away_rows(result: LadderResult) -> Iterator[Sequence[str]]:
@@ -92,7 +93,20 @@ def summary(result: LadderResult) -> list[str]:
     ):
         titles = [r.title for r in result.ladder if (b := result.gain(r.key)) and b.sign == sign]
         sentences += [f"{words}: {', '.join(titles)}."] if titles else []
-    return [*sentences, *needs(result), *peeking(result), *limits(result)]
+    return [*sentences, *apart(result), *needs(result), *peeking(result), *limits(result)]
+
+
+def apart(result: LadderResult) -> Iterator[str]:
+    """What a rung beside the ladder buys, and what a token meets of it."""
+    for rung in result.beside:
+        other, gain = result.below(rung.key), result.gain(rung.key)
+        if other and gain:
+            sizes = [f"{n_active_parameters(each.config):,}" for each in (rung, other)]
+            yield (
+                f"{rung.title.split(' (')[0].capitalize()} beside {other.title}: {difference(gain)}, "
+                f"{verdict(gain, BOUGHT)}; a token meets {sizes[0]} of {n_parameters(rung.config):,} parameters, "
+                f"against {sizes[1]}."
+            )
 
 
 def limits(result: LadderResult) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.experiments.rungs import Rung, rungs
+from fathom.experiments.rungs import Rung, beside, rungs
 
 
 def see_itself(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
@@ -136,6 +136,6 @@ def take_aways(ladder: list[Rung]) -> list[Rung]:
 
 
 def everything(vocab_size: int, context_length: int = 32, d_model: int = 48) -> list[Rung]:
-    """All rungs, from the bottom, then all take-aways."""
+    """All rungs, from the bottom, those beside them, then all take-aways."""
     ladder = rungs(vocab_size, context_length, d_model)
-    return ladder + take_aways(ladder)
+    return ladder + beside(ladder) + take_aways(ladder)

@@ -115,7 +115,9 @@ class ModelConfig:
     n_head: int = 1  # attention heads per block
     n_kv_head: int | None = None  # key and value heads: 1 is multi-query, more grouped-query; None: n_head
     head_dim: int | None = None  # width of a head; None: d_model / n_head
-    d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size)
+    d_ff: int | None = (
+        None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size); experts: over used
+    )
     position: Position = "none"  # how positions are told apart: not at all, learned table, rotation or distance penalty
     norm: Norm = "none"  # normalisation before attention and MLP; 1p: its weight is added to 1; plain: it has none
     mlp: MLP | Experts = "none"  # MLP of each block, by its activation, or a mixture of experts such as 8:2, two of 8
@@ -160,6 +162,7 @@ class ModelConfig:
         head_dim = self.d_model // max(self.n_head, 1) if self.head_dim is None else self.head_dim
         gated = isinstance(self.mlp, Experts) or self.mlp in ("swiglu", "geglu")
         width = 8 * self.d_model / 3 if gated else 4 * self.d_model
+        width /= max(1, self.mlp.used) if isinstance(self.mlp, Experts) else 1  # so that a token meets as many
         d_ff = max(1, round(width)) if self.d_ff is None else self.d_ff
         sizes = {"n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff}
         resolved = ResolvedConfig(**{**vars(self), **sizes})

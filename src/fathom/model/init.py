@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from fathom.model.mlp import ExpertsMLP, Router, SwigluMLP
+from fathom.model.mlp import GeluMLP, Router, SwigluMLP
 
 STD = 0.02
 
@@ -45,7 +45,5 @@ def zero_outputs(model: HasBlocks) -> None:
 def outputs(model: HasBlocks) -> list[nn.Linear]:
     """The layers that write to the residual stream: attn.out and mlp.down of every block."""
     writers = [block.attn.out for block in model.blocks]
-    mlps = [block.mlp for block in model.blocks if block.mlp is not None]
-    plain = [mlp.down for mlp in mlps if not isinstance(mlp, ExpertsMLP)]
-    experts = [part for mlp in mlps if isinstance(mlp, ExpertsMLP) for part in mlp.modules()]
-    return writers + plain + [part.down for part in experts if isinstance(part, SwigluMLP)]
+    parts = [part for block in model.blocks if block.mlp is not None for part in block.mlp.modules()]
+    return writers + [part.down for part in parts if isinstance(part, GeluMLP | SwigluMLP)]

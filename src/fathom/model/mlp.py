@@ -1,8 +1,7 @@
 """What follows from the gathered information: each position alone, widened, bent, narrowed again.
 
 GELU (Hendrycks & Gimpel 2016; GPT-2's tanh form and the exact one), ReLU, squared ReLU (So et al. 2021), and the gated
-SwiGLU and GEGLU (Shazeer 2020, eq. 6). A mixture of experts (Shazeer et al. 2017) has many of them
-and runs a few for each token.
+SwiGLU and GEGLU (Shazeer 2020, eq. 6). A mixture of experts (Shazeer et al. 2017) runs a few of many for each token.
 """
 
 from dataclasses import replace

@@ -140,6 +140,14 @@ PRESETS = {
         {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100}
         | {"sample_interval": 250},
     ),
+    "moe-tiny": Recipe(
+        "llama-tiny with 8 experts, of which each token runs 2: as many parameters a token, 2.6 times as many in all",
+        {"d_model": 128, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "context_length": 128}
+        | LLAMA_CHOICES
+        | {"mlp": "8:2"},
+        {"tokenizer": "bpe:1024", "batch_size": 16, "max_iters": 1000, "learning_rate": 2e-3, "eval_interval": 100}
+        | {"sample_interval": 250},
+    ),
 }
 
 # The ladder from a bigram to LLaMA; `fathom.experiments.rungs` explains its rungs. Each is trained as all of them are,
@@ -157,13 +165,15 @@ LADDER: dict[str, dict[str, Any]] = {  # each rung is the one above it with one 
     "swiglu": {"mlp": "swiglu"},
     "gqa": {"n_kv_head": 2},
 }
+BESIDE: dict[str, dict[str, Any]] = {"experts": {"mlp": "8:2"}}  # the top rung with one field changed; not a step of it
 RENAMED = {"residual": "mlp"}  # every rung has the residual stream now; the model of this rung has another name
 
 
 def rung_fields() -> dict[str, dict[str, Any]]:
     """The declared fields of every rung, sizes aside: its own change and all before it."""
     fields: dict[str, Any] = {}
-    return {key: (fields := fields | change) for key, change in LADDER.items()}
+    ladder = {key: (fields := fields | change) for key, change in LADDER.items()}
+    return ladder | {key: fields | change for key, change in BESIDE.items()}
 
 
 RUNG_SIZES: dict[str, Any] = {"context_length": 32, "d_model": 48}
