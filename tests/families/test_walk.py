@@ -38,7 +38,8 @@ SHAPES: dict[str, Shape] = {
         CHATML,
     ),
     "Gemma 2": (
-        {"model_type": "gemma2", "sliding_window": 24, **GEMMA, **SOFT, "bos_token_id": 0, "eos_token_id": 2},
+        {"model_type": "gemma2", "sliding_window": 24, "bos_token_id": 0, "eos_token_id": 2, **GEMMA, **SOFT}
+        | {"query_pre_attn_scalar": 16},
         ["<bos>", "<start_of_turn>", "<end_of_turn>"],
         TURNS,
     ),
