@@ -48,6 +48,10 @@ ARCHITECTURES = {
     "layer_1p": replace(GPT, norm="layer_1p"),
     "rms_1p": replace(LLAMA, norm="rms_1p", qk_norm="on", residual="sandwich"),
     "layer_plain": replace(LLAMA, norm="layer_plain"),
+    "rms_plain": replace(LLAMA, norm="rms_plain", qk_norm="rotated", scale=Scale(embed_norm=True)),
+    "norm of embeddings": replace(GPT, scale=Scale(embed_norm=True, embed=2.0)),
+    "normed after rotation": replace(LLAMA, qk_norm="rotated"),
+    "bigram, norm of embeddings": replace(TINY, n_layer=0, norm="layer", bias=True, scale=Scale(embed_norm=True)),
     "post": replace(LLAMA, residual="post", qk_norm="whole"),
     "post, layer norm": replace(GPT, residual="post"),
     "experts": replace(LLAMA, mlp=Experts(5, 2)),
@@ -144,6 +148,7 @@ def scales() -> st.SearchStrategy[Scale]:
         attn_cap=cap,
         logit_cap=cap,
         attn_by_layer=st.booleans(),
+        embed_norm=st.booleans(),
     )
 
 

@@ -17,6 +17,8 @@ def forward(config: Any, weights: Arrays, ids: np.ndarray, interleaved: bool = F
     w = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
     seen: Arrays = {}
     x = seen["embed"] = w["embed.weight"][ids] * config.scale.embed
+    if config.scale.embed_norm:
+        x = seen["embed_norm"] = norm(config, w, "embed_norm", x)
     if config.position == "learned":
         seen["position"] = np.broadcast_to(w["position.table.weight"][: ids.shape[1]], x.shape)
         x = x + seen["position"]
@@ -62,9 +64,7 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
     q, k, v = (linear(w, f"{name}.{n}", x).reshape(batch, t, -1, config.head_dim) for n in "qkv")
     seen |= {f"{name}.q": q, f"{name}.k": k, f"{name}.v": v}
     if config.qk_norm == "on":
-        one = 1.0 if config.norm == "rms_1p" else 0.0
-        q = rms(q, config.norm_eps) * (w[f"{name}.q_norm.weight"] + one)
-        k = rms(k, config.norm_eps) * (w[f"{name}.k_norm.weight"] + one)
+        q, k = normed_heads(config, w, name, q, k)
     if config.qk_norm == "whole":
         flat_q, flat_k = (y.reshape(batch, t, -1) for y in (q, k))
         q = (rms(flat_q, config.norm_eps) * w[f"{name}.q_norm.weight"]).reshape(q.shape)
@@ -72,6 +72,8 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
     kind = config.layers.pattern[int(name.split(".")[1]) % len(config.layers.pattern)]
     if config.position == "rope" and kind != "n":
         q, k = rotated(config, q, interleaved, kind == "l"), rotated(config, k, interleaved, kind == "l")
+    if config.qk_norm == "rotated":
+        q, k = normed_heads(config, w, name, q, k)
     if config.scale.attn is not None:
         q = q * config.scale.attn * math.sqrt(config.head_dim)
     if config.scale.attn_by_layer:
@@ -93,6 +95,12 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
                 z[b, i, head] = pattern[b, head, i, first : i + 1] @ v[b, first : i + 1, group]
     seen |= {f"{name}.scores": scores, f"{name}.pattern": pattern, f"{name}.z": z}
     return linear(w, f"{name}.out", z.reshape(batch, t, -1))
+
+
+def normed_heads(config: Any, w: Arrays, name: str, q: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one = 1.0 if config.norm == "rms_1p" else 0.0
+    weights = (1.0 if config.norm == "rms_plain" else w[f"{name}.{x}_norm.weight"] + one for x in "qk")
+    return tuple(rms(x, config.norm_eps) * weight for x, weight in zip((q, k), weights))  # type: ignore[return-value]
 
 
 def slope(head: int, n_head: int) -> float:
@@ -182,7 +190,7 @@ def norm(config: Any, w: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     if config.norm.startswith("layer"):
         x = x - x.mean(-1, keepdims=True)  # what remains has mean 0, so its mean square is the variance
     one = 1.0 if config.norm.endswith("_1p") else 0.0  # where the weight is what is added to 1
-    weight = 1.0 if config.norm == "layer_plain" else w[f"{name}.weight"] + one
+    weight = 1.0 if config.norm.endswith("_plain") else w[f"{name}.weight"] + one
     return rms(x, config.norm_eps) * weight + w.get(f"{name}.bias", 0.0)
 
 

@@ -11,7 +11,7 @@ from fathom.anatomy.swap import parts, swap
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
-from fathom.model.config import CHOICES, Experts, Layers, ModelConfig
+from fathom.model.config import CHOICES, Experts, Layers, ModelConfig, Scale
 from fathom.model.presets import GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.transformer import Transformer
 
@@ -24,6 +24,8 @@ CONFIGS = {
     "gpt no bias": replace(TINY, position="learned", norm="layer", mlp="relu2"),
     "llama": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=2, d_ff=19),
     "qk_norm": replace(TINY, position="rope", norm="rms", mlp="swiglu", n_kv_head=1, qk_norm="on", bias=True),
+    "norm of embeddings": replace(TINY, norm="layer", mlp="gelu", bias=True, scale=Scale(embed_norm=True)),
+    "plain norms": replace(TINY, norm="rms_plain", mlp="relu2", position="rope", qk_norm="rotated"),
     "post": replace(TINY, norm="rms", mlp="swiglu", residual="post", qk_norm="whole", n_kv_head=2),
     "sandwich": replace(TINY, norm="rms", mlp="geglu", residual="sandwich", layers=Layers("lg", 5)),
     "parallel": replace(TINY, norm="layer", mlp="gelu", residual="parallel", bias=("mlp", "unembed")),

@@ -61,8 +61,8 @@ def any_config(choice: random.Random) -> ModelConfig:
     )
 
 
-SCALES = {"embed": [0.5, 5.0], "attn": [0.3], "residual": [0.4], "logits": [0.25, 3.0], "attn_cap": [0.7, 20.0],
-          "logit_cap": [1.5]}  # fmt: skip
+SCALES = {"embed": [0.5, 5.0], "embed_norm": [True], "attn": [0.3], "residual": [0.4], "logits": [0.25, 3.0],
+          "attn_cap": [0.7, 20.0], "logit_cap": [1.5]}  # fmt: skip
 
 
 def any_rotary(choice: random.Random, head_dim: int) -> Rotary:

@@ -117,6 +117,9 @@ MODERN: dict[str, dict[str, Any]] = {
     "Falcon 40B": {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
     "Ministral 3": {"model_type": "ministral3", "head_dim": 8, "pad_token_id": None,
                     "rope_parameters": YARN | {"rope_theta": 1e4, "llama_4_scaling_beta": 0.1}},
+    "Hunyuan": {"model_type": "hunyuan_v1_dense", "head_dim": 8, "pad_token_id": None,
+                "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}},
+    "Hunyuan, biases": {"model_type": "hunyuan_v1_dense", "head_dim": 8, "pad_token_id": None, "attention_bias": True},
     "EXAONE 4": {"model_type": "exaone4", **WINDOW, "layer_types": TYPES},
 }  # fmt: skip
 FAMILIES = {**{name: LLAMA | x for name, x in LLAMAS.items()}, **{name: GPT2 | x for name, x in GPTS.items()}}
@@ -151,6 +154,11 @@ OLDER: dict[str, dict[str, Any]] = {
                 "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 256},
     "MPT": {"model_type": "mpt", "d_model": 24, "n_layers": 2, "n_heads": 6, "max_seq_len": 256,
             "layer_norm_epsilon": 0.1},
+    "nanochat": {"model_type": "nanochat", "hidden_act": "relu2", "pad_token_id": None, "hidden_size": 24,
+                 "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 40,
+                 "final_logit_softcapping": 3.0, "attention_bias": True},
+    "BLOOM": {"model_type": "bloom", "hidden_size": 24, "seq_length": 256, "layer_norm_epsilon": 0.1,
+              "pad_token_id": None},
 }  # fmt: skip
 EVERY = FAMILIES | {name: LLAMA | x for name, x in MODERN.items()} | {name: GPT2 | x for name, x in OLDER.items()}
 

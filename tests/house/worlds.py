@@ -74,6 +74,7 @@ WORLDS = [
     World({"position": "rope", "norm": "rms_1p", "mlp": "gelu", "residual": "parallel_norms"}),
     World({"position": "learned", "norm": "layer_1p", "mlp": "gelu", "residual": "post"}),
     World({"position": "learned", "norm": "layer_plain", "mlp": "gelu"}),
+    World({"position": "rope", "norm": "rms_plain", "qk_norm": "rotated", "scale": Scale(embed_norm=True)}),
     *(World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, shared=shared)}) for shared in (0, 3)),
     World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, False, shared=3, gated=False, weigh="sigmoid")}),
     World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, weigh="mixer", near=0.1)}),

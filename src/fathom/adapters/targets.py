@@ -56,7 +56,7 @@ def rows_in_file(model: Transformer, names: Iterable[str]) -> Tensor | None:
     except FathomError:
         return None
     stored = [places[f"{name}.weight"] for name in names if name != "embed" and f"{name}.weight" in places]
-    if not any(each.pairs or each.grouped for each in stored):
+    if not any(each.pairs or each.swapped or each.grouped for each in stored):
         return None
     every = torch.arange(sum(weight_shapes(model.config)[f"{name}.weight"][0] for name in names))
     return torch.cat([each.read(every) for each in stored])

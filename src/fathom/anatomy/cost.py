@@ -27,19 +27,14 @@ NORMS_PER_LAYER: dict[str, tuple[str, ...]] = {  # residual -> norms around atte
 KEPT_BY_MLP: dict[str, int] = {  # d_ff wide: gate, silu(gate), up, act; relu keeps its output alone
     "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "swiglu": 4, "geglu": 4,
 }  # fmt: skip
-KEPT_BY_NORM: dict[str, int] = {
-    "none": 0,
-    "layer": 1,
-    "rms": 2,
-    "layer_1p": 1,
-    "rms_1p": 2,
-    "layer_plain": 1,
-}  # d_model wide: output; rms: before its weight
+KEPT_BY_NORM: dict[str, int] = {  # d_model wide: output; rms: before its weight
+    "none": 0, "layer": 1, "rms": 2, "layer_1p": 1, "rms_1p": 2, "layer_plain": 1, "rms_plain": 1,
+}  # fmt: skip
 NORM_VECTORS: dict[str, tuple[str, ...]] = {
     "none": (), "layer": ("weight", "bias"), "rms": ("weight",), "layer_1p": ("weight", "bias"), "rms_1p": ("weight",),
-    "layer_plain": (),
+    "layer_plain": (), "rms_plain": (),
 }  # fmt: skip
-QK_NORMS: dict[str, str] = {"off": "none", "on": "one", "whole": "all"}  # over how many heads
+QK_NORMS: dict[str, str] = {"off": "none", "on": "one", "rotated": "one", "whole": "all"}  # over how many heads
 BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
 POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0, "alibi": 0}
 
@@ -103,10 +98,11 @@ def norm_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def qk_norm_widths(config: ResolvedConfig) -> dict[str, int]:
-    """Width of the norms of queries and keys."""
+    """Width of the norms of queries and keys; 0: they have no weight."""
     heads: dict[str, tuple[int, ...]] = {"none": (), "one": (1, 1), "all": (config.n_head, config.n_kv_head)}
     widths = heads[entry(QK_NORMS, "qk_norm", config.qk_norm)]
-    return {name: n * config.head_dim for name, n in zip("qk", widths)}
+    weighed = config.qk_norm == "whole" or config.norm != "rms_plain"
+    return {name: weighed * n * config.head_dim for name, n in zip("qk", widths)}
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
@@ -119,7 +115,8 @@ def parameters(config: ModelConfig) -> dict[str, int]:
             rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
             count[name.split(".")[0]] += n * rows * width_out
     norm = d * sum(vector != "bias" or "norm" in config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
-    count["norm"] = norm + config.n_layer * (len(norm_names(config)) * norm + sum(qk_norm_widths(config).values()))
+    in_block = len(norm_names(config)) * norm + sum(qk_norm_widths(config).values())
+    count["norm"] = norm * (1 + config.scale.embed_norm) + config.n_layer * in_block
     count["position"] = config.context_length * d * entry(POSITION_TABLES, "position", config.position)
     count["unembed"] = (not config.tie_embeddings) * config.vocab_size * d
     count["unembed"] += ("unembed" in config.bias) * config.vocab_size
@@ -178,7 +175,8 @@ def training_bytes(config: ModelConfig, t: int, batch: int, itemsize: int = 4) -
     config = config.resolved()
     weights, tokens = 4 * n_parameters(config), batch * t
     blocks = sum(n * kept_per_token(block) for block, n in config.blocks().items())
-    kept = tokens * (blocks + 2 * config.d_model) * itemsize  # 2: what final_norm and unembed read
+    ends = (2 + config.scale.embed_norm) * config.d_model  # what final_norm, unembed and embed_norm read
+    kept = tokens * (blocks + ends) * itemsize
     return {
         "weights": weights,
         "gradients": weights,

@@ -19,7 +19,7 @@ from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.ends import ScaledEmbedding, ScaledUnembed
 from fathom.model.mlp import MLPS
-from fathom.model.norm import LayerNorm, LayerNorm1P, PlainLayerNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
+from fathom.model.norm import LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.quant.linear import QuantLinear
@@ -29,7 +29,7 @@ ALIGN = 64  # masked attention on a GPU wants a number of keys that is a multipl
 RECORDABLE = {  # parts that run the same kernels every time; others may decide in Python, which a graph does not run
     *(nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList, nn.Linear, MatvecLinear, QuantLinear, MatvecInt4),
     *(Block, Parallel, Add, Replace, ScaledAdd, ScaledEmbedding, ScaledUnembed, Attention, *MLPS.values()),
-    *(LayerNorm, RMSNorm, WholeRMSNorm, LayerNorm1P, RMSNorm1P, PlainLayerNorm),
+    *(LayerNorm, RMSNorm, WholeRMSNorm, LayerNorm1P, RMSNorm1P, PlainRMSNorm),
     *(NoPosition, LearnedPosition, Rope),
 }
 

@@ -105,6 +105,7 @@ class InferenceModel(Transformer):
         the parts compute with, for `status`."""
         nn.Module.__init__(self)  # takes over the parts of the model, and makes none
         self.config, self.embed, self.position, self.dropout = model.config, model.embed, model.position, model.dropout
+        self.embed_norm = model.embed_norm
         self.blocks, self.final_norm, self.unembed = model.blocks, model.final_norm, model.unembed
         self.source = model.source
         exchange_hooks(model, self)

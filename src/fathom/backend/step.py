@@ -28,7 +28,7 @@ from fathom.model.attention import Attention, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.ends import ScaledEmbedding
 from fathom.model.mlp import ExactGeluMLP, GegluMLP, GeluMLP, Relu2MLP, ReluMLP, SwigluMLP
-from fathom.model.norm import LayerNorm, LayerNorm1P, PlainLayerNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
+from fathom.model.norm import LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope
 from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.native.build import library
@@ -54,11 +54,10 @@ IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
 # What step.cpp computes, by exact class: another one may compute something else, even if it descends from one of these.
 NORMS: dict[type[nn.Module], NormKind] = {
     nn.Identity: NormKind.NONE,
-    **dict.fromkeys((LayerNorm, LayerNorm1P, PlainLayerNorm), NormKind.LAYER),
-    **dict.fromkeys((RMSNorm, FusedRMSNorm, RMSNorm1P), NormKind.RMS),
+    **dict.fromkeys((LayerNorm, LayerNorm1P), NormKind.LAYER),
+    **dict.fromkeys((RMSNorm, FusedRMSNorm, RMSNorm1P, PlainRMSNorm), NormKind.RMS),
 }
 QK_NORMS = NORMS | {WholeRMSNorm: NormKind.RMS}
-ONE_MORE = LayerNorm1P, RMSNorm1P  # norms that multiply by 1 + weight
 MLPS = {
     GeluMLP: MlpKind.GELU,
     FusedGeluMLP: MlpKind.GELU,
@@ -74,6 +73,7 @@ ROLES: dict[str, Collection[type[nn.Module]]] = {
     "position": {NoPosition, LearnedPosition, Rope, Alibi},
     "position.table": {nn.Embedding},
     "dropout": {nn.Dropout},
+    "embed_norm": NORMS,
     "final_norm": NORMS,
     "blocks": {nn.ModuleList},
     "block": {Block, Parallel, RecomputedBlock, RecomputedParallel},
@@ -117,14 +117,16 @@ class NativeStep:
         rotated = position.rotated if isinstance(position, Rope) else 0
         sizes = (config.n_layer, config.d_model, config.n_head, config.n_kv_head, config.head_dim, config.d_ff, rotated)
         mlp, kind, residual_scale, parallel, attn_scale, cap = kinds_of_block(model.blocks[0]) if model.blocks else NONE
-        kinds = (mlp, kind is not Replace, parallel, self.dtype == torch.bfloat16)
+        rotated_first = config.qk_norm == "rotated"
+        kinds = (mlp, kind is not Replace, parallel, rotated_first, self.dtype == torch.bfloat16)
         table = position.table.weight if isinstance(position, LearnedPosition) else None
         rows = (config.vocab_size, 0 if table is None else len(table))
         slopes = self.hold_fp32(position.slopes) if isinstance(position, Alibi) else None
         tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), slopes)
         embed_scale = model.embed.scale if isinstance(model.embed, ScaledEmbedding) else 1.0
         scales = (embed_scale, residual_scale, attn_scale * config.head_dim**-0.5, cap)
-        self.model = Model(*sizes, *kinds, *rows, *tables, *scales, self.norm(model.final_norm), self.layers)
+        norms = (self.norm(model.embed_norm), self.norm(model.final_norm))
+        self.model = Model(*sizes, *kinds, *rows, *tables, *scales, *norms, self.layers)
         self.near, self.far, self.stretched = self.rotations(position)
         self.versions = [source._version for source, *_ in self.copies]
 
@@ -222,13 +224,11 @@ class NativeStep:
 
     def norm(self, part: nn.Module) -> Norm:
         kind = QK_NORMS[type(part)]
-        if isinstance(part, PlainLayerNorm):
-            return Norm(kind, part.width, None, None, part.eps)
-        if not isinstance(part, LayerNorm | RMSNorm):
+        if not isinstance(part, LayerNorm | RMSNorm | PlainRMSNorm):
             return Norm(kind)
-        weight = self.hold_fp32(part.weight, plus=int(isinstance(part, ONE_MORE)))
-        bias = part.bias if isinstance(part, LayerNorm) else None
-        return Norm(kind, len(part.weight), weight, None if bias is None else self.hold_fp32(bias), part.eps)
+        weight = None if part.weight is None else self.hold_fp32(part.weight, plus=int(part.plus))
+        bias = None if part.bias is None else self.hold_fp32(part.bias)
+        return Norm(kind, part.width, weight, bias, part.eps)
 
     def hold_fp32(self, x: Tensor, plus: int = 0) -> int:
         """The address of these few numbers in fp32, plus 0 or 1: a copy, where they are not stored so."""

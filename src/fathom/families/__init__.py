@@ -13,6 +13,7 @@ internlm2  InternLM2: q, k and v of heads that share a key in one matrix
 phi3      q, k, v in one matrix, gate and up in another
 ernie4_5  ERNIE 4.5: other pairs of channels are rotated
 helium    the same
+hunyuan_v1_dense  Hunyuan's dense models: queries and keys normalised after rotation
 seed_oss  Seed-OSS: each bias declared
 smollm3   every fourth layer without rotation
 internlm3  InternLM3
@@ -50,6 +51,8 @@ falcon    Falcon 7B and 11B
 falcon_40b  two norms, and groups of heads
 opt       OPT
 mpt       MPT: a penalty on distance
+nanochat  nanochat: norms without weights, also of embeddings
+bloom     BLOOM: the same, and normalised embeddings
 
 experts   names and keys that families of experts share
 family    a family as one value: choices of ModelConfig, and a column for each format

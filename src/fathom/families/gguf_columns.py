@@ -18,6 +18,7 @@ from fathom.json_file import short
 from fathom.model.config import BIASES, Layers, ModelConfig, ResolvedConfig
 
 NAMES = {part: cell.name for part, cell in llama.FAMILY.columns["gguf"].tensors.items()} | {
+    "embed_norm": "token_embd_norm",
     "blocks.N.attn.q_norm": "blk.N.attn_q_norm",
     "blocks.N.attn.k_norm": "blk.N.attn_k_norm",
     "blocks.N.attn_after": "blk.N.post_attention_norm",

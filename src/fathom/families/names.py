@@ -25,11 +25,13 @@ else:
 #   [1/3g]   the same, but each group of heads that share a key has its own q, k and v one after another
 #   [2:]     rows from the third on; the others are never looked up, and written as zeros
 #   [-1]     stored as 1 + ours, in fp32
+#   [swap]   the two halves of each head the other way round
 #   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
 
 CELL = re.compile(
     r"(?P<name>[\w.]+?)(?P<expert>\[e\])?(?P<row>\[row\])?(?P<T>\.T)?("
-    r"\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?(?P<pairs>\[pairs\])?"
+    r"\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?"
+    r"(?P<swap>\[swap\])?(?P<pairs>\[pairs\])?"
 )
 T = TypeVar("T")
 
@@ -43,6 +45,7 @@ class Place:
     part: int = 1
     parts: int = 1
     pairs: bool = False
+    swapped: bool = False
     grouped: bool = False
     skip: int = 0
     plus: bool = False
@@ -63,7 +66,14 @@ class Place:
     def plain(self) -> bool:
         """Whether the stored tensor is ours as it is."""
         return not (
-            self.transposed or self.pairs or self.parts > 1 or self.skip or self.plus or self.stacked or self.row
+            self.transposed
+            or self.pairs
+            or self.swapped
+            or self.parts > 1
+            or self.skip
+            or self.plus
+            or self.stacked
+            or self.row
         )
 
     def read(self, stored: Tensor) -> Tensor:
@@ -77,6 +87,7 @@ class Place:
             x = each[self.part - 1].flatten(0, 1)
         else:
             x = (x.split(self.sizes) if self.sizes else x.chunk(self.parts))[self.part - 1]
+        x = self.reordered(x, swapped) if self.swapped else x
         return self.reordered(x, lambda pairs: pairs.unflatten(1, (-1, 2)).transpose(1, 2)) if self.pairs else x
 
     def reordered(self, rows: Tensor, order: Callable[[Tensor], Tensor]) -> Tensor:
@@ -104,6 +115,7 @@ class Place:
             x = torch.cat(list(ours)) if len(ours) > 1 else ours[0]
         x = torch.cat((x.new_zeros(self.skip, *x.shape[1:]), x)) if self.skip else x
         x = x.float() + 1 if self.plus else x
+        x = self.reordered(x, swapped) if self.swapped else x
         x = self.reordered(x, lambda halves: halves.unflatten(1, (2, -1)).transpose(1, 2)) if self.pairs else x
         return x.T.contiguous() if self.transposed and x.ndim == 2 else x
 
@@ -120,8 +132,14 @@ class Place:
     def __str__(self) -> str:
         part = f"[{self.part}/{self.parts}{'g' * self.grouped}]" if self.parts > 1 else ""
         rows = f"[{self.skip}:]" if self.skip else ""
+        order = "[swap]" * self.swapped + "[pairs]" * self.pairs
         first = "[e]" * self.stacked + "[row]" * self.row + ".T" * self.transposed
-        return self.name + first + part + rows + "[-1]" * self.plus + "[pairs]" * self.pairs
+        return self.name + first + part + rows + "[-1]" * self.plus + order
+
+
+def swapped(heads: Tensor) -> Tensor:
+    """(h, c, ...) -> (h, 2, c/2, ...), the second half of each head first."""
+    return heads.unflatten(1, (2, -1)).flip(1)
 
 
 def place(cell: str) -> Place:
@@ -139,6 +157,7 @@ def place(cell: str) -> Place:
         part=part,
         parts=parts,
         pairs=mark["pairs"] is not None,
+        swapped=mark["swap"] is not None,
         grouped=bool(mark["grouped"]),
         skip=int(mark["skip"] or 0),
         plus=mark["plus"] is not None,

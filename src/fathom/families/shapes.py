@@ -16,6 +16,7 @@ def weight_shapes(config: ModelConfig) -> Mapping[str, Shape]:
     """Name and shape of every tensor in the state dict, in its order; of two tied ones the first."""
     z = config.resolved()
     result: dict[str, Shape] = {"embed.weight": (z.vocab_size, z.d_model)}
+    result |= norm_shapes(z, "embed_norm") if z.scale.embed_norm else {}
     if entry(POSITION_TABLES, "position", z.position):
         result["position.table.weight"] = (z.context_length, z.d_model)
     shapes = {block: block_shapes(block) for block in z.blocks()}
@@ -36,7 +37,7 @@ def block_shapes(z: ResolvedConfig) -> dict[str, Shape]:
         if name == "mlp.router" and isinstance(z.mlp, Experts) and z.mlp.weigh == "sigmoid":
             linear["mlp.router.correction"] = (width_out,)
     attn, mlp = ({name: x for name, x in linear.items() if name.startswith(part)} for part in ("attn.", "mlp."))
-    attn |= {f"attn.{name}_norm.weight": (width,) for name, width in qk_norm_widths(z).items()}
+    attn |= {f"attn.{name}_norm.weight": (width,) for name, width in qk_norm_widths(z).items() if width}
     norms = {name: norm_shapes(z, name) for name in norm_names(z)}
     return (
         norms.get("attn_norm", {}) | attn | norms.get("attn_after", {})

@@ -85,7 +85,12 @@ class Key:
 
     def read(self, values: Values, ours: str) -> Any:
         """The value of our field; None where it may be missing and is."""
-        name = next((name for name in self.names if name in values), " or ".join(self.names))
+        given = [name for name in self.names if name in values]
+        name = given[0] if given else " or ".join(self.names)
+        if wrong := [
+            other for other in given if values.entries[values.prefix + other] != values.entries[values.prefix + name]
+        ]:
+            raise values.error(f"{name} and {wrong[0]} differ; they are one number, keep one")
         if self.optional and name not in values:
             return None
         return values.get(name, KINDS[ours], self.default) if ours in KINDS else values.count(name, self.default)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fathom.model.attention import Attention, attend
 from fathom.model.mlp import ExpertsMLP
-from fathom.model.norm import LayerNorm, PlainLayerNorm, RMSNorm, gain
+from fathom.model.norm import LayerNorm, Norm, PlainRMSNorm, RMSNorm
 from fathom.model.transformer import Transformer
 
 Tensors = Mapping[str, Tensor]
@@ -44,9 +44,9 @@ def routing(mlp: ExpertsMLP, scores: Tensor) -> dict[str, Tensor]:
 
 def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
     """The factor (..., 1) by which this norm scales each vector of x (..., d) before its weight."""
-    if isinstance(norm, LayerNorm | PlainLayerNorm):
+    if isinstance(norm, LayerNorm):
         return torch.rsqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
-    if isinstance(norm, RMSNorm):
+    if isinstance(norm, RMSNorm | PlainRMSNorm):
         return torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
     return torch.ones_like(x[..., :1])
 
@@ -56,8 +56,9 @@ def through_norm(norm: nn.Module, part: Tensor, scale: Tensor) -> Tensor:
 
     Linear in `part`: the norm's output is the sum over all parts, plus the norm's bias.
     """
-    centred = part - part.mean(-1, keepdim=True) if isinstance(norm, LayerNorm | PlainLayerNorm) else part
-    return centred * scale * gain(norm)
+    centred = part - part.mean(-1, keepdim=True) if isinstance(norm, LayerNorm) else part
+    gain = norm.gain if isinstance(norm, Norm) else None
+    return centred * scale * (1 if gain is None else gain)
 
 
 def lens(model: Transformer, stream: Tensor) -> Tensor:
@@ -69,7 +70,13 @@ def last_stream(model: Transformer, seen: Tensors) -> Tensor:
     """The input of final_norm (b, t, d)."""
     if len(model.blocks):
         return seen[f"blocks.{len(model.blocks) - 1}"]
-    return seen["embed"] + seen["position"] if model.config.position == "learned" else seen["embed"]
+    return sum(starts(model, seen).values(), torch.zeros(()))
+
+
+def starts(model: Transformer, seen: Tensors) -> dict[str, Tensor]:
+    """What the stream begins with, by name, (b, t, d) each."""
+    names = ["embed_norm" if model.config.scale.embed_norm else "embed"]
+    return {name: seen[name] for name in names + ["position"] * (model.config.position == "learned")}
 
 
 def head_result(attn: Attention, z: Tensor, head: int) -> Tensor:
@@ -81,9 +88,10 @@ def head_result(attn: Attention, z: Tensor, head: int) -> Tensor:
 def stream_parts(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor]:
     """The parts whose sum final_norm reads at position `at`, by component: (b, d) each.
 
-    Needs embed, position, blocks.*.attn.z and blocks.*.mlp. Without a residual stream only the last component remains.
+    Needs embed, embed_norm, position, blocks.*.attn.z and blocks.*.mlp. Without a residual stream only the last
+    component remains.
     """
-    parts = {name: seen[name][:, at] for name in ("embed", "position") if name in seen}
+    parts = {name: x[:, at] for name, x in starts(model, seen).items()}
     for layer, block in enumerate(model.blocks):
         path, out = f"blocks.{layer}", block.attn.out
         z = seen[f"{path}.attn.z"][:, at]
@@ -114,7 +122,7 @@ def contributions(model: Transformer, seen: Tensors, token: Tensor, at: int = -1
     """What each component adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit, of a
     model that caps its logits before the cap.
 
-    Needs embed, position, blocks.*.attn.z, blocks.*.mlp and the last stream. The norm's scale is that of the sum.
+    Needs what `stream_parts` does and the last stream. The norm's scale is that of the sum.
     """
     norm, direction = model.final_norm, model.unembed.weight[token] * model.config.scale.logits  # (b, d)
     scale = norm_scale(norm, last_stream(model, seen)[:, at])

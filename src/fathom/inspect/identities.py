@@ -234,6 +234,8 @@ def grouped_equals_repeated(model: Transformer, ids: Tensor) -> Residuals:
                 heads = weight.unflatten(0, (model.config.n_kv_head, -1))  # (g, c, ...)
                 each = [heads[h * len(heads) // model.config.n_head] for h in range(model.config.n_head)]
                 setattr(part, name, nn.Parameter(torch.cat(each)))
+        if whole:
+            block.attn.k_norm.width = block.attn.q_norm.width
     return named("grouped_equals_repeated", off(repeated(ids), model(ids)))
 
 

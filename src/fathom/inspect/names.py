@@ -28,7 +28,7 @@ class Size:
 def names(config: ModelConfig) -> dict[str, str]:
     """Every name this model has, in the order of computation, with its shape in letters."""
     config = config.resolved()
-    result = {"embed": "btd"}
+    result = {"embed": "btd"} | ({"embed_norm": "btd"} if config.scale.embed_norm else {})
     if config.position == "learned":
         result["position"] = "btd"
     for layer in range(config.n_layer):

@@ -68,6 +68,14 @@ def causal(t: int, s: int, device: torch.device) -> Tensor:
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
 
 
+def rotation_last(x: Tensor, norm: nn.Module, rotate: Rotate) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
+    return rotate(norm(x))
+
+
+def norm_last(x: Tensor, norm: nn.Module, rotate: Rotate) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
+    return norm(rotate(x))
+
+
 class Attention(nn.Module):
     """q asks, k is what each position can be found by, v is what it has to say; `out` writes back to the stream."""
 
@@ -80,6 +88,7 @@ class Attention(nn.Module):
         self.v = nn.Linear(d, config.n_kv_head * c, bias="qkv" in config.bias)
         self.out = nn.Linear(config.n_head * c, d, bias="out" in config.bias)
         self.q_norm, self.k_norm = make_qk_norm(config, config.n_head), make_qk_norm(config, config.n_kv_head)
+        self.located = norm_last if config.qk_norm == "rotated" else rotation_last
         self.sharpness = 1.0 if config.scale.attn is None else config.scale.attn * c**0.5  # q times it, over sqrt(c)
         if config.scale.attn_by_layer:
             self.sharpness /= layer + 1
@@ -88,9 +97,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
         q, k, v = self.heads(self.q(x)), self.heads(self.k(x)), self.heads(self.v(x))  # (b, h, t, c)
-        q = rotate(self.q_norm(q))  # (b, h, t, c)
-        q = tap(self, "q_rot", q if self.sharpness == 1 else q * self.sharpness)
-        k = tap(self, "k_rot", rotate(self.k_norm(k)))  # (b, g, t, c)
+        q, k = self.located(q, self.q_norm, rotate), self.located(k, self.k_norm, rotate)
+        q = tap(self, "q_rot", q if self.sharpness == 1 else q * self.sharpness)  # (b, h, t, c)
+        k = tap(self, "k_rot", k)  # (b, g, t, c)
         k, v = cache.append(self.layer, k, v)  # (b, g, s, c)
         z = self.attend(q, k, v, visible, self.dropout * self.training, **self.cap)  # (b, h, t, c)
         return self.out(z.transpose(1, 2).flatten(2))  # (b, t, d)

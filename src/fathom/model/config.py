@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 from fathom.errors import FathomError
 
 Position = Literal["none", "learned", "rope", "alibi"]
-Norm = Literal["none", "layer", "rms", "layer_1p", "rms_1p", "layer_plain"]
+Norm = Literal["none", "layer", "rms", "layer_1p", "rms_1p", "layer_plain", "rms_plain"]
 MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
 Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
-QKNorm = Literal["off", "on", "whole"]
+QKNorm = Literal["off", "on", "whole", "rotated"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed"]
 Weigh = Literal["softmax", "sigmoid", "mixer"]
 
@@ -96,6 +96,7 @@ class Scale:
     """Constants by which a model multiplies what passes through it, and soft caps x -> cap tanh(x / cap)."""
 
     embed: float = 1.0  # of embeddings
+    embed_norm: bool = False  # whether these are normalised, as the stream is
     attn: float | None = None  # of attention scores; None: 1 / sqrt(head_dim)
     attn_by_layer: bool = False  # whether attention scores of the i-th layer are divided by i as well
     residual: float = 1.0  # of what attention and MLP add to the stream
@@ -124,7 +125,7 @@ class ModelConfig:
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
     bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
-    qk_norm: QKNorm = "off"  # RMS-normalise queries and keys before rotation: each head, or the whole vector
+    qk_norm: QKNorm = "off"  # RMS-normalise queries and keys: each head, or all as a whole; rotated: after rotation
     dropout: float = 0.0  # probability of dropping a value in training
     norm_eps: float = 1e-5  # epsilon of the norms
     rope: Rotary = Rotary()  # rotation, such as theta=500000,scaling=yarn:4
@@ -217,7 +218,7 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     if config.norm_eps <= 0:
         result.append(f"norm_eps={config.norm_eps}; it must be above 0")
     for name, value in vars(config.scale).items():
-        if value is not None and name != "attn_by_layer" and not 0 < value < math.inf:
+        if value is not None and not isinstance(value, bool) and not 0 < value < math.inf:
             result.append(f"scale.{name}={value}; it must be above 0 and finite")
     if config.residual == "off" and config.scale.residual != 1:
         result.append(f"scale.residual={config.scale.residual} with residual='off'; nothing is added to a stream there")

@@ -24,104 +24,95 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
 
 
-class LayerNorm(nn.Module):
-    """`layer_norm` with learned weight (d,) and, where the config has biases, bias (d,)."""
+class Norm(nn.Module):
+    """A norm over `width` numbers, with a learned weight and bias, (d,), where it has them."""
 
-    start = 1.0  # of the weight
+    plus = 0.0  # what is added to the weight
 
-    def __init__(self, width: int, eps: float, bias: bool) -> None:
+    def __init__(self, width: int, eps: float, bias: bool = False, *, weight: bool = True) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.full((width,), self.start))
+        self.width, self.eps = width, eps
+        self.weight = nn.Parameter(torch.full((width,), 1 - self.plus)) if weight else None
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+    @property
+    def gain(self) -> Tensor | None:
+        """What it multiplies by after it has normalised, (d,)."""
+        return self.weight + self.plus if self.weight is not None and self.plus else self.weight
 
 
-class RMSNorm(nn.Module):
-    """`rms_norm` with learned weight (d,)."""
-
-    start = 1.0  # of the weight
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.full((width,), self.start))
+class LayerNorm(Norm):
+    """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.rms_norm(x, self.weight.shape, self.weight.type_as(x), self.eps)  # one kernel needs one dtype
+        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
 
 
 class LayerNorm1P(LayerNorm):
     """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
 
-    start = 0.0
+    plus = 1.0
+    weight: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, self.weight.shape, 1 + self.weight, self.bias, self.eps)
+        return F.layer_norm(x, (self.width,), 1 + self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Norm):
+    """`rms_norm`."""
+
+    weight: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.rms_norm(x, (self.width,), self.weight.type_as(x), self.eps)  # one kernel needs one dtype
+
+
+class PlainRMSNorm(Norm):
+    """`rms_norm` without weight (nanochat)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.rms_norm(x, (self.width,), None, self.eps)
 
 
 class RMSNorm1P(RMSNorm):
     """RMSNorm that multiplies by 1 + weight, added in fp32 (Gemma)."""
 
-    start = 0.0
+    plus = 1.0
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.rms_norm(x.float(), self.weight.shape, 1 + self.weight.float(), self.eps).type_as(x)
-
-
-class PlainLayerNorm(nn.Module):
-    """`layer_norm` without weight and bias (OLMo)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.width, self.eps = width, eps
-
-    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), None, None, self.eps)
-
-
-def gain(norm: nn.Module) -> Tensor | float:
-    """What a norm multiplies by after it has normalised, (d,) or 1."""
-    if isinstance(norm, LayerNorm1P | RMSNorm1P):
-        return 1 + norm.weight
-    return norm.weight if isinstance(norm, LayerNorm | RMSNorm) else 1.0
+        return F.rms_norm(x.float(), (self.width,), 1 + self.weight.float(), self.eps).type_as(x)
 
 
 class WholeRMSNorm(RMSNorm):
     """`rms_norm` of all heads of a query or key as one vector (h * c,) (OLMo 2)."""
 
     def forward(self, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
-        whole = x.transpose(1, 2).flatten(2)
-        normed = F.rms_norm(whole, self.weight.shape, self.weight.type_as(x), self.eps)
+        normed = F.rms_norm(x.transpose(1, 2).flatten(2), (self.width,), self.weight.type_as(x), self.eps)
         return normed.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
 
 
-def make_qk_norm(config: ResolvedConfig, heads: int) -> nn.Module:
-    """The norm of queries or of keys (b, heads, t, c), before rotation."""
-    match config.qk_norm:
-        case "on":
-            kind = RMSNorm1P if config.norm == "rms_1p" else RMSNorm
-            return kind(config.head_dim, config.norm_eps)
-        case "whole":
-            return WholeRMSNorm(heads * config.head_dim, config.norm_eps)
-        case _:
-            return nn.Identity()
+NORMS: dict[str, type[Norm]] = {
+    "layer": LayerNorm, "layer_plain": LayerNorm, "layer_1p": LayerNorm1P,
+    "rms": RMSNorm, "rms_plain": PlainRMSNorm, "rms_1p": RMSNorm1P,
+}  # fmt: skip
 
 
 def make_norm(config: ResolvedConfig) -> nn.Module:
     """A norm of the stream, or of what is added to it."""
-    match config.norm:
-        case "none":
+    if config.norm == "none":
+        return nn.Identity()
+    weight, bias = not config.norm.endswith("plain"), config.norm in ("layer", "layer_1p") and "norm" in config.bias
+    return NORMS[config.norm](config.d_model, config.norm_eps, weight=weight, bias=bias)
+
+
+def make_qk_norm(config: ResolvedConfig, heads: int) -> nn.Module:
+    """The norm of queries or of keys (b, heads, t, c)."""
+    match config.qk_norm:
+        case "off":
             return nn.Identity()
-        case "layer":
-            return LayerNorm(config.d_model, config.norm_eps, bias="norm" in config.bias)
-        case "rms":
-            return RMSNorm(config.d_model, config.norm_eps)
-        case "layer_1p":
-            return LayerNorm1P(config.d_model, config.norm_eps, bias="norm" in config.bias)
-        case "rms_1p":
-            return RMSNorm1P(config.d_model, config.norm_eps)
-        case "layer_plain":
-            return PlainLayerNorm(config.d_model, config.norm_eps)
+        case "whole":
+            return WholeRMSNorm(heads * config.head_dim, config.norm_eps)
+        case "on" | "rotated":
+            kinds: dict[str, type[Norm]] = {"rms_1p": RMSNorm1P, "rms_plain": PlainRMSNorm}
+            kind = kinds.get(config.norm, RMSNorm)
+            return kind(config.head_dim, config.norm_eps, weight=config.norm != "rms_plain")

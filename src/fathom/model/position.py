@@ -31,8 +31,9 @@ class NoPosition(nn.Module):
         end: how long the text is after this pass; of several rows the longest, which decides for longrope in all."""
         return unrotated
 
-    def mask(self, visible: Tensor | None, t: int, s: int) -> Tensor | None:
-        """`visible` for the last t of s positions, or a mask to be added to the scores, (h, t, s) or (b, h, t, s)."""
+    def mask(self, visible: Tensor | None, positions: Tensor, s: int) -> Tensor | None:
+        """`visible` for the tokens at these positions, the last of s, or a mask to be added to the scores, (h, t, s) or
+        (b, h, t, s)."""
         return visible
 
     def check_length(self, end: int) -> None:
@@ -65,9 +66,7 @@ class Rope(NoPosition):
     position * frequency_i."""
 
     frequency: Tensor
-    other: (
-        Tensor | None
-    )  # of layers with a window where they have their own, or beyond the original context of longrope
+    other: Tensor | None  # of layers with a window, or beyond longrope's original context; None: as everywhere
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
@@ -108,23 +107,15 @@ class Rope(NoPosition):
 class Alibi(NoPosition):
     """Each head takes slope * distance from its scores, with a slope of its own."""
 
-    slopes: Tensor
-
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
-        self.n_head = config.n_head
-        self.register_buffer("slopes", alibi_slopes(config.n_head), persistent=False)
+        self.slopes = alibi_slopes(config.n_head)  # no buffer: it follows the model to no other dtype
 
-    def mask(self, visible: Tensor | None, t: int, s: int) -> Tensor:
-        key = torch.arange(s, device=self.slopes.device)
-        distance = key[s - t :, None] - key  # (t, s)
+    def mask(self, visible: Tensor | None, positions: Tensor, s: int) -> Tensor:
+        key = torch.arange(s, device=positions.device)
+        distance = key[s - positions.shape[-1] :, None] - key  # (t, s)
         visible = distance >= 0 if visible is None else visible  # (t, s) or (b, 1, t, s)
-        return (-self.slopes[:, None, None] * distance).masked_fill(~visible, float("-inf"))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Alibi":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # to the device, but never to the dtype
-        self.slopes = alibi_slopes(self.n_head).to(self.slopes.device)
-        return self
+        return (-self.slopes.to(key.device)[:, None, None] * distance).masked_fill(~visible, float("-inf"))
 
 
 def alibi_slopes(n_head: int) -> Tensor:

@@ -29,6 +29,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config = config.resolved()
         self.embed = make_embed(config)
+        self.embed_norm = make_norm(config) if config.scale.embed_norm else nn.Identity()
         self.position = make_position(config)
         self.dropout = nn.Dropout(config.dropout)
         block = Parallel if config.residual.startswith("parallel") else Block
@@ -47,7 +48,7 @@ class Transformer(nn.Module):
         cache = NoCache(ids.device) if cache is None else cache
         t, end = ids.shape[1], self.end(ids, cache)
         views = self.views(positions := cache.positions(t), cache, t, end)
-        x = self.dropout(self.position.embed(self.embed(ids), positions))  # (b, t, d)
+        x = self.dropout(self.position.embed(self.embed_norm(self.embed(ids)), positions))  # (b, t, d)
         for block in self.blocks:
             x = block(x, *views[block.kind], cache)  # (b, t, d)
         cache.advance(t)
@@ -67,7 +68,7 @@ class Transformer(nn.Module):
         """Rotation and visible positions of each kind of layer: computed once, for all blocks of the kind."""
         result, layers = {}, self.config.layers
         for kind, window in {block.kind: layers.window_of(layer) for layer, block in enumerate(self.blocks)}.items():
-            visible = self.position.mask(cache.visible(t, window), t, cache.keys(t, window))
+            visible = self.position.mask(cache.visible(t, window), positions, cache.keys(t, window))
             result[kind] = self.position.rotation(positions, kind, end), visible
         return result
 

@@ -66,9 +66,10 @@ class Layer(Structure):
 class Model(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("n_layer", "d", "h", "g", "c", "f", "rotated")),
-        *((name, c_int64) for name in ("mlp", "residual", "parallel", "bf16", "vocab", "context")),
+        *((name, c_int64) for name in ("mlp", "residual", "parallel", "rotated_first", "bf16", "vocab", "context")),
         *((name, c_void_p) for name in ("embed", "table", "slopes")),
         *((name, c_double) for name in ("embed_scale", "residual_scale", "attn_scale", "attn_cap")),
+        ("embed_norm", Norm),
         ("final_norm", Norm),
         ("layers", POINTER(Layer)),
     ]

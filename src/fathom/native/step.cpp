@@ -89,6 +89,7 @@ class Worker {  // one thread's part of the computation
       float* x = &shared.x[size_t(i * d)];
       fetch(model.embed, model.bf16, pass.ids[i] * d, d, x);
       for (int64_t j = 0; j < d; j++) x[j] *= float(model.embed_scale);
+      if (model.embed_norm.kind != NormKind::NONE) norm(model.embed_norm, x, x);
       if (model.table) {
         local.row.resize(size_t(d));
         fetch(model.table, model.bf16, pass.positions[i] * d, d, local.row.data());
@@ -213,8 +214,10 @@ class Worker {  // one thread's part of the computation
   }
 
   void norm_and_rotate(const Norm& n, int64_t rotation, float* x, int64_t at) {
-    if (n.kind != NormKind::NONE && n.width == model.c) norm(n, x, x);
+    const bool each = n.kind != NormKind::NONE && n.width == model.c;
+    if (each && !model.rotated_first) norm(n, x, x);
     if (rotation != UNROTATED) rotate(x, shared.cos_sin[rotation].data() + at * model.rotated, model.rotated);
+    if (each && model.rotated_first) norm(n, x, x);
   }
 
   // The offset in the memory of layer l of key (which = 0) or value (1) s of head j in row r.

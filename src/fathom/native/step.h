@@ -24,12 +24,13 @@ struct Model {
   int64_t n_layer, d, h, g, c, f, rotated;  // rotated: channels of a head
   MlpKind mlp;
   int64_t residual, parallel;  // parallel: the MLP reads what attention reads
+  int64_t rotated_first;       // heads of queries and keys are normalised after rotation
   int64_t bf16;                // the format of embed and table
   int64_t vocab, context;      // their rows
   const void *embed, *table;   // (V, d), (context, d) or null
   const float* slopes;         // (h), of alibi
   double embed_scale, residual_scale, attn_scale, attn_cap;
-  Norm final_norm;
+  Norm embed_norm, final_norm;
   const Layer* layers;
 };
 struct Memory {  // keys and values of a layer: (2, b, g, capacity, c)
@@ -64,7 +65,7 @@ static bool supported(const Model& model, const Pass& pass) {
   const auto is = [](const Linear& w, int64_t out, int64_t in, const Linear& like) {
     return w.valid() && w.out == out && w.in == in && w.kind == like.kind;
   };
-  bool all = int64_t(model.mlp) >= 0 && model.mlp <= MlpKind::GEGLU && supported(model.final_norm, d) &&
+  bool all = int64_t(model.mlp) >= 0 && model.mlp <= MlpKind::GEGLU && supported(model.embed_norm, d) && supported(model.final_norm, d) &&
              model.rotated >= 0 && model.rotated <= model.c && model.rotated % 2 == 0;
   for (int64_t l = 0; l < model.n_layer && all; l++) {
     const Layer& y = model.layers[l];

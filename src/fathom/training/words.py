@@ -18,6 +18,7 @@ NORMS = {
     "layer_1p": "LayerNorm (1 + weight)",
     "rms_1p": "RMSNorm (1 + weight)",
     "layer_plain": "LayerNorm without weights",
+    "rms_plain": "RMSNorm without weights",
 }
 RESIDUAL = {
     "off": "no residual stream",
