@@ -128,3 +128,22 @@ def test_parameters_of_a_model_without_experts_are_refused(tmp_path: Path) -> No
     file.write_text(json.dumps(json.loads(file.read_text()) | {"target_parameters": BOTH}))
     with pytest.raises(FathomError, match="target_parameters has"):
         fathom.load(tmp_path / "base", adapter=tmp_path / "adapter", device="cpu")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("targets", [("all-linear",), ("blocks.1.mlp.experts.0.up", "attn.v")])
+@pytest.mark.parametrize("name", ["Mixtral", "Qwen2-MoE", "Qwen3-MoE", "Granite MoE"])
+def test_llama_cpp_adds_an_adapter_of_experts(tmp_path: Path, name: str, targets: tuple[str, ...]) -> None:
+    library: Any = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
+    base(tmp_path / "base", name)
+    model, _ = fathom.load(tmp_path / "base", device="cpu")
+    lora.add(model, LoraOptions(targets=targets, rank=3, alpha=5))
+    draw(model)
+    ours.save(model, tmp_path / "adapter", base=tmp_path / "base")
+    fathom.export(tmp_path / "base", tmp_path / "base.gguf", "gguf")
+    fathom.export(tmp_path / "adapter", tmp_path / "adapter.gguf", "gguf")
+    files = {"model_path": str(tmp_path / "base.gguf"), "lora_path": str(tmp_path / "adapter.gguf")}
+    theirs = library.Llama(**files, logits_all=True, n_ctx=64, n_threads=1, verbose=False, type_k=0, type_v=0)
+    ids = torch.randint(61, (1, 32), generator=torch.Generator().manual_seed(2))
+    theirs.eval(ids[0].tolist())
+    assert (model(ids)[0] - torch.tensor(theirs.scores[:32])).abs().max() < 1e-4

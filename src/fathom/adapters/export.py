@@ -5,9 +5,11 @@ there (llama.cpp, convert_lora_to_gguf.py); llama.cpp multiplies them by alpha /
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fathom.adapters import lora
@@ -16,7 +18,7 @@ from fathom.adapters.load import AdaptedRun, adapted_run, load
 from fathom.adapters.merge import folder_of, merged_copy
 from fathom.adapters.peft import own_weight, to_factors
 from fathom.adapters.peft_config import CONFIG
-from fathom.adapters.peft_tensors import fuse
+from fathom.adapters.peft_tensors import Factors, fuse
 from fathom.adapters.targets import layers
 from fathom.errors import FathomError
 from fathom.families.registry import of
@@ -144,6 +146,11 @@ def adapter_tensors(model: Transformer, name: str = "default") -> tuple[dict[str
         if not adapters.keys() & set(parts):
             continue
         each = [to_factors(adapters[layer]) if layer in adapters else None for layer in parts]
+        if places[f"{parts[0]}.weight"].stacked:
+            a, b = of_all_experts(each, *features(bases[parts[0]]))
+            alpha = alpha or float(a.shape[1])
+            tensors |= {f"{stored}.lora_a": a, f"{stored}.lora_b": b * (a.shape[1] / alpha)}
+            continue
         whole = each[0] if len(each) == 1 else fuse(each, [own_weight(bases[layer]).norm(dim=1) for layer in parts])
         assert whole is not None
         alpha = alpha or whole.scale * whole.rank
@@ -154,6 +161,16 @@ def adapter_tensors(model: Transformer, name: str = "default") -> tuple[dict[str
             b = place.write(b.split([features(bases[layer])[0] for layer in parts]))
         tensors[f"{stored}.lora_b"] = b.contiguous()
     return tensors, alpha
+
+
+def of_all_experts(each: Sequence[Factors | None], out: int, width: int) -> tuple[Tensor, Tensor]:
+    """The matrices of adapters of experts, (e, r, in) and (e, out, r) with the scale in b; 0 where one has none."""
+    rank = max(part.rank for part in each if part is not None)
+    a, b = torch.zeros(len(each), rank, width), torch.zeros(len(each), out, rank)
+    for expert, part in enumerate(each):
+        if part is not None:
+            a[expert, : part.rank], b[expert, :, : part.rank] = part.a, part.b * part.scale
+    return a, b
 
 
 def refuse_others(model: Transformer, name: str) -> None:
