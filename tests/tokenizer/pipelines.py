@@ -83,6 +83,12 @@ def unigram(
     return with_added(values, added)
 
 
+def without_bytes(values: Any) -> Any:
+    """Characters that the vocabulary lacks are unknown, and that token is special."""
+    values["model"]["byte_fallback"] = False
+    return values
+
+
 def wordpiece() -> Any:
     options: Any = {"special_tokens": ["[UNK]", "[CLS]"], "show_progress": False}
     trainer, model = trainers.WordPieceTrainer(vocab_size=400, **options), models.WordPiece(unk_token="[UNK]")
@@ -140,6 +146,12 @@ PIPELINES: dict[str, Callable[[], Any]] = {
         LEVEL, normalizer=N.Sequence([N.NFD(), N.Lowercase(), N.StripAccents()]), added=True
     ),
     "stripped": lambda: byte_level(LEVEL, normalizer=N.Strip()),
+    "bloom": lambda: byte_level(split(r" ?[^(\s|[.,!?…。，、।۔،])]+"), LETTERS),
+    "digits from the right": lambda: byte_level(split(r"\p{N}{1,3}(?=(?:\p{N}{3})*\b)"), LEVEL, normalizer=N.NFKC()),
+    "words without spaces": lambda: byte_level(P.WhitespaceSplit(), LETTERS, added=True),
+    "scripts": lambda: byte_level(P.UnicodeScripts(), LEVEL),
+    "merged with what follows": lambda: byte_level(P.Split(" ", "merged_with_next"), LETTERS),
+    "llama 2, no bytes": lambda: without_bytes(pieces(None, PREPENDED, strips=True)),
     "gemma": lambda: pieces(P.Split(" ", "merged_with_previous"), SPACED),
     "gemma, added": lambda: pieces(P.Split(" ", "merged_with_previous"), SPACED, added=True),
     "llama 2": lambda: pieces(None, PREPENDED, strips=True),

@@ -71,6 +71,18 @@ def test_a_list_that_is_written_as_text_keeps_who_says_it() -> None:
         ("{{ '{x}{{}}'.format(x=m) }}", "<b>{}"),
         ("{{ ('<i>' | safe) + m }}", "<i>&lt;b&gt;"),
         ("{{ (m + ('<i>' | safe)) | upper }}", "&LT;B&GT;<I>"),
+        (
+            "{{ '%s: %02d, %.1f%%' % (m, 3, 2.5) }}{{ '%s' | format(m) }}{{ '%(x)s' | format(x=m) }}",
+            "<b>: 03, 2.5%<b><b>",
+        ),
+        ("{{ m | e }}{{ m | escape | e }}{{ m | wordcount }}", "&lt;b&gt;&lt;b&gt;1"),
+        ("{{ [1, 2, 3] | batch(2, 'x') | list }}{{ [1, 2, 3] | slice(2) | list }}", "[[1, 2], [3, 'x']][[1, 2], [3]]"),
+        (
+            "{{ 2.346 | round(2) }}{{ 2.6 | round(method='floor') }}{{ -3 | abs }}{{ m is lower }}{{ m is upper }}",
+            "2.352.03TrueFalse",
+        ),
+        ("{% for r, all in messages | groupby('role') %}{{ r }}{{ all | length }}{% endfor %}", "user1"),
+        ("{% set s = joiner('; ') %}{{ s() }}a{{ s() }}{{ m }}", "a; <b>"),
     ],
 )
 def test_forms_and_safe_texts_are_as_in_jinja(form: str, text: str) -> None:
@@ -83,6 +95,13 @@ def test_a_form_that_makes_much_from_little_is_refused() -> None:
     for form in ("'{:9999999}'", "'{0.real}'", "'{!r}'"):
         with pytest.raises(FathomError, match="unsupported way"):
             render(bpe("{{ " + form + ".format(1) }}"), [Message("user", "x")], False)
+
+    for form in ("'%999s' % 'x'", "'%s' % ()", "'%r' | format('x')", "1.5 | round(400)"):
+        with pytest.raises(FathomError, match=r"line 1: it (formats|rounds)"):
+            render(bpe("{{ " + form + " }}"), [Message("user", "x")], False)
+    for form in ("range(9) | batch(10000000, 'x')", "[1] | slice(10000000)"):
+        with pytest.raises(FathomError, match="far more text"):
+            render(bpe("{{ " + form + " | list }}"), [Message("user", "x")], False)
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "thinking", "reasoning"])

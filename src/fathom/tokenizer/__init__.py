@@ -23,5 +23,6 @@ template            a conversation as tokens, and the role of each of them
 turns               what ends a turn in a chat template
 sandbox             a chat template in Jinja, run without being trusted
 template_functions  what such a template may do to values
+template_filters    and the filters that few templates use
 marked_text         text that remembers the speaker of each character
 """

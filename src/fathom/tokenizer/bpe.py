@@ -298,9 +298,10 @@ def token_table(hf: tokenizers.Tokenizer, spelled: Callable[[str, int], bytes]) 
 
 
 def _refuse_special_from_text(hf: tokenizers.Tokenizer, special: Special) -> None:
-    """FathomError where a text that spells a special token becomes it."""
+    """FathomError where a text that spells a special token becomes it, but for that of unknown characters."""
+    unknown = getattr(hf.model, "unk_token", None)
     added = {token.content: id for id, token in hf.get_added_tokens_decoder().items() if token.special}
     with library_errors():
         for name, id in {**added, **special.names}.items():
-            if id in hf.encode(name, add_special_tokens=False).ids:
+            if name != unknown and id in hf.encode(name, add_special_tokens=False).ids:
                 raise FathomError(f"special token {name[:40]!r} is also what its text becomes; expected one or other")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from jinja2 import Template, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import _GroupTuple
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,6 +21,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from fathom.errors import FathomError
+from fathom.tokenizer import template_filters as filters
 from fathom.tokenizer import template_functions as functions
 from fathom.tokenizer.marked_text import join
 from fathom.tokenizer.template_functions import charge, charged, metering, method, size_of
@@ -157,12 +159,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions, finalize=functions.to_text
         )
-        self.binop_table, self.filters = dict(functions.OPERATORS), dict(functions.FILTERS)
-        self.tests = dict(functions.TESTS)
+        self.binop_table = {**functions.OPERATORS, "%": filters.modulo}
+        self.filters = {**functions.FILTERS, **filters.FILTERS}
+        self.tests = {**functions.TESTS, **filters.TESTS}
         self.globals = {
             "range": functions.charged_range,
             "namespace": lambda *pairs, **named: TemplateNamespace(*pairs, **named),
             "dict": lambda *pairs, **named: functions.charged(dict(*pairs, **named)),
+            "joiner": filters.joiner,
             "strftime_now": functions.strftime_now,
             "raise_exception": refuse,
         }
@@ -175,7 +179,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """An allowed method, an attribute of a loop, macro or namespace, or an entry of a dict."""
         if (function := method(obj, attribute)) is not None:
             return function
-        if isinstance(obj, LoopContext | Macro | Namespace | Undefined) and not attribute.startswith("_"):
+        if isinstance(obj, LoopContext | Macro | Namespace | Undefined | _GroupTuple) and not attribute.startswith("_"):
             return super().getattr(obj, attribute)
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
