@@ -1,11 +1,13 @@
 """Make what the pages quote equal to the source that runs: `python docs/refresh.py`.
 
 A quote is a line `<!-- source: src/fathom/model/attention.py:attend -->` and the python block under it. A line
-`<!-- families: hf tensors -->` stands above a table of all families side by side. Under `<!-- path -->` are the pages
-before and after this one; their order is that of the numbered rows in docs/README.md.
+`<!-- families: hf tensors -->` stands above a table of all families, `<!-- families: published choices -->`
+above one of published models; README lists the families. Under `<!-- path -->` are the pages before and after this one;
+their order is that of the numbered rows in docs/README.md.
 """
 
 import ast
+import json
 import re
 import sys
 import textwrap
@@ -21,6 +23,7 @@ TABLE = re.compile(r"(<!-- families: (?P<format>\w+) (?P<what>\w+) -->\n\n)(?:\|
 QUOTE = re.compile(r"(<!-- source: (?P<path>[\w/.]+)(?::(?P<name>[\w.]+))? -->\n```python\n)(?P<code>.*?)(?=```)", re.S)
 
 
+LISTED = re.compile(r"(\[families\]\(docs/families.md\) open: ).*")  # in README
 PATH = re.compile(r"(<!-- path -->\n).*\n")
 ROW = re.compile(r"^\| \d+ \| \[(?P<title>[^\]]+)\]\((?P<page>[\w-]+\.md)\)", re.M)
 
@@ -48,6 +51,7 @@ def names(node: ast.AST) -> list[str]:
 def refreshed(text: str, page: str) -> str:
     """A page with its quotes and tables as the source is now, and its links to the pages before and after it."""
     text = TABLE.sub(lambda table: table[1] + families_table(table["format"], table["what"]) + "\n", text)
+    text = LISTED.sub(lambda start: f"{start[1]}{titles()}.", text)
     text = PATH.sub(lambda mark: mark[1] + neighbours(page), text)
     return QUOTE.sub(lambda quote: quote[1] + source(quote["path"], quote["name"]), text)
 
@@ -70,6 +74,8 @@ def families_table(format: str, what: str) -> str:
     """What every family calls our parts (`tensors`) or the fields of our config (`keys`) in a format; or `all ids`."""
     from fathom.families.registry import families  # here: quotes need no torch
 
+    if format == "published":
+        return published(what)
     if what == "ids":
         return markdown([("family", "in config.json", "in GGUF", "in transformers"), *map(ids, families().values())])
     known = [family for family in families().values() if format in family.columns]
@@ -80,6 +86,28 @@ def families_table(format: str, what: str) -> str:
         titles.setdefault(first, []).append(title)
     rows = [[code(name), *(code(cells[first].get(name, "")) for first in titles)] for name in merged(cells.values())]
     return markdown([["ours", *map(", ".join, titles.values())], *rows])
+
+
+def titles() -> str:
+    """All families in a line."""
+    from fathom.families.registry import families
+
+    return ", ".join(sorted((family.title for family in families().values()), key=str.lower))
+
+
+def published(what: str) -> str:
+    """The models of published.json: their `choices` or their `sizes`, in words of ModelConfig."""
+    from fathom.anatomy.words import CHOICES, SIZES, declared, in_line
+    from fathom.families.registry import from_hf
+
+    models = json.loads((ROOT / "docs/published.json").read_text(encoding="utf-8"))
+    words = {name: declared(from_hf(model["config"], name)[1]) for name, model in models.items()}
+    names = [name for name in (CHOICES if what == "choices" else SIZES) if any(name in own for own in words.values())]
+    rows = [[name, *(code(in_line(own[key])) if key in own else "" for key in names)] for name, own in words.items()]
+    if what == "choices":
+        return markdown([["model", *map(code, names)], *rows])
+    counts = [f"{model['parameters']:,}" for model in models.values()]
+    return markdown([["model", "parameters", *map(code, names)], *([x, n, *y] for (x, *y), n in zip(rows, counts))])
 
 
 def merged(columns: Iterable[Iterable[str]]) -> list[str]:
@@ -112,7 +140,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    for page in sorted(ROOT.glob("docs/**/*.md")):
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
         old = page.read_text(encoding="utf-8")
         if (new := refreshed(old, page.name)) != old:
             page.write_text(new, encoding="utf-8")
