@@ -11,6 +11,7 @@ from fathom.errors import FathomError
 from fathom.families.registry import from_hf, to_gguf
 from fathom.formats import gguf
 from fathom.formats.convert import read_ours
+from fathom.formats.export import write_model
 from fathom.formats.ggml_blocks import IDS, TYPES, packed
 from fathom.formats.gguf_model import open_gguf, write_gguf
 from fathom.formats.opened import Opened
@@ -147,3 +148,10 @@ def test_a_key_that_changes_the_mixture_is_refused(tmp_path: Path, name: str, va
 def test_what_llama_cpp_computes_otherwise_is_refused(name: str, change: dict[str, Any], says: str) -> None:
     with pytest.raises(FathomError, match=says):
         to_gguf(from_hf(EVERY[name] | change, "config.json")[1])
+
+
+def test_experts_are_one_part_of_what_is_reported(tmp_path: Path) -> None:
+    model = model_of(config_of("Mixtral"))
+    written = write_model(model, None, "gguf", tmp_path / "x.gguf", "q8_0")
+    tensors = {part.name: part.tensors for part in written.parts}
+    assert tensors["blocks.N.mlp.experts.M.up.weight"] == 10 and len(tensors) < 20

@@ -6,6 +6,7 @@ format keeps fewer bits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -150,7 +151,7 @@ def read_back(path: Path, model: Transformer, tokenizer: Tokenizer | None) -> Ex
     for name, tensor in read_ours(opened):
         if name not in ours or ours[name].shape != tensor.shape:
             raise FathomError(f"{path} holds another tensor {name} than was written; do not use it")
-        part, _, suffix = split(name)
+        part, _, suffix = split(re.sub(r"\.experts\.\d+\.", ".experts.M.", name))  # of all experts as one
         kinds.setdefault(part + suffix, []).append(difference(tensor, ours[name]))
     parts = tuple(
         Part(name, len(rows), sum(row[0] for row in rows), max(row[1] for row in rows), max(row[2] for row in rows))
