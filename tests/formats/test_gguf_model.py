@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "is 'qwen9'; the nearest architecture that is supported is",
     ),
     "no architecture": ({"general__architecture": None}, "is None; supported are"),
-    "a list": ({"general__architecture": ["llama"]}, "supported are arcee, command-r"),
+    "a list": ({"general__architecture": ["llama"]}, "supported are arcee, "),
     "experts": ({"expert_count": 8}, "llama.expert_used_count is missing; expected a whole number"),
     "not causal": ({"attention__causal": False}, "attention.causal is False; expected None or True"),
     "no width": ({"embedding_length": None}, "llama.embedding_length is missing; expected a whole number"),

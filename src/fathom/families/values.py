@@ -88,7 +88,9 @@ class Key:
         given = [name for name in self.names if name in values]
         name = given[0] if given else " or ".join(self.names)
         if wrong := [
-            other for other in given if values.entries[values.prefix + other] != values.entries[values.prefix + name]
+            other
+            for other in given[1:]
+            if values.entries[values.prefix + other] != values.entries[values.prefix + name]
         ]:
             raise values.error(f"{name} and {wrong[0]} differ; they are one number, keep one")
         if self.optional and name not in values:
