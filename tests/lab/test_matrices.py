@@ -93,5 +93,5 @@ def test_other_shapes_and_names_are_named(tmp_path: Path) -> None:
 
 def test_a_file_without_matrices(tmp_path: Path) -> None:
     write_tensors(tmp_path / "vectors.safetensors", {"x": torch.ones(3), "empty": torch.ones(0, 4)})
-    with pytest.raises(FathomError, match="no matrix: none of its 2 tensors"):
+    with pytest.raises(FathomError, match="no matrix: none of its tensors"):
         open_matrices(tmp_path / "vectors.safetensors")

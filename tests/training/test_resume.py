@@ -91,6 +91,14 @@ def test_a_resumed_run_may_go_on_for_longer(tmp_path: Path) -> None:
     assert train(EMPTY, tmp_path / "run", mode="resume").step == 20  # what was said is remembered
 
 
+def test_resuming_a_complete_run_says_how_to_train_further(tmp_path: Path) -> None:
+    train(recipe(tmp_path), tmp_path / "run")
+    heard: list[Event] = []
+    train(EMPTY, tmp_path / "run", mode="resume", report=heard.append)
+    notes = [event.text for event in heard if isinstance(event, Note)]
+    assert "this run is complete; to train it further, give --max-iters above 12" in notes
+
+
 def test_a_run_without_a_checkpoint_starts_at_step_1(tmp_path: Path) -> None:
     chosen = recipe(tmp_path)
     train(chosen, tmp_path / "whole")

@@ -18,6 +18,7 @@ from fathom.anatomy.swap import swap
 from fathom.backend.inference import InferenceModel
 from fathom.errors import FathomError, near
 from fathom.model.transformer import Transformer
+from fathom.words import counted
 
 TIED = "embed and unembed are one matrix; the adapter changes each only where it is a target, and merged they are two"
 
@@ -168,7 +169,9 @@ def per_row(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
 
     def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if len(x := inputs[0]) != len(chosen) or (x.is_floating_point() and x.ndim != 3):
-            raise FathomError(f"{len(x)} rows, and adapters for {len(chosen)}; choose one for each row, or None")
+            raise FathomError(
+                f"{counted(len(x), 'row')}, and adapters for {len(chosen)}; choose one for each row, or None"
+            )
 
     active = active_adapters(model)
     before = active.weights

@@ -60,7 +60,7 @@ class Merged:
         if self.untied:
             lines.append("embed and unembed were one matrix and are two now: the adapter changes one of them")
         lines.append(f"the adapter changes logits by up to {self.effect:.3g}")
-        measured = f"max |dlogit| {self.max_difference:.2e}, KL {self.kl:.2e} nats"
+        measured = f"max |Δlogit| {self.max_difference:.2e}, KL {self.kl:.2e} nats"
         return "\n".join([*lines, f"merged against unmerged, in fp32: {measured}"])
 
 

@@ -80,7 +80,7 @@ def open_matrices(path: str | Path) -> Matrices:
         place, stored = opened.path, our_tensors(opened)
     matrices = {name: tensor for name, tensor in stored.items() if len(tensor.shape) == 2 and 0 not in tensor.shape}
     if not matrices:
-        raise FathomError(f"{place} holds no matrix: none of its {len(stored)} tensors has two dimensions")
+        raise FathomError(f"{place} holds no matrix: none of its tensors has two dimensions")
     return Matrices(place, matrices, opened)
 
 

@@ -36,7 +36,7 @@ from fathom.training.options import FinetuneOptions
 from fathom.training.precision import choose
 from fathom.training.run import Base, FinetuneRun
 from fathom.training.session import Session
-from fathom.words import counted
+from fathom.words import counted, duration
 
 SHORT, LONG = 128, 512  # default context length for text and for records, where the model has more
 PROBE, FEWEST, SLACK = 4, 10, 0.8  # steps that are timed; fewest of a training; part of the time that is planned
@@ -120,7 +120,7 @@ def affordable_steps(model: Transformer, experiment: Experiment) -> int:
         required = (fixed + FEWEST * trainings * each) / SLACK / 60
         raise FathomError(
             f"minutes={options.minutes:g} is too short: {counted(trainings, 'training')} of {FEWEST} steps take"
-            f" {required:.1f} minutes here; give more minutes, fewer ranks or a smaller batch_size"
+            f" {duration(60 * required)} here; give more minutes, fewer ranks or a smaller batch_size"
         )
     return steps
 

@@ -75,6 +75,10 @@ def restore(run: Run, session: Session, report: Report) -> None:
     for path, reason in newest.skipped:
         report(Note(f"{path} is damaged and was skipped: {reason}", warning=True))
     report(Note(f"resuming {run.folder} at step {session.step:,}"))
+    if session.finished:
+        by_time = session.step < session.options.max_iters
+        more = f"--max-minutes above {session.seconds / 60:.2f}" if by_time else f"--max-iters above {session.step}"
+        report(Note(f"this run is complete; to train it further, give {more}"))
 
 
 def read_state(path: Path) -> dict[str, Any]:
