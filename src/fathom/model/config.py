@@ -116,9 +116,7 @@ class ModelConfig:
     n_head: int = 1  # attention heads per block
     n_kv_head: int | None = None  # key and value heads: 1 is multi-query, more grouped-query; None: n_head
     head_dim: int | None = None  # width of a head; None: d_model / n_head
-    d_ff: int | None = (
-        None  # width inside the MLP; None: 4 × d_model, for swiglu 8/3 × d_model (the same size); experts: over used
-    )
+    d_ff: int | None = None  # width inside the MLP; None: 4 × d_model, gated 8/3 × d_model, over a token's experts
     position: Position = "none"  # how positions are told apart: not at all, learned table, rotation or distance penalty
     norm: Norm = "none"  # normalisation before attention and MLP; 1p: its weight is added to 1; plain: it has none
     mlp: MLP | Experts = "none"  # MLP of each block, by its activation, or a mixture of experts such as 8:2, two of 8

@@ -53,7 +53,7 @@ def page(run: Run, session: Session, trend: Trend, state: State, problem: str = 
         facts(session, trend, lines),
         *([tag("p", problem, class_="bad")] if problem else []),
         *losses(run, trend, lines),
-        *experts(lines),
+        *experts(session, lines),
         *(answers(run, samples) if isinstance(run, FinetuneRun) else texts(run, samples)),
         *trained(run, session),
         *further(run, session),
@@ -138,21 +138,23 @@ def meaning(run: Run, trend: Trend) -> Iterator[str]:
         yield f"The run is loaded from the checkpoint with the lowest validation loss: step {saved:,}{which}."
 
 
-def experts(lines: Lines) -> Iterator[Html]:
+def experts(session: Session, lines: Lines) -> Iterator[Html]:
     """How the experts of each block were used before the last evaluation."""
     uses = [line["experts"] for line in lines if line.get("experts")]
-    if not uses:
+    if not uses or session.balance is None:
         return
     losses = [line[BALANCE] for line in lines if BALANCE in line]
     rows = []
-    for block, use in enumerate(uses[-1]):
+    for block, use in zip(session.balance.experts, uses[-1]):
         bars = "".join(BARS[min(int(part / max(use) * len(BARS)), len(BARS) - 1)] for part in use)
         rows.append((f"{block}", f"{max(use):.2f}", f"{min(use):.2f}", bars))
     yield tag("h2", "Experts", id="experts")
     yield tag("p", "How many tokens the experts ran since the evaluation before, over an even share of them.")
-    yield html.table(("mixture", "most used", "least used", "each expert"), rows, numbers=(1, 2))
+    yield html.table(("block", "most used", "least used", "each expert"), rows, numbers=(1, 2))
     if losses:
-        yield tag("p", f"Load-balancing loss: {losses[-1]:.3f} at the last step, {losses[0]:.3f} at the first.")
+        used = next(iter(session.balance.experts.values())).used
+        even = f"with all experts used alike it is {used}"
+        yield tag("p", f"Load-balancing loss: {losses[-1]:.3f} at the last step, {losses[0]:.3f} at the first; {even}.")
 
 
 def texts(run: Run, samples: Lines) -> Iterator[Html]:
