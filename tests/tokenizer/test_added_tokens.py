@@ -6,7 +6,9 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from fathom.errors import FathomError
+from fathom.tokenizer.added_tokens import entry, with_pieces
 from fathom.tokenizer.load import load, read_folder
+from fathom.tokenizer.pieces import CONTROL, NORMAL, UNKNOWN, Pieces
 from fathom.tokenizer.template import split_at_special
 from tests.tokenizer.folders import ANY, put, small
 
@@ -51,3 +53,12 @@ def test_flags_of_special_tokens() -> None:
     flags = {"<a>": ["lstrip", "rstrip"], "<w>": ["single_word"]}
     assert list(split_at_special("x  <a>\n y", ["<a>"], flags)) == [(0, 1, ""), (1, 8, "<a>"), (8, 9, "")]
     assert list(split_at_special("x<w> <w>", ["<w>"], flags)) == [(0, 5, ""), (5, 8, "<w>")]
+
+
+def test_an_added_token_takes_a_reserved_piece_and_no_other() -> None:
+    """InternLM2 calls its reserved pieces by names; one of a piece that texts become would be silently wrong."""
+    pieces = Pieces(("<unk>", "a", "[UNUSED_TOKEN_1]"), (0.0,) * 3, (UNKNOWN, NORMAL, NORMAL), True, False)
+    named = with_pieces(pieces, [entry(2, {"content": "<|plugin|>", "special": True}, "x")])
+    assert named.texts[2] == "<|plugin|>" and named.types[2] == CONTROL
+    with pytest.raises(FathomError, match="'<tool>' has id 1, which is 'a'; expected a free id"):
+        with_pieces(pieces, [entry(1, "<tool>", "x")])

@@ -4,6 +4,7 @@ Each becomes an entry as in the `added_tokens` of a tokenizer.json, with the fla
 named as bos, eos, pad and the like is special.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from fathom.tokenizer.protocol import FLAGS
 ADDED = "added_tokens.json"
 DECODER = "added_tokens_decoder"
 MOST = 1 << 17  # ids that may be added; the most in use are a few thousand
+RENAMED = (CONTROL, USER_DEFINED, UNUSED)  # pieces that no text becomes by itself
+RESERVED = re.compile(r"unused|reserved", re.IGNORECASE)  # InternLM2's [UNUSED_TOKEN_141] is its <|plugin|>
 Entry = dict[str, Any]
 
 
@@ -28,6 +31,8 @@ def added_entries(folder: Path, settings: Mapping[str, Any]) -> list[Entry]:
         raise FathomError(f"{folder}: {DECODER} is {short(decoder)}; expected an object of tokens by id")
     named = set(settings["names"])
     entries = [entry(id, {"content": text, "special": text in named}, f"{folder / ADDED}") for text, id in ids.items()]
+    if len({one["id"] for one in entries}) < len(entries):
+        raise FathomError(f"{folder / ADDED}: two of its tokens have one id; expected an id for each")
     entries += [entry(id, token, f"{folder}: {DECODER}") for id, token in decoder.items()]
     by_id = {one["id"]: one for one in entries}  # the configuration says more, and wins
     if len({one["content"] for one in by_id.values()}) < len(by_id) or len(by_id) > MOST:
@@ -83,8 +88,10 @@ def with_pieces(pieces: Pieces, added: Iterable[Entry]) -> Pieces:
         texts += map(filler, fill)
         scores += [0.0] * len(fill)
         types += [UNUSED] * len(fill)
-        if id in fill:
+        if id in fill or (texts[id] != text and (types[id] in RENAMED or RESERVED.search(texts[id]))):
             texts[id], types[id] = text, type
+        elif texts[id] != text:
+            raise FathomError(f"added token {text[:40]!r} has id {id}, which is {texts[id][:40]!r}; expected a free id")
         elif texts[id] == text and types[id] in (CONTROL, USER_DEFINED):
             types[id] = type
     return replace(pieces, texts=tuple(texts), scores=tuple(scores), types=tuple(types), apart=True)
