@@ -14,6 +14,7 @@ import yaml
 from fathom.cli.main import explain, main, verbs
 from fathom.cli.train import read_call
 from fathom.errors import Diverged, FathomError
+from fathom.families.registry import families
 from fathom.native import build
 from fathom.training.presets import PRESETS
 
@@ -110,7 +111,18 @@ def test_a_printed_preset_is_what_is_trained(name: str, tmp_path: Path, capfd: p
 
 def test_presets_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "--json"]) == 0
-    assert set(json.loads(capfd.readouterr().out)) == set(PRESETS)
+    rows = json.loads(capfd.readouterr().out)
+    assert set(rows) == set(PRESETS) and rows["demo"]["choices"] == {"position": "rope", "norm": "rms", "mlp": "swiglu"}
+
+
+def test_families_in_words_of_the_config(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--families", "--json"]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert set(rows) == {family.title for family in families().values()}
+    assert rows["Qwen3"] == {"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": "on"}
+    assert main(["presets", "--families"]) == 0
+    shown = capfd.readouterr().out
+    assert "residual=sandwich" in shown and "layers=by model" in shown
 
 
 def test_what_is_said_last_wins(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import click
 import yaml
 
 from fathom.anatomy.cost import n_parameters
+from fathom.anatomy.words import CHOICES, DEFAULTS, declared, in_line, word
 from fathom.cli.command import in_words
 from fathom.cli.completion import models, presets
 from fathom.cli.help import torch_device
@@ -277,14 +278,28 @@ def adapter_lines(adapter: Path, model: str | None) -> list[str]:
     example="fathom presets gpt2 > my.yaml",
 )
 @click.argument("name", required=False, shell_complete=presets)
-def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
+@option("--families", is_flag=True, help="List the families of published models that open, in words of the one config.")
+def presets_command(name: str | None, families: bool, as_json: bool, **_: Any) -> None:
+    if families:
+        chosen = choices_of_families()
+        text = as_text(
+            table(("family", "in words of the config"), [(key, in_line(own)) for key, own in chosen.items()])
+        )
+        print_json(chosen) if as_json else say(text.rstrip())
+        return
     counts = {key: n_parameters(recipe.config(vocabulary(recipe)).resolved()) for key, recipe in PRESETS.items()}
     values: dict[str, Any] = {
-        key: {"parameters": counts[key], "exports": exports_of(recipe), "description": recipe.description}
+        key: {
+            "parameters": counts[key], "exports": exports_of(recipe), "description": recipe.description,
+            "choices": {name: value for name, value in declared(recipe.config(1)).items() if name in CHOICES},
+        }
         for key, recipe in PRESETS.items()
-    }
-    heads = ("preset", "parameters", "exports to", "what it is")
-    rows = [(key, about(counts[key]), row["exports"], row["description"]) for key, row in values.items()]
+    }  # fmt: skip
+    heads = ("preset", "parameters", "exports to", "what it is", "in words of the config")
+    rows = [
+        (key, about(counts[key]), row["exports"], row["description"], in_line(row["choices"]))
+        for key, row in values.items()
+    ]
     text = as_text(table(heads, rows, numbers=(1,)))
     if name is not None:
         recipe = find(name)
@@ -294,6 +309,18 @@ def presets_command(name: str | None, as_json: bool, **_: Any) -> None:
         print_json(values)
     else:
         say(text.rstrip())
+
+
+def choices_of_families() -> dict[str, dict[str, Any]]:
+    """What sets each family apart, in words of the config; "by model" where its models differ."""
+    from fathom.families.registry import families
+
+    result = {}
+    for family in families().values():
+        own = {name: word(value) for name, value in family.choices.items() if value != DEFAULTS.get(name)}
+        open_to = {name: "by model" for name in family.free if name in DEFAULTS and name not in own}
+        result[family.title] = own | open_to
+    return result
 
 
 def exports_of(recipe: Recipe) -> str:
