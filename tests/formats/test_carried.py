@@ -12,6 +12,7 @@ from fathom.adapters.export import export
 from fathom.adapters.merge import merge
 from fathom.adapters.options import LoraOptions
 from fathom.formats.load import load
+from fathom.formats.tokenizer import load_tokenizer
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.load import to_folder
 from tests.formats.hf import GPT2, LLAMA, make
@@ -153,3 +154,21 @@ def test_names_of_code_are_not_kept(tmp_path: Path) -> None:
         (base / name).write_text(json.dumps(values | {"auto_map": {"AutoTokenizer": ["own.Tokenizer", None]}}))
     export(base, tmp_path / "out", "hf")
     assert not [file for file in (tmp_path / "out").glob("*.json") if "auto_map" in file.read_text()]
+
+
+def test_a_sentencepiece_model_gets_a_tokenizer_json_and_keeps_its_added_tokens(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    """Of a tokenizer.model alone transformers makes other ids of two spaces than the SentencePiece library does."""
+    library = pytest.importorskip("transformers", reason="needs the extra `peers`")
+    base, out = tmp_path / "base", tmp_path / "out"
+    make(LLAMA | {"vocab_size": 32002}).save_pretrained(base)  # type: ignore[operator]
+    (base / "tokenizer.model").write_bytes((shared_data / "llama2_tokenizer.model").read_bytes())
+    (base / "added_tokens.json").write_text(json.dumps({"<|im_start|>": 32000, "<|im_end|>": 32001}))
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "<|im_end|>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert export(base, out, "hf").tokenizer is True
+    assert {"tokenizer.json", "tokenizer.model", "added_tokens.json"} <= {path.name for path in out.iterdir()}
+    theirs, ours = library.AutoTokenizer.from_pretrained(out), load_tokenizer(base)
+    assert theirs("Hello  there", add_special_tokens=False)["input_ids"] == ours.encode("Hello  there")
+    assert theirs.convert_tokens_to_ids("<|im_end|>") == ours.eos == 32001

@@ -10,6 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,5 +285,6 @@ def to_folder(tokenizer: Tokenizer) -> dict[str, bytes]:
     for name, template in templates.items():  # where transformers looks first
         files[TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"] = template.encode("utf-8")
     if isinstance(tokenizer, SentencePieceTokenizer):
-        files[MODEL] = to_sentencepiece(tokenizer)
+        with suppress(FathomError):  # of added tokens that it would find elsewhere tokenizer.json alone is right
+            files[MODEL] = to_sentencepiece(tokenizer)
     return files
