@@ -33,12 +33,14 @@ NAMES = {  # what stands for a reader's own
     "FOLDER": "runs/in-floats",
     "stories260K.bin --loss-vs-rank": "runs/demo --loss-vs-rank --steps 2 --ranks 0,1",
 }
+LOADED = (
+    "import fathom, torch\nmodel, tokenizer = fathom.load('runs/demo')\n"
+    "ids, other_ids = (torch.tensor([tokenizer.encode(x)[:4]]) for x in ('def read(self)', 'class Reader:'))\n"
+)
 PROGRAMS = {  # page: what stands before its Python examples
     "python.md": "",
-    "taps.md": (
-        "import fathom, torch\nmodel, tokenizer = fathom.load('runs/demo')\n"
-        "ids, other_ids = (torch.tensor([tokenizer.encode(x)[:4]]) for x in ('def read(self)', 'class Reader:'))\n"
-    ),
+    "self-attention.md": LOADED,
+    "taps.md": LOADED,
 }
 ROWS = [row["page"] for row in refresh.ROW.finditer((DOCS / "README.md").read_text(encoding="utf-8"))]
 
