@@ -75,7 +75,8 @@ def any_rotary(choice: random.Random, head_dim: int) -> Rotary:
         RopeScaling(kind="longrope", factor=4.0, short=factors, long=longer, original_context_length=12),
         RopeScaling(kind="longrope", factor=4.0, short=factors, long=longer, original_context_length=100),
     ])  # fmt: skip
-    local = choice.choice([None, 50.0])
+    longrope = scaling is not None and scaling.kind == "longrope"
+    local = None if longrope else choice.choice([None, 50.0])  # no model has both
     return Rotary(theta=choice.choice([100.0, 10_000.0]), rotated=rotated, local_theta=local, scaling=scaling)
 
 
