@@ -81,6 +81,32 @@ def test_equal_embeddings_are_one(tmp_path: Path) -> None:
     assert model.config.tie_embeddings and (model(IDS) - theirs(IDS).logits).abs().max() <= 1e-5
 
 
+PYTHIA = {
+    "bias": True, "norm_class_name": "LayerNorm", "mlp_class_name": "GptNeoxMLP", "parallel_residual": True,
+    "rotary_percentage": 0.5, "n_query_groups": 6,
+}  # fmt: skip
+
+
+def test_logits_are_those_of_the_same_pythia(tmp_path: Path) -> None:
+    theirs = make(LLAMA | {"model_type": "gpt_neox", "rotary_pct": 0.5, "hidden_act": "gelu", "layer_norm_eps": 1e-5})
+    parts = {
+        "input_layernorm": "norm_1", "post_attention_layernorm": "norm_2", "attention.dense": "attn.proj",
+        "mlp.dense_h_to_4h": "mlp.fc", "mlp.dense_4h_to_h": "mlp.proj", "attention.query_key_value": "attn.qkv",
+        "gpt_neox.embed_in": "transformer.wte", "gpt_neox.final_layer_norm": "transformer.ln_f",
+        "embed_out": "lm_head", "gpt_neox.layers": "transformer.h",
+    }  # fmt: skip
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        if "query_key_value" in name:  # q, k and v of each head, one head after another
+            tensor = tensor.unflatten(0, (6, 3, 4)).transpose(0, 1).flatten(0, 2)
+        for old, new in parts.items():
+            name = name.replace(old, new)
+        state[name] = tensor
+    write(tmp_path, state, **PYTHIA)
+    with torch.no_grad():
+        assert (load(tmp_path, device="cpu")[0](IDS) - theirs(IDS).logits).abs().max() <= 1e-5
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {},
     "one head of keys": {"n_query_groups": 1},
@@ -93,6 +119,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
                                      "original_max_seq_len": 64}},
     "condensed": {"rope_condense_ratio": 4},
     "wide heads": {"head_size": 8},
+    "pythia": PYTHIA,
+    "one norm for both": PYTHIA | {"shared_attention_norm": True},
+    "a bias of logits": PYTHIA | {"lm_head_bias": True, "rotary_percentage": 1.0},
+    "half of each head": {"rotary_percentage": 0.5},
 }  # fmt: skip
 
 
@@ -117,8 +147,9 @@ def test_logits_are_those_of_litgpt(tmp_path: Path, variant: str) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"parallel_residual": True}, r"model_config.yaml: parallel_residual is True; expected False"),
-    ({"rotary_percentage": 0.25}, r"rotary_percentage is 0.25; expected 1"),
+    ({"shared_attention_norm": True}, r"model_config.yaml: shared_attention_norm is True with parallel_residual False"),
+    ({"rotary_percentage": 0.25}, r"rope.rotated=1; it must be even"),
+    ({"parallel_residual": 1}, r"parallel_residual is 1; expected"),
     ({"n_expert": 8}, r"n_expert is 8; expected None or 0"),
     ({"final_logit_softcapping": 30.0}, r"final_logit_softcapping is 30.0; expected None"),
     ({"mlp_class_name": "LLaMAMoE"}, r"mlp_class_name is 'LLaMAMoE', gelu_approximate 'none'"),

@@ -21,7 +21,7 @@ from fathom.formats.other_names import under_our_names
 from fathom.formats.saved_names import unwrapped
 from fathom.formats.torch_file import open_pickle
 from fathom.json_file import short
-from fathom.model.config import ModelConfig, RopeScaling
+from fathom.model.config import ModelConfig, RopeScaling, Rotary
 from fathom.tokenizer.load import read_folder
 
 CONFIG, WEIGHTS = "model_config.yaml", "lit_model.pth"
@@ -51,17 +51,13 @@ MLP = {  # mlp_class_name, gelu_approximate -> ours
 }  # fmt: skip
 NORMS = {"LayerNorm": "layer", "RMSNorm": "rms"}
 ALLOWED: dict[str, tuple[Any, ...]] = {  # what would change the model
-    "parallel_residual": (False,),
-    "shared_attention_norm": (None, False),
     "post_attention_norm": (None, False),
     "post_mlp_norm": (None, False),
     "norm_qk_type": (None, "default"),
     "norm_1": (None, True),
     "norm_2": (None, True),
-    "lm_head_bias": (None, False),
     "scale_embeddings": (None, False),
     "rope_interleave": (None, False),
-    "rotary_percentage": (1.0, 1),
     "attention_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
     "sliding_window_size": (None,),
@@ -74,6 +70,7 @@ READ = (
     "n_embd", "head_size", "n_query_groups", "attn_bias", "bias", "norm_class_name", "norm_eps", "norm_qk", "rope_base",
     "rope_condense_ratio", "rope_adjustments", "intermediate_size", "mlp_class_name", "gelu_approximate",
     "attention_scores_scalar", "org", "scale_embeddings", "n_expert_per_token", "routed_scaling_factor",
+    "parallel_residual", "shared_attention_norm", "lm_head_bias", "rotary_percentage",
 )  # fmt: skip
 LLAMA3 = {"factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len"}
 
@@ -115,7 +112,10 @@ def config_of(values: Values, tensors: dict[str, Stored]) -> ModelConfig:
             f" {known}, none or tanh, and {' or '.join(NORMS)}"
         )
     bias = values.get("bias", bool, True)
-    parts = {"qkv": bias or values.get("attn_bias", bool, False), "out": bias, "mlp": bias, "norm": norm == "LayerNorm"}
+    parts = {
+        "qkv": bias or values.get("attn_bias", bool, False), "out": bias, "mlp": bias, "norm": norm == "LayerNorm",
+        "unembed": values.get("lm_head_bias", bool, False),
+    }  # fmt: skip
     n_head, d_model = values.count("n_head"), values.count("n_embd")
     head_dim = values.count("head_size", max(1, d_model // n_head))
     if values.get("norm_qk", bool, False) and norm != "RMSNorm":
@@ -141,8 +141,8 @@ def config_of(values: Values, tensors: dict[str, Stored]) -> ModelConfig:
         "tie_embeddings": embed is not None and unembed is not None and equal(embed, unembed),
         "qk_norm": values.get("norm_qk", bool, False),
         "norm_eps": values.number("norm_eps", 1e-5),
-        "rope_theta": values.number("rope_base", 10_000.0),
-        "rope_scaling": scaling_of(values),
+        "residual": residual_of(values),
+        "rope": rotary_of(values, head_dim),
     }
     config = build(ModelConfig, fields, values.where)
     try:
@@ -150,6 +150,21 @@ def config_of(values: Values, tensors: dict[str, Stored]) -> ModelConfig:
     except FathomError as problem:
         raise values.error(str(problem)) from None
     return config
+
+
+def residual_of(values: Values) -> str:
+    """Attention and MLP one after the other, or side by side, which read one norm or two (Pythia)."""
+    parallel, shared = values.get("parallel_residual", bool, True), values.get("shared_attention_norm", bool, False)
+    if shared and not parallel:
+        raise values.error("shared_attention_norm is True with parallel_residual False; expected both True")
+    return {(True, True): "parallel", (True, False): "parallel_norms"}.get((parallel, shared), "on")
+
+
+def rotary_of(values: Values, head_dim: int) -> Rotary:
+    """The rotation, of the first part of each head (a quarter where the file does not say)."""
+    rotated = int(values.number("rotary_percentage", 0.25) * head_dim)
+    theta = values.number("rope_base", 10_000.0)
+    return Rotary(theta=theta, rotated=None if rotated == head_dim else rotated, scaling=scaling_of(values))
 
 
 def scaling_of(values: Values) -> RopeScaling | None:
