@@ -163,7 +163,7 @@ export runs/a --format hf -o /proc/x | /proc/x: cannot be written | give another
 look runs/a | look is not a verb but a Python function | python -c 'import fathom; help(fathom.look)'
 evaluate runs/a | evaluate is not a verb but a Python function | did you mean fathom eval?
 chat runs/a -p hi | no option -p | see fathom chat --help-all
-presets --yaml | no option --yaml | see fathom presets --help-all
+presets --frobnicate | no option --frobnicate | see fathom presets --help-all
 # a part for the whole, one kind of file for another
 generate runs/a/config.yaml | runs/a/config.yaml holds no model | did you mean runs/a, of which it is a part?
 generate hf/tokenizer.json | hf/tokenizer.json holds no model | did you mean hf, of which it is a part?

@@ -227,7 +227,7 @@ def test_too_little_memory_is_said_before_anything_is_allocated(
 @pytest.mark.parametrize(
     ("config", "scaling", "says"),
     [
-        (CONFIG, "yarn", "expected a number"),
+        (CONFIG, "yarn", "expected KIND:FACTOR, such as yarn:4"),
         (CONFIG, "yern:4", "did you mean yarn"),
         (CONFIG, "yarn:1", "expected a factor above 1"),
         (replace(CONFIG, rope=Rotary(scaling=RopeScaling(kind="linear", factor=2.0))), "yarn:4", "has linear already"),

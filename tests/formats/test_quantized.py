@@ -211,7 +211,7 @@ def test_floats_under_old_settings_are_read(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "out" / "config.json").read_text())
     (tmp_path / "out" / "config.json").write_text(json.dumps(values | {"quantization_config": METHODS["nf4"][0]}))
     assert torch.equal(load(tmp_path / "out", device="cpu")[0](IDS), floats(IDS))
-    assert "no matrices packed by bitsandbytes" in open_huggingface(tmp_path / "out").format
+    assert "0 matrices packed by bitsandbytes" in open_huggingface(tmp_path / "out").format
 
 
 def grouped(**changes: Any) -> dict[str, Any]:

@@ -18,17 +18,24 @@ FILES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.g
 SHAPES = PUBLISHED | FILES
 MARKS = re.compile(
     r"<\|[\w]+\|>|<｜[^｜]+｜>|</?s>|<(?:start|end)_of_\w+>|\[/?[A-Z_]{3,}\]|\[\|\w+\|\]|\[gMASK\]|<sop>"
+    r"|<SPECIAL_\d+>|<seed:\w+>"
 )
 ENDS = {  # what ends a turn; elsewhere it is eos
     **dict.fromkeys(("llama 3", "llama 3.1", "llama31"), "<|eot_id|>"),
     **dict.fromkeys(("chatml", "thinking", "qwen25", "qwen3", "qwen3_coder", "hermes", "smollm3"), "<|im_end|>"),
-    **dict.fromkeys(("internlm", "kimi_k2", "phi4"), "<|im_end|>"),
+    **dict.fromkeys(("internlm", "kimi_k2", "phi4", "phi4_reasoning", "qwen3_2507"), "<|im_end|>"),
     **dict.fromkeys(("gemma2", "gemma3"), "<end_of_turn>"),
     **dict.fromkeys(("phi3", "phi4_mini"), "<|end|>"),
     "command_r": "<|END_OF_TURN_TOKEN|>",
+    "apertus": "<|assistant_end|>",
+    "command_a": "<|END_RESPONSE|>",
     "deepseek_r1": "<｜end▁of▁sentence｜>",
+    "deepseek_v31": "<｜end▁of▁sentence｜>",
     "exaone4": "[|endofturn|]",
     "granite3": "<|end_of_text|>",
+    "granite33": "<|end_of_text|>",
+    "nemotron_nano": "<SPECIAL_12>",
+    "seed_oss": "<seed:eos>",
     "openchat": "<|end_of_turn|>",
     "gpt_oss": "<|return|>",
     "glm4": "<|user|>",
