@@ -252,6 +252,10 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
             "which transformers does not read for all",
         ),
         ({"model_type": "gemma3_text", **GEMMA, "attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5"),
+        (
+            {"model_type": "phimoe", **EXPERTS, "num_local_experts": 4, "partial_rotary_factor": 0.5},
+            "rotates whole heads",
+        ),
         ({"model_type": "phi3", "sliding_window": 9, "layer_types": ["full_attention"] * 2}, "one window is for all"),
         ({"model_type": "starcoder2", "sliding_window": 9, "layer_types": TYPES[:2]}, "one window is for all"),
         ({"model_type": "gpt_neox", "rope_theta": 777.0}, "rope_theta is 777.0; GPT-NeoX calls it rotary_emb_base"),

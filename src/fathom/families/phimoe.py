@@ -22,11 +22,14 @@ def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     attention, unembed = (values.get(name, bool, False) for name in ("attention_bias", "lm_head_bias"))
     bias: tuple[Bias, ...] = ("qkv", "out", "norm") if attention else ("norm",)
     head_dim = fields["head_dim"] or fields["d_model"] // max(1, fields["n_head"])
+    rope = read_hf_rope(with_mscale(values), fields["context_length"], head_dim)
+    if rope["rope_rotated"] is not None:
+        raise values.error("partial_rotary_factor is not 1; expected none, since transformers rotates whole heads here")
     return {
         "mlp": mlp,
         "bias": (*bias, "unembed") if unembed else bias,
         "layers": mistral.read_window(values, fields, None),
-        **read_hf_rope(with_mscale(values), fields["context_length"], head_dim),
+        **rope,
     }
 
 
