@@ -20,13 +20,13 @@ OFF: dict[str, Any] = {  # values with which an entry that is not followed chang
     "eta_cutoff": 0, "diversity_penalty": 0, "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1,
     "encoder_no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": 0, "guidance_scale": 1, "penalty_alpha": 0,
     "renormalize_logits": False, "remove_invalid_values": False, "token_healing": False, "presence_penalty": 0,
-    "frequency_penalty": 0, "xtc_probability": 0, "mirostat": 0, "penalty_last_n": -1,
+    "frequency_penalty": 0, "xtc_probability": 0, "mirostat": 0, "penalty_last_n": -1, "trust_remote_code": False,
 }  # fmt: skip
 SILENT = {  # entries that change no text here: ids (read with the tokenizer), memory, what is returned, beams' details
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version", "do_sample",
     "use_cache", "cache_implementation", "cache_config", "max_length", "max_window_size", "chat_format",
     "return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores", "output_logits",
-    "length_penalty", "early_stopping", "trust_remote_code", "xtc_threshold", "mirostat_tau", "mirostat_eta",
+    "length_penalty", "early_stopping", "xtc_threshold", "mirostat_tau", "mirostat_eta",
     "prefill_chunk_size", "disable_compile", "compile_config", "low_memory", "assistant_early_exit",
     "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
     "assistant_lookbehind", "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size",
