@@ -55,6 +55,7 @@ UNSET = {
     "plot",
     "quantize",
     "rope_scaling",
+    "beside",
     "draft",
     "tools",
     "system",

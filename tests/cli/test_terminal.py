@@ -34,6 +34,7 @@ ladder --data text.txt --steps 20 --seeds 1 --d-model 16 --rungs bigram,attentio
 generate runs/a -n 3 -v --quantize int4
 generate runs/lora -n 70
 chat runs/lora
+look runs/a -p 'To be, or not to be'
 info runs/a
 info runs/lora
 tokenize 'To be, or not to be, that is the question: 东京, naïve café and déjà-vu, {"be " * 30}' byte

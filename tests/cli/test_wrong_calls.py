@@ -160,7 +160,9 @@ export runs/a --format hf -o /proc/x | /proc/x: cannot be written | give another
 # an option before the verb, a Python function as a verb
 --debug train | no option --debug before the verb; options follow it | see fathom --help
 -v | no option -v before the verb | options follow it, as in fathom info runs/demo --json
-look runs/a | look is not a verb but a Python function | python -c 'import fathom; help(fathom.look)'
+look runs/a | look needs --prompt | for example: fathom look runs/demo -p
+look runs/a -p hi -o page.pdf | --out is page.pdf | expected a name that ends in .html
+look runs/a -p hi --panels head | no panel is called 'head' | panels are
 evaluate runs/a | evaluate is not a verb but a Python function | did you mean fathom eval?
 chat runs/a -p hi | no option -p | see fathom chat --help-all
 presets --frobnicate | no option --frobnicate | see fathom presets --help-all

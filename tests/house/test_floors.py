@@ -21,8 +21,8 @@ generation
 adapters
 running training
 verification
-experiments lab
-bench
+experiments lab bench
+glass
 serve
 cli
 __init__ __main__

@@ -1,0 +1,57 @@
+"""`fathom look MODEL -p TEXT -o look.html`: what a model computes for a prompt, as one page that opens from disk."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fathom.cli.generate import read_prompt
+from fathom.cli.options import model_argument, option, print_json, verb
+from fathom.cli.streams import say
+from fathom.errors import FathomError
+from fathom.words import counted
+
+ABOUT = """Write a page of what a model computes for a prompt: attention, the residual stream, every check of it.
+
+The page is one file that opens from disk, without a network. Exit code 1 when a check fails.
+"""
+PANELS = "Panels to show, separated by commas, such as heads,lens."
+
+
+@verb("look", ABOUT, example='fathom look runs/demo -p "def read(self" -o look.html')
+@model_argument
+@option("-p", "--prompt", metavar="TEXT", required=True, help="Text to look at; - reads stdin, FILE:PATH a file.")
+@option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", shown="look.html", help="Page to write.")
+@option("--beside", metavar="OTHER", help="Another model, shown beside the first on the same prompt.")
+@option("--panels", metavar="NAMES", shown="all", help=PANELS)
+@option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
+@option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks.")
+@option("--seed", type=int, shown="0", help="Seed of what is drawn.")
+def look_command(
+    model: str, prompt: str, out: Path | None, beside: str | None, panels: str | None, as_json: bool, **call: Any
+) -> int:
+    from fathom.files import replacing
+    from fathom.glass.document import document
+    from fathom.glass.panels import entry
+    from fathom.glass.passes import first_pass, pair
+    from fathom.glass.subject import open_subject
+
+    out = out or Path("look.html")
+    if out.suffix not in (".html", ".htm"):
+        raise FathomError(f"--out is {out}; expected a name that ends in .html")
+    chosen = [name.strip() for name in (panels or "").split(",") if name.strip()]
+    for name in chosen:
+        entry(name)
+    text, seed = read_prompt(prompt), call["seed"] or 0
+    first = open_subject(model, quantize=call["quantize"], adapters=call["adapters"])
+    run = first_pass(first, text, seed) if beside is None else pair(first, open_subject(beside), text, seed)[0]
+    made = document(run, chosen, text)
+    with replacing(out) as file:
+        file.write(made.html.encode())
+    n_checks = sum(len(panel.checks) for panel in made.panels.values())
+    say(f"{out}: {counted(run.t, 'token')}, {counted(n_checks, 'check')}", err=True)
+    for line in made.failed:
+        say(f"check failed: {line}", err=True)
+    if as_json:
+        print_json({"page": str(out), "tokens": run.t, "checks": n_checks, "failed": made.failed})
+    return int(bool(made.failed))

@@ -1,0 +1,10 @@
+"""The glass: what a loaded model computes for one prompt, as panels of numbers, each with its source and its checks.
+
+panel       what a panel is made of: series, checks, lines of source; and its bytes
+subject     a model opened to be looked at: its card and its map
+passes      one prompt through one model, and everything recorded of it
+panels      the table of panels, and the call that fills one
+next_token  P1: what comes next, and what a sampler makes of it
+document    one HTML file that holds the page and its data
+bundle      the page's script and style, as they were built
+"""

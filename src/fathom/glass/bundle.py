@@ -1,0 +1,18 @@
+"""The page's script and style, as they were built from web/."""
+
+from pathlib import Path
+
+from fathom.errors import FathomError
+
+BUILT = Path(__file__).with_name("built")
+
+
+def bundle() -> tuple[str, str]:
+    """The script and the style sheet of the page. FathomError: they were not built, and what builds them."""
+    files = [BUILT / "page.js", BUILT / "page.css"]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise FathomError(
+            f"the page was not built: {missing[0]} is missing; pip install -e . builds it (it needs the network once)"
+        )
+    script, style = (file.read_text(encoding="utf-8") for file in files)
+    return script, style

@@ -1,0 +1,81 @@
+"""One HTML file that holds the page and its data: it opens from disk and asks nobody for anything.
+
+Each view of a panel is a gzipped safetensors file in base64, in an inert script element; what the page shows beyond
+them needs a running server, and it says so.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fathom.fields import plain
+from fathom.glass.bundle import bundle
+from fathom.glass.panel import Panel, finite
+from fathom.glass.panels import PANELS, key, payload, variants
+from fathom.glass.passes import Pass
+
+
+@dataclass(frozen=True)
+class Document:
+    """A page and what it found: the failing checks of its panels, by panel."""
+
+    html: str
+    panels: Mapping[str, Panel]  # "A/next-token?": the first view of each panel of each side
+
+    @property
+    def failed(self) -> list[str]:
+        """A line for each check that does not hold."""
+        return [
+            f"{name.rstrip('?')}: {check.id}, {check.says}: off by {check.residual:.3g}, allowed {check.tolerance:.3g}"
+            for name, panel in self.panels.items()
+            for check in panel.checks
+            if not check.ok
+        ]
+
+
+def document(run: Pass, chosen: Iterable[str] = (), prompt: str = "") -> Document:
+    """The page for one pass, and for the one beside it: all panels, or those of these ids."""
+    sides = {"A": run} | ({"B": run.beside} if run.beside is not None else {})
+    panels: dict[str, Panel] = {}
+    blobs: dict[str, bytes] = {}
+    for side, one in sides.items():
+        for id in list(chosen) or PANELS:
+            for options in variants(id, one):
+                name = f"{side}/{key(id, options)}"
+                blobs[name], panels[name] = payload(id, one, plain(options))
+    places = {name: f"d{n}" for n, name in enumerate(blobs)}
+    values = {"live": False, "prompt": prompt, "seed": run.seed, "panels": places}
+    values["sides"] = {side: one.side() for side, one in sides.items()}
+    return Document(page(run.subject.name, values, {places[name]: blob for name, blob in blobs.items()}), panels)
+
+
+def page(title: str, values: Mapping[str, Any], blobs: Mapping[str, bytes] | None = None, connect: str = "") -> str:
+    """The HTML of the page. values: what its script finds in #fathom-document. connect: what it may ask, as a source of
+    the content security policy; nothing where it is empty."""
+    script, style = bundle()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"connect-src {connect or repr('none')}; base-uri 'none'; form-action 'none'"
+    )
+    data = json.dumps(finite(values), ensure_ascii=False).replace("<", "\\u003c")  # no text of a token ends the element
+    inert = "".join(
+        f'<script type="text/plain" id="{name}">{base64.b64encode(gzip.compress(blob, 9, mtime=0)).decode()}</script>\n'
+        for name, blob in (blobs or {}).items()
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><title>{escaped(title)} · Fathom</title><style>{style}</style></head>\n<body>'
+        f'<div id="fathom"></div>\n<script type="application/json" id="fathom-document">{data}</script>\n{inert}'
+        f"<script>{script}</script></body></html>\n"
+    )
+
+
+def escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
