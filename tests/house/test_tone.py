@@ -22,6 +22,7 @@ HOSTS |= {
     "matplotlib.org",
     "purl.org",
     "creativecommons.org",
+    "opencollective.com",  # whom libraries of web/package-lock.json ask to be supported through
 }
 
 
@@ -34,4 +35,7 @@ def wrong(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", tracked(), ids=name)
 def test_files_name_no_machine(path: Path) -> None:
-    assert not wrong(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if path.name == "package-lock.json":  # versions with three parts are no addresses
+        text = re.sub(r'(?<=": ")[\d<>=^~|. -]+(?=")', "", text)
+    assert not wrong(text)

@@ -1,0 +1,42 @@
+// Makes the page: page.js, page.css and licences.txt, in src/fathom/glass/built or the folder of --out.
+// --stories makes the page of fixed data instead, in stories/; --watch makes either again when a source changes.
+import { build, context } from "esbuild";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { licences } from "./tools/licences.mjs";
+import { formulas } from "./tools/formulas.mjs";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const { values: asked } = parseArgs({
+  options: { out: { type: "string" }, stories: { type: "boolean" }, watch: { type: "boolean" } },
+});
+const out = resolve(asked.out ?? join(here, asked.stories ? "stories" : "../src/fathom/glass/built"));
+
+const options = {
+  absWorkingDir: here,
+  entryPoints: { page: asked.stories ? "src/stories/stories.tsx" : "src/main.tsx" },
+  outdir: out,
+  bundle: true,
+  minify: !asked.stories,
+  format: "iife",
+  target: "es2022",
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  charset: "ascii", // a page may be saved and opened in any encoding
+  legalComments: "none", // the whole texts are in licences.txt
+  metafile: true,
+  logLevel: "warning",
+  plugins: [formulas, { name: "licences", setup: (made) => made.onEnd(beside) }],
+};
+
+function beside(result) {
+  if (!result.metafile) return;
+  mkdirSync(out, { recursive: true });
+  writeFileSync(join(out, "licences.txt"), licences(here, Object.keys(result.metafile.inputs)));
+}
+
+rmSync(out, { recursive: true, force: true });
+if (asked.watch) await (await context(options)).watch();
+else await build(options);

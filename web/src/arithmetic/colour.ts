@@ -1,0 +1,70 @@
+// From a number to a colour: viridis over a range, or signed: red below 0, blue above, the page's own surface at 0.
+import { interpolateRdBu, interpolateViridis } from "d3-scale-chromatic";
+
+export type Scale = { kind: "range"; low: number; high: number } | { kind: "signed"; most: number };
+export type Table = Uint8ClampedArray; // 256 colours of 3 bytes
+
+const STEPS = 256;
+
+function table(colour: (t: number) => string): Table {
+  const made = new Uint8ClampedArray(STEPS * 3);
+  for (let i = 0; i < STEPS; i++) made.set(channels(colour(i / (STEPS - 1))), i * 3);
+  return made;
+}
+
+/** Of "#440154" or "rgb(68, 1, 84)". */
+export function channels(colour: string): [number, number, number] {
+  const hex = /^#(..)(..)(..)$/.exec(colour);
+  const found = hex ? hex.slice(1).map((one) => parseInt(one, 16)) : (colour.match(/[\d.]+/g) ?? []).map(Number);
+  return [found[0] ?? 0, found[1] ?? 0, found[2] ?? 0];
+}
+
+const VIRIDIS = table(interpolateViridis);
+const ON_LIGHT = table(interpolateRdBu);
+const ON_DARK = table((t) => between([28, 33, 39], t < 0.5 ? [255, 122, 92] : [92, 170, 255], Math.abs(t - 0.5) * 2));
+
+function between(from: readonly number[], to: readonly number[], t: number): string {
+  return `rgb(${from.map((one, i) => one + ((to[i] ?? 0) - one) * t).join(",")})`;
+}
+
+export function tableOf(scale: Scale, dark: boolean): Table {
+  return scale.kind === "range" ? VIRIDIS : dark ? ON_DARK : ON_LIGHT;
+}
+
+/** Which of the 256 colours; −1 for NaN, which has none. */
+export function stepOf(value: number, scale: Scale): number {
+  if (Number.isNaN(value)) return -1;
+  const low = scale.kind === "range" ? scale.low : -scale.most;
+  const high = scale.kind === "range" ? scale.high : scale.most;
+  const t = high > low ? (value - low) / (high - low) : 0.5;
+  return Math.round(Math.min(1, Math.max(0, t)) * (STEPS - 1));
+}
+
+export function cssColour(value: number, scale: Scale, dark: boolean): string {
+  const step = stepOf(value, scale);
+  if (step < 0) return "transparent";
+  const colours = tableOf(scale, dark);
+  return `rgb(${colours[step * 3]} ${colours[step * 3 + 1]} ${colours[step * 3 + 2]})`;
+}
+
+/** Black or white, whichever is read better on this colour. */
+export function inkOn(value: number, scale: Scale, dark: boolean): string {
+  const step = Math.max(0, stepOf(value, scale));
+  const colours = tableOf(scale, dark);
+  const [r, g, b] = [colours[step * 3] ?? 0, colours[step * 3 + 1] ?? 0, colours[step * 3 + 2] ?? 0];
+  return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) > 0.179 ? "#000" : "#fff";
+}
+
+function linear(channel: number): number {
+  const c = channel / 255;
+  return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+}
+
+/** The scale that holds these numbers, symmetric about 0 where it is signed. */
+export function scaleOf(values: Iterable<number>, wanted: "unit" | "range" | "signed"): Scale {
+  if (wanted === "unit") return { kind: "range", low: 0, high: 1 };
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  if (low > high) [low, high] = [0, 1];
+  return wanted === "range" ? { kind: "range", low, high } : { kind: "signed", most: Math.max(-low, high, 1e-12) };
+}

@@ -1,0 +1,103 @@
+// Everything around the panels.
+import { useEffect } from "preact/hooks";
+import { failure, isLive, notice, run, running, started } from "../app";
+import { viewOf } from "../panels";
+import { panel, preview, setOption } from "../state";
+import { usePanel } from "../usePanel";
+import { BesideSwitch } from "./Beside";
+import { Chips } from "./Chips";
+import { Explanation } from "./Explanation";
+import { onKey } from "./keys";
+import { ModelMap } from "./ModelMap";
+import { ModelCard } from "./ModelCard";
+import { NumberLine } from "./NumberLine";
+import { PanelNav } from "./PanelNav";
+import { PromptBar } from "./PromptBar";
+import { TokenStrip } from "./TokenStrip";
+import { drawer } from "./drawers";
+import "./frame.css";
+
+export function Frame() {
+  useEffect(() => {
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+  return (
+    <div class="frame" data-drawer={drawer.value} onPointerLeave={() => (preview.value = {})}>
+      <header class="top">
+        <ModelCard />
+        <PromptBar />
+      </header>
+      <Messages />
+      {started() ? <TokenStrip /> : null}
+      <PanelNav />
+      <div class="columns">
+        <ModelMap />
+        {started() ? <Centre key={panel.value} id={panel.value} /> : <Nothing />}
+      </div>
+      <NumberLine />
+    </div>
+  );
+}
+
+function Messages() {
+  return (
+    <div class="messages" aria-live="polite">
+      {failure.value ? (
+        <p class="message failed" role="alert">
+          {failure.value}
+          {isLive.value && started() ? <button onClick={() => void run()}>Run again</button> : null}
+        </p>
+      ) : null}
+      {notice.value ? (
+        <p class="message">
+          {notice.value} <button onClick={() => (notice.value = "")}>Close</button>
+        </p>
+      ) : null}
+    </div>
+  );
+}
+
+function Nothing() {
+  return (
+    <main class="centre">
+      <p class="absent">{running.value ? "The model reads…" : "Write a text above and press Run to see what the model makes of it."}</p>
+    </main>
+  );
+}
+
+function Centre({ id }: { id: string }) {
+  const view = viewOf(id);
+  const found = usePanel(id);
+  if (!view)
+    return (
+      <main class="centre">
+        <p class="absent">No panel is called “{id}”. Choose one above.</p>
+      </main>
+    );
+  const { data, error, loading, signed } = found;
+  const set = (name: string, value: Parameters<typeof setOption>[2], dragged?: boolean): void => setOption(id, name, value, dragged);
+  return (
+    <>
+      <main class="centre" aria-busy={loading} data-panel={id}>
+        <div class="panel-head">
+          <h1>{view.title}</h1>
+          <p class="question">{view.question}</p>
+          <div class="panel-tools">
+            <BesideSwitch />
+            {data ? <Chips checks={data.checks} /> : null}
+          </div>
+        </div>
+        {error ? <p class="message failed" role="alert">{error}</p> : null}
+        {!data && loading ? <p class="absent">Computing…</p> : null}
+        {data?.absent ? <p class="absent" data-absent>{data.absent}</p> : null}
+        {data && !data.absent && !error ? (
+          <div class="panel-body" data-loading={loading}>
+            <view.View data={data} panel={found} signed={signed} options={data.options} set={set} />
+          </div>
+        ) : null}
+      </main>
+      <Explanation view={view} data={data} />
+    </>
+  );
+}

@@ -1,0 +1,29 @@
+// The panels in their five places.
+import { PANELS, PLACES } from "../panels";
+import { panel } from "../state";
+import { chooseTheme, dark } from "../theme";
+
+export function PanelNav() {
+  return (
+    <nav class="panels" aria-label="Panels">
+      {PLACES.map((place) => {
+        const views = PANELS.filter((view) => view.place === place);
+        return views.length ? (
+          <div class="place" key={place} role="group" aria-label={place}>
+            <span class="place-name" aria-hidden="true">{place}</span>
+            <div class="place-panels">
+              {views.map((view) => (
+                <button key={view.id} aria-current={panel.value === view.id ? "page" : undefined} onClick={() => (panel.value = view.id)} title={view.question}>
+                  {view.title}
+                </button>
+              ))}
+            </div>
+          </div>
+        ) : null;
+      })}
+      <button class="theme" aria-label={dark.value ? "Light colours" : "Dark colours"} title={dark.value ? "Light colours" : "Dark colours"} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>
+        {dark.value ? "☀" : "☾"}
+      </button>
+    </nav>
+  );
+}

@@ -1,0 +1,8 @@
+// On narrow screens map and explanation are drawers, of which one may be open; on wide ones both stand beside the panel.
+import { signal } from "@preact/signals";
+
+export const drawer = signal<"" | "map" | "explain">("");
+
+export function toggle(which: "map" | "explain"): void {
+  drawer.value = drawer.value === which ? "" : which;
+}

@@ -1,0 +1,25 @@
+// One number in a text or table: pointing shows where it comes from, a click keeps it in the line at the bottom.
+import { readable } from "../arithmetic/number";
+import { valueAt } from "../data/python";
+import type { Series } from "../data/types";
+import { pin, point } from "../state";
+import "./parts.css";
+
+export interface CellProps {
+  series: Series;
+  indices: number[];
+  format?: (value: number) => string;
+  tone?: "query" | "key" | "value" | "output";
+}
+
+export function Cell({ series, indices, format = readable, tone }: CellProps) {
+  const value = valueAt(series, indices);
+  return (
+    <button
+      class="cell" data-kind={series.kind} data-source={series.source} data-value={value} data-tone={tone}
+      onPointerEnter={() => point(series, indices)} onFocus={() => point(series, indices)} onClick={() => pin(series, indices)}
+    >
+      {format(value)}
+    </button>
+  );
+}
