@@ -44,7 +44,7 @@ docs: $(SETUP)
 # Done once, and again when a dependency changes. Nothing is compiled. The lean one holds what runs, the other also what
 # checks it.
 $(LEAN): WANTED := .
-$(SETUP): WANTED := .[dev,peers,data,tensorboard]
+$(SETUP): WANTED := .[dev,peers,data,serve,tensorboard]
 $(LEAN) $(SETUP): pyproject.toml constraints.txt
 	$(if $(FOUND),,$(error fathom needs Python 3.11 or newer and found none; install it, or say make PYTHON=/path/to/it))
 	@echo "Setting up .venv with $(FOUND); the first time this takes a few minutes."

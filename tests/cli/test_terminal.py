@@ -35,6 +35,7 @@ generate runs/a -n 3 -v --quantize int4
 generate runs/lora -n 70
 chat runs/lora
 look runs/a -p 'To be, or not to be'
+serve runs/a --host 0.0.0.0
 info runs/a
 info runs/lora
 tokenize 'To be, or not to be, that is the question: 东京, naïve café and déjà-vu, {"be " * 30}' byte

@@ -161,6 +161,11 @@ export runs/a --format hf -o /proc/x | /proc/x: cannot be written | give another
 --debug train | no option --debug before the verb; options follow it | see fathom --help
 -v | no option -v before the verb | options follow it, as in fathom info runs/demo --json
 look runs/a | look needs --prompt | for example: fathom look runs/demo -p
+serve runs/a --host 0.0.0.0 | --host is 0.0.0.0 | ssh -L 8000:127.0.0.1:8000
+serve runs/a --port 70000 | --port is 70000 | expected 0 to 65535
+serve runs/a --adapter lora | --adapter is lora | expected NAME=FOLDER
+serve runs/a hf/../runs/a | two models are called a | rename a folder
+serve | serve needs MODEL... | for example: fathom serve runs/demo
 look runs/a -p hi -o page.pdf | --out is page.pdf | expected a name that ends in .html
 look runs/a -p hi --panels head | no panel is called 'head' | panels are
 evaluate runs/a | evaluate is not a verb but a Python function | did you mean fathom eval?

@@ -8,6 +8,6 @@ notes      the help of such a field: the comment beside it
 generation options of generate and chat, and a model loaded as they ask
 completion what Tab completes an argument to
 help       fathom help, fathom --version
-train, runs, generate, chat, look, tokenize, show_batch, evaluate, info, export, svd, ladder, bench
+train, runs, generate, chat, serve, look, tokenize, show_batch, evaluate, info, export, svd, ladder, bench
           the verbs, imported when called
 """

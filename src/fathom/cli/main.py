@@ -31,6 +31,7 @@ GROUPS = {  # verb: (the module that holds VERB_command, what it does)
         "chat": ("fathom.cli.chat", "chat with a model"),
     },
     "Look inside": {
+        "serve": ("fathom.cli.serve", "open a page that shows what a model computes"),
         "look": ("fathom.cli.look", "a page of what a model computes for a prompt, as one file"),
         "info": ("fathom.cli.info", "what a model is, without loading its weights"),
         "tokenize": ("fathom.cli.tokenize", "how a text becomes tokens: pieces, ids and byte offsets"),

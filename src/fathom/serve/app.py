@@ -1,0 +1,87 @@
+"""The routes. What they answer is computed in fathom.glass; nothing here knows a panel."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from fathom.errors import FathomError
+from fathom.glass.document import page
+from fathom.serve.desk import Desk, Gone
+from fathom.serve.guard import App, Guard
+from fathom.serve.shelf import Shelf
+
+MOST_CHARACTERS = 100_000  # of a prompt
+
+
+class Ask(BaseModel):
+    """A prompt for a model, and for another beside it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    model: str
+    beside: str | None = None
+    prompt: str = Field(max_length=MOST_CHARACTERS)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
+    """The guarded application for these models. hosts: what the Host header may be. prompt: what the page shows
+    first."""
+    desk, token = Desk(shelf), secrets.token_urlsafe(32)
+    app = FastAPI(title="Fathom", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk, app.state.token = desk, token
+
+    @app.exception_handler(FathomError)
+    async def one_line(_: Request, error: FathomError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 410 if isinstance(error, Gone) else 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def named_field(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+        status = 413 if first["type"] == "string_too_long" else 400
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, status)
+
+    @app.get("/")
+    async def home() -> HTMLResponse:
+        values = {"live": True, "token": token, "prompt": prompt, "models": shelf.names(), "runs": bool(shelf.runs)}
+        return HTMLResponse(page("Fathom", values, connect="'self'"))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/api/models")
+    async def models() -> dict[str, Any]:
+        return {"models": shelf.plain(), "runs_folder": shelf.runs is not None}
+
+    @app.post("/api/pass")
+    async def run(ask: Ask) -> dict[str, Any]:
+        return await desk.work(desk.run, ask.model, ask.beside, ask.prompt, ask.seed)
+
+    @app.get("/api/panel/{name}")
+    async def panel(name: str, request: Request) -> Response:
+        values = dict(request.query_params)
+        id, side = values.pop("pass", ""), values.pop("side", "A")
+        blob = await desk.work(desk.panel, name, id, side, values)
+        return Response(blob, media_type="application/octet-stream")
+
+    return Guard(app, hosts, token)
+
+
+async def lines(items: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[bytes]:
+    """JSON values, one a line; a mistake on the way is the last line."""
+    try:
+        async for item in items:
+            yield json.dumps(item).encode() + b"\n"
+    except FathomError as error:
+        yield json.dumps({"error": str(error)}).encode() + b"\n"
+
+
+def streamed(items: AsyncIterator[Mapping[str, Any]]) -> StreamingResponse:
+    return StreamingResponse(lines(items), media_type="application/x-ndjson")

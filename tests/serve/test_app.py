@@ -1,0 +1,137 @@
+"""The server answers what Python answers, to this machine's own page alone, in one line where it cannot."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fathom.glass.panels import payload
+from fathom.glass.passes import first_pass
+from fathom.glass.subject import Subject
+from fathom.serve import app as routes
+from fathom.serve import desk as desks
+from fathom.serve.guard import MOST_BODY
+from fathom.serve.shelf import Place, Shelf, shelf
+from tests.architectures import ARCHITECTURES, model_of
+from tests.glass.panels import decoded
+
+pytest.importorskip("fastapi")
+from starlette.testclient import TestClient
+
+HERE = "127.0.0.1:8000"
+
+
+def subject(name: str, seed: int = 0) -> Subject:
+    torch.manual_seed(seed)
+    return Subject(name, model_of(ARCHITECTURES["llama"]).eval(), None)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """A page's view of a server with two models, which have no tokenizer: prompts are ids."""
+    monkeypatch.setattr(routes, "page", lambda title, values, connect: json.dumps(values))
+    here = Shelf({"one": Place("one"), "other": Place("other")})
+    here.opened = {"one": subject("one"), "other": subject("other", 1)}
+    with TestClient(routes.application(here, frozenset({HERE})), base_url=f"http://{HERE}") as client:
+        client.headers["X-Fathom-Token"] = client.get("/").json()["token"]
+        client.shelf = here  # type: ignore[attr-defined]
+        yield client
+
+
+def ask(client: TestClient, **values: Any) -> Any:
+    return client.post("/api/pass", json={"model": "one", "prompt": "5 17 3 5", **values})
+
+
+def test_a_panel_is_the_one_of_python(client: TestClient) -> None:
+    made = ask(client).json()
+    assert [token["id"] for token in made["sides"]["A"]["tokens"]] == [5, 17, 3, 5]
+    answer = client.get("/api/panel/next-token", params={"pass": made["pass"], "side": "A", "top_k": 3})
+    expected, _ = payload("next-token", first_pass(client.shelf.opened["one"], "5 17 3 5"), {"top_k": "3"})
+    (about, tensors), (ours, numbers) = decoded(answer.content), decoded(expected)
+    assert {**about, "seconds": 0} == {**ours, "seconds": 0}
+    assert all(torch.equal(tensors[name], numbers[name]) for name in numbers)
+
+
+def test_two_models_beside_each_other(client: TestClient) -> None:
+    made = ask(client, beside="other").json()
+    a, b = (
+        decoded(client.get("/api/panel/next-token", params={"pass": made["pass"], "side": side}).content)[1]
+        for side in "AB"
+    )
+    assert made["sides"]["B"]["model"] == "other" and not torch.equal(a["p"], b["p"])
+
+
+@pytest.mark.parametrize(
+    "values, line",
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": "99999"}, "no id below"),
+        ({"prompt": "1 " * 60}, "more than the"),
+        ({"model": "/etc/passwd"}, "no model is called '/etc/passwd'"),
+        ({"model": "onne"}, "did you mean one"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"path": "x"}, "path"),
+    ],
+)
+def test_a_wrong_request_is_one_line(client: TestClient, values: dict[str, Any], line: str) -> None:
+    answer = ask(client, **values)
+    assert answer.status_code == 400 and line in answer.json()["error"] and "\n" not in answer.json()["error"]
+
+
+def test_wrong_panels_are_one_line(client: TestClient) -> None:
+    made = ask(client).json()
+    for path, status, line in (
+        (f"/api/panel/nextt?pass={made['pass']}", 400, "did you mean next-token"),
+        (f"/api/panel/next-token?pass={made['pass']}&side=B", 400, "no side"),
+        (f"/api/panel/next-token?pass={made['pass']}&query=77", 400, "there is no token 77"),
+        (f"/api/panel/next-token?pass={made['pass']}&top_q=7", 400, "unknown field 'top_q'"),
+        (f"/api/panel/next-token?pass={made['pass']}&top_k=nan", 400, "top_k"),
+        ("/api/panel/next-token?pass=nothing", 410, "run the prompt again"),
+    ):
+        answer = client.get(path)
+        assert answer.status_code == status and line in answer.json()["error"], answer.text
+
+
+def test_old_passes_are_forgotten_and_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "MOST_PASSES", 2)
+    ids = [ask(client, prompt=f"5 {n}").json()["pass"] for n in range(3)]
+    answers = [client.get("/api/panel/next-token", params={"pass": id}).status_code for id in ids]
+    assert answers == [410, 200, 200]
+
+
+def test_only_this_machine_and_its_own_page_may_ask(client: TestClient) -> None:
+    body = {"model": "one", "prompt": "5 17"}
+    for host in ("evil.test", "127.0.0.1:8001", "127.0.0.1", "localhost.evil.test:8000", "0.0.0.0:8000"):
+        assert client.get("/", headers={"Host": host}).status_code == 400, host
+    for headers in ({"X-Fathom-Token": "no"}, {"Origin": "http://evil.test"}, {"Origin": "null"}):
+        assert client.post("/api/pass", json=body, headers=headers).status_code == 403, headers
+    plain = client.post("/api/pass", content=json.dumps(body), headers={"Content-Type": "text/plain"})
+    assert plain.status_code == 415
+    assert client.post("/api/pass", json=body, headers={"Origin": f"http://{HERE}"}).status_code == 200
+    assert "access-control-allow-origin" not in client.get("/", headers={"Origin": f"http://{HERE}"}).headers
+
+
+def test_a_request_that_is_too_long_is_413(client: TestClient) -> None:
+    assert ask(client, prompt="1 " * 60_000).status_code == 413
+    huge = b"{" + b" " * (MOST_BODY + 1) + b"}"
+    kind = {"Content-Type": "application/json"}
+    assert client.post("/api/pass", content=huge, headers=kind).status_code == 413
+    pieces = (b" " * 65536 for _ in range(MOST_BODY // 65536 + 2))  # no Content-Length
+    assert client.post("/api/pass", content=pieces, headers=kind).status_code == 413
+
+
+def test_the_shelf(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text("model: {}\n")
+    held = shelf([str(tmp_path / "runs"), "other.gguf"], {"poet": "adapters/poet"}, "int4")
+    assert held.names() == ["a int4", "b int4", "other int4", "poet"] and held.runs == tmp_path / "runs"
+    with pytest.raises(Exception, match="two models are called other"):
+        shelf(["x/other.gguf", "y/other.gguf"], {})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Exception, match="no run"):
+        shelf([], {})
