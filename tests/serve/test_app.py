@@ -105,9 +105,9 @@ def test_old_passes_are_forgotten_and_said(client: TestClient, monkeypatch: pyte
 
 def test_only_this_machine_and_its_own_page_may_ask(client: TestClient) -> None:
     body = {"model": "one", "prompt": "5 17"}
-    for host in ("evil.test", "127.0.0.1:8001", "127.0.0.1", "localhost.evil.test:8000", "0.0.0.0:8000"):
+    for host in ("example.com", "127.0.0.1:8001", "127.0.0.1", "localhost.example.com:8000", "0.0.0.0:8000"):
         assert client.get("/", headers={"Host": host}).status_code == 400, host
-    for headers in ({"X-Fathom-Token": "no"}, {"Origin": "http://evil.test"}, {"Origin": "null"}):
+    for headers in ({"X-Fathom-Token": "no"}, {"Origin": "http://example.com"}, {"Origin": "null"}):
         assert client.post("/api/pass", json=body, headers=headers).status_code == 403, headers
     plain = client.post("/api/pass", content=json.dumps(body), headers={"Content-Type": "text/plain"})
     assert plain.status_code == 415
