@@ -5,5 +5,7 @@ edit        change named activations while a model runs: zero, scale, replace
 names       which names a config has, their shapes and bytes, before anything runs
 hooks       where each name is computed in a running model
 derived     what follows from recorded tensors: scores, pattern, logit lens, who wrote which part of a logit
+head_stats  what each head does, in numbers and thumbnails: sink, previous token, induction, entropy, size of its output
+microscope  one layer's attention step by step, as it is or with a step left out on purpose
 identities  statements that hold for every recording, as functions that return how far they are off
 """

@@ -1,11 +1,11 @@
 """Identities that hold for every model and every recording, as functions that return their residuals by name.
 
-The first six take recorded tensors (RECORD lists which); the others run the model, or take its position or a sampler's
-probabilities. TOLERANCES has the largest residual allowed in fp32. For models in eval mode.
+The first seven take recorded tensors (RECORD lists which); the others run the model, or take its position or a
+sampler's probabilities. TOLERANCES has the largest residual allowed in fp32. For models in eval mode.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,15 @@ from fathom.inspect.look import look
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
 from fathom.model.mlp import ExpertsMLP, SharedExpertsMLP
-from fathom.model.position import NoPosition
+from fathom.model.position import Alibi, NoPosition
 from fathom.model.transformer import Transformer
 
 Residuals = dict[str, float]
+Layers = Iterable[int] | None
 
 TOLERANCES: dict[str, Residuals] = {
     "pattern_is_causal": {"rows of pattern sum to 1": 1e-6, "later keys get nothing": 0.0},
+    "scores_are_products": {"q k / sqrt(c) = score": 1e-4, "softmax of scores = pattern": 1e-6},
     "heads_sum_to_attention": {"pattern v = z": 1e-4, "heads and bias sum to attn": 1e-4},
     "stream_is_a_sum": {
         "resid_pre + attn = resid_mid": 0.0,
@@ -62,6 +64,7 @@ TOLERANCES: dict[str, Residuals] = {
 }
 RECORD = {  # what must be recorded for those that take recorded tensors
     "pattern_is_causal": ("blocks.*.attn.pattern",),
+    "scores_are_products": ("blocks.*.attn.*",),
     "heads_sum_to_attention": ("blocks.*.attn.pattern", "blocks.*.attn.v", "blocks.*.attn.z", "blocks.*.attn"),
     "stream_is_a_sum": ("**",),
     "mixture_is_a_sum": ("blocks.*.mlp_norm", "blocks.*.mlp.weights", "blocks.*.mlp.tokens", "blocks.*.mlp"),
@@ -89,10 +92,10 @@ def worst(values: "list[float]") -> float:
     return max(values, key=lambda value: float("inf") if value != value else value, default=0.0)
 
 
-def pattern_is_causal(model: Transformer, seen: Tensors) -> Residuals:
-    """Rows of the pattern sum to 1, and keys after the query get exactly 0."""
+def pattern_is_causal(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
+    """Rows of the pattern sum to 1, and keys after the query get exactly 0. layers: these alone; None: all."""
     sums, later = [], []
-    for layer in range(len(model.blocks)):
+    for layer in range(len(model.blocks)) if layers is None else layers:
         pattern = seen[f"blocks.{layer}.attn.pattern"]  # (b, h, t, s)
         t, s = pattern.shape[-2:]
         sums.append(off(pattern.sum(-1), 1.0))
@@ -100,11 +103,32 @@ def pattern_is_causal(model: Transformer, seen: Tensors) -> Residuals:
     return named("pattern_is_causal", worst(sums), worst(later))
 
 
-def heads_sum_to_attention(model: Transformer, seen: Tensors) -> Residuals:
+def scores_are_products(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
+    """A score is q k / sqrt(c), capped and lowered by ALiBi where the model does so, wherever a key may be seen; the
+    pattern is the softmax of the scores."""
+    products, softmax = [], []
+    for layer in range(len(model.blocks)) if layers is None else layers:
+        path, attn = f"blocks.{layer}.attn", model.blocks[layer].attn
+        q, k = (seen.get(f"{path}.{name}_rot", seen[f"{path}.{name}"]) for name in "qk")  # (b, t, h, c), (b, t, g, c)
+        k = k[:, :, [head * k.shape[2] // q.shape[2] for head in range(q.shape[2])]]
+        score, t = torch.einsum("bthc,bshc->bhts", q, k) / q.shape[-1] ** 0.5, q.shape[1]
+        if cap := attn.cap.get("cap"):
+            score = cap * torch.tanh(score / cap)
+        if isinstance(model.position, Alibi):
+            places = torch.arange(t, device=score.device)
+            slopes = model.position.slopes.to(score.device)[:, None, None]
+            score = score - slopes * (places[:, None] - places).clamp(min=0)
+        scores = seen[f"{path}.scores"]
+        products.append(off(score[scores.isfinite()], scores[scores.isfinite()]))
+        softmax.append(off(scores.softmax(-1), seen[f"{path}.pattern"]))
+    return named("scores_are_products", worst(products), worst(softmax))
+
+
+def heads_sum_to_attention(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
     """pattern v = z, and the heads' z_h W_out,h with the bias sum to attn."""
     weighted, summed = [], []
-    for layer, block in enumerate(model.blocks):
-        path, n_head = f"blocks.{layer}.attn", model.config.n_head
+    for layer in range(len(model.blocks)) if layers is None else layers:
+        block, path, n_head = model.blocks[layer], f"blocks.{layer}.attn", model.config.n_head
         v, z = seen[f"{path}.v"], seen[f"{path}.z"]  # (b, t, g, c), (b, t, h, c)
         own = v[:, :, [head * v.shape[2] // n_head for head in range(n_head)]]  # (b, t, h, c): each head's group
         weighted.append(off(torch.einsum("bhts,bshc->bthc", seen[f"{path}.pattern"], own), z))
@@ -114,11 +138,11 @@ def heads_sum_to_attention(model: Transformer, seen: Tensors) -> Residuals:
     return named("heads_sum_to_attention", worst(weighted), worst(summed))
 
 
-def stream_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:
+def stream_is_a_sum(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
     """The stream after a layer is the stream before it plus the layer's output; without residual, the output alone."""
     mid, post, norm = [], [], []
-    for layer, block in enumerate(model.blocks):
-        path = f"blocks.{layer}"
+    for layer in range(len(model.blocks)) if layers is None else layers:
+        block, path = model.blocks[layer], f"blocks.{layer}"
         keep = 0.0 if model.config.residual == "off" else 1.0
         after_attn = seen[f"{path}.resid_pre"] * keep + written(model, seen, f"{path}.attn")
         if block.mlp is None:
@@ -260,8 +284,9 @@ def sampler_renormalises(logits: Tensor, shown: Tensor, drawn: Tensor) -> Residu
     return named("sampler_renormalises", full, off(drawn, renormalised))
 
 
-RECORDED: dict[str, Callable[[Transformer, Tensors], Residuals]] = {
+RECORDED: dict[str, Callable[..., Residuals]] = {
     "pattern_is_causal": pattern_is_causal,
+    "scores_are_products": scores_are_products,
     "heads_sum_to_attention": heads_sum_to_attention,
     "stream_is_a_sum": stream_is_a_sum,
     "mixture_is_a_sum": mixture_is_a_sum,
