@@ -148,9 +148,11 @@ def test_trained_weights_tell_their_layout_and_a_permuted_file_is_caught(
 
 def test_the_model_is_left_as_it_was() -> None:
     model = Transformer(replace(LLAMA, bias=True, n_kv_head=None))
-    before = {name: x.clone() for name, x in model.state_dict().items()}
+    before, ids = {name: x.clone() for name, x in model.state_dict().items()}, torch.randint(256, (1, 9))
+    logits = model(ids)
     with interleaved(model):
-        assert not torch.equal(model.blocks[0].attn.k.weight, before["blocks.0.attn.k.weight"])
+        assert not torch.equal(model(ids), logits)
+    assert torch.equal(model(ids), logits)
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
 
 

@@ -8,4 +8,7 @@ derived     what follows from recorded tensors: scores, pattern, logit lens, who
 head_stats  what each head does, in numbers and thumbnails: sink, previous token, induction, entropy, size of its output
 microscope  one layer's attention step by step, as it is or with a step left out on purpose
 identities  statements that hold for every recording, as functions that return how far they are off
+rope_view   what rotation does to a query and a key, scores over distance, and the layouts that break them
+cache_view  generation with a cache and without one, step by step, and caches that are wrong on purpose
+group_view  heads that share keys and values, and what sharing saves
 """

@@ -5,13 +5,15 @@ the wrong layout a model runs and talks nonsense. Only C_aa + C_bb of a pair (a,
 the scores (Su et al. 2021, eq. 16), so training gives both one sign; those of different pairs are independent.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fathom.inspect.edit import edit
+from fathom.inspect.rope_view import from_interleaved, pairs_moved
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.model.transformer import Transformer
 
@@ -84,19 +86,31 @@ class Layout:
         return {"half-split": "right", "interleaved": "wrong"}.get(by_weights, by_weights)
 
 
-def layout(model: Transformer, texts: Sequence[Tensor]) -> Layout | None:
-    """The evidence; `texts` are ids (t,) of natural text. None where rope turns nothing."""
+def layout(model: Transformer, texts: Sequence[Tensor], weights: Weights | None = None) -> Layout | None:
+    """The evidence; `texts` are ids (t,) of natural text. None where rope turns nothing. weights: those of the model,
+    where an edit of q and k stands for others."""
     if model.config.position != "rope" or not model.config.n_layer or model.config.rope.rotated:
         return None
-    weights = rope_layout(model.config, dict(model.named_parameters()).get)
+    told = rope_layout(model.config, weights or weights_of(model))
     if not texts:
-        return Layout(weights)
+        return Layout(told)
     as_loaded = losses(model, texts)
     with interleaved(model):
         other = losses(model, texts)
     gain = other - as_loaded
     lead = float(gain.mean() / (gain.std() / len(gain) ** 0.5).clamp(min=1e-9))
-    return Layout(weights, float(as_loaded.mean()), float(other.mean()), lead)
+    return Layout(told, float(as_loaded.mean()), float(other.mean()), lead)
+
+
+def weights_of(model: Transformer) -> Weights:
+    """The weights of a model by name, packed ones unpacked and adapted ones with their change."""
+
+    def weight(name: str) -> Tensor | None:
+        part, _, own = name.rpartition(".")
+        found: Tensor | None = getattr(model.get_submodule(part), own, None)
+        return found
+
+    return weight
 
 
 @torch.no_grad()
@@ -110,22 +124,6 @@ def losses(model: Transformer, texts: Sequence[Tensor]) -> Tensor:
     return torch.cat(losses).cpu()
 
 
-@contextmanager
-def interleaved(model: Transformer) -> Iterator[None]:
-    """A context in which the rows of every q and k are read as if they were interleaved."""
-    linears = [linear for block in model.blocks for linear in (block.attn.q, block.attn.k)]
-    kept = [(linear.weight.data, linear.bias) for linear in linears]
-    try:
-        for linear in linears:
-            linear.weight.data = reordered(linear.weight.data, model.config.head_dim)
-            if linear.bias is not None:
-                linear.bias = torch.nn.Parameter(reordered(linear.bias.data, model.config.head_dim), False)
-        yield
-    finally:
-        for linear, (weight, bias) in zip(linears, kept):
-            linear.weight.data, linear.bias = weight, bias
-
-
-def reordered(rows: Tensor, head_dim: int) -> Tensor:
-    """Channels 2i and 2i + 1 of each head moved to i and i + c/2."""
-    return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+def interleaved(model: Transformer) -> AbstractContextManager[None]:
+    """A context in which the channels of every q and k are read as if they were interleaved."""
+    return edit(model, *pairs_moved(from_interleaved))
