@@ -44,7 +44,7 @@ def repeated(model: Transformer, layer: int, seen: Tensors, own: Tensor) -> Tens
     t, block = q.shape[2], model.blocks[layer]
     cache = NoCache(q.device)
     visible = model.views(cache.positions(t), cache, t, t)[block.kind][1]
-    return attend(q, k[:, own], v[:, own], visible, 0.0, **block.attn.cap).transpose(1, 2)
+    return attend(q, k[:, own], v[:, own], visible, 0.0, cap=block.attn.cap.get("cap")).transpose(1, 2)
 
 
 def grouped_is_repeated(model: Transformer, layer: int, seen: Tensors, own: Tensor) -> float:

@@ -90,8 +90,8 @@ def turned(rotation: Rotation, head: int, q: Tensor, k: Tensor, n: int) -> Turne
     parts = torch.cat((pairs(products[:, :r]).sum(-1), products[:, r:].sum(-1, keepdim=True)), -1)
     scores = q_at @ k_at.mT * root
     off = relative(scores, torch.stack(before), torch.stack((q_at, k_at)), temperature_of(rotation))
-    at_start, everywhere = [pairs(x[:r]) for x in before], [pairs(x[:, :r]) for x in (q_at, k_at)]
-    return Turned(*at_start, *everywhere, rotation.frequency(), scores, parts, off)
+    q_points, k_points, q_all, k_all = (pairs(x[..., :r]) for x in (*before, q_at, k_at))
+    return Turned(q_points, k_points, q_all, k_all, rotation.frequency(), scores, parts, off)
 
 
 def relative(scores: Tensor, before: Tensor, at: Tensor, scale: Tensor) -> dict[str, float]:
