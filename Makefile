@@ -1,5 +1,7 @@
 # make demo        set up, train a small model on Python's own source for 75 seconds, and let it write Python
 # make test        set up, then all tests; test-full: the larger runs as well
+# make test-web    the page's own tests: types, and the arithmetic of its drawings (needs Node.js)
+# make page        build the page again after a change in web/
 # make lint        ruff and mypy
 # make docs        regenerate the figures and quoted source of docs/
 # make clean       remove what these made
@@ -11,7 +13,7 @@ BIN := .venv/bin
 SETUP := .venv/set-up
 LEAN := .venv/set-up-lean
 
-.PHONY: demo test test-full lint docs clean
+.PHONY: demo test test-full test-web page lint docs clean
 
 demo: $(LEAN)
 	$(BIN)/fathom train demo --out-dir runs/demo --overwrite
@@ -26,12 +28,20 @@ demo: $(LEAN)
 # One process a core, each with one thread (tests/conftest.py). worksteal keeps the tests of a file together, so that
 # what they share is computed once, until one process has nothing left to do.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-test: $(SETUP)
+test: $(SETUP) page
 	$(PYTEST) -m "not slow"
 
-test-full: $(SETUP)
+test-full: $(SETUP) page
 	$(PYTEST)
+
+test-web:
+	cd web && npm ci && npm test
+
+# Installing builds the page, with Node.js from PyPI where the system has none; without the network it says why not.
+page: $(SETUP)
+	@$(BIN)/python web/page_build.py || { $(INSTALL) --no-deps -e . && cat src/fathom/glass/built/failed.txt 2>/dev/null || true; }
 
 lint: $(SETUP)
 	$(BIN)/ruff check
@@ -49,8 +59,9 @@ $(LEAN) $(SETUP): pyproject.toml constraints.txt
 	$(if $(FOUND),,$(error fathom needs Python 3.11 or newer and found none; install it, or say make PYTHON=/path/to/it))
 	@echo "Setting up .venv with $(FOUND); the first time this takes a few minutes."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(FOUND) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(WANTED)'
+	@$(INSTALL) -e '$(WANTED)'
 	@touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
+	rm -rf src/fathom/glass/built web/node_modules web/stories

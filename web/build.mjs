@@ -1,5 +1,6 @@
 // Makes the page: page.js, page.css and licences.txt, in src/fathom/glass/built or the folder of --out.
-// --stories makes the page of fixed data instead, in stories/; --watch makes either again when a source changes.
+// --stories makes the page of fixed data instead, in stories/; --watch makes either again when a source changes. --stamp is
+// the hash of the sources, by which build_backend.py finds that nothing changed.
 import { build, context } from "esbuild";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -10,7 +11,7 @@ import { formulas } from "./tools/formulas.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: asked } = parseArgs({
-  options: { out: { type: "string" }, stories: { type: "boolean" }, watch: { type: "boolean" } },
+  options: { out: { type: "string" }, stamp: { type: "string" }, stories: { type: "boolean" }, watch: { type: "boolean" } },
 });
 const out = resolve(asked.out ?? join(here, asked.stories ? "stories" : "../src/fathom/glass/built"));
 
@@ -26,6 +27,7 @@ const options = {
   jsxImportSource: "preact",
   charset: "ascii", // a page may be saved and opened in any encoding
   legalComments: "none", // the whole texts are in licences.txt
+  banner: asked.stamp ? { js: `/* made of sources with SHA-256 ${asked.stamp} */` } : {},
   metafile: true,
   logLevel: "warning",
   plugins: [formulas, { name: "licences", setup: (made) => made.onEnd(beside) }],

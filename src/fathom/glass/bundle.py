@@ -11,8 +11,10 @@ def bundle() -> tuple[str, str]:
     """The script and the style sheet of the page. FathomError: they were not built, and what builds them."""
     files = [BUILT / "page.js", BUILT / "page.css"]
     if missing := [file.name for file in files if not file.is_file()]:
+        kept = BUILT / "failed.txt"  # why not, of the last installation
+        why = f" ({kept.read_text(encoding='utf-8').strip()})" if kept.is_file() else ""
         raise FathomError(
-            f"the page was not built: {missing[0]} is missing; pip install -e . builds it (it needs the network once)"
+            f"the page was not built: {missing[0]} is missing{why}; pip install -e . builds it (with the network)"
         )
     script, style = (file.read_text(encoding="utf-8") for file in files)
     return script, style
