@@ -13,7 +13,6 @@ from fathom.glass import bundle
 from tests.house.source import ROOT
 
 NPM = "#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\necho 'npm error no network' >&2\necho '    at x' >&2\nexit 1\n"
-NODE = "#!/bin/sh\necho v20.1.0\n"
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     pytest.importorskip("setuptools", "77")
     shutil.copytree(ROOT / "web", tmp_path / "web", ignore=shutil.ignore_patterns("node_modules", "stories"))
     (tmp_path / "bin").mkdir()
-    for name, text in (("npm", NPM), ("node", NODE)):
+    for name, text in (("npm", NPM), ("node", "#!/bin/sh\necho v20.1.0\n")):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
