@@ -56,6 +56,7 @@ TOLERANCES: dict[str, Residuals] = {
         "change = alpha / r b a": 1e-6,
         "rank of the change <= r": 0.0,
     },
+    "cut_loses_the_tail": {"what a cut loses = the energy of what was cut": 1e-5},  # fathom.lab.changed
     "cost_equals_count": {"parameters": 0.0, "FLOPs": 0.0},
     "sampler_renormalises": {
         "all probabilities are the softmax and sum to 1": 1e-6,

@@ -3,6 +3,7 @@
 matrices   the matrices of a file, opened but not read
 spectra    singular values, the ranks that hold their energy, and a random matrix beside
 survey     the spectra of weights and changes, and how two changes compare
+changed    a change of a loaded model, cut to a rank or scaled, and what that does to a loss
 extract    the best adapter of a full fine-tune
 rank       a full fine-tune cut at every rank, beside LoRA trained at every rank
 result     the options and results of that experiment
