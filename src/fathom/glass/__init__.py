@@ -5,6 +5,8 @@ subject     a model opened to be looked at: its card and its map
 passes      one prompt through one model, and everything recorded of it
 panels      the table of panels, and the call that fills one
 next_token  P1: what comes next, and what a sampler makes of it
+lora        P11: what changed the weights, and what is left of it at a lower rank
+changes     what changed the weights of a pass, kept with it
 document    one HTML file that holds the page and its data
 bundle      the page's script and style, as they were built
 """

@@ -34,6 +34,7 @@ class Entry:
 
 PANELS = {
     "next-token": Entry("Text", "Next token", "next_token"),
+    "lora": Entry("Learning", "LoRA and SVD", "lora"),
 }
 
 

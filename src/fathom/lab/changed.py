@@ -4,7 +4,7 @@ The change is what active adapters add, kept as factors, or the difference to an
 loss is by the model's own modules with other matrices (torch.func.functional_call): nothing is written into a model.
 """
 
-import warnings
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fathom.adapters import lora
-from fathom.adapters.layer import Layer, Lora, LoraLinear, Weight
+from fathom.adapters.layer import Layer, Lora, LoraLinear, Weight, new_adapter
 from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
-from fathom.adapters.svd import SVD
+from fathom.adapters.svd import SVD, numerical_rank
 from fathom.adapters.targets import layers
 from fathom.errors import FathomError
-from fathom.inspect.identities import Residuals, named
+from fathom.inspect.identities import Residuals, named, off
 from fathom.lab.spectra import Delta, terms
 from fathom.lab.survey import delta_of
 from fathom.model.transformer import Transformer
 
+NEW = "new"  # what an adapter is called that is only looked at
 STARTS = ("A random, B = 0", "A = B = 0", "A and B random")  # of an adapter, whose gradients are compared
 
 
@@ -190,9 +191,9 @@ def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def ranks_up_to(full: int) -> list[int]:
-    """Every rank to 8, then four to a doubling, and the full rank."""
-    spread = {round(2 ** (n / 4)) for n in range(12, 4 * full.bit_length() + 1)}
-    return sorted({*range(min(8, full) + 1), *(rank for rank in spread if rank < full), full})
+    """0 to 4, then two to a doubling, and the full rank."""
+    spread = {round(2 ** (n / 2)) for n in range(4, 2 * full.bit_length() + 1)}
+    return sorted({*range(min(4, full) + 1), *(rank for rank in spread if rank < full), full})
 
 
 @torch.enable_grad()
@@ -214,14 +215,32 @@ def gradients_at_init(model: Transformer, ids: Tensor, layer: str, rank: int) ->
 
 
 def with_new_adapter(model: Transformer, layer: str, rank: int) -> tuple[Transformer, Lora]:
-    """A plain copy that shares its weights, with an adapter on one layer as training starts it; and that adapter."""
-    copied = merged_copy(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tied embeddings, of which one is meant
-        lora.add(copied, LoraOptions(rank=rank, alpha=float(rank), targets=(layer,)), "fresh")
-    (adapter,) = (part.adapters["fresh"] for part in lora.wrapped(copied).values())
-    assert isinstance(adapter, Lora)
+    """A copy that shares every tensor, with one more adapter on one layer as training starts it; and that adapter."""
+    copied = copy.deepcopy(model, {id(x): x for x in (*model.parameters(), *model.buffers())})
+    generator = torch.Generator().manual_seed(0)
+    adapter = new_adapter(layers(copied)[layer], rank, 1.0, LoraOptions(rank=rank), generator)
+    lora.attach(copied, {layer: adapter}, NEW)
     return copied, adapter
+
+
+@torch.no_grad()
+def at_init_it_changes_nothing(model: Transformer, ids: Tensor, layer: str, rank: int) -> Residuals:
+    """The logits with a new adapter are those without it, to the bit."""
+    copied, _ = with_new_adapter(model, layer, rank)
+    with_it = copied(ids)
+    lora.disable(copied, NEW)
+    return {"an adapter at init changes nothing": off(with_it, copied(ids))}
+
+
+@torch.no_grad()
+def merged_as_it_runs(changed: Changed, ids: Tensor, running: Tensor, layer: str, rank: int) -> Residuals:
+    """The logits of W + dW are those of the running model, (t, V), and one matrix of dW has no more than its rank."""
+    merged = {name: changed.before(name) + changed.delta(name) for name in changed.names}
+    s = terms(changed.read(layer)).s if changed.read and layer in changed.names else torch.zeros(1)
+    return {
+        "merged = unmerged": off(logits(changed.plain, ids, merged)[0], running),
+        "rank of the change <= r": float(max(0, numerical_rank(s, shape_of(changed.layers[layer])) - rank)),
+    }
 
 
 def cut_loses_the_tail(matrix: Tensor, each: SVD, rank: int) -> Residuals:
