@@ -23,7 +23,7 @@ TABLE = re.compile(r"(<!-- families: (?P<format>\w+) (?P<what>\w+) -->\n\n)(?:\|
 QUOTE = re.compile(r"(<!-- source: (?P<path>[\w/.]+)(?::(?P<name>[\w.]+))? -->\n```python\n)(?P<code>.*?)(?=```)", re.S)
 
 
-LISTED = re.compile(r"(\[families\]\(docs/families.md\) open: ).*")  # in README
+LISTED = re.compile(r"(\[families\]\(docs/families.md\) open:\n).*?(?=\n\n)", re.S)  # in README
 PATH = re.compile(r"(<!-- path -->\n).*\n")
 ROW = re.compile(r"^\| \d+ \| \[(?P<title>[^\]]+)\]\((?P<page>[\w-]+\.md)\)", re.M)
 
@@ -51,7 +51,7 @@ def names(node: ast.AST) -> list[str]:
 def refreshed(text: str, page: str) -> str:
     """A page with its quotes and tables as the source is now, and its links to the pages before and after it."""
     text = TABLE.sub(lambda table: table[1] + families_table(table["format"], table["what"]) + "\n", text)
-    text = LISTED.sub(lambda start: f"{start[1]}{titles()}.", text)
+    text = LISTED.sub(lambda start: f"{start[1]}{titles()}", text)
     text = PATH.sub(lambda mark: mark[1] + neighbours(page), text)
     return QUOTE.sub(lambda quote: quote[1] + source(quote["path"], quote["name"]), text)
 
@@ -89,10 +89,11 @@ def families_table(format: str, what: str) -> str:
 
 
 def titles() -> str:
-    """All families in a line."""
+    """All families, as a sentence ends."""
     from fathom.families.registry import families
 
-    return ", ".join(sorted((family.title for family in families().values()), key=str.lower))
+    every = ", ".join(sorted((family.title for family in families().values()), key=str.lower))
+    return textwrap.fill(f"{every}.", 120, break_on_hyphens=False)
 
 
 def published(what: str) -> str:

@@ -30,6 +30,7 @@ ARCHITECTURES = {
     "multi-query": replace(LLAMA, n_kv_head=1, tie_embeddings=True),
     "qk_norm": replace(LLAMA, qk_norm="on", mlp="relu2"),
     "qk_norm, learned": replace(GPT, qk_norm="on"),
+    "qk_norm, layer": replace(LLAMA, norm="layer", qk_norm="layer", residual="parallel"),
     "gelu_exact": replace(GPT, mlp="gelu_exact"),
     "relu": replace(GPT, mlp="relu"),
     "geglu": replace(LLAMA, mlp="geglu"),

@@ -69,6 +69,8 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
         flat_q, flat_k = (y.reshape(batch, t, -1) for y in (q, k))
         q = (rms(flat_q, config.norm_eps) * w[f"{name}.q_norm.weight"]).reshape(q.shape)
         k = (rms(flat_k, config.norm_eps) * w[f"{name}.k_norm.weight"]).reshape(k.shape)
+    if config.qk_norm == "layer":
+        q, k = (layer_norm_of_heads(config, w[f"{name}.{n}_norm.weight"], x) for n, x in zip("qk", (q, k)))
     kind = config.layers.pattern[int(name.split(".")[1]) % len(config.layers.pattern)]
     if config.position == "rope" and kind != "n":
         q, k = rotated(config, q, interleaved, kind == "l"), rotated(config, k, interleaved, kind == "l")
@@ -101,6 +103,16 @@ def normed_heads(config: Any, w: Arrays, name: str, q: np.ndarray, k: np.ndarray
     one = 1.0 if config.norm == "rms_1p" else 0.0
     weights = (1.0 if config.norm == "rms_plain" else w[f"{name}.{x}_norm.weight"] + one for x in "qk")
     return tuple(rms(x, config.norm_eps) * weight for x, weight in zip((q, k), weights))  # type: ignore[return-value]
+
+
+def layer_norm_of_heads(config: Any, weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Each head (b, t, c) by itself, with its own part of the weight."""
+    heads = []
+    for head in range(x.shape[2]):
+        one = x[:, :, head] - x[:, :, head].mean(-1, keepdims=True)
+        own = weight[head * config.head_dim : (head + 1) * config.head_dim]
+        heads.append(one / np.sqrt((one**2).mean(-1, keepdims=True) + config.norm_eps) * own)
+    return np.stack(heads, axis=2)
 
 
 def slope(head: int, n_head: int) -> float:

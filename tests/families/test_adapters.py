@@ -97,7 +97,7 @@ def test_an_adapter_of_peft_both_ways(tmp_path: Path, name: str, kind: str) -> N
 
 
 ARCHITECTURES = [*GELU, "Phi-3, longrope", "SmolLM3", "Granite", "OLMo", "OLMo 2", "OLMo 3", "GLM-4", "GLM-4 0414"]
-ARCHITECTURES += ["StableLM", "Nemotron", "Command-R", "Command-R7B", "EXAONE 4"]
+ARCHITECTURES += ["StableLM", "StableLM 2 12B", "Nemotron", "Command-R", "Command-R7B", "EXAONE 4"]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

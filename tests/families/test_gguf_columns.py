@@ -41,8 +41,11 @@ CHANGED: dict[str, dict[str, Any]] = {  # to what llama.cpp's architectures have
     "GLM-4 0414": {},
     "StarCoder2": {"sliding_window": None},
     "StableLM": {},
+    "StableLM 2 12B": {},
+    "StableLM, normed heads": {},
     "Nemotron": {},
     "Command-R": {},
+    "Command-R+": {"num_hidden_layers": 64},  # from so many on llama.cpp has the norms
     "Command-R7B": {**FOUR, **SQUARE},
     "Phi": {},
     "Pythia": {},
@@ -204,6 +207,12 @@ def test_llama_cpp_passes_over_the_window_of_phi_3(tmp_path: Path, window: int |
         ("GLM-4", {"rope_scaling": LLAMA3}, "rope.scaling=llama3, and llama.cpp's chatglm has linear and yarn alone"),
         ("Gemma 3", {"rope_scaling": YARN | {"attention_factor": 1.5}}, "attention_factor=1.5, and llama.cpp's gemma3"),
         ("Command-R", {"tie_word_embeddings": False}, "llama.cpp's command-r has True alone"),
+        (
+            "Command-R+",
+            {"num_hidden_layers": 2},
+            "qk_norm=layer, and .* has off in models of 2 layers alone",
+        ),
+        ("Command-R", {"num_hidden_layers": 64}, "qk_norm=off, and llama.cpp's command-r has layer in models"),
         ("Mistral, a window", {}, "no format 'gguf' of mistral models"),
     ],
 )

@@ -30,6 +30,7 @@ MODELS = {
     "Seed-OSS", "StarCoder", "Phi-3, longrope", "Phi-3, a window", "SmolLM3", "Gemma", "Gemma 2", "Granite", "OLMo",
     "OLMo 2", "OLMo 3", "GLM-4", "GLM-4 0414", "StableLM", "Nemotron", "Command-R", "Command-R7B", "Phi", "Pythia",
     "GPT-NeoX, in order", "Falcon", "Falcon 2", "Falcon 40B", "Ministral 3", "EXAONE 4",
+    "StableLM 2 12B", "Command-R+",
 }  # fmt: skip
 SAID: dict[str, dict[str, Any]] = {  # what the converter reads though the library leaves it out, or takes for granted
     "Phi": {"intermediate_size": 96, "num_key_value_heads": 6},

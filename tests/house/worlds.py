@@ -71,7 +71,7 @@ WORLDS = [
         {"position": "alibi", "norm": "layer", "mlp": "gelu", "residual": "parallel", "bias": ("mlp", "unembed")},
         cached=True,
     ),
-    World({"position": "rope", "norm": "rms_1p", "mlp": "gelu", "residual": "parallel_norms"}),
+    World({"position": "rope", "norm": "rms_1p", "mlp": "gelu", "residual": "parallel_norms", "qk_norm": "layer"}),
     World({"position": "learned", "norm": "layer_1p", "mlp": "gelu", "residual": "post"}),
     World({"position": "learned", "norm": "layer_plain", "mlp": "gelu"}),
     World({"position": "rope", "norm": "rms_plain", "qk_norm": "rotated", "scale": Scale(embed_norm=True)}),

@@ -34,7 +34,9 @@ NORM_VECTORS: dict[str, tuple[str, ...]] = {
     "none": (), "layer": ("weight", "bias"), "rms": ("weight",), "layer_1p": ("weight", "bias"), "rms_1p": ("weight",),
     "layer_plain": (), "rms_plain": (),
 }  # fmt: skip
-QK_NORMS: dict[str, str] = {"off": "none", "on": "one", "rotated": "one", "whole": "all"}  # over how many heads
+QK_NORMS: dict[str, str] = {  # for how many heads there are weights
+    "off": "none", "on": "one", "rotated": "one", "whole": "all", "layer": "all",
+}  # fmt: skip
 BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
 POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0, "alibi": 0}
 
@@ -101,7 +103,7 @@ def qk_norm_widths(config: ResolvedConfig) -> dict[str, int]:
     """Width of the norms of queries and keys; 0: they have no weight."""
     heads: dict[str, tuple[int, ...]] = {"none": (), "one": (1, 1), "all": (config.n_head, config.n_kv_head)}
     widths = heads[entry(QK_NORMS, "qk_norm", config.qk_norm)]
-    weighed = config.qk_norm == "whole" or config.norm != "rms_plain"
+    weighed = config.qk_norm in ("whole", "layer") or config.norm != "rms_plain"
     return {name: weighed * n * config.head_dim for name, n in zip("qk", widths)}
 
 

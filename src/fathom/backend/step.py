@@ -28,7 +28,7 @@ from fathom.model.attention import Attention, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.ends import ScaledEmbedding
 from fathom.model.mlp import ExactGeluMLP, GegluMLP, GeluMLP, Relu2MLP, ReluMLP, SwigluMLP
-from fathom.model.norm import LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
+from fathom.model.norm import HeadsLayerNorm, LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope
 from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
 from fathom.native.build import library
@@ -57,7 +57,7 @@ NORMS: dict[type[nn.Module], NormKind] = {
     **dict.fromkeys((LayerNorm, LayerNorm1P), NormKind.LAYER),
     **dict.fromkeys((RMSNorm, FusedRMSNorm, RMSNorm1P, PlainRMSNorm), NormKind.RMS),
 }
-QK_NORMS = NORMS | {WholeRMSNorm: NormKind.RMS}
+QK_NORMS = NORMS | {WholeRMSNorm: NormKind.RMS, HeadsLayerNorm: NormKind.HEADS}
 MLPS = {
     GeluMLP: MlpKind.GELU,
     FusedGeluMLP: MlpKind.GELU,

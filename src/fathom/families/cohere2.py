@@ -6,10 +6,10 @@ from typing import Any
 
 from fathom.families import cohere
 from fathom.families.family import Fields, Tensors
-from fathom.families.gguf_columns import LAYER_EPS, column, read_pattern, write_pattern
+from fathom.families.gguf_columns import LAYER_EPS, column, read_pattern, require, write_pattern
 from fathom.families.sliding import read_layers, write_layers
 from fathom.families.values import Values
-from fathom.model.config import Layers, ResolvedConfig
+from fathom.model.config import Layers, ResolvedConfig, Scale
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
@@ -26,11 +26,12 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     layers = read_pattern(values, "llln", 4096, fields["n_layer"])
-    return {**cohere.read_gguf(values, fields, tensors), "layers": layers}
+    return {"scale": Scale(logits=values.number("logit_scale")), "layers": layers}
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    return {**cohere.write_gguf(z), **write_pattern("cohere2", z, "llln")}
+    require("cohere2", z, tie_embeddings=True, bias=(), head_dim=z.d_model // z.n_head)
+    return {"logit_scale": z.scale.logits, **write_pattern("cohere2", z, "llln")}
 
 
 def holds(z: ResolvedConfig) -> bool:
@@ -48,7 +49,7 @@ FAMILY = replace(
     columns={
         "ours": cohere.FAMILY.columns["ours"],
         "hf": replace(
-            hf, ids=("cohere2",), read=read_hf, write=write_hf,
+            hf, ids=("cohere2",), read=read_hf, write=write_hf, honoured=("logit_scale",),
             allowed={
                 **{name: values for name, values in hf.allowed.items() if name != "sliding_window"},
                 "rotary_pct": (None, 1.0),

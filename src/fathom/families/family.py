@@ -180,7 +180,7 @@ class Family:
         for tensor in weight_shapes(config):
             part, layer, suffix = split(tensor)
             place = self.cell(format, part)
-            heads = z.n_kv_head if part.endswith("attn.k") else z.n_head
+            heads = z.n_kv_head if part.endswith(("attn.k", "attn.k_norm")) else z.n_head
             qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
             sizes = qkv if ".attn." in part and place.parts == 3 else ()
             name = join(place.name, layer, suffix)

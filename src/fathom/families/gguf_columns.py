@@ -26,6 +26,7 @@ NAMES = {part: cell.name for part, cell in llama.FAMILY.columns["gguf"].tensors.
 }
 PAIRED = ("blocks.N.attn.q", "blocks.N.attn.k")
 QKV = {f"blocks.N.attn.{x}": f"blk.N.attn_qkv[{i}/3]" for i, x in enumerate("qkv", 1)}
+QK_NORMS = {f"blocks.N.attn.{x}_norm": f"blk.N.attn_{x}_norm[h]" for x in "qk"}  # a weight for each head
 UP = {f"blocks.N.mlp.{x}": f"blk.N.ffn_up[{i}/2]" for i, x in enumerate(("gate", "up"), 1)}
 LONG = "rope_factors_long.weight"  # of LongRoPE, which Phi-3 reads itself
 LAYER_EPS = key("attention.layer_norm_epsilon")
@@ -48,7 +49,7 @@ def places(
     found = {part: place({**NAMES, **cells}[part]) for part in parts}
     for part, cell in found.items():
         norm = "norm" in part or part.endswith("_after")
-        found[part] = replace(cell, pairs=pairs and part in PAIRED, plus=plus and norm)
+        found[part] = replace(cell, pairs=cell.pairs or (pairs and part in PAIRED), plus=plus and norm)
     return found
 
 

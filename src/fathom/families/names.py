@@ -20,6 +20,7 @@ else:
 
 #   [e]      one of the experts, whose tensors are stored as one, along a first axis
 #   [row]    a matrix of one row, stored as a vector
+#   [h]      a vector of all heads, stored as (h, c); where the name has an M, as one tensor for each head M
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
 #   [1/3]    stored with others as one tensor; ours is the first of three parts of its rows, thirds or of its own size
 #   [1/3g]   the same, but each group of heads that share a key has its own q, k and v one after another
@@ -29,7 +30,7 @@ else:
 #   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
 
 CELL = re.compile(
-    r"(?P<name>[\w.]+?)(?P<expert>\[e\])?(?P<row>\[row\])?(?P<T>\.T)?("
+    r"(?P<name>[\w.]+?)(?P<expert>\[e\])?(?P<row>\[row\])?(?P<heads>\[h\])?(?P<T>\.T)?("
     r"\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?"
     r"(?P<swap>\[swap\])?(?P<pairs>\[pairs\])?"
 )
@@ -51,6 +52,7 @@ class Place:
     plus: bool = False
     stacked: bool = False
     row: bool = False
+    of_heads: bool = False
     expert: int = 0  # of stacked ones, which
     groups: int = 1  # how many heads have keys; follows from a model's config
     heads: int = 1  # how many heads the rows are for; follows from a model's config
@@ -74,13 +76,26 @@ class Place:
             or self.plus
             or self.stacked
             or self.row
+            or self.of_heads
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stored tensors: one, or one for each head."""
+        apart = range(self.heads) if self.apart else ()
+        return tuple(self.name.replace(".M.", f".{head}.") for head in apart) or (self.name,)
+
+    @property
+    def apart(self) -> bool:
+        """Whether each head has a tensor of its own."""
+        return self.of_heads and ".M." in self.name
 
     def read(self, stored: Tensor) -> Tensor:
         """Our tensor out of the stored one."""
         if self.stacked:
             return replace(self, stacked=False).read(stored[self.expert])
         x = stored.T if self.transposed and stored.ndim == 2 else stored[None] if self.row else stored
+        x = x.flatten() if self.of_heads else x
         x = x[self.skip :] - 1 if self.plus else x[self.skip :]
         if self.grouped:
             each = x.unflatten(0, (self.groups, -1)).split([size // self.groups for size in self.sizes], dim=1)
@@ -117,6 +132,7 @@ class Place:
         x = x.float() + 1 if self.plus else x
         x = self.reordered(x, swapped) if self.swapped else x
         x = self.reordered(x, lambda halves: halves.unflatten(1, (2, -1)).transpose(1, 2)) if self.pairs else x
+        x = x.unflatten(0, (self.heads, -1)) if self.of_heads else x
         return x.T.contiguous() if self.transposed and x.ndim == 2 else x
 
     def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -126,6 +142,8 @@ class Place:
         if self.row:
             return ours[0][1:]
         rows, *others = ours[0]
+        if self.of_heads:
+            return (self.heads, rows // self.heads)
         whole = (sum(shape[0] for shape in ours) if len(ours) > 1 else rows + self.skip, *others)
         return whole[::-1] if self.transposed and len(whole) == 2 else whole
 
@@ -133,7 +151,7 @@ class Place:
         part = f"[{self.part}/{self.parts}{'g' * self.grouped}]" if self.parts > 1 else ""
         rows = f"[{self.skip}:]" if self.skip else ""
         order = "[swap]" * self.swapped + "[pairs]" * self.pairs
-        first = "[e]" * self.stacked + "[row]" * self.row + ".T" * self.transposed
+        first = "[e]" * self.stacked + "[row]" * self.row + "[h]" * self.of_heads + ".T" * self.transposed
         return self.name + first + part + rows + "[-1]" * self.plus + order
 
 
@@ -147,8 +165,8 @@ def place(cell: str) -> Place:
     mark = CELL.fullmatch(cell)
     if mark is None:
         raise ValueError(
-            f"{cell!r} is no cell of a table of names; expected NAME, then [e], [row], .T, [1/3], [1/3g], [2:], [-1] or"
-            " [pairs]"
+            f"{cell!r} is no cell of a table of names; expected NAME, then [e], [row], [h], .T, [1/3], [1/3g], [2:],"
+            " [-1] or [pairs]"
         )
     part, parts = int(mark["part"] or 1), int(mark["parts"] or 1)
     return Place(
@@ -163,6 +181,7 @@ def place(cell: str) -> Place:
         plus=mark["plus"] is not None,
         stacked=mark["expert"] is not None,
         row=mark["row"] is not None,
+        of_heads=mark["heads"] is not None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -92,12 +92,22 @@ def plan(opened: Opened) -> dict[str, Source]:
         require_equal(stored_shapes(shapes, places), actual)
     except FathomError as error:
         raise FathomError(f"{opened.path}: {error}") from None
-    return {ours: source(opened.tensors[place.name], place) for ours, place in places.items()}
+    return {ours: source(opened.tensors, place) for ours, place in places.items()}
 
 
-def source(stored: Stored, place: Place) -> Source:
-    """Of one expert, whose tensors are stored as one: that part of them."""
-    return Source(stored.item(place.expert), replace(place, stacked=False)) if place.stacked else Source(stored, place)
+def source(tensors: Mapping[str, Stored], place: Place) -> Source:
+    """Of one expert, whose tensors are stored as one: that part of them. Of heads that are stored apart: all."""
+    parts = [tensors[name] for name in place.names]
+    if place.stacked:
+        return Source(parts[0].item(place.expert), replace(place, stacked=False))
+    return Source(stacked(parts) if place.apart else parts[0], place)
+
+
+def stacked(parts: Sequence[Stored]) -> Stored:
+    """Small tensors of one shape as one, along a new first axis."""
+    nbytes = sum(part.nbytes for part in parts)
+    shape = (len(parts), *parts[0].shape)
+    return Stored(shape, parts[0].kind, nbytes, lambda: torch.stack([part.read() for part in parts]))
 
 
 def refuse_larger(config: ModelConfig, stored: Mapping[str, Stored]) -> None:
@@ -140,8 +150,17 @@ def from_ours(config: ModelConfig, state: Mapping[str, Tensor], format: str) -> 
 
 def makers(places: Mapping[str, Place], state: Mapping[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
     """What makes each tensor of a file: those that are rearranged need not all be in memory at once."""
-    stored = together(places).items()
-    return {name: partial(places[ours[0]].write, [state[part] for part in ours]) for name, ours in stored}
+    result: dict[str, Callable[[], Tensor]] = {}
+    for name, ours in together(places).items():
+        place = places[ours[0]]
+        write = partial(place.write, [state[part] for part in ours])
+        heads = {each: partial(item, write, head) for head, each in enumerate(place.names)}
+        result |= heads if place.apart else {name: write}
+    return result
+
+
+def item(make: Callable[[], Tensor], i: int) -> Tensor:
+    return make()[i]
 
 
 def together(places: Mapping[str, Place]) -> dict[str, list[str]]:
@@ -154,4 +173,9 @@ def together(places: Mapping[str, Place]) -> dict[str, list[str]]:
 
 def stored_shapes(shapes: Shapes, places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
     """The tensors of a file that holds ours, of these shapes, at these places."""
-    return {name: places[ours[0]].shape([shapes[part] for part in ours]) for name, ours in together(places).items()}
+    result: dict[str, tuple[int, ...]] = {}
+    for ours in together(places).values():
+        place = places[ours[0]]
+        shape = place.shape([shapes[part] for part in ours])
+        result |= dict.fromkeys(place.names, shape[1:] if place.apart else shape)
+    return result

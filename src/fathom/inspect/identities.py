@@ -253,7 +253,7 @@ def grouped_equals_repeated(model: Transformer, ids: Tensor) -> Residuals:
     """A model whose keys and values are repeated to all heads, each head its group's, gives the same logits."""
     repeated = copy.deepcopy(model)
     for block in repeated.blocks:
-        whole = [block.attn.k_norm] if model.config.qk_norm == "whole" else []
+        whole = [block.attn.k_norm] if model.config.qk_norm in ("whole", "layer") else []
         for part in (block.attn.k, block.attn.v, *whole):
             for name, weight in list(part.named_parameters()):
                 heads = weight.unflatten(0, (model.config.n_kv_head, -1))  # (g, c, ...)

@@ -15,7 +15,7 @@ Position = Literal["none", "learned", "rope", "alibi"]
 Norm = Literal["none", "layer", "rms", "layer_1p", "rms_1p", "layer_plain", "rms_plain"]
 MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
 Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
-QKNorm = Literal["off", "on", "whole", "rotated"]
+QKNorm = Literal["off", "on", "whole", "rotated", "layer"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed"]
 Weigh = Literal["softmax", "sigmoid", "mixer"]
 
@@ -123,7 +123,7 @@ class ModelConfig:
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
     bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
-    qk_norm: QKNorm = "off"  # RMS-normalise queries and keys: each head, or all as a whole; rotated: after rotation
+    qk_norm: QKNorm = "off"  # RMS-normalise queries and keys: heads or whole; rotated: after rotation; layer: LayerNorm
     dropout: float = 0.0  # probability of dropping a value in training
     norm_eps: float = 1e-5  # epsilon of the norms
     rope: Rotary = Rotary()  # rotation, such as theta=500000,scaling=yarn:4

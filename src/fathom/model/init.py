@@ -4,8 +4,7 @@ Matrices are normal with deviation 0.02 (GPT-2); what writes back to the residua
 1/sqrt(2 n_layer), so that the stream does not grow with depth (GPT-2, section 2.3). Biases are 0, norms 1.
 """
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any  # a Transformer, whose module imports this one
 
 import torch
 from torch import nn
@@ -15,16 +14,7 @@ from fathom.model.mlp import GeluMLP, Router, SwigluMLP
 STD = 0.02
 
 
-class HasBlocks(Protocol):
-    """A Transformer, as far as its outputs go: blocks with `attn.out` and perhaps `mlp.down`."""
-
-    @property
-    def blocks(self) -> Iterable[Any]: ...
-
-    def modules(self) -> Iterable[nn.Module]: ...
-
-
-def init_weights(model: HasBlocks) -> None:
+def init_weights(model: Any) -> None:
     """Draw every weight again, in place, from torch's global random state."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding | Router):
@@ -36,13 +26,13 @@ def init_weights(model: HasBlocks) -> None:
 
 
 @torch.no_grad()
-def zero_outputs(model: HasBlocks) -> None:
+def zero_outputs(model: Any) -> None:
     """Let every block start as the identity: what it writes to the residual stream, which it needs, is 0 at first."""
     for out in outputs(model):
         out.weight.zero_()
 
 
-def outputs(model: HasBlocks) -> list[nn.Linear]:
+def outputs(model: Any) -> list[nn.Linear]:
     """The layers that write to the residual stream: attn.out and mlp.down of every block."""
     writers = [block.attn.out for block in model.blocks]
     parts = [part for block in model.blocks if block.mlp is not None for part in block.mlp.modules()]

@@ -91,6 +91,16 @@ class WholeRMSNorm(RMSNorm):
         return normed.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
 
 
+class HeadsLayerNorm(LayerNorm):
+    """`layer_norm` of each head of a query or key, with weights of its own, (h * c,) (Command-R+)."""
+
+    weight: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
+        normed = F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return (normed * self.weight.view(x.shape[1], 1, -1)).type_as(x)
+
+
 NORMS: dict[str, type[Norm]] = {
     "layer": LayerNorm, "layer_plain": LayerNorm, "layer_1p": LayerNorm1P,
     "rms": RMSNorm, "rms_plain": PlainRMSNorm, "rms_1p": RMSNorm1P,
@@ -112,6 +122,8 @@ def make_qk_norm(config: ResolvedConfig, heads: int) -> nn.Module:
             return nn.Identity()
         case "whole":
             return WholeRMSNorm(heads * config.head_dim, config.norm_eps)
+        case "layer":
+            return HeadsLayerNorm(heads * config.head_dim, config.norm_eps)
         case "on" | "rotated":
             kinds: dict[str, type[Norm]] = {"rms_1p": RMSNorm1P, "rms_plain": PlainRMSNorm}
             kind = kinds.get(config.norm, RMSNorm)

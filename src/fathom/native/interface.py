@@ -23,7 +23,7 @@ class WeightKind(IntEnum):
 
 
 class NormKind(IntEnum):
-    NONE, LAYER, RMS = range(3)
+    NONE, LAYER, RMS, HEADS = range(4)  # heads: LayerNorm of each head, with weights of its own
 
 
 class MlpKind(IntEnum):

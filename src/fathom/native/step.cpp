@@ -174,9 +174,11 @@ class Worker {  // one thread's part of the computation
                end - begin);
   }
 
+  static bool of_all(const Norm& n) { return n.kind != NormKind::NONE && n.kind != NormKind::HEADS; }
+
   // Norms of all heads of a query or key as one vector.
   void normalise_whole(const Layer& layer) {
-    const auto whole = [&](const Norm& n) { return n.kind != NormKind::NONE && n.width != model.c; };
+    const auto whole = [&](const Norm& n) { return of_all(n) && n.width != model.c; };
     if (!whole(layer.q_norm) && !whole(layer.k_norm)) return;
     for (int64_t i = share(m).begin; i < share(m).end; i++) {
       float *q = &shared.q[size_t(i * model.h * model.c)], *k = &shared.k[size_t(i * model.g * model.c)];
@@ -207,10 +209,16 @@ class Worker {  // one thread's part of the computation
     for (int64_t i = 0; i < pass.t; i++) {
       const int64_t at = r * pass.t + i;
       float *k = &shared.k[size_t((at * model.g + j) * c)], *v = &shared.v[size_t((at * model.g + j) * c)];
-      norm_and_rotate(layer.k_norm, layer.rotation, k, at);
+      norm_and_rotate(of_head(layer.k_norm, j), layer.rotation, k, at);
       write(l, place(l, 0, r, j, pass.length + i), k);
       write(l, place(l, 1, r, j, pass.length + i), v);
     }
+  }
+
+  // The norm of one head: of those that have weights of their own, with that head's.
+  Norm of_head(const Norm& n, int64_t head) const {
+    if (n.kind != NormKind::HEADS) return n;
+    return {NormKind::LAYER, model.c, n.weight + head * model.c, nullptr, n.eps};
   }
 
   void norm_and_rotate(const Norm& n, int64_t rotation, float* x, int64_t at) {
@@ -250,7 +258,7 @@ class Worker {  // one thread's part of the computation
       for (int64_t i = first, row = 0; i < last; i++)
         for (int64_t a = 0; a < n; a++, row++) {
           float* q = query(shared.q, r, i, j, heads.begin + a);
-          norm_and_rotate(layer.q_norm, layer.rotation, q, r * pass.t + i);
+          norm_and_rotate(of_head(layer.q_norm, j * (model.h / model.g) + heads.begin + a), layer.rotation, q, r * pass.t + i);
           std::memcpy(&rows.q[size_t(row * c)], q, size_t(c) * 4);
           rows.first[size_t(row)] = first_key(layer, r, pass.length + i) - start;
           rows.seen[size_t(row)] = pass.length + i + 1 - start;

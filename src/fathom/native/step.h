@@ -5,7 +5,7 @@
 
 namespace fathom {
 
-enum class NormKind : int64_t { NONE, LAYER, RMS };
+enum class NormKind : int64_t { NONE, LAYER, RMS, HEADS };  // HEADS: LAYER of each head, with weights of its own
 enum class MlpKind : int64_t { NONE, GELU, GELU_EXACT, RELU, RELU2, SWIGLU, GEGLU };
 constexpr int64_t UNROTATED = -1, ROTATIONS = 2;
 
@@ -55,6 +55,9 @@ static bool supported(const Norm& n, int64_t width) {
   const bool known = n.kind == NormKind::LAYER || n.kind == NormKind::RMS;
   return n.kind == NormKind::NONE || (known && n.width == width);
 }
+static bool supported_of_heads(const Norm& n, int64_t width, int64_t c) {
+  return n.kind == NormKind::HEADS ? n.width == width && n.weight : supported(n, c) || supported(n, width);
+}
 static bool gated(MlpKind kind) { return kind == MlpKind::SWIGLU || kind == MlpKind::GEGLU; }
 
 // Whether every choice is one that step.cpp implements, and every size what the others ask for. Layers that read the
@@ -70,8 +73,7 @@ static bool supported(const Model& model, const Pass& pass) {
   for (int64_t l = 0; l < model.n_layer && all; l++) {
     const Layer& y = model.layers[l];
     for (const Norm* n : {&y.attn_norm, &y.mlp_norm, &y.attn_after, &y.mlp_after}) all = all && supported(*n, d);
-    all = all && (supported(y.q_norm, model.c) || supported(y.q_norm, queries));
-    all = all && (supported(y.k_norm, model.c) || supported(y.k_norm, keys));
+    all = all && supported_of_heads(y.q_norm, queries, model.c) && supported_of_heads(y.k_norm, keys, model.c);
     all = all && is(y.q, queries, d, y.q) && is(y.k, keys, d, y.q) && is(y.v, keys, d, y.q);
     all = all && is(y.out, d, queries, y.out) && (!mlp || (is(y.up, f, d, y.up) && is(y.down, d, f, y.down)));
     all = all && (!gate || is(y.gate, f, d, y.up)) && y.window >= 0;
