@@ -34,6 +34,9 @@ class Entry:
 
 PANELS = {
     "next-token": Entry("Text", "Next token", "next_token"),
+    "positions": Entry("Attention", "Positions", "positions"),
+    "generation": Entry("Text", "Generation", "generation"),
+    "groups": Entry("Attention", "Grouped queries", "groups"),
     "lora": Entry("Learning", "LoRA and SVD", "lora"),
 }
 

@@ -19,7 +19,7 @@ from fathom.model.config import RopeScaling
 from fathom.model.position import NoPosition, Rope
 from fathom.model.transformer import Transformer
 
-Kind = Literal["linear", "llama3", "yarn"]
+Scaling = Literal["none", "linear", "llama3", "yarn"]
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,16 @@ def pairs(x: Tensor) -> Tensor:
 
 
 def changed(
-    model: Transformer, theta: float | None = None, scaling: Kind | None = None, factor: float = 1.0
+    model: Transformer, theta: float | None = None, scaling: Scaling | None = None, factor: float = 1.0
 ) -> NoPosition:
     """The rotation that this model would have with another base or other scaling."""
     config = model.config.resolved()
     rope = config.rope if theta is None else replace(config.rope, theta=theta, local_theta=None)
-    if scaling is not None or factor != 1.0:
-        rope = replace(rope, scaling=RopeScaling(kind=scaling or "linear", factor=factor))
-    return Rope(replace(config, rope=rope).resolved())
+    if scaling == "none":
+        rope = replace(rope, scaling=None)
+    elif scaling is not None or factor != 1.0:
+        rope = replace(rope, local_theta=None, scaling=RopeScaling(kind=scaling or "linear", factor=factor))
+    return Rope(replace(config, rope=rope).resolved()).to(model.embed.weight.device)
 
 
 class OtherAngles(Rope):
@@ -162,7 +164,8 @@ class OtherAngles(Rope):
 
 
 def other_angles(model: Transformer) -> NoPosition:
-    return OtherAngles(model.config.resolved())
+    """The rotation of this model with the angles of the other layout."""
+    return OtherAngles(model.config.resolved()).to(model.embed.weight.device)
 
 
 def from_interleaved(x: Tensor) -> Tensor:
@@ -192,6 +195,13 @@ def by_distance(x: Tensor) -> Tensor:
     sums.scatter_add_(1, where, torch.where(seen, x, 0.0).double().flatten(1))
     counts = torch.zeros_like(sums).scatter_add_(1, where, seen.double().flatten(1))
     return (sums / counts).float()
+
+
+def score_before_alibi(q: Tensor, k: Tensor, cap: float | None = None) -> Tensor:
+    """(h, t, s) q · k / sqrt(c) of q (t, h, c) and k (s, g, c), each head with its group's keys."""
+    own = k.transpose(0, 1).repeat_interleave(q.shape[1] // k.shape[1], 0)  # (h, s, c)
+    scores = q.transpose(0, 1) @ own.mT / q.shape[-1] ** 0.5
+    return scores if cap is None else cap * torch.tanh(scores / cap)
 
 
 def cosines(rows: Tensor) -> Tensor:

@@ -102,13 +102,16 @@ def layout(model: Transformer, texts: Sequence[Tensor], weights: Weights | None 
     return Layout(told, float(as_loaded.mean()), float(other.mean()), lead)
 
 
-def weights_of(model: Transformer) -> Weights:
-    """The weights of a model by name, packed ones unpacked and adapted ones with their change."""
+def weights_of(model: Transformer, move: Callable[[Tensor], Tensor] | None = None) -> Weights:
+    """The weights of a model by name, packed ones unpacked and adapted ones with their change. move: what is done to
+    the channels of q and k, as by `pairs_moved`."""
 
     def weight(name: str) -> Tensor | None:
         part, _, own = name.rpartition(".")
         found: Tensor | None = getattr(model.get_submodule(part), own, None)
-        return found
+        if found is None or move is None or not part.endswith((".q", ".k")):
+            return found
+        return move(found.unflatten(0, (-1, model.config.resolved().head_dim)).mT).mT.flatten(0, 1)
 
     return weight
 

@@ -1,0 +1,82 @@
+"""Which rope layout the weights and the prompt speak for: how a wrong conversion is found."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from fathom.glass.distance import Fault
+from fathom.glass.panel import Check, Series
+from fathom.glass.passes import LOOKING, Pass
+from fathom.inspect.edit import edit
+from fathom.inspect.rope_view import pairs_moved, to_interleaved
+from fathom.verification.layout import CLEAR, Layout, layout, weights_of
+
+
+def evidence(run: Pass, fault: Fault | None) -> Layout | None:
+    """What the weights, and the loss on the prompt, say about the layout; under the fault, those of a wrong file."""
+    wrong = fault == "layout"
+    if (key := f"layout {wrong}") not in run.notes:
+        texts = [run.ids[0]] if run.t > 2 else []
+        as_stored: AbstractContextManager[None] = nullcontext()
+        if wrong and texts:
+            as_stored = edit(run.model, *pairs_moved(to_interleaved))
+        with LOOKING, as_stored:
+            run.notes[key] = layout(run.model, texts, weights_of(run.model, to_interleaved if wrong else None))
+    found: Layout | None = run.notes[key]
+    return found
+
+
+def layout_check(found: Layout) -> Check:
+    """Red where the evidence for the other layout is clear."""
+    says = "the weights are in the layout that is rotated (standard errors for the other one)"
+    return Check("C8", says, for_the_other(found), CLEAR)
+
+
+def for_the_other(found: Layout) -> float:
+    """By how many standard errors the evidence points to the other layout: of the text where it is clear, else of the
+    weights; 0 where it does not."""
+    if abs(found.lead) >= CLEAR:
+        return max(0.0, -found.lead)
+    told = found.weights
+    return max(0.0, (told.interleaved - told.half_split) / 2) if told and told.interleaved >= CLEAR else 0.0
+
+
+def words_for(found: Layout | None, partly: bool) -> dict[str, Any]:
+    """The verdict, in words."""
+    if found is None:
+        why = "heads are rotated in part" if partly else "a head has but one pair"
+        return {"verdict": "not judged", "why": f"not judged: {why}, and the evidence needs whole heads"}
+    why = {
+        "right": "the weights are in the layout that is rotated",
+        "wrong": "the weights are in the other layout: this is what a wrong conversion looks like",
+        "undecided": "undecided: weights that are hardly trained, or a text this short, show no layout",
+    }[found.verdict]
+    return {"verdict": found.verdict, "why": why, "standard_errors": found.lead}
+
+
+def layout_series(found: Layout, fault: Fault | None, with_text: bool) -> dict[str, Series]:
+    """The evidence as it is drawn: agreement of partners in the weights, and loss on the prompt, for each layout."""
+    wrong = fault == "layout"
+    texts, move = ("[ids[0]]" if with_text else "[]"), ("to_interleaved" if wrong else "None")
+    edits = "with fathom.edit(model, *pairs_moved(to_interleaved)):\n    " * (wrong and with_text)
+    setup = (
+        "from fathom.inspect.rope_view import pairs_moved, to_interleaved",
+        "from fathom.verification.layout import layout, weights_of",
+        f"{edits}found = layout(model, {texts}, weights_of(model, {move}))",
+    )
+
+    def one(pair: tuple[float, float], source: str, code: str) -> Series:
+        values = torch.tensor(pair, dtype=torch.float64)
+        return Series(values, "computed", source, ("layout",), f"({code})[{{0}}]", setup)
+
+    series = {}
+    if (told := found.weights) is not None:
+        code = "found.weights.half_split, found.weights.interleaved"
+        series["agreement"] = one(
+            (told.half_split, told.interleaved), "agreement of partners in q and k, in standard errors", code
+        )
+    if found.loss is not None and found.other_loss is not None:
+        code = "found.loss, found.other_loss"
+        series["layout_loss"] = one((found.loss, found.other_loss), "mean loss on the prompt, in nats", code)
+    return series
