@@ -1,10 +1,10 @@
 // Starting, running a prompt, and what goes wrong.
-import { signal } from "@preact/signals";
+import { batch, effect, signal } from "@preact/signals";
 import { embedded } from "./data/embedded";
 import { live } from "./data/live";
 import { lineOf, pass, setPass, setSource, sides, theSource } from "./data/store";
-import type { DocumentData, ModelEntry } from "./data/types";
-import { beside, keepAddress, model, open, panel, prompt, seed, show } from "./state";
+import type { DocumentData, ModelEntry, Sides } from "./data/types";
+import { beside, fit, keepAddress, model, open, panel, prompt, seed, show } from "./state";
 
 export const models = signal<ModelEntry[]>([]);
 export const running = signal(false);
@@ -14,31 +14,47 @@ export const notice = signal("");
 /** Whether a server is behind the page. */
 export const isLive = signal(false);
 
+/** What is written in the fields, until Run makes it what is shown. */
+export const draft = signal("");
+export const draftSeed = signal(0);
+effect(() => void ([draft.value, draftSeed.value] = [prompt.value, seed.value]));
+
 /** What was run last, to see whether the address asks for something else. */
 let shown = "";
 const wanted = (): string => JSON.stringify([model.value, beside.value, prompt.value, seed.value]);
 
 export async function run(): Promise<void> {
   if (running.value || !isLive.value) return;
-  if (!prompt.value.trim()) {
+  if (!draft.value.trim()) {
     failure.value = "write a text first: what the model reads";
     return;
   }
-  running.value = true;
-  failure.value = "";
+  batch(() => {
+    running.value = true;
+    failure.value = "";
+    [prompt.value, seed.value] = [draft.value, draftSeed.value];
+  });
   const asked = wanted();
   try {
     const what = { model: model.value, beside: beside.value || null, prompt: prompt.value, seed: seed.value };
     const found = await theSource().run(what);
-    setPass(found.pass, found.sides);
+    take(found.pass, found.sides);
     shown = asked;
-    if (!found.sides.B) show.value = "A";
   } catch (error) {
     failure.value = lineOf(error);
     notice.value = "";
   } finally {
     running.value = false;
   }
+}
+
+function take(id: string, found: Sides): void {
+  const { tokens, card } = found.A;
+  batch(() => {
+    fit({ query: tokens.length, key: tokens.length, layer: card.n_layer, head: card.n_head, token: card.vocab_size });
+    if (!found.B) show.value = "A";
+    setPass(id, found);
+  });
 }
 
 /** The server has dropped the pass, or was started again: the prompt is run once more, which the page says. */
@@ -59,8 +75,7 @@ export async function start(page: DocumentData, text: (id: string) => string | n
   if (page.sides) {
     model.value = page.sides.A.model;
     beside.value = page.sides.B?.model ?? "";
-    if (!page.sides.B) show.value = "A";
-    setPass("file", page.sides);
+    take("file", page.sides);
   }
   if (page.live) await connect();
   keepAddress(() => {

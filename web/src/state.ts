@@ -38,8 +38,24 @@ export function free(): void {
   });
 }
 
+/** Frees what is not there in another prompt or model. `counts`: how many there are of each. */
+export function fit(counts: Partial<Record<Selected, number>>): void {
+  const gone = (Object.keys(counts) as Selected[]).filter((name) => (locked.value[name] ?? -1) >= (counts[name] ?? Infinity));
+  if (gone.length) locked.value = { ...locked.value, ...Object.fromEntries(gone.map((name) => [name, null])) };
+  [preview.value, pointed.value] = [{}, null];
+}
+
 export function point(series: Series, indices: number[]): void {
   if (!pointed.peek()?.pinned) pointed.value = { series, indices, pinned: false };
+}
+
+/** The same place in newer data of the panel, or in that of the other model; nothing where it is not there. */
+export function follow(series: Record<string, Series>): void {
+  const at = pointed.peek();
+  const next = at ? series[at.series.name] : undefined;
+  if (!at || next === at.series) return;
+  const there = next && next.shape.length === at.indices.length && at.indices.every((i, d) => i < (next.shape[d] ?? 0));
+  pointed.value = there ? { ...at, series: next } : null;
 }
 
 export function pin(series: Series, indices: number[]): void {

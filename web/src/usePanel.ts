@@ -1,7 +1,7 @@
 // The hook through which views get their data.
 import { useMemo, useRef } from "preact/hooks";
 import { difference } from "./data/panel";
-import { entryOf, sides } from "./data/store";
+import { entryOf, sides, tries } from "./data/store";
 import type { Options, PanelData } from "./data/types";
 import { optionsOf, locked, show } from "./state";
 import { viewOf } from "./panels";
@@ -21,6 +21,7 @@ export interface ShownPanel {
 
 /** The panel `id` for the selection, as far as the panel uses it, its own options in the address, and `more`. */
 export function usePanel(id: string, more: Options = {}): ShownPanel {
+  void tries.value; // drawn again when what failed may be asked again
   const options: Options = { ...optionsOf(id), ...more };
   for (const name of viewOf(id)?.uses ?? []) if (locked.value[name] !== null) options[name] ??= locked.value[name];
   const both = sides.value?.B !== undefined;

@@ -51,7 +51,10 @@ export function cssColour(value: number, scale: Scale, dark: boolean): string {
 export function inkOn(value: number, scale: Scale, dark: boolean): string {
   const step = Math.max(0, stepOf(value, scale));
   const colours = tableOf(scale, dark);
-  const [r, g, b] = [colours[step * 3] ?? 0, colours[step * 3 + 1] ?? 0, colours[step * 3 + 2] ?? 0];
+  return inkFor(colours[step * 3] ?? 0, colours[step * 3 + 1] ?? 0, colours[step * 3 + 2] ?? 0);
+}
+
+function inkFor(r: number, g: number, b: number): string {
   return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b) > 0.179 ? "#000" : "#fff";
 }
 
@@ -67,4 +70,11 @@ export function scaleOf(values: Iterable<number>, wanted: "unit" | "range" | "si
   for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (low > high) [low, high] = [0, 1];
   return wanted === "range" ? { kind: "range", low, high } : { kind: "signed", most: Math.max(-low, high, 1e-12) };
+}
+
+/** From the page's surface to its accent, with ink that can be read on it. */
+export function shade(share: number, dark: boolean): { background: string; color: string } {
+  const [from, to] = dark ? [[32, 39, 46], [88, 199, 220]] : [[238, 241, 242], [11, 100, 120]];
+  const mixed = from.map((one, i) => one + ((to[i] ?? 0) - one) * Math.min(1, Math.max(0, share)));
+  return { background: `rgb(${mixed.map(Math.round).join(" ")})`, color: inkFor(mixed[0] ?? 0, mixed[1] ?? 0, mixed[2] ?? 0) };
 }

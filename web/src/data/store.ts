@@ -13,6 +13,7 @@ const KEPT = 96; // panels; each is at most a few megabytes
 
 export const sides = signal<Sides | null>(null);
 export const pass = signal("");
+export const tries = signal(0);
 const entries = new Map<string, Signal<Entry>>();
 let source: Source | null = null;
 let onForgotten: () => void = () => {};
@@ -52,10 +53,17 @@ async function fill(entry: Signal<Entry>, key: string, side: SideName, id: strin
   try {
     entry.value = { data: readPanel(await theSource().panel(pass.value, side, id, options), side) };
   } catch (error) {
-    if (entries.get(key) === entry) entries.delete(key);
+    const unanswered = error instanceof Forgotten || error instanceof Superseded;
+    if (!unanswered) entry.value = { error: lineOf(error) }; // kept: what failed is not asked again by itself
+    else if (entries.get(key) === entry) entries.delete(key);
     if (error instanceof Forgotten) onForgotten();
-    else if (!(error instanceof Superseded)) entry.value = { error: lineOf(error) };
   }
+}
+
+/** What failed may be asked for again. */
+export function retry(): void {
+  for (const [key, entry] of entries) if (entry.peek().error) entries.delete(key);
+  tries.value += 1;
 }
 
 export function lineOf(error: unknown): string {

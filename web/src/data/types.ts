@@ -119,8 +119,9 @@ export interface DocumentData {
   error?: string;
 }
 
+/** A model of the server; of one that was not opened yet only the name is known. */
 export interface ModelEntry {
   name: string;
-  card: Card;
-  map: MapEntry[];
+  card: Card | null;
+  map?: MapEntry[];
 }

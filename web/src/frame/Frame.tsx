@@ -1,8 +1,9 @@
 // Everything around the panels.
 import { useEffect } from "preact/hooks";
-import { failure, isLive, notice, run, running, started } from "../app";
+import { failure, isLive, notice, running, started } from "../app";
+import { retry } from "../data/store";
 import { viewOf } from "../panels";
-import { panel, preview, setOption } from "../state";
+import { follow, panel, preview, setOption } from "../state";
 import { usePanel } from "../usePanel";
 import { BesideSwitch } from "./Beside";
 import { Chips } from "./Chips";
@@ -44,10 +45,7 @@ function Messages() {
   return (
     <div class="messages" aria-live="polite">
       {failure.value ? (
-        <p class="message failed" role="alert">
-          {failure.value}
-          {isLive.value && started() ? <button onClick={() => void run()}>Run again</button> : null}
-        </p>
+        <p class="message failed" role="alert">{failure.value}</p>
       ) : null}
       {notice.value ? (
         <p class="message">
@@ -69,6 +67,7 @@ function Nothing() {
 function Centre({ id }: { id: string }) {
   const view = viewOf(id);
   const found = usePanel(id);
+  useEffect(() => follow(found.data?.series ?? {}), [found.data]);
   if (!view)
     return (
       <main class="centre">
@@ -80,7 +79,7 @@ function Centre({ id }: { id: string }) {
   return (
     <>
       <main class="centre" aria-busy={loading} data-panel={id}>
-        <div class="panel-head">
+        <div class="panel-head" data-loading={loading}>
           <h1>{view.title}</h1>
           <p class="question">{view.question}</p>
           <div class="panel-tools">
@@ -88,11 +87,11 @@ function Centre({ id }: { id: string }) {
             {data ? <Chips checks={data.checks} /> : null}
           </div>
         </div>
-        {error ? <p class="message failed" role="alert">{error}</p> : null}
+        {error ? <p class="message failed" role="alert">{error} {isLive.value ? <button onClick={retry}>Try again</button> : null}</p> : null}
         {!data && loading ? <p class="absent">Computing…</p> : null}
         {data?.absent ? <p class="absent" data-absent>{data.absent}</p> : null}
         {data && !data.absent && !error ? (
-          <div class="panel-body" data-loading={loading}>
+          <div class="panel-body">
             <view.View data={data} panel={found} signed={signed} options={data.options} set={set} />
           </div>
         ) : null}

@@ -1,12 +1,14 @@
 // The model as it is, from the embedding to the logits; blocks that are alike are folded into one. Shaded: where the
 // selected token's stream is written most. A click on a layer selects it.
 import { useState } from "preact/hooks";
+import { shade } from "../arithmetic/colour";
 import { counted, readable } from "../arithmetic/number";
 import { sides } from "../data/store";
 import type { MapEntry, Part, Side } from "../data/types";
 import { models } from "../app";
 import { viewOf } from "../panels";
 import { hover, locked, model, panel, select, selection, show } from "../state";
+import { dark } from "../theme";
 import { drawer } from "./drawers";
 
 const WORDS: Record<string, string> = {
@@ -24,7 +26,7 @@ export function ModelMap() {
         <button class="close" aria-label="Close the map" onClick={() => (drawer.value = "")}>×</button>
       </div>
       <ol>{entries.map((entry, i) => <li key={i} class="map-entry">{entry.first === undefined ? <Single entry={entry} /> : <Blocks entry={entry} side={side} token={token} />}</li>)}</ol>
-      {side ? <p class="small">Darker: writes more into the stream of token {token}.</p> : null}
+      {side ? <p class="small">Stronger colour: writes more into the stream of token {token}.</p> : null}
     </nav>
   );
 }
@@ -67,7 +69,7 @@ function Layer({ layer, side, token, most }: { layer: number; side: Side | undef
         if (side && norm === undefined) return null;
         return (
           <button
-            key={part} class="write" style={{ "--share": (norm ?? 0) / most }} data-strong={(norm ?? 0) / most > 0.55}
+            key={part} class="write" style={shade((norm ?? 0) / most, dark.value)}
             title={norm === undefined ? "" : `blocks.${layer}.${part} adds a vector of norm ${readable(norm)} to token ${token}`}
             aria-label={`Layer ${layer}, ${part === "attn" ? "attention" : "MLP"}${norm === undefined ? "" : `: writes ${readable(norm)}`}`}
             aria-pressed={locked.value.layer === layer}

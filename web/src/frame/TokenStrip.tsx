@@ -14,7 +14,7 @@ export function TokenStrip() {
   const scale = change ? scaleOf(change, "signed") : null;
   const { query, key } = selection.value;
   return (
-    <div class="tokens-row">
+    <section class="tokens-row" aria-label="Prompt">
       <ol class="tokens" aria-label="Tokens of the prompt">
         {shown.A.tokens.map((token, i) => (
           <li key={i}>
@@ -29,7 +29,7 @@ export function TokenStrip() {
         ))}
       </ol>
       {scale?.kind === "signed" ? <Legend scale={scale} /> : null}
-    </div>
+    </section>
   );
 }
 
