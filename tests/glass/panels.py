@@ -31,7 +31,7 @@ def printed(run: Pass, series: Series, *at: int) -> float:
     return float(out.getvalue())
 
 
-def differs_in_python(run: Pass, panel: Panel, places: int = 3) -> dict[str, tuple[float, float]]:
+def differs_in_python(run: Pass, panel: Panel, places: int = 3, within: float = 1e-6) -> dict[str, tuple[float, float]]:
     """The series whose snippet prints another number than the page shows, at some places of each: {} if all agree."""
     wrong = {}
     for name, series in panel.series.items():
@@ -40,7 +40,7 @@ def differs_in_python(run: Pass, panel: Panel, places: int = 3) -> dict[str, tup
             at = [int(index) for index in torch.unravel_index(torch.tensor(n * 7919 % series.values.numel()), shape)]
             shown, said = float(series.values[tuple(at)]), printed(run, series, *at)
             if not (
-                abs(shown - said) <= 1e-6 * max(1, abs(said)) or (shown != shown and said != said) or shown == said
+                abs(shown - said) <= within * max(1, abs(said)) or (shown != shown and said != said) or shown == said
             ):
                 wrong[f"{name}{at}"] = (shown, said)
     return wrong

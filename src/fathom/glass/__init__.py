@@ -5,6 +5,10 @@ subject     a model opened to be looked at: its card and its map
 passes      one prompt through one model, and everything recorded of it
 panels      the table of panels, and the call that fills one
 next_token  P1: what comes next, and what a sampler makes of it
+lens        P4: the stream, and what would be said at each layer
+attribution P5: what every part adds to a logit
+ablation    P6: parts taken away, or given what they compute for another prompt
+patching    P6's second prompt, whose activations are put into this one's pass
 positions   P7: how a token knows its place
 rotation    rotated positions: one query and one key as points on circles
 rope_layout which layout of rotated channels the weights speak for
@@ -13,6 +17,7 @@ generation  P8: a text grows token by token, with a cache and without one
 groups      P9: heads that share keys and values
 lora        P11: what changed the weights, and what is left of it at a lower rank
 changes     what changed the weights of a pass, kept with it
+snippet     lines of Python that panels share
 document    one HTML file that holds the page and its data
 bundle      the page's script and style, as they were built
 """

@@ -34,6 +34,9 @@ class Entry:
 
 PANELS = {
     "next-token": Entry("Text", "Next token", "next_token"),
+    "lens": Entry("Stream", "Stream and lens", "lens"),
+    "attribution": Entry("Stream", "Who wrote this logit?", "attribution"),
+    "ablation": Entry("Stream", "Break it", "ablation"),
     "positions": Entry("Attention", "Positions", "positions"),
     "generation": Entry("Text", "Generation", "generation"),
     "groups": Entry("Attention", "Grouped queries", "groups"),

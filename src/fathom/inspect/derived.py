@@ -1,17 +1,15 @@
-"""Derived from recorded tensors: attention scores and pattern, use of experts, logit lens, direct logit attribution.
+"""Derived from recorded tensors: attention scores and pattern, use of experts, what heads and layers write.
 
-Logit lens: nostalgebraist 2020. The residual stream as a sum of what every head and MLP wrote: Elhage et al. 2021.
 Pure functions: `seen` is any mapping from names to tensors.
 """
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fathom.model.attention import Attention, attend
 from fathom.model.mlp import ExpertsMLP
-from fathom.model.norm import LayerNorm, Norm, PlainRMSNorm, RMSNorm
 from fathom.model.transformer import Transformer
 
 Tensors = Mapping[str, Tensor]
@@ -42,35 +40,16 @@ def routing(mlp: ExpertsMLP, scores: Tensor) -> dict[str, Tensor]:
     return {"weights": torch.zeros_like(scores, dtype=weights.dtype).scatter(-1, chosen, weights), "tokens": tokens}
 
 
-def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
-    """The factor (..., 1) by which this norm scales each vector of x (..., d) before its weight."""
-    if isinstance(norm, LayerNorm):
-        return torch.rsqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
-    if isinstance(norm, RMSNorm | PlainRMSNorm):
-        return torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
-    return torch.ones_like(x[..., :1])
+def head_result(attn: Attention, z: Tensor, head: int) -> Tensor:
+    """z_h W_out,h (..., d): what one head adds to the stream, given z (..., h, c)."""
+    columns = slice(head * attn.head_dim, (head + 1) * attn.head_dim)
+    return z[..., head, :] @ attn.out.weight[:, columns].mT
 
 
-def through_norm(norm: nn.Module, part: Tensor, scale: Tensor) -> Tensor:
-    """A part (..., d) of the stream after the norm, with the scale (..., 1) of the whole stream.
-
-    Linear in `part`: the norm's output is the sum over all parts, plus the norm's bias.
-    """
-    centred = part - part.mean(-1, keepdim=True) if isinstance(norm, LayerNorm) else part
-    gain = norm.gain if isinstance(norm, Norm) else None
-    return centred * scale * (1 if gain is None else gain)
-
-
-def lens(model: Transformer, stream: Tensor) -> Tensor:
-    """Logit lens: the logits (b, t, V) of the stream (b, t, d) read here: unembed(final_norm(stream))."""
-    return model.unembed(model.final_norm(stream))
-
-
-def last_stream(model: Transformer, seen: Tensors) -> Tensor:
-    """The input of final_norm (b, t, d)."""
-    if len(model.blocks):
-        return seen[f"blocks.{len(model.blocks) - 1}"]
-    return sum(starts(model, seen).values(), torch.zeros(()))
+def head_results(attn: Attention, z: Tensor) -> Tensor:
+    """z_h W_out,h of every head, (..., h, d), given z (..., h, c); a packed W_out is unpacked once."""
+    own = attn.out.weight.unflatten(1, (-1, attn.head_dim))  # (d, h, c)
+    return torch.einsum("...hc,dhc->...hd", z, own.to(z.dtype))
 
 
 def starts(model: Transformer, seen: Tensors) -> dict[str, Tensor]:
@@ -79,65 +58,23 @@ def starts(model: Transformer, seen: Tensors) -> dict[str, Tensor]:
     return {name: seen[name] for name in names + ["position"] * (model.config.position == "learned")}
 
 
-def head_result(attn: Attention, z: Tensor, head: int) -> Tensor:
-    """z_h W_out,h (..., d): what one head adds to the stream, given z (..., h, c)."""
-    columns = slice(head * attn.head_dim, (head + 1) * attn.head_dim)
-    return z[..., head, :] @ attn.out.weight[:, columns].mT
+def first_stream(model: Transformer, seen: Tensors) -> Tensor:
+    """The stream before all blocks (b, t, d)."""
+    return sum(starts(model, seen).values(), torch.zeros(()))
 
 
-def stream_parts(model: Transformer, seen: Tensors, at: int) -> dict[str, Tensor]:
-    """The parts whose sum final_norm reads at position `at`, by component: (b, d) each.
-
-    Needs embed, embed_norm, position, blocks.*.attn.z and blocks.*.mlp. Without a residual stream only the last
-    component remains.
-    """
-    parts = {name: x[:, at] for name, x in starts(model, seen).items()}
-    for layer, block in enumerate(model.blocks):
-        path, out = f"blocks.{layer}", block.attn.out
-        z = seen[f"{path}.attn.z"][:, at]
-        written = {f"{path}.attn.head.{h}": head_result(block.attn, z, h) for h in range(model.config.n_head)}
-        if out.bias is not None:
-            written[f"{path}.attn.bias"] = out.bias.expand(len(z), -1)
-        parts = (parts if model.config.residual != "off" else {}) | joined(model, f"{path}.attn_after", written)
-        if block.mlp is not None:
-            bias = getattr(getattr(block.mlp, "down", None), "bias", None)  # experts have none
-            written = {f"{path}.mlp": seen[f"{path}.mlp"][:, at] - (0 if bias is None else bias)}
-            if bias is not None:
-                written[f"{path}.mlp.bias"] = bias.expand(len(z), -1)
-            parts = (parts if model.config.residual != "off" else {}) | joined(model, f"{path}.mlp_after", written)
-    return parts
+def last_stream(model: Transformer, seen: Tensors) -> Tensor:
+    """The input of final_norm (b, t, d)."""
+    if len(model.blocks):
+        return seen[f"blocks.{len(model.blocks) - 1}"]
+    return first_stream(model, seen)
 
 
-def joined(model: Transformer, name: str, written: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parts (b, d) that a layer writes, as they enter the stream: after the norm of this name, and scaled."""
-    after = model.get_submodule(name)
-    scale, factor = norm_scale(after, torch.stack(list(written.values())).sum(0)), model.config.scale.residual
-    parts = {name: factor * through_norm(after, part, scale) for name, part in written.items()}
-    if isinstance(after, LayerNorm) and after.bias is not None:
-        parts[f"{name}.bias"] = factor * after.bias.expand(len(scale), -1)
-    return parts
+def streams(model: Transformer, seen: Tensors) -> list[Tensor]:
+    """The stream before all blocks and after each, (b, t, d): L + 1 of them."""
+    return [first_stream(model, seen), *(seen[f"blocks.{layer}"] for layer in range(len(model.blocks)))]
 
 
-def contributions(model: Transformer, seen: Tensors, token: Tensor, at: int = -1) -> dict[str, Tensor]:
-    """What each component adds to the logit of `token` (b,) at position `at`: (b,) each; they sum to the logit, of a
-    model that caps its logits before the cap.
-
-    Needs what `stream_parts` does and the last stream. The norm's scale is that of the sum.
-    """
-    norm, direction = model.final_norm, model.unembed.weight[token] * model.config.scale.logits  # (b, d)
-    scale = norm_scale(norm, last_stream(model, seen)[:, at])
-    parts = {
-        name: (through_norm(norm, part, scale) * direction).sum(-1)
-        for name, part in stream_parts(model, seen, at).items()
-    }
-    if isinstance(norm, LayerNorm) and norm.bias is not None:
-        parts["final_norm.bias"] = (norm.bias * direction).sum(-1)
-    if model.unembed.bias is not None:
-        parts["unembed.bias"] = model.unembed.bias[token] * model.config.scale.logits
-    return parts
-
-
-def before_cap(model: Transformer, logits: Tensor) -> Tensor:
-    """Logits as they are before the model's soft cap."""
-    cap = model.config.scale.logit_cap
-    return logits if cap is None else cap * torch.atanh(logits / cap)
+def written(model: Transformer, seen: Tensors, layer: str) -> Tensor:
+    """What a layer, such as blocks.0.attn, adds to the stream."""
+    return model.config.scale.residual * seen.get(f"{layer}_after", seen[layer])

@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fathom.anatomy import cost
 from fathom.anatomy.swap import parts, swap
-from fathom.inspect.derived import Tensors, before_cap, contributions, head_result, last_stream, lens
-from fathom.inspect.edit import edit, zero
+from fathom.inspect.attribute import before_cap, contributions
+from fathom.inspect.derived import Tensors, head_result, last_stream, written
+from fathom.inspect.edit import Edit, edit, zero
+from fathom.inspect.lens import lens
 from fathom.inspect.look import look
 from fathom.model.attention import Attention, attend
 from fathom.model.cache import KVCache
@@ -43,6 +45,7 @@ TOLERANCES: dict[str, Residuals] = {
     "contributions_sum_to_logit": {"contributions sum to the logit": 1e-3},
     "looking_changes_nothing": {"logits with look = without": 0.0},
     "zeroing_a_head": {"zeroed head is missing from attn": 1e-5, "an empty edit changes nothing": 0.0},
+    "patching_a_layer": {"all of layer 0 put in gives the other run": 1e-5},  # fathom.inspect.patch
     "rotation_is_relative": {
         "score depends on the distance": 1e-4,
         "rotation keeps norms": 1e-4,
@@ -157,11 +160,6 @@ def stream_is_a_sum(model: Transformer, seen: Tensors, layers: Layers = None) ->
     return named("stream_is_a_sum", worst(mid), worst(post), worst(norm))
 
 
-def written(model: Transformer, seen: Tensors, layer: str) -> Tensor:
-    """What a layer, such as blocks.0.attn, adds to the stream."""
-    return model.config.scale.residual * seen.get(f"{layer}_after", seen[layer])
-
-
 def mixture_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:
     """What all experts give for every token, times their weights, is what the mixture writes; each token has `used`."""
     sums, counts, each = [], [], []
@@ -189,8 +187,8 @@ def lens_of_last_stream(model: Transformer, seen: Tensors) -> Residuals:
 def contributions_sum_to_logit(model: Transformer, seen: Tensors, at: int = -1) -> Residuals:
     """Contributions of embedding, heads, MLPs and biases sum to the logit of the likeliest token at `at`."""
     logit, token = before_cap(model, seen["logits"][:, at]).max(-1)  # (b,)
-    parts = contributions(model, seen, token, at)
-    return named("contributions_sum_to_logit", off(torch.stack(list(parts.values())).sum(0), logit))
+    parts = contributions(model, seen, token[:, None], at)
+    return named("contributions_sum_to_logit", off(torch.stack(list(parts.values())).sum(0)[:, 0], logit))
 
 
 @torch.no_grad()
@@ -203,12 +201,14 @@ def looking_changes_nothing(model: Transformer, ids: Tensor) -> Residuals:
 
 
 @torch.no_grad()
-def zeroing_a_head(model: Transformer, ids: Tensor, layer: int = 0, head: int = 0) -> Residuals:
-    """Zeroing z_h takes z_h W_out,h from attn; an empty edit changes nothing."""
+def zeroing_a_head(
+    model: Transformer, ids: Tensor, layer: int = 0, head: int = 0, cut: Edit | None = None
+) -> Residuals:
+    """Zeroing z_h takes z_h W_out,h from attn; an empty edit changes nothing. cut: the edit that should do so."""
     path = f"blocks.{layer}.attn"
     with look(model, path, f"{path}.z") as seen:
         logits = model(ids)
-    with edit(model, zero(f"{path}.z", head=head)), look(model, path) as edited:
+    with edit(model, cut or zero(f"{path}.z", head=head)), look(model, path) as edited:
         model(ids)
     with edit(model):
         again = model(ids)

@@ -1,0 +1,101 @@
+"""P4: the residual stream, what is written to it, and what the model would say if it were read at each layer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.errors import FathomError
+from fathom.glass.panel import Panel, Series, checked
+from fathom.glass.passes import Pass
+from fathom.glass.snippet import looking
+from fathom.inspect.derived import streams, written
+from fathom.inspect.identities import named, stream_is_a_sum
+from fathom.inspect.lens import Fault, Readings, faults, lens, read
+from fathom.inspect.names import names
+
+ENDS = ("embed", "embed_norm", "position", "logits")
+OF_BLOCK = ("", ".resid_pre", ".attn_norm", ".attn", ".attn_after", ".resid_mid", ".mlp_norm", ".mlp", ".mlp_after")
+READ = {  # what the lens reads at each row and position
+    "top": "argmax of the lens's logits",
+    "p_top": "max(softmax(logits of the lens))",
+    "p_final": "softmax(logits of the lens), of the token that is likeliest in the end",
+    "entropy": "-sum(p log p), p = softmax(logits of the lens)",
+    "kl": "sum(q log(q / p)), q = softmax(logits), p = softmax(logits of the lens)",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """query: the position whose watched tokens are shown first, from the end where negative. watch: ids of more tokens
+    to watch, separated by commas. fault: a lens that is wrong on purpose."""
+
+    query: int = -1
+    watch: str = ""
+    fault: Fault = "none"
+
+
+def panel(run: Pass, options: Options) -> Panel:
+    watch, patterns = watched(run, options.watch), recorded(run)
+    seen = run.seen(*patterns)
+    found = read(run.model, seen, watch, options.fault)
+    residuals = stream_is_a_sum(run.model, seen)
+    checks = checked("C4", "lens_of_last_stream", named("lens_of_last_stream", found.off))
+    checks += checked("C3", "stream_is_a_sum", residuals)
+    ids = sorted({*found.top.flatten().tolist(), *found.watched.flatten().tolist()})
+    facts = {
+        "at": run.place(options.query),
+        "texts": {str(id): run.text_of(id) for id in ids},
+        "faults": faults(run.model),
+        "vocabulary": run.model.config.vocab_size,
+    }
+    series = readings(found, patterns, f"found = read(model, seen, {watch}, {options.fault!r})") | norms(run, seen)
+    return Panel(series, checks, facts, (lens, read))
+
+
+def recorded(run: Pass) -> list[str]:
+    """The names that this panel needs of those that the model has."""
+    layers = range(len(run.model.blocks))
+    wanted = {*ENDS, *(f"blocks.{layer}{name}" for layer in layers for name in OF_BLOCK)}
+    return [name for name in names(run.model.config) if name in wanted]
+
+
+def watched(run: Pass, text: str) -> list[int]:
+    """The ids of the option `watch`; FathomError for what is no id of this model."""
+    words, size = text.replace(",", " ").split(), run.model.config.vocab_size
+    if bad := [word for word in words if not word.isdecimal() or int(word) >= size]:
+        raise FathomError(f"watch has {bad[0]!r}; expected ids from 0 to {size - 1:,}, separated by commas")
+    return [int(word) for word in words]
+
+
+def readings(found: Readings, patterns: Sequence[str], line: str) -> dict[str, Series]:
+    """What the lens reads, as series."""
+    setup = (*looking(patterns, "from fathom.inspect.lens import read"), line)
+    dims = ("layer", "query")
+    series = {
+        name: Series(getattr(found, name), "computed", formula, dims, f"found.{name}[{{0}}, {{1}}]", setup)
+        for name, formula in READ.items()
+    }
+    near, above = "tokens with the best rank at any layer", "1 + the number of larger logits of the lens"
+    dims = ("query", "token")
+    series["watched"] = Series(found.watched, "computed", near, dims, "found.watched[{0}, {1}]", setup)
+    code = "found.ranks[{0}, {1}, {2}]"
+    return series | {"ranks": Series(found.ranks, "computed", above, (*dims, "layer"), code, setup)}
+
+
+def norms(run: Pass, seen: Mapping[str, Tensor]) -> dict[str, Series]:
+    """The norms of the stream at each row and of what each layer adds to it."""
+    model, dims, load = run.model, ("layer", "query"), "from fathom.inspect.derived import streams, written"
+    setup = looking((name for name in recorded(run) if name != "logits"), load)
+    rows = torch.stack([x[0] for x in streams(model, seen)]).float().norm(dim=-1)  # (L + 1, t)
+    code = "streams(model, seen)[{0}][0, {1}].float().norm()"
+    series = {"stream": Series(rows, "computed", "norm of the stream", dims, code, setup)}
+    for part in ("attn", "mlp"):
+        layers = [layer for layer, block in enumerate(model.blocks) if getattr(block, part) is not None]
+        if layers:
+            added = torch.stack([written(model, seen, f"blocks.{layer}.{part}")[0] for layer in layers])
+            code = f'written(model, seen, "blocks.{{0}}.{part}")[0, {{1}}].float().norm()'
+            source = f"norm of what blocks.*.{part} adds to the stream"
+            series[part] = Series(added.float().norm(dim=-1), "computed", source, dims, code, setup)
+    return series
