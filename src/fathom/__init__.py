@@ -11,7 +11,7 @@
 Train:    train  finetune  ladder
 Run:      load  generate  stream  chat
 Measure:  evaluate  verify  info
-Look:     look  edit  zero  swap
+Look:     look  show  edit  zero  swap
 Convert:  export  merge  extract
 
 Each is a function with a help page of its own: help(fathom.train). The classes are Transformer, ModelConfig, KVCache
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.anatomy.swap import swap as swap
     from fathom.errors import FathomError as FathomError
     from fathom.experiments.experiment import ladder as ladder
+    from fathom.glass.show import show as show
     from fathom.inspect.edit import edit as edit
     from fathom.inspect.edit import zero as zero
     from fathom.inspect.look import look as look
@@ -63,6 +64,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "load": "adapters.load",
     "look": "inspect.look",
     "merge": "adapters.merge",
+    "show": "glass.show",
     "stream": "running.generate",
     "swap": "anatomy.swap",
     "train": "training.train",

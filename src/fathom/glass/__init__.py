@@ -18,6 +18,7 @@ groups      P9: heads that share keys and values
 lora        P11: what changed the weights, and what is left of it at a lower rank
 changes     what changed the weights of a pass, kept with it
 snippet     lines of Python that panels share
+show        the page in a notebook
 document    one HTML file that holds the page and its data
 bundle      the page's script and style, as they were built
 """

@@ -4,7 +4,6 @@ A panel is a module of this room with `Options`, a frozen dataclass whose defaul
 `panel(run, options)`. Where an exported file holds more than the first view, `kept(run)` lists the options of each.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -62,9 +61,8 @@ def filled(id: str, run: Pass, values: Mapping[str, Any] | None = None) -> tuple
 
 def payload(id: str, run: Pass, values: Mapping[str, Any] | None = None) -> tuple[bytes, Panel]:
     """The bytes of a panel, as the page reads them, and the panel."""
-    began = time.perf_counter()
     panel, options = filled(id, run, values)
-    about = {"panel": id, "options": plain(options), "preamble": run.preamble, "seconds": time.perf_counter() - began}
+    about = {"panel": id, "options": plain(options), "preamble": run.preamble}
     return encoded(panel, **about), panel
 
 

@@ -6,18 +6,23 @@ never materialises, are computed from the recorded rotated q and k.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from fathom.errors import FathomError, near
 from fathom.inspect.derived import routing, scores_and_pattern
 from fathom.inspect.hooks import Watcher, watching
-from fathom.inspect.names import Size, canonical, check_budget, readable, select, to_bytes
+from fathom.inspect.names import Size, canonical, check_budget, names, readable, select, to_bytes
 from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -98,6 +103,37 @@ class Seen(Mapping[str, Tensor]):
             lines.append((r.name, shape, r.dtype, readable(r.n_bytes), f"{r.mean:.4g}", f"{r.rms:.4g}"))
         widths = [max(map(len, column)) for column in zip(*lines)]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines)
+
+    def plot(self, name: str, row: int = 0, tokens: Sequence[str] = ()) -> Figure:
+        """A recorded tensor as colours: a table for each head where it has heads, positions downwards.
+
+            >>> seen.plot("blocks.0.attn.pattern", tokens=["The", " sea", " was"])
+
+        row: of the batch. tokens: their texts, as labels. Returns a matplotlib Figure, which a notebook shows;
+        elsewhere `.savefig("pattern.png")`. Masked keys are hatched. FathomError: the name was not recorded.
+        """
+        import numpy as np
+
+        from fathom.report.heatmaps import heatmaps
+
+        name = canonical(name)
+        x, letters = self[name].detach().float().cpu(), names(self.recording.config)[name]
+        if letters.startswith("b"):
+            if not -len(x) <= row < len(x):
+                raise FathomError(f"row is {row}, but {len(x)} were recorded")
+            x, letters = x[row], letters[1:]
+        if "h" in letters or "g" in letters:
+            head = next(i for i, letter in enumerate(letters) if letter in "hg")
+            x, letters = x.movedim(head, 0), letters.replace(letters[head], "")
+            titles = [f"head {n}" for n in range(len(x))]
+        else:
+            x, titles = x.reshape(1, -1, x.shape[-1]), [""]
+        if letters == "ts":
+            later = torch.ones(x.shape[1:], dtype=torch.bool).triu(x.shape[2] - x.shape[1] + 1)
+            x = x.masked_fill(later, float("nan"))
+        labels = [text.replace("\n", "⏎").replace("$", r"\$") for text in tokens]
+        columns = labels if letters == "ts" else []
+        return heatmaps(np.asarray(x), titles, labels if letters[0] == "t" else [], columns, name)
 
 
 class Recording(Watcher):

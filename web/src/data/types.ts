@@ -47,7 +47,6 @@ export interface PanelData {
   series: Record<string, Series>;
   checks: Check[];
   source: SourceLines[];
-  seconds: number;
 }
 
 export interface Token {

@@ -1,5 +1,4 @@
 // The drawer at the right: the question, three sentences, the formula, the source lines that ran, the checks.
-import { readable } from "../arithmetic/number";
 import type { Check, PanelData, SourceLines } from "../data/types";
 import type { PanelView } from "../panels/view";
 import { sentence } from "./Chips";
@@ -20,7 +19,6 @@ export function Explanation({ view, data }: { view: PanelView; data: PanelData |
       {data?.checks.length ? <Checks checks={data.checks} /> : null}
       {data?.source.length ? <h3>The code that ran</h3> : null}
       {data?.source.map((one) => <Source key={`${one.path}:${one.line}`} {...one} />)}
-      {data ? <p class="small">Computed in {readable(data.seconds * 1000)} ms.</p> : null}
     </aside>
   );
 }

@@ -36,7 +36,7 @@ export function pattern(t: number, layer: number, head: number): (query: number,
 export function made(panel: string, parts: Partial<PanelData> & { list: Series[] }): PanelData {
   const { list, ...rest } = parts;
   return {
-    panel, options: {}, absent: null, facts: {}, checks: [], source: [SOURCE], seconds: 0.012,
+    panel, options: {}, absent: null, facts: {}, checks: [], source: [SOURCE],
     series: Object.fromEntries(list.map((one) => [one.name, one])), ...rest,
   };
 }
