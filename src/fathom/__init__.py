@@ -9,7 +9,7 @@
     >>> fathom.export("runs/demo", "demo.gguf", format="gguf")      # take it elsewhere
 
 Train:    train  finetune  ladder
-Run:      load  generate  stream  chat
+Run:      load  demo  generate  stream  chat
 Measure:  evaluate  verify  info
 Look:     look  show  edit  zero  swap
 Convert:  export  merge  extract
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.model.config import ModelConfig as ModelConfig
     from fathom.model.transformer import Transformer as Transformer
     from fathom.running.chat import chat as chat
+    from fathom.running.demo import demo as demo
     from fathom.running.generate import generate as generate
     from fathom.running.generate import stream as stream
     from fathom.training.finetune import finetune as finetune
@@ -53,6 +54,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "ModelConfig": "model.config",
     "Transformer": "model.transformer",
     "chat": "running.chat",
+    "demo": "running.demo",
     "edit": "inspect.edit",
     "evaluate": "verification.prediction",
     "export": "adapters.export",

@@ -9,7 +9,7 @@ import pytest
 from tests.house.source import MODULES, PACKAGE, name, tree
 
 FLOORS = """__version__ errors words
-fields files json_file lazy machine
+demos fields files json_file lazy machine
 native
 model
 anatomy

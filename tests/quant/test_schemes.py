@@ -117,3 +117,32 @@ def test_a_scale_that_does_not_fit_in_16_bits_is_refused(name: str, value: float
 def test_an_unknown_name_is_refused_with_those_near() -> None:
     with pytest.raises(FathomError, match=r"quantize is 'nf-4'; did you mean nf4.* Choose one of int8"):
         scheme_named("nf-4")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(8, 128), (5, 172), (7, 63)])
+def test_levels_and_scales_are_the_numbers(name: str, shape: tuple[int, int]) -> None:
+    """What a block shows is what is computed with: level * scale, to the bit, in the order of the weights."""
+    scheme, weight = SCHEMES[name], torch.randn(shape)
+    packed = scheme.quantize(weight)
+    codes, scales = scheme.blocks(packed)
+    values = scheme.levels[codes] * scales[:, None]
+    padded = values.view(shape[0], -1)[:, : shape[1]] if name.startswith("int") else values.flatten()[: weight.numel()]
+    assert torch.equal(padded.reshape(shape), unpack(scheme, packed, weight))
+    assert codes.shape[1] == scheme.size and torch.equal(scheme.levels.sort().values, scheme.levels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smaller_blocks_are_nearer_and_cost_more(name: str) -> None:
+    kind, weight = type(SCHEMES[name]), torch.randn(16, 1024)
+    errors = []
+    for size in (16, 64, 256):
+        scheme = kind(size)
+        packed = scheme.quantize(weight)
+        assert {f: (x.shape, x.dtype) for f, x in packed.items()} == {
+            f: (x.shape, x.dtype) for f, x in scheme.empty((16, 1024)).items()
+        }
+        assert nbytes(packed) == pytest.approx(weight.numel() * scheme.bits / 8, rel=0.01)
+        errors.append((unpack(scheme, packed, weight) - weight).norm())
+    assert errors[0] < errors[1] < errors[2]
+    assert kind().size == SCHEMES[name].size and kind().bits == SCHEMES[name].bits

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from fathom.demos import located
 from fathom.formats import config_file
 from fathom.formats import info as formats
 from fathom.json_file import read_object
@@ -21,7 +22,7 @@ def info(path: str | Path) -> formats.Info:
     Returns an Info; printed, it is what `fathom info` shows. FathomError: there is no model, its files are damaged or
     are not one whole model.
     """
-    base, adapter = base_of(path), Path(path) / ADAPTER
+    base, adapter = base_of(path), located(path) / ADAPTER
     if base is None:
         return formats.info(path)
     known, values = formats.info(base), read_object(adapter)
@@ -37,8 +38,9 @@ def info(path: str | Path) -> formats.Info:
 
 def base_of(path: str | Path) -> str | None:
     """The path of the model on which a run trained an adapter; None where the path is no such run."""
-    file = Path(path) / config_file.CONFIG
-    if not file.is_file() or not (Path(path) / ADAPTER).is_file():
+    folder = located(path)
+    file = folder / config_file.CONFIG
+    if not file.is_file() or not (folder / ADAPTER).is_file():
         return None
     base = config_file.read_config(file).get("base")
     return base["path"] if isinstance(base, dict) and isinstance(base.get("path"), str) else None

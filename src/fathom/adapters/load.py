@@ -13,6 +13,7 @@ from pathlib import Path
 from fathom.adapters import peft
 from fathom.adapters.peft_config import CONFIG, read_config
 from fathom.backend.inference import prepare_for_inference
+from fathom.demos import located
 from fathom.errors import FathomError
 from fathom.formats import config_file
 from fathom.formats.detect import require_path
@@ -38,7 +39,8 @@ class AdaptedRun:
 def adapted_run(path: str | Path) -> AdaptedRun | None:
     """The run in a folder, if an adapter was trained there; None: it is another kind of model."""
     require_path(path)
-    folder, file = Path(path), Path(path) / config_file.CONFIG
+    folder = located(path)
+    file = folder / config_file.CONFIG
     if not file.is_file() or "base" not in (values := config_file.read_config(file)):
         return None
     base, tuning = values["base"], values.get("finetune")
@@ -66,10 +68,10 @@ def load(
         >>> logits = model(torch.tensor([tokenizer.encode("The ")]))  # (1, 4) -> (1, 4, V)
 
     path: a run folder or checkpoint (a run of fine-tuning is its base with its best adapter), a folder of Hugging Face
-    or Meta, a .safetensors, .pth, .gguf or llama2.c file, or a hub id. dtype: auto (as stored; quantised files become
-    fp32), fp32, bf16 or fp16. device: auto, cpu, cuda or mps. quantize: int8, int4 or nf4, for the matrices of the
-    blocks. rope_scaling: KIND:FACTOR such as yarn:4, for contexts FACTOR times longer. adapter: a folder of peft's, or
-    several, whose deltas add up.
+    or Meta, a .safetensors, .pth, .gguf or llama2.c file, a hub id, or demo:NAME. dtype: auto (as stored; quantised
+    files become fp32), fp32, bf16 or fp16. device: auto, cpu, cuda or mps. quantize: int8, int4 or nf4, for the
+    matrices of the blocks. rope_scaling: KIND:FACTOR such as yarn:4, for contexts FACTOR times longer. adapter: a
+    folder of peft's, or several, whose deltas add up.
 
     Returns the Transformer in evaluation mode, and its tokenizer, None where the files hold none. It is the model that
     you can read: it can be looked into, edited and trained. `for_inference`: prepared to generate as fast as this

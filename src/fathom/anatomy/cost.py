@@ -161,6 +161,17 @@ def cache_bytes(config: ModelConfig, batch: int, length: int, itemsize: int = 4)
     return 2 * tokens * config.n_kv_head * config.head_dim * batch * itemsize
 
 
+# Bytes of a block, codes and scale, and how many numbers share them; of NF4 a block may end in the next row.
+BLOCKS = {"int8": (32, 32 + 2), "int4": (32, 16 + 2), "nf4": (64, 32 + 1), "nf4-single": (64, 32 + 4)}
+
+
+def packed_bytes(scheme: str, rows: int, width: int) -> int:
+    """What a matrix takes in a format of fathom/quant: codes, scales and the zeros that fill a last block."""
+    size, each = entry(BLOCKS, "quantize", scheme)
+    blocks = -(-rows * width // size) if scheme.startswith("nf4") else rows * -(-width // size)
+    return blocks * each + (4 * -(-blocks // 256) + 4 if scheme == "nf4" else 0)  # a scale for 256 scales, their mean
+
+
 def seen_keys(config: ModelConfig, layer: int, t: int, past: int) -> int:
     """With how many keys a layer compares t tokens that follow `past` others."""
     window = config.layers.window_of(layer)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 
+from fathom.demos import ADDRESS, DEMOS
 from fathom.errors import FathomError, near
 
 VARIABLE = "_FATHOM_COMPLETE"  # names what a shell asks for, such as bash_complete
@@ -21,9 +22,11 @@ def answer(cli: click.Command, instruction: str) -> int:
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Run folders here and in runs/; and any file."""
+    """Run folders here and in runs/, the demos, and any file."""
     runs = sorted({str(config.parent) for pattern in RUNS for config in Path().glob(pattern)})
-    return [CompletionItem(run) for run in runs if run.startswith(incomplete)] + [CompletionItem(incomplete, "file")]
+    demos = [CompletionItem(f"{ADDRESS}{name}", help=about) for name, about in DEMOS.items()] if incomplete else []
+    named = [CompletionItem(run) for run in runs] + demos
+    return [item for item in named if item.value.startswith(incomplete)] + [CompletionItem(incomplete, "file")]
 
 
 def presets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fathom.demos import located
 from fathom.errors import FathomError, near
 from fathom.files import refuse_pipes
 from fathom.formats.config_file import CONFIG
@@ -113,7 +114,7 @@ def locate(path: str | Path) -> Path:
     if "://" in str(path):
         raise FathomError(f"{path} is a URL; give {EXPECTED}: org/name of the hub, or a file that you downloaded")
     require_path(path)
-    place = Path(path)
+    place = located(path)
     refuse_pipes(place)
     if CACHED.fullmatch(place.resolve().name) and (place / "snapshots").is_dir():
         return snapshot(place)

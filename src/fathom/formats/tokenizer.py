@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fathom.demos import located
 from fathom.errors import FathomError
 from fathom.formats.config_file import CONFIG, read_config
 from fathom.formats.detect import is_model, open_model
@@ -43,11 +44,12 @@ def tokenizer_in(opened: "Opened") -> Tokenizer | None:
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a model, or in a tokenizer's own file or folder."""
-    own = Path(path) / tokenizers.FILE
-    if own.is_file() and (Path(path) / CONFIG).is_file() and "finetune" in read_config(Path(path) / CONFIG):
+    place = located(path)
+    own = place / tokenizers.FILE
+    if own.is_file() and (place / CONFIG).is_file() and "finetune" in read_config(place / CONFIG):
         return tokenizers.load(own)  # the run may hold an adapter alone
     if not is_model(path):
-        return tokenizers.load(Path(path))
+        return tokenizers.load(place)
     opened = open_model(path)
     return require_tokenizer(tokenizer_in(opened), opened.path)
 

@@ -22,17 +22,40 @@ class Integer(ABC):
 
     name: str
     dtype: torch.dtype  # of the codes
-    n_bytes: int  # of the codes of a group
+    per_byte: int  # codes
+    lowest: int  # q
     fields: tuple[str, ...] = ("codes", "scales")
+
+    def __init__(self, size: int = GROUP) -> None:
+        self.size = size
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the codes of a group."""
+        return self.size // self.per_byte
 
     @property
     def bits(self) -> float:
-        return (8 * self.n_bytes + 16) / GROUP
+        return (8 * self.n_bytes + 16) / self.size
+
+    @property
+    def levels(self) -> Tensor:
+        return torch.arange(self.lowest, -self.lowest if self.per_byte == 2 else 1 - self.lowest).float()
+
+    def in_blocks(self, weight: Tensor) -> Tensor:
+        return F.pad(weight, (0, -weight.shape[1] % self.size)).view(-1, self.size)
+
+    def start(self, block: int, width: int) -> tuple[int, int]:
+        row, group = divmod(block, -(-width // self.size))
+        return row, group * self.size
+
+    def blocks(self, packed: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        q = self.decode(packed["codes"]).flatten(0, 1)
+        return q.long() - self.lowest, packed["scales"].float().flatten()
 
     def quantize(self, weight: Tensor) -> Packed:
         """(out, in) -> codes and scales. FathomError where a weight is not finite, or a scale too large for fp16."""
-        x = finite(weight)
-        x = F.pad(x, (0, -x.shape[1] % GROUP)).unflatten(1, (-1, GROUP))  # (out, groups, 32)
+        x = self.in_blocks(finite(weight)).unflatten(0, (len(weight), -1))  # (out, groups, size)
         scale = self.scale(x)
         scales = in_fp16(scale)
         return {"codes": self.encode(x * inverse(scale)), "scales": scales.squeeze(-1)}
@@ -47,7 +70,7 @@ class Integer(ABC):
         return {name: x[rows] for name, x in packed.items()}
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
-        groups = shape[0], -(-shape[1] // GROUP)
+        groups = shape[0], -(-shape[1] // self.size)
         return {
             "codes": torch.empty(*groups, self.n_bytes, dtype=self.dtype, device=device),
             "scales": torch.empty(groups, dtype=torch.float16, device=device),
@@ -55,21 +78,21 @@ class Integer(ABC):
 
     @abstractmethod
     def scale(self, x: Tensor) -> Tensor:
-        """Of each group: (out, groups, 32) -> (out, groups, 1)."""
+        """Of each group: (out, groups, size) -> (out, groups, 1)."""
 
     @abstractmethod
     def encode(self, q: Tensor) -> Tensor:
-        """The codes of numbers over their scale: (out, groups, 32) -> (out, groups, bytes)."""
+        """The codes of numbers over their scale: (out, groups, size) -> (out, groups, bytes)."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """(out, groups, bytes) -> q in fp32 (out, groups, 32)."""
+        """(out, groups, bytes) -> q in fp32 (out, groups, size)."""
 
 
 class Int8(Integer):
     """q from -127 to 127; scale = max |w| / 127. codes int8 (out, groups, 32): the q, in order."""
 
-    name, dtype, n_bytes = "int8", torch.int8, GROUP
+    name, dtype, per_byte, lowest = "int8", torch.int8, 1, -127
 
     def scale(self, x: Tensor) -> Tensor:
         return x.abs().amax(-1, keepdim=True) / 127
@@ -92,7 +115,7 @@ class Int4(Integer):
         high half   w16    w17        w31
     """
 
-    name, dtype, n_bytes = "int4", torch.uint8, GROUP // 2
+    name, dtype, per_byte, lowest = "int4", torch.uint8, 2, -8
 
     def scale(self, x: Tensor) -> Tensor:
         return x.gather(-1, x.abs().argmax(-1, keepdim=True)) / -8

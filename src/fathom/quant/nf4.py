@@ -72,12 +72,17 @@ def copied(device: torch.device) -> tuple[Tensor, Tensor]:
 cached = lru_cache(copied)
 
 
+def in_blocks(x: Tensor, size: int) -> Tensor:
+    """(n,) -> (n / size, size), rounded up, with zeros at the end."""
+    return F.pad(x, (0, -len(x) % size)).unflatten(0, (-1, size))
+
+
 def encode(x: Tensor, size: int, values: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) -> codes (n / size, size) and the largest number of each block (n / size,), both rounded up.
 
     A code is the index, in the ascending `values`, of the one nearest to x over the largest of its block.
     """
-    blocks = F.pad(x, (0, -len(x) % size)).unflatten(0, (-1, size))
+    blocks = in_blocks(x, size)
     largest = blocks.abs().amax(-1)
     scaled = blocks * (1 / largest.clamp(min=1e-38))[:, None]  # a block of zeros stays one
     middles = (values[:-1] + values[1:]) / 2
@@ -95,38 +100,59 @@ class NF4Single:
 
     name = "nf4-single"
     fields: tuple[str, ...] = ("codes", "scales")
-    bits = 4 + 32 / BLOCK
+    levels = NF4_VALUES
+
+    def __init__(self, size: int = BLOCK) -> None:
+        self.size = size
+
+    @property
+    def bits(self) -> float:
+        return 4 + 32 / self.size
+
+    def in_blocks(self, weight: Tensor) -> Tensor:
+        return in_blocks(weight.flatten(), self.size)
+
+    def start(self, block: int, width: int) -> tuple[int, int]:
+        return divmod(block * self.size, width)
+
+    def blocks(self, packed: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        codes = packed["codes"]
+        return torch.stack((codes >> 4, codes & 15), -1).flatten(1).long(), self.scales(packed)
+
+    def scales(self, packed: Mapping[str, Tensor]) -> Tensor:
+        """Of each block, in fp32."""
+        return packed["scales"]
 
     def quantize(self, weight: Tensor) -> Packed:
         """(out, in) -> codes and scales."""
-        q, scales = encode(finite(weight).flatten(), BLOCK, NF4_VALUES)
+        q, scales = encode(finite(weight).flatten(), self.size, NF4_VALUES)
         return {"codes": q[:, ::2] << 4 | q[:, 1::2], "scales": scales}
 
     def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         """codes and scales -> (out, in): natively where possible, which is equal to the bit."""
-        weight = unpack_nf4(packed, NF4_VALUES, DYNAMIC, shape, dtype)
+        weight = unpack_nf4(packed, NF4_VALUES, DYNAMIC, shape, dtype) if self.size == BLOCK else None
         return self.dequantize_in_torch(packed, shape, dtype) if weight is None else weight
 
     def dequantize_in_torch(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
         """The same without native code."""
         codes = packed["codes"]
-        x = F.embedding(codes.int(), tables(codes.device)[0]).flatten(1)  # (blocks, 64)
-        x *= packed["scales"][:, None]
+        x = F.embedding(codes.int(), tables(codes.device)[0]).flatten(1)  # (blocks, size)
+        x *= self.scales(packed)[:, None]
         return x.flatten()[: shape[0] * shape[1]].view(shape).to(dtype)
 
     def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
         """Rows in their order, from the start of a block on; or any, where each is a whole number of blocks."""
-        if (first := start_of(rows)) is not None and first * width % BLOCK == 0:
-            blocks = slice(first * width // BLOCK, -(-(first + len(rows)) * width // BLOCK))
+        if (first := start_of(rows)) is not None and first * width % self.size == 0:
+            blocks = slice(first * width // self.size, -(-(first + len(rows)) * width // self.size))
             return {name: x[blocks] for name, x in packed.items()}
-        if width % BLOCK:
+        if width % self.size:
             return None
-        return {name: x.unflatten(0, (-1, width // BLOCK))[rows].flatten(0, 1) for name, x in packed.items()}
+        return {name: x.unflatten(0, (-1, width // self.size))[rows].flatten(0, 1) for name, x in packed.items()}
 
     def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
-        blocks = -(-shape[0] * shape[1] // BLOCK)
+        blocks = -(-shape[0] * shape[1] // self.size)
         return {
-            "codes": torch.empty(blocks, BLOCK // 2, dtype=torch.uint8, device=device),
+            "codes": torch.empty(blocks, self.size // 2, dtype=torch.uint8, device=device),
             "scales": torch.empty(blocks, device=device),
         }
 
@@ -139,7 +165,10 @@ class NF4(NF4Single):
 
     name = "nf4"
     fields = ("codes", "scale_codes", "scale_ranges", "scale_mean")
-    bits = 4 + 8 / BLOCK + 32 / (BLOCK * SUPER)
+
+    @property
+    def bits(self) -> float:
+        return 4 + 8 / self.size + 32 / (self.size * SUPER)
 
     def quantize(self, weight: Tensor) -> Packed:
         """(out, in) -> codes, and the scales in three parts."""
@@ -153,15 +182,14 @@ class NF4(NF4Single):
             "scale_mean": mean,
         }
 
-    def dequantize_in_torch(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+    def scales(self, packed: Mapping[str, Tensor]) -> Tensor:
         codes, ranges = packed["scale_codes"], packed["scale_ranges"]
         values = tables(codes.device)[1][codes.int()]
-        scales = values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
-        return super().dequantize_in_torch({"codes": packed["codes"], "scales": scales}, shape, dtype)
+        return values * ranges.repeat_interleave(SUPER)[: len(codes)] + packed["scale_mean"]
 
     def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
         """Rows in their order, from the start of a scale of scales on."""
-        first, size = start_of(rows), BLOCK * SUPER
+        first, size = start_of(rows), self.size * SUPER
         codes = super().rows({name: packed[name] for name in ("codes", "scale_codes")}, width, rows)
         if first is None or first * width % size or codes is None:
             return None

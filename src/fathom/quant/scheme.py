@@ -39,6 +39,24 @@ class Scheme(Protocol):
     def fields(self) -> tuple[str, ...]:
         """Names of the packed tensors."""
 
+    @property
+    def size(self) -> int:
+        """How many numbers share a scale."""
+
+    @property
+    def levels(self) -> Tensor:
+        """What the codes stand for, in units of their scale, in ascending order."""
+
+    def in_blocks(self, weight: Tensor) -> Tensor:
+        """A matrix (out, in) as its blocks (blocks, size), with zeros where there are no weights."""
+
+    def start(self, block: int, width: int) -> tuple[int, int]:
+        """The row and the column of the first number of a block, of a matrix with rows of this width."""
+
+    def blocks(self, packed: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of every block, padding included: the place in `levels` of each number (blocks, size), and the scale
+        (blocks,). Their product is what `dequantize` gives."""
+
     def quantize(self, weight: Tensor) -> Packed:
         """The packed tensors of a float matrix (out, in). FathomError where the format cannot hold a weight."""
 

@@ -3,4 +3,5 @@
 ready     a model and its tokenizer, ready to run, and how it runs in one line
 generate  fathom.generate and fathom.stream
 chat      fathom.chat
+demo      fathom.demo: a model that comes with the package
 """
