@@ -5,6 +5,8 @@ subject     a model opened to be looked at: its card and its map
 passes      one prompt through one model, and everything recorded of it
 panels      the table of panels, and the call that fills one
 next_token  P1: what comes next, and what a sampler makes of it
+microscope  P2: one head's attention step by step, with switches that break it
+heads       P3: all heads as thumbnails, what each does in numbers, one of them in full
 lens        P4: the stream, and what would be said at each layer
 attribution P5: what every part adds to a logit
 ablation    P6: parts taken away, or given what they compute for another prompt

@@ -33,6 +33,8 @@ class Entry:
 
 PANELS = {
     "next-token": Entry("Text", "Next token", "next_token"),
+    "microscope": Entry("Attention", "Microscope", "microscope"),
+    "heads": Entry("Attention", "All heads", "heads"),
     "lens": Entry("Stream", "Stream and lens", "lens"),
     "attribution": Entry("Stream", "Who wrote this logit?", "attribution"),
     "ablation": Entry("Stream", "Break it", "ablation"),

@@ -50,6 +50,7 @@ def heads_of_out(attn: Attention) -> Tensor:
     return attn.out.weight.unflatten(1, (-1, attn.head_dim))
 
 
+@torch.no_grad()
 def value_norms(attn: Attention, v: Tensor) -> Tensor:
     """‖v_j W_out,h‖ (h, s): the size of what key j would add to the stream through head h alone; v (s, g, c)."""
     out = heads_of_out(attn).to(v.dtype)
@@ -74,6 +75,7 @@ def statistics(attn: Attention, pattern: Tensor, z: Tensor, ids: Tensor) -> dict
     }
 
 
+@torch.no_grad()
 def of_layer(model: Transformer, seen: Tensors, ids: Tensor, layer: int) -> dict[str, Tensor]:
     """`statistics` of a layer of a recording of ids (1, t)."""
     path = f"blocks.{layer}.attn"
@@ -116,6 +118,7 @@ def bytes_of(thumbs: Tensor) -> Tensor:
     return (255 * (thumbs / largest(thumbs)[:, None, None, None, None]).clamp(0, 1).sqrt()).round().to(torch.uint8)
 
 
+@torch.no_grad()
 def all_thumbnails(model: Transformer, seen: Tensors) -> Tensor:
     """The thumbnails of all heads of a recording, (4, l, h, n, n)."""
     paths = [f"blocks.{layer}.attn" for layer in range(len(model.blocks))]

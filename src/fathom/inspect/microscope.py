@@ -94,6 +94,7 @@ def rotates(model: Transformer) -> bool:
     return config.position == "rope" or config.qk_norm != "off" or scaled
 
 
+@torch.no_grad()
 def head_weights(model: Transformer, layer: int, head: int) -> dict[str, Tensor]:
     """The matrices of one head, (c, d) each: rows of those that make q, k and v, and the columns of `out`."""
     attn, config = model.blocks[layer].attn, model.config
@@ -103,6 +104,7 @@ def head_weights(model: Transformer, layer: int, head: int) -> dict[str, Tensor]
     return made | {"out": attn.out.weight.unflatten(1, (-1, attn.head_dim))[:, head].mT}
 
 
+@torch.no_grad()
 def head_biases(model: Transformer, layer: int, head: int) -> dict[str, Tensor]:
     """The biases of one head's q, k and v, (c,) each, of those that the model has."""
     attn, config = model.blocks[layer].attn, model.config
