@@ -5,6 +5,7 @@ take_aways  the finished models, GPT and LLaMA, without one idea each
 references  baselines by counting: uniform, unigram, bigram
 options     LadderOptions
 experiment  the same data, order and budget for every rung, over several seeds
+recorded    the ladder that docs/ladder.md shows
 result      measurements as one JSON file, and their statistics
 tables      the result in words: two tables, verdicts with their reasons, findings
 charts      the learning curves

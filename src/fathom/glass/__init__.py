@@ -17,6 +17,8 @@ rope_layout which layout of rotated channels the weights speak for
 distance    scores and attention of a layer by how far apart tokens are
 generation  P8: a text grows token by token, with a cache and without one
 groups      P9: heads that share keys and values
+runs        P10: runs as their folders tell of them while they train
+cards       P10: the ladder as cards
 lora        P11: what changed the weights, and what is left of it at a lower rank
 changes     what changed the weights of a pass, kept with it
 snippet     lines of Python that panels share

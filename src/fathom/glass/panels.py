@@ -41,6 +41,7 @@ PANELS = {
     "positions": Entry("Attention", "Positions", "positions"),
     "generation": Entry("Text", "Generation", "generation"),
     "groups": Entry("Attention", "Grouped queries", "groups"),
+    "runs": Entry("Learning", "Runs and ladder", "runs"),
     "lora": Entry("Learning", "LoRA and SVD", "lora"),
 }
 

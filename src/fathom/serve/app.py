@@ -14,6 +14,7 @@ from fathom.errors import FathomError
 from fathom.glass.document import page
 from fathom.serve.desk import Desk, Gone
 from fathom.serve.guard import App, Guard
+from fathom.serve.runs import add_runs
 from fathom.serve.shelf import Shelf
 
 MOST_CHARACTERS = 100_000  # of a prompt
@@ -71,6 +72,7 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
         blob = await desk.work(desk.panel, name, id, side, values)
         return Response(blob, media_type="application/octet-stream")
 
+    app.state.starter = add_runs(app, shelf.runs)
     return Guard(app, hosts, token)
 
 

@@ -4,7 +4,9 @@ One file with nothing to fetch. Every number is one of metrics.jsonl, facts.json
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -34,6 +36,8 @@ RENEWED = 10  # seconds after which a browser reads the page of a running run ag
 SAMPLES = 6  # shown at most; the others are folded away
 HASH = 12  # characters of a fingerprint that are shown
 State = Literal["training", "finished", "stopped", "diverged"]
+STATUS = re.compile(r'<span class="state[ a-z]*">(training|finished|stopped|diverged): step')
+HEAD = 1 << 16  # characters of a page, in which its status stands
 Lines = Sequence[Mapping[str, Any]]
 
 
@@ -66,6 +70,16 @@ def status(session: Session, state: State) -> Html:
     of = f" of {session.steps:,}" if session.steps and state != "finished" else ""
     kind = {"finished": " good", "diverged": " bad"}.get(state, "")
     return tag("span", f"{state}: step {session.step:,}{of}", class_=f"state{kind}")
+
+
+def state_of(folder: Path) -> State | None:
+    """What the page of a run says of it, from its first characters; None: there is no page yet."""
+    try:
+        with (folder / PAGE).open(encoding="utf-8", errors="replace") as file:
+            found = STATUS.search(file.read(HEAD))
+    except OSError:
+        return None
+    return found[1] if found else None  # type: ignore[return-value]
 
 
 def lead(run: Run, session: Session) -> str:
