@@ -1,5 +1,6 @@
 """The server answers what Python answers, to this machine's own page alone, in one line where it cannot."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,51 @@ def test_wrong_panels_are_one_line(client: TestClient) -> None:
     ):
         answer = client.get(path)
         assert answer.status_code == status and line in answer.json()["error"], answer.text
+
+
+def test_generation_is_a_line_a_token_and_stops_when_nobody_listens(client: TestClient) -> None:
+    made = ask(client).json()["pass"]
+    answer = client.post("/api/generate", json={"pass": made, "max_new_tokens": 5, "temperature": 0})
+    *steps, end = map(json.loads, answer.text.splitlines())
+    run = first_pass(client.shelf.opened["one"], "5 17 3 5")
+    ids = run.ids
+    with torch.no_grad():
+        for _ in steps:
+            ids = torch.cat((ids, run.model(ids)[:, -1:].argmax(-1)), 1)
+    assert [step["id"] for step in steps] == ids[0, 4:].tolist() and len(steps) == 5
+    assert all(check["ok"] for check in end["checks"])
+    faulty = client.post("/api/generate", json={"pass": made, "max_new_tokens": 5, "fault": "offset"}).text
+    assert not all(check["ok"] for check in json.loads(faulty.splitlines()[-1])["checks"])
+    for values, line in (
+        ({"max_new_tokens": -1}, "max_new_tokens"),
+        ({"fault": "offsett"}, "fault"),
+        ({"x": 1}, "'x'"),
+    ):
+        answer = client.post("/api/generate", json={"pass": made, **values})
+        assert answer.status_code == 400 and line in answer.json()["error"]
+
+
+def test_a_stream_that_is_left_is_closed_within_a_step() -> None:
+    left: list[str] = []
+
+    def endless() -> Iterator[int]:
+        try:
+            n = 0
+            while True:
+                yield (n := n + 1)
+        finally:
+            left.append("closed")
+
+    async def listen() -> list[int]:
+        heard, items = [], desks.Desk(Shelf({})).steps(endless())
+        async for item in items:
+            heard.append(item)
+            if item == 3:
+                break
+        await items.aclose()  # type: ignore[attr-defined]
+        return heard
+
+    assert asyncio.run(listen()) == [1, 2, 3] and left == ["closed"]
 
 
 def test_old_passes_are_forgotten_and_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

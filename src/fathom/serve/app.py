@@ -30,6 +30,14 @@ class Ask(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
 
 
+class Continue(BaseModel):
+    """A pass to be continued; other fields are the options of fathom.glass.generation."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    id: str = Field(alias="pass")
+    side: str = "A"
+
+
 def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
     """The guarded application for these models. hosts: what the Host header may be. prompt: what the page shows
     first."""
@@ -64,6 +72,11 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
     @app.post("/api/pass")
     async def run(ask: Ask) -> dict[str, Any]:
         return await desk.work(desk.run, ask.model, ask.beside, ask.prompt, ask.seed)
+
+    @app.post("/api/generate")
+    async def generate(ask: Continue) -> StreamingResponse:
+        started = await desk.work(desk.generate, ask.id, ask.side, ask.model_extra or {})
+        return streamed(desk.steps(started))
 
     @app.get("/api/panel/{name}")
     async def panel(name: str, request: Request) -> Response:

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import torch
+
 from fathom.errors import FathomError
+from fathom.glass import generation
 from fathom.glass.panels import payload
 from fathom.glass.passes import Pass, first_pass, pair
 from fathom.serve.shelf import Shelf
@@ -33,7 +36,12 @@ class Desk:
 
     async def work(self, function: Callable[..., T], *given: Any) -> T:
         """The function's result, computed in the thread that runs models."""
-        return await asyncio.get_running_loop().run_in_executor(self.worker, function, *given)
+
+        def alone() -> T:
+            with torch.no_grad():
+                return function(*given)
+
+        return await asyncio.get_running_loop().run_in_executor(self.worker, alone)
 
     async def steps(self, iterator: Iterator[T]) -> AsyncIterator[T]:
         """The items of an iterator, each computed in that thread when it is asked for; it is closed when nobody asks
@@ -73,6 +81,10 @@ class Desk:
     def panel(self, name: str, id: str, side: str, values: Mapping[str, str]) -> bytes:
         """The bytes of a panel."""
         return payload(name, self.find(id, side), values)[0]
+
+    def generate(self, id: str, side: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The tokens that a pass goes on with, one after another."""
+        return generation.stream(self.find(id, side), values)
 
     def forget(self) -> None:
         """Drop the oldest passes until the others fit."""
