@@ -23,6 +23,7 @@ export interface ShownPanel {
 export function usePanel(id: string, more: Options = {}): ShownPanel {
   void tries.value; // drawn again when what failed may be asked again
   const options: Options = { ...optionsOf(id), ...more };
+  for (const name of viewOf(id)?.here ?? []) delete options[name];
   for (const name of viewOf(id)?.uses ?? []) if (locked.value[name] !== null) options[name] ??= locked.value[name];
   const both = sides.value?.B !== undefined;
   const a = sides.value ? entryOf("A", id, options).value : {};

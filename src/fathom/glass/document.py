@@ -15,7 +15,7 @@ from typing import Any
 from fathom.fields import plain
 from fathom.glass.bundle import bundle
 from fathom.glass.panel import Panel, finite
-from fathom.glass.panels import PANELS, key, payload, variants
+from fathom.glass.panels import PANELS, is_wrong, key, payload, variants
 from fathom.glass.passes import Pass
 
 
@@ -24,7 +24,8 @@ class Document:
     """A page and what it found: the failing checks of its panels, by panel."""
 
     html: str
-    panels: Mapping[str, Panel]  # "A/next-token?": the first view of each panel of each side
+    panels: Mapping[str, Panel]  # by "A/next-token?top_k=5": every view that the file holds
+    on_purpose: frozenset[str] = frozenset()  # of those, the ones that show a mistake
 
     @property
     def failed(self) -> list[str]:
@@ -33,7 +34,7 @@ class Document:
             f"{name.rstrip('?')}: {check.id}, {check.says}: off by {check.residual:.3g}, allowed {check.tolerance:.3g}"
             for name, panel in self.panels.items()
             for check in panel.checks
-            if not check.ok
+            if name not in self.on_purpose and not check.ok
         ]
 
 
@@ -42,15 +43,18 @@ def document(run: Pass, chosen: Iterable[str] = (), prompt: str = "") -> Documen
     sides = {"A": run} | ({"B": run.beside} if run.beside is not None else {})
     panels: dict[str, Panel] = {}
     blobs: dict[str, bytes] = {}
+    on_purpose = set()
     for side, one in sides.items():
         for id in list(chosen) or PANELS:
             for options in variants(id, one):
                 name = f"{side}/{key(id, options)}"
                 blobs[name], panels[name] = payload(id, one, plain(options))
+                on_purpose |= {name} if is_wrong(options) else set()
     places = {name: f"d{n}" for n, name in enumerate(blobs)}
     values = {"live": False, "prompt": prompt, "seed": run.seed, "panels": places}
     values["sides"] = {side: one.side() for side, one in sides.items()}
-    return Document(page(run.subject.name, values, {places[name]: blob for name, blob in blobs.items()}), panels)
+    html = page(run.subject.name, values, {places[name]: blob for name, blob in blobs.items()})
+    return Document(html, panels, frozenset(on_purpose))
 
 
 def page(title: str, values: Mapping[str, Any], blobs: Mapping[str, bytes] | None = None, connect: str = "") -> str:

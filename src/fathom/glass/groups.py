@@ -82,7 +82,8 @@ def note(h: int, g: int) -> str:
     """What kind of sharing it is."""
     if g == h:
         return "multi-head: every query head has keys and values of its own, so no order of repeating can be wrong"
-    return "multi-query: all query heads share one" if g == 1 else f"grouped-query: {h // g} query heads share one"
+    share = f"grouped-query: {h // g} query heads share one key and one value head"
+    return "multi-query: all query heads share one key and one value head" if g == 1 else share
 
 
 def seconds(run: Pass) -> list[float]:

@@ -132,7 +132,7 @@ def finite(value: Any) -> Any:
 def lines_of(thing: Callable[..., Any]) -> dict[str, Any]:
     """The source of a function or class, with its file, from the package's own folder on, and its first line."""
     lines, first = inspect.getsourcelines(thing)
-    file = Path(inspect.getsourcefile(thing) or "")
+    file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "")
     root = Path(fathom.__file__).parent.parent
     path = file.relative_to(root) if file.is_relative_to(root) else file
     return {"path": path.as_posix(), "line": first, "text": inspect.cleandoc("".join(lines).expandtabs())}

@@ -84,6 +84,11 @@ def key(id: str, options: Any) -> str:
     return f"{id}?" + "&".join(f"{name}={word(value)}" for name, value in changed.items())
 
 
+def is_wrong(options: Any) -> bool:
+    """Whether a view shows a mistake on purpose: its options say so as `wrong`, or name a `fault`."""
+    return bool(getattr(options, "wrong", getattr(options, "fault", None) not in (None, "none")))
+
+
 def word(value: Any) -> str:
     """A value as the page writes it in an address."""
     return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -1,11 +1,17 @@
 // The panels, in the order of the navigation.
+import { panel as generation } from "./generation";
+import { panel as groups } from "./groups";
 import { panel as nextToken } from "./next-token";
+import { panel as positions } from "./positions";
 import type { PanelView, PlaceName } from "./view";
 
 export const PLACES: readonly PlaceName[] = ["Text", "Attention", "Stream", "Learning", "Machine"];
 
 export const PANELS: readonly PanelView[] = [
   nextToken,
+  positions,
+  generation,
+  groups,
 ];
 
 export function viewOf(id: string): PanelView | undefined {

@@ -39,6 +39,8 @@ export interface PanelView {
   question: string;
   /** Which of the page's selection the panel is asked with. */
   uses: readonly Selected[];
+  /** Options that only the page knows: they are in the address, and not sent to Python. */
+  here?: readonly string[];
   View: ComponentType<ViewProps>;
   explain: Explain;
 }

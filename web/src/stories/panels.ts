@@ -1,7 +1,13 @@
 // The fixed data of every panel that has some: panels/NAME/story.ts.
 import type { PanelData } from "../data/types";
+import { story as generation } from "../panels/generation/story";
+import { story as groups } from "../panels/groups/story";
 import { story as nextToken } from "../panels/next-token/story";
+import { story as positions } from "../panels/positions/story";
 
 export const STORIES: Record<string, PanelData> = {
   "next-token": nextToken,
+  generation,
+  groups,
+  positions,
 };
