@@ -12,8 +12,9 @@ FOUND := $(shell for p in $(or $(PYTHON),python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 SETUP := .venv/set-up
 LEAN := .venv/set-up-lean
+LIBRARIES := web/node_modules/.package-lock.json
 
-.PHONY: demo test test-full test-web page lint docs clean
+.PHONY: demo test test-full test-web page browser lint docs clean
 
 demo: $(LEAN)
 	$(BIN)/fathom train demo --out-dir runs/demo --overwrite
@@ -30,14 +31,24 @@ demo: $(LEAN)
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-test: $(SETUP) page
+test: $(SETUP) page browser
 	$(PYTEST) -m "not slow"
 
-test-full: $(SETUP) page
+test-full: $(SETUP) page browser
 	$(PYTEST)
 
-test-web:
-	cd web && npm ci && npm test
+test-web: $(LIBRARIES)
+	cd web && npm test
+
+# What the tests of the page need: a browser of the distribution, and libraries of npm. Without them those tests skip.
+browser:
+	@for p in chromium chromium-browser google-chrome; do command -v $$p >/dev/null && exit 0; done; \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium; } \
+	>/dev/null 2>&1 || echo "No Chromium was found: the tests of the page in a browser skip. Install it and they run."
+	@$(MAKE) --no-print-directory $(LIBRARIES) || echo "npm could not install web/: some tests of the page skip."
+
+$(LIBRARIES): web/package-lock.json
+	cd web && npm ci --loglevel=error
 
 # Installing builds the page, with Node.js from PyPI where the system has none; without the network it says why not.
 page: $(SETUP)

@@ -4,6 +4,7 @@ import { embedded } from "./data/embedded";
 import { live } from "./data/live";
 import { lineOf, pass, setPass, setSource, sides, theSource } from "./data/store";
 import type { DocumentData, ModelEntry, Sides } from "./data/types";
+import { PANELS } from "./panels";
 import { beside, fit, keepAddress, model, open, panel, prompt, seed, show } from "./state";
 
 export const models = signal<ModelEntry[]>([]);
@@ -76,6 +77,8 @@ export async function start(page: DocumentData, text: (id: string) => string | n
     model.value = page.sides.A.model;
     beside.value = page.sides.B?.model ?? "";
     take("file", page.sides);
+    const held = PANELS.filter(({ id }) => `A/${id}?` in (page.panels ?? {}));
+    if (held[0] && !held.some(({ id }) => id === panel.value)) panel.value = held[0].id;
   }
   if (page.live) await connect();
   keepAddress(() => {

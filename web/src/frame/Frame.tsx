@@ -8,6 +8,7 @@ import { usePanel } from "../usePanel";
 import { BesideSwitch } from "./Beside";
 import { Chips } from "./Chips";
 import { Explanation } from "./Explanation";
+import { Guessing } from "./Guessing";
 import { onKey } from "./keys";
 import { ModelMap } from "./ModelMap";
 import { ModelCard } from "./ModelCard";
@@ -82,6 +83,7 @@ function Centre({ id }: { id: string }) {
         <div class="panel-head" data-loading={loading}>
           <h1>{view.title}</h1>
           <p class="question">{view.question}</p>
+          {view.guess && data && !data.absent && !signed ? <Guessing guess={view.guess} data={data} /> : null}
           <div class="panel-tools">
             <BesideSwitch />
             {data ? <Chips checks={data.checks} /> : null}

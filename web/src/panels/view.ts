@@ -43,4 +43,11 @@ export interface PanelView {
   here?: readonly string[];
   View: ComponentType<ViewProps>;
   explain: Explain;
+  guess?: Guess;
+}
+
+/** Answers to choose from before the panel is looked at, and which one the data gives, with a sentence that says so. */
+export interface Guess {
+  choices: readonly string[];
+  answer(data: PanelData): { choice: number; says: string };
 }

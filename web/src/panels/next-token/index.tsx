@@ -39,4 +39,12 @@ export const panel: PanelView = {
   uses: ["query"],
   View,
   explain,
+  guess: {
+    choices: ["under half", "half to 90%", "over 90%"],
+    answer({ series, facts }) {
+      const most = series.p?.values[0] ?? 0;
+      const { tokens } = facts as unknown as Facts;
+      return { choice: most < 0.5 ? 0 : most <= 0.9 ? 1 : 2, says: `${visible(tokens[0]?.text ?? "")} has ${percent(most)}.` };
+    },
+  },
 };

@@ -1,0 +1,51 @@
+"""Every panel on every kind of model: drawn or explained, nothing on the console, no sideways scrolling, nobody kept
+out, in light and dark; and each number in its place says what it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fathom.glass.document import document
+from fathom.glass.passes import Pass
+from fathom.glass.subject import Subject
+from tests.architectures import ARCHITECTURES, ids_for, model_of
+from tests.page.conftest import Tab
+
+KINDS = ["bigram", "attention alone", "gpt", "llama", "multi-query"]
+SERIOUS = "async () => (await axe.run()).violations.filter((one) => ['serious', 'critical'].includes(one.impact))"
+
+
+@pytest.fixture(params=KINDS)
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An exported file of a small random model."""
+    config = ARCHITECTURES[request.param]
+    torch.manual_seed(0)
+    run = Pass(Subject(request.param, model_of(config).eval(), None), ids_for(config, 1, 12))
+    path = tmp_path / "look.html"
+    path.write_text(document(run, prompt="1 2 3").html, encoding="utf-8")
+    return path
+
+
+def test_every_panel(tab: Tab, file: Path, axe: str) -> None:
+    page = tab.open(file.as_uri())
+    page.evaluate(axe)
+    for name in page.locator("nav.panels .place-panels button").all_inner_texts():
+        page.get_by_role("navigation", name="Panels").get_by_role("button", name=name, exact=True).click()
+        page.wait_for_selector(f"main h1:text-is('{name}')")
+        tab.drawn()
+        assert not page.query_selector("main [role=alert]"), f"{name}: {page.inner_text('main')}"
+        absent = page.query_selector("main [data-absent]")
+        assert absent or page.query_selector("main .panel-body > *"), f"{name} draws nothing"
+        assert not absent or len(page.inner_text("[data-absent]")) > 20
+        kinds = page.eval_on_selector_all("main [data-kind]", "all => [...new Set(all.map(one => one.dataset.kind))]")
+        assert set(kinds) <= {"measured", "computed"} and (absent or kinds), f"{name} does not say what its numbers are"
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{name} is {wide} pixels wide at {width}"
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            found = page.evaluate(SERIOUS)
+            assert not found, f"{name}, {theme}: {[(one['id'], one['nodes'][0]['html'][:200]) for one in found]}"
+    assert not tab.elsewhere and not tab.complaints
