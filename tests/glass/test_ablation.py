@@ -43,7 +43,7 @@ def test_a_cell_of_the_sweep_is_a_direct_edit(config) -> None:
 def test_what_is_shown_is_what_python_prints(how) -> None:
     run = a_pass(LLAMA)
     cut = "blocks.1.attn.head.2 blocks.2.mlp blocks.0.attn.head.5.query.7.key.3"
-    shown = panel(run, Options(cut=cut, how=how, new=2, query=5))
+    shown = panel(run, Options(cut=cut, how=how, new=2))
     assert shown.facts["cut"] == cut.split() and shown.series["kl"].values[5] > 0
     assert shown.ok and not differs_in_python(run, shown, within=ROUNDING)
 

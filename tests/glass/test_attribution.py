@@ -38,7 +38,7 @@ def test_as_many_parts_as_the_model_has() -> None:
 @torch.no_grad()
 def test_the_difference_of_two_tokens() -> None:
     run = a_pass(LLAMA)
-    shown = panel(run, Options(query=4, token=7, other=30))
+    shown = panel(run, Options(token=7, other=30))
     table, logits = shown.series["contribution"].values, run.model(run.ids)[0, 4]
     assert shown.series["tokens"].values[4, -2:].tolist() == [7, 30]
     assert abs((table[:, 4, -2] - table[:, 4, -1]).sum() - (logits[7] - logits[30])) < 1e-3

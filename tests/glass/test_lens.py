@@ -6,6 +6,7 @@ import torch
 from fathom.errors import FathomError
 from fathom.glass.lens import Options, panel
 from fathom.glass.panels import payload
+from fathom.tokenizer.characters import CharacterTokenizer
 from tests.architectures import ARCHITECTURES, GPT, LLAMA
 from tests.glass.panels import a_pass, decoded, differs_in_python
 
@@ -61,9 +62,17 @@ def test_tokens_to_watch() -> None:
     assert "30" in shown.facts["texts"] and not differs_in_python(run, shown)
     order = run.logits[4].argsort(descending=True).tolist()
     assert shown.series["ranks"].values[4, 0, -1] == 1 + order.index(7)
-    for wrong in ("37", "seven", "-1"):
-        with pytest.raises(FathomError, match="expected ids from 0 to 36"):
+    for wrong, says in (("37", "from 0 to 36"), ("seven", "has no tokenizer"), ("-1", "has no tokenizer")):
+        with pytest.raises(FathomError, match=says):
             panel(run, Options(watch=wrong))
+
+
+def test_tokens_to_watch_by_their_text() -> None:
+    letters = CharacterTokenizer("abcdefghijklmnopqrstuvwxyz .,")
+    run = a_pass(LLAMA, tokenizer=letters)
+    assert panel(run, Options(watch="c,7")).series["watched"].values[0, :2].tolist() == [letters.encode("c")[0], 7]
+    with pytest.raises(FathomError, match="which is 2 tokens"):
+        panel(run, Options(watch="ab"))
 
 
 def test_it_travels() -> None:
@@ -71,3 +80,12 @@ def test_it_travels() -> None:
     about, tensors = decoded(payload("lens", run, {"fault": "normed twice"})[0])
     assert about["options"]["fault"] == "normed twice" and not about["checks"][0]["ok"]
     assert about["source"][0]["text"].startswith("def lens") and tensors["ranks"].dtype == torch.int64
+
+
+def test_the_lines_that_ran_are_those_of_the_function() -> None:
+    """Not of what decorates it."""
+    about, _ = decoded(payload("lens", a_pass(LLAMA), {})[0])
+    assert [(one["path"], one["text"].splitlines()[0][:20]) for one in about["source"]] == [
+        ("fathom/inspect/lens.py", "def lens(model: Tran"),
+        ("fathom/inspect/lens.py", "@torch.no_grad()"),
+    ]

@@ -28,10 +28,12 @@ ABSENT = "This model has no blocks, so there is nothing to take away: its logits
 
 @dataclass(frozen=True)
 class Options:
-    """query: the position whose next token is compared, from the end where negative. cut: names of what is taken away,
-    separated by spaces, such as blocks.2.attn.head.3. how: what stands in its place. new: tokens of new text. other: a
-    second prompt, whose activations (`what`) are put into this pass. compute: of sweep, patch and text, what is
-    computed however long it takes, and only: the one layer that a sweep is for. fault: a cut that is wrong on purpose.
+    """What is changed, how, and what may take long.
+
+    cut: names of what is taken away, separated by spaces, such as blocks.2.attn.head.3. how: what stands in its place.
+    new: tokens of new text. other: a second prompt, whose activations (`what`) are put into this pass, which is then
+    read at position query, from the end where negative. compute: of sweep, patch and text, what is computed however
+    long it takes, and only: the one layer that a sweep is for. fault: a cut that is wrong on purpose.
     """
 
     query: int = -1
@@ -65,7 +67,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "sweep": sweeping,
         "text": text,
         "faults": ["slices"],
-        "texts": {str(id): run.text_of(id) for id in series["tokens"].values.tolist()},
+        "texts": {str(id): run.text_of(id) for id in series["tokens"].values.unique().tolist()},
     }
     found = patch(run, options.other, options.what, at, allowed(options, "patch", seconds))
     facts["patch"] = found.facts
@@ -186,20 +188,29 @@ def setup(run: Pass, options: Options, parts: Sequence[str] = ()) -> tuple[str, 
 
 def compared(run: Pass, after: Tensor, parts: Sequence[str], options: Options) -> dict[str, Series]:
     """Before and after: the likeliest tokens, and at each position the change of the log-probability and KL."""
-    before, at, lines = run.kept["logits"][0], run.place(options.query), setup(run, options, parts)
-    likely = [int(id) for logits in (before, after) for id in logits[at].topk(min(LIKELIEST, logits.shape[-1])).indices]
-    tokens = torch.tensor(list(dict.fromkeys(likely)), device=before.device)
-    found, token, query = effect(before, after, run.ids), ("token",), ("query",)
-    load = (*lines, f"tokens = {tokens.tolist()}")
-    series = {"tokens": Series(tokens, "computed", "the likeliest tokens", token, "tokens[{0}]", load)}
+    before, lines, token, query = run.kept["logits"][0], setup(run, options, parts), ("query", "token"), ("query",)
+    tokens, found = likeliest(before, after), effect(before, after, run.ids)
+    load = ("from fathom.glass.ablation import likeliest", *lines, "tokens = likeliest(before, after)")
+    series = {"tokens": Series(tokens, "computed", "the likeliest tokens", token, "tokens[{0}, {1}]", load)}
     for name, logits in (("before", before), ("after", after)):
-        p, code = logits[at].double().softmax(-1)[tokens], f"{name}[{at}].double().softmax(-1)[tokens[{{0}}]]"
+        p, code = (
+            logits.double().softmax(-1).gather(-1, tokens),
+            f"{name}[{{0}}].double().softmax(-1)[tokens[{{0}}, {{1}}]]",
+        )
         series[name] = Series(p, "computed", f"softmax(logits), {name} the cut", token, code, load)
     divergence = "sum(p log(p / q)), p before the cut and q after it"
     series["kl"] = Series(found.kl, "computed", divergence, query, "found.kl[{0}]", lines)
     gain = "log q - log p of the token that follows"
     series["change"] = Series(found.change, "computed", gain, query, "found.change[{0}]", lines)
     return series
+
+
+def likeliest(before: Tensor, after: Tensor) -> Tensor:
+    """Tokens (t, n) to compare at each position of logits (t, V): the likeliest before and after, then the next."""
+    n = min(LIKELIEST, before.shape[-1] // 2)
+    first, then = before.topk(2 * n, -1).indices.tolist(), after.topk(n, -1).indices.tolist()
+    lists = [list(dict.fromkeys([*old[:n], *new, *old[n:]]))[: 2 * n] for old, new in zip(first, then)]
+    return torch.tensor(lists, device=before.device)
 
 
 def sweep_series(run: Pass, found: Effect, options: Options) -> dict[str, Series]:

@@ -19,10 +19,9 @@ OFFERED = 5  # of the likeliest tokens at each position
 
 @dataclass(frozen=True)
 class Options:
-    """query: the position, from the end where negative. token: the id whose logit is taken apart, the likeliest where
-    None. other: where given, the difference of both is shown. fault: a sum that is wrong on purpose."""
+    """token, other: ids whose logits are taken apart as well, besides the likeliest at each position. fault: a sum that
+    is wrong on purpose."""
 
-    query: int = -1
     token: int | None = None
     other: int | None = None
     fault: Fault = "none"
@@ -53,7 +52,7 @@ def panel(run: Pass, options: Options) -> Panel:
     }
     residuals = named("contributions_sum_to_logit", off(table.sum(0), logits))
     texts = {str(id): run.text_of(id) for id in sorted({*tokens.flatten().tolist()})}
-    facts = {"at": run.place(options.query), "parts": [described(name) for name in parts], "texts": texts}
+    facts = {"parts": [described(name) for name in parts], "texts": texts}
     facts["faults"] = faults(run, list(parts))
     return Panel(series, checked("C5", "contributions_sum_to_logit", residuals), facts, (contributions, through_norm))
 

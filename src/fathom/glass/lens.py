@@ -14,6 +14,7 @@ from fathom.inspect.derived import streams, written
 from fathom.inspect.identities import named, stream_is_a_sum
 from fathom.inspect.lens import Fault, Readings, faults, lens, read
 from fathom.inspect.names import names
+from fathom.words import counted
 
 ENDS = ("embed", "embed_norm", "position", "logits")
 OF_BLOCK = ("", ".resid_pre", ".attn_norm", ".attn", ".attn_after", ".resid_mid", ".mlp_norm", ".mlp", ".mlp_after")
@@ -28,10 +29,8 @@ READ = {  # what the lens reads at each row and position
 
 @dataclass(frozen=True)
 class Options:
-    """query: the position whose watched tokens are shown first, from the end where negative. watch: ids of more tokens
-    to watch, separated by commas. fault: a lens that is wrong on purpose."""
+    """watch: more tokens to watch, or their ids, separated by commas. fault: a lens that is wrong on purpose."""
 
-    query: int = -1
     watch: str = ""
     fault: Fault = "none"
 
@@ -45,7 +44,6 @@ def panel(run: Pass, options: Options) -> Panel:
     checks += checked("C3", "stream_is_a_sum", residuals)
     ids = sorted({*found.top.flatten().tolist(), *found.watched.flatten().tolist()})
     facts = {
-        "at": run.place(options.query),
         "texts": {str(id): run.text_of(id) for id in ids},
         "faults": faults(run.model),
         "vocabulary": run.model.config.vocab_size,
@@ -62,11 +60,25 @@ def recorded(run: Pass) -> list[str]:
 
 
 def watched(run: Pass, text: str) -> list[int]:
-    """The ids of the option `watch`; FathomError for what is no id of this model."""
-    words, size = text.replace(",", " ").split(), run.model.config.vocab_size
-    if bad := [word for word in words if not word.isdecimal() or int(word) >= size]:
-        raise FathomError(f"watch has {bad[0]!r}; expected ids from 0 to {size - 1:,}, separated by commas")
-    return [int(word) for word in words]
+    """The ids of the option `watch`: ids or tokens; FathomError for what is neither in this model."""
+    words, size = [word for word in text.split(",") if word.strip()], run.model.config.vocab_size
+    return [id_of(run, word) if not word.strip().isdecimal() else within(int(word), size) for word in words]
+
+
+def within(id: int, size: int) -> int:
+    if id >= size:
+        raise FathomError(f"watch has {id}; the ids of this model run from 0 to {size - 1:,}")
+    return id
+
+
+def id_of(run: Pass, text: str) -> int:
+    """The id of a text that is one token."""
+    tokenizer = run.subject.tokenizer
+    if tokenizer is None:
+        raise FathomError(f"watch has {text!r}, and {run.subject.name} has no tokenizer; give ids, separated by commas")
+    if len(ids := tokenizer.encode(text)) != 1:
+        raise FathomError(f"watch has {text!r}, which is {counted(len(ids), 'token')}; give one token, or its id")
+    return ids[0]
 
 
 def readings(found: Readings, patterns: Sequence[str], line: str) -> dict[str, Series]:

@@ -131,6 +131,7 @@ def finite(value: Any) -> Any:
 
 def lines_of(thing: Callable[..., Any]) -> dict[str, Any]:
     """The source of a function or class, with its file, from the package's own folder on, and its first line."""
+    thing = inspect.unwrap(thing)  # a decorator's own lines are not what is asked for
     lines, first = inspect.getsourcelines(thing)
     file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "")
     root = Path(fathom.__file__).parent.parent

@@ -13,10 +13,13 @@ export function axisOf(values: readonly number[], range: readonly [number, numbe
   return (log ? scaleLog() : scaleLinear()).domain([low, high]).range([...range]).nice();
 }
 
-export function ticksOf(axis: Axis, count: number): number[] {
-  const all = axis.ticks(count);
-  // a logarithmic axis gives every multiple of a power of ten
-  return all.length <= count * 1.6 ? all : all.filter((_, i) => i % Math.ceil(all.length / count) === 0);
+/** Where an axis has ticks: of a logarithmic one powers of ten, with twos and fives where there is room. */
+export function ticksOf(axis: Axis, count: number, whole = false): number[] {
+  const all = axis.ticks(count).filter((x) => !whole || Number.isInteger(x));
+  if (!("base" in axis) || all.length <= count * 1.6) return all;
+  const digit = (x: number): number => Math.round(x / 10 ** Math.floor(Math.log10(x) + 1e-9));
+  const some = all.filter((x) => [1, 2, 5].includes(digit(x)));
+  return some.length <= count * 1.6 ? some : all.filter((x) => digit(x) === 1);
 }
 
 /** "M0,1L2,3": a line that is broken where a number is missing. */

@@ -1,6 +1,7 @@
 // The panels, in the order of the navigation.
 import { panel as generation } from "./generation";
 import { panel as groups } from "./groups";
+import { panel as lens } from "./lens";
 import { panel as nextToken } from "./next-token";
 import { panel as positions } from "./positions";
 import type { PanelView, PlaceName } from "./view";
@@ -12,6 +13,7 @@ export const PANELS: readonly PanelView[] = [
   positions,
   generation,
   groups,
+  lens,
 ];
 
 export function viewOf(id: string): PanelView | undefined {

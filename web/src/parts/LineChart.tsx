@@ -25,6 +25,8 @@ export interface LineChartProps {
   yLabel: string;
   logX?: boolean;
   logY?: boolean;
+  /** Whether the upright axis begins at the top, as ranks do. */
+  down?: boolean;
   /** Whether the upright axis begins at 0. */
   zero?: boolean;
   height?: number;
@@ -36,12 +38,13 @@ export interface LineChartProps {
 const MARGIN = { left: 52, right: 12, top: 10, bottom: 36 };
 
 export function LineChart(props: LineChartProps) {
-  const { lines, label, xLabel, yLabel, logX = false, logY = false, zero = false, height = 240, markX, onPick } = props;
+  const { lines, label, xLabel, yLabel, logX = false, logY = false, zero = false, down = false, height = 240, markX, onPick } = props;
   const { ref, width } = useWidth<HTMLDivElement>();
   const [at, setAt] = useState<number | null>(null);
   const values = lines.map((line) => line.x.map((_, i) => valueOf(line, i)));
   const across = axisOf(lines.flatMap((line) => [...line.x]), [MARGIN.left, Math.max(MARGIN.left + 1, width - MARGIN.right)], logX);
-  const up = axisOf(values.flat(), [height - MARGIN.bottom, MARGIN.top], logY, zero);
+  const upright = [height - MARGIN.bottom, MARGIN.top] as const;
+  const up = axisOf(values.flat(), down ? [upright[1], upright[0]] : upright, logY, zero);
   const xs = [...new Set(lines.flatMap((line) => [...line.x]))].sort((a, b) => a - b);
 
   const aim = (x: number | undefined): void => {
@@ -74,7 +77,7 @@ export function LineChart(props: LineChartProps) {
         onPointerMove={(event) => aim(under(event))} onPointerLeave={() => setAt(null)} onBlur={() => setAt(null)} onKeyDown={onKey}
         onClick={(event) => { const x = under(event); if (x !== undefined) pick(x); }}
       >
-        <Axes across={across} up={up} width={width} height={height} xLabel={xLabel} yLabel={yLabel} />
+        <Axes across={across} up={up} width={width} height={height} xLabel={xLabel} yLabel={yLabel} whole={xs.every(Number.isInteger)} />
         {typeof markX === "number" ? <line class="chart-mark" x1={across(markX)} x2={across(markX)} y1={MARGIN.top} y2={height - MARGIN.bottom} /> : null}
         {lines.map((line, i) => (
           <path key={line.name} class="chart-line" data-tone={line.tone} data-colour={i % 6} data-dashed={line.dashed} data-kind={line.series.kind} data-source={line.series.source} d={pathOf(line.x, values[i] ?? [], across, up)} />
@@ -107,14 +110,14 @@ function Dot({ line, i, at, across, up }: { line: Line; i: number; at: number; a
   return Number.isFinite(y) ? <circle class="chart-dot" data-tone={line.tone} data-colour={i % 6} cx={across(at)} cy={y} r={3.5} /> : null;
 }
 
-function Axes({ across, up, width, height, xLabel, yLabel }: { across: Axis; up: Axis; width: number; height: number; xLabel: string; yLabel: string }) {
+function Axes({ across, up, width, height, xLabel, yLabel, whole }: { across: Axis; up: Axis; width: number; height: number; xLabel: string; yLabel: string; whole: boolean }) {
   const bottom = height - MARGIN.bottom;
   return (
     <g class="axes" aria-hidden="true">
       {ticksOf(up, 5).map((y) => (
         <g key={`y${y}`}><line class="grid-line" x1={MARGIN.left} x2={width - MARGIN.right} y1={up(y)} y2={up(y)} /><text x={MARGIN.left - 6} y={up(y)} text-anchor="end" dominant-baseline="middle">{readable(y)}</text></g>
       ))}
-      {ticksOf(across, Math.max(2, width / 90)).map((x) => (
+      {ticksOf(across, Math.max(2, width / 90), whole).map((x) => (
         <g key={`x${x}`}><line x1={across(x)} x2={across(x)} y1={bottom} y2={bottom + 4} /><text x={across(x)} y={bottom + 15} text-anchor="middle">{readable(x)}</text></g>
       ))}
       <line x1={MARGIN.left} x2={width - MARGIN.right} y1={bottom} y2={bottom} />

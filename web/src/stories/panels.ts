@@ -2,6 +2,7 @@
 import type { PanelData } from "../data/types";
 import { story as generation } from "../panels/generation/story";
 import { story as groups } from "../panels/groups/story";
+import { story as lens } from "../panels/lens/story";
 import { story as nextToken } from "../panels/next-token/story";
 import { story as positions } from "../panels/positions/story";
 
@@ -10,4 +11,5 @@ export const STORIES: Record<string, PanelData> = {
   generation,
   groups,
   positions,
+  lens,
 };

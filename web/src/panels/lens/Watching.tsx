@@ -1,0 +1,44 @@
+// Ranks of watched tokens over the layers, the best at the top.
+import { useState } from "preact/hooks";
+import { visible } from "../../arithmetic/text";
+import { valueAt } from "../../data/python";
+import { isLive } from "../../app";
+import type { Series } from "../../data/types";
+import { LineChart, type Line } from "../../parts/LineChart";
+import { selection } from "../../state";
+import type { ViewProps } from "../view";
+
+const FIRST = 4; // tokens that are drawn before any is chosen
+
+export function Watching({ ranks, watched, texts, query, asked, set }: { ranks: Series; watched: Series; texts: Record<string, string>; query: number; asked: string; set: ViewProps["set"] }) {
+  const [chosen, setChosen] = useState<Record<string, boolean>>({});
+  const [wanted, setWanted] = useState("");
+  const [, count = 0, rows = 0] = ranks.shape;
+  const x = Array.from({ length: rows }, (_, i) => i);
+  const offers = Array.from({ length: count }, (_, k) => {
+    const id = valueAt(watched, [query, k]);
+    return { k, id, text: visible(texts[String(id)] ?? String(id)), best: Math.min(...x.map((row) => valueAt(ranks, [query, k, row]))) };
+  });
+  const on = (k: number, id: number): boolean => chosen[String(id)] ?? k < FIRST;
+  const lines: Line[] = offers.filter(({ k, id }) => on(k, id)).map(({ k, text }) => ({ name: text, series: ranks, x, indices: (row) => [query, k, row] }));
+  return (
+    <section>
+      <h2>Watched words</h2>
+      <p class="small">Their rank among all words at each layer, 1 being the likeliest. Offered are those that come nearest to the top at any layer.</p>
+      <p class="watch-chips">
+        {offers.map(({ k, id, text, best }) => (
+          <button key={`${k} ${id}`} class="watch" aria-pressed={on(k, id)} title={`id ${id}, best rank ${best}`} onClick={() => setChosen({ ...chosen, [String(id)]: !on(k, id) })}>
+            <code>{text}</code> <span class="small">{best}</span>
+          </button>
+        ))}
+        {isLive.value ? (
+          <form class="watch-form" onSubmit={(event) => { event.preventDefault(); if (wanted) set("watch", asked ? `${asked},${wanted}` : wanted); setWanted(""); }}>
+            <input aria-label="One more token to watch, or its id" placeholder="a token or id" value={wanted} onInput={(event) => setWanted(event.currentTarget.value)} /> <button>Watch</button>
+            {asked ? <button type="button" onClick={() => set("watch", undefined)}>Forget {asked}</button> : null}
+          </form>
+        ) : null}
+      </p>
+      {lines.length ? <LineChart label="Ranks over layers" xLabel="layers read" yLabel="rank" logY down lines={lines} height={220} markX={selection.value.layer === null ? null : selection.value.layer + 1} /> : <p class="small">Choose a word above.</p>}
+    </section>
+  );
+}
