@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -38,6 +39,17 @@ def test_every_kind_of_position(config: ModelConfig) -> None:
     assert shown.ok and shown.checks and shown.absent is None, shown.checks
     assert shown.facts["kind"] == config.position
     assert not differs_in_python(run, shown)
+
+
+@pytest.mark.parametrize("fault", ["layout", "angles"])
+@pytest.mark.parametrize("name", [name for name, config in EVERY.items() if config.position == "rope"])
+@torch.no_grad()
+def test_every_mistake_can_be_made(name: str, fault: Literal["layout", "angles"]) -> None:
+    run = a_pass(EVERY[name])
+    shown = panel(run, Options(fault=fault))
+    assert shown.absent is None and not differs_in_python(run, shown, places=1)
+    if fault == "angles" and shown.facts["rotated"] > 2:
+        assert not shown.ok
 
 
 @torch.no_grad()

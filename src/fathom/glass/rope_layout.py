@@ -14,8 +14,11 @@ from fathom.verification.layout import CLEAR, Layout, layout, weights_of
 
 
 def evidence(run: Pass, fault: Fault | None) -> Layout | None:
-    """What the weights, and the loss on the prompt, say about the layout; under the fault, those of a wrong file."""
+    """What the weights, and the loss on the prompt, say about the layout; under the fault, those of a wrong file. None
+    where heads are rotated in part."""
     wrong = fault == "layout"
+    if run.subject.config.rope.rotated:
+        return None
     if (key := f"layout {wrong}") not in run.notes:
         texts = [run.ids[0]] if run.t > 2 else []
         as_stored: AbstractContextManager[None] = nullcontext()
