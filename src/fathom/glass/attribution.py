@@ -57,6 +57,12 @@ def panel(run: Pass, options: Options) -> Panel:
     return Panel(series, checked("C5", "contributions_sum_to_logit", residuals), facts, (contributions, through_norm))
 
 
+def kept(run: Pass) -> list[Options]:
+    """Of an exported file: the sum as it is, and each that is wrong."""
+    first = panel(run, Options())
+    return [Options(), *(Options(fault=fault) for fault in first.facts["faults"])]
+
+
 def run_id(run: Pass, token: int) -> int:
     """The id, where the model has it; FathomError."""
     if not 0 <= token < (size := run.model.config.vocab_size):

@@ -52,6 +52,11 @@ def panel(run: Pass, options: Options) -> Panel:
     return Panel(series, checks, facts, (lens, read))
 
 
+def kept(run: Pass) -> list[Options]:
+    """Of an exported file: the lens as it is, and each that is wrong."""
+    return [Options(), *(Options(fault=fault) for fault in faults(run.model))]
+
+
 def recorded(run: Pass) -> list[str]:
     """The names that this panel needs of those that the model has."""
     layers = range(len(run.model.blocks))

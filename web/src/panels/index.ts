@@ -1,6 +1,7 @@
 // The panels, in the order of the navigation.
 import { panel as generation } from "./generation";
 import { panel as groups } from "./groups";
+import { panel as attribution } from "./attribution";
 import { panel as lens } from "./lens";
 import { panel as nextToken } from "./next-token";
 import { panel as positions } from "./positions";
@@ -14,6 +15,7 @@ export const PANELS: readonly PanelView[] = [
   generation,
   groups,
   lens,
+  attribution,
 ];
 
 export function viewOf(id: string): PanelView | undefined {

@@ -5,13 +5,14 @@ import { valueAt } from "../../data/python";
 import { isLive } from "../../app";
 import type { Series } from "../../data/types";
 import { LineChart, type Line } from "../../parts/LineChart";
-import { selection } from "../../state";
+import { optionsOf, selection } from "../../state";
 import type { ViewProps } from "../view";
 
 const FIRST = 4; // tokens that are drawn before any is chosen
 
 export function Watching({ ranks, watched, texts, query, asked, set }: { ranks: Series; watched: Series; texts: Record<string, string>; query: number; asked: string; set: ViewProps["set"] }) {
-  const [chosen, setChosen] = useState<Record<string, boolean>>({});
+  const asLines = optionsOf("lens").lines;
+  const chosen = typeof asLines === "string" ? asLines.split(" ").map(Number) : typeof asLines === "number" ? [asLines] : null;
   const [wanted, setWanted] = useState("");
   const [, count = 0, rows = 0] = ranks.shape;
   const x = Array.from({ length: rows }, (_, i) => i);
@@ -19,7 +20,11 @@ export function Watching({ ranks, watched, texts, query, asked, set }: { ranks: 
     const id = valueAt(watched, [query, k]);
     return { k, id, text: visible(texts[String(id)] ?? String(id)), best: Math.min(...x.map((row) => valueAt(ranks, [query, k, row]))) };
   });
-  const on = (k: number, id: number): boolean => chosen[String(id)] ?? k < FIRST;
+  const on = (k: number, id: number): boolean => (chosen ? chosen.includes(id) : k < FIRST);
+  const turn = (id: number): void => {
+    const now = offers.filter((one) => on(one.k, one.id)).map((one) => one.id);
+    set("lines", (now.includes(id) ? now.filter((one) => one !== id) : [...now, id]).join(" "));
+  };
   const lines: Line[] = offers.filter(({ k, id }) => on(k, id)).map(({ k, text }) => ({ name: text, series: ranks, x, indices: (row) => [query, k, row] }));
   return (
     <section>
@@ -27,7 +32,7 @@ export function Watching({ ranks, watched, texts, query, asked, set }: { ranks: 
       <p class="small">Their rank among all words at each layer, 1 being the likeliest. Offered are those that come nearest to the top at any layer.</p>
       <p class="watch-chips">
         {offers.map(({ k, id, text, best }) => (
-          <button key={`${k} ${id}`} class="watch" aria-pressed={on(k, id)} title={`id ${id}, best rank ${best}`} onClick={() => setChosen({ ...chosen, [String(id)]: !on(k, id) })}>
+          <button key={`${k} ${id}`} class="watch" aria-pressed={on(k, id)} title={`id ${id}, best rank ${best}`} onClick={() => turn(id)}>
             <code>{text}</code> <span class="small">{best}</span>
           </button>
         ))}

@@ -50,7 +50,7 @@ export function Words({ top, colour, scale, texts, tokens, query }: WordsProps) 
         <table class="words" aria-label="What would be said at each layer and token">
           <thead>
             <tr>
-              <th scope="col" class="small">read ↓</th>
+              <th scope="col" class="corner">read ↓</th>
               {shown.map((c) => <th key={c} scope="col" data-picked={c === query} title={`token ${c}`}><code>{short(visible(tokens[c]?.text ?? String(c)), 9)}</code></th>)}
             </tr>
           </thead>

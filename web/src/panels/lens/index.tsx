@@ -1,5 +1,4 @@
 // P4: the residual stream, and what would be said at each layer.
-import { useState } from "preact/hooks";
 import { scaleOf } from "../../arithmetic/colour";
 import { rowName, settled } from "../../arithmetic/lens";
 import { visible } from "../../arithmetic/text";
@@ -11,7 +10,7 @@ import { Legend } from "../../parts/Legend";
 import { LineChart, type Line } from "../../parts/LineChart";
 import { Segmented } from "../../parts/Segmented";
 import { Switch } from "../../parts/Switch";
-import { locked, selection } from "../../state";
+import { locked, optionsOf, selection } from "../../state";
 import type { PanelView, ViewProps } from "../view";
 import { explain } from "./explain";
 import { Watching } from "./Watching";
@@ -30,11 +29,9 @@ const COLOURS = [
   { value: "kl", label: "KL to the end", title: "How far what is read here is from what the model says in the end, in nats" },
 ] as const;
 
-type Colour = (typeof COLOURS)[number]["value"];
-
 function View({ data, panel, signed, set }: ViewProps) {
   const { texts, faults } = data.facts as unknown as Facts;
-  const [colour, setColour] = useState<Colour>("p_final");
+  const colour = COLOURS.find(({ value }) => value === optionsOf("lens").colour)?.value ?? "p_final";
   const top = signed ? panel.B?.series.top : data.series.top;
   const shown = data.series[colour];
   const { stream, ranks, watched } = data.series;
@@ -46,7 +43,7 @@ function View({ data, panel, signed, set }: ViewProps) {
   return (
     <div class="lens">
       <div class="controls">
-        <Segmented label="Colour" named value={colour} onChange={setColour} choices={COLOURS} />
+        <Segmented label="Colour" named value={colour} onChange={(one) => set("colour", one === "p_final" ? undefined : one)} choices={COLOURS} />
         {faults.length ? <span class="small">Make a mistake:</span> : null}
         {faults.map((fault) => <Switch key={fault} wrong label={fault === "no norm" ? "no final norm" : "final norm twice"} on={data.options.fault === fault} onChange={(on) => set("fault", on ? fault : undefined)} />)}
       </div>
@@ -100,7 +97,21 @@ export const panel: PanelView = {
   title: "Stream and lens",
   question: "After how many of its layers does the model already know its next word?",
   uses: [],
+  here: ["colour", "lines"],
   View,
   explain,
+  guess: {
+    choices: ["in the first half of them", "in the second half", "only with the last"],
+    answer({ series, facts }) {
+      const { top } = series;
+      const [rows = 1, columns = 1] = top?.shape ?? [];
+      const words = Array.from({ length: rows }, (_, row) => (top ? valueAt(top, [row, columns - 1]) : NaN));
+      const last = words[rows - 1];
+      let from = rows - 1;
+      while (from > 0 && words[from - 1] === last) from--;
+      const choice = from === rows - 1 && rows > 1 ? 2 : from > (rows - 1) / 2 ? 1 : 0;
+      return { choice, says: `${visible((facts as unknown as Facts).texts[String(last)] ?? String(last))} is the first word from row ${from} of 0 to ${rows - 1} on.` };
+    },
+  },
 };
 
