@@ -21,9 +21,10 @@ from fathom.model.ends import ScaledUnembed
 from fathom.model.transformer import Transformer
 from fathom.native.build import library
 from fathom.quant.linear import QuantLinear
-from fathom.quant.model import pack_layer, quantize_model
-from fathom.quant.schemes import scheme_named
+from fathom.quant.model import keep_layer, linears, pack_layer, quantize_model
+from fathom.quant.schemes import FORMATS, scheme_named
 from fathom.tokenizer.characters import ByteTokenizer
+from tests.native.k_quants import K_QUANTS, in_blocks
 
 PASSES = (5, 1, 1, 4, 1, 9)  # tokens of one pass after another
 
@@ -96,13 +97,14 @@ def in_eight_bits(x: Tensor) -> Tensor:
 
 
 def meets_eight_bits(model: Transformer) -> None:
-    """Let every packed layer see its input as native code brings it to them; `unembed` is packed in int8."""
-    if not isinstance(model.unembed, ScaledUnembed):
-        model.unembed.__class__ = ScaledUnembed
-        model.unembed.scale, model.unembed.cap = 1.0, None
-    int8, weight = scheme_named("int8"), model.unembed.weight.detach()
-    rounded = int8.dequantize(int8.quantize(weight), (weight.shape[0], weight.shape[1]), torch.float32)
-    model.unembed.weight = nn.Parameter(rounded, requires_grad=False)
+    """Let every packed layer see its input as native code brings it to them; an `unembed` of floats becomes int8."""
+    if not isinstance(model.unembed, QuantLinear):
+        if not isinstance(model.unembed, ScaledUnembed):
+            model.unembed.__class__ = ScaledUnembed
+            model.unembed.scale, model.unembed.cap = 1.0, None
+        int8, weight = scheme_named("int8"), model.unembed.weight.detach()
+        rounded = int8.dequantize(int8.quantize(weight), (weight.shape[0], weight.shape[1]), torch.float32)
+        model.unembed.weight = nn.Parameter(rounded, requires_grad=False)
     for part in model.modules():
         if isinstance(part, QuantLinear) or part is model.unembed:
             part.register_forward_pre_hook(lambda _, given: (in_eight_bits(given[0]),))
@@ -151,7 +153,10 @@ def test_packed_weights_meet_x_in_eight_bits(isa: str, kind: str, seed: int) -> 
     choice = random.Random(seed)
     model = random_model(any_config(choice))
     quantize_model(model, kind)
-    ids, padding = sample(choice, model.config)
+    agree_in_eight_bits(model, *sample(choice, model.config))
+
+
+def agree_in_eight_bits(model: Transformer, ids: Tensor, padding: Tensor | None) -> None:
     plain, quick = copy.deepcopy(model), prepare_for_inference(model)
     assert isinstance(quick, InferenceModel) and quick.step is not None
     meets_eight_bits(plain)
@@ -160,6 +165,22 @@ def test_packed_weights_meet_x_in_eight_bits(isa: str, kind: str, seed: int) -> 
     assert distance.quantile(0.1) < 1e-5
     assert distance.median() < 2e-3
     assert distance.max() < 0.05
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_k_quants_of_every_kind_side_by_side(isa: str, seed: int) -> None:
+    """As mixed as in no file: each layer in a format of its own, `unembed` too."""
+    choice = random.Random(seed)
+    heads = choice.choice([(4, 64), (8, 32), (2, 128)])
+    config = replace(any_config(choice), d_model=256, n_head=heads[0], n_kv_head=choice.choice([1, 2]),
+                     head_dim=heads[1], d_ff=choice.choice([256, 512]), n_layer=2, rope=Rotary())  # fmt: skip
+    model = random_model(config)
+    for name in [*linears(model), *(["unembed"] if choice.random() < 0.7 else [])]:
+        layer, kind = model.get_submodule(name), choice.choice(["int8", "int4", *K_QUANTS])
+        assert isinstance(layer, nn.Linear)
+        fields = in_blocks(layer.weight, kind) if kind in K_QUANTS else scheme_named(kind).quantize(layer.weight)
+        keep_layer(model, name, fields, layer.bias, FORMATS[kind])
+    agree_in_eight_bits(model, *sample(choice, config))
 
 
 @pytest.mark.parametrize("seed", range(6))

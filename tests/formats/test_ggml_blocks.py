@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from fathom.errors import FathomError
 from fathom.formats import ggml_blocks
-from fathom.formats.ggml_blocks import IDS, OTHERS, SCHEMES, TYPES, NumberType, fields, number_type, packed, unpacked
-from fathom.quant.schemes import scheme_named
+from fathom.formats.ggml_blocks import IDS, OTHERS, TYPES, NumberType, number_type, packed, unpacked
 from tests.formats import ggml_library
 
 quants = pytest.importorskip("gguf.quants", reason="needs the extra `peers`")
@@ -185,31 +184,3 @@ def test_what_a_type_cannot_hold_is_refused(name: str, value: float) -> None:
 def test_other_types_are_named_with_those_there_are(id: int, says: str) -> None:
     with pytest.raises(FathomError, match=f"of type {says}; expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1"):
         number_type(id)
-
-
-@pytest.mark.parametrize(("name", "scheme"), SCHEMES.items())
-def test_codes_and_scales_are_those_of_the_scheme(name: str, scheme: str) -> None:
-    """Taken out of the reference's bytes: what the scheme itself packs."""
-    data = torch.from_numpy(quants.quantize(numbers()[2:], constants.GGMLQuantizationType[name]).reshape(-1))
-    found = fields(data, TYPES[IDS[name]], len(numbers()) - 2)
-    expected = scheme_named(scheme).quantize(torch.from_numpy(numbers()[2:]))
-    assert found is not None and found.keys() == expected.keys()
-    tiny = (expected["scales"] == 0)[..., None]  # there the reference's codes stand for nothing
-    for field, x in found.items():
-        assert x.dtype == expected[field].dtype and x.shape == expected[field].shape
-        assert torch.equal(
-            x.where(~tiny, 0) if x.ndim == 3 else x, expected[field].where(~tiny, 0) if x.ndim == 3 else expected[field]
-        )
-    unpacks = scheme_named(scheme).dequantize(found, (len(numbers()) - 2, 64), torch.float32)
-    assert same_bits(unpacks.numpy().reshape(-1), unpacked(data, TYPES[IDS[name]]).numpy())
-
-
-@pytest.mark.parametrize(
-    ("name", "field", "value"), [("Q8_0", "scale", np.inf), ("Q4_0", "scale", np.nan), ("Q8_0", "q", -128)]
-)
-def test_blocks_that_no_scheme_would_make_are_not_taken_over(name: str, field: str, value: float) -> None:
-    kind = TYPES[IDS[name]]
-    blocks = np.zeros(4, kind.layout)
-    assert fields(torch.from_numpy(blocks.view(np.uint8)), kind, 2) is not None
-    blocks[field][3] = value
-    assert fields(torch.from_numpy(blocks.view(np.uint8)), kind, 2) is None

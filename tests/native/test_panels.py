@@ -6,9 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fathom.native.panels import Arena, Panels, from_float, from_groups, panel_bytes
-from fathom.quant.schemes import scheme_named
+from fathom.quant.schemes import FORMATS, scheme_named
+from tests.native.k_quants import K_QUANTS, in_blocks
 
 SHAPES = [(1, 1), (5, 7), (16, 32), (33, 70), (48, 64), (100, 333)]
+LONG = [(1, 256), (16, 512), (33, 256), (100, 768)]  # of rows that are whole blocks
+KINDS = ["fp32", "bf16", "int8", "int4", *K_QUANTS]
+CASES = [(kind, shape) for kind in KINDS for shape in (LONG if kind in K_QUANTS else SHAPES)]
 COUNTS = [1, 2, 3, 7, 16, 21, 40]  # vectors: one tile, part of a tile, several tiles
 
 
@@ -18,9 +22,8 @@ def random_panels(kind: str, shape: tuple[int, int], bias: Tensor | None) -> tup
     if kind in ("fp32", "bf16"):
         weight = weight.bfloat16() if kind == "bf16" else weight
         return from_float(weight, bias, arena), weight
-    scheme = scheme_named(kind)
-    packed = scheme.quantize(weight)
-    return from_groups(kind, packed, shape, bias, arena), scheme.dequantize(packed, shape, torch.float32)
+    packed = in_blocks(weight, kind) if kind in K_QUANTS else scheme_named(kind).quantize(weight)
+    return from_groups(kind, packed, shape, bias, arena), FORMATS[kind].dequantize(packed, shape, torch.float32)
 
 
 def rounded_to_int8(x: Tensor) -> Tensor:
@@ -36,15 +39,13 @@ def input_of(kind: str, x: Tensor) -> Tensor:
     return {"fp32": x, "bf16": x.bfloat16().float()}.get(kind, rounded_to_int8(x))
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("kind", "shape"), CASES, ids=str)
 def test_matrix_is_unchanged(kind: str, shape: tuple[int, int]) -> None:
     panels, weight = random_panels(kind, shape, None)
     assert torch.equal(panels.matrix(), weight)
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("kind", "shape"), CASES, ids=str)
 def test_product(isa: str, kind: str, shape: tuple[int, int]) -> None:
     bias = torch.randn(shape[0])
     panels, weight = random_panels(kind, shape, bias)
@@ -54,10 +55,11 @@ def test_product(isa: str, kind: str, shape: tuple[int, int]) -> None:
         assert (panels.product(x) - expected).abs().max() < 1e-5 * shape[1] ** 0.5 + 1e-5, count
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_bf16_in_bf16_out(isa: str, kind: str) -> None:
-    panels, _ = random_panels(kind, (33, 70), None)
-    x = torch.randn(2, 3, 70).bfloat16()
+    shape = (33, 256) if kind in K_QUANTS else (33, 70)
+    panels, _ = random_panels(kind, shape, None)
+    x = torch.randn(2, 3, shape[1]).bfloat16()
     y = panels.product(x)
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, panels.product(x.float()).bfloat16())
@@ -76,10 +78,39 @@ def test_the_largest_codes_do_not_overflow(isa: str) -> None:
     assert torch.allclose(panels.product(torch.ones(1, 32)), torch.full((1, 16), 16.0 * -8 + 16.0 * 7))
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("kind", K_QUANTS)
+@pytest.mark.parametrize("shape", [(16, 256), (40, 1024)], ids=str)
+def test_any_bytes_of_a_k_quant(isa: str, kind: str, shape: tuple[int, int]) -> None:
+    """Every code and every step, the largest and the smallest of all too, which no packing may have made."""
+    empty = FORMATS[kind].empty(shape, "cpu")
+    packed = {name: torch.randint(-128, 128, x.shape).to(torch.int8).view(x.dtype) for name, x in empty.items()
+              if x.dtype != torch.float16}  # fmt: skip
+    if kind != "q6_k":
+        packed["steps"] &= 63
+    packed["scales"] = torch.randn(empty["scales"].shape).half()
+    for name in ("codes", "upper"):
+        if name in packed:
+            packed[name][0] = 255
+            packed[name][1] = 0
+    packed["steps"][0] = 63 if kind != "q6_k" else -128
+    panels = from_groups(kind, packed, shape, None, Arena(panel_bytes(kind, shape)))
+    weight = FORMATS[kind].dequantize(packed, shape, torch.float32)
+    assert torch.equal(panels.matrix(), weight)
+    x = torch.cat((torch.randn(9, shape[1]), torch.ones(1, shape[1]), -torch.ones(1, shape[1])))
+    expected = F.linear(rounded_to_int8(x).double(), weight.double())
+    assert ((panels.product(x) - expected).abs().amax(0) <= 2e-6 * weight.abs().sum(1)).all()
+
+
+def test_panels_of_k_quants_are_as_small_as_their_format() -> None:
+    for kind in K_QUANTS:
+        panels, _ = random_panels(kind, (48, 512), None)
+        assert panels.nbytes == panel_bytes(kind, (48, 512)) == 48 * 512 * FORMATS[kind].bits / 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_nan_stays_in_its_row(isa: str, kind: str) -> None:
-    panels, _ = random_panels(kind, (16, 64), None)
-    x = torch.randn(3, 64)
+    panels, _ = random_panels(kind, (16, 256), None)
+    x = torch.randn(3, 256)
     x[1, 5] = float("nan")
     y = panels.product(x)
     assert y[1].isnan().all()

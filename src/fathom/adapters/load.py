@@ -20,6 +20,7 @@ from fathom.formats.detect import require_path
 from fathom.formats.huggingface import read_tokenizer
 from fathom.formats.load import load as load_model
 from fathom.model.transformer import Transformer
+from fathom.quant.schemes import in_words
 from fathom.tokenizer.load import FILE as TOKENIZER
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -70,8 +71,8 @@ def load(
     path: a run folder or checkpoint (a run of fine-tuning is its base with its best adapter), a folder of Hugging Face
     or Meta, a .safetensors, .pth, .gguf or llama2.c file, a hub id, or demo:NAME. dtype: auto (as stored; quantised
     files become fp32), fp32, bf16 or fp16. device: auto, cpu, cuda or mps. quantize: int8, int4 or nf4, for the
-    matrices of the blocks. rope_scaling: KIND:FACTOR such as yarn:4, for contexts FACTOR times longer. adapter: a
-    folder of peft's, or several, whose deltas add up.
+    matrices of the blocks; or keep: those that the file has packed stay as they are. rope_scaling: KIND:FACTOR such as
+    yarn:4, for contexts FACTOR times longer. adapter: a folder of peft's, or several, whose deltas add up.
 
     Returns the Transformer in evaluation mode, and its tokenizer, None where the files hold none. It is the model that
     you can read: it can be looked into, edited and trained. `for_inference`: prepared to generate as fast as this
@@ -87,8 +88,8 @@ def load(
         trained_on = peft.load(model, folder, name, base=path).config.quantize
         if trained_on and trained_on != quantize:
             warnings.warn(
-                f"{folder} was trained on the model in {trained_on}; load it with quantize {trained_on} to get what was"
-                " trained",
+                f"{folder} was trained on the model in {in_words(trained_on)}; load it with quantize {trained_on} to"
+                " get what was trained",
                 stacklevel=2,
             )
         if model.config.vocab_size != size or (folder / TOKENIZER).is_file():  # it was trained with tokens of its own

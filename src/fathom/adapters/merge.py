@@ -33,6 +33,7 @@ from fathom.formats.opened import Opened
 from fathom.formats.run import WEIGHTS, write_weights
 from fathom.inspect.identities import Residuals, named, off, worst
 from fathom.model.transformer import Transformer
+from fathom.quant.schemes import in_words
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -56,7 +57,9 @@ class Merged:
         """As a terminal shows it."""
         lines = [f"{self.path}: {'a run of fathom' if self.format == 'run' else 'Hugging Face'}, {self.dtype}"]
         if self.packed:
-            lines.append(f"the adapter was trained on the model in {self.packed}: it was added to those weights")
+            lines.append(
+                f"the adapter was trained on the model in {in_words(self.packed)}: it was added to those weights"
+            )
         if self.untied:
             lines.append("embed and unembed were one matrix and are two now: the adapter changes one of them")
         lines.append(f"the adapter changes logits by up to {self.effect:.3g}")
@@ -153,7 +156,7 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     FathomError where a part was exchanged for one that computes something else."""
     require_plain(model)
     config = model.config
-    if config.tie_embeddings and model.unembed.weight is not model.embed.weight:
+    if config.tie_embeddings and not alike(model.unembed.weight, model.embed.weight):
         config = replace(config, tie_embeddings=False)
     state: dict[str, Tensor] = {}
     for layer, part in wrapped(model).items():
@@ -167,6 +170,11 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     if config.tie_embeddings:
         new.unembed.weight = new.embed.weight
     return new.to(model.embed.weight.device).eval()
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether they are one matrix, or hold the same numbers, as a packed `unembed` does that was tied."""
+    return one is other or (one.dtype == other.dtype and torch.equal(one, other))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from fathom.adapters.peft_targets import Targets, is_safe, names_in, read_target
 from fathom.errors import FathomError
 from fathom.json_file import LARGEST, read_object, short
 from fathom.json_file import field as json_field
-from fathom.quant.schemes import SCHEMES
+from fathom.quant.schemes import KEEP, SCHEMES
 
 CONFIG = "adapter_config.json"
 OURS = "fathom_adapter.json"  # our own file beside it: peft refuses or warns of fields that it does not know
@@ -144,10 +144,8 @@ def read_config(path: Path) -> PeftConfig:
             f"{where}: r is {rank}, lora_alpha {alpha}, lora_dropout {config.dropout}; expected from 1 on, above 0, and"
             " from 0 to below 1"
         )
-    if config.quantize and config.quantize not in SCHEMES:
-        raise FathomError(
-            f"{where}: quantize is {short(config.quantize)}; expected null or one of {', '.join(SCHEMES)}"
-        )
+    if config.quantize and config.quantize not in (known := (*SCHEMES, KEEP)):
+        raise FathomError(f"{where}: quantize is {short(config.quantize)}; expected null or one of {', '.join(known)}")
     return config
 
 

@@ -22,12 +22,22 @@ from fathom.model.mlp import MLPS
 from fathom.model.norm import LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
 from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
-from fathom.quant.linear import QuantLinear
+from fathom.quant.linear import QuantLinear, QuantUnembed
 
 WARM_UP = 3  # passes before a recording: the first ones choose, compile and load kernels
 ALIGN = 64  # masked attention on a GPU wants a number of keys that is a multiple of 8; whole tiles are better still
 RECORDABLE = {  # parts that run the same kernels every time; others may decide in Python, which a graph does not run
-    *(nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList, nn.Linear, MatvecLinear, QuantLinear, MatvecInt4),
+    *(
+        nn.Embedding,
+        nn.Dropout,
+        nn.Identity,
+        nn.ModuleList,
+        nn.Linear,
+        MatvecLinear,
+        QuantLinear,
+        QuantUnembed,
+        MatvecInt4,
+    ),
     *(Block, Parallel, Add, Replace, ScaledAdd, ScaledEmbedding, ScaledUnembed, Attention, *MLPS.values()),
     *(LayerNorm, RMSNorm, WholeRMSNorm, LayerNorm1P, RMSNorm1P, PlainRMSNorm),
     *(NoPosition, LearnedPosition, Rope),

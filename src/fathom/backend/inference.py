@@ -22,13 +22,13 @@ from fathom.model.cache import KVCache, NoCache
 from fathom.model.ends import ScaledUnembed
 from fathom.model.transformer import Transformer
 from fathom.native.build import library, status
-from fathom.native.panels import PACKED, Arena, from_float, from_groups, panel_bytes
-from fathom.quant.linear import QuantLinear
+from fathom.native.panels import DTYPES, PACKED, Arena, from_float, from_groups, panel_bytes
+from fathom.quant.linear import QuantLinear, QuantUnembed
 from fathom.quant.scheme import Packed
 from fathom.quant.schemes import scheme_named
 
 ROWS = 4096  # of a matrix that are packed at a time
-LINEAR = (nn.Linear, ScaledUnembed, QuantLinear)  # layers that become panels
+LINEAR = (nn.Linear, ScaledUnembed, QuantLinear, QuantUnembed)  # layers that become panels
 
 
 class Step(Protocol):
@@ -54,8 +54,8 @@ def prepare_for_inference(model: Transformer) -> Transformer:
     native code or on another kind of device is returned as it is; so is one whose own `forward` or `hidden` is not that
     of Transformer, with a warning.
 
-    Logits are those of the plain model up to rounding: fp32 and bf16 weights within the rounding of their format; int8
-    and int4 weights meet x in 8 bits on a CPU. Where the blocks are int8 or int4, `unembed` becomes int8 there.
+    Logits are those of the plain model up to rounding: fp32 and bf16 weights within the rounding of their format; int8,
+    int4 and k-quant weights meet x in 8 bits on a CPU. Where the blocks have such, an `unembed` of floats becomes int8.
     """
     weight = model.embed.weight
     if isinstance(model, InferenceModel):
@@ -82,7 +82,7 @@ def prepare_for_inference(model: Transformer) -> Transformer:
 def use_panels(model: Transformer) -> None:
     """Exchange the linear layers one by one, so that no two weights are in memory twice."""
     kinds = {name: kind for name in parts(model, *LINEAR) if (kind := kind_of_panels(model, name))}
-    if "unembed" in kinds and any(kind in PACKED for kind in kinds.values()):  # one with adapters stays as it is
+    if kinds.get("unembed") in DTYPES and any(kind in PACKED for kind in kinds.values()):  # adapters: not in `kinds`
         kinds["unembed"] = "int8"
     arena = Arena(sum(panel_bytes(kind, sizes(model.get_submodule(name))) for name, kind in kinds.items()))
     for name, kind in kinds.items():
@@ -204,7 +204,7 @@ def in_panels(part: nn.Linear | QuantLinear, kind: str, arena: Arena) -> PanelLi
     else:
         fields = part.packed if isinstance(part, QuantLinear) else packed(part.weight)
         panels = from_groups(kind, fields, sizes(part), part.bias, arena)
-    if isinstance(part, ScaledUnembed):
+    if isinstance(part, ScaledUnembed | QuantUnembed):
         return PanelUnembed(panels, part.bias, part.scale, part.cap)
     return PanelLinear(panels, part.bias)
 

@@ -47,7 +47,7 @@ from fathom.native.interface import (
     Rotation,
 )
 from fathom.native.kernels import attention
-from fathom.native.panels import Panels, address
+from fathom.native.panels import PACKED, Panels, address
 
 AT_ONCE = 128  # tokens that go through the model in one call, which nobody can interrupt
 IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
@@ -315,11 +315,12 @@ def second_norm(block: Parallel) -> str | None:
 
 
 def require_one_kind(block: Block, layer: int, names: Collection[str]) -> None:
-    """FathomError where layers that read the same vectors have weights of several kinds: x is packed for one."""
+    """FathomError where layers that read the same vectors have weights of several kinds: x is packed once, for one kind
+    of floats or for all kinds of whole numbers."""
     kinds = {
         name: part.panels.kind
         for name, part in block.named_modules()
         if name in names and isinstance(part, PanelLinear)
     }
-    if len(set(kinds.values())) > 1:
+    if len({"packed" if kind in PACKED else kind for kind in kinds.values()}) > 1:
         raise FathomError(f"blocks.{layer} has {', '.join(f'{name} in {kind}' for name, kind in kinds.items())}")

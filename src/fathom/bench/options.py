@@ -8,7 +8,7 @@ from fathom.errors import FathomError
 Work = Literal["decode", "prefill", "train", "finetune", "startup"]
 Shape = Literal["gpt2", "110M", "1.1B", "7B", "qwen3-1.7B", "gemma2-2.6B", "pythia-1.4B"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
-Packing = Literal["int8", "int4", "nf4", "nf4-single"]
+Packing = Literal["int8", "int4", "nf4", "nf4-single", "keep"]
 
 WORKS: tuple[str, ...] = get_args(Work)
 UNCOUNTED = 4  # first decoding steps, in which caches and threads warm up
@@ -22,7 +22,7 @@ class BenchOptions:
     work: Work
     model: str | None = None  # model of any format; None: random weights of --shape
     shape: Shape | None = None  # shape with random weights; None: 110M, where no model is given
-    quantize: Packing | None = None  # number format of the blocks' matrices; None: floats
+    quantize: Packing | None = None  # number format of the blocks' matrices, or that of the file; None: floats
     dtype: Dtype = "auto"  # number format; auto: of a model as stored, of a shape bf16 where the machine has it
     device: str = "auto"  # device to run on: auto, cpu, cuda or mps
     prompt: int | None = None  # context length in tokens; None: 128, for train and finetune 256
@@ -66,6 +66,8 @@ def problems(options: BenchOptions) -> list[str]:
         messages.append(
             f"quantize is {options.quantize}, but packed weights cannot be trained; leave it out, or use finetune"
         )
+    if options.quantize == "keep" and options.model is None:
+        messages.append("quantize is keep, but random weights lie in no file; give a model, or choose a number format")
     if options.work in LEARNING and options.plain:
         messages.append(f"--plain has no meaning for {options.work}; leave it out")
     return messages

@@ -22,7 +22,7 @@ PACKINGS = ("int8", "int4", "nf4", "nf4-single")
 )
 @model_argument
 @option("--against", default="", metavar="NAMES", shown="all that are available", help=AGAINST)
-@option("--quantize", metavar="NAME", choices=PACKINGS, help="Pack the matrices of the blocks first.")
+@option("--quantize", metavar="NAME", choices=(*PACKINGS, "keep"), help="Pack the matrices of the blocks first.")
 @device_option
 @dtype_option
 @seed_option

@@ -32,7 +32,12 @@ METAVARS = {"temperature": "T", "top_k": "K", "top_p": "P", "min_p": "P", "sampl
 DTYPE = "Number format of the weights; auto: as stored."
 HANDWRITTEN = [
     option("--adapter", multiple=True, metavar="FOLDER", help="LoRA adapter to add to the model."),
-    option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks."),
+    option(
+        "--quantize",
+        metavar="NAME",
+        choices=("int8", "int4", "nf4", "keep"),
+        help="Pack the matrices of the blocks; keep: as the file has them.",
+    ),
     option("--device", metavar="NAME", choices=("auto", "cpu", "cuda", "mps"), shown="auto", help="Where to run."),
     option("--dtype", metavar="NAME", choices=("auto", "fp32", "bf16", "fp16"), shown="auto", help=DTYPE),
     option("--rope-scaling", metavar="KIND:FACTOR", help="Longer contexts: linear, llama3 or yarn, such as yarn:4."),
@@ -95,7 +100,7 @@ def load_for_generation(model: str, call: Mapping[str, Any]) -> "tuple[Transform
 
     dtype, device, adapter = call["dtype"] or "auto", call["device"] or "auto", call["adapter"]
     network, tokenizer = load(model, dtype, device, call["quantize"], call["rope_scaling"], adapter)
-    tokenizer, line = require_tokenizer(tokenizer, model), described(network, call["quantize"], adapter, call["draft"])
+    tokenizer, line = require_tokenizer(tokenizer, model), described(network, adapter, call["draft"])
     network = prepared(network, call)
     if isinstance(network, InferenceModel):
         line += f", {network.status}"

@@ -13,12 +13,17 @@ from fathom.anatomy.skeleton import skeleton
 from fathom.anatomy.swap import kind_of, what_is
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
+from fathom.model.ends import ScaledUnembed
 from fathom.model.transformer import Transformer
-from fathom.quant.linear import QuantLinear
+from fathom.quant.linear import QuantLinear, QuantUnembed
 
 T = TypeVar("T", bound=Callable[..., Any])
 # class or function -> what it stands for
-EQUIVALENT: dict[object, tuple[object, ...]] = {attend: (attend_fused,), QuantLinear: (nn.Linear,)}
+EQUIVALENT: dict[object, tuple[object, ...]] = {
+    attend: (attend_fused,),
+    QuantLinear: (nn.Linear,),
+    QuantUnembed: (ScaledUnembed,),
+}
 
 
 def computes_as(*plain: object) -> Callable[[T], T]:

@@ -33,6 +33,7 @@ gguf_keys         keys that no family reads: harmless ones, and those that are r
 ggml_blocks       the number types of GGUF: blocks of weights to floats
 ggml_pack         floats to blocks
 ggml_search       the scale of a group of numbers, by search
+ggml_kept         GGUF's matrices as the number formats of fathom/quant hold them
 ggml_layouts      blocks in memory
 meta              params.json, consolidated.NN.pth and tokenizer.model, as Meta publishes them
 torch_file        a file of torch.save, read without running it

@@ -19,7 +19,6 @@ from fathom.formats import ggml_layouts as layouts
 from fathom.formats import ggml_pack as pack
 from fathom.formats.ggml_layouts import E2M1, NONLINEAR, Array
 from fathom.formats.opened import CHUNK
-from fathom.quant.scheme import Packed
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +39,7 @@ def _shifted(x: Array, shifts: list[int]) -> Array:
     return x[:, :, None] >> np.array(shifts, x.dtype)[:, None]
 
 
-def _nibbles(low: Array) -> Array:
+def nibbles(low: Array) -> Array:
     """(n, g, bytes) -> (n, g, 2, bytes): of each group of bytes all low halves, then all high ones."""
     return _shifted(low, [0, 4]) & 15
 
@@ -58,40 +57,52 @@ def _unpack_q4_1(b: Array) -> Array:
 
 
 def _unpack_q5_0(b: Array) -> Array:
-    return _f32(b["scale"])[:, None] * (_f32(_five(b)) - 16)
+    return _f32(b["scale"])[:, None] * (_f32(five(b)) - 16)
 
 
 def _unpack_q5_1(b: Array) -> Array:
-    return _f32(b["scale"])[:, None] * _f32(_five(b)) + _f32(b["offset"])[:, None]
+    return _f32(b["scale"])[:, None] * _f32(five(b)) + _f32(b["offset"])[:, None]
 
 
 def _four(b: Array) -> Array:
-    return _nibbles(b["low"][:, None]).reshape(-1, 32)
+    return nibbles(b["low"][:, None]).reshape(-1, 32)
 
 
-def _five(b: Array) -> Array:
+def five(b: Array) -> Array:
     fifth = (b["high"][:, None] >> np.arange(32, dtype=np.uint32) & 1).astype(np.uint8)  # (n, 32)
     return _four(b) | fifth << 4
 
 
-def _six_bits(b: Array) -> tuple[Array, Array]:
-    """Scales and offsets of the 8 groups, (n, 8, 1) each."""
-    scales, offsets, both = np.split(b["six"], 3, axis=1)  # (n, 4) each
-    scales = np.concatenate((scales & 63, both & 15 | scales >> 6 << 4), axis=1)  # (n, 8)
-    offsets = np.concatenate((offsets & 63, both >> 4 | offsets >> 6 << 4), axis=1)
+def _scales_and_offsets(b: Array) -> tuple[Array, Array]:
+    """Of the 8 groups, (n, 8, 1) each."""
+    scales, offsets = six_bits(b)
     whole = (_f32(b["scale"])[:, None] * _f32(scales), _f32(b["offset"])[:, None] * _f32(offsets))
     return whole[0][:, :, None], whole[1][:, :, None]
 
 
+def six_bits(b: Array) -> tuple[Array, Array]:
+    """The whole numbers that 8 groups have as scales and as offsets, (n, 8) each."""
+    scales, offsets, both = np.split(b["six"], 3, axis=1)  # (n, 4) each
+    scales = np.concatenate((scales & 63, both & 15 | scales >> 6 << 4), axis=1)  # (n, 8)
+    return scales, np.concatenate((offsets & 63, both >> 4 | offsets >> 6 << 4), axis=1)
+
+
 def _unpack_q4_k(b: Array) -> Array:
-    scale, offset = _six_bits(b)
-    return scale * _f32(_nibbles(b["low"])).reshape(-1, 8, 32) - offset
+    scale, offset = _scales_and_offsets(b)
+    return scale * _f32(codes_q4_k(b)) - offset
+
+
+def codes_q4_k(b: Array) -> Array:  # -> (n, 8, 32)
+    return nibbles(b["low"]).reshape(-1, 8, 32)
 
 
 def _unpack_q5_k(b: Array) -> Array:
-    scale, offset = _six_bits(b)
-    q = _nibbles(b["low"]).reshape(-1, 8, 32) | _bits(b["high"]) << 4
-    return scale * _f32(q) - offset
+    scale, offset = _scales_and_offsets(b)
+    return scale * _f32(codes_q5_k(b)) - offset
+
+
+def codes_q5_k(b: Array) -> Array:  # -> (n, 8, 32)
+    return codes_q4_k(b) | _bits(b["high"]) << 4
 
 
 def _bits(high: Array) -> Array:
@@ -111,7 +122,7 @@ def _two_bits(b: Array) -> Array:  # -> (n, 16, 16)
 
 def _unpack_q3_k(b: Array) -> Array:
     lower, upper = b["six"][:, None, :8], b["six"][:, None, 8:]
-    six = _nibbles(lower).reshape(-1, 16) | (_shifted(upper, [0, 2, 4, 6]) & 3).reshape(-1, 16) << 4
+    six = nibbles(lower).reshape(-1, 16) | (_shifted(upper, [0, 2, 4, 6]) & 3).reshape(-1, 16) << 4
     scale = _f32(b["scale"])[:, None] * (_f32(six) - 32)
     q = _f32(_two_bits(b)) - 4 * _f32(1 - _bits(b["high"])).reshape(-1, 16, 16)
     return scale[:, :, None] * q
@@ -125,7 +136,7 @@ def _unpack_iq4_xs(b: Array) -> Array:
     lower = (b["lower"][:, :, None] >> np.array([0, 4], np.uint8) & 15).reshape(-1, 8)
     upper = b["upper"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & 3
     scale = _f32(b["scale"])[:, None] * (_f32(lower | upper << 4) - 32)  # (n, 8)
-    return scale[:, :, None] * NONLINEAR[_nibbles(b["low"]).reshape(-1, 8, 32)]
+    return scale[:, :, None] * NONLINEAR[nibbles(b["low"]).reshape(-1, 8, 32)]
 
 
 def _unpack_mxfp4(b: Array) -> Array:
@@ -138,11 +149,14 @@ def _unpack_q8_k(b: Array) -> Array:
 
 
 def _unpack_q6_k(b: Array) -> Array:
-    low = _nibbles(b["low"]).reshape(-1, 2, 4, 32)
-    high = _shifted(b["high"], [0, 2, 4, 6]) & 3
-    q = _f32(low | high << 4).reshape(-1, 16, 16) - 32
     scale = _f32(b["scale"])[:, None] * _f32(b["scales"])
-    return scale[:, :, None] * q
+    return scale[:, :, None] * (_f32(codes_q6_k(b)).reshape(-1, 16, 16) - 32)
+
+
+def codes_q6_k(b: Array) -> Array:  # -> (n, 8, 32)
+    low = nibbles(b["low"]).reshape(-1, 2, 4, 32)
+    high = _shifted(b["high"], [0, 2, 4, 6]) & 3
+    return (low | high << 4).reshape(-1, 8, 32)
 
 
 @dataclass(frozen=True)
@@ -187,7 +201,6 @@ OTHERS = {
     25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 IDS = {kind.name: id for id, kind in TYPES.items()}
-SCHEMES = {"Q8_0": "int8", "Q4_0": "int4"}  # the same numbers in fathom/quant, which stores codes and scales separately
 
 
 def number_type(id: int) -> NumberType:
@@ -210,18 +223,6 @@ def unpacked(data: Tensor, kind: NumberType) -> Tensor:
             part = kind.unpack(blocks[start : start + step]).reshape(-1)
             numbers[start * kind.size :][: len(part)] = part
     return torch.from_numpy(numbers)
-
-
-def fields(data: Tensor, kind: NumberType, rows: int) -> Packed | None:
-    """Codes and scales of a matrix in Q8_0 or Q4_0, as in int8 or int4, from its bytes (uint8).
-
-    None where packing never gives them: a scale that is not finite, or -128 in 8 bits.
-    """
-    scale, codes = (np.ascontiguousarray(data.numpy().view(kind.layout)[name]) for name in kind.layout.names or ())
-    if not np.isfinite(scale).all() or (codes.dtype == np.int8 and codes.min(initial=0) == -128):
-        return None
-    both = {"codes": torch.from_numpy(codes), "scales": torch.from_numpy(scale)}
-    return {name: x.view(rows, -1, *x.shape[1:]) for name, x in both.items()}
 
 
 def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:

@@ -18,7 +18,8 @@ from fathom.families.registry import from_gguf, in_gguf, to_gguf
 from fathom.families.shapes import weight_shapes
 from fathom.formats import gguf
 from fathom.formats.convert import makers, stored_shapes
-from fathom.formats.ggml_blocks import SCHEMES, NumberType, fields, packed, unpacked
+from fathom.formats.ggml_blocks import NumberType, packed, unpacked
+from fathom.formats.ggml_kept import FORMATS, fields
 from fathom.formats.gguf_keys import Followed, refuse_unread
 from fathom.formats.gguf_mix import KINDS, types
 from fathom.formats.opened import Opened, Stored, tensor_at
@@ -60,8 +61,8 @@ def open_gguf(path: Path) -> Opened:
 
 def stored(path: Path, info: gguf.TensorInfo) -> Stored:
     """A tensor of the file, to be read later."""
-    scheme = SCHEMES.get(info.kind.name) if len(info.shape) == 2 else None
-    packed = {} if scheme is None else {scheme: partial(codes, path, info)}
+    form = FORMATS.get(info.kind.name) if len(info.shape) == 2 else None
+    packed = {} if form is None else {form: partial(codes, path, info)}
     kind, nbytes, numbers, some = info.kind.name, info.nbytes, partial(read, path, info), partial(rows, path, info)
     return Stored(info.shape, kind, nbytes, numbers, some, packed, items=partial(item, path, info))
 
@@ -89,7 +90,7 @@ def rows(path: Path, info: gguf.TensorInfo, start: int, stop: int) -> Tensor:
 
 
 def codes(path: Path, info: gguf.TensorInfo) -> Packed | None:
-    """Its codes and scales; None where they are not quite those of the scheme."""
+    """Its codes and scales; None where they are not quite those of the format."""
     return fields(tensor_at(path, info.offset, (info.nbytes,), "uint8"), info.kind, info.shape[0])
 
 

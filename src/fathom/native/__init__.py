@@ -3,6 +3,7 @@
 build.py       find the compiler and the instruction set, compile a C++ file into the user's cache and load it
 stopwatch.py   time without compiling
 interface.py   the C interface: enumerations, structures and the signature of every function
+codes.py       whole numbers of 4 to 6 bits in bytes
 panels.py      weights in panels of 16 rows, and their product with vectors (panels.h, panels.cpp)
 kernels.py     attention (attention.h, attention.cpp), NF4 to floats (nf4.cpp), fused passes of training (fused.cpp)
 

@@ -19,7 +19,7 @@ UNROTATED, ROTATIONS = -1, 2
 
 
 class WeightKind(IntEnum):
-    FP32, BF16, INT8, INT4 = range(4)
+    FP32, BF16, INT8, INT4, Q4_K, Q5_K, Q6_K = range(7)
 
 
 class NormKind(IntEnum):
@@ -39,6 +39,7 @@ class Linear(Structure):
         ("in", c_int64),
         ("lines", c_void_p),
         ("scales", c_void_p),
+        ("steps", c_void_p),
         ("bias", c_void_p),
     ]
 

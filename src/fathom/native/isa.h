@@ -40,12 +40,21 @@ static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
 static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }  // a b + c
 static inline float sum(F x) { return _mm512_reduce_add_ps(x); }
 static inline F halves(const uint16_t* x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)x)); }
+static inline F bytes(const int8_t* x) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)x)));
+}
 static inline I all(int32_t x) { return _mm512_set1_epi32(x); }
 static inline F to_float(I x) { return _mm512_cvtepi32_ps(x); }
 
 static inline Line line(const void* p) { return _mm512_loadu_si512(p); }
 static inline Line low(Line x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 static inline Line high(Line x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+template <int S, int MASK>  // each byte moved right by S (left where S < 0), and of it the bits of MASK
+static inline Line shifted_bits(Line x) {
+  const Line moved = S < 0 ? _mm512_slli_epi16(x, S < 0 ? -S : 0) : _mm512_srli_epi16(x, S < 0 ? 0 : S);
+  return _mm512_and_si512(moved, _mm512_set1_epi8(MASK));
+}
+static inline Line either(Line a, Line b) { return _mm512_or_si512(a, b); }
 static inline I dot8(I acc, Line w, uint32_t x) { return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(int(x))); }
 static inline I dot4(I acc, Line w, uint32_t x) { return dot8(acc, w, x); }
 static inline F dot_fp32(F acc, Line w, uint32_t x) {
@@ -93,6 +102,10 @@ static inline float sum(F x) {
 static inline F halves(const uint16_t* x) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x + 1))};
 }
+static inline F bytes(const int8_t* x) {
+  const __m128i all = _mm_loadu_si128((const __m128i*)x);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8)))};
+}
 static inline I all(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 
@@ -104,6 +117,14 @@ static inline Line low(Line x) {
   return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
 }
 static inline Line high(Line x) { return low({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
+template <int S, int MASK>  // each byte moved right by S (left where S < 0), and of it the bits of MASK
+static inline Line shifted_bits(Line x) {
+  constexpr int left = S < 0 ? -S : 0, right = S < 0 ? 0 : S;
+  const __m256i m = _mm256_set1_epi8(MASK);
+  return {_mm256_and_si256(_mm256_srli_epi16(_mm256_slli_epi16(x.a, left), right), m),
+          _mm256_and_si256(_mm256_srli_epi16(_mm256_slli_epi16(x.b, left), right), m)};
+}
+static inline Line either(Line x, Line y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 static inline __m256i dot8(__m256i acc, __m256i w, __m256i even, __m256i odd) {  // exact: 32-bit sums
   __m256i first = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(255)), even);
   __m256i second = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), odd);
@@ -114,7 +135,7 @@ static inline I dot8(I acc, Line w, uint32_t x) {
   __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
   return {dot8(acc.a, w.a, even, odd), dot8(acc.b, w.b, even, odd)};
 }
-static inline I dot4(I acc, Line w, uint32_t x) {  // sums of two are at most 2 * 15 * 127, which fits in 16 bits
+static inline I dot4(I acc, Line w, uint32_t x) {  // codes of up to 6 bits: sums of two, at most 2 * 63 * 127, fit in 16
   const __m256i ones = _mm256_set1_epi16(1), bytes = _mm256_set1_epi32(int(x));
   return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, bytes), ones)),
           _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, bytes), ones))};
@@ -155,6 +176,15 @@ static inline float sum(F x) {
 static inline F halves(const uint16_t* x) {
   F y; EACH y.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + 4 * i))); return y;
 }
+static inline F bytes(const int8_t* x) {
+  F y;
+  for (int i = 0; i < 2; i++) {
+    const int16x8_t eight = vmovl_s8(vld1_s8(x + 8 * i));
+    y.v[2 * i] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(eight)));
+    y.v[2 * i + 1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(eight)));
+  }
+  return y;
+}
 static inline I all(int32_t x) { I y; EACH y.v[i] = vdupq_n_s32(x); return y; }
 static inline F to_float(I x) { F y; EACH y.v[i] = vcvtq_f32_s32(x.v[i]); return y; }
 
@@ -165,6 +195,13 @@ static inline Line low(Line x) {
 static inline Line high(Line x) {
   EACH x.v[i] = vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x.v[i]), 4)); return x;
 }
+template <int S, int MASK>  // each byte moved right by S (left where S < 0), and of it the bits of MASK
+static inline Line shifted_bits(Line x) {
+  EACH x.v[i] = vreinterpretq_s32_u8(
+      vandq_u8(vshlq_u8(vreinterpretq_u8_s32(x.v[i]), vdupq_n_s8(-S)), vdupq_n_u8(MASK)));
+  return x;
+}
+static inline Line either(Line a, Line b) { EACH a.v[i] = vorrq_s32(a.v[i], b.v[i]); return a; }
 static inline I dot4(I acc, Line w, uint32_t x) {
   int8x16_t bytes = vreinterpretq_s8_u32(vdupq_n_u32(x));
   EACH acc.v[i] = vdotq_s32(acc.v[i], vreinterpretq_s8_s32(w.v[i]), bytes); return acc;
@@ -208,12 +245,19 @@ static inline float half(uint16_t x) {
   return sign ? -size : size;
 }
 static inline F halves(const uint16_t* x) { F y; EACH y.v[i] = half(x[i]); return y; }
+static inline F bytes(const int8_t* x) { F y; EACH y.v[i] = x[i]; return y; }
 static inline I all(int32_t x) { I y; EACH y.v[i] = x; return y; }
 static inline F to_float(I x) { F y; EACH y.v[i] = float(x.v[i]); return y; }
 
 static inline Line line(const void* p) { Line y; std::memcpy(y.v, p, 64); return y; }
 static inline Line low(Line x) { for (auto& byte : x.v) byte &= 15; return x; }
 static inline Line high(Line x) { for (auto& byte : x.v) byte >>= 4; return x; }
+template <int S, int MASK>  // each byte moved right by S (left where S < 0), and of it the bits of MASK
+static inline Line shifted_bits(Line x) {
+  for (auto& byte : x.v) byte = uint8_t((S < 0 ? byte << (S < 0 ? -S : 0) : byte >> (S < 0 ? 0 : S)) & MASK);
+  return x;
+}
+static inline Line either(Line a, Line b) { for (int i = 0; i < 64; i++) a.v[i] |= b.v[i]; return a; }
 static inline I dot8(I acc, Line w, uint32_t x) {
   int8_t bytes[4];
   std::memcpy(bytes, &x, 4);

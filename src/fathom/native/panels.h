@@ -11,6 +11,14 @@
 // Integer weights have one fp16 scale for each group of 32 along a row: scales[panel][group][row]. x is quantised to
 // int8 in the same groups, so that the sum over a group is an integer sum, exact in 32 bits. A group is 8 lines of int8
 // or 4 lines of int4, whose low nibbles are the first 16 weights of the group and whose high nibbles are the last 16.
+//
+// Weights of a k-quant (quant/k_quants.py) have two small integers of 8 bits for a group, steps[panel][group][2][row],
+// and fp16 scales for a block of 256, scales[panel][block][count][row]; a group is 4 lines of low bits as in int4, then
+//
+//   q4_k   none                       scale0 step0 code - scale1 step1          (count 2)
+//   q5_k   1 line of fifth bits       the same: bit k of a byte is of word k
+//   q6_k   2 lines of upper bits      scale step0 (code - 32) for the first 16, with step1 for the last   (count 1);
+//                                     a line for each 16, bits 2k and 2k + 1 of a byte are of word k
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -19,31 +27,37 @@
 
 namespace fathom {
 
-enum WeightKind : int64_t { FP32, BF16, INT8, INT4 };
+enum WeightKind : int64_t { FP32, BF16, INT8, INT4, Q4_K, Q5_K, Q6_K };
 
 struct Linear {  // filled by Panels.struct in panels.py
   WeightKind kind;
   int64_t out, in;
   const uint8_t* lines;
   const uint16_t* scales;
-  const float* bias;  // fp32, or null
-  bool valid() const { return kind >= FP32 && kind <= INT4; }
+  const int8_t* steps;  // of k-quants
+  const float* bias;    // fp32, or null
+  bool valid() const { return kind >= FP32 && kind <= Q6_K && (kind < Q4_K || in % 256 == 0); }
+  // Whether `other` is multiplied by the same words of x: all integer weights are.
+  bool reads_like(const Linear& other) const { return std::min(kind, INT8) == std::min(other.kind, INT8); }
   int64_t groups() const { return (in + 31) / 32; }
   int64_t panels() const { return (out + 15) / 16; }
   int64_t words() const { return kind == FP32 ? in : kind == BF16 ? (in + 1) / 2 : groups() * 8; }  // of one x
-  int64_t lines_per_panel() const { return kind == INT4 ? groups() * 4 : words(); }
+  int64_t lines_per_panel() const {
+    return kind < INT8 ? words() : groups() * (kind == INT8 ? 8 : kind == Q5_K ? 5 : kind == Q6_K ? 6 : 4);
+  }
 };
 
 // Vectors x as the words that weights of a kind are multiplied with, interleaved in tiles of T vectors: a line of
 // weights is loaded once for a whole tile.
 struct Input {
-  std::vector<uint32_t> words;   // tile by tile: [word][T]
-  std::vector<float> scales;     // tile by tile: [group][T]; this and the next for integer weights only
-  std::vector<int32_t> offsets;  // tile by tile: [group][T], what cancels the offset of the weights in a group's sum
+  std::vector<uint32_t> words;  // tile by tile: [word][T]
+  std::vector<float> scales;    // tile by tile: [group][T]; this and the next for integer weights only
+  std::vector<int32_t> sums;    // tile by tile: [group][2][T], of the codes of the first 16 numbers and of all 32
+  std::vector<float> totals;    // tile by tile: [group][T], the sum of a group as scales and codes have it, times -1
 
   void reserve(const Linear& w, int64_t m) {
     grow(words, w.words() * m);
-    if (w.kind >= INT8) grow(scales, w.groups() * m), grow(offsets, w.groups() * m);
+    if (w.kind >= INT8) grow(scales, w.groups() * m), grow(sums, w.groups() * m * 2), grow(totals, w.groups() * m);
   }
 
   // Stores x (in) as vector i of the tile of T vectors that begins with vector `first`.
@@ -55,9 +69,8 @@ struct Input {
       for (int64_t k = 0; k < w.in / 2; k++) to[k * T] = to_bf16(x[2 * k]) | uint32_t(to_bf16(x[2 * k + 1])) << 16;
       if (w.in % 2) to[w.in / 2 * T] = to_bf16(x[w.in - 1]);
     } else {
-      const int offset = w.kind == INT8 ? OFFSET8 : 8;
       for (int64_t g = 0; g < w.groups(); g++)
-        pack_group(x + 32 * g, std::min<int64_t>(32, w.in - 32 * g), w, first, T, i, g, offset);
+        pack_group(x + 32 * g, std::min<int64_t>(32, w.in - 32 * g), w, first, T, i, g);
     }
   }
 
@@ -67,7 +80,7 @@ struct Input {
     if (v.size() < size_t(n)) v.resize(size_t(n));
   }
 
-  void pack_group(const float* x, int64_t n, const Linear& w, int64_t first, int T, int i, int64_t g, int offset) {
+  void pack_group(const float* x, int64_t n, const Linear& w, int64_t first, int T, int i, int64_t g) {
     float full[32];
     if (n < 32) {
       std::memset(full, 0, sizeof full);
@@ -79,17 +92,20 @@ struct Input {
     for (int k = 0; k < 32; k++) largest = std::max(largest, std::fabs(x[k])), poison += x[k] * 0;
     const float scale = largest / 127 + poison, inverse = largest > 1e-30f ? 127 / largest : 0;
     int8_t codes[32];
-    int sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int k = 0; k < 32; k++) {
-      int q = int(std::rint(std::max(-127.0f, x[k] * inverse)));
-      codes[k] = int8_t(q);
-      sum += q;
-    }
+    int half = 0, sum = 0;
+    int whole[32];
+#pragma omp simd
+    for (int k = 0; k < 32; k++) whole[k] = int(std::rint(std::max(-127.0f, x[k] * inverse)));
+#pragma omp simd
+    for (int k = 0; k < 32; k++) codes[k] = int8_t(whole[k]);
+#pragma omp simd reduction(+ : half, sum)
+    for (int k = 0; k < 16; k++) half += whole[k], sum += whole[k] + whole[k + 16];
     uint32_t* to = words.data() + w.words() * first + g * 8 * T + i;
     for (int k = 0; k < 8; k++) std::memcpy(to + k * T, codes + 4 * k, 4);
-    scales[size_t(w.groups() * first + g * T + i)] = scale;
-    offsets[size_t(w.groups() * first + g * T + i)] = -offset * sum;
+    const int64_t at = w.groups() * first + g * T;
+    scales[size_t(at + i)] = scale;
+    sums[size_t(2 * at + i)] = half, sums[size_t(2 * at + T + i)] = sum;
+    totals[size_t(at + i)] = -scale * float(sum);
   }
 };
 
@@ -127,31 +143,98 @@ static inline void float_tile(const Linear& w, int64_t p, const uint32_t* x, F* 
   }
 }
 
+// Word `K` of a group of codes of 4, 5 or 6 bits, from its low bits (a line of four words' bytes, as in int4) and the
+// line that holds its upper bits.
+template <int KIND, int K>
+static inline Line code(Line both, Line upper) {
+  const Line four = K < 4 ? low(both) : high(both);
+  if constexpr (KIND == Q5_K) return either(four, shifted_bits<K - 4, 16>(upper));
+  if constexpr (KIND == Q6_K) return either(four, shifted_bits<2 * (K % 4) - 4, 48>(upper));
+  return four;
+}
+
+// Adds the product of word K of such a group with x.
+template <int KIND, int T, int K>
+static inline void add_word(I* acc, Line both, Line upper, const uint32_t* x) {
+  const Line weights = code<KIND, K>(both, upper);
+  for (int i = 0; i < T; i++) acc[i] = dot4(acc[i], weights, x[K * T + i]);
+}
+
+// Adds half H of a group, 16 numbers: from its 4 lines of low bits and its line of upper bits.
+template <int KIND, int T, int H>
+static inline void add_half(I* acc, const uint8_t* lines, Line upper, const uint32_t* x) {
+  add_word<KIND, T, 4 * H>(acc, line(lines), upper, x);
+  add_word<KIND, T, 4 * H + 1>(acc, line(lines + 64), upper, x);
+  add_word<KIND, T, 4 * H + 2>(acc, line(lines + 128), upper, x);
+  add_word<KIND, T, 4 * H + 3>(acc, line(lines + 192), upper, x);
+}
+
+// Adds a whole group, so that each line is loaded once.
+template <int KIND, int T, int K>
+static inline void add_two_words(I* acc, const uint8_t* lines, Line upper, const uint32_t* x) {
+  const Line both = line(lines + 64 * K);
+  add_word<KIND, T, K>(acc, both, upper, x), add_word<KIND, T, K + 4>(acc, both, upper, x);
+}
 template <int KIND, int T>
-static inline void int_tile(const Linear& w, int64_t p, const uint32_t* x, const float* scales, const int32_t* offsets,
-                            F* y) {
+static inline void add_group(I* acc, const uint8_t* lines, const uint32_t* x) {
+  const Line upper = KIND == Q5_K ? line(lines + 256) : Line();
+  add_two_words<KIND, T, 0>(acc, lines, upper, x), add_two_words<KIND, T, 1>(acc, lines, upper, x);
+  add_two_words<KIND, T, 2>(acc, lines, upper, x), add_two_words<KIND, T, 3>(acc, lines, upper, x);
+}
+
+// What a tile needs of its vectors.
+struct Vectors {
+  const uint32_t* words;
+  const float* scales;
+  const int32_t* sums;
+  const float* totals;
+};
+
+template <int KIND, int T>
+static inline void int_tile(const Linear& w, int64_t p, Vectors x, F* y) {
+  constexpr int LINES = KIND == INT8 ? 8 : KIND == Q5_K ? 5 : KIND == Q6_K ? 6 : 4;
   const int64_t groups = w.groups();
-  const uint8_t* lines = w.lines + p * w.lines_per_panel() * 64;
-  const uint16_t* weight_scales = w.scales + p * groups * 16;
-  F sums[T];
+  const uint8_t* lines = w.lines + p * groups * LINES * 64;
+  const uint16_t* weight_scales = w.scales + p * (KIND < Q4_K ? groups : groups / 8 * (KIND == Q6_K ? 1 : 2)) * 16;
+  const int8_t* steps = KIND < Q4_K ? nullptr : w.steps + p * groups * 32;
+  F sums[T], scale = zero(), low_scale = zero();
   for (auto& sum : sums) sum = zero();
-  for (int64_t g = 0; g < groups; g++, x += 8 * T) {
-    I acc[T];
-    for (int i = 0; i < T; i++) acc[i] = all(offsets[g * T + i]);
+  I acc[T];
+  const auto fold = [&](F by) {
+    for (int i = 0; i < T; i++) sums[i] = fma(to_float(acc[i]), mul(by, all(x.scales[i])), sums[i]);
+  };
+  for (int64_t g = 0; g < groups; g++, lines += LINES * 64) {
+    if (KIND >= Q4_K && g % 8 == 0) {
+      scale = halves(weight_scales), weight_scales += 16;
+      if (KIND != Q6_K) low_scale = halves(weight_scales), weight_scales += 16;
+    }
     if (KIND == INT8) {
-      for (int l = 0; l < 8; l++, lines += 64) {
-        Line weights = line(lines);
-        for (int i = 0; i < T; i++) acc[i] = dot8(acc[i], weights, x[l * T + i]);
+      for (int i = 0; i < T; i++) acc[i] = all(-OFFSET8 * x.sums[T + i]);
+      for (int l = 0; l < 8; l++) {
+        Line weights = line(lines + l * 64);
+        for (int i = 0; i < T; i++) acc[i] = dot8(acc[i], weights, x.words[l * T + i]);
       }
+      fold(halves(weight_scales + g * 16));
+    } else if (KIND == Q6_K) {
+      for (int i = 0; i < T; i++) acc[i] = all(-32 * x.sums[i]);
+      add_half<KIND, T, 0>(acc, lines, line(lines + 256), x.words);
+      fold(mul(scale, bytes(steps)));
+      for (int i = 0; i < T; i++) acc[i] = all(-32 * (x.sums[T + i] - x.sums[i]));
+      add_half<KIND, T, 1>(acc, lines, line(lines + 320), x.words);
+      fold(mul(scale, bytes(steps + 16)));
     } else {
-      for (int l = 0; l < 4; l++, lines += 64) {
-        Line both = line(lines), first = low(both), second = high(both);
-        for (int i = 0; i < T; i++) acc[i] = dot4(acc[i], first, x[l * T + i]);
-        for (int i = 0; i < T; i++) acc[i] = dot4(acc[i], second, x[(4 + l) * T + i]);
+      for (int i = 0; i < T; i++) acc[i] = all(KIND == INT4 ? -8 * x.sums[T + i] : 0);
+      add_group<KIND, T>(acc, lines, x.words);
+      if (KIND == INT4) {
+        fold(halves(weight_scales + g * 16));
+      } else {
+        fold(mul(scale, bytes(steps)));
+        const F least = mul(low_scale, bytes(steps + 16));
+        for (int i = 0; i < T; i++) sums[i] = fma(least, all(x.totals[i]), sums[i]);
       }
     }
-    F scale = halves(weight_scales + g * 16);
-    for (int i = 0; i < T; i++) sums[i] = fma(to_float(acc[i]), mul(scale, all(scales[g * T + i])), sums[i]);
+    if (KIND >= Q4_K) steps += 32;
+    x.words += 8 * T, x.scales += T, x.sums += 2 * T, x.totals += T;
   }
   for (int i = 0; i < T; i++) y[i] = sums[i];
 }
@@ -159,14 +242,20 @@ static inline void int_tile(const Linear& w, int64_t p, const uint32_t* x, const
 template <int T>
 static inline void tile(const Linear& w, int64_t p, const Input& x, int64_t first, F* y) {
   const uint32_t* words = x.words.data() + w.words() * first;
+  if constexpr (T <= WIDEST / 2) {
+    const int64_t at = w.groups() * first;
+    const Vectors v = {words, x.scales.data() + at, x.sums.data() + 2 * at, x.totals.data() + at};
+    switch (w.kind) {
+      case INT8: return int_tile<INT8, T>(w, p, v, y);
+      case INT4: return int_tile<INT4, T>(w, p, v, y);
+      case Q4_K: return int_tile<Q4_K, T>(w, p, v, y);
+      case Q5_K: return int_tile<Q5_K, T>(w, p, v, y);
+      case Q6_K: return int_tile<Q6_K, T>(w, p, v, y);
+      case FP32: case BF16: break;
+    }
+  }
   if (w.kind == FP32) return float_tile<FP32, T>(w, p, words, y);
   if (w.kind == BF16) return float_tile<BF16, T>(w, p, words, y);
-  if constexpr (T <= WIDEST / 2) {
-    const float* scales = x.scales.data() + w.groups() * first;
-    const int32_t* offsets = x.offsets.data() + w.groups() * first;
-    if (w.kind == INT8) return int_tile<INT8, T>(w, p, words, scales, offsets, y);
-    if (w.kind == INT4) return int_tile<INT4, T>(w, p, words, scales, offsets, y);
-  }
 }
 
 // Multiplies panels `begin` to `end` by the m vectors of x; `emit(i, row, values, n)` gets n <= 16 rows of result i.

@@ -1,7 +1,7 @@
 """Weights in panels of 16 rows, the arena that holds them, and their product with one or many vectors (panels.h).
 
 A panel is 16 rows of 4-byte words, transposed. One word holds 1 weight in fp32, 2 in bf16, 4 codes in int8 and 8 in
-int4.
+int4. K-quants have 4 low bits of 8 codes in a word, as int4, and their upper bits in further words of each group.
 """
 
 import mmap
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.native.build import library
+from fathom.native.codes import numbers
 from fathom.native.interface import Linear, WeightKind
 
 ROWS, GROUP = 16, 32
-PACKED = ("int8", "int4")  # kinds of codes and scales; the others are floats
+GROUP_WORDS = {"int8": 8, "int4": 4, "q4_k": 4, "q5_k": 5, "q6_k": 6}  # of a row, in a group
+PACKED = tuple(GROUP_WORDS)  # kinds of codes and scales; the others are floats
+BLOCK = {"q4_k": 2, "q5_k": 2, "q6_k": 1}  # kinds with steps -> how many scales 256 numbers of a row have
 SIGN = -0x7F7F7F80  # 0x80808080 as int32: flips the sign bits of four int8 codes, which adds 128 to each as unsigned
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 
@@ -58,17 +61,19 @@ class Panels:
     kind: str
     shape: tuple[int, int]
     lines: Tensor  # (panels, words of a row, 16) int32
-    scales: Tensor | None  # (panels, groups, 16) fp16
+    scales: Tensor | None  # (panels, scales of a row, 16) fp16
     bias: Tensor | None  # (out,) fp32
+    steps: Tensor | None = None  # (panels, groups * 2, 16) int8, of k-quants
 
     @property
     def nbytes(self) -> int:
-        return self.lines.nbytes + (0 if self.scales is None else self.scales.nbytes)
+        return sum(x.nbytes for x in (self.lines, self.scales, self.steps) if x is not None)
 
     def struct(self) -> Linear:
         """The structure that native code reads; its pointers are valid as long as these panels exist."""
         kind, (out, width) = WeightKind[self.kind.upper()], self.shape
-        return Linear(kind, out, width, self.lines.data_ptr(), address(self.scales), address(self.bias))
+        parts = (self.lines.data_ptr(), address(self.scales), address(self.steps), address(self.bias))
+        return Linear(kind, out, width, *parts)
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T + b: x (..., in), fp32 or bf16 -> (..., out) of the same format."""
@@ -89,30 +94,48 @@ class Panels:
         words = self.lines.mT.flatten()  # row after row
         if self.scales is None:
             return words.view(DTYPES[self.kind]).view(rows, -1)[:out, :width]
-        scales = self.scales.mT.flatten(0, 1).float()[..., None]  # (rows, groups, 1)
-        codes = (words ^ SIGN).view(torch.int8).view(rows, -1, GROUP) if self.kind == "int8" else nibbles(words, rows)
-        return (codes.float() * scales).flatten(1)[:out, :width]
+        scales = self.scales.mT.flatten(0, 1).float()  # (rows, scales of a row)
+        if self.kind == "int8":
+            codes = (words ^ SIGN).view(torch.int8).view(rows, -1, GROUP).float()
+            return (codes * scales[..., None]).flatten(1)[:out, :width]
+        of_group = words.view(torch.uint8).view(rows, -1, 4 * GROUP_WORDS[self.kind])
+        low, upper = of_group[..., : GROUP // 2], of_group[..., GROUP // 2 :]
+        codes = numbers(low, upper if upper.shape[-1] else None).float()  # (rows, groups, 32)
+        if self.steps is None:
+            return ((codes - 8) * scales[..., None]).flatten(1)[:out, :width]
+        steps = self.steps.mT.flatten(0, 1).float().unflatten(1, (-1, 2))  # (rows, groups, 2)
+        return k_quant(codes, steps, scales.unflatten(1, (-1, BLOCK[self.kind]))).flatten(1)[:out]
+
+
+def k_quant(codes: Tensor, steps: Tensor, scales: Tensor) -> Tensor:
+    """codes (rows, groups, 32), steps (rows, groups, 2) and scales (rows, blocks, 1 or 2) -> values (rows, groups, 32).
+
+    With one scale the steps are those of the first 16 numbers and of the last; with two the second pair is subtracted.
+    """
+    of_group = scales.repeat_interleave(steps.shape[1] // max(scales.shape[1], 1), 1) * steps  # (rows, groups, 2)
+    if scales.shape[-1] == 2:
+        return of_group[..., :1] * codes - of_group[..., 1:]
+    return ((codes - 32).unflatten(-1, (2, -1)) * of_group[..., None]).flatten(-2)
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def nibbles(words: Tensor, rows: int) -> Tensor:  # int32, row after row -> (rows, groups, 32)
-    """Codes of int4: the first 16 of a group are the low nibbles of its bytes, the last 16 the high ones."""
-    pairs = words.view(torch.uint8).view(rows, -1, GROUP // 2)
-    return torch.cat((pairs & 15, pairs >> 4), -1).to(torch.int8) - 8
-
-
 def words_per_row(kind: str, width: int) -> int:
-    groups = -(-width // GROUP)
-    return {"fp32": width, "bf16": -(-width // 2), "int8": groups * 8, "int4": groups * 4}[kind]
+    floats = {"fp32": width, "bf16": -(-width // 2)}
+    return floats[kind] if kind in floats else groups(width) * GROUP_WORDS[kind]
+
+
+def groups(width: int) -> int:
+    return -(-width // GROUP)
 
 
 def panel_bytes(kind: str, shape: tuple[int, int]) -> int:
     """The bytes that panels of a matrix (out, in) take in an arena."""
-    panels = -(-shape[0] // ROWS)
-    scales = aligned(panels * -(-shape[1] // GROUP) * ROWS * 2) if kind in PACKED else 0
-    return aligned(panels * words_per_row(kind, shape[1]) * ROWS * 4) + scales
+    panels, n = -(-shape[0] // ROWS), groups(shape[1])
+    scales = n // 8 * BLOCK[kind] if kind in BLOCK else n if kind in PACKED else 0
+    sizes = (words_per_row(kind, shape[1]) * 4, scales * 2, n * 2 if kind in BLOCK else 0)  # of a row
+    return sum(aligned(panels * ROWS * size) for size in sizes)
 
 
 def from_float(weight: Tensor, bias: Tensor | None, arena: Arena) -> Panels:
@@ -127,11 +150,13 @@ def from_float(weight: Tensor, bias: Tensor | None, arena: Arena) -> Panels:
 def from_groups(
     kind: str, packed: Mapping[str, Tensor], shape: tuple[int, int], bias: Tensor | None, arena: Arena
 ) -> Panels:
-    """Panels of `codes` and `scales` as quant/integer.py lay them out."""
-    words = packed["codes"].flatten(1).view(torch.int32)
+    """Panels of the fields of a matrix, as quant/integer.py and quant/k_quants.py lay them out."""
+    words = torch.cat([packed[name] for name in ("codes", "upper") if name in packed], -1).flatten(1).view(torch.int32)
     if kind == "int8":
         words = words ^ SIGN
-    return Panels(kind, shape, transposed(words, arena), transposed(packed["scales"], arena), as_fp32(bias))
+    lines, scales = transposed(words, arena), transposed(packed["scales"].flatten(1), arena)
+    steps = transposed(packed["steps"].flatten(1), arena) if kind in BLOCK else None
+    return Panels(kind, shape, lines, scales, as_fp32(bias), steps)
 
 
 def transposed(rows: Tensor, arena: Arena) -> Tensor:

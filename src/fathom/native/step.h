@@ -61,12 +61,12 @@ static bool supported_of_heads(const Norm& n, int64_t width, int64_t c) {
 static bool gated(MlpKind kind) { return kind == MlpKind::SWIGLU || kind == MlpKind::GEGLU; }
 
 // Whether every choice is one that step.cpp implements, and every size what the others ask for. Layers that read the
-// same vectors have weights of one kind, as these are packed once.
+// same vectors have weights that take them in the same words, as these are packed once.
 static bool supported(const Model& model, const Pass& pass) {
   const int64_t d = model.d, f = model.f, queries = model.h * model.c, keys = model.g * model.c;
   const bool mlp = model.mlp != MlpKind::NONE, gate = gated(model.mlp);
   const auto is = [](const Linear& w, int64_t out, int64_t in, const Linear& like) {
-    return w.valid() && w.out == out && w.in == in && w.kind == like.kind;
+    return w.valid() && w.out == out && w.in == in && w.reads_like(like);
   };
   bool all = int64_t(model.mlp) >= 0 && model.mlp <= MlpKind::GEGLU && supported(model.embed_norm, d) && supported(model.final_norm, d) &&
              model.rotated >= 0 && model.rotated <= model.c && model.rotated % 2 == 0;

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fathom.errors import FathomError
-from fathom.quant.scheme import Packed, Scheme, Shape, nbytes
-from fathom.quant.schemes import scheme_named
+from fathom.model.ends import scaled
+from fathom.quant.scheme import NumberFormat, Packed, Scheme, Shape, nbytes
+from fathom.quant.schemes import FORMATS
 
 
 class QuantLinear(nn.Module):
     """x (..., in) -> (..., out). Takes the place of an nn.Linear; its packed tensors are buffers."""
 
-    def __init__(self, scheme: Scheme, shape: Shape, packed: Packed, bias: Tensor | None = None) -> None:
+    def __init__(self, scheme: NumberFormat, shape: Shape, packed: Packed, bias: Tensor | None = None) -> None:
         """`packed`: as `scheme` packs a matrix (out, in). FathomError where it does not fit that shape."""
         super().__init__()
         self.scheme, self.shape = scheme, shape
@@ -66,6 +67,19 @@ class QuantLinear(nn.Module):
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
 
+class QuantUnembed(QuantLinear):
+    """The packed form of ScaledUnembed: logits times a constant, then softly capped."""
+
+    def __init__(
+        self, form: NumberFormat, shape: Shape, packed: Packed, bias: Tensor | None, scale: float, cap: float | None
+    ) -> None:
+        super().__init__(form, shape, packed, bias)
+        self.scale, self.cap = scale, cap
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., V)
+        return scaled(super().forward(x), self.scale, self.cap)
+
+
 class Product(torch.autograd.Function):
     """x W^T + b for packed W."""
 
@@ -85,7 +99,7 @@ class Product(torch.autograd.Function):
 @torch.library.custom_op("fathom::toward_x", mutates_args=())
 def toward_x(grad: Tensor, packed: Sequence[Tensor], scheme: str, shape: Sequence[int]) -> Tensor:
     """grad W (..., in). An operator that torch.compile cannot look into: it would keep forward's float W for it."""
-    (out, width), kind = shape, scheme_named(scheme)
+    (out, width), kind = shape, FORMATS[scheme]
     return grad @ kind.dequantize(dict(zip(kind.fields, packed)), (out, width), grad.dtype)
 
 
@@ -94,7 +108,7 @@ def _(grad: Tensor, packed: Sequence[Tensor], scheme: str, shape: Sequence[int])
     return grad.new_empty(*grad.shape[:-1], shape[1])
 
 
-def checked(scheme: Scheme, shape: Shape, packed: Packed) -> Packed:
+def checked(scheme: NumberFormat, shape: Shape, packed: Packed) -> Packed:
     """`packed` in the scheme's order, if it is what `scheme` makes of a matrix of this shape."""
     expected, actual = described(scheme.empty(shape)), described(packed)
     if actual != expected:

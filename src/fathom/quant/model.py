@@ -1,7 +1,8 @@
 """Quantise a model: the linear layers of its blocks are exchanged for packed ones, from outside.
 
-Only those of the blocks: embeddings and `unembed` decide single tokens and are small where it matters. One layer at a
-time is in memory as floats, so that a model on the meta device fills up with packed weights as they are read.
+Only those of the blocks: embeddings and `unembed` decide single tokens and are small where it matters. What a file has
+packed can be kept in `unembed` too. One layer at a time is in memory as floats, so that a model on the meta device
+fills up with packed weights as they are read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from fathom.anatomy.swap import matching, swap
 from fathom.errors import FathomError, near
-from fathom.quant.linear import QuantLinear
-from fathom.quant.scheme import Packed, Scheme
-from fathom.quant.schemes import scheme_named
+from fathom.model.ends import ScaledUnembed
+from fathom.quant.linear import QuantLinear, QuantUnembed
+from fathom.quant.scheme import NumberFormat, Packed, Scheme
+from fathom.quant.schemes import KEEP, SCHEMES, scheme_named
 
 WHERE = "blocks."
 
@@ -23,29 +25,50 @@ def linears(model: nn.Module) -> list[str]:
     return [name for name, part in model.named_modules() if name.startswith(WHERE) and isinstance(part, nn.Linear)]
 
 
+def formats_of(model: nn.Module) -> list[str]:
+    """The names of the number formats that the model's matrices are packed in, in order."""
+    return sorted({part.scheme.name for part in model.modules() if isinstance(part, QuantLinear)})
+
+
 def scheme_of(model: nn.Module) -> str | None:
-    """The name of the scheme that packs the model's matrices; None where none does."""
-    return next((part.scheme.name for part in model.modules() if isinstance(part, QuantLinear)), None)
+    """The `quantize` that packs a model so: a scheme, or keep where formats differ or only files have them; None where
+    nothing is packed."""
+    names = formats_of(model)
+    return None if not names else names[0] if names[0] in SCHEMES and len(names) == 1 else KEEP
 
 
-def pack_layer(model: nn.Module, name: str, weight: Tensor | Packed, bias: Tensor | None, scheme: Scheme) -> None:
-    """Put these weights (out, in) in the place of the nn.Linear of this name, which may be on meta: floats that are to
-    be packed, or what `scheme` packs them into.
+def pack_layer(model: nn.Module, name: str, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> None:
+    """Pack these weights (out, in) in the place of the nn.Linear of this name, which may be on meta.
 
     FathomError where there is no such layer, it has another shape, or the scheme cannot hold the weights.
     """
     if name not in linears(model):
         raise FathomError(f"{name!r} is no linear layer of the blocks{near(name, linears(model))}; choose one")
 
-    def packed(old: nn.Linear) -> QuantLinear:
-        shape = weight.shape if isinstance(weight, Tensor) else old.weight.shape
-        if shape != old.weight.shape or (bias is None) != (old.bias is None):
-            actual, expected = sizes(shape, bias), sizes(old.weight.shape, old.bias)
-            raise FathomError(f"found {actual}; expected {expected}; choose weights of this model")
-        fields = scheme.quantize(weight) if isinstance(weight, Tensor) else weight
-        return QuantLinear(scheme, (old.out_features, old.in_features), fields, bias)
+    def put(old: nn.Linear) -> QuantLinear:
+        require_alike(weight.shape, bias, old)
+        return QuantLinear.quantized(weight, bias, scheme)
 
-    swap(model, {nn.Linear: packed}, names=[name])
+    swap(model, {nn.Linear: put}, names=[name])
+
+
+def keep_layer(model: nn.Module, name: str, packed: Packed, bias: Tensor | None, form: NumberFormat) -> None:
+    """The same with weights that are packed already, in the blocks or as `unembed`."""
+
+    def put(old: nn.Linear) -> QuantLinear:
+        shape = (old.out_features, old.in_features)
+        require_alike(shape, bias, old)
+        if isinstance(old, ScaledUnembed):
+            return QuantUnembed(form, shape, packed, bias, old.scale, old.cap)
+        return QuantLinear(form, shape, packed, bias)
+
+    swap(model, {nn.Linear: put, ScaledUnembed: put}, names=[name])
+
+
+def require_alike(shape: Sequence[int], bias: Tensor | None, old: nn.Linear) -> None:
+    if tuple(shape) != tuple(old.weight.shape) or (bias is None) != (old.bias is None):
+        actual, expected = sizes(shape, bias), sizes(old.weight.shape, old.bias)
+        raise FathomError(f"found {actual}; expected {expected}; choose weights of this model")
 
 
 def sizes(shape: Sequence[int], bias: Tensor | None) -> str:

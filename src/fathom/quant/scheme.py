@@ -24,8 +24,8 @@ else:
 Shape: TypeAlias = tuple[int, int]  # of a weight: out, in
 
 
-class Scheme(Protocol):
-    """A number format. Packing what it unpacked gives the same numbers again."""
+class NumberFormat(Protocol):
+    """What packed matrices can be used as."""
 
     @property
     def name(self) -> str:
@@ -38,6 +38,19 @@ class Scheme(Protocol):
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the packed tensors."""
+
+    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
+        """The matrix (out, in), computed in fp32 and rounded to `dtype` at the end."""
+
+    def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
+        """The packed tensors of these rows of a matrix, in this order; None where rows share what cannot be split."""
+
+    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
+        """Uninitialised packed tensors of the right shapes and dtypes for a matrix of `shape`."""
+
+
+class Scheme(NumberFormat, Protocol):
+    """A number format that float matrices can be packed in. Packing what it unpacked gives the same numbers again."""
 
     @property
     def size(self) -> int:
@@ -59,15 +72,6 @@ class Scheme(Protocol):
 
     def quantize(self, weight: Tensor) -> Packed:
         """The packed tensors of a float matrix (out, in). FathomError where the format cannot hold a weight."""
-
-    def dequantize(self, packed: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype) -> Tensor:
-        """The matrix (out, in), computed in fp32 and rounded to `dtype` at the end."""
-
-    def rows(self, packed: Mapping[str, Tensor], width: int, rows: Tensor) -> Packed | None:
-        """The packed tensors of these rows of a matrix, in this order; None where rows share what cannot be split."""
-
-    def empty(self, shape: Shape, device: torch.device | str = "meta") -> Packed:
-        """Uninitialised packed tensors of the right shapes and dtypes for a matrix of `shape`."""
 
 
 def finite(weight: Tensor) -> Tensor:

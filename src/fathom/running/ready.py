@@ -13,7 +13,7 @@ from fathom.formats.tokenizer import require_tokenizer
 from fathom.generation.speculative import check_tokens
 from fathom.machine import describe
 from fathom.model.transformer import Transformer
-from fathom.quant.model import scheme_of
+from fathom.quant.model import formats_of
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.words import article
 
@@ -44,13 +44,11 @@ def ready_draft(draft: Model | None, tokenizer: Tokenizer) -> Transformer | None
     return loaded
 
 
-def described(
-    model: Transformer, quantize: str | None = None, adapters: Sequence[str | Path] = (), draft: str | None = None
-) -> str:
+def described(model: Transformer, adapters: Sequence[str | Path] = (), draft: str | None = None) -> str:
     """Device, dtype, packing and adapters of a model, as one line."""
-    scheme = quantize or scheme_of(model)  # a QLoRA run is packed as it was trained
-    packed = f", {scheme}" if scheme else ""
-    packed += "".join(f", adapter {folder}" for folder in adapters)
-    packed += ", with the run's adapter" if not adapters and lora.names(model) else ""
-    packed += f", draft {draft}" if draft else ""
-    return f"{describe(model.embed.weight.device)}, {str(model.embed.weight.dtype)[6:]}{packed}"
+    packed = ", ".join(formats_of(model))
+    parts = [describe(model.embed.weight.device), f"{str(model.embed.weight.dtype)[6:]}{packed and f', {packed}'}"]
+    parts += [f"adapter {folder}" for folder in adapters]
+    parts += ["with the run's adapter"] if not adapters and lora.names(model) else []
+    parts += [f"draft {draft}"] if draft else []
+    return ", ".join(parts)

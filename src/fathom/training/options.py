@@ -14,7 +14,7 @@ from fathom.training.optimizers import NAMES as OPTIMIZERS
 
 Method = Literal["lora", "qlora", "dora", "full"]
 OnBadRecord = Literal["stop", "skip"]
-Packing = Literal["int8", "int4", "nf4", "nf4-single"]
+Packing = Literal["int8", "int4", "nf4", "nf4-single", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class FinetuneOptions:
     # the base
     add_token: tuple[str, ...] = ()  # special tokens to add, such as <|im_start|>,<|im_end|>; their rows are trained
     chat_template: str | None = None  # file in Jinja, or chatml, llama2, llama3, transcript; None: the model's own
-    quantize: Packing | None = None  # number format of the frozen weights; None: nf4 for qlora, otherwise floats
+    quantize: Packing | None = (
+        None  # number format of the frozen weights; keep: that of the file; None: nf4 for qlora, otherwise floats
+    )
 
     def __post_init__(self) -> None:
         for problem in finetune_problems(self):

@@ -22,7 +22,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
 from fathom.native.stopwatch import Stopwatch
-from fathom.quant.schemes import scheme_named
+from fathom.quant.schemes import packing_named
 from fathom.training.batches import MicroBatches, micro_batches
 from fathom.training.experts import Balance
 from fathom.training.optimizer import assign, build_optimizers
@@ -202,5 +202,5 @@ def base_model(base: Opened, options: TrainOptions, tuning: FinetuneOptions, dev
         return read(base, torch.float32, device).requires_grad_(True)
     if not optimizer_named(options.optimizer).trains_adapters:
         raise FathomError(f"optimizer={options.optimizer} trains whole matrices; use adamw, or --method full")
-    scheme = None if tuning.packing is None else scheme_named(tuning.packing)
-    return read(base, choose(options, base.config, device).dtype, device, scheme)
+    dtype = choose(options, base.config, device).dtype
+    return read(base, dtype, device, packing_named(tuning.packing))

@@ -28,7 +28,8 @@ from fathom.formats.tokenizer import tokenizer_of
 from fathom.machine import describe, pick_device
 from fathom.model.transformer import Transformer
 from fathom.native import build as native
-from fathom.quant.schemes import scheme_named
+from fathom.quant.model import formats_of
+from fathom.quant.schemes import packing_named
 from fathom.report.table import plain as as_text
 from fathom.report.table import table
 from fathom.tokenizer.protocol import Tokenizer
@@ -83,7 +84,7 @@ class Certificate:
     path: str
     format: str
     dtype: str
-    quantize: str | None  # number format of the blocks' matrices
+    quantize: str | None  # number formats of the blocks' matrices
     device: str
     torch: str
     prompts: int
@@ -174,7 +175,7 @@ def verify(
     path: of a model in any format; a run of fine-tuning is its base with the adapter. against: which of naive, cache,
     native, transformers, file:OTHER; default naive, cache, native where it runs, and transformers where it is
     installed and has the architecture. dtype, device: as in
-    `fathom.load`. seed: of the random prompts. quantize: int8, int4 or nf4: the packed model must equal naive and
+    `fathom.load`. seed: of the random prompts. quantize: int8, int4, nf4 or keep: the packed model must equal naive and
     cache, which use the packed weights; its difference from floats (by default its own file) is reported, not judged.
 
     Returns a Certificate: printed, it is a table; `.passed`, `.comparisons`. FathomError: there is no such model, or a
@@ -184,7 +185,7 @@ def verify(
         raise FathomError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     run = adapted_run(path)
     opened = open_model(path) if run is None else open_adapted(path, run)
-    target, scheme = pick_device(device), None if quantize is None else scheme_named(quantize)
+    target, scheme = pick_device(device), packing_named(quantize)
     tokenizer = tokenizer_of(opened)
     model = read(opened, DTYPES[dtype], target, scheme)
     inputs = prompts(model.config.vocab_size, model.config.context_length, tokenizer, seed)
@@ -194,10 +195,11 @@ def verify(
         *native_reference(model),
         *(library(opened) if scheme is None else [f"file:{path}"]),
     ]
+    formats = ", ".join(formats_of(model)) or None
     comparisons = tuple(compare_all(opened, model, names, inputs, scheme is not None))
     rope = layout(model if scheme is None else unpacked(model), [ids for ids in text_ids if len(ids) > 1])
     return Certificate(
-        str(opened.path), opened.format, str(model.embed.weight.dtype)[6:], quantize, describe(target),
+        str(opened.path), opened.format, str(model.embed.weight.dtype)[6:], formats, describe(target),
         torch.__version__, len(inputs), seed, rope, comparisons,
     )  # fmt: skip
 
