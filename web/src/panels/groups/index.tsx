@@ -48,7 +48,7 @@ function View({ data, signed, set }: ViewProps) {
           <h2>The same keys, other questions</h2>
           <p class="small">Attention of every head of layer {facts.layer} from token {facts.query}{tokens[facts.query] ? <> (<code>{visible(tokens[facts.query]?.text ?? "")}</code>)</> : null}. Heads that share keys need not look at the same tokens.</p>
           <Heatmap
-            slice={slice(pattern, ["row", "column"])} label="Attention of every head from the chosen token" scale={signed ? "signed" : "unit"} mostCell={26} cellHeight={20}
+            slice={slice(pattern, ["row", "column"])} label="Attention of every head from the chosen token" scale={signed ? "signed" : "unit"} mostCell={26} cellHeight={facts.n_head > 16 ? 13 : 20}
             rowLabels={Array.from(group.values, (g, h) => `head-${h}→kv-${g}`)} columnLabels={tokens.map((one) => one.text)} rowTitle="head · its keys" columnTitle="token"
             masked={(_, key) => key > facts.query} picked={{ row: selection.value.head, column: selection.value.key }} onPick={(head, key) => select({ head, key })}
           />

@@ -13,7 +13,8 @@ export interface DialProps {
   q: Series;
   k: Series;
   parts: Series;
-  frequency: number;
+  /** Radians a position; null: it does not turn as a whole. */
+  frequency: number | null;
   /** The longest query and key over all pairs: hands are as long as their share of it. */
   longest: { q: number; k: number };
   /** How far apart tokens were in training, at most. */
@@ -25,8 +26,8 @@ const R = 40;
 
 export function Dial({ pair, m, n, q, k, parts, frequency, longest, trained, onTurn }: DialProps) {
   const held = useRef<{ angle: number; m: number } | null>(null);
-  const turn = turnLength(frequency);
-  const part = trained * frequency;
+  const turn = turnLength(frequency ?? 0);
+  const part = trained * (frequency ?? 0);
   const angleOf = (event: PointerEvent): number => {
     const box = (event.currentTarget as Element).getBoundingClientRect();
     return Math.atan2(box.top + box.height / 2 - event.clientY, event.clientX - box.left - box.width / 2);
@@ -34,7 +35,7 @@ export function Dial({ pair, m, n, q, k, parts, frequency, longest, trained, onT
   const onMove = (event: PointerEvent): void => {
     if (!held.current) return;
     const now = angleOf(event);
-    held.current = { angle: now, m: held.current.m + turnedBy(held.current.angle, now, frequency) };
+    held.current = { angle: now, m: held.current.m + turnedBy(held.current.angle, now, frequency ?? 0) };
     onTurn(held.current.m);
   };
   const title = `pair ${pair}: one turn takes ${Number.isFinite(turn) ? readable(turn) : "∞"} positions`;
@@ -52,7 +53,7 @@ export function Dial({ pair, m, n, q, k, parts, frequency, longest, trained, onT
         <Hand series={q} at={m} pair={pair} longest={longest.q} tone="query" />
       </svg>
       <figcaption>
-        <span class="small">{Number.isFinite(turn) ? `turn ${readable(Math.round(turn * 10) / 10)}` : "still"}</span>
+        <span class="small">{frequency === null ? "not a rotation" : Number.isFinite(turn) ? `turn ${readable(Math.round(turn * 10) / 10)}` : "still"}</span>
         <Cell series={parts} indices={[m - n, pair]} />
       </figcaption>
     </figure>

@@ -35,7 +35,7 @@ export function Rotary({ data, signed, set, facts }: ViewProps & { facts: Rotary
     <div class="positions">
       <p class="lead">
         <span class="query">Query at {m}</span>, <span class="key">key at {n}</span>, {m - n} apart: their score is <Cell series={scores} indices={[m, n]} />.
-        {" "}Slide both: it stays.
+        {" "}Slide both: it {data.options.fault === "angles" ? "changes, which no rotation does" : "stays"}.
       </p>
       <div class="controls">
         <Slider label="query m" value={m} min={0} max={count - 1} onChange={(x, dragged) => move(places(x, n, count), dragged)} />
@@ -87,9 +87,10 @@ interface DialsProps {
   set: ViewProps["set"];
 }
 
-function Dials({ facts, m, n, q, k, parts, frequency, all, onTurn, set }: DialsProps) {
+function Dials({ data, facts, m, n, q, k, parts, frequency, all, onTurn, set }: DialsProps) {
   const pairs = facts.rotated / 2;
   const longest = useMemo(() => ({ q: longestOf(q, pairs), k: longestOf(k, pairs) }), [q, k, pairs]);
+  const wrong = data.options.fault === "angles"; // the two coordinates of a point then turn at different speeds
   const still = facts.channels - facts.rotated;
   return (
     <section>
@@ -97,7 +98,7 @@ function Dials({ facts, m, n, q, k, parts, frequency, all, onTurn, set }: DialsP
       <p class="small">Pale hands: at position 0. Shaded: the part of the circle that distances within the context reach. Below: how many positions a turn takes, and what the pair adds to the score.</p>
       <div class="dials" data-few={pairs <= 6}>
         {spread(pairs, all ? pairs : DIALS).map((pair) => (
-          <Dial key={pair} {...{ pair, m, n, q, k, parts, longest, onTurn }} frequency={frequency.values[pair] ?? 0} trained={facts.context_length - 1} />
+          <Dial key={pair} {...{ pair, m, n, q, k, parts, longest, onTurn }} frequency={wrong ? null : (frequency.values[pair] ?? 0)} trained={facts.context_length - 1} />
         ))}
       </div>
       {pairs > DIALS ? <button onClick={() => set("all", all ? undefined : true)}>{all ? `Show ${DIALS}` : `Show all ${pairs} pairs`}</button> : null}
@@ -118,7 +119,7 @@ const SCALINGS = ["none", "linear", "llama3", "yarn"] as const;
 function Far({ data, facts, set }: Pick<ViewProps, "data" | "set"> & { facts: RotaryFacts }) {
   const far = data.series.far;
   if (!far) return null;
-  const names = ["as the model is", "as changed here"];
+  const names = ["as the model is", data.options.fault === "angles" ? "with the angles of the other layout" : "as changed here"];
   const lines = names.slice(0, far.shape[0]).map((name, which) => ({
     name, series: far, x: facts.distances, indices: (i: number) => [which, i], ...(which ? { tone: "wrong" as const } : {}),
   }));

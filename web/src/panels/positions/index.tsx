@@ -55,7 +55,7 @@ function Alibi({ data, facts, signed }: ViewProps & { facts: AlibiFacts }) {
       <div class="side-by-side">
         <section>
           <h2>What is taken from the score</h2>
-          <LineChart lines={Array.from({ length: Math.min(heads, 12) }, (_, h) => ({ name: `head ${h}`, series: penalty, x, indices: (i: number) => [h, i] }))} label="Penalty over distance" xLabel="distance" yLabel="added to the score" />
+          <LineChart lines={Array.from({ length: Math.min(heads, 12) }, (_, h) => ({ name: `head ${h}`, series: penalty, x, indices: (i: number) => [h, i], dashed: h >= 6 }))} label="Penalty over distance" xLabel="distance" yLabel="added to the score" />
         </section>
         <section>
           <h2>Slope of each head</h2>
@@ -79,7 +79,7 @@ function Heads({ data, layer, signed }: { data: PanelData; layer: number | null;
   return (
     <section class="heads-over-distance">
       <h2>All heads of layer {layer}, over distance</h2>
-      <p class="small">Measured on this prompt, as the mean over all tokens this far apart: what a head looks for at which distance. Click a head to turn its query and key above.</p>
+      <p class="small">Measured on this prompt, as the mean over all tokens this far apart: what a head looks for at which distance.{data.series.q_at ? " Click a head to turn its query and key above." : ""}</p>
       <div class="side-by-side">
         <div><h3>Attention</h3>{map(attention, "Mean attention of each head at each distance", signed ? "signed" : "range")}</div>
         <div><h3>Score</h3>{map(scores, "Mean score of each head at each distance", "signed")}</div>
