@@ -107,11 +107,11 @@ def encoded(filled: Panel, **about: Any) -> bytes:
 
 
 def stored(values: Tensor) -> Tensor:
-    """The tensor in a type that the page reads."""
+    """The tensor in a type that the page reads, sharing memory with no other."""
     values = values.detach().cpu()
     if values.dtype == torch.bool:
         values = values.to(torch.uint8)
-    return (values if values.dtype in STORED else values.to(torch.float32)).contiguous()
+    return (values if values.dtype in STORED else values.to(torch.float32)).contiguous().clone()
 
 
 def finite(value: Any) -> Any:

@@ -87,7 +87,7 @@ function Bytes({ data, facts, step }: { data: PanelData; facts: Facts; step: num
   if (!n_layer) return <p class="small">No layer has keys or values here: 0 bytes.</p>;
   const tokens = facts.prompt_tokens + step;
   return (
-    <section>
+    <section class="kept">
       <h2>What is kept</h2>
       <p class="counter"><Cell series={bytes} indices={[step]} format={grouped} /> bytes after pass {step + 1}</p>
       <p class="small">

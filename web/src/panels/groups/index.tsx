@@ -112,7 +112,7 @@ function Saved({ data, facts, signed }: { data: PanelData; facts: Facts; signed:
       <Bars label="Bytes of the cache for each number of key and value heads" signed={signed} format={inBytes} bars={facts.choices.map((g, i) => ({ label: name(g, i), marks: [{ series: bytes, indices: [i] }], selected: i === own, rest: i !== own }))} />
       <Table
         caption="Hatched above and “computed” here: arithmetic on the config; no such model was trained. Times are measured on this machine: one layer's attention, one new token, random numbers."
-        columns={[{ name: "key and value heads" }, { name: "cache", number: true }, { name: "k and v parameters", number: true }, { name: `ms over ${grouped(facts.keys)} keys`, number: true }, { name: "" }]}
+        columns={[{ name: "key and value heads" }, { name: "cache", number: true }, { name: "k and v parameters", number: true }, { name: `ms over ${grouped(facts.keys)} keys`, number: true }, { name: "from" }]}
         picked={own}
         rows={facts.choices.map((g, i) => [
           String(g),
