@@ -70,13 +70,40 @@ def write_page(result: LadderResult, folder: Path) -> Path:
 def page(result: LadderResult) -> str:
     """The whole page."""
     title = f"From a bigram to LLaMA on {Path(result.text.name).name}"
-    details = [
+    rungs = [
         *(section(f"{place}. ", rung, rung.idea, result) for place, rung in enumerate(result.ladder, 1) if rung.idea),
         *(section("", rung, rung.idea, result) for rung in result.beside if rung.idea),
-        *without(result),
-        *provenance(result),
     ]
-    return html.page(title, tag("h1", title), *head(result), contents(result), *overview(result), *details)
+    cut = f"This ladder was interrupted: {len(result.trained)} of {wanted(result)} runs are finished; they are shown."
+    first = [*([] if result.complete else [tag("p", cut, class_="bad")]), ladder_table(result)]
+    return html.page(
+        title,
+        html.found(title, finding(result), *first),
+        *overview(result),
+        html.folded("Rung by rung", *rungs, id="rungs"),
+        *without(result),
+        html.folded("How it was set up", *head(result), id="set-up"),
+        provenance(result),
+    )
+
+
+def wanted(result: LadderResult) -> int:
+    """The number of runs of a whole ladder."""
+    return len(result.models) * result.options.seeds
+
+
+def finding(result: LadderResult) -> str:
+    """What was found, in one sentence."""
+    ends = [result.loss(rung.key) for rung in (result.ladder[0], result.ladder[-1])]
+    gains = {rung.title: result.gain(rung.key) for rung in result.ladder[1:]}
+    known = {title: gain.mean for title, gain in gains.items() if gain is not None}
+    if not ends[0] or not ends[1] or not known:
+        return "Not enough runs are finished to say what was found."
+    best = max(known, key=lambda title: known[title])
+    return (
+        f"From the first rung to the last, the validation loss falls from {ends[0].mean:.3f} to {ends[1].mean:.3f} "
+        f"nats per token; what buys most is {best} ({known[best]:.3f})."
+    )
 
 
 def head(result: LadderResult) -> list[Html]:
@@ -95,41 +122,30 @@ def head(result: LadderResult) -> list[Html]:
         f"Each rung is the model below it with {'some fields' if o.rungs else 'one field'} of its config changed. "
         "All read the same data in the same order for the same number of steps, with the same optimizer settings."
     )
-    wanted = len(result.models) * o.seeds
-    cut = f"This ladder was interrupted: {len(result.trained)} of {wanted} runs are finished, and only those are shown."
     return [
         tag("p", lead, class_="lead"),
         tag("ul", *(tag("li", tag("b", value), tag("span", name)) for name, value in facts.items()), class_="facts"),
-        *([] if result.complete else [tag("p", cut, class_="bad")]),
     ]
-
-
-def contents(result: LadderResult) -> Html:
-    """Links to all parts of the page."""
-    places = {"ladder": "The ladder", "take-aways": "Leave one out", "curves": "While they learn"}
-    places |= {result.ladder[0].key: "Rung by rung", "without": "Left out, one by one"}
-    places |= {"provenance": "What the numbers mean"}
-    if not result.take_aways:
-        del places["take-aways"], places["without"]
-    return tag("nav", *(tag("a", name, href=f"#{key}") for key, name in places.items()), class_="contents")
 
 
 def overview(result: LadderResult) -> list[Html]:
-    """Both tables and the learning curves."""
-    taken = [
-        tag("h2", "Leave one out", id="take-aways"),
+    """What the table leaves open, the finished models without an idea, and the learning curves."""
+    taken = html.folded(
+        "Leave one out",
         tag("p", "What each idea is worth in the finished model: how far the loss rises without it."),
         take_away_table(result),
         *(tag("p", sentence) for sentence in peeking(result)),
-    ]
+        id="take-aways",
+    )
     return [
-        tag("h2", "The ladder", id="ladder"),
         tag("p", "What each idea buys on top of those before it: how far the validation loss falls."),
-        ladder_table(result),
         *(tag("p", sentence) for sentence in (*apart(result), *limits(result))),
-        *(taken if result.take_aways else []),
-        tag("h2", "While they learn", id="curves"),
-        tag("div", html.figure(lambda theme: learning(result, theme), caption(result)), class_="narrow"),
+        *([taken] if result.take_aways else []),
+        html.folded(
+            "While they learn",
+            tag("div", html.figure(lambda theme: learning(result, theme), caption(result)), class_="narrow"),
+            id="curves",
+        ),
     ]
 
 
@@ -142,8 +158,8 @@ def section(number: str, rung: Rung, idea: Idea, result: LadderResult) -> Html:
     below = result.below(rung.key)
     path, _, name = idea.source.partition(":")
     samples = [run for run in result.runs(rung.key) if run.sample is not None]
-    return html.join(
-        tag("h2", f"{number}{rung.title}", id=rung.key),
+    return html.folded(
+        f"{number}{rung.title}",
         tag("p", idea.about, " More: ", concept(rung.page), "."),
         tag("ul", *numbers(rung, below, result), class_="facts"),
         *([tag("h3", "The change"), change(below, rung)] if below else []),
@@ -155,6 +171,8 @@ def section(number: str, rung: Rung, idea: Idea, result: LadderResult) -> Html:
             for run in samples
         ),
         runs(rung, result),
+        id=rung.key,
+        level="h3",
     )
 
 
@@ -183,26 +201,26 @@ def change(below: Rung, rung: Rung) -> Html:
 
 
 def without(result: LadderResult) -> list[Html]:
-    """Every idea that was left out: what the models do in its place, how that is written, and the runs."""
-    parts = [tag("h2", "Left out, one by one", id="without")] if result.take_aways else []
-    whole = {rung.key: rung for rung in result.ladder}
+    """A card for every idea that was left out: what the models do in its place, how that is written, and the runs."""
+    cards, whole = [], {rung.key: rung for rung in result.ladder}
     for idea in TAKE_AWAYS:
         own = [rung for rung in result.take_aways if rung.key in {f"{name}-{idea.key}" for name in FINISHED}]
         if not own:
             continue
-        parts += [tag("h3", f"Without {idea.title}", id=own[0].key), tag("p", idea.without)]
-        parts.append(
+        instead = (
             html.code(source(f"fathom/experiments/take_aways.py:{idea.attend.__name__}"))
             if idea.attend
             else change(whole[own[0].whole or ""], own[0])
         )
+        parts = [tag("h3", f"Without {idea.title}", id=own[0].key), tag("p", idea.without)]
         for rung in own:
             if worth := result.worth(rung):
                 name = dict(FINISHED.values())[rung.whole or ""]
                 said = f"{difference(worth)}, {verdict(worth, WORTH)}. {reason(worth)}."
                 parts.append(tag("p", tag("b", f"{name}: "), said))
-            parts.append(runs(rung, result))
-    return parts
+        parts += [instead, *(runs(rung, result) for rung in own)]
+        cards.append(tag("div", *parts, class_="card"))
+    return [html.folded("Left out, one by one", tag("div", *cards, class_="cards"), id="without")] if cards else []
 
 
 def runs(rung: Rung, result: LadderResult) -> Html:
@@ -216,7 +234,7 @@ def runs(rung: Rung, result: LadderResult) -> Html:
     return tag("p", tag("small", words))
 
 
-def provenance(result: LadderResult) -> list[Html]:
+def provenance(result: LadderResult) -> Html:
     """What the terms mean, and where every number comes from."""
     text, o = result.text, result.options
     facts = (
@@ -225,9 +243,10 @@ def provenance(result: LadderResult) -> list[Html]:
         f"there are fewer) were used. Trained on {result.machine}. All numbers and the whole hash are in {FILE}, the "
         "models in models/."
     )
-    return [
-        tag("h2", "What the numbers mean, and where they come from", id="provenance"),
+    return html.folded(
+        "What the numbers mean, and where they come from",
         *(tag("p", meaning) for meaning in MEANINGS),
         tag("p", facts),
         tag("details", tag("summary", "Settings"), html.code(json.dumps(plain(o), indent=1) + "\n")),
-    ]
+        id="provenance",
+    )

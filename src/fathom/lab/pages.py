@@ -84,34 +84,37 @@ def survey_page(survey: Survey, numbers: str) -> str:
     """`numbers`: the name of the JSON file beside it."""
     path = Path(survey.path)
     title = f"Spectra of {(path.parent.parent if path.parent.name == 'checkpoints' else path).name}"
-    parts = [part for i, section in enumerate(survey.sections) for part in section_parts(i, section, numbers)]
+    last = survey.sections[-1]  # a change, where there is one, is what was asked for
+    shown = html.figure(lambda theme: ranks_figure(last.measured, theme), RANKS)
+    parts = [section_part(i, section, section is not last, numbers) for i, section in enumerate(survey.sections)]
     if survey.meetings:
         table = html.table(*report.comparisons_table(survey))
-        parts += [tag("h2", "How the two changes compare"), tag("p", ANGLES), table]
+        parts.append(html.folded("How the two changes compare", tag("p", ANGLES), table))
     return html.page(
         title,
-        tag("h1", title),
+        html.found(title, report.summary(last), shown),
         *parts,
-        tag("h2", "What the columns mean"),
-        *(tag("p", sentence) for sentence in (*report.DEFINITIONS, *report.sampling_notes(survey))),
+        html.folded(
+            "What the columns mean",
+            *(tag("p", sentence) for sentence in (*report.DEFINITIONS, *report.sampling_notes(survey))),
+        ),
         small(f"Every number of this page, and all singular values, are in {numbers} beside it."),
     )
 
 
-def section_parts(place: int, section: Section, numbers: str) -> list[Html]:
-    """The spectra of the weights, or of one change."""
+def section_part(place: int, section: Section, with_ranks: bool, numbers: str) -> Html:
+    """The spectra of the weights, or of one change; without the figure of ranks where the page begins with it."""
     measured = section.measured
     parts = [
-        tag("h2", section.title[:1].upper() + section.title[1:]),
-        tag("p", report.summary(section)),
+        *([tag("p", report.summary(section))] if with_ranks else []),
         html.figure(lambda theme: cumulative_figure(measured, theme), CUMULATIVE),
-        html.figure(lambda theme: ranks_figure(measured, theme), RANKS),
+        *([html.figure(lambda theme: ranks_figure(measured, theme), RANKS)] if with_ranks else []),
         html.table(*report.spectra_table(section)),
         small(f"In {numbers}: sections[{place}].measured."),
     ]
     if section.intruders:
         parts += [tag("h3", "Intruders"), tag("p", INTRUDERS), html.table(*report.intruders_table(section))]
-    return parts
+    return html.folded(section.title[:1].upper() + section.title[1:], *parts)
 
 
 def cumulative_figure(measured: Sequence[Spectrum], theme: Theme) -> Figure:
@@ -164,22 +167,29 @@ def rank_page(result: RankResult, numbers: str) -> str:
     cut = ("ΔW cut", result.change)
     drawn = [cut, ("LoRA", result.lora), ("random directions", result.chance)]
     weights = [cut, ("", ()), ("", ()), ("W cut", result.weight)]  # the colour is the place in the list
+    first, *others = report.conclusions(result)
     return html.page(
         title,
-        tag("h1", title),
-        html.figure(lambda theme: losses_figure(result, drawn, theme), LOSSES),
-        *(tag("p", sentence) for sentence in report.conclusions(result)),
-        facts(result),
-        html.table(*report.rank_table(result)),
-        small(f"In {numbers}: base, tuned, change[], weight[], chance[], lora[], in the order of the ranks."),
-        tag("h2", "The weights cut in the same way"),
-        html.figure(lambda theme: losses_figure(result, weights, theme), WEIGHTS),
-        tag("h2", "Matrix by matrix"),
-        html.figure(lambda theme: recommended_figure(result, theme), RECOMMENDED),
-        html.table(*report.matrices_table(result)),
-        small(f"In {numbers}: matrices[], recommended."),
-        tag("p", report.energy_and_loss(result)),
-        *provenance(result),
+        html.found(title, first, html.figure(lambda theme: losses_figure(result, drawn, theme), LOSSES)),
+        *(tag("p", sentence) for sentence in others),
+        html.folded(
+            "Rank by rank",
+            facts(result),
+            html.table(*report.rank_table(result)),
+            small(f"In {numbers}: base, tuned, change[], weight[], chance[], lora[], in the order of the ranks."),
+        ),
+        html.folded(
+            "The weights cut in the same way",
+            html.figure(lambda theme: losses_figure(result, weights, theme), WEIGHTS),
+        ),
+        html.folded(
+            "Matrix by matrix",
+            html.figure(lambda theme: recommended_figure(result, theme), RECOMMENDED),
+            html.table(*report.matrices_table(result)),
+            small(f"In {numbers}: matrices[], recommended."),
+            tag("p", report.energy_and_loss(result)),
+        ),
+        provenance(result),
     )
 
 
@@ -218,11 +228,11 @@ def recommended_figure(result: RankResult, theme: Theme) -> Figure:
     return figure
 
 
-def provenance(result: RankResult) -> list[Html]:
+def provenance(result: RankResult) -> Html:
     """What the words mean, and where the numbers come from."""
     text, unadapted = result.text, [m.name for m in result.matrices if not m.adapted]
-    return [
-        tag("h2", "What the numbers mean, and where they come from", id="provenance"),
+    return html.folded(
+        "What the numbers mean, and where they come from",
         *(tag("p", meaning) for meaning in MEANINGS),
         *([tag("p", f"LoRA was not put on {', '.join(unadapted)}.")] if unadapted else []),
         tag(
@@ -232,4 +242,5 @@ def provenance(result: RankResult) -> list[Html]:
             f"Model {result.model}, trained on {result.machine}.",
         ),
         tag("details", tag("summary", "Settings"), html.code(json.dumps(plain(result.options), indent=1) + "\n")),
-    ]
+        id="provenance",
+    )

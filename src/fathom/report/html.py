@@ -106,6 +106,19 @@ def _kind(token: tokenize.TokenInfo) -> str:
     return {tokenize.COMMENT: "comment", tokenize.STRING: "string"}.get(token.type, "")
 
 
+def folded(title: str, *children: str, id: str = "", level: str = "h2") -> Html:
+    """A section that opens when its heading is clicked, or when a link leads into it."""
+    heading = tag(level, title, **({"id": id} if id else {}))
+    return tag("details", tag("summary", heading), *children, class_="fold")
+
+
+def found(title: str, sentence: str, *figure: str) -> Html:
+    """The first screen of a report: its title, what was found in one sentence, and the figure that shows it."""
+    return tag("section", tag("h1", title), tag("p", sentence, class_="headline"), *figure, class_="found")
+
+
+BRAND = tag("header", tag("b", "Fathom"), " what a model learned, measured", class_="brand")
+
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser runs and fetches nothing
 
 
@@ -119,14 +132,22 @@ def page(title: str, *body: str, renewed: int | None = None) -> str:
         tag("title", title),
         Html(f"<style>{style()}</style>"),
     )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>{join(*body)}</main></body></html>\n'
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{BRAND}<main>{join(*body)}</main></body></html>\n'
+    )
+
+
+GLASS = (  # colours of the glass page (web/src/theme.css), so that there is one look: light, dark
+    {"page": "#f7f8f8", "accent": "#0b6478", "accent-soft": "#d9eef2"},
+    {"page": "#11161b", "accent": "#58c7dc", "accent-soft": "#17414b"},
+)
 
 
 def style() -> str:
     """The one style sheet: the theme's colours, then page.css."""
 
     def colours(theme: Theme) -> str:
-        named = {name: value for name, value in vars(theme).items() if name != "series"}
+        named = {name: value for name, value in vars(theme).items() if name != "series"} | GLASS[theme == DARK]
         named |= {f"series-{i}": colour for i, colour in enumerate(theme.series)}
         return ":root{" + "".join(f"--{name}:{value};" for name, value in named.items()) + "}"
 
