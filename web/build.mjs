@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { licences } from "./tools/licences.mjs";
 import { formulas } from "./tools/formulas.mjs";
+import { palettes } from "./tools/palettes.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: asked } = parseArgs({
@@ -30,13 +31,13 @@ const options = {
   banner: asked.stamp ? { js: `/* made of sources with SHA-256 ${asked.stamp} */` } : {},
   metafile: true,
   logLevel: "warning",
-  plugins: [formulas, { name: "licences", setup: (made) => made.onEnd(beside) }],
+  plugins: [formulas, palettes, { name: "licences", setup: (made) => made.onEnd(beside) }],
 };
 
 function beside(result) {
   if (!result.metafile) return;
   mkdirSync(out, { recursive: true });
-  writeFileSync(join(out, "licences.txt"), licences(here, Object.keys(result.metafile.inputs)));
+  writeFileSync(join(out, "licences.txt"), licences(here, Object.keys(result.metafile.inputs), ["d3-scale-chromatic"]));
 }
 
 rmSync(out, { recursive: true, force: true });

@@ -130,6 +130,16 @@ def test_mistakes_are_one_line(tab: Tab, served: Callable[..., Served]) -> None:
     assert page.query_selector("main .bars")  # what was shown stays
 
 
+def test_what_fails_is_not_asked_again_by_itself(tab: Tab, served: Callable[..., Served]) -> None:
+    server = served(two(), prompt_of(6))
+    page = tab.open(server.address + "#next-token.top_k=-5")
+    page.wait_for_selector("main .message")
+    page.click(".token >> nth=1")
+    page.wait_for_selector(".token[aria-pressed=true]")
+    tab.drawn()
+    assert len([url for url in tab.asked if "/api/panel/" in url]) <= 2
+
+
 def test_everything_is_reached_by_keyboard(tab: Tab, served: Callable[..., Served]) -> None:
     page = tab.open(served(two(), prompt_of(6)).address)
     reached: set[str] = set()

@@ -36,7 +36,13 @@ function parsed(text) {
       if (!self) open.push(node);
     }
   }
-  return unwrapped(top.children[0]);
+  return short(unwrapped(top.children[0]));
+}
+
+/** [tag, attributes or 0, ...children], as src/panels/view.ts has it. */
+function short({ tag, attributes, children }) {
+  const inner = children.map((child) => (typeof child === "string" ? child : short(child)));
+  return [tag, Object.keys(attributes).length ? attributes : 0, ...inner];
 }
 
 function named(attributes) {

@@ -1,10 +1,10 @@
-// The licence text of every library of which something is in the bundle.
+// The licence text of every library of which something is in the bundle; `more`: of those whose data is, too.
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
-export function licences(root, inputs) {
+export function licences(root, inputs, more) {
   const names = inputs.map((path) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]).filter(Boolean);
-  return [...new Set(names)].sort().map((name) => entry(join(root, "node_modules", name))).join("\n\n");
+  return [...new Set([...names, ...more])].sort().map((name) => entry(join(root, "node_modules", name))).join("\n\n");
 }
 
 function entry(folder) {

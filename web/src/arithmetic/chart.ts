@@ -1,25 +1,62 @@
-// Scales, ticks and paths of a line chart.
-import { extent } from "d3-array";
-import { scaleLinear, scaleLog, type ScaleContinuousNumeric } from "d3-scale";
+// Axes, ticks and paths of a line chart.
+import { ticks } from "d3-array";
 
-export type Axis = ScaleContinuousNumeric<number, number>;
-
-/** A logarithmic axis where all is positive; else a linear one. */
-export function axisOf(values: readonly number[], range: readonly [number, number], log: boolean, zero = false): Axis {
-  const usable = values.filter((x) => Number.isFinite(x) && (!log || x > 0));
-  let [low = 0, high = 1] = extent(usable) as [number | undefined, number | undefined];
-  if (zero && !log) [low, high] = [Math.min(0, low), Math.max(0, high)];
-  if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
-  return (log ? scaleLog() : scaleLinear()).domain([low, high]).range([...range]).nice();
+/** From a number to its place on the page. */
+export interface Axis {
+  (x: number): number;
+  invert(place: number): number;
+  domain: [number, number];
+  ticks(count: number): number[];
 }
 
-/** Where an axis has ticks: of a logarithmic one powers of ten, with twos and fives where there is room. */
+/** A logarithmic axis where it is asked for, of what is positive; else a linear one. Its ends are round numbers. */
+export function axisOf(values: readonly number[], range: readonly [number, number], log: boolean, zero = false): Axis {
+  let [low, high] = [Infinity, -Infinity];
+  for (const x of values) if (Number.isFinite(x) && (!log || x > 0)) [low, high] = [Math.min(low, x), Math.max(high, x)];
+  if (low > high) [low, high] = log ? [1, 10] : [0, 1];
+  if (zero && !log) [low, high] = [Math.min(0, low), Math.max(0, high)];
+  if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
+  const domain = log ? roundLog(low, high) : round(low, high);
+  const [from, to] = log ? [Math.log(domain[0]), Math.log(domain[1])] : domain;
+  const place = (x: number): number => range[0] + (((log ? Math.log(x) : x) - from) / (to - from)) * (range[1] - range[0]);
+  const invert = (at: number): number => {
+    const x = from + ((at - range[0]) / (range[1] - range[0])) * (to - from);
+    return log ? Math.exp(x) : x;
+  };
+  return Object.assign(place, { invert, domain, ticks: (count: number) => (log ? logTicks(domain, count) : ticks(...domain, count)) });
+}
+
+/** The ends moved out to the next tick. */
+function round(low: number, high: number): [number, number] {
+  const all = ticks(low, high, 10);
+  const step = (all[1] ?? 1) - (all[0] ?? 0);
+  const plain = (x: number): number => Number(x.toPrecision(12)); // 7 × 0.1 is 0.7
+  return [plain(step * Math.floor(low / step + 1e-9)), plain(step * Math.ceil(high / step - 1e-9))];
+}
+
+/** Out to 1, 2 or 5 times a power of ten. */
+function roundLog(low: number, high: number): [number, number] {
+  const steps = [10, 5, 2, 1];
+  const power = (x: number): number => 10 ** Math.floor(Math.log10(x) + 1e-9);
+  const down = power(low) * (steps.find((one) => power(low) * one <= low * (1 + 1e-9)) ?? 1);
+  const up = power(high) * ([...steps].reverse().find((one) => power(high) * one >= high * (1 - 1e-9)) ?? 10);
+  return [down, up];
+}
+
+/** 1, 2 and 5 times powers of ten, or the powers alone, or every few of them: whatever has room. */
+function logTicks([low, high]: readonly [number, number], count: number): number[] {
+  const first = Math.floor(Math.log10(low) + 1e-9);
+  const powers = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, i) => first + i);
+  const within = (all: number[]): number[] => all.filter((x) => x >= low * (1 - 1e-9) && x <= high * (1 + 1e-9));
+  const fine = within(powers.flatMap((power) => [1, 2, 5].map((one) => Number(`${one}e${power}`))));
+  if (fine.length <= Math.max(count, 3) + 1) return fine;
+  const coarse = within(powers.map((power) => Number(`1e${power}`)));
+  return coarse.filter((_, i) => i % Math.ceil(coarse.length / Math.max(1, count)) === 0);
+}
+
+/** Where an axis has ticks; only at whole numbers where nothing else is there. */
 export function ticksOf(axis: Axis, count: number, whole = false): number[] {
-  const all = axis.ticks(count).filter((x) => !whole || Number.isInteger(x));
-  if (!("base" in axis) || all.length <= count * 1.6) return all;
-  const digit = (x: number): number => Math.round(x / 10 ** Math.floor(Math.log10(x) + 1e-9));
-  const some = all.filter((x) => [1, 2, 5].includes(digit(x)));
-  return some.length <= count * 1.6 ? some : all.filter((x) => digit(x) === 1);
+  return axis.ticks(count).filter((x) => !whole || Number.isInteger(x));
 }
 
 /** "M0,1L2,3": a line that is broken where a number is missing. */

@@ -1,30 +1,26 @@
 // From a number to a colour: viridis over a range, or signed: red below 0, blue above, the page's own surface at 0.
-import { interpolateRdBu, interpolateViridis } from "d3-scale-chromatic";
+import redBlue from "palette:RdBu";
+import viridis from "palette:Viridis";
 
 export type Scale = { kind: "range"; low: number; high: number } | { kind: "signed"; most: number };
 export type Table = Uint8ClampedArray; // 256 colours of 3 bytes
 
 const STEPS = 256;
 
-function table(colour: (t: number) => string): Table {
-  const made = new Uint8ClampedArray(STEPS * 3);
-  for (let i = 0; i < STEPS; i++) made.set(channels(colour(i / (STEPS - 1))), i * 3);
-  return made;
+const VIRIDIS = unpacked(viridis);
+const ON_LIGHT = unpacked(redBlue);
+const ON_DARK = new Uint8ClampedArray(STEPS * 3);
+for (let i = 0; i < STEPS; i++) {
+  const t = i / (STEPS - 1);
+  ON_DARK.set(between([28, 33, 39], t < 0.5 ? [255, 122, 92] : [92, 170, 255], Math.abs(t - 0.5) * 2), i * 3);
 }
 
-/** Of "#440154" or "rgb(68, 1, 84)". */
-export function channels(colour: string): [number, number, number] {
-  const hex = /^#(..)(..)(..)$/.exec(colour);
-  const found = hex ? hex.slice(1).map((one) => parseInt(one, 16)) : (colour.match(/[\d.]+/g) ?? []).map(Number);
-  return [found[0] ?? 0, found[1] ?? 0, found[2] ?? 0];
+function unpacked(base64: string): Table {
+  return Uint8ClampedArray.from(atob(base64), (one) => one.charCodeAt(0));
 }
 
-const VIRIDIS = table(interpolateViridis);
-const ON_LIGHT = table(interpolateRdBu);
-const ON_DARK = table((t) => between([28, 33, 39], t < 0.5 ? [255, 122, 92] : [92, 170, 255], Math.abs(t - 0.5) * 2));
-
-function between(from: readonly number[], to: readonly number[], t: number): string {
-  return `rgb(${from.map((one, i) => one + ((to[i] ?? 0) - one) * t).join(",")})`;
+function between(from: readonly number[], to: readonly number[], t: number): number[] {
+  return from.map((one, i) => one + ((to[i] ?? 0) - one) * t);
 }
 
 export function tableOf(scale: Scale, dark: boolean): Table {
@@ -75,6 +71,6 @@ export function scaleOf(values: Iterable<number>, wanted: "unit" | "range" | "si
 /** From the page's surface to its accent, with ink that can be read on it. */
 export function shade(share: number, dark: boolean): { background: string; color: string } {
   const [from, to] = dark ? [[32, 39, 46], [88, 199, 220]] : [[238, 241, 242], [11, 100, 120]];
-  const mixed = from.map((one, i) => one + ((to[i] ?? 0) - one) * Math.min(1, Math.max(0, share)));
+  const mixed = between(from ?? [], to ?? [], Math.min(1, Math.max(0, share)));
   return { background: `rgb(${mixed.map(Math.round).join(" ")})`, color: inkFor(mixed[0] ?? 0, mixed[1] ?? 0, mixed[2] ?? 0) };
 }

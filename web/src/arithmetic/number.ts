@@ -12,6 +12,12 @@ export function readable(x: number): string {
   return x < 0 ? `−${text}` : text;
 }
 
+/** A round number of an axis, without the zeros that say nothing. */
+export function round(x: number): string {
+  const size = Math.abs(x);
+  return x !== 0 && (size >= 1e6 || size < 1e-4) ? readable(x).replace(".0e", "e") : `${x < 0 ? "−" : ""}${Number(size.toPrecision(6))}`;
+}
+
 /** 3.2e-8 as it is written in Python too. */
 function power(size: number): string {
   return size.toExponential(1).replace("e+", "e");

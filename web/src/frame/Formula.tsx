@@ -6,6 +6,6 @@ export function Formula({ node }: { node: MathNode }) {
   return <div class="formula" tabIndex={0} role="group" aria-label="Formula">{drawn(node)}</div>;
 }
 
-function drawn({ tag, attributes, children }: MathNode): VNode {
-  return h(tag, attributes, ...children.map((child) => (typeof child === "string" ? child : drawn(child))));
+function drawn([tag, attributes, ...children]: MathNode): VNode {
+  return h(tag, attributes || {}, ...children.map((child) => (typeof child === "string" ? child : drawn(child))));
 }

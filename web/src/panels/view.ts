@@ -6,11 +6,8 @@ import type { ShownPanel } from "../usePanel";
 
 export type PlaceName = "Text" | "Attention" | "Stream" | "Learning" | "Machine";
 
-export interface MathNode {
-  tag: string;
-  attributes: Record<string, string>;
-  children: (MathNode | string)[];
-}
+/** An element of a formula: its tag, its attributes, and what is in it. */
+export type MathNode = [tag: string, attributes: Record<string, string> | 0, ...children: (MathNode | string)[]];
 
 /** As explain.ts has it; the build turns `tex` into `formula`. */
 export interface Explain {

@@ -1,7 +1,7 @@
 // Lines over a common axis. Pointing shows the nearest point of each; arrows move along.
 import { useState } from "preact/hooks";
 import { axisOf, type Axis, nearest, pathOf, ticksOf } from "../arithmetic/chart";
-import { readable } from "../arithmetic/number";
+import { readable, round } from "../arithmetic/number";
 import { flat } from "../data/python";
 import type { Series } from "../data/types";
 import { pin, point } from "../state";
@@ -114,11 +114,11 @@ function Axes({ across, up, width, height, xLabel, yLabel, whole }: { across: Ax
   const bottom = height - MARGIN.bottom;
   return (
     <g class="axes" aria-hidden="true">
-      {ticksOf(up, 5).map((y) => (
-        <g key={`y${y}`}><line class="grid-line" x1={MARGIN.left} x2={width - MARGIN.right} y1={up(y)} y2={up(y)} /><text x={MARGIN.left - 6} y={up(y)} text-anchor="end" dominant-baseline="middle">{readable(y)}</text></g>
+      {up.ticks(5).map((y) => (
+        <g key={`y${y}`}><line class="grid-line" x1={MARGIN.left} x2={width - MARGIN.right} y1={up(y)} y2={up(y)} /><text x={MARGIN.left - 6} y={up(y)} text-anchor="end" dominant-baseline="middle">{round(y)}</text></g>
       ))}
       {ticksOf(across, Math.max(2, width / 90), whole).map((x) => (
-        <g key={`x${x}`}><line x1={across(x)} x2={across(x)} y1={bottom} y2={bottom + 4} /><text x={across(x)} y={bottom + 15} text-anchor="middle">{readable(x)}</text></g>
+        <g key={`x${x}`}><line x1={across(x)} x2={across(x)} y1={bottom} y2={bottom + 4} /><text x={across(x)} y={bottom + 15} text-anchor="middle">{round(x)}</text></g>
       ))}
       <line x1={MARGIN.left} x2={width - MARGIN.right} y1={bottom} y2={bottom} />
       <text x={(MARGIN.left + width) / 2} y={height - 4} text-anchor="middle">{xLabel}</text>
