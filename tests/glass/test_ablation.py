@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import fathom
 from fathom.glass import ablation
 from fathom.glass.ablation import Options, kept, panel
 from fathom.glass.passes import Pass
@@ -130,3 +131,15 @@ def test_an_exported_file_holds_the_head_that_matters_most() -> None:
     heads = panel(run, first).series["sweep_kl"].values[:, :6, -1]
     layer, head = divmod(int(heads.argmax()), 6)
     assert cut.cut == f"blocks.{layer}.attn.head.{head}"
+
+
+def test_a_copying_head_taken_away_costs_the_repeated_half() -> None:
+    """The demo that learned to copy: without its induction head the second half is guessed."""
+    model, tokenizer = fathom.demo("copycat")
+    half = torch.randint(model.config.vocab_size, (1, 24))
+    run = Pass(Subject("copycat", model, tokenizer), torch.cat((half, half), 1))
+    swept = -panel(run, Options(new=0)).series["sweep_change"].values[1, :4, 24:-1].mean(-1)  # of layer 1's heads
+    head = int(swept.argmax())
+    cut = panel(run, Options(cut=f"blocks.1.attn.head.{head}", new=0))
+    assert -cut.series["change"].values[24:-1].mean() > 1 > 0.1 > swept[swept != swept[head]].max()
+    torch.testing.assert_close(-cut.series["change"].values[24:-1].mean(), swept[head], atol=1e-4, rtol=1e-4)

@@ -62,6 +62,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "at": at,
         "cut": parts,
         "problem": problem,
+        "strongest": strongest(run, changed),
         "columns": columns(run.model.config),
         "seconds": seconds,
         "sweep": sweeping,
@@ -78,10 +79,15 @@ def kept(run: Pass) -> list[Options]:
     """Of an exported file: the model as it is with the sweep, and without the head that matters most."""
     if not len(run.model.blocks):
         return [Options()]
-    first = panel(run, Options())
-    heads = first.series["sweep_kl"].values[:, : run.model.config.n_head, -1].nan_to_num(-1.0)
-    layer, head = divmod(int(heads.flatten().argmax()), run.model.config.n_head)
-    return [Options(), Options(cut=f"blocks.{layer}.attn.head.{head}")]
+    found = panel(run, Options()).facts["strongest"]
+    return [Options(), *([Options(cut=found)] if found else [])]
+
+
+def strongest(run: Pass, found: Effect) -> str | None:
+    """The head without which the last token's prediction changes most, of those that a sweep is there for."""
+    heads = found.kl[:, : run.model.config.n_head, -1].nan_to_num(-1.0)  # (L, h)
+    layer, head = divmod(int(heads.argmax()), heads.shape[1])
+    return f"blocks.{layer}.attn.head.{head}" if heads[layer, head] >= 0 else None
 
 
 def recorded(run: Pass) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Options:
 
 
 def panel(run: Pass, options: Options) -> Panel:
-    watch, patterns = watched(run, options.watch), recorded(run)
+    (watch, problem), patterns = watched(run, options.watch), recorded(run)
     seen = run.seen(*patterns)
     found = read(run.model, seen, watch, options.fault)
     residuals = stream_is_a_sum(run.model, seen)
@@ -46,6 +46,7 @@ def panel(run: Pass, options: Options) -> Panel:
     facts = {
         "texts": {str(id): run.text_of(id) for id in ids},
         "faults": faults(run.model),
+        "problem": problem,
         "vocabulary": run.model.config.vocab_size,
     }
     series = readings(found, patterns, f"found = read(model, seen, {watch}, {options.fault!r})") | norms(run, seen)
@@ -64,10 +65,13 @@ def recorded(run: Pass) -> list[str]:
     return [name for name in names(run.model.config) if name in wanted]
 
 
-def watched(run: Pass, text: str) -> list[int]:
-    """The ids of the option `watch`: ids or tokens; FathomError for what is neither in this model."""
+def watched(run: Pass, text: str) -> tuple[list[int], str | None]:
+    """The ids of the option `watch`, or why they cannot be watched."""
     words, size = [word for word in text.split(",") if word.strip()], run.model.config.vocab_size
-    return [id_of(run, word) if not word.strip().isdecimal() else within(int(word), size) for word in words]
+    try:
+        return [within(int(word), size) if word.strip().isdecimal() else id_of(run, word) for word in words], None
+    except FathomError as error:
+        return [], str(error)
 
 
 def within(id: int, size: int) -> int:

@@ -29,3 +29,12 @@ export function slice(series: Series, where: readonly (number | "row" | "column"
     },
   };
 }
+
+/** Some columns of a table. */
+export function columnsOf(table: Slice, from: number, to: number): Slice {
+  const columns = to - from;
+  return {
+    series: table.series, rows: table.rows, columns, at: (r, c) => table.at(r, c + from), indices: (r, c) => table.indices(r, c + from),
+    values: () => Float32Array.from({ length: table.rows * columns }, (_, i) => table.at(Math.floor(i / columns), (i % columns) + from)),
+  };
+}

@@ -1,6 +1,7 @@
 // The panels, in the order of the navigation.
 import { panel as generation } from "./generation";
 import { panel as groups } from "./groups";
+import { panel as ablation } from "./ablation";
 import { panel as attribution } from "./attribution";
 import { panel as lens } from "./lens";
 import { panel as nextToken } from "./next-token";
@@ -16,6 +17,7 @@ export const PANELS: readonly PanelView[] = [
   groups,
   lens,
   attribution,
+  ablation,
 ];
 
 export function viewOf(id: string): PanelView | undefined {

@@ -35,7 +35,7 @@ export interface LineChartProps {
   onPick?: (x: number) => void;
 }
 
-const MARGIN = { left: 52, right: 12, top: 10, bottom: 36 };
+const MARGIN = { left: 58, right: 12, top: 10, bottom: 36 };
 
 export function LineChart(props: LineChartProps) {
   const { lines, label, xLabel, yLabel, logX = false, logY = false, zero = false, down = false, height = 240, markX, onPick } = props;

@@ -2,6 +2,7 @@
 import type { PanelData } from "../data/types";
 import { story as generation } from "../panels/generation/story";
 import { story as groups } from "../panels/groups/story";
+import { story as ablation } from "../panels/ablation/story";
 import { story as attribution } from "../panels/attribution/story";
 import { story as lens } from "../panels/lens/story";
 import { story as nextToken } from "../panels/next-token/story";
@@ -14,4 +15,5 @@ export const STORIES: Record<string, PanelData> = {
   positions,
   lens,
   attribution,
+  ablation,
 };

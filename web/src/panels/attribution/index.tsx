@@ -115,7 +115,7 @@ function Parts({ shown, logit, parts, token, other, says, signed }: PartsProps) 
   return (
     <>
       <p class="lead">
-        {signed ? "B − A: t" : "T"}he logit of {what} is <Cell series={logit} indices={[]} format={signed ? withSign : readable} />; its {parts.length} parts sum to <Cell series={total} indices={[0]} format={signed ? withSign : readable} />. Most of all comes from <b>{nameOf(best)}</b>.
+        {signed ? "B − A: t" : "T"}he logit of {what} is <Cell series={logit} indices={[]} format={signed ? withSign : readable} />; its {parts.length} parts sum to <Cell series={total} indices={[0]} format={signed ? withSign : readable} />. The largest part is <b>{nameOf(best)}</b>.
       </p>
       <div class="attribution-columns">
         <section>

@@ -10,7 +10,7 @@ import type { ViewProps } from "../view";
 
 const FIRST = 4; // tokens that are drawn before any is chosen
 
-export function Watching({ ranks, watched, texts, query, asked, set }: { ranks: Series; watched: Series; texts: Record<string, string>; query: number; asked: string; set: ViewProps["set"] }) {
+export function Watching({ ranks, watched, texts, query, asked, problem, set }: { ranks: Series; watched: Series; texts: Record<string, string>; query: number; asked: string; problem: string | null; set: ViewProps["set"] }) {
   const asLines = optionsOf("lens").lines;
   const chosen = typeof asLines === "string" ? asLines.split(" ").map(Number) : typeof asLines === "number" ? [asLines] : null;
   const [wanted, setWanted] = useState("");
@@ -43,6 +43,7 @@ export function Watching({ ranks, watched, texts, query, asked, set }: { ranks: 
           </form>
         ) : null}
       </p>
+      {problem ? <p class="message failed" role="status">{problem}</p> : null}
       {lines.length ? <LineChart label="Ranks over layers" xLabel="layers read" yLabel="rank" logY down lines={lines} height={220} markX={selection.value.layer === null ? null : selection.value.layer + 1} /> : <p class="small">Choose a word above.</p>}
     </section>
   );

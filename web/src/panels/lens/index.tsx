@@ -20,6 +20,7 @@ import "./lens.css";
 interface Facts {
   texts: Record<string, string>;
   faults: string[];
+  problem: string | null;
   vocabulary: number;
 }
 
@@ -30,7 +31,7 @@ const COLOURS = [
 ] as const;
 
 function View({ data, panel, signed, set }: ViewProps) {
-  const { texts, faults } = data.facts as unknown as Facts;
+  const { texts, faults, problem } = data.facts as unknown as Facts;
   const colour = COLOURS.find(({ value }) => value === optionsOf("lens").colour)?.value ?? "p_final";
   const top = signed ? panel.B?.series.top : data.series.top;
   const shown = data.series[colour];
@@ -53,7 +54,7 @@ function View({ data, panel, signed, set }: ViewProps) {
       </section>
       <Finding {...{ top, texts, signed }} ranks={data.series.ranks} watched={watched} query={query} word={side?.tokens[query]?.text ?? String(query)} />
       <div class="lens-charts">
-        {!signed && ranks && watched ? <Watching ranks={ranks} watched={watched} texts={texts} query={query} asked={String(data.options.watch ?? "")} set={set} /> : null}
+        {!signed && ranks && watched ? <Watching ranks={ranks} watched={watched} texts={texts} query={query} asked={String(data.options.watch ?? "")} problem={problem} set={set} /> : null}
         <Norms {...data.series} query={query} signed={signed} word={side?.tokens[query]?.text ?? ""} />
       </div>
     </div>
