@@ -10,7 +10,8 @@ from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 from fathom.glass.heads import STATISTICS, Options, kept, panel, recordings, twice
 from fathom.glass.panels import payload
-from fathom.glass.passes import Pass
+from fathom.glass.passes import Pass, first_pass
+from fathom.glass.subject import open_subject
 from fathom.model import attention
 from fathom.quant.model import quantize_model
 from tests.architectures import ARCHITECTURES, GPT, LLAMA
@@ -119,3 +120,11 @@ def test_a_packed_and_an_adapted_model(kind: str) -> None:
     with torch.no_grad():
         shown = panel(run, Options(1, 4))
     assert shown.ok and not differs_in_python(run, shown, places=2)
+
+
+def test_a_model_trained_to_copy_has_an_induction_head() -> None:
+    run = first_pass(open_subject("demo:copycat"), "abcdefgh abcdefgh")
+    found = panel(run, Options(text="twice")).series["induction"].values
+    assert found[1:].max() > 0.5 and found[0].max() < 0.5
+    before = panel(run, Options(text="twice")).series["previous"].values
+    assert before[0].max() > 0.5  # what it is made of: a head that looks at the token before, in the layer below

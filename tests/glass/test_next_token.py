@@ -123,3 +123,13 @@ def test_a_file_holds_the_next_token_everywhere() -> None:
     run = text_pass("Once upon")
     views = kept(run)
     assert views[0] == Options() and {one.query for one in views} == {-1, *range(8)}
+
+
+def test_beside_another_model_both_have_the_same_bars() -> None:
+    a, b = a_pass(LLAMA), a_pass(LLAMA)
+    b = Pass(b.subject, a.ids)
+    a.beside, b.beside = b, a
+    one, other = panel(a, Options()), panel(b, Options())
+    assert torch.equal(one.series["ids"].values, other.series["ids"].values)
+    assert not torch.equal(one.series["p"].values, other.series["p"].values)
+    assert one.ok and other.ok and not differs_in_python(a, one)

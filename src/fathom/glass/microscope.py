@@ -34,6 +34,10 @@ class Options:
     def change(self) -> Change:
         return Change(self.no_root, self.no_mask, self.rotate_v, self.split)
 
+    @property
+    def wrong(self) -> bool:
+        return self.change.wrong
+
 
 def panel(run: Pass, options: Options) -> Panel:
     if not run.model.blocks:

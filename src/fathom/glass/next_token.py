@@ -70,7 +70,7 @@ def panel(run: Pass, options: Options) -> Panel:
     at, sampling = run.place(options.query), options.sampling()
     logits = run.logits[at]  # (V,)
     shown, drawn = distributions(logits, sampling)
-    order = shown.argsort(descending=True, stable=True)[:TOP]
+    order, ranked = ranking(run, at, shown)
     setup = (
         'with torch.no_grad(), fathom.look(model, "logits") as seen:',
         "    model(ids)",
@@ -78,11 +78,13 @@ def panel(run: Pass, options: Options) -> Panel:
         "from fathom.glass.next_token import distributions, drawn_times",
         f'logits = seen["logits"][0, {at}]',
         f"shown, drawn = distributions(logits, {sampling!r})",
-        f"order = shown.argsort(descending=True, stable=True)[:{TOP}]",
+        ranked,
     )
     rest = torch.stack((1 - shown[order].sum(), 1 - drawn[order].sum())).clamp(min=0)
     rank = ("rank",)
+    entropy, formula = -(shown * shown.clamp(min=1e-300).log()).sum(), "-(shown * shown.clamp(min=1e-300).log()).sum()"
     series = {
+        "entropy": Series(entropy, "computed", "-Σ p ln p, in nats", (), formula, setup),
         "p": Series(shown[order], "computed", "softmax(logits)", rank, "shown[order][{0}]", setup),
         "sampled": Series(drawn[order], "computed", sampling.describe(), rank, "drawn[order][{0}]", setup),
         "logits": Series(logits[order], "measured", "logits", rank, "logits[order][{0}]", setup),
@@ -97,11 +99,9 @@ def panel(run: Pass, options: Options) -> Panel:
         series["draws"] = Series(counts[order], "measured", many, rank, f"{code}[{{0}}]", setup)
         left = (options.draws - counts[order].sum())[None]
         series["rest_draws"] = Series(left, "measured", many, ("column",), f"{options.draws} - {code}.sum()", setup)
-    entropy = -(shown * shown.clamp(min=1e-300).log()).sum().item()
     facts = {
         "at": at,
-        "entropy": entropy,
-        "entropy_most": len(logits),
+        "choices": len(logits),
         "left": int((drawn > 0).sum()),
         "sampler": sampling.describe(),
         **continuations(run, at, order.tolist()),
@@ -123,6 +123,17 @@ def continuations(run: Pass, at: int, ids: list[int]) -> dict[str, Any]:
 
 def continues(run: Pass, before: str, past: list[int], token: dict[str, Any]) -> bool:
     return ids_of(run.subject, before + token["text"]) == [*past, token["id"]]
+
+
+def ranking(run: Pass, at: int, shown: Tensor) -> tuple[Tensor, str]:
+    """The likeliest tokens, and the line of Python that gives them. Beside another model those that are likeliest on
+    average, so that both sides have the same bars."""
+    other = None if run.beside is None else run.beside.logits[at]
+    if other is None or len(other) != len(shown):
+        line = f"order = shown.argsort(descending=True, stable=True)[:{TOP}]"
+        return shown.argsort(descending=True, stable=True)[:TOP], line
+    order = (shown + probabilities(other[None])[0]).argsort(descending=True, stable=True)[:TOP]
+    return order, f"order = torch.tensor({order.tolist()})"
 
 
 def checks(logits: Tensor, shown: Tensor, drawn: Tensor, temperature: float) -> list[Check]:

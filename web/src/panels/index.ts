@@ -4,6 +4,8 @@ import { panel as groups } from "./groups";
 import { panel as ablation } from "./ablation";
 import { panel as attribution } from "./attribution";
 import { panel as lens } from "./lens";
+import { panel as heads } from "./heads";
+import { panel as microscope } from "./microscope";
 import { panel as nextToken } from "./next-token";
 import { panel as positions } from "./positions";
 import type { PanelView, PlaceName } from "./view";
@@ -12,6 +14,10 @@ export const PLACES: readonly PlaceName[] = ["Text", "Attention", "Stream", "Lea
 
 export const PANELS: readonly PanelView[] = [
   nextToken,
+  microscope,
+  heads,
+  lens,
+  attribution,
   positions,
   generation,
   groups,

@@ -9,6 +9,9 @@ import "./parts.css";
 export interface Mark {
   series: Series;
   indices: number[];
+  /** Where it has a measure of its own: the number that fills its track, and how it is written. */
+  full?: number;
+  format?: (value: number) => string;
 }
 
 export interface Bar {
@@ -36,7 +39,7 @@ export interface BarsProps {
 }
 
 export function Bars({ bars, label, columns, most, signed = false, format = signed ? withSign : readable }: BarsProps) {
-  const all = bars.flatMap((bar) => bar.marks.map((mark) => (mark ? valueAt(mark.series, mark.indices) : 0)));
+  const all = bars.flatMap((bar) => bar.marks.map((mark) => (mark && !mark.full ? valueAt(mark.series, mark.indices) : 0)));
   const full = most ?? Math.max(1e-12, ...all.map((x) => (Number.isFinite(x) ? Math.abs(x) : 0)));
   const count = Math.max(1, ...bars.map((bar) => bar.marks.length));
   return (
@@ -52,7 +55,7 @@ function Row({ bar, full, signed, format }: { bar: Bar; full: number; signed: bo
   return (
     <tr data-rest={bar.rest} data-selected={bar.selected} title={bar.title}>
       <th scope="row">{bar.onClick ? <button class="plain" aria-pressed={bar.selected} onClick={bar.onClick}>{bar.label}</button> : bar.label}</th>
-      {bar.marks.map((mark, i) => <td key={i}>{mark ? <Track mark={mark} full={full} signed={signed} format={format} tone={bar.tone} /> : null}</td>)}
+      {bar.marks.map((mark, i) => <td key={i}>{mark ? <Track mark={mark} full={mark.full ?? full} signed={signed} format={mark.format ?? format} tone={bar.tone} /> : null}</td>)}
     </tr>
   );
 }

@@ -5,6 +5,8 @@ import { story as groups } from "../panels/groups/story";
 import { story as ablation } from "../panels/ablation/story";
 import { story as attribution } from "../panels/attribution/story";
 import { story as lens } from "../panels/lens/story";
+import { story as heads } from "../panels/heads/story";
+import { story as microscope } from "../panels/microscope/story";
 import { story as nextToken } from "../panels/next-token/story";
 import { story as positions } from "../panels/positions/story";
 
@@ -16,4 +18,6 @@ export const STORIES: Record<string, PanelData> = {
   lens,
   attribution,
   ablation,
+  microscope,
+  heads,
 };

@@ -1,32 +1,70 @@
 // P1: what comes next.
-import { percent } from "../../arithmetic/number";
+import { draft, isLive, run } from "../../app";
+import { percent, readable } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
-import { Bars, type Bar } from "../../parts/Bars";
+import { valueAt } from "../../data/python";
+import type { Series } from "../../data/types";
+import { Bars, type Bar, type Mark } from "../../parts/Bars";
 import { Cell } from "../../parts/Cell";
+import { Slider } from "../../parts/Slider";
+import { select } from "../../state";
 import type { PanelView, ViewProps } from "../view";
 import { explain } from "./explain";
+import "./next-token.css";
 
 interface Facts {
   at: number;
-  entropy: number;
-  tokens: { id: number; text: string }[];
+  choices: number;
+  left: number;
   sampler: string;
+  before: string;
+  tokens: { id: number; text: string; appends: boolean }[];
 }
 
-function View({ data, signed }: ViewProps) {
-  const { tokens, sampler } = data.facts as unknown as Facts;
-  const { p, sampled, rest, logits } = data.series;
-  if (!p || !sampled || !rest) return <p class="absent">There is nothing to compare here: A and B rank other tokens. Look at A or at B.</p>;
-  const bars: Bar[] = tokens.map(({ id, text }, i) => ({
+const MOST = 1000; // draws
+
+function View({ data, signed, options, set }: ViewProps) {
+  const { tokens, choices, left, before } = data.facts as unknown as Facts;
+  const { p, sampled, rest, entropy, draws, rest_draws } = data.series;
+  if (!p || !sampled || !rest) return <p class="absent">A and B have other vocabularies. Look at A or at B.</p>;
+  const drawn = Number(options.draws ?? 0);
+  const most = Math.max(...p.values, ...sampled.values, ...rest.values);
+  const times = (series: Series | undefined, i: number): Mark[] => (series ? [{ series, indices: [i], full: most * drawn, format: readable }] : []);
+  const append = (text: string): void => {
+    draft.value = before + text;
+    select({ query: null });
+    void run();
+  };
+  const bars: Bar[] = tokens.map(({ id, text, appends }, i) => ({
     label: <code>{visible(text)}</code>,
-    title: `id ${id}`,
-    marks: [{ series: p, indices: [i] }, { series: sampled, indices: [i] }],
+    title: appends && isLive.value ? `id ${id}; click to append it to the text` : `id ${id}${appends ? "" : "; by itself it is no text that could be appended"}`,
+    marks: [{ series: p, indices: [i] }, { series: sampled, indices: [i] }, ...times(draws, i)],
+    ...(appends && isLive.value ? { onClick: () => append(text) } : {}),
   }));
-  bars.push({ label: "all others", rest: true, marks: [{ series: rest, indices: [0] }, { series: rest, indices: [1] }] });
+  bars.push({ label: "all others", rest: true, marks: [{ series: rest, indices: [0] }, { series: rest, indices: [1] }, ...times(rest_draws, 0)] });
+  const names = ["the model says", "the sampler sees", ...(draws ? [`drawn, of ${drawn}`] : [])];
   return (
     <>
-      {logits ? <p>The largest logit is <Cell series={logits} indices={[0]} />.</p> : null}
-      <Bars label="Probability of the next token" bars={bars} columns={["the model says", `the sampler sees (${sampler})`]} signed={signed} {...(signed ? {} : { format: percent })} />
+      {entropy && !signed ? (
+        <p>
+          The likeliest is <code class="likeliest">{visible(tokens[0]?.text ?? "")}</code> with <Cell series={p} indices={[0]} format={percent} />. The entropy is <Cell series={entropy} indices={[]} /> nats: as unsure as a fair choice among {readable(Math.exp(valueAt(entropy, [])))} of {choices.toLocaleString("en")} tokens.
+        </p>
+      ) : null}
+      <div class="sampler">
+        <Slider label="temperature" value={Number(options.temperature ?? 1)} min={0} max={3} step={0.05} onChange={(value, dragged) => set("temperature", value === 1 ? undefined : value, dragged)} />
+        <Slider label="top-k" value={Number(options.top_k ?? 0)} min={0} max={50} format={(k) => (k ? String(k) : "all")} onChange={(value, dragged) => set("top_k", value || undefined, dragged)} />
+        <Slider label="top-p" value={Number(options.top_p ?? 1)} min={0.05} max={1} step={0.01} onChange={(value, dragged) => set("top_p", value === 1 ? undefined : value, dragged)} />
+        <Slider label="min-p" value={Number(options.min_p ?? 0)} min={0} max={1} step={0.01} onChange={(value, dragged) => set("min_p", value || undefined, dragged)} />
+        <span class="draws">
+          <button disabled={drawn >= MOST} onClick={() => set("draws", drawn + 100)}>{drawn ? "Draw 100 more" : "Draw 100"}</button>
+          {drawn ? <button onClick={() => set("draws", undefined)}>Clear</button> : null}
+        </span>
+      </div>
+      <p class="small">
+        The sampler leaves {left === choices ? "all tokens in" : `${left.toLocaleString("en")} of ${choices.toLocaleString("en")} tokens in`}.{" "}
+        {isLive.value ? "Click a token to append it to the text." : ""}
+      </p>
+      <Bars label="Probability of the next token" bars={bars} columns={names} signed={signed} {...(signed ? {} : { format: percent })} />
     </>
   );
 }
