@@ -102,7 +102,7 @@ function Saved({ data, facts, signed }: { data: PanelData; facts: Facts; signed:
   const { bytes, parameters } = data.series;
   if (!bytes || !parameters) return null;
   const own = facts.choices.indexOf(facts.n_kv_head);
-  const name = (g: number, i: number): string => `${g}${i === own ? " (this model)" : g === 1 ? " (multi-query)" : g === facts.n_head ? " (multi-head)" : ""}`;
+  const name = (g: number, i: number): string => `${g}${i === own ? " (this)" : g === 1 ? " (MQA)" : g === facts.n_head ? " (MHA)" : ""}`;
   return (
     <section>
       <h2>What sharing saves</h2>

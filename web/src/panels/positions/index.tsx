@@ -30,7 +30,7 @@ function Learned({ data, facts, signed }: ViewProps & { facts: LearnedFacts }) {
       {cosine ? (
         <section>
           <h2>Which positions are alike?</h2>
-          <p class="small">The cosine of every two rows of the table. A band along the diagonal: neighbours are alike, so the table has learned an order that nobody told it.</p>
+          <p class="small">The cosine of every two rows of the table. Where a band runs along the diagonal neighbours are alike: the table has learned an order that nobody told it.</p>
           <Heatmap slice={slice(cosine, ["row", "column"])} label="Cosine of every two positions" scale={signed ? "signed" : { kind: "signed", most: 1 }} rowLabels={labels} columnLabels={labels} rowTitle="position" columnTitle="position" mostCell={14} />
         </section>
       ) : null}
