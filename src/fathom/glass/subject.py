@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from fathom.adapters import lora
 from fathom.adapters.load import load
-from fathom.anatomy.cost import cache_bytes
+from fathom.anatomy.cost import cache_bytes, n_parameters
 from fathom.anatomy.words import declared
 from fathom.formats.detect import open_model
 from fathom.formats.fingerprint import samples
+from fathom.formats.load import stored_dtype
+from fathom.machine import free_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
@@ -104,15 +106,25 @@ class Subject:
 def open_subject(
     path: str | Path, name: str | None = None, quantize: str | None = None, adapters: Sequence[str | Path] = ()
 ) -> Subject:
-    """The model at a path, a run folder, a file or a hub id, as `fathom.load` opens it."""
-    model, tokenizer = load(path, quantize=quantize, adapter=list(adapters) or None)
-    options = [f"quantize={quantize!r}"] * bool(quantize)
+    """The model at a path, a run folder, a file or a hub id, as `fathom.load` opens it: in fp32 where memory allows, so
+    that identities hold to within the rounding of fp32, which numbers of 16 bits leave far behind."""
+    opened = open_model(path)
+    dtype = "fp32" if fits_in_fp32(opened.config) else "auto"
+    model, tokenizer = load(path, dtype=dtype, quantize=quantize, adapter=list(adapters) or None)
+    options = ["dtype='fp32'"] * (dtype == "fp32" and stored_dtype(opened) != torch.float32)
+    options += [f"quantize={quantize!r}"] * bool(quantize)
     options += [f"adapter={[str(folder) for folder in adapters]!r}"] * bool(adapters)
     loading = f"model, tokenizer = fathom.load({', '.join([repr(str(path)), *options])})"
-    family = opened.family.name if (opened := open_model(path)).family else ""
+    family = opened.family.name if opened.family else ""
     own = name or called(path, quantize, adapters)
     where = tuple(str(folder) for folder in adapters)
     return Subject(own, model, tokenizer, family, loading, str(path), quantize, where)
+
+
+def fits_in_fp32(config: ModelConfig) -> bool:
+    """Whether the model in fp32 takes at most half of the memory that is free."""
+    free = free_memory(pick_device())
+    return free is None or 8 * n_parameters(config) <= free
 
 
 def called(path: str | Path, quantize: str | None, adapters: Sequence[str | Path]) -> str:
