@@ -196,6 +196,22 @@ def test_what_is_too_large_is_said_with_its_cost(three, monkeypatch: pytest.Monk
     assert "fathom svd --loss-vs-rank" in shown.facts["notes"][0] and "weight" in shown.series and shown.ok
 
 
+def test_a_run_of_fine_tuning_opens_as_its_base_with_its_adapter(three, tmp_path) -> None:
+    """As `fathom finetune` leaves it."""
+    folder = tmp_path / "finetuned"
+    folder.mkdir()
+    (tmp_path / "adapter").rename(folder / "adapter")
+    base = {"path": str(tmp_path / "base"), "fingerprint": ""}
+    write_config(folder / CONFIG, {"base": base, "finetune": {"method": "lora"}, "model": {}})
+    run = Pass(open_subject(folder), three[0].ids)
+    assert torch.equal(run.logits, three[2].logits) and panel(run, Options()).facts["adapter"]["rank"] == 2
+
+
+def test_the_lines_shown_are_the_package_s_own(three) -> None:
+    about, _ = decoded(payload("lora", three[0])[0])
+    assert all(each["path"].startswith("fathom/") for each in about["source"])
+
+
 def test_looking_changes_nothing(three) -> None:
     run = three[2]
     before = fathom.load(run.subject.path, adapter=list(run.subject.adapters))[0](run.ids)

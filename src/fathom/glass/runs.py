@@ -40,7 +40,11 @@ CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds")
 
 @dataclass(frozen=True)
 class Options:
-    """There is nothing to choose: the page chooses among what it was given."""
+    """What is shown of what there is; the data are the same. runs: names, with | between. card: the key of an idea."""
+
+    runs: str = ""
+    metric: str = "val_loss"
+    card: str = ""
 
 
 def listed(folder: Path) -> list[dict[str, Any]]:
@@ -113,7 +117,9 @@ def rows(folder: Path, name: str, after: int = 0) -> dict[str, Any]:
         file = ""
     last = max((line["step"] for line in lines), default=0)
     kept = [line for line in lines if line["step"] >= after]
-    found: dict[str, Any] = finite({"file": file, "step": last, "rows": kept, "state": state(place)})
+    found: dict[str, Any] = finite(
+        {"file": file, "step": last, "rows": kept, "state": state(place), "path": str(place / METRICS)}
+    )
     return found
 
 

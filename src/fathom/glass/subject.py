@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.adapters import lora
-from fathom.adapters.load import load
+from fathom.adapters.load import adapted_run, load
 from fathom.anatomy.cost import cache_bytes, n_parameters
 from fathom.anatomy.words import declared
 from fathom.formats.detect import open_model
@@ -108,7 +108,8 @@ def open_subject(
 ) -> Subject:
     """The model at a path, a run folder, a file or a hub id, as `fathom.load` opens it: in fp32 where memory allows, so
     that identities hold to within the rounding of fp32, which numbers of 16 bits leave far behind."""
-    opened = open_model(path)
+    run = None if adapters else adapted_run(path)  # a run of fine-tuning is its base with its own adapter
+    opened = open_model(run.base if run else path)
     dtype = "fp32" if fits_in_fp32(opened.config) else "auto"
     model, tokenizer = load(path, dtype=dtype, quantize=quantize, adapter=list(adapters) or None)
     options = ["dtype='fp32'"] * (dtype == "fp32" and stored_dtype(opened) != torch.float32)

@@ -8,6 +8,8 @@ import { panel as heads } from "./heads";
 import { panel as microscope } from "./microscope";
 import { panel as nextToken } from "./next-token";
 import { panel as positions } from "./positions";
+import { panel as lora } from "./lora";
+import { panel as runs } from "./runs";
 import type { PanelView, PlaceName } from "./view";
 
 export const PLACES: readonly PlaceName[] = ["Text", "Attention", "Stream", "Learning", "Machine"];
@@ -24,6 +26,8 @@ export const PANELS: readonly PanelView[] = [
   lens,
   attribution,
   ablation,
+  runs,
+  lora,
 ];
 
 export function viewOf(id: string): PanelView | undefined {

@@ -7,6 +7,7 @@ import { story as attribution } from "../panels/attribution/story";
 import { story as lens } from "../panels/lens/story";
 import { story as heads } from "../panels/heads/story";
 import { story as microscope } from "../panels/microscope/story";
+import { story as lora } from "../panels/lora/story";
 import { story as nextToken } from "../panels/next-token/story";
 import { story as positions } from "../panels/positions/story";
 
@@ -20,4 +21,5 @@ export const STORIES: Record<string, PanelData> = {
   ablation,
   microscope,
   heads,
+  lora,
 };

@@ -1,0 +1,101 @@
+// P11: what changed the weights.
+import { select } from "../../state";
+import { Cell } from "../../parts/Cell";
+import { Segmented } from "../../parts/Segmented";
+import { Switch } from "../../parts/Switch";
+import { Table } from "../../parts/Table";
+import type { PanelView, ViewProps } from "../view";
+import { explain } from "./explain";
+import { layersOf, partsOf, type Facts } from "./facts";
+import { Ranks, Weights } from "./Losses";
+import { Intruders, Ranked, Spectra } from "./Spectra";
+import "./lora.css";
+
+function View(props: ViewProps) {
+  const { data, signed, options, set } = props;
+  const facts = data.facts as unknown as Facts;
+  if (signed) return <p class="absent">This panel compares A with B itself: look at A, where B is what changed the weights.</p>;
+  return (
+    <div class="lora">
+      <What {...facts} />
+      <Ranks {...props} />
+      <Picker {...facts} set={set} />
+      <div class="lora-grid">
+        <Spectra {...props} />
+        <Ranked {...props} />
+        <Weights {...props} />
+        <Intruders {...props} />
+        <Gradients {...props} />
+      </div>
+      {facts.adapter ? (
+        <p><Switch label="wrong on purpose: scale by α, not by α / r" wrong on={options.fault === "alpha"} onChange={(on) => set("fault", on ? "alpha" : undefined)} /></p>
+      ) : null}
+    </div>
+  );
+}
+
+function What({ base, changes, adapter, notes }: Facts) {
+  const said = [
+    ...(changes.lora && adapter ? [`the adapter of ${changes.lora} (rank ${adapter.rank}, scale α / r = ${adapter.scales.join(", ")})`] : []),
+    ...(changes.full ? [`the full fine-tune ${changes.full}`] : []),
+  ];
+  return (
+    <>
+      {said.length ? <p>Weights of <b>{base}</b>, changed by {said.join(" and by ")}.</p> : (
+        <p>Weights of <b>{base}</b>. Nothing changed them here: open an adapter of this model, or choose its fine-tune under <i>Beside</i>, to see what was added.</p>
+      )}
+      {notes.map((note) => <p key={note} class="note">{note}</p>)}
+    </>
+  );
+}
+
+function Picker({ matrices, matrix, shape, set }: Facts & Pick<ViewProps, "set">) {
+  const here = matrices.find((one) => one.name === matrix);
+  if (!here) return null;
+  const layers = layersOf(matrices);
+  const outside = partsOf(matrices, null);
+  const choose = (part: string, layer: number | null): void => {
+    select({ layer });
+    set("part", part);
+  };
+  const place = here.layer === null ? here.part : String(here.layer);
+  const places = [...layers.map((layer) => ({ value: String(layer), label: String(layer) })), ...outside.map(({ part }) => ({ value: part, label: part }))];
+  const parts = here.layer === null ? [] : partsOf(matrices, here.layer);
+  const go = (value: string): void => {
+    const layer = layers.find((one) => String(one) === value);
+    if (layer === undefined) choose(value, null);
+    else choose(partsOf(matrices, layer).find((one) => one.part === here.part)?.part ?? partsOf(matrices, layer)[0]?.part ?? "", layer);
+  };
+  return (
+    <div class="lora-picker">
+      <h2>One matrix: <code>{matrix}</code>, {shape[0]} × {shape[1]}</h2>
+      <Segmented label="layer" named choices={places} value={place} onChange={go} />
+      {parts.length > 1 ? <Segmented label="matrix" named choices={parts.map(({ part, changed }) => ({ value: part, label: changed.length ? `${part} •` : part, title: changed.length ? "changed" : "as it was" }))} value={here.part} onChange={(part) => choose(part, here.layer)} /> : null}
+    </div>
+  );
+}
+
+function Gradients({ data }: ViewProps) {
+  const { starts } = data.facts as unknown as Facts;
+  const { gradients } = data.series;
+  if (!gradients) return null;
+  return (
+    <section class="lora-part">
+      <Table
+        caption="Gradients of a new adapter on this matrix"
+        columns={[{ name: "it starts with" }, { name: "‖∂L/∂A‖", number: true }, { name: "‖∂L/∂B‖", number: true }]}
+        rows={starts.map((start, i) => [start, <Cell key="a" series={gradients} indices={[i, 0]} />, <Cell key="b" series={gradients} indices={[i, 1]} />])}
+      />
+    </section>
+  );
+}
+
+export const panel: PanelView = {
+  id: "lora",
+  place: "Learning",
+  title: "LoRA and SVD",
+  question: "How many directions does a fine-tune need?",
+  uses: ["layer"],
+  View,
+  explain,
+};
