@@ -65,11 +65,11 @@ def panel(run: Pass, options: Options) -> Panel:
 
 
 def kept(run: Pass) -> list[Options]:
-    """Every matrix, where there are not too many, and the wrong scale where there is an adapter."""
+    """Every layer and every matrix, where there are not too many, and the wrong scale where there is an adapter."""
     found, _ = changes(run, "none")
     first = next(iter(found.values())).changed
-    each = [Options(*place(name)) for name in first.layers if name != chosen(first, Options())]
-    return [Options(), *(each if len(each) <= 64 else []), *([Options(fault="alpha")] if "lora" in found else [])]
+    each = [*map(Options, sorted(numbered(first))), *(Options(*place(name)) for name in first.layers)]
+    return [Options(), *(each if len(each) <= 72 else []), *([Options(fault="alpha")] if "lora" in found else [])]
 
 
 def adapter_of(one: Found | None, name: str) -> dict[str, Any] | None:

@@ -40,11 +40,7 @@ CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds")
 
 @dataclass(frozen=True)
 class Options:
-    """What is shown of what there is; the data are the same. runs: names, with | between. card: the key of an idea."""
-
-    runs: str = ""
-    metric: str = "val_loss"
-    card: str = ""
+    """There is nothing to choose: the page chooses among what it was given."""
 
 
 def listed(folder: Path) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ import { panel as attribution } from "./attribution";
 import { panel as lens } from "./lens";
 import { panel as heads } from "./heads";
 import { panel as microscope } from "./microscope";
+import { panel as lora } from "./lora";
 import { panel as nextToken } from "./next-token";
 import { panel as positions } from "./positions";
-import { panel as lora } from "./lora";
 import { panel as runs } from "./runs";
 import type { PanelView, PlaceName } from "./view";
 

@@ -11,3 +11,9 @@ export function useChoice<T extends Value>(panel: string, options: Options, name
   const value = ((live ? optionsOf(panel)[name] : own) ?? options[name] ?? usual) as T;
   return [value, (chosen, dragged = false) => (live ? setOption(panel, name, chosen, dragged) : setOwn(chosen))];
 }
+
+/** A choice that only the page knows: the view names it in `here`. */
+export function useHere(panel: string, name: string, usual: string): [string, (value: string) => void] {
+  const given = optionsOf(panel)[name];
+  return [given === undefined || given === null ? usual : String(given), (chosen) => setOption(panel, name, chosen)];
+}

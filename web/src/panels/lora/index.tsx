@@ -6,7 +6,7 @@ import { Switch } from "../../parts/Switch";
 import { Table } from "../../parts/Table";
 import type { PanelView, ViewProps } from "../view";
 import { explain } from "./explain";
-import { layersOf, partsOf, type Facts } from "./facts";
+import { enough, layersOf, partsOf, type Facts } from "./facts";
 import { Ranks, Weights } from "./Losses";
 import { Intruders, Ranked, Spectra } from "./Spectra";
 import "./lora.css";
@@ -98,4 +98,16 @@ export const panel: PanelView = {
   uses: ["layer"],
   View,
   explain,
+  guess: {
+    choices: ["under a tenth", "a tenth to a half", "over half"],
+    answer({ series, facts }) {
+      const { full_rank: full, changes } = facts as unknown as Facts;
+      const losses = series.cut_full ?? series.cut_lora ?? series.cut_weights;
+      if (!series.ranks || !losses) return { choice: -1, says: "These matrices are too large to be cut while one waits." };
+      const rank = enough(series.ranks.values, losses.values);
+      const what = Object.keys(changes).length ? "what was added" : "the weights themselves";
+      const says = `${rank} of ${full} directions of ${what} give nine tenths of the way from rank 0 to the full rank, on this text.`;
+      return { choice: rank < 0.1 * full ? 0 : rank <= 0.5 * full ? 1 : 2, says };
+    },
+  },
 };
