@@ -90,8 +90,8 @@ def tab(browser: Any) -> Iterator[Tab]:
 class Served:
     """A server of these models on a port of its own, in a thread; it can be stopped and started again."""
 
-    def __init__(self, subjects: dict[str, Subject], prompt: str) -> None:
-        self.shelf = Shelf({name: Place(name) for name in subjects})
+    def __init__(self, subjects: dict[str, Subject], prompt: str, runs: Path | None = None) -> None:
+        self.shelf = Shelf({name: Place(name) for name in subjects}, runs)
         self.shelf.opened = subjects
         self.prompt, self.port = prompt, 0
         self.start()
@@ -101,12 +101,14 @@ class Served:
         self.port = listening.getsockname()[1]
         self.address = f"http://{HERE}:{self.port}/"
         app = application(self.shelf, frozenset({f"{HERE}:{self.port}"}), self.prompt)
-        self.desk = app.app.state.desk  # type: ignore[attr-defined]
+        self.desk, self.starter = app.app.state.desk, app.app.state.starter  # type: ignore[attr-defined]
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, http="h11", ws="none"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]}, daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
+        if self.starter is not None:
+            self.starter.close()
         self.server.should_exit = True
         self.thread.join(20)
 
@@ -117,8 +119,8 @@ def served() -> Iterator[Callable[..., Served]]:
     pytest.importorskip("fastapi")
     running: list[Served] = []
 
-    def start(subjects: dict[str, Subject], prompt: str = "") -> Served:
-        running.append(Served(subjects, prompt))
+    def start(subjects: dict[str, Subject], prompt: str = "", runs: Path | None = None) -> Served:
+        running.append(Served(subjects, prompt, runs))
         return running[-1]
 
     yield start

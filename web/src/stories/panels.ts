@@ -9,6 +9,7 @@ import { story as heads } from "../panels/heads/story";
 import { story as microscope } from "../panels/microscope/story";
 import { story as lora } from "../panels/lora/story";
 import { story as nextToken } from "../panels/next-token/story";
+import { story as runs } from "../panels/runs/story";
 import { story as positions } from "../panels/positions/story";
 
 export const STORIES: Record<string, PanelData> = {
@@ -21,5 +22,6 @@ export const STORIES: Record<string, PanelData> = {
   ablation,
   microscope,
   heads,
+  runs,
   lora,
 };
