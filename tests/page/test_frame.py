@@ -114,11 +114,15 @@ def test_a_server_that_was_started_again_is_noticed_and_the_prompt_is_run_again(
     server.start()  # with another token, and without any pass
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector(".messages :text('no longer had this pass')")
-    page.wait_for_selector("main .bars")
+    page.wait_for_selector(".run:enabled")
+    tab.drawn()
+    assert not page.query_selector(".message.failed") and len(server.desk.passes) == 1
     server.desk.passes.clear()
     page.click(".token >> nth=3")
-    page.wait_for_selector("main .bars")
-    assert "query=3" in page.url
+    page.wait_for_selector(".token[aria-pressed=true] >> nth=0")
+    tab.drawn()
+    page.wait_for_selector(".run:enabled")
+    assert "query=3" in page.url and len(server.desk.passes) == 1
 
 
 def test_mistakes_are_one_line(tab: Tab, served: Callable[..., Served]) -> None:
@@ -182,7 +186,7 @@ def test_beside_is_the_difference_and_tokens_are_coloured(tab: Tab, served: Call
 
     def numbers() -> list[float]:
         tab.drawn()
-        return [float(one.get_attribute("data-value")) for one in page.query_selector_all(".track")][-2:]
+        return [float(one.get_attribute("data-value")) for one in page.query_selector_all(".track")][:8]
 
     found = {}
     for name in ("A", "B", "B − A"):

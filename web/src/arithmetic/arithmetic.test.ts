@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { NOTHING, type Place, read, written } from "./address";
-import { axisOf, nearest, pathOf } from "./chart";
+import { axisOf, median, nearest, pathOf, ticks } from "./chart";
 import { cssColour, inkOn, scaleOf, stepOf } from "./colour";
 import { averaged, cellAt, every, gridOf, moved, sizeOf } from "./grid";
 import { bytes, counted, percent, readable, round, signed } from "./number";
@@ -87,6 +87,15 @@ test("an address gives back what it was made of", () => {
   assert.deepEqual(read(`#${written(place)}`), place);
   assert.deepEqual(read("#layer=x&seed=1e999&show=C").selection, NOTHING);
   assert.deepEqual(read(""), { selection: NOTHING, own: {} });
+});
+
+test("ticks are round numbers within, and the median is the middle", () => {
+  assert.deepEqual(ticks(0, 1, 5), [0, 0.2, 0.4, 0.6, 0.8, 1]);
+  assert.deepEqual(ticks(-3, 7, 5), [-2, 0, 2, 4, 6]);
+  assert.deepEqual(ticks(0.61, 0.84, 3), [0.7, 0.8]);
+  assert.deepEqual(ticks(0, 1234, 4), [0, 200, 400, 600, 800, 1000, 1200]);
+  assert.deepEqual(ticks(0, 1600, 4), [0, 500, 1000, 1500]);
+  assert.deepEqual([median([3, 1, 2]), median([4, 1, 2, 3]), median([]), median([NaN, 5])], [2, 2.5, undefined, 5]);
 });
 
 test("charts: axes hold what is there, lines break where nothing is", () => {

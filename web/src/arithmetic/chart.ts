@@ -1,5 +1,4 @@
 // Axes, ticks and paths of a line chart.
-import { ticks } from "d3-array";
 
 /** From a number to its place on the page. */
 export interface Axis {
@@ -26,11 +25,23 @@ export function axisOf(values: readonly number[], range: readonly [number, numbe
   return Object.assign(place, { invert, domain, ticks: (count: number) => (log ? logTicks(domain, count) : ticks(...domain, count)) });
 }
 
+/** About `count` round numbers: multiples of 1, 2 or 5 times a power of ten. */
+export function ticks(low: number, high: number, count: number): number[] {
+  const step = stepOf(high - low, count);
+  const [first, last] = [Math.ceil(low / step - 1e-9), Math.floor(high / step + 1e-9)];
+  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12))); // 7 × 0.1 is 0.7
+}
+
+function stepOf(span: number, count: number): number {
+  const raw = span / Math.max(1, count);
+  const power = 10 ** Math.floor(Math.log10(raw));
+  return power * (raw / power >= 7.07 ? 10 : raw / power >= 3.16 ? 5 : raw / power >= 1.41 ? 2 : 1);
+}
+
 /** The ends moved out to the next tick. */
 function round(low: number, high: number): [number, number] {
-  const all = ticks(low, high, 10);
-  const step = (all[1] ?? 1) - (all[0] ?? 0);
-  const plain = (x: number): number => Number(x.toPrecision(12)); // 7 × 0.1 is 0.7
+  const step = stepOf(high - low, 10);
+  const plain = (x: number): number => Number(x.toPrecision(12));
   return [plain(step * Math.floor(low / step + 1e-9)), plain(step * Math.ceil(high / step - 1e-9))];
 }
 
@@ -78,4 +89,11 @@ export function nearest(x: readonly number[], at: number): number {
   let best = -1;
   for (let i = 0; i < x.length; i++) if (best < 0 || Math.abs((x[i] ?? NaN) - at) < Math.abs((x[best] ?? NaN) - at)) best = i;
   return best;
+}
+
+/** The middle one, or the mean of the middle two. */
+export function median(values: Iterable<number>): number | undefined {
+  const all = [...values].filter((x) => !Number.isNaN(x)).sort((a, b) => a - b);
+  const half = all.length >> 1;
+  return all.length % 2 ? all[half] : all.length ? ((all[half - 1] ?? NaN) + (all[half] ?? NaN)) / 2 : undefined;
 }

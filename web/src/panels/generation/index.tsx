@@ -1,7 +1,7 @@
 // P8: a text grows by a token a pass, with a cache and without one.
 import { useState } from "preact/hooks";
 import { isLive } from "../../app";
-import { median } from "d3-array";
+import { median } from "../../arithmetic/chart";
 import { readable } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
 import { grouped, parting, product } from "../../arithmetic/wires";
@@ -102,7 +102,7 @@ function Steps({ data, facts, picked, onPick }: { data: PanelData; facts: Facts;
   const { made, reused, bytes, residual, logprobs } = data.series;
   const cell = (series: Series | undefined, i: number, format?: (x: number) => string) => (series ? <Cell series={series} indices={[i]} {...(format ? { format } : {})} /> : "–");
   const time = (seconds: number | undefined) => (seconds === undefined ? "–" : <span data-kind="measured" data-source="wall clock">{readable(seconds * 1000)}</span>);
-  const usual = (which: (row: Row) => number): string => readable(1000 * (median(facts.rows.slice(1), which) ?? NaN));
+  const usual = (which: (row: Row) => number): string => readable(1000 * (median(facts.rows.slice(1).map(which)) ?? NaN));
   const twins = facts.rows.some((row) => row.twin);
   return (
     <section>
