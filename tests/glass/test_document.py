@@ -24,6 +24,13 @@ def test_a_mistake_on_purpose_is_not_a_failed_check(monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_a_check_that_fails_in_several_views_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "bundle", lambda: ("", ""))
+    monkeypatch.setattr(group_view, "groups", group_view.tiled)
+    lines = document(a_pass(LLAMA), ["groups"]).failed
+    assert len(lines) == 1 and lines[0].startswith("A/groups: C10, ") and lines[0].endswith(" (in 3 views)")
+
+
 def test_what_is_wrong_on_purpose() -> None:
     class Named:
         fault = "none"

@@ -8,15 +8,17 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fathom.fields import plain
 from fathom.glass.bundle import bundle
-from fathom.glass.panel import Panel, finite
+from fathom.glass.panel import Check, Panel, finite
 from fathom.glass.panels import PANELS, is_wrong, key, payload, variants
 from fathom.glass.passes import Pass
+from fathom.words import counted
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,19 @@ class Document:
 
     @property
     def failed(self) -> list[str]:
-        """A line for each check that does not hold."""
-        return [
-            f"{name.rstrip('?')}: {check.id}, {check.says}: off by {check.residual:.3g}, allowed {check.tolerance:.3g}"
-            for name, panel in self.panels.items()
-            for check in panel.checks
-            if name not in self.on_purpose and not check.ok
-        ]
+        """A line for each check that does not hold: of several views of a panel the worst, and how many there are."""
+        found: dict[tuple[str, str, str], list[tuple[str, Check]]] = {}
+        for name, panel in self.panels.items():
+            for check in panel.checks:
+                if name not in self.on_purpose and not check.ok:
+                    found.setdefault((name.split("?")[0], check.id, check.says), []).append((name, check))
+        lines = []
+        for (panel_name, id, says), views in found.items():
+            name, check = max(views, key=lambda view: float("inf") if math.isnan(off := view[1].residual) else off)
+            what = f"{id}, {says}: off by {check.residual:.3g}, allowed {check.tolerance:.3g}"
+            more = f" (in {counted(len(views), 'view')})" if len(views) > 1 else ""
+            lines.append(f"{panel_name if more else name.rstrip('?')}: {what}{more}")
+        return lines
 
 
 def document(run: Pass, chosen: Iterable[str] = (), prompt: str = "") -> Document:
