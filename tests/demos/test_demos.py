@@ -36,6 +36,7 @@ def test_they_are_small() -> None:
 def test_each_opens_and_writes(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     model, tokenizer = fathom.demo(name)
     assert model.embed.weight.dtype == torch.float32 and model.config.vocab_size == tokenizer.vocab_size
+    assert open_subject(f"demo:{name}").model.config == model.config
     (written,) = fathom.generate(f"demo:{name}", "a function ", max_new_tokens=8, temperature=0)
     assert len(written.tokens) == 8
     assert main(["info", f"demo:{name}"]) == main(["info", f"demo:{name}", "--as-config"]) == 0

@@ -21,6 +21,8 @@ runs        P10: runs as their folders tell of them while they train
 cards       P10: the ladder as cards
 lora        P11: what changed the weights, and what is left of it at a lower rank
 changes     what changed the weights of a pass, kept with it
+packing     P12: weights in 8 or 4 bits: a block there and back, a matrix, and the loss
+cost        P13: parameters, memory for each use, products, and how near this machine's limits the model runs
 snippet     lines of Python that panels share
 show        the page in a notebook
 document    one HTML file that holds the page and its data

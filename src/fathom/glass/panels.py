@@ -43,6 +43,8 @@ PANELS = {
     "groups": Entry("Attention", "Grouped queries", "groups"),
     "runs": Entry("Learning", "Runs and ladder", "runs"),
     "lora": Entry("Learning", "LoRA and SVD", "lora"),
+    "packing": Entry("Machine", "Packing", "packing"),
+    "cost": Entry("Machine", "Cost", "cost"),
 }
 
 

@@ -62,7 +62,7 @@ class Subject:
             "dtype": dtype,
             "packing": packing or "",
             "adapters": lora.names(self.model),
-            "parameters": sum(map(size_of, parts_of(self.model).values())),
+            "parameters": sum(sizes_of(self.model).values()),
             "cache_bytes_per_token": cache_bytes(config, 1, 1),
             "hash": self.hash(),
             "config": declared(self.config),
@@ -71,13 +71,14 @@ class Subject:
     def map(self) -> list[dict[str, Any]]:
         """The parts of the model in the order of computation, with shapes and sizes; blocks that are alike are one."""
         tops: dict[str, list[dict[str, Any]]] = {}
+        sizes = sizes_of(self.model)
         for name, part in parts_of(self.model).items():
             top, inner = (
                 (".".join(name.split(".")[:2]), name.split(".", 2)[2:])
                 if name.startswith("blocks.")
                 else (name.split(".")[0], [])
             )
-            about = {"name": ".".join(inner) or top, "shape": shape_of(part), "parameters": size_of(part)}
+            about = {"name": ".".join(inner) or top, "shape": shape_of(part), "parameters": sizes[name]}
             tops.setdefault(top, []).append(about)
         entries: list[dict[str, Any]] = []
         for alike, run in groupby(tops.items(), key=lambda item: (item[0].startswith("blocks."), str(item[1]))):
@@ -116,10 +117,9 @@ def open_subject(
     options += [f"quantize={quantize!r}"] * bool(quantize)
     options += [f"adapter={[str(folder) for folder in adapters]!r}"] * bool(adapters)
     loading = f"model, tokenizer = fathom.load({', '.join([repr(str(path)), *options])})"
-    family = opened.family.name if opened.family else ""
     own = name or called(path, quantize, adapters)
     where = tuple(str(folder) for folder in adapters)
-    return Subject(own, model, tokenizer, family, loading, str(path), quantize, where)
+    return Subject(own, model, tokenizer, model.source or "", loading, str(path), quantize, where)
 
 
 def fits_in_fp32(config: ModelConfig) -> bool:
@@ -157,7 +157,13 @@ def shape_of(part: nn.Module) -> list[int]:
     return list(weight.shape)
 
 
-def size_of(part: nn.Module) -> int:
-    """Parameters of this module alone; of a packed matrix, those that it stands for."""
-    own = sum(parameter.numel() for parameter in part.parameters(recurse=False))
-    return own + (torch.Size(part.shape).numel() if isinstance(part, QuantLinear) else 0)
+def sizes_of(model: Transformer) -> dict[str, int]:
+    """Parameters of every such module alone, ties once; of a packed matrix, those that it stands for."""
+    seen: set[int] = set()
+    sizes = {}
+    for name, part in parts_of(model).items():
+        fresh = [tensor for tensor in part.parameters(recurse=False) if id(tensor) not in seen]
+        seen |= {id(tensor) for tensor in fresh}
+        packed = torch.Size(part.shape).numel() if isinstance(part, QuantLinear) else 0
+        sizes[name] = packed + sum(tensor.numel() for tensor in fresh)
+    return sizes

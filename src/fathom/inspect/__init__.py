@@ -15,4 +15,5 @@ identities  statements that hold for every recording, as functions that return h
 rope_view   what rotation does to a query and a key, scores over distance, and the layouts that break them
 cache_view  generation with a cache and without one, step by step, and caches that are wrong on purpose
 group_view  heads that share keys and values, and what sharing saves
+quant_view  what packing does to weights: blocks, levels, errors, outliers, the loss with one layer packed
 """

@@ -1,4 +1,5 @@
 // The panels, in the order of the navigation.
+import { panel as cost } from "./cost";
 import { panel as generation } from "./generation";
 import { panel as groups } from "./groups";
 import { panel as ablation } from "./ablation";
@@ -8,6 +9,7 @@ import { panel as heads } from "./heads";
 import { panel as microscope } from "./microscope";
 import { panel as lora } from "./lora";
 import { panel as nextToken } from "./next-token";
+import { panel as packing } from "./packing";
 import { panel as positions } from "./positions";
 import { panel as runs } from "./runs";
 import type { PanelView, PlaceName } from "./view";
@@ -28,6 +30,8 @@ export const PANELS: readonly PanelView[] = [
   ablation,
   runs,
   lora,
+  packing,
+  cost,
 ];
 
 export function viewOf(id: string): PanelView | undefined {

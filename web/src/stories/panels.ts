@@ -1,5 +1,6 @@
 // The fixed data of every panel that has some: panels/NAME/story.ts.
 import type { PanelData } from "../data/types";
+import { story as cost } from "../panels/cost/story";
 import { story as generation } from "../panels/generation/story";
 import { story as groups } from "../panels/groups/story";
 import { story as ablation } from "../panels/ablation/story";
@@ -10,6 +11,7 @@ import { story as microscope } from "../panels/microscope/story";
 import { story as lora } from "../panels/lora/story";
 import { story as nextToken } from "../panels/next-token/story";
 import { story as runs } from "../panels/runs/story";
+import { story as packing } from "../panels/packing/story";
 import { story as positions } from "../panels/positions/story";
 
 export const STORIES: Record<string, PanelData> = {
@@ -24,4 +26,6 @@ export const STORIES: Record<string, PanelData> = {
   heads,
   runs,
   lora,
+  packing,
+  cost,
 };

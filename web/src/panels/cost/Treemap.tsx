@@ -1,0 +1,54 @@
+// Parameters as areas: every part of the model, coloured by what it does.
+import { treemap } from "../../arithmetic/machine";
+import { counted, percent } from "../../arithmetic/number";
+import { grouped } from "../../arithmetic/wires";
+import type { Series } from "../../data/types";
+import { useWidth } from "../../parts/useWidth";
+import { pin, point } from "../../state";
+
+const GROUPS: readonly [string, string, (name: string) => boolean][] = [
+  ["adapter", "adapters", (name) => name.includes("adapters.")],
+  ["ends", "embedding, unembedding, positions", (name) => /^(embed|unembed|position)/.test(name)],
+  ["norm", "norms", (name) => /norm|_after/.test(name)],
+  ["attn", "attention", (name) => name.includes(".attn")],
+  ["mlp", "MLP", () => true],
+];
+
+function groupOf(name: string): string {
+  return GROUPS.find(([, , has]) => has(name))?.[0] ?? "mlp";
+}
+
+export function Treemap({ series, names, total }: { series: Series; names: readonly string[]; total: number }) {
+  const { ref, width } = useWidth<HTMLDivElement>();
+  const sizes = Array.from(series.values);
+  const high = Math.round(Math.min(360, Math.max(220, width * 0.42)));
+  const shares = GROUPS.map(([group, label]) => ({ group, label, n: sizes.reduce((sum, size, i) => sum + (groupOf(names[i] ?? "") === group ? size : 0), 0) })).filter(({ n }) => n > 0);
+  return (
+    <div ref={ref} class="treemap">
+      <svg width={width} height={high} role="group" aria-label={`Parameters of ${names.length} parts as areas`}>
+        {treemap(sizes, width, high).map(({ index, x, y, width: w, height: h }) => {
+          const name = names[index] ?? "";
+          const about = `${name}: ${grouped(sizes[index] ?? 0)} parameters, ${percent((sizes[index] ?? 0) / total)}`;
+          return (
+            <g key={index} class="part" data-group={groupOf(name)} data-kind={series.kind} data-source={series.source} onPointerEnter={() => point(series, [index])} onClick={() => pin(series, [index])}>
+              <title>{about}</title>
+              <rect x={x + 0.5} y={y + 0.5} width={Math.max(0, w - 1)} height={Math.max(0, h - 1)} />
+              {fits(name, w, h) ? <text x={x + 5} y={y + 14}>{short(name)}</text> : null}
+              {h >= 34 && fits(name, w, h) ? <text class="count" x={x + 5} y={y + 28}>{counted(sizes[index] ?? 0)}</text> : null}
+            </g>
+          );
+        })}
+      </svg>
+      <p class="small key-row">{shares.map(({ group, label, n }) => <span key={group}><span class="square" data-group={group} /> {label} {percent(n / total)}</span>)}</p>
+    </div>
+  );
+}
+
+/** blocks.3.mlp.up as 3 mlp.up. */
+function short(name: string): string {
+  return name.replace(/^blocks\./, "").replace(".", " ");
+}
+
+function fits(name: string, width: number, height: number): boolean {
+  return height >= 18 && width >= short(name).length * 6.2 + 8;
+}
