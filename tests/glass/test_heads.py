@@ -105,7 +105,7 @@ def test_it_travels() -> None:
     assert tensors["thumbs"].dtype == torch.uint8 and torch.equal(tensors["thumbs"], shown.series["thumbs"].values)
     assert about["facts"]["group"] == 3 and about["series"]["sink"]["kind"] == "computed"
     assert decoded(payload("heads", run, {"layer": "1", "head": "2"})[0])[0]["series"]["pattern"]["kind"] == "measured"
-    assert len(kept(run)) == 2 + 18
+    assert len(kept(run)) == 3 + 18
 
 
 @pytest.mark.parametrize("kind", ["int8", "adapted"])

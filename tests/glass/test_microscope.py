@@ -130,6 +130,12 @@ def test_it_travels() -> None:
     assert len(variants("microscope", run)) == 1 + 4 + 17 + 11
 
 
+def test_a_file_stays_small_and_holds_the_mask_at_least() -> None:
+    config = replace(LLAMA, n_layer=6, d_model=288, head_dim=48, context_length=64)
+    views = kept(a_pass(config, 64))
+    assert Options() in views and Options(no_mask=True) in views and len(views) < 6
+
+
 @pytest.mark.parametrize("kind", ["int8", "adapted"])
 def test_a_packed_and_an_adapted_model(kind: str) -> None:
     run = a_pass(replace(LLAMA, d_model=32, head_dim=8))

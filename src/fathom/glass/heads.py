@@ -16,6 +16,7 @@ from fathom.inspect.identities import Residuals, pattern_is_causal
 from fathom.inspect.names import Size, n_bytes
 from fathom.model.attention import attend
 
+KEPT_BYTES = 2_500_000  # of an exported file, before they are packed
 LENGTH = 64  # tokens of the text that is said twice, at most
 STATISTICS = {
     "sink": "share of attention to the first token",
@@ -49,10 +50,15 @@ def panel(run: Pass, options: Options) -> Panel:
 
 
 def kept(run: Pass) -> list[Options]:
-    """All thumbnails, of both texts, and each head in full as far as there is room in a file."""
-    room = int(2.5e6) // (8 * run.t * run.t + 12_000)  # two series of it, and the lines that are beside them
+    """All thumbnails, of both texts, each head in full as far as there is room in a file, and the head that copies most
+    of what is said twice."""
+    if not run.model.blocks:
+        return [Options()]
+    room = KEPT_BYTES // (8 * run.t * run.t + 12_000)  # two series of it, and the lines that are beside them
     every = [Options(layer, head) for layer in range(len(run.model.blocks)) for head in range(heads(run))]
-    return [Options(), Options(text="twice"), *every[:room]] if run.model.blocks else [Options()]
+    copies = measured(twice(run))[0]["induction"].nan_to_num(-1.0)
+    layer, head = divmod(int(copies.argmax()), heads(run))
+    return [Options(), Options(text="twice"), Options(layer, head, "twice"), *every[:room]]
 
 
 def heads(run: Pass) -> int:

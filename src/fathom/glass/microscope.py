@@ -17,6 +17,8 @@ from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.norm import Norm
 from fathom.model.position import Rope
 
+KEPT_BYTES = 1_500_000  # of an exported file, before they are packed
+
 
 @dataclass(frozen=True)
 class Options:
@@ -51,15 +53,16 @@ def panel(run: Pass, options: Options) -> Panel:
 
 
 def kept(run: Pass) -> list[Options]:
-    """The first view, then other heads and other queries, as far as there is room in a file."""
+    """The first view, the same with each change, then other heads and other queries, as far as there is room in a file
+    and at least three."""
     config = run.subject.config.resolved()
     if not config.n_layer:
         return [Options()]
     each = 4 * (config.d_model * (run.t + 4) + config.head_dim * (4 * run.t + 4 * config.d_model)) + 12_000
-    every = [Options(layer, head) for layer in range(config.n_layer) for head in range(config.n_head)]
-    every += [Options(query=query) for query in range(run.t - 1)]
-    changed = [Options(no_root=True), Options(no_mask=True), Options(rotate_v=True), Options(split=True)]
-    return [*every[:1], *changed, *every[1 : max(1, int(2e6) // each - 4)]]
+    changed = [Options(no_mask=True), Options(no_root=True), Options(rotate_v=True), Options(split=True)]
+    heads = [Options(layer, head) for layer in range(config.n_layer) for head in range(config.n_head)]
+    queries = [Options(query=query) for query in range(run.t - 1)]
+    return [heads[0], *changed, *heads[1:], *queries][: max(3, KEPT_BYTES // each)]
 
 
 def recorded(run: Pass, options: Options) -> Tensors:

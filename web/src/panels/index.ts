@@ -22,6 +22,7 @@ export const PANELS: readonly PanelView[] = [
   heads,
   lens,
   attribution,
+  ablation,
   positions,
   generation,
   groups,

@@ -28,7 +28,7 @@ export function Draw({ drawing, tokens, at, chosen, onCell }: DrawProps) {
         <div class="stage-bars">
           <Bars
             label={name} signed={series.name !== "pattern"}
-            format={(x) => (x === -Infinity ? "−∞, masked" : series.name === "pattern" ? readable(x) : signed(x))}
+            format={(x) => (x === -Infinity || Number.isNaN(x) ? "−∞, masked" : series.name === "pattern" ? readable(x) : signed(x))}
             bars={tokens.map((text, key): Bar => ({
               label: <code>{visible(text)}</code>, marks: [{ series, indices: [key] }], selected: chosen?.[0] === key, title: `token ${key}${key === at ? ", the query" : ""}`,
               onClick: () => onCell([key]), rest: valueAt(series, [key]) === -Infinity, ...(tone ? { tone } : {}),

@@ -1,6 +1,6 @@
 // P1: what comes next.
 import { draft, isLive, run } from "../../app";
-import { percent, readable } from "../../arithmetic/number";
+import { percent, readable, signed as withSign } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
 import { valueAt } from "../../data/python";
 import type { Series } from "../../data/types";
@@ -29,7 +29,7 @@ function View({ data, signed, options, set }: ViewProps) {
   if (!p || !sampled || !rest) return <p class="absent">A and B have other vocabularies. Look at A or at B.</p>;
   const drawn = Number(options.draws ?? 0);
   const most = Math.max(...p.values, ...sampled.values, ...rest.values);
-  const times = (series: Series | undefined, i: number): Mark[] => (series ? [{ series, indices: [i], full: most * drawn, format: readable }] : []);
+  const times = (series: Series | undefined, i: number): Mark[] => (series ? [{ series, indices: [i], full: most * drawn, format: signed ? withSign : readable }] : []);
   const append = (text: string): void => {
     draft.value = before + text;
     select({ query: null });
