@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from fathom.glass import lens
 from fathom.glass.lens import Options, panel
 from fathom.glass.panels import payload
 from fathom.tokenizer.characters import CharacterTokenizer
 from tests.architectures import ARCHITECTURES, GPT, LLAMA
-from tests.glass.panels import a_pass, decoded, differs_in_python
+from tests.glass.panels import a_pass, decoded, differs_in_python, printed
 
 every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 
@@ -76,7 +77,7 @@ def test_it_travels() -> None:
     run = a_pass(LLAMA)
     about, tensors = decoded(payload("lens", run, {"fault": "normed twice"})[0])
     assert about["options"]["fault"] == "normed twice" and not about["checks"][0]["ok"]
-    assert about["source"][0]["text"].startswith("def lens") and tensors["ranks"].dtype == torch.int64
+    assert about["source"][0]["text"].startswith("def lens") and tensors["ranks"].dtype == torch.int32
 
 
 def test_the_lines_that_ran_are_those_of_the_function() -> None:
@@ -86,3 +87,18 @@ def test_the_lines_that_ran_are_those_of_the_function() -> None:
         ("fathom/inspect/lens.py", "def lens(model: Tran"),
         ("fathom/inspect/lens.py", "@torch.no_grad()"),
     ]
+
+
+def test_what_takes_long_is_said_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lens, "AT_ONCE", 0)
+    monkeypatch.setattr(lens, "UNASKED", 0.0)
+    run = a_pass(LLAMA)
+    some, whole = panel(run, Options()), panel(run, Options(compute="all"))
+    assert some.facts["first"] == 8 and some.facts["seconds"] > 0 and whole.facts["first"] == 0
+    for name in ("p_final", "kl", "top"):
+        shown, read = some.series[name].values, whole.series[name].values
+        assert shown.shape == read.shape and torch.allclose(shown[:, 8:], read[:, 8:], atol=1e-5)
+        assert shown[:, :8].isnan().all() if shown.is_floating_point() else (shown[:, :8] == -1).all()
+    at = some.series["ranks"].values[9, 2, 1]
+    assert at == whole.series["ranks"].values[9, 2, 1] == printed(run, some.series["ranks"], 9, 2, 1)
+    assert some.ok

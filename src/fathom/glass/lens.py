@@ -1,5 +1,6 @@
 """P4: the residual stream, what is written to it, and what the model would say if it were read at each layer."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,12 +13,13 @@ from fathom.glass.passes import Pass
 from fathom.glass.snippet import looking
 from fathom.inspect.derived import streams, written
 from fathom.inspect.identities import named, stream_is_a_sum
-from fathom.inspect.lens import Fault, Readings, faults, lens, read
+from fathom.inspect.lens import AT_ONCE, Fault, Readings, faults, lens, read
 from fathom.inspect.names import names
 from fathom.words import counted
 
 ENDS = ("embed", "embed_norm", "position", "logits")
 OF_BLOCK = ("", ".resid_pre", ".attn_norm", ".attn", ".attn_after", ".resid_mid", ".mlp_norm", ".mlp", ".mlp_after")
+SAMPLE, UNASKED, MOST = 4, 10.0, 900.0  # positions that are timed; seconds that are spent unasked, and at all
 READ = {  # what the lens reads at each row and position
     "top": "argmax of the lens's logits",
     "p_top": "max(softmax(logits of the lens))",
@@ -29,16 +31,19 @@ READ = {  # what the lens reads at each row and position
 
 @dataclass(frozen=True)
 class Options:
-    """watch: more tokens to watch, or their ids, separated by commas. fault: a lens that is wrong on purpose."""
+    """watch: more tokens to watch, or their ids, separated by commas. compute: `all`, so that every token is read
+    however long it takes. fault: a lens that is wrong on purpose."""
 
     watch: str = ""
+    compute: str = ""
     fault: Fault = "none"
 
 
 def panel(run: Pass, options: Options) -> Panel:
     (watch, problem), patterns = watched(run, options.watch), recorded(run)
     seen = run.seen(*patterns)
-    found = read(run.model, seen, watch, options.fault)
+    first, cost = fitting(run, seen, options)
+    found = read(run.model, seen, watch, options.fault, first)
     residuals = stream_is_a_sum(run.model, seen)
     checks = checked("C4", "lens_of_last_stream", named("lens_of_last_stream", found.off))
     checks += checked("C3", "stream_is_a_sum", residuals)
@@ -47,15 +52,30 @@ def panel(run: Pass, options: Options) -> Panel:
         "texts": {str(id): run.text_of(id) for id in ids},
         "faults": faults(run.model),
         "problem": problem,
+        "first": first,
+        **cost,
         "vocabulary": run.model.config.vocab_size,
     }
-    series = readings(found, patterns, f"found = read(model, seen, {watch}, {options.fault!r})") | norms(run, seen)
+    line = f"found = read(model, seen, {watch}, {options.fault!r}, {first})"
+    series = readings(found, patterns, line, first) | norms(run, seen)
     return Panel(series, checks, facts, (lens, read))
 
 
 def kept(run: Pass) -> list[Options]:
     """Of an exported file: the lens as it is, and each that is wrong."""
     return [Options(), *(Options(fault=fault) for fault in faults(run.model))]
+
+
+def fitting(run: Pass, seen: Mapping[str, Tensor], options: Options) -> tuple[int, dict[str, object]]:
+    """The first position for which there is time, the last ones coming before the others, and what all would take."""
+    sample, rows = min(SAMPLE, run.t), len(run.model.blocks) + 1
+    if rows * run.t * run.model.config.vocab_size <= AT_ONCE:
+        return 0, {"seconds": 0.0, "most": MOST}
+    began = time.perf_counter()
+    read(run.model, seen, (), "none", run.t - sample)
+    each = (time.perf_counter() - began) / sample
+    limit = MOST if options.compute == "all" else UNASKED
+    return max(0, run.t - max(sample, int(limit / each))), {"seconds": run.t * each, "most": MOST}
 
 
 def recorded(run: Pass) -> list[str]:
@@ -90,19 +110,29 @@ def id_of(run: Pass, text: str) -> int:
     return ids[0]
 
 
-def readings(found: Readings, patterns: Sequence[str], line: str) -> dict[str, Series]:
-    """What the lens reads, as series."""
+def readings(found: Readings, patterns: Sequence[str], line: str, first: int) -> dict[str, Series]:
+    """What the lens reads, as series; NaN, and -1 for tokens and ranks, before the first position."""
+    at = f" - {first}" if first else ""
     setup = (*looking(patterns, "from fathom.inspect.lens import read"), line)
     dims = ("layer", "query")
     series = {
-        name: Series(getattr(found, name), "computed", formula, dims, f"found.{name}[{{0}}, {{1}}]", setup)
+        name: Series(
+            after(getattr(found, name), first, 1), "computed", formula, dims, f"found.{name}[{{0}}, {{1}}{at}]", setup
+        )
         for name, formula in READ.items()
     }
     near, above = "tokens with the best rank at any layer", "1 + the number of larger logits of the lens"
     dims = ("query", "token")
-    series["watched"] = Series(found.watched, "computed", near, dims, "found.watched[{0}, {1}]", setup)
-    code = "found.ranks[{0}, {1}, {2}]"
-    return series | {"ranks": Series(found.ranks, "computed", above, (*dims, "layer"), code, setup)}
+    tokens, ranks = after(found.watched, first, 0), after(found.ranks, first, 0)
+    series["watched"] = Series(tokens, "computed", near, dims, f"found.watched[{{0}}{at}, {{1}}]", setup)
+    code = f"found.ranks[{{0}}{at}, {{1}}, {{2}}]"
+    return series | {"ranks": Series(ranks, "computed", above, (*dims, "layer"), code, setup)}
+
+
+def after(x: Tensor, first: int, dim: int) -> Tensor:
+    """x with `first` positions that were not read before it."""
+    shape = [first if d == dim else size for d, size in enumerate(x.shape)]
+    return torch.cat((x.new_full(shape, float("nan") if x.is_floating_point() else -1), x), dim)
 
 
 def norms(run: Pass, seen: Mapping[str, Tensor]) -> dict[str, Series]:

@@ -5,7 +5,7 @@ A panel is a module of this room with `Options`, a frozen dataclass whose defaul
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from fathom.errors import FathomError, near
 from fathom.fields import build, plain
-from fathom.glass.panel import Panel, encoded
+from fathom.glass.panel import Check, Panel, encoded
 from fathom.glass.passes import Pass
 
 
@@ -61,7 +61,15 @@ def filled(id: str, run: Pass, values: Mapping[str, Any] | None = None) -> tuple
     module = entry(id).module
     options = build(module.Options, values or {}, f"panel {id}")
     panel: Panel = module.panel(run, options)
-    return panel, options
+    allowed = [rounded(check, run.model.embed.weight.dtype) for check in panel.checks]
+    return replace(panel, checks=allowed), options
+
+
+def rounded(check: Check, dtype: torch.dtype) -> Check:
+    """The check with the tolerance of a model whose numbers have this type: an eighth of how much coarser they are than
+    fp32, for which tolerances are written. What must hold to the bit still must."""
+    coarser = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    return check if coarser <= 1 else replace(check, tolerance=check.tolerance * coarser / 8)
 
 
 def payload(id: str, run: Pass, values: Mapping[str, Any] | None = None) -> tuple[bytes, Panel]:

@@ -56,11 +56,13 @@ class Readings:
 
 
 @torch.no_grad()
-def read(model: Transformer, seen: Tensors, watch: Sequence[int] = (), fault: Fault = "none") -> Readings:
+def read(
+    model: Transformer, seen: Tensors, watch: Sequence[int] = (), fault: Fault = "none", first: int = 0
+) -> Readings:
     """The lens on every row of the first text of `seen`, which has embed, embed_norm or position where the model has
-    them, blocks.* and logits. watch: tokens whose ranks are wanted as well."""
-    rows = torch.stack([x[0] for x in streams(model, seen)])  # (L + 1, t, d)
-    final = seen["logits"][0]  # (t, V)
+    them, blocks.* and logits. watch: tokens whose ranks are wanted as well. first: the position to begin at."""
+    rows = torch.stack([x[0, first:] for x in streams(model, seen)])  # (L + 1, t, d)
+    final = seen["logits"][0, first:]  # (t, V)
     step = max(1, AT_ONCE // (len(rows) * final.shape[-1]))
     spans = [slice(at, at + step) for at in range(0, len(final), step)]
     parts = [_read(model, rows[:, span], final[span], watch, fault) for span in spans]
@@ -104,7 +106,7 @@ def _read(model: Transformer, rows: Tensor, final: Tensor, watch: Sequence[int],
 def rank(logits: Tensor, token: Tensor) -> Tensor:
     """The rank (..., t) of one token (t,) for each position, 1 the likeliest, among logits (..., t, V)."""
     own = logits.gather(-1, token.expand(logits.shape[:-1])[..., None])
-    return 1 + (logits > own).sum(-1)
+    return 1 + (logits > own).view(torch.uint8).sum(-1, dtype=torch.int32)  # twice as fast as a sum of bools
 
 
 def offered(logits: Tensor, watch: Sequence[int] = ()) -> Tensor:

@@ -78,6 +78,7 @@ export function Words({ top, colour, scale, texts, tokens, query }: WordsProps) 
 function Word({ top, colour, scale, texts, row, column, picked, reached }: Omit<WordsProps, "tokens" | "query"> & { row: number; column: number; picked: boolean; reached: boolean }) {
   const id = valueAt(top, [row, column]);
   const value = valueAt(colour, [row, column]);
+  if (id < 0) return <td class="hatched" data-picked={picked}><span class="unseen">not read</span></td>;
   const text = texts[String(id)] ?? String(id);
   const choose = (): void => {
     select({ query: column, layer: row === 0 ? null : row - 1 });

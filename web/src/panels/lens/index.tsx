@@ -1,4 +1,6 @@
 // P4: the residual stream, and what would be said at each layer.
+import { isLive } from "../../app";
+import { lasting } from "../../arithmetic/ablation";
 import { scaleOf } from "../../arithmetic/colour";
 import { rowName, settled } from "../../arithmetic/lens";
 import { visible } from "../../arithmetic/text";
@@ -21,6 +23,9 @@ interface Facts {
   texts: Record<string, string>;
   faults: string[];
   problem: string | null;
+  first: number;
+  seconds: number;
+  most: number;
   vocabulary: number;
 }
 
@@ -31,7 +36,7 @@ const COLOURS = [
 ] as const;
 
 function View({ data, panel, signed, set }: ViewProps) {
-  const { texts, faults, problem } = data.facts as unknown as Facts;
+  const { texts, faults, problem, first, seconds, most } = data.facts as unknown as Facts;
   const colour = COLOURS.find(({ value }) => value === optionsOf("lens").colour)?.value ?? "p_final";
   const top = signed ? panel.B?.series.top : data.series.top;
   const shown = data.series[colour];
@@ -48,13 +53,18 @@ function View({ data, panel, signed, set }: ViewProps) {
         {faults.length ? <span class="small">Make a mistake:</span> : null}
         {faults.map((fault) => <Switch key={fault} wrong label={fault === "no norm" ? "no final norm" : "final norm twice"} on={data.options.fault === fault} onChange={(on) => set("fault", on ? fault : undefined)} />)}
       </div>
+      {first > 0 ? (
+        <p class="message">
+          Read are the tokens from {first} on; all of them take about {lasting(seconds)} here. {isLive.value && seconds <= most ? <button onClick={() => set("compute", "all")}>Read all</button> : null}
+        </p>
+      ) : null}
       <section>
         <Words top={top} colour={shown} scale={scale} texts={signed ? ((panel.B?.facts.texts ?? texts) as Record<string, string>) : texts} tokens={side?.tokens ?? []} query={query} />
         <div class="lens-key"><Legend scale={scale} /><p class="small">{signed ? "The words are B's, the colours B − A." : "In each cell: the likeliest next word, if the stream were read there."}</p></div>
       </section>
       <Finding {...{ top, texts, signed }} ranks={data.series.ranks} watched={watched} query={query} word={side?.tokens[query]?.text ?? String(query)} />
       <div class="lens-charts">
-        {!signed && ranks && watched ? <Watching ranks={ranks} watched={watched} texts={texts} query={query} asked={String(data.options.watch ?? "")} problem={problem} set={set} /> : null}
+        {!signed && ranks && watched && query >= first ? <Watching ranks={ranks} watched={watched} texts={texts} query={query} asked={String(data.options.watch ?? "")} problem={problem} set={set} /> : null}
         <Norms {...data.series} query={query} signed={signed} word={side?.tokens[query]?.text ?? ""} />
       </div>
     </div>
@@ -67,7 +77,7 @@ function Finding({ top, ranks, watched, texts, query, signed, word }: { top: Ser
   const layers = ranks.shape[2] ?? 0;
   const final = valueAt(top, [layers - 1, query]);
   const at = Array.from({ length: watched.shape[1] ?? 0 }, (_, k) => k).find((k) => valueAt(watched, [query, k]) === final);
-  if (at === undefined) return null;
+  if (at === undefined || final < 0) return null;
   const from = settled(Array.from({ length: layers }, (_, row) => valueAt(ranks, [query, at, row])));
   if (from < 0) return <p class="lead">With this mistake the last row no longer says what the model says.</p>;
   return (

@@ -7,8 +7,8 @@ const final = (t: number): number => (t * 3) % WORDS.length;
 const knows = (t: number): number => 2 + (t % 4);
 
 export const story = made("lens", {
-  options: { watch: "", fault: "none" },
-  facts: { texts: Object.fromEntries(WORDS.map((text, id) => [String(id), text])), faults: ["no norm", "normed twice"], problem: null, vocabulary: 32000 },
+  options: { watch: "", compute: "", fault: "none" },
+  facts: { texts: Object.fromEntries(WORDS.map((text, id) => [String(id), text])), faults: ["no norm", "normed twice"], problem: null, first: 0, seconds: 0, most: 900, vocabulary: 32000 },
   list: [
     series("top", [ROWS, TEXT.length], ["layer", "query"], "computed", "argmax of the lens's logits", (l, t) => (l >= knows(t) ? final(t) : Math.floor(scattered(l, t) * WORDS.length))),
     series("p_top", [ROWS, TEXT.length], ["layer", "query"], "computed", "max(softmax(logits of the lens))", (l, t) => 0.2 + 0.7 * scattered(l, t)),
