@@ -1,13 +1,13 @@
 // The panels, in the order of the navigation.
+import { panel as ablation } from "./ablation";
+import { panel as attribution } from "./attribution";
 import { panel as cost } from "./cost";
 import { panel as generation } from "./generation";
 import { panel as groups } from "./groups";
-import { panel as ablation } from "./ablation";
-import { panel as attribution } from "./attribution";
-import { panel as lens } from "./lens";
 import { panel as heads } from "./heads";
-import { panel as microscope } from "./microscope";
+import { panel as lens } from "./lens";
 import { panel as lora } from "./lora";
+import { panel as microscope } from "./microscope";
 import { panel as nextToken } from "./next-token";
 import { panel as packing } from "./packing";
 import { panel as positions } from "./positions";
@@ -26,9 +26,6 @@ export const PANELS: readonly PanelView[] = [
   positions,
   generation,
   groups,
-  lens,
-  attribution,
-  ablation,
   runs,
   lora,
   packing,

@@ -52,7 +52,7 @@ export function Sweep({ data, facts, query, word, signed, set }: { data: PanelDa
         </div>
       )}
       <p class="small">
-        {measure === "kl" ? <>How far the word after <code>{visible(word)}</code> moves, in nats; 0 is not at all.</> : measure === "change" ? <>Blue: what follows <code>{visible(word)}</code> becomes likelier. Red: less likely.</> : "Blue: the prompt's loss rises, the part helps. Red: it falls, the part hurts."} {isLive.value ? "Click a cell to take the part away." : "Click a cell to see it token by token."}
+        {signed ? "B − A. " : ""}{measure === "kl" ? <>How far the word after <code>{visible(word)}</code> moves, in nats; 0 is not at all.</> : measure === "change" ? <>Blue: what follows <code>{visible(word)}</code> becomes likelier. Red: less likely.</> : "Blue: the prompt's loss rises, the part helps. Red: it falls, the part hurts."} {isLive.value ? "Click a cell to take the part away." : "Click a cell to see it token by token."}
       </p>
     </section>
   );
