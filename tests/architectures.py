@@ -38,6 +38,9 @@ ARCHITECTURES = {
     "llama3": replace(LLAMA, head_dim=10, rope=Rotary(scaling=RopeScaling(kind="llama3", factor=8.0))),
     "yarn": replace(LLAMA, head_dim=10, rope=Rotary(scaling=RopeScaling(kind="yarn", factor=4.0, beta_fast=3.0))),
     "longrope": replace(LLAMA, rope=Rotary(scaling=LONGROPE)),
+    "yarn, not truncated": replace(
+        LLAMA, head_dim=10, rope=Rotary(scaling=RopeScaling(kind="yarn", factor=4.0, beta_fast=3.0, truncate=False))
+    ),
     "partly rotated": replace(LLAMA, head_dim=10, rope=Rotary(rotated=6, theta=300.0)),
     "window": replace(LLAMA, layers=Layers("l", 4)),
     "every kind of layer": replace(LLAMA, layers=Layers("lgn", 3), rope=Rotary(theta=1000.0, local_theta=50.0)),
@@ -57,6 +60,9 @@ ARCHITECTURES = {
     "post, layer norm": replace(GPT, residual="post"),
     "experts": replace(LLAMA, mlp=Experts(5, 2)),
     "experts, shared": replace(LLAMA, mlp=Experts(4, 3, False, 7), d_ff=9),
+    "experts, clamped": replace(LLAMA, mlp=Experts(3, 2, limit=2.0), bias=("qkv", "mlp", "sink")),
+    "experts, biases": replace(LLAMA, mlp=Experts(3, 2, shared=5, dense=(1,), dense_ff=9), bias=("mlp", "norm")),
+    "sinks": replace(LLAMA, layers=Layers("lg", 4), bias=("qkv", "out", "sink"), scale=Scale(attn_cap=3.0)),
     "experts, dense layers": replace(LLAMA, mlp=Experts(4, 2, dense=(0, 2), dense_ff=13)),
     "experts, sigmoid": replace(LLAMA, mlp=Experts(5, 2, shared=6, gated=False, weigh="sigmoid", scale=1.7)),
     "experts, mixer": replace(LLAMA, norm="layer", mlp=Experts(5, 2, False, weigh="mixer", near=0.2)),
@@ -79,11 +85,11 @@ def model_of(config: ModelConfig, std: float = 0.4) -> Transformer:
     """A model in eval mode whose weights, norms and biases are all drawn anew."""
     model = Transformer(config).eval()
     with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            if name.endswith("router.correction"):  # small, so that every expert has tokens
-                buffer.normal_(std=std / 8)
         for parameter in model.parameters():
             parameter.normal_(std=std).add_(0.0 if parameter.dim() > 1 or config.norm.endswith("1p") else 1.0)
+        for name, tensor in (*model.named_buffers(), *model.named_parameters()):
+            if name.endswith(("router.correction", "router.bias")):  # small, so that every expert has tokens
+                tensor.normal_(std=std / 8)
     return model
 
 
@@ -161,4 +167,5 @@ def scalings() -> st.SearchStrategy[RopeScaling]:
         original_context_length=st.none() | st.integers(4, 30),
         high_freq_factor=st.sampled_from([2.0, 4.0]),
         beta_fast=st.sampled_from([3.0, 32.0]),
+        truncate=st.booleans(),
     )

@@ -93,7 +93,8 @@ def attention(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray, in
                 if config.position == "alibi":
                     row = row - slope(head, config.n_head) * (i - np.arange(first, i + 1))
                 e = np.exp(row - row.max())
-                scores[b, head, i, first : i + 1], pattern[b, head, i, first : i + 1] = row, e / e.sum()
+                sink = np.exp(w[f"{name}.sinks"][head] - row.max()) if "sink" in config.bias else 0.0
+                scores[b, head, i, first : i + 1], pattern[b, head, i, first : i + 1] = row, e / (e.sum() + sink)
                 z[b, i, head] = pattern[b, head, i, first : i + 1] @ v[b, first : i + 1, group]
     seen |= {f"{name}.scores": scores, f"{name}.pattern": pattern, f"{name}.z": z}
     return linear(w, f"{name}.out", z.reshape(batch, t, -1))
@@ -151,8 +152,11 @@ def experts(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> n
     """Shazeer et al. 2017, eq. 1, one token at a time."""
 
     def swiglu(where: str, token: np.ndarray) -> np.ndarray:
-        gate = linear(w, f"{where}.gate", token)
-        return linear(w, f"{where}.down", gate / (1 + np.exp(-gate)) * linear(w, f"{where}.up", token))
+        gate, up = linear(w, f"{where}.gate", token), linear(w, f"{where}.up", token)
+        if limit := config.mlp.limit:  # OpenAI 2025, as gpt-oss's model.py has it
+            gate, up = np.minimum(gate, limit), np.maximum(np.minimum(up, limit), -limit)
+            return linear(w, f"{where}.down", gate / (1 + np.exp(-1.702 * gate)) * (up + 1))
+        return linear(w, f"{where}.down", gate / (1 + np.exp(-gate)) * up)
 
     scores = seen[f"{name}.router"] = linear(w, f"{name}.router", x)
     y, used, tokens = np.zeros_like(x), np.zeros_like(scores), np.zeros(config.mlp.n)
@@ -248,7 +252,9 @@ def stretched(config: Any, i: int, c: int, base: float, s: Any, t: int) -> float
     def pair_with(turns: float) -> float:  # the i at which original * theta^(-2i/c) = 2 pi turns
         return c / 2 * math.log(original / (2 * math.pi * turns), base)
 
-    first, last = max(math.floor(pair_with(s.beta_fast)), 0), min(math.ceil(pair_with(s.beta_slow)), c - 1)
+    first, last = pair_with(s.beta_fast), pair_with(s.beta_slow)
+    first, last = (math.floor(first), math.ceil(last)) if s.truncate else (first, last)
+    first, last = max(first, 0), min(last, c - 1)
     stretch = min(max((i - first) / max(last - first, 0.001), 0.0), 1.0)
     return frequency * (1 - stretch) + frequency / s.factor * stretch
 

@@ -184,6 +184,19 @@ def test_a_subclass_is_never_computed_as_its_parent(name: str, kind: type[nn.Mod
     agree(plain, quick)
 
 
+def test_sinks_are_left_to_the_plain_model() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=V, context_length=16, d_model=32, n_layer=2, n_head=4, position="rope", norm="rms",
+                       mlp="relu2", bias=("sink",))  # fmt: skip
+    plain = Transformer(config).eval().requires_grad_(False)
+    for block in plain.blocks:
+        assert block.attn.sinks is not None
+        block.attn.sinks.normal_()
+    quick = prepare_for_inference(copy.deepcopy(plain))
+    assert isinstance(quick, InferenceModel) and quick.step is None and "sinks in its softmax" in quick.status
+    agree(plain, quick)
+
+
 @pytest.mark.parametrize("field", ["mlp", "rotation", "final_norm", "q_norm", "mlp_norm", "attn_after", "down"])
 @pytest.mark.parametrize("code", [-2, 7, 2**40])
 def test_a_code_that_native_code_does_not_have_is_refused(isa: str, field: str, code: int) -> None:

@@ -17,7 +17,7 @@ from tests.families.test_variants import EVERY, logits
 from tests.formats.hf import make
 
 MIXTURES = ("Mixtral", "Qwen2-MoE", "Qwen3-MoE", "Qwen3-MoE, dense layers", "OLMoE", "Granite MoE", "GLM-4.5",
-            "Phi-3.5-MoE")  # fmt: skip
+            "Phi-3.5-MoE", "gpt-oss")  # fmt: skip
 BOTH = ["experts.gate_up_proj", "experts.down_proj"]
 
 

@@ -213,7 +213,9 @@ def test_llama_cpp_passes_over_the_window_of_phi_3(tmp_path: Path, window: int |
             "qk_norm=layer, and .* has off in models of 2 layers alone",
         ),
         ("Command-R", {"num_hidden_layers": 64}, "qk_norm=off, and llama.cpp's command-r has layer in models"),
-        ("Mistral, a window", {}, "no format 'gguf' of mistral models"),
+        ("Mistral, a window", {}, "layers=l:12, and llama.cpp's llama has layers without a window alone"),
+        ("Ministral", {}, "layers=lg:12, and llama.cpp's llama has layers without a window alone"),
+        ("gpt-oss", {}, "no format 'gguf' of gpt_oss models"),
     ],
 )
 def test_what_llama_cpp_cannot_be_told_is_refused(name: str, change: dict[str, Any], says: str) -> None:

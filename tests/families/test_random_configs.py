@@ -32,7 +32,8 @@ OF_GPT: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 VALUES: dict[str, tuple[Any, ...]] = {
     "tie_word_embeddings": BOTH, "attention_bias": BOTH, "mlp_bias": BOTH, "num_key_value_heads": (1, 2, 3, 6),
-    "head_dim": (4, 8), "rope_scaling": (*ROPES, YARN | {"mscale": 1.0, "mscale_all_dim": 0.5}),
+    "head_dim": (4, 8), "rope_scaling": (*ROPES, YARN | {"mscale": 1.0, "mscale_all_dim": 0.5},
+                     YARN | {"truncate": False}),
     "sliding_window": (None, 7, 30), "layer_types": TYPES, "partial_rotary_factor": (1.0, 0.5),
     "rms_norm_eps": (1e-3, 1e-6), "norm_eps": (1e-3, 1e-5), "layer_norm_eps": (1e-3, 1e-5), "rope_theta": (500.0, 1e6),
     "hidden_act": ACTIVATIONS, "hidden_activation": ACTIVATIONS, "use_sliding_window": BOTH,
@@ -45,7 +46,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "rotary_pct": (0.5, 1.0), "word_embed_proj_dim": (24, 16), "do_layer_norm_before": BOTH,
     "query_pre_attn_scalar": (12, 30), "alibi": BOTH, "multi_query": BOTH, "parallel_attn": BOTH,
     "new_decoder_architecture": BOTH, "rotary_dim": (2, 4), "use_norm_bias": BOTH, "ffn_dim": (30,),
-    "norm_topk_prob": BOTH, "num_experts_per_tok": (1, 2),
+    "norm_topk_prob": BOTH, "num_experts_per_tok": (1, 2), "swiglu_limit": (0.3, 7.0), "swiglu_alpha": (1.702, 1.0),
 }  # fmt: skip
 
 

@@ -48,7 +48,9 @@ GEMMA = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_t
 SOFT = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12}
 FALCON = {"model_type": "falcon", "tie_word_embeddings": True, "activation": "gelu"}
 EXPERTS = {"num_experts_per_tok": 2, "pad_token_id": None}
+RAMP = YARN | {"beta_fast": 9.0, "truncate": False}
 GLM4 = {**EXPERTS, "n_routed_experts": 5, "n_shared_experts": 1, "moe_intermediate_size": 12}
+OSS = {**EXPERTS, "num_local_experts": 4, "rope_scaling": YARN}
 TYPES = ["sliding_attention", "full_attention"]
 MODERN: dict[str, dict[str, Any]] = {
     "Mistral, a window": {"model_type": "mistral", **WINDOW},
@@ -110,6 +112,10 @@ MODERN: dict[str, dict[str, Any]] = {
     "Phi-3.5-MoE, longrope": {"model_type": "phimoe", **EXPERTS, "num_local_experts": 5, "router_jitter_noise": 0.1,
                               "rope_scaling": LONG | {"short_mscale": 1.3, "long_mscale": 1.3,
                                                       "original_max_position_embeddings": 128}},
+    "gpt-oss": {"model_type": "gpt_oss", **EXPERTS, "num_local_experts": 5, **WINDOW, "rope_scaling": RAMP,
+                "swiglu_limit": 0.5},
+    "gpt-oss, fewer biases": {"model_type": "gpt_oss", **EXPERTS, "num_local_experts": 3, **WINDOW,
+                              "rope_scaling": YARN, "attention_bias": False, "layer_types": ["full_attention"] * 2},
     "Phi": {"model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
     "Pythia": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "use_parallel_residual": True},
     "GPT-NeoX, in order": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5,
@@ -273,6 +279,10 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ),
         ({"model_type": "falcon", "alibi": True}, "alibi is True; expected None or False"),
         ({"model_type": "falcon", "new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn is False"),
+        ({"model_type": "gpt_oss", **EXPERTS, "num_local_experts": 4}, "rope_parameters is missing"),
+        ({"model_type": "gpt_oss", **OSS, "sliding_window": None}, "sliding_window is null; expected a number"),
+        ({"model_type": "gpt_oss", **OSS, "swiglu_alpha": 1.5}, "swiglu_alpha is 1.5; expected None or 1.702"),
+        ({"model_type": "gpt_oss", **OSS, "hidden_act": "gelu"}, "hidden_act is 'gelu'; expected"),
         ({"model_type": "ministral3", "head_dim": 8}, "rope_parameters is missing"),
         ({"model_type": "gemma", "use_bidirectional_attention": True, **GEMMA}, "use_bidirectional_attention is True"),
         ({"model_type": "gpt_neox", "head_dim": 8}, "head_dim is 8; expected None"),

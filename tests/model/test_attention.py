@@ -1,12 +1,14 @@
 """The equation and the kernel are one function, in value and in gradient."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fathom.model.attention import attend, attend_fused, causal
+from fathom.model.attention import Soft, attend, attend_fused, causal
 
 
 @st.composite
@@ -75,6 +77,30 @@ def test_note_is_shown_scores_and_pattern_and_may_change_them() -> None:
 
     assert (attend(q, k, v, None, 0.0, note) == 0).all()
     assert shown == ["scores", "pattern"]
+
+
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_a_sink_is_a_score_that_no_key_has(cap: float | None) -> None:
+    """As the softmax over one more score; what it takes is missing from the pattern, and its gradient reaches it."""
+    q, k, v = torch.randn(2, 4, 5, 6), torch.randn(2, 2, 7, 6), torch.randn(2, 2, 7, 6)
+    sinks = torch.randn(4).requires_grad_()
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor) -> Tensor:
+        seen[name] = x
+        return x
+
+    z = attend(q, k, v, None, 0.0, note, soft=Soft(cap, sinks))
+    torch.testing.assert_close(z, attend_fused(q, k, v, None, 0.0, soft=Soft(cap, sinks)))
+    for b, h, t in itertools.product(range(2), range(4), range(5)):
+        row = seen["scores"][b, h, t, : t + 3].double()
+        shares = row.exp() / (row.exp().sum() + sinks[h].double().exp())
+        torch.testing.assert_close(seen["pattern"][b, h, t, : t + 3].double(), shares, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(z[b, h, t].double(), shares @ v[b, h // 2, : t + 3].double(), rtol=1e-5, atol=1e-5)
+    z.sum().backward()
+    assert sinks.grad is not None and (sinks.grad != 0).all()
+    without = attend(q, k, v, None, 0.0, soft=Soft(cap, torch.full((4,), float("-inf"))))
+    torch.testing.assert_close(without, attend(q, k, v, None, 0.0, soft=Soft(cap)))
 
 
 def test_dropout_leaves_the_mean() -> None:

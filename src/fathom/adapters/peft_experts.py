@@ -37,6 +37,7 @@ class Parameter:
     experts: tuple[tuple[str, ...], ...]  # our layers that it holds, of each expert
     outs: tuple[int, ...]  # rows of each layer of an expert
     width: int
+    turns: bool = False  # whether rows of gate and up take turns (gpt-oss)
 
     @property
     def key(self) -> str:
@@ -56,7 +57,9 @@ def parameters(model: Transformer) -> dict[str, Parameter]:
     if not isinstance(mixture := model.config.mlp, Experts):
         return {}
     sizes = {name: features(layer) for name, layer in layers(model).items()}
-    module, found = MODULE.get(of_model(model.config, model.source).name, "mlp.experts"), list[Parameter]()
+    family, found = of_model(model.config, model.source), list[Parameter]()
+    module = MODULE.get(family.name, "mlp.experts")
+    turns = family.cell("hf", "blocks.N.mlp.experts.0.gate").grouped
     for name, (out, width) in sizes.items():
         if name.startswith(BLOCKS) and ".mlp." in name and ".experts." not in name:
             found.append(Parameter(place(model, name).name, "weight", ((name,),), (out,), width))
@@ -67,7 +70,16 @@ def parameters(model: Transformer) -> dict[str, Parameter]:
             ours = [tuple(f"blocks.{layer}.mlp.experts.{e}.{part}" for part in parts) for e in range(mixture.n)]
             outs = tuple(sizes[part][0] for part in ours[0])
             width = sizes[ours[0][0]][1]
-            found.append(Parameter(f"model.layers.{layer}.{module}", parameter, tuple(ours), outs, width))
+            found.append(
+                Parameter(
+                    f"model.layers.{layer}.{module}",
+                    parameter,
+                    tuple(ours),
+                    outs,
+                    width,
+                    turns and parameter == GATE_UP,
+                )
+            )
     return {parameter.key: parameter for parameter in found}
 
 
@@ -97,6 +109,7 @@ def read_parameters(
         n, rank = len(parameter.experts), config.rank_of(parameter.key)
         whole = read(parameter.key, tensors, config, parameter.shape, where, n)
         a, b = whole.a.view(n, rank, -1), whole.b.view(-1, rank, n).permute(2, 0, 1)
+        b = torch.cat((b[:, ::2], b[:, 1::2]), 1) if parameter.turns else b
         for expert, ours in enumerate(parameter.experts):
             parts = split(Factors(a[expert].clone(), b[expert].contiguous(), whole.scale), parameter.outs)
             found |= {layer: part for layer, part in zip(ours, parts) if part is not None}
@@ -171,4 +184,5 @@ def stacked(parameter: Parameter, ours: Mapping[str, Factors]) -> tuple[Factors,
     for i, part in enumerate(each):
         if part is not None:
             a[i, : part.rank], b[i, :, : part.rank] = part.a, part.b * (part.scale / scale)
+    b = b.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2) if parameter.turns else b
     return Factors(a.flatten(0, 1), b.permute(1, 2, 0).flatten(1).contiguous(), scale), rank

@@ -56,6 +56,7 @@ def rows_in_file(model: Transformer, names: Iterable[str]) -> Tensor | None:
     except FathomError:
         return None
     stored = [places[f"{name}.weight"] for name in names if name != "embed" and f"{name}.weight" in places]
+    stored = [] if any(each.stacked for each in stored) else stored  # experts are called as if each were a module
     if not any(each.pairs or each.swapped or each.grouped for each in stored):
         return None
     every = torch.arange(sum(weight_shapes(model.config)[f"{name}.weight"][0] for name in names))

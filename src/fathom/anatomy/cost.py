@@ -27,6 +27,7 @@ NORMS_PER_LAYER: dict[str, tuple[str, ...]] = {  # residual -> norms around atte
 KEPT_BY_MLP: dict[str, int] = {  # d_ff wide: gate, silu(gate), up, act; relu keeps its output alone
     "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "swiglu": 4, "geglu": 4,
 }  # fmt: skip
+KEPT_BY_CLAMPED = 7  # gate and up, as they are and clamped, sigmoid, gate (up + 1), act
 KEPT_BY_NORM: dict[str, int] = {  # d_model wide: output; rms: before its weight
     "none": 0, "layer": 1, "rms": 2, "layer_1p": 1, "rms_1p": 2, "layer_plain": 1, "rms_plain": 1,
 }  # fmt: skip
@@ -37,7 +38,7 @@ NORM_VECTORS: dict[str, tuple[str, ...]] = {
 QK_NORMS: dict[str, str] = {  # for how many heads there are weights
     "off": "none", "on": "one", "rotated": "one", "whole": "all", "layer": "all",
 }  # fmt: skip
-BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out"}  # the others are of the MLP
+BIAS_OF = {"attn.q": "qkv", "attn.k": "qkv", "attn.v": "qkv", "attn.out": "out", "mlp.shared_gate": ""}  # others: mlp
 POSITION_TABLES: dict[str, int] = {"none": 0, "learned": 1, "rope": 0, "alibi": 0}
 
 
@@ -88,7 +89,15 @@ def n_active_parameters(config: ModelConfig) -> int:
     unused = 0
     for block, n in config.resolved().blocks().items():
         unused += n * (sum(rows * columns for rows, columns in matrices(block).values()) - sum(active(block).values()))
+        unused += n * unused_biases(block)
     return n_parameters(config) - unused
+
+
+def unused_biases(config: ResolvedConfig) -> int:
+    """Biases in one block of the experts that a token does not use."""
+    if not isinstance(config.mlp, Experts) or "mlp" not in config.bias:
+        return 0
+    return (config.mlp.n - config.mlp.used) * (2 * config.d_ff + config.d_model)
 
 
 def norm_names(config: ModelConfig) -> tuple[str, ...]:
@@ -116,6 +125,7 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         for name, (width_in, width_out) in matrices(block).items():
             rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
             count[name.split(".")[0]] += n * rows * width_out
+    count["attn"] += ("sink" in config.bias) * config.n_layer * config.n_head
     norm = d * sum(vector != "bias" or "norm" in config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
     in_block = len(norm_names(config)) * norm + sum(qk_norm_widths(config).values())
     count["norm"] = norm * (1 + config.scale.embed_norm) + config.n_layer * in_block
@@ -203,8 +213,9 @@ def kept_by_mlp(config: ResolvedConfig) -> int:
     """Numbers that the backward pass of one MLP needs of each token, its input aside."""
     if not isinstance(mlp := config.mlp, Experts):
         return entry(KEPT_BY_MLP, "mlp", mlp) * config.d_ff
-    shared = KEPT_BY_MLP["swiglu"] * mlp.shared + 2 * config.d_model * (mlp.shared > 0)
-    return mlp.used * (KEPT_BY_MLP["swiglu"] * config.d_ff + 2 * config.d_model) + 2 * mlp.n + shared
+    each = KEPT_BY_CLAMPED if mlp.limit else KEPT_BY_MLP["swiglu"]
+    shared = each * mlp.shared + 2 * config.d_model * (mlp.shared > 0)
+    return mlp.used * (each * config.d_ff + 2 * config.d_model) + 2 * mlp.n + shared
 
 
 def kept_per_token(config: ModelConfig) -> int:

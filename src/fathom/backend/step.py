@@ -24,7 +24,7 @@ from fathom.backend.training import (
 )
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.families.plain import computes_as
-from fathom.model.attention import Attention, attend_fused
+from fathom.model.attention import Attention, Soft, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.ends import ScaledEmbedding
 from fathom.model.mlp import ExactGeluMLP, GegluMLP, GeluMLP, Relu2MLP, ReluMLP, SwigluMLP
@@ -90,11 +90,11 @@ ROLES: dict[str, Collection[type[nn.Module]]] = {
 
 @computes_as(attend_fused)
 def attend_natively(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, soft: Soft | None = None
 ) -> Tensor:
     """`attend_fused` for inference, natively where all earlier positions are visible; shapes as there."""
-    z = attention(q, k, v) if visible is None and dropout == 0 and cap is None else None
-    return attend_fused(q, k, v, visible, dropout, cap=cap) if z is None else z
+    z = attention(q, k, v) if visible is None and dropout == 0 and soft is None else None
+    return attend_fused(q, k, v, visible, dropout, soft=soft) if z is None else z
 
 
 PLAIN_ATTENTION = (attend_fused, attend_bf16, attend_natively)  # one function, computed in three ways
@@ -275,7 +275,7 @@ def kinds_of_block(block: Block) -> tuple[MlpKind, type[Add], float, bool, float
     mlp = MlpKind.NONE if block.mlp is None else MLPS[type(block.mlp)]
     join, parallel = type(block.join), isinstance(block, Parallel)
     scale = block.join.scale if isinstance(block.join, ScaledAdd) else 1.0
-    return mlp, join, scale, parallel, block.attn.sharpness, block.attn.cap.get("cap", 0.0)
+    return mlp, join, scale, parallel, block.attn.sharpness, block.attn.cap or 0.0
 
 
 def one_norm(block: Block) -> bool:
@@ -296,6 +296,8 @@ def require_native(model: Transformer) -> None:
     for layer, block in enumerate(model.blocks):
         if block.attn.attend not in PLAIN_ATTENTION:
             raise FathomError(f"blocks.{layer}.attn calls another function than attend")
+        if block.attn.sinks is not None:
+            raise FathomError(f"blocks.{layer}.attn has sinks in its softmax")
         if kinds_of_block(block) != kinds_of_block(model.blocks[0]):
             raise FathomError(f"blocks.{layer} is not like blocks.0")
         if isinstance(block, Parallel) and (after := second_norm(block)):

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fathom.anatomy.swap import Swap, parts, swap
 from fathom.families.plain import computes_as
-from fathom.model.attention import Attention, attend_fused
+from fathom.model.attention import Attention, Soft, attend_fused
 from fathom.model.mlp import GeluMLP, SwigluMLP
 from fathom.model.norm import RMSNorm
 from fathom.model.transformer import Block, Parallel, Transformer
@@ -131,25 +131,25 @@ class Swiglu(Function):
 
 @computes_as(attend_fused)
 def attend_bf16(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, soft: Soft | None = None
 ) -> Tensor:
     """`attend_fused` by matrix products in bf16, some queries at a time; scores and pattern are rounded to bf16.
 
     Torch's fused kernel takes twice as long in fp32 on a CPU, and longer still in bf16. It runs, in fp32, for other
-    formats, with dropout, a cap or a penalty on distance, and for more than MAX_KEYS keys.
+    formats, with dropout, a softer softmax or a penalty on distance, and for more than MAX_KEYS keys.
     """
     added = visible is not None and visible.dtype != torch.bool
-    if dropout or q.dtype != torch.bfloat16 or k.shape[2] > MAX_KEYS or cap is not None or added:
-        return attend_fp32(q, k, v, visible, dropout, cap)
+    if dropout or q.dtype != torch.bfloat16 or k.shape[2] > MAX_KEYS or soft is not None or added:
+        return attend_fp32(q, k, v, visible, dropout, soft)
     return Attend.apply(q, k, v, visible)  # type: ignore[no-untyped-call]
 
 
 def attend_fp32(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, cap: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, soft: Soft | None = None
 ) -> Tensor:
     """`attend_fused` in fp32, whatever the format around it."""
     with torch.autocast(q.device.type, enabled=False):
-        return attend_fused(q.float(), k.float(), v.float(), visible, dropout, cap=cap).type_as(q)
+        return attend_fused(q.float(), k.float(), v.float(), visible, dropout, soft=soft).type_as(q)
 
 
 class Attend(Function):

@@ -40,6 +40,7 @@ qwen3_moe  a Qwen3 with experts
 olmoe     OLMoE: norms of whole queries and keys
 granitemoe  a Granite with experts, which are one tensor
 glm4_moe  GLM-4.5: experts chosen by sigmoids, behind dense layers
+gpt_oss   gpt-oss: sinks in the softmax, clamped experts
 phimoe    Phi-3.5-MoE: SparseMixer
 
 Attention beside the MLP, or GPT-2's relatives:

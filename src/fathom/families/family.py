@@ -116,7 +116,7 @@ class Family:
     title: str  # in prose
     choices: Fields  # of ModelConfig: what makes a model one of this family, beside what is `USUAL`
     free: tuple[str, ...] = ()  # fields on which models of this family differ: of `USUAL`, rope (not the whole head is
-    # rotated, layers differ) and unembed (its bias)
+    # rotated, layers differ), unembed and sink (biases)
     holds: Callable[[ResolvedConfig], bool] = lambda config: True  # conditions on the sizes
     columns: Mapping[str, Column]  # format -> how it describes these models; `ours` has our own names
     classes: tuple[str, str]  # of transformers: the config and the model
@@ -133,8 +133,9 @@ class Family:
         longrope = rope.scaling is not None and rope.scaling.kind == "longrope"
         if "rope" not in self.free and config.position == "rope" and (longrope or rope != plain):
             wrong.append(("rope", short_rope(rope), "all channels rotated, alike in all layers"))
-        if "bias" not in self.choices and "unembed" not in self.free and "unembed" in config.bias:
-            wrong.append(("bias", config.bias, "none of unembed"))
+        if "bias" not in self.choices:  # elsewhere `holds` decides about biases
+            rare = [part for part in ("unembed", "sink") if part in config.bias and part not in self.free]
+            wrong += [("bias", config.bias, f"none of {part}") for part in rare]
         return [(name, ours, theirs) for name, ours, theirs in wrong if not alike(ours, theirs)]
 
     def column(self, format: str) -> Column:
@@ -182,10 +183,12 @@ class Family:
             place = self.cell(format, part)
             heads = z.n_kv_head if part.endswith(("attn.k", "attn.k_norm")) else z.n_head
             qkv = (z.n_head * z.head_dim, *[z.n_kv_head * z.head_dim] * 2)
-            sizes = qkv if ".attn." in part and place.parts == 3 else ()
-            name = join(place.name, layer, suffix)
+            sizes, groups = (qkv, z.n_kv_head) if ".attn." in part and place.parts == 3 else ((), 1)
+            if ".mlp." in part and place.grouped:
+                sizes, groups = (z.d_ff,) * place.parts, z.d_ff
+            name = place.named(layer, suffix)
             places[tensor] = replace(
-                place, name=name, heads=heads, groups=z.n_kv_head, sizes=sizes, rotated=z.rope.rotated,
+                place, name=name, heads=heads, groups=groups, sizes=sizes, rotated=z.rope.rotated,
                 plus=place.plus and suffix == ".weight",
             )  # fmt: skip
         return places

@@ -15,7 +15,7 @@ from fathom.families.names import Place, place
 from fathom.families.rope import gguf_rope_tensors, read_gguf_rope, write_gguf_rope
 from fathom.families.values import Key, Values, key
 from fathom.json_file import short
-from fathom.model.config import BIASES, Layers, ModelConfig, ResolvedConfig
+from fathom.model.config import Bias, Layers, ModelConfig, ResolvedConfig
 
 NAMES = {part: cell.name for part, cell in llama.FAMILY.columns["gguf"].tensors.items()} | {
     "embed_norm": "token_embd_norm",
@@ -30,7 +30,7 @@ QK_NORMS = {f"blocks.N.attn.{x}_norm": f"blk.N.attn_{x}_norm[h]" for x in "qk"} 
 UP = {f"blocks.N.mlp.{x}": f"blk.N.ffn_up[{i}/2]" for i, x in enumerate(("gate", "up"), 1)}
 LONG = "rope_factors_long.weight"  # of LongRoPE, which Phi-3 reads itself
 LAYER_EPS = key("attention.layer_norm_epsilon")
-HELD = {  # the tensor of a layer, or of the model, whose presence says that a part has biases
+HELD: dict[Bias, tuple[str, ...]] = {  # the tensor of a layer, or of the model, that says that a part has biases
     "qkv": ("blk.0.attn_q", "blk.0.attn_qkv"),
     "out": ("blk.0.attn_output",),
     "mlp": ("blk.0.ffn_up",),
@@ -63,7 +63,7 @@ def column(
 
     def reader(values: Values, fields: Fields, stored: Tensors) -> Fields:
         common = read_rotation(values, config_of(fields), stored) if rope else {}
-        held = tuple(part for part in BIASES if any(f"{tensor}.bias" in stored for tensor in HELD[part]))
+        held = tuple(part for part in HELD if any(f"{tensor}.bias" in stored for tensor in HELD[part]))
         fields = {**fields, **common, "bias": held}
         return {**common, "bias": held, **read(values, fields, stored)}
 

@@ -20,7 +20,14 @@ BIASED = {
     "smollm3": ("qkv",),
 }  # parts that may have biases, where fewer than ours
 STRETCHED = ("arcee", "exaone4", "granite", "llama")  # read LLaMA 3.1's scaling, which is a tensor
+WINDOWLESS = ("mistral", "ministral")  # families that are `llama` in GGUF, which has no key for a window
 RMS = ("rms", "rms_1p")  # norms without biases
+
+
+def require_place(name: str, z: ResolvedConfig) -> None:
+    """FathomError where a family with windows has no architecture for them."""
+    if name in WINDOWLESS and z.windowed:
+        raise refusal("llama", f"layers={z.layers.pattern}:{z.layers.window}", "layers without a window")
 
 
 def require_runnable(name: str, z: ResolvedConfig) -> None:
@@ -33,6 +40,8 @@ def require_runnable(name: str, z: ResolvedConfig) -> None:
     if others := tuple(part for part in z.bias if part not in known):
         raise refusal(name, f"bias={shown(others)}", f"biases of {shown(BIASED[name])}")
     scaling = z.rope.scaling
+    if scaling is not None and not scaling.truncate:
+        raise refusal(name, "rope.scaling.truncate=False", "True")
     if scaling is not None and scaling.kind == "llama3" and name not in STRETCHED:
         raise refusal(name, "rope.scaling=llama3", "linear and yarn")
 

@@ -89,7 +89,7 @@ def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
 
 def holds(z: ResolvedConfig) -> bool:
     """Any first layers dense, and the shared expert as wide as some of the others."""
-    if not isinstance(mlp := z.mlp, Experts) or mlp.weigh != "sigmoid" or mlp.gated:
+    if not isinstance(mlp := z.mlp, Experts) or mlp.weigh != "sigmoid" or mlp.gated or mlp.limit:
         return False
     sizes = mlp.shared > 0 and mlp.shared % z.d_ff == 0 and mlp.dense == tuple(range(len(mlp.dense)))
     return sizes and z.bias in ((), ("qkv",)) and alike(z)

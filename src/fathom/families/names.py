@@ -19,18 +19,20 @@ else:
 
 
 #   [e]      one of the experts, whose tensors are stored as one, along a first axis
+#   [_]      no .weight follows the name, and _bias in the place of .bias
 #   [row]    a matrix of one row, stored as a vector
 #   [h]      a vector of all heads, stored as (h, c); where the name has an M, as one tensor for each head M
 #   .T       stored as (in, out), ours is (out, in)  (GPT-2's Conv1D)
 #   [1/3]    stored with others as one tensor; ours is the first of three parts of its rows, thirds or of its own size
-#   [1/3g]   the same, but each group of heads that share a key has its own q, k and v one after another
+#   [1/3g]   the same, but each group of heads that share a key has its own q, k and v one after another; in an
+#            MLP rows of gate and up take turns
 #   [2:]     rows from the third on; the others are never looked up, and written as zeros
 #   [-1]     stored as 1 + ours, in fp32
 #   [swap]   the two halves of each head the other way round
 #   [pairs]  rope turns channels 2i and 2i + 1 of a head together there, here i and i + c/2: rows are reordered
 
 CELL = re.compile(
-    r"(?P<name>[\w.]+?)(?P<expert>\[e\])?(?P<row>\[row\])?(?P<heads>\[h\])?(?P<T>\.T)?("
+    r"(?P<name>[\w.]+?)(?P<expert>\[e\])?(?P<bare>\[_\])?(?P<row>\[row\])?(?P<heads>\[h\])?(?P<T>\.T)?("
     r"\[(?P<part>\d)/(?P<parts>\d)(?P<grouped>g?)\])?(\[(?P<skip>\d):\])?(?P<plus>\[-1\])?"
     r"(?P<swap>\[swap\])?(?P<pairs>\[pairs\])?"
 )
@@ -51,6 +53,7 @@ class Place:
     skip: int = 0
     plus: bool = False
     stacked: bool = False
+    bare: bool = False
     row: bool = False
     of_heads: bool = False
     expert: int = 0  # of stacked ones, which
@@ -58,6 +61,10 @@ class Place:
     heads: int = 1  # how many heads the rows are for; follows from a model's config
     rotated: int | None = None  # channels of a head that rope rotates; follows from a model's config; None: all
     sizes: tuple[int, ...] = ()  # rows of all parts, where they follow from a model's config; (): equal ones
+
+    def named(self, layer: str, suffix: str) -> str:
+        """The stored tensor with our weight or bias of a layer."""
+        return join(self.name, layer, suffix.replace(".weight", "").replace(".", "_") if self.bare else suffix)
 
     @property
     def share(self) -> float:
@@ -151,8 +158,8 @@ class Place:
         part = f"[{self.part}/{self.parts}{'g' * self.grouped}]" if self.parts > 1 else ""
         rows = f"[{self.skip}:]" if self.skip else ""
         order = "[swap]" * self.swapped + "[pairs]" * self.pairs
-        first = "[e]" * self.stacked + "[row]" * self.row + "[h]" * self.of_heads + ".T" * self.transposed
-        return self.name + first + part + rows + "[-1]" * self.plus + order
+        kind = "[e]" * self.stacked + "[_]" * self.bare + "[row]" * self.row + "[h]" * self.of_heads
+        return self.name + kind + ".T" * self.transposed + part + rows + "[-1]" * self.plus + order
 
 
 def swapped(heads: Tensor) -> Tensor:
@@ -165,8 +172,8 @@ def place(cell: str) -> Place:
     mark = CELL.fullmatch(cell)
     if mark is None:
         raise ValueError(
-            f"{cell!r} is no cell of a table of names; expected NAME, then [e], [row], [h], .T, [1/3], [1/3g], [2:],"
-            " [-1] or [pairs]"
+            f"{cell!r} is no cell of a table of names; expected NAME, then [e], [_], [row], [h], .T, [1/3], [1/3g],"
+            " [2:], [-1] or [pairs]"
         )
     part, parts = int(mark["part"] or 1), int(mark["parts"] or 1)
     return Place(
@@ -180,6 +187,7 @@ def place(cell: str) -> Place:
         skip=int(mark["skip"] or 0),
         plus=mark["plus"] is not None,
         stacked=mark["expert"] is not None,
+        bare=mark["bare"] is not None,
         row=mark["row"] is not None,
         of_heads=mark["heads"] is not None,
     )

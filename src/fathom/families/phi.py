@@ -67,7 +67,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
 
 
 def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
-    require("phi2", z, mlp="gelu", tie_embeddings=False, bias=BIASES)
+    require("phi2", z, mlp="gelu", tie_embeddings=False, bias=BIASES[:5])
     return {}
 
 
@@ -80,7 +80,7 @@ tensors, keys = columns(TENSORS, place), columns(KEYS, key)
 FAMILY = Family(
     name="phi",
     title="Phi",
-    choices={"position": "rope", "norm": "layer", "bias": BIASES, "residual": "parallel"},
+    choices={"position": "rope", "norm": "layer", "bias": BIASES[:5], "residual": "parallel"},
     free=("rope", "unembed"),
     holds=holds,
     columns={

@@ -12,7 +12,7 @@ import fathom.families as package
 from fathom.errors import FathomError
 from fathom.families.family import Family, Tensors
 from fathom.families.gguf_columns import arranged
-from fathom.families.gguf_limits import require_runnable
+from fathom.families.gguf_limits import require_place, require_runnable
 from fathom.families.unsupported import why_not, why_not_gguf
 from fathom.families.values import Values
 from fathom.json_file import short
@@ -101,6 +101,7 @@ def in_gguf(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     """The family as whose architecture a model is written in GGUF, and the keys: its own, or a wider one where
     llama.cpp does not run these sizes in its own. FathomError says what its own lacks."""
     own, z = of(config), config.resolved()
+    require_place(own.name, z)
     problem = None
     wider = [x for x in families().values() if "gguf" in x.columns and x.written_as is None and x.fits(z)]
     for family in (own, *sorted(wider, key=lambda family: -len(family.choices))):

@@ -31,10 +31,10 @@ FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besid
 }
 THETA = {  # where a file does not say, by model_type; 10000 in all others
     "cohere": 500_000.0, "ernie4_5": 500_000.0, "olmo3": 500_000.0, "helium": 100_000.0, "mixtral": 1_000_000.0,
-    "smollm3": 2_000_000.0, "phimoe": 1_000_000.0,
+    "smollm3": 2_000_000.0, "phimoe": 1_000_000.0, "gpt_oss": 150_000.0,
 }  # fmt: skip
 TOP = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")  # may be outside of rope_scaling
-OTHER = {"truncate": (None, True), "mrope_section": (None,)}  # value that is ours
+OTHER = {"mrope_section": (None,)}  # value that is ours
 
 
 def read_hf_rope(values: Values, context_length: int, head_dim: int | None = None) -> Fields:
@@ -102,12 +102,12 @@ def _hf_scaling(kind: str, rope: Values, context_length: int) -> RopeScaling:
     factor = rope.number("factor", ratio)
     if factor < 1:
         raise rope.error(f"factor is {factor}; it must be at least 1")
-    given = {name: rope.number(name, default) for name, default in FIELDS[kind].items()}
+    given: dict[str, Any] = {name: rope.number(name, default) for name, default in FIELDS[kind].items()}
     for lower, upper in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
         if lower in given:
             rope.number(upper, FIELDS[kind][upper], above=given[lower])
     if kind == "yarn":
-        given |= _attention_factor(rope, factor)
+        given |= _attention_factor(rope, factor) | {"truncate": rope.get("truncate", bool, True)}
     return RopeScaling(kind=kind, factor=factor, original_context_length=original, **given)  # type: ignore[arg-type]
 
 
@@ -158,6 +158,7 @@ def write_hf_rope(config: ResolvedConfig) -> dict[str, Any]:
             rope |= {"short_factor": list(scaling.short), "long_factor": list(scaling.long)}
         if scaling.attention_factor is not None:
             rope["attention_factor"] = scaling.attention_factor
+        rope |= {} if scaling.truncate else {"truncate": False}
     rotated = {"partial_rotary_factor": config.rope.rotated / config.head_dim} if config.rope.rotated else {}
     return {
         **rotated,

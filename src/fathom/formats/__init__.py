@@ -26,6 +26,7 @@ gptq              GPTQ and AWQ
 float8            8-bit floats with scales
 compressed        layers of compressed-tensors
 mlx               layers of MLX
+mxfp4             experts of gpt-oss
 gguf_model        a whole model in one GGUF file
 gguf              a GGUF file's header read and checked, and whole files written
 gguf_mix          the number type of each tensor, such as those of a Q4_K_M

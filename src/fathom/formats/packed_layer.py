@@ -57,8 +57,8 @@ class PackedLayer:
     def floats(self, suffix: str, shape: Shape | None = None) -> Stored:
         return self.part(suffix, FLOATS, shape)
 
-    def matrix(self, kind: str, shape: tuple[int, int], rows: Rows, packed: Kept | None = None) -> Stored:
-        """The matrix that the parts stand for, (out, in)."""
+    def matrix(self, kind: str, shape: tuple[int, ...], rows: Rows, packed: Kept | None = None) -> Stored:
+        """The matrix that the parts stand for, (out, in), or those of all experts, (e, out, in)."""
         nbytes = sum(stored.nbytes for stored in self.parts.values())
         return Stored(shape, kind, nbytes, lambda: rows(0, shape[0]), rows, packed or {})
 
@@ -73,6 +73,8 @@ class Method:
     unpack: Callable[[PackedLayer, Settings], Stored]
     allowed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # key -> the values that are understood
     known: Collection[str] = ()  # keys that the tensors answer already, or that only a quantiser needs
+    between: str = "."  # a layer's name and these
+    suffix: str = ".weight"  # of the matrix's name
     skipped: str = r"(?!)"  # pattern of tensors that concern activations or the cache, which stay floats here
 
 

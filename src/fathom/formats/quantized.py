@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fathom.errors import FathomError
-from fathom.formats import bitsandbytes, compressed, float8, gptq, mlx
+from fathom.formats import bitsandbytes, compressed, float8, gptq, mlx, mxfp4
 from fathom.formats.opened import Stored
 from fathom.formats.packed_layer import Method, PackedLayer, Settings
 from fathom.json_file import read_object, short
@@ -26,6 +26,7 @@ METHODS: Mapping[str, Method] = {
     "fbgemm_fp8": float8.FP8,
     "fp8": float8.FP8,
     "gptq": gptq.GPTQ,
+    "mxfp4": mxfp4.METHOD,
     "mlx": mlx.METHOD,  # named here: its files have no quant_method
 }
 KEYS = ("quantization_config", "quantization", "compression_config")  # the second is MLX's
@@ -78,9 +79,10 @@ def unpacked(settings: Settings, tensors: Mapping[str, Stored], where: str) -> d
     method = METHODS[str(settings.entries["quant_method"])]
     require_understood(settings, method)
     result, layers = dict[str, Stored](), dict[str, dict[str, Stored]]()
-    marked = {name.removesuffix("." + mark) for mark in method.marks for name in tensors if name.endswith("." + mark)}
+    marks, others = ([method.between + part for part in parts] for parts in (method.marks, method.parts))
+    marked = {name.removesuffix(mark) for mark in marks for name in tensors if name.endswith(mark)}
     for name, stored in tensors.items():
-        layer = owner(name, marked, (*method.marks, *method.parts))
+        layer = owner(name, marked, (*marks, *others))
         if layer is not None:
             layers.setdefault(layer, {})[name[len(layer) + 1 :]] = stored
         elif not re.fullmatch(method.skipped, name):
@@ -88,19 +90,19 @@ def unpacked(settings: Settings, tensors: Mapping[str, Stored], where: str) -> d
     for name, parts in layers.items():
         if (entry := excluded(name, settings)) is not None:
             raise settings.error(entry, f"floats in {name[:80]}, which is packed")
-        result[f"{name}.weight"] = method.unpack(PackedLayer(name, parts, where), settings)
+        result[name + method.suffix] = method.unpack(PackedLayer(name, parts, where), settings)
     for name, stored in result.items():
         if stored.kind.startswith("F8") and name.removesuffix(".weight") not in layers and name.endswith(".weight"):
-            marks = " or ".join(method.marks)
-            raise FathomError(f"{where}: {name[:80]} is {stored.kind} without a scale; expected {marks} beside it")
+            known = " or ".join(method.marks)
+            raise FathomError(f"{where}: {name[:80]} is {stored.kind} without a scale; expected {known} beside it")
     return result
 
 
 def owner(name: str, layers: set[str], suffixes: Iterable[str]) -> str | None:
     """The packed layer that a tensor is part of."""
     for suffix in suffixes:
-        if name.endswith("." + suffix) and name[: -len(suffix) - 1] in layers:
-            return name[: -len(suffix) - 1]
+        if name.endswith(suffix) and name[: -len(suffix)] in layers:
+            return name[: -len(suffix)]
     return None
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fathom.anatomy.cost import BIAS_OF
 from fathom.errors import FathomError
@@ -19,6 +19,9 @@ from fathom.families.family import Family
 from fathom.families.names import split
 from fathom.formats.opened import Stored
 from fathom.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -60,12 +63,17 @@ def transposed(family: Family, tensors: dict[str, Stored], packed: Collection[st
     def turned(stored: Stored) -> Stored:
         return replace(
             stored,
-            shape=stored.shape[::-1],
-            read=lambda: stored.read().T,
-            unpack=lambda start, stop: stored.read().T[start:stop],
+            shape=(*stored.shape[:-2], *stored.shape[:-3:-1]),
+            read=lambda: stored.read().mT,
+            unpack=lambda start, stop: turned_rows(stored, start, stop),
         )
 
     return {name: turned(x) if name in packed and split(name)[0] in flat else x for name, x in tensors.items()}
+
+
+def turned_rows(stored: Stored, start: int, stop: int) -> Tensor:
+    """Columns of one matrix, or the matrices of some experts."""
+    return stored.rows(start, stop).mT if len(stored.shape) == 3 else stored.read().T[start:stop]
 
 
 def without_empty_biases(

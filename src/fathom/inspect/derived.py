@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fathom.model.attention import Attention, attend
+from fathom.model.attention import Attention, Soft, attend
 from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 
@@ -16,7 +16,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def scores_and_pattern(
-    q: Tensor, k: Tensor, visible: Tensor | None = None, cap: float | None = None
+    q: Tensor, k: Tensor, visible: Tensor | None = None, soft: Soft | None = None
 ) -> dict[str, Tensor]:
     """Attention scores and pattern, given rotated q (b, h, t, c) and all keys k (b, g, s, c).
 
@@ -28,7 +28,7 @@ def scores_and_pattern(
         recorded[name] = x
         return x
 
-    attend(q, k, k, visible, 0.0, record, cap=cap)
+    attend(q, k, k, visible, 0.0, record, soft=soft)
     return recorded
 
 

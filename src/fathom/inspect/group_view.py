@@ -11,7 +11,7 @@ from torch import Tensor
 from fathom.anatomy.cost import BIAS_OF, cache_bytes, matrices
 from fathom.inspect.derived import Tensors
 from fathom.inspect.names import names
-from fathom.model.attention import attend, attend_fused
+from fathom.model.attention import Soft, attend, attend_fused
 from fathom.model.cache import NoCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -44,7 +44,8 @@ def repeated(model: Transformer, layer: int, seen: Tensors, own: Tensor) -> Tens
     t, block = q.shape[2], model.blocks[layer]
     cache = NoCache(q.device)
     visible = model.views(cache.positions(t), cache, t, t)[block.kind][1]
-    return attend(q, k[:, own], v[:, own], visible, 0.0, cap=block.attn.cap.get("cap")).transpose(1, 2)
+    soft = Soft(block.attn.cap, block.attn.sinks)
+    return attend(q, k[:, own], v[:, own], visible, 0.0, soft=soft).transpose(1, 2)
 
 
 def grouped_is_repeated(model: Transformer, layer: int, seen: Tensors, own: Tensor) -> float:

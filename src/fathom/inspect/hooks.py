@@ -18,7 +18,7 @@ from fathom.anatomy.swap import swap
 from fathom.errors import FathomError
 from fathom.inspect.names import Size, names
 from fathom.model import tap
-from fathom.model.attention import Attention, attend
+from fathom.model.attention import Attention, Soft, attend
 from fathom.model.cache import NoCache
 from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
@@ -50,7 +50,7 @@ class Watcher:
     def see(self, name: str, x: Tensor) -> Tensor:
         return x
 
-    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, cap: float | None = None) -> None:
+    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, soft: Soft | None = None) -> None:
         """Called with what the attention at `path` compares: rotated q (b, h, t, c), the keys k (b, g, s, c) so far,
         which of them are visible, and the soft cap of their scores."""
 
@@ -166,15 +166,15 @@ class Hooks:
         derived = {f"{path}.scores", f"{path}.pattern"}
         edited = any(not w.reads and derived & set(w.chosen) for w in self.watchers)
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, **cap: float) -> Tensor:
+        def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, **soft: Soft) -> Tensor:
             if not self.here():
-                return plain(q, k, v, visible, dropout, **cap)
+                return plain(q, k, v, visible, dropout, **soft)
             if edited:
-                return attend(q, k, v, visible, dropout, lambda name, x: self.see(f"{path}.{name}", x), **cap)
+                return attend(q, k, v, visible, dropout, lambda name, x: self.see(f"{path}.{name}", x), **soft)
             for watcher in self.watchers:
                 if derived & set(watcher.chosen):
-                    watcher.attended(path, q, k, visible, **cap)
-            return plain(q, k, v, visible, dropout, **cap)
+                    watcher.attended(path, q, k, visible, **soft)
+            return plain(q, k, v, visible, dropout, **soft)
 
         self.undo.callback(swap(self.model, attend=attention, names=[path]).undo)
 

@@ -72,7 +72,7 @@ TOLERANCES: dict[str, Residuals] = {
     },
 }
 RECORD = {  # what must be recorded for those that take recorded tensors
-    "pattern_is_causal": ("blocks.*.attn.pattern",),
+    "pattern_is_causal": ("blocks.*.attn.pattern", "blocks.*.attn.scores"),
     "scores_are_products": ("blocks.*.attn.*",),
     "heads_sum_to_attention": ("blocks.*.attn.pattern", "blocks.*.attn.v", "blocks.*.attn.z", "blocks.*.attn"),
     "stream_is_a_sum": ("**",),
@@ -102,26 +102,33 @@ def worst(values: "list[float]") -> float:
 
 
 def pattern_is_causal(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
-    """Rows of the pattern sum to 1, and keys after the query get exactly 0. layers: these alone; None: all."""
+    """Rows of the pattern sum to 1, less what their head's sink takes, and keys after the query get exactly 0. layers:
+    these alone; None: all."""
     sums, later = [], []
     for layer in range(len(model.blocks)) if layers is None else layers:
         pattern = seen[f"blocks.{layer}.attn.pattern"]  # (b, h, t, s)
         t, s = pattern.shape[-2:]
-        sums.append(off(pattern.sum(-1), 1.0))
+        sums.append(off(pattern.sum(-1), keys_share(model.blocks[layer].attn, seen[f"blocks.{layer}.attn.scores"])))
         later.append(off(pattern.triu(s - t + 1), 0.0))
     return named("pattern_is_causal", worst(sums), worst(later))
 
 
+def keys_share(attn: Attention, scores: Tensor) -> Tensor:
+    """What keys with these scores (b, h, t, s) get in all, (b, h, t): 1, of a head with a sink less."""
+    total = scores.logsumexp(-1)
+    return torch.ones_like(total) if attn.sinks is None else (total - attn.sinks[:, None]).sigmoid()
+
+
 def scores_are_products(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
     """A score is q k / sqrt(c), capped and lowered by ALiBi where the model does so, wherever a key may be seen; the
-    pattern is the softmax of the scores."""
+    pattern is the softmax of the scores, less what a sink takes."""
     products, softmax = [], []
     for layer in range(len(model.blocks)) if layers is None else layers:
         path, attn = f"blocks.{layer}.attn", model.blocks[layer].attn
         q, k = (seen.get(f"{path}.{name}_rot", seen[f"{path}.{name}"]) for name in "qk")  # (b, t, h, c), (b, t, g, c)
         k = k[:, :, [head * k.shape[2] // q.shape[2] for head in range(q.shape[2])]]
         score, t = torch.einsum("bthc,bshc->bhts", q, k) / q.shape[-1] ** 0.5, q.shape[1]
-        if cap := attn.cap.get("cap"):
+        if cap := attn.cap:
             score = cap * torch.tanh(score / cap)
         if isinstance(model.position, Alibi):
             places = torch.arange(t, device=score.device)
@@ -129,7 +136,8 @@ def scores_are_products(model: Transformer, seen: Tensors, layers: Layers = None
             score = score - slopes * (places[:, None] - places).clamp(min=0)
         scores = seen[f"{path}.scores"]
         products.append(off(score[scores.isfinite()], scores[scores.isfinite()]))
-        softmax.append(off(scores.softmax(-1), seen[f"{path}.pattern"]))
+        shares = scores.softmax(-1) * keys_share(attn, scores)[..., None]
+        softmax.append(off(shares, seen[f"{path}.pattern"]))
     return named("scores_are_products", worst(products), worst(softmax))
 
 

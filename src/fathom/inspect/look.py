@@ -18,6 +18,7 @@ from fathom.errors import FathomError, near
 from fathom.inspect.derived import routing, scores_and_pattern
 from fathom.inspect.hooks import Watcher, watching
 from fathom.inspect.names import Size, canonical, check_budget, names, readable, select, to_bytes
+from fathom.model.attention import Soft
 from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 
@@ -143,8 +144,8 @@ class Recording(Watcher):
         super().__init__(chosen)
         self.config, self.max_bytes = model.config, max_bytes
         self.tensors: dict[str, Tensor] = {}
-        # path -> q, k, visible, cap
-        self.attentions: dict[str, tuple[Tensor, Tensor, Tensor | None, float | None]] = {}
+        # path -> q, k, visible, soft
+        self.attentions: dict[str, tuple[Tensor, Tensor, Tensor | None, Soft | None]] = {}
         self.routings: dict[str, tuple[ExpertsMLP, Tensor]] = {}  # path -> experts, scores
 
     def begin(self, size: Size, itemsize: int) -> None:
@@ -157,8 +158,11 @@ class Recording(Watcher):
         self.tensors[name] = x
         return x
 
-    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, cap: float | None = None) -> None:
-        self.attentions[path] = q, k.clone(), visible, cap  # a cache may write over its keys later
+    def attended(self, path: str, q: Tensor, k: Tensor, visible: Tensor | None, soft: Soft | None = None) -> None:
+        if soft is not None and soft.sinks is not None:  # recorded as q and k are, with a gradient or without
+            sinks = soft.sinks.clone() if q.requires_grad else soft.sinks.detach().clone()
+            soft = soft._replace(sinks=sinks)
+        self.attentions[path] = q, k.clone(), visible, soft  # a cache may write over its keys later
 
     def routed(self, path: str, mlp: ExpertsMLP, scores: Tensor) -> None:
         self.routings[path] = mlp, scores

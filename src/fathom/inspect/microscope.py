@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fathom.anatomy.swap import swap
 from fathom.inspect.look import look
-from fathom.model.attention import Note, attend, causal, unnoted
+from fathom.model.attention import Note, Soft, attend, causal, unnoted
 from fathom.model.transformer import Transformer
 
 Rotate = Callable[[Tensor], Tensor]
@@ -37,14 +37,14 @@ def attend_otherwise(change: Change, rotate: Rotate, note: Note = unnoted) -> Ca
     """`fathom.model.attention.attend`, but for the change. rotate: of keys at their positions."""
 
     def attention(
-        q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+        q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, soft: Soft | None = None
     ) -> Tensor:
         visible = causal(q.shape[2], k.shape[2], q.device) if visible is None else visible
         if change.no_mask:
             visible = all_visible(visible)
         if change.no_root:
             q = q * q.shape[-1] ** 0.5
-        return attend(q, k, rotate(v) if change.rotate_v else v, visible, dropout, note, cap=cap)
+        return attend(q, k, rotate(v) if change.rotate_v else v, visible, dropout, note, soft=soft)
 
     return attention
 

@@ -118,7 +118,7 @@ def score_of(rotation: Rotation, head: int, q: Tensor, k: Tensor, m: int, n: int
     query = attn.located(q.float()[None, :, None], attn.q_norm, rotate[0])[0, head, 0] * attn.sharpness
     key = attn.located(k.float()[None, :, None], attn.k_norm, rotate[1])[0, head * len(k) // len(q), 0]
     score = query @ key / q.shape[-1] ** 0.5
-    return float(attn.cap["cap"] * torch.tanh(score / attn.cap["cap"]) if attn.cap else score)
+    return float(attn.cap * torch.tanh(score / attn.cap) if attn.cap else score)
 
 
 def over_distance(rotation: Rotation, head: int, q: Tensor, k: Tensor, distances: Tensor) -> Tensor:

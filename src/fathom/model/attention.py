@@ -6,6 +6,7 @@ shared by the h query heads (Ainslie et al. 2023): g = h is multi-head, g = 1 mu
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,13 @@ View = tuple[Rotate, Tensor | None]  # rotation, and which positions are visible
 Note = Callable[[str, Tensor], Tensor]
 
 
+class Soft(NamedTuple):
+    """What makes a softmax softer."""
+
+    cap: float | None = None  # scores become cap tanh(scores / cap) (Gemma 2)
+    sinks: Tensor | None = None  # (h,) a score for each head that no key has, and that takes its share (gpt-oss)
+
+
 def unnoted(name: str, x: Tensor) -> Tensor:
     return x
 
@@ -33,29 +41,38 @@ def attend(
     dropout: float,
     note: Note = unnoted,
     *,
-    cap: float | None = None,
+    soft: Soft | None = None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(c) + mask) v, each step a line.
 
     q (b, h, t, c), k and v (b, g, s, c) -> (b, h, t, c). `visible` (t, s) or (b, 1, t, s) is true where a query may
     look, or is added to the scores (h, t, s), -inf where it may not; None: the last t of s positions, each seeing
-    itself and all before it. `note` is shown scores and pattern. cap: scores become cap tanh(scores / cap) (Gemma 2).
+    itself and all before it. `note` is shown scores and pattern.
     """
+    cap, sinks = soft or Soft()
     visible = causal(q.shape[2], k.shape[2], q.device) if visible is None else visible
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = q @ k.mT / q.shape[-1] ** 0.5  # (b, h, t, s)
     scores = scores if cap is None else cap * torch.tanh(scores / cap)
     scores = scores.masked_fill(~visible, float("-inf")) if visible.dtype == torch.bool else scores + visible
-    pattern = note("pattern", note("scores", scores).softmax(-1))  # (b, h, t, s)
+    pattern = note("pattern", softmax(note("scores", scores), sinks))  # (b, h, t, s)
     return F.dropout(pattern, dropout) @ v
 
 
+def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:  # (b, h, t, s) -> (b, h, t, s)
+    """The share of each key; what is missing to 1 is the sink's."""
+    if sinks is None:
+        return scores.softmax(-1)
+    sink = sinks[:, None, None].expand(*scores.shape[:3], 1)  # (b, h, t, 1)
+    return torch.cat((scores, sink), -1).softmax(-1)[..., :-1]
+
+
 def attend_fused(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, cap: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float, *, soft: Soft | None = None
 ) -> Tensor:
-    """The same function in one kernel, without ever holding the (t, s) pattern; with a cap, explicitly."""
-    if cap is not None:
-        return attend(q, k, v, visible, dropout, cap=cap)
+    """The same function in one kernel, without ever holding the (t, s) pattern; a softer softmax explicitly."""
+    if soft is not None:
+        return attend(q, k, v, visible, dropout, soft=soft)
     t, s = q.shape[2], k.shape[2]
     mask = causal(t, s, q.device) if visible is None and 1 < t < s else visible
     mask = mask if mask is None or mask.dtype == torch.bool else mask.type_as(q)
@@ -92,7 +109,8 @@ class Attention(nn.Module):
         self.sharpness = 1.0 if config.scale.attn is None else config.scale.attn * c**0.5  # q times it, over sqrt(c)
         if config.scale.attn_by_layer:
             self.sharpness /= layer + 1
-        self.cap = {} if config.scale.attn_cap is None else {"cap": config.scale.attn_cap}
+        self.cap = config.scale.attn_cap
+        self.sinks = nn.Parameter(torch.zeros(config.n_head)) if "sink" in config.bias else None
         self.attend: Callable[..., Tensor] = attend_fused
 
     def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
@@ -101,8 +119,12 @@ class Attention(nn.Module):
         q = tap(self, "q_rot", q if self.sharpness == 1 else q * self.sharpness)  # (b, h, t, c)
         k = tap(self, "k_rot", k)  # (b, g, t, c)
         k, v = cache.append(self.layer, k, v)  # (b, g, s, c)
-        z = self.attend(q, k, v, visible, self.dropout * self.training, **self.cap)  # (b, h, t, c)
+        z = self.attend(q, k, v, visible, self.dropout * self.training, **self.soft())  # (b, h, t, c)
         return self.out(z.transpose(1, 2).flatten(2))  # (b, t, d)
+
+    def soft(self) -> dict[str, Soft]:
+        """An argument for `attend`; none where the softmax is plain, so that a function of yours need not take it."""
+        return {} if self.cap is None and self.sinks is None else {"soft": Soft(self.cap, self.sinks)}
 
     def heads(self, x: Tensor) -> Tensor:  # (b, t, h * c) -> (b, h, t, c)
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -16,7 +16,7 @@ Norm = Literal["none", "layer", "rms", "layer_1p", "rms_1p", "layer_plain", "rms
 MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
 Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
 QKNorm = Literal["off", "on", "whole", "rotated", "layer"]
-Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed"]
+Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed", "sink"]
 Weigh = Literal["softmax", "sigmoid", "mixer"]
 
 REWIND, SPARE = 64, 192  # tokens that a layer with a window keeps beyond it, to go back to, and before older ones leave
@@ -38,6 +38,7 @@ class RopeScaling:
     high_freq_factor: float = 4.0  # llama3: more turns than this are left alone
     beta_fast: float = 32.0  # yarn: more turns than this are left alone
     beta_slow: float = 1.0  # yarn: fewer turns than this are stretched fully
+    truncate: bool = True  # yarn: the ramp begins and ends at whole channels
     attention_factor: float | None = None  # yarn: None means 0.1 ln(factor) + 1; longrope: see `temperature`
     short: tuple[float, ...] = ()  # longrope: one for each pair of rotated channels
     long: tuple[float, ...] = ()
@@ -86,6 +87,7 @@ class Experts:
     gated: bool = True  # whether that one is multiplied by a sigmoid gate
     weigh: Weigh = "softmax"  # shares of all; sigmoid: of each alone, chosen with a correction; mixer: see SparseMixer
     scale: float = 1.0  # by which the weights are multiplied
+    limit: float = 0.0  # clamped SwiGLU: gate up to it, up from -it to it, and 1 added to up; 0: not clamped
     near: float = 0.0  # mixer: a weight is a share among scores that differ from the highest by less than this part
     dense: tuple[int, ...] = ()  # layers, counted from 0, that have one MLP in the place of experts
     dense_ff: int = 0  # and its width
@@ -121,7 +123,9 @@ class ModelConfig:
     norm: Norm = "none"  # normalisation before attention and MLP; 1p: its weight is added to 1; plain: it has none
     mlp: MLP | Experts = "none"  # MLP of each block, by its activation, or a mixture of experts such as 8:2, two of 8
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
-    bias: tuple[Bias, ...] = ()  # layers with biases: qkv and out (of attention), mlp, norm, unembed; on: first four
+    bias: tuple[
+        Bias, ...
+    ] = ()  # biases of: qkv, out (attention), mlp, norm, unembed, sink (softmax); on: the first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
     qk_norm: QKNorm = "off"  # RMS-normalise queries and keys: heads or whole; rotated: after rotation; layer: LayerNorm
     dropout: float = 0.0  # probability of dropping a value in training
@@ -139,7 +143,7 @@ class ModelConfig:
         given: Any = self.bias
         words = set(given) if isinstance(given, tuple | list) else {given}
         every = ("on", True) if words & {"on", True} else ()
-        parts = [part for part in BIASES if part in words or (every and part != "unembed")]
+        parts = [part for part in BIASES if part in words or (every and part in BIASES[:4])]
         unknown = sorted(map(str, words - {True, False, *get_args(Bias)}))  # for `problems` to name
         object.__setattr__(self, "bias", (*parts, *unknown))
 
@@ -258,15 +262,14 @@ def expert_problems(mlp: Experts, config: ResolvedConfig) -> list[str]:
         result.append(f"mlp.shared={mlp.shared}; it must be a width, or 0 for none")
     if mlp.weigh not in get_args(Weigh):
         result.append(f"mlp.weigh={mlp.weigh!r}; choose one of {', '.join(get_args(Weigh))}")
-    if not 0 < mlp.scale < math.inf or not 0 <= mlp.near < 1:
-        result.append(f"mlp.scale={mlp.scale}, mlp.near={mlp.near}; expected one above 0, and one from 0 to below 1")
+    if not 0 < mlp.scale < math.inf or not 0 <= mlp.near < 1 or not 0 <= mlp.limit < math.inf:
+        numbers = f"mlp.scale={mlp.scale}, mlp.near={mlp.near}, mlp.limit={mlp.limit}"
+        result.append(f"{numbers}; expected one above 0, one from 0 to below 1, and one from 0 on")
     layers = {layer for layer in mlp.dense if 0 <= layer < config.n_layer}
     if mlp.dense and not len(mlp.dense) == len(layers) < config.n_layer:
         result.append(f"mlp.dense={mlp.dense}; expected some of {config.n_layer} layers, counted from 0, each once")
     if mlp.dense and mlp.dense_ff < 1:
         result.append(f"mlp.dense_ff={mlp.dense_ff}; it must be the width of the layers that mlp.dense names")
-    if "mlp" in config.bias:
-        result.append("bias has mlp, and experts have no biases; leave it out")
     return result
 
 
@@ -279,7 +282,7 @@ def layer_problems(layers: Layers) -> list[str]:
     return []
 
 
-BIASES: tuple[Bias, ...] = ("qkv", "out", "mlp", "norm", "unembed")
+BIASES: tuple[Bias, ...] = ("qkv", "out", "mlp", "norm", "unembed", "sink")
 CHOICES: dict[str, tuple[str, ...]] = {
     "position": get_args(Position), "norm": get_args(Norm), "mlp": get_args(MLP),
     "residual": get_args(Residual), "qk_norm": get_args(QKNorm),

@@ -19,7 +19,7 @@ def init_weights(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding | Router):
             nn.init.normal_(module.weight, std=STD)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+        if isinstance(module, nn.Linear | Router) and module.bias is not None:
             nn.init.zeros_(module.bias)
     for out in outputs(model):
         nn.init.normal_(out.weight, std=STD / (2 * len(list(model.blocks))) ** 0.5)

@@ -67,19 +67,32 @@ class GegluMLP(SwigluMLP):
         return self.down(F.gelu(self.gate(x), approximate="tanh") * self.up(x))
 
 
+class ClampedMLP(SwigluMLP):
+    """down((up(x) + 1) * gate(x) sigmoid(1.702 gate(x))), gate(x) up to a limit and up(x) within it (gpt-oss)"""
+
+    def __init__(self, config: ResolvedConfig, limit: float) -> None:
+        super().__init__(config)
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        gate, up = self.gate(x).clamp(max=self.limit), self.up(x).clamp(-self.limit, self.limit)  # (..., f)
+        return self.down((up + 1) * gate * torch.sigmoid(1.702 * gate))
+
+
 class Router(nn.Module):
     """Scores of experts for each token: a matrix that is never packed or adapted, since its choices are discrete."""
 
     correction: Tensor  # one number for each expert
 
-    def __init__(self, config: ResolvedConfig, n: int, corrected: bool = False) -> None:
+    def __init__(self, config: ResolvedConfig, n: int, corrected: bool = False, biased: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n, config.d_model))
+        self.bias = nn.Parameter(torch.zeros(n)) if biased else None
         if corrected:  # added where experts are chosen, and not to their weights, so that it has no gradient
             self.register_buffer("correction", torch.zeros(n))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return F.linear(x, self.weight, self.bias)
 
 
 def softmax_weights(router: Router, scores: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
@@ -115,8 +128,8 @@ class ExpertsMLP(nn.Module):
     def __init__(self, config: ResolvedConfig, experts: Experts) -> None:
         super().__init__()
         self.choices, self.used, self.weigh = experts, experts.used, WEIGH[experts.weigh]
-        self.router = Router(config, experts.n, corrected=experts.weigh == "sigmoid")
-        self.experts = nn.ModuleList(SwigluMLP(config) for _ in range(experts.n))
+        self.router = Router(config, experts.n, corrected=experts.weigh == "sigmoid", biased="mlp" in config.bias)
+        self.experts = nn.ModuleList(make_expert(config, experts) for _ in range(experts.n))
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         weights, chosen = self.choose(self.router(x))
@@ -145,12 +158,16 @@ class SharedExpertsMLP(ExpertsMLP):
 
     def __init__(self, config: ResolvedConfig, experts: Experts) -> None:
         super().__init__(config, experts)
-        self.shared = SwigluMLP(replace(config, d_ff=experts.shared))
+        self.shared = make_expert(replace(config, d_ff=experts.shared), experts)
         self.shared_gate = Router(config, 1) if experts.gated else None
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         gate = 1 if self.shared_gate is None else self.shared_gate(x).sigmoid()
         return super().forward(x) + gate * self.shared(x)
+
+
+def make_expert(config: ResolvedConfig, experts: Experts) -> SwigluMLP:
+    return ClampedMLP(config, experts.limit) if experts.limit else SwigluMLP(config)
 
 
 MLPS: dict[str, type[GeluMLP | SwigluMLP]] = {

@@ -45,17 +45,13 @@ class LayerNorm(Norm):
     """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
+        return F.layer_norm(x, (self.width,), self.gain, self.bias, self.eps)
 
 
 class LayerNorm1P(LayerNorm):
     """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
 
     plus = 1.0
-    weight: nn.Parameter
-
-    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), 1 + self.weight, self.bias, self.eps)
 
 
 class RMSNorm(Norm):

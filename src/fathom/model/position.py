@@ -160,7 +160,8 @@ def frequencies(config: ResolvedConfig) -> Tensor:
             keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
         case "yarn":  # the same ramp, but over channels, between the two whose turns are beta_fast and beta_slow
             low, high = (_channel(b, original, config) for b in (scaling.beta_fast, scaling.beta_slow))
-            low, high = max(math.floor(low), 0), min(math.ceil(high), r - 1)
+            low, high = (math.floor(low), math.ceil(high)) if scaling.truncate else (low, high)
+            low, high = max(low, 0), min(high, r - 1)
             keep = 1 - (torch.arange(r // 2, dtype=torch.float32, device="cpu") - low) / (high - low or 0.001)
     keep = keep.clamp(0, 1)
     return keep * frequency + (1 - keep) * stretched
