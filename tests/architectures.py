@@ -33,6 +33,7 @@ ARCHITECTURES = {
     "qk_norm, layer": replace(LLAMA, norm="layer", qk_norm="layer", residual="parallel"),
     "gelu_exact": replace(GPT, mlp="gelu_exact"),
     "relu": replace(GPT, mlp="relu"),
+    "xielu": replace(LLAMA, mlp="xielu", qk_norm="on"),
     "geglu": replace(LLAMA, mlp="geglu"),
     "linear": replace(LLAMA, rope=Rotary(scaling=RopeScaling(kind="linear", factor=3.0))),
     "llama3": replace(LLAMA, head_dim=10, rope=Rotary(scaling=RopeScaling(kind="llama3", factor=8.0))),

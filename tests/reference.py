@@ -139,6 +139,11 @@ def mlp(config: Any, w: Arrays, seen: Arrays, name: str, x: np.ndarray) -> np.nd
         case "geglu":
             gate = seen[f"{name}.gate"] = linear(w, f"{name}.gate", x)
             act = 0.5 * gate * (1 + np.tanh(math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3))) * up
+        case "xielu":  # Huang & Schlag 2024, eq. 10, with softplus sizes
+            above, below = (math.log1p(math.exp(w[f"{name}.alpha_{x}"][0])) for x in "pn")
+            beta = float(w[f"{name}.beta"])
+            low = (below + beta) * (np.expm1(np.minimum(up, w[f"{name}.eps"])) - up)
+            act = np.where(up > 0, above * up * up, low) + beta * up
         case "relu2":
             act = np.where(up > 0, up, 0.0) ** 2
         case "swiglu":

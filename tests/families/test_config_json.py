@@ -59,6 +59,7 @@ ROPES: dict[str, dict[str, Any]] = {
     "yarn, mscale": {"rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 1.0}},
     "yarn, one mscale": {"rope_scaling": YARN | {"mscale": 0.707}},
     "yarn, truncate": {"rope_scaling": YARN | {"truncate": True}},
+    "yarn, a ramp that is not rounded": {"rope_scaling": YARN | {"truncate": False, "beta_fast": 9.0}},
     "yarn, long": {
         "max_position_embeddings": 1 << 17,
         "rope_scaling": YARN | {"original_max_position_embeddings": 8192},
@@ -166,7 +167,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 0}},
         "max_position_embeddings is 0",
     ),
-    (LLAMA, {"rope_scaling": YARN | {"truncate": False}}, "truncate=False"),
+    (LLAMA, {"rope_scaling": YARN | {"truncate": "no"}}, "truncate is 'no'"),
     (LLAMA, {"rope_scaling": YARN | {"beta_fast": -1}}, "beta_fast is -1.0"),
     (LLAMA, {"rope_scaling": YARN | {"beta_slow": 40}}, "beta_fast is 32.0; it must be above 40"),
     (LLAMA, {"rope_scaling": YARN | {"attention_factor": -1}}, "attention_factor is -1.0"),

@@ -87,7 +87,7 @@ OTHERS = {  # and the fields that stand in the way
     r"norm=rms \(GPT-2 has norm=layer\)": replace(GPT2, norm="rms"),
     r".*head_dim=128, bias=off \(which StableLM cannot have\)": replace(LLAMA2_7B, norm="layer"),
     r"residual=off \(LLaMA has residual=on\)": replace(LLAMA2_7B, residual="off"),
-    r"qk_norm=on \(Arcee has qk_norm=off\)": replace(LLAMA2_7B, mlp="relu2", qk_norm="on"),
+    r"mlp=relu2 \(Apertus has mlp=xielu\)": replace(LLAMA2_7B, mlp="relu2", qk_norm="on"),
     ".*n_head=12, n_kv_head=4": replace(GPT2, n_kv_head=4),
 }
 

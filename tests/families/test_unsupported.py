@@ -24,7 +24,6 @@ TENSORS = [place.name for place in families()["llama"].columns["gguf"].tensors.v
         ({"model_type": "falcon_h1"}, "Mamba"),
         ({"model_type": "llama4_text"}, "chunked attention"),
         ({"model_type": "bitnet"}, "BitNet"),
-        ({"model_type": "gpt_oss"}, "sinks"),
         ({"model_type": "bert"}, "both sides"),
         (
             {"model_type": "qwen9", "gate_temperature": 2.0},
@@ -47,7 +46,7 @@ def test_the_reason_is_one_line(change: dict[str, Any], says: str) -> None:
         ("mamba", "Mamba"),
         ("nemotron_h", "Mamba"),
         ("lfm2", "short convolutions"),
-        ("gpt-oss", "sinks"),
+        ("gpt-oss", "Hugging Face folder alone"),
         ("llama4", "chunked attention"),
         ("bitnet", "BitNet"),
         ("rwkv7", "recurrence"),
@@ -73,5 +72,5 @@ def test_no_architecture_that_is_supported_has_a_reason() -> None:
 
 
 def test_without_any_known_key_the_families_are_listed() -> None:
-    with pytest.raises(FathomError, match="supported are arcee, "):
+    with pytest.raises(FathomError, match="supported are apertus, arcee, "):
         from_hf({"model_type": "quux"}, "config.json")

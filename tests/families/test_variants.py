@@ -16,7 +16,7 @@ from fathom.formats.detect import open_model
 from fathom.formats.export import write_model
 from fathom.formats.safetensors_file import open_safetensors
 from fathom.model.transformer import Transformer
-from tests.formats.hf import GPT2, LLAMA, YARN, make
+from tests.formats.hf import GPT2, LLAMA, LLAMA3, YARN, make
 
 LLAMAS: dict[str, dict[str, Any]] = {
     "Qwen2": {"model_type": "qwen2"},
@@ -116,6 +116,9 @@ MODERN: dict[str, dict[str, Any]] = {
                 "swiglu_limit": 0.5},
     "gpt-oss, fewer biases": {"model_type": "gpt_oss", **EXPERTS, "num_local_experts": 3, **WINDOW,
                               "rope_scaling": YARN, "attention_bias": False, "layer_types": ["full_attention"] * 2},
+    "Apertus": {"model_type": "apertus", "hidden_act": "xielu", "pad_token_id": None, "rope_scaling": LLAMA3},
+    "Apertus, biases": {"model_type": "apertus", "hidden_act": "xielu", "pad_token_id": None, "head_dim": 8,
+                        "attention_bias": True, "rope_scaling": YARN},
     "Phi": {"model_type": "phi", "hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
     "Pythia": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "use_parallel_residual": True},
     "GPT-NeoX, in order": {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5,
@@ -283,6 +286,12 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ({"model_type": "gpt_oss", **OSS, "sliding_window": None}, "sliding_window is null; expected a number"),
         ({"model_type": "gpt_oss", **OSS, "swiglu_alpha": 1.5}, "swiglu_alpha is 1.5; expected None or 1.702"),
         ({"model_type": "gpt_oss", **OSS, "hidden_act": "gelu"}, "hidden_act is 'gelu'; expected"),
+        ({"model_type": "apertus"}, "rope_parameters is missing"),
+        (
+            {"model_type": "apertus", "hidden_act": "silu", "rope_scaling": YARN},
+            "hidden_act is 'silu'; expected .*xielu",
+        ),
+        ({"model_type": "apertus", "qk_norm": False, "rope_scaling": YARN}, "qk_norm is False; expected None or True"),
         ({"model_type": "ministral3", "head_dim": 8}, "rope_parameters is missing"),
         ({"model_type": "gemma", "use_bidirectional_attention": True, **GEMMA}, "use_bidirectional_attention is True"),
         ({"model_type": "gpt_neox", "head_dim": 8}, "head_dim is 8; expected None"),

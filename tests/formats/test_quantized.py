@@ -219,7 +219,7 @@ def grouped(**changes: Any) -> dict[str, Any]:
     return {"config_groups": {"group_0": {"weights": GROUP["weights"] | changes}}}
 
 
-OTHERS = ("torchao", "hqq", "aqlm", "quanto", "mxfp4", "auto-round", "modelopt", "bitnet", "exl2", 4, None)
+OTHERS = ("torchao", "hqq", "aqlm", "quanto", "nvfp4", "auto-round", "modelopt", "bitnet", "exl2", 4, None)
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *(("gptq", {"quant_method": name}, rf"quantization_config.quant_method is {name!r}; supported are awq, ")
       for name in OTHERS if name is not None),

@@ -78,5 +78,6 @@ WORLDS = [
     *(World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, shared=shared)}) for shared in (0, 3)),
     World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, False, shared=3, gated=False, weigh="sigmoid")}),
     World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, weigh="mixer", near=0.1)}),
-    *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu")),
+    World({"position": "none", "norm": "rms", "mlp": Experts(11, 3, limit=2.0), "bias": ("qkv", "mlp", "sink")}),
+    *(World({"position": "none", "norm": "rms", "mlp": mlp}) for mlp in ("gelu_exact", "relu", "geglu", "xielu")),
 ]

@@ -16,7 +16,7 @@ T = TypeVar("T")
 # What each value of a choice adds to the cost; a new value is entered here, and a test over CHOICES asks for it.
 MATRICES: dict[str, tuple[str, ...]] = {
     "none": (),
-    **dict.fromkeys(("gelu", "gelu_exact", "relu", "relu2"), ("up", "down")),
+    **dict.fromkeys(("gelu", "gelu_exact", "relu", "relu2", "xielu"), ("up", "down")),
     **dict.fromkeys(("swiglu", "geglu"), ("gate", "up", "down")),
 }
 NORMS_PER_LAYER: dict[str, tuple[str, ...]] = {  # residual -> norms around attention, and around the MLP
@@ -25,7 +25,7 @@ NORMS_PER_LAYER: dict[str, tuple[str, ...]] = {  # residual -> norms around atte
     "sandwich": ("norm", "after"),
 }
 KEPT_BY_MLP: dict[str, int] = {  # d_ff wide: gate, silu(gate), up, act; relu keeps its output alone
-    "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "swiglu": 4, "geglu": 4,
+    "none": 0, "gelu": 2, "gelu_exact": 2, "relu": 1, "relu2": 2, "xielu": 6, "swiglu": 4, "geglu": 4,
 }  # fmt: skip
 KEPT_BY_CLAMPED = 7  # gate and up, as they are and clamped, sigmoid, gate (up + 1), act
 KEPT_BY_NORM: dict[str, int] = {  # d_model wide: output; rms: before its weight
@@ -125,6 +125,7 @@ def parameters(config: ModelConfig) -> dict[str, int]:
         for name, (width_in, width_out) in matrices(block).items():
             rows = width_in + (BIAS_OF.get(name, "mlp") in config.bias)
             count[name.split(".")[0]] += n * rows * width_out
+        count["mlp"] += n * 2 * (block.mlp == "xielu")  # its two sizes
     count["attn"] += ("sink" in config.bias) * config.n_layer * config.n_head
     norm = d * sum(vector != "bias" or "norm" in config.bias for vector in entry(NORM_VECTORS, "norm", config.norm))
     in_block = len(norm_names(config)) * norm + sum(qk_norm_widths(config).values())

@@ -19,9 +19,9 @@ from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.ends import ScaledEmbedding, ScaledUnembed
 from fathom.model.mlp import MLPS
-from fathom.model.norm import LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
+from fathom.model.norm import HeadsLayerNorm, LayerNorm, LayerNorm1P, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import LearnedPosition, NoPosition, Rope
-from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
+from fathom.model.transformer import Add, Block, Parallel, Replace, Transformer
 from fathom.quant.linear import QuantLinear, QuantUnembed
 
 WARM_UP = 3  # passes before a recording: the first ones choose, compile and load kernels
@@ -38,8 +38,8 @@ RECORDABLE = {  # parts that run the same kernels every time; others may decide 
         QuantUnembed,
         MatvecInt4,
     ),
-    *(Block, Parallel, Add, Replace, ScaledAdd, ScaledEmbedding, ScaledUnembed, Attention, *MLPS.values()),
-    *(LayerNorm, RMSNorm, WholeRMSNorm, LayerNorm1P, RMSNorm1P, PlainRMSNorm),
+    *(Block, Parallel, Add, Replace, ScaledEmbedding, ScaledUnembed, Attention, *MLPS.values()),
+    *(LayerNorm, RMSNorm, WholeRMSNorm, LayerNorm1P, RMSNorm1P, HeadsLayerNorm),
     *(NoPosition, LearnedPosition, Rope),
 }
 

@@ -28,9 +28,9 @@ from fathom.model.attention import Attention, Soft, attend_fused
 from fathom.model.cache import KVCache
 from fathom.model.ends import ScaledEmbedding
 from fathom.model.mlp import ExactGeluMLP, GegluMLP, GeluMLP, Relu2MLP, ReluMLP, SwigluMLP
-from fathom.model.norm import HeadsLayerNorm, LayerNorm, LayerNorm1P, PlainRMSNorm, RMSNorm, RMSNorm1P, WholeRMSNorm
+from fathom.model.norm import HeadsLayerNorm, LayerNorm, LayerNorm1P, RMSNorm, RMSNorm1P, WholeRMSNorm
 from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope
-from fathom.model.transformer import Add, Block, Parallel, Replace, ScaledAdd, Transformer
+from fathom.model.transformer import Add, Block, Parallel, Replace, Transformer
 from fathom.native.build import library
 from fathom.native.interface import (
     OK,
@@ -55,7 +55,7 @@ IDS = (torch.int64, torch.int32)  # what nn.Embedding takes
 NORMS: dict[type[nn.Module], NormKind] = {
     nn.Identity: NormKind.NONE,
     **dict.fromkeys((LayerNorm, LayerNorm1P), NormKind.LAYER),
-    **dict.fromkeys((RMSNorm, FusedRMSNorm, RMSNorm1P, PlainRMSNorm), NormKind.RMS),
+    **dict.fromkeys((RMSNorm, FusedRMSNorm, RMSNorm1P), NormKind.RMS),
 }
 QK_NORMS = NORMS | {WholeRMSNorm: NormKind.RMS, HeadsLayerNorm: NormKind.HEADS}
 MLPS = {
@@ -79,7 +79,7 @@ ROLES: dict[str, Collection[type[nn.Module]]] = {
     "block": {Block, Parallel, RecomputedBlock, RecomputedParallel},
     "block.attn": {Attention},
     "block.mlp": MLPS,
-    "block.join": {Add, Replace, ScaledAdd},
+    "block.join": {Add, Replace},
     "block.join.dropout": {nn.Dropout},
     **{f"block.{name}": NORMS for name in ("attn_norm", "mlp_norm", "attn_after", "mlp_after")},
     **{f"block.attn.{name}": QK_NORMS for name in ("q_norm", "k_norm")},
@@ -224,7 +224,7 @@ class NativeStep:
 
     def norm(self, part: nn.Module) -> Norm:
         kind = QK_NORMS[type(part)]
-        if not isinstance(part, LayerNorm | RMSNorm | PlainRMSNorm):
+        if not isinstance(part, LayerNorm | RMSNorm):
             return Norm(kind)
         weight = None if part.weight is None else self.hold_fp32(part.weight, plus=int(part.plus))
         bias = None if part.bias is None else self.hold_fp32(part.bias)
@@ -274,8 +274,7 @@ def kinds_of_block(block: Block) -> tuple[MlpKind, type[Add], float, bool, float
     whether attention and MLP read the same, and the sharpness and cap of attention (0: none)."""
     mlp = MlpKind.NONE if block.mlp is None else MLPS[type(block.mlp)]
     join, parallel = type(block.join), isinstance(block, Parallel)
-    scale = block.join.scale if isinstance(block.join, ScaledAdd) else 1.0
-    return mlp, join, scale, parallel, block.attn.sharpness, block.attn.cap or 0.0
+    return mlp, join, block.join.scale, parallel, block.attn.sharpness, block.attn.cap or 0.0
 
 
 def one_norm(block: Block) -> bool:

@@ -54,7 +54,7 @@ class FusedRMSNorm(RMSNorm):
     """RMSNorm in one pass forward and one backward, where its weight is frozen and native code takes x."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        if self.weight.requires_grad or not kernels.can_fuse(x, self.weight):
+        if self.weight is None or self.weight.requires_grad or not kernels.can_fuse(x, self.weight):
             return super().forward(x)
         return Rms.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
 

@@ -5,6 +5,7 @@ gpt_bigcode  StarCoder: one head of keys and values
 llama     LLaMA 1 to 3.2, and its variants:
 qwen2     biases on q, k and v
 qwen3     queries and keys normalised
+apertus   xIELU, normed heads
 arcee     squared ReLU without a gate
 mistral   Mistral, with a window or without
 ministral  some layers with a window

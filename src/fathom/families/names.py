@@ -99,6 +99,8 @@ class Place:
 
     def read(self, stored: Tensor) -> Tensor:
         """Our tensor out of the stored one."""
+        if self.plain:
+            return stored
         if self.stacked:
             return replace(self, stacked=False).read(stored[self.expert])
         x = stored.T if self.transposed and stored.ndim == 2 else stored[None] if self.row else stored
@@ -144,6 +146,8 @@ class Place:
 
     def shape(self, ours: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """The shape of what `write` gives, from those of ours."""
+        if self.plain:
+            return ours[0]
         if self.stacked:
             return (len(ours) // self.parts, *replace(self, stacked=False).shape(ours[: self.parts]))
         if self.row:

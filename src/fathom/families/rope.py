@@ -32,6 +32,7 @@ FIELDS: dict[str, dict[str, float | None]] = {  # rope_type -> its numbers besid
 THETA = {  # where a file does not say, by model_type; 10000 in all others
     "cohere": 500_000.0, "ernie4_5": 500_000.0, "olmo3": 500_000.0, "helium": 100_000.0, "mixtral": 1_000_000.0,
     "smollm3": 2_000_000.0, "phimoe": 1_000_000.0, "gpt_oss": 150_000.0,
+    "apertus": 12_000_000.0,
 }  # fmt: skip
 TOP = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")  # may be outside of rope_scaling
 OTHER = {"mrope_section": (None,)}  # value that is ours

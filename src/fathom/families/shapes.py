@@ -37,6 +37,7 @@ def block_shapes(z: ResolvedConfig) -> dict[str, Shape]:
         if name == "mlp.router" and isinstance(z.mlp, Experts) and z.mlp.weigh == "sigmoid":
             linear["mlp.router.correction"] = (width_out,)
     attn, mlp = ({name: x for name, x in linear.items() if name.startswith(part)} for part in ("attn.", "mlp."))
+    mlp = {"mlp.alpha_p": (1,), "mlp.alpha_n": (1,), "mlp.beta": (), "mlp.eps": ()} | mlp if z.mlp == "xielu" else mlp
     attn = {"attn.sinks": (z.n_head,)} | attn if "sink" in z.bias else attn
     attn |= {f"attn.{name}_norm.weight": (width,) for name, width in qk_norm_widths(z).items() if width}
     norms = {name: norm_shapes(z, name) for name in norm_names(z)}

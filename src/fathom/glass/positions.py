@@ -94,7 +94,7 @@ def alibi(run: Pass, options: Options) -> Panel:
     names = read(run.model, layer)
     scores = f"blocks.{layer}.attn.scores"
     seen = run.seen(names["q"], names["k"], scores)
-    plain = score_before_alibi(seen[names["q"]][0], seen[names["k"]][0], run.model.blocks[layer].attn.cap.get("cap"))
+    plain = score_before_alibi(seen[names["q"]][0], seen[names["k"]][0], run.model.blocks[layer].attn.cap)
     back = torch.arange(run.t, device=plain.device)
     expected = plain - slopes.to(plain.device)[:, None, None] * (back[:, None] - back)
     there = seen[scores][0].isfinite()

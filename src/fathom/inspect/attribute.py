@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.inspect.derived import Tensors, head_results, last_stream, starts
-from fathom.model.norm import LayerNorm, Norm, PlainRMSNorm, RMSNorm
+from fathom.model.norm import LayerNorm, Norm, RMSNorm
 from fathom.model.transformer import Transformer
 
 Fault = Literal["none", "biases", "norms"]
@@ -23,7 +23,7 @@ def norm_scale(norm: nn.Module, x: Tensor) -> Tensor:
     """The factor (..., 1) by which this norm scales each vector of x (..., d) before its weight."""
     if isinstance(norm, LayerNorm):
         return torch.rsqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
-    if isinstance(norm, RMSNorm | PlainRMSNorm):
+    if isinstance(norm, RMSNorm):
         return torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
     return torch.ones_like(x[..., :1])
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fathom.anatomy import cost
 from fathom.anatomy.swap import parts, swap
 from fathom.inspect.attribute import before_cap, contributions
-from fathom.inspect.derived import Tensors, head_result, last_stream, written
+from fathom.inspect.derived import Tensors, head_result, last_stream
 from fathom.inspect.edit import Edit, edit, zero
 from fathom.inspect.lens import lens
 from fathom.inspect.look import look
@@ -72,7 +72,7 @@ TOLERANCES: dict[str, Residuals] = {
     },
 }
 RECORD = {  # what must be recorded for those that take recorded tensors
-    "pattern_is_causal": ("blocks.*.attn.pattern", "blocks.*.attn.scores"),
+    "pattern_is_causal": ("blocks.*.attn.pattern",),
     "scores_are_products": ("blocks.*.attn.*",),
     "heads_sum_to_attention": ("blocks.*.attn.pattern", "blocks.*.attn.v", "blocks.*.attn.z", "blocks.*.attn"),
     "stream_is_a_sum": ("**",),
@@ -102,13 +102,14 @@ def worst(values: "list[float]") -> float:
 
 
 def pattern_is_causal(model: Transformer, seen: Tensors, layers: Layers = None) -> Residuals:
-    """Rows of the pattern sum to 1, less what their head's sink takes, and keys after the query get exactly 0. layers:
-    these alone; None: all."""
+    """Rows of the pattern sum to 1, to less where their head has a sink (see `scores_are_products`), and keys after the
+    query get exactly 0. layers: these alone; None: all."""
     sums, later = [], []
     for layer in range(len(model.blocks)) if layers is None else layers:
         pattern = seen[f"blocks.{layer}.attn.pattern"]  # (b, h, t, s)
         t, s = pattern.shape[-2:]
-        sums.append(off(pattern.sum(-1), keys_share(model.blocks[layer].attn, seen[f"blocks.{layer}.attn.scores"])))
+        most = 1.0 if model.blocks[layer].attn.sinks is None else pattern.sum(-1).clamp(max=1)
+        sums.append(off(pattern.sum(-1), most))
         later.append(off(pattern.triu(s - t + 1), 0.0))
     return named("pattern_is_causal", worst(sums), worst(later))
 
@@ -161,16 +162,21 @@ def stream_is_a_sum(model: Transformer, seen: Tensors, layers: Layers = None) ->
     for layer in range(len(model.blocks)) if layers is None else layers:
         block, path = model.blocks[layer], f"blocks.{layer}"
         keep = 0.0 if model.config.residual == "off" else 1.0
-        after_attn = seen[f"{path}.resid_pre"] * keep + written(model, seen, f"{path}.attn")
+        after_attn = with_layer(model, seen[f"{path}.resid_pre"] * keep, seen, f"{path}.attn")
         if block.mlp is None:
             mid.append(off(after_attn, seen[path]))
             continue
         resid_mid = seen[f"{path}.resid_mid"]
         mid.append(off(after_attn, resid_mid))
-        post.append(off(resid_mid * keep + written(model, seen, f"{path}.mlp"), seen[path]))
+        post.append(off(with_layer(model, resid_mid * keep, seen, f"{path}.mlp"), seen[path]))
         reads = {"parallel": seen[f"{path}.attn_norm"], "parallel_norms": seen[f"{path}.resid_pre"]}
         norm.append(off(block.mlp_norm(reads.get(model.config.residual, resid_mid)), seen[f"{path}.mlp_norm"]))
     return named("stream_is_a_sum", worst(mid), worst(post), worst(norm))
+
+
+def with_layer(model: Transformer, stream: Tensor, seen: Tensors, layer: str) -> Tensor:
+    """The stream with what a layer, such as blocks.0.attn, adds to it."""
+    return torch.add(stream, seen.get(f"{layer}_after", seen[layer]), alpha=model.config.scale.residual)
 
 
 def mixture_is_a_sum(model: Transformer, seen: Tensors) -> Residuals:

@@ -26,7 +26,7 @@ class Soft(NamedTuple):
     """What makes a softmax softer."""
 
     cap: float | None = None  # scores become cap tanh(scores / cap) (Gemma 2)
-    sinks: Tensor | None = None  # (h,) a score for each head that no key has, and that takes its share (gpt-oss)
+    sinks: Tensor | None = None  # of each head, (h,): a score that no key has, which takes its share (gpt-oss)
 
 
 def unnoted(name: str, x: Tensor) -> Tensor:
@@ -55,16 +55,10 @@ def attend(
     scores = q @ k.mT / q.shape[-1] ** 0.5  # (b, h, t, s)
     scores = scores if cap is None else cap * torch.tanh(scores / cap)
     scores = scores.masked_fill(~visible, float("-inf")) if visible.dtype == torch.bool else scores + visible
-    pattern = note("pattern", softmax(note("scores", scores), sinks))  # (b, h, t, s)
+    sink = [x[:, None, None].expand(*scores.shape[:3], 1) for x in (sinks,) if x is not None]  # a column, or none
+    shares = torch.cat((note("scores", scores), *sink), -1).softmax(-1)
+    pattern = note("pattern", shares[..., : k.shape[2]])  # (b, h, t, s)
     return F.dropout(pattern, dropout) @ v
-
-
-def softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:  # (b, h, t, s) -> (b, h, t, s)
-    """The share of each key; what is missing to 1 is the sink's."""
-    if sinks is None:
-        return scores.softmax(-1)
-    sink = sinks[:, None, None].expand(*scores.shape[:3], 1)  # (b, h, t, 1)
-    return torch.cat((scores, sink), -1).softmax(-1)[..., :-1]
 
 
 def attend_fused(
@@ -111,6 +105,7 @@ class Attention(nn.Module):
             self.sharpness /= layer + 1
         self.cap = config.scale.attn_cap
         self.sinks = nn.Parameter(torch.zeros(config.n_head)) if "sink" in config.bias else None
+        self.soft = () if self.cap is None and self.sinks is None else ("soft",)  # a plain softmax has no such argument
         self.attend: Callable[..., Tensor] = attend_fused
 
     def forward(self, x: Tensor, rotate: Rotate, visible: Tensor | None, cache: NoCache) -> Tensor:
@@ -119,12 +114,9 @@ class Attention(nn.Module):
         q = tap(self, "q_rot", q if self.sharpness == 1 else q * self.sharpness)  # (b, h, t, c)
         k = tap(self, "k_rot", k)  # (b, g, t, c)
         k, v = cache.append(self.layer, k, v)  # (b, g, s, c)
-        z = self.attend(q, k, v, visible, self.dropout * self.training, **self.soft())  # (b, h, t, c)
+        soft = dict.fromkeys(self.soft, Soft(self.cap, self.sinks))
+        z = self.attend(q, k, v, visible, self.dropout * self.training, **soft)  # (b, h, t, c)
         return self.out(z.transpose(1, 2).flatten(2))  # (b, t, d)
-
-    def soft(self) -> dict[str, Soft]:
-        """An argument for `attend`; none where the softmax is plain, so that a function of yours need not take it."""
-        return {} if self.cap is None and self.sinks is None else {"soft": Soft(self.cap, self.sinks)}
 
     def heads(self, x: Tensor) -> Tensor:  # (b, t, h * c) -> (b, h, t, c)
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -13,7 +13,7 @@ from fathom.errors import FathomError
 
 Position = Literal["none", "learned", "rope", "alibi"]
 Norm = Literal["none", "layer", "rms", "layer_1p", "rms_1p", "layer_plain", "rms_plain"]
-MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "swiglu", "geglu"]
+MLP = Literal["none", "gelu", "gelu_exact", "relu", "relu2", "xielu", "swiglu", "geglu"]
 Residual = Literal["off", "on", "post", "sandwich", "parallel", "parallel_norms"]
 QKNorm = Literal["off", "on", "whole", "rotated", "layer"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed", "sink"]
@@ -123,9 +123,7 @@ class ModelConfig:
     norm: Norm = "none"  # normalisation before attention and MLP; 1p: its weight is added to 1; plain: it has none
     mlp: MLP | Experts = "none"  # MLP of each block, by its activation, or a mixture of experts such as 8:2, two of 8
     residual: Residual = "on"  # how blocks add to the stream: post norms, sandwich of norms, attention beside MLP
-    bias: tuple[
-        Bias, ...
-    ] = ()  # biases of: qkv, out (attention), mlp, norm, unembed, sink (softmax); on: the first four
+    bias: tuple[Bias, ...] = ()  # biases of qkv, out (attention), mlp, norm, unembed, sink (softmax); on: first four
     tie_embeddings: bool = False  # unembed with the matrix of the embedding
     qk_norm: QKNorm = "off"  # RMS-normalise queries and keys: heads or whole; rotated: after rotation; layer: LayerNorm
     dropout: float = 0.0  # probability of dropping a value in training

@@ -1,7 +1,7 @@
 """What follows from the gathered information: each position alone, widened, bent, narrowed again.
 
-GELU (Hendrycks & Gimpel 2016; GPT-2's tanh form and the exact one), ReLU, squared ReLU (So et al. 2021), and the gated
-SwiGLU and GEGLU (Shazeer 2020, eq. 6). A mixture of experts (Shazeer et al. 2017) runs a few of many for each token.
+GELU (Hendrycks & Gimpel 2016; GPT-2's tanh form and the exact one), ReLU, squared ReLU (So et al. 2021), xIELU, and the
+gated SwiGLU and GEGLU (Shazeer 2020, eq. 6). A mixture of experts (Shazeer et al. 2017) runs a few of many for a token.
 """
 
 from dataclasses import replace
@@ -45,6 +45,25 @@ class Relu2MLP(GeluMLP):
 
     def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
         return self.down(F.relu(self.up(x)).square())
+
+
+class XieluMLP(GeluMLP):
+    """down(xielu(up(x))): a parabola above 0 and an exponential below, of learned sizes (Huang & Schlag 2024)"""
+
+    beta: Tensor  # the slope at 0
+    eps: Tensor  # just below 0
+
+    def __init__(self, config: ResolvedConfig) -> None:
+        super().__init__(config)
+        self.alpha_p, self.alpha_n = nn.Parameter(torch.tensor([0.2035])), nn.Parameter(torch.tensor([-1.0502]))
+        self.register_buffer("beta", torch.tensor(0.5))
+        self.register_buffer("eps", torch.tensor(-1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:  # (b, t, d) -> (b, t, d)
+        up = self.up(x)  # (b, t, f)
+        above = F.softplus(self.alpha_p) * up * up
+        below = (self.beta + F.softplus(self.alpha_n)) * (torch.expm1(torch.minimum(up, self.eps)) - up)
+        return self.down(torch.where(up > 0, above, below) + self.beta * up)
 
 
 class SwigluMLP(nn.Module):
@@ -122,12 +141,17 @@ def mixer_weights(router: Router, scores: Tensor, experts: Experts) -> tuple[Ten
 WEIGH = {"softmax": softmax_weights, "sigmoid": sigmoid_weights, "mixer": mixer_weights}
 
 
+def sum_of(weights: Tensor) -> Tensor:  # (b, t, used) -> (b, t, 1)
+    return weights.sum(-1, keepdim=True)
+
+
 class ExpertsMLP(nn.Module):
     """sum over the chosen experts of their weight * expert(x); a router chooses and weighs them."""
 
     def __init__(self, config: ResolvedConfig, experts: Experts) -> None:
         super().__init__()
         self.choices, self.used, self.weigh = experts, experts.used, WEIGH[experts.weigh]
+        self.total = sum_of if experts.renormalise else torch.ones_like
         self.router = Router(config, experts.n, corrected=experts.weigh == "sigmoid", biased="mlp" in config.bias)
         self.experts = nn.ModuleList(make_expert(config, experts) for _ in range(experts.n))
 
@@ -138,8 +162,7 @@ class ExpertsMLP(nn.Module):
     def choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:  # (b, t, e) -> (b, t, used), (b, t, used)
         """The weights of the experts that run each token, and their numbers."""
         weights, chosen = self.weigh(self.router, scores.float(), self.choices)
-        total = weights.sum(-1, keepdim=True) if self.choices.renormalise else 1
-        return self.choices.scale * (weights / total), chosen
+        return self.choices.scale * (weights / self.total(weights)), chosen
 
     def mixed(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """Of tokens x (n, d), each repeated for each of its experts: every expert runs once, on its own tokens."""
@@ -171,7 +194,7 @@ def make_expert(config: ResolvedConfig, experts: Experts) -> SwigluMLP:
 
 
 MLPS: dict[str, type[GeluMLP | SwigluMLP]] = {
-    "gelu": GeluMLP, "gelu_exact": ExactGeluMLP, "relu": ReluMLP, "relu2": Relu2MLP,
+    "gelu": GeluMLP, "gelu_exact": ExactGeluMLP, "relu": ReluMLP, "relu2": Relu2MLP, "xielu": XieluMLP,
     "swiglu": SwigluMLP, "geglu": GegluMLP,
 }  # fmt: skip
 

@@ -45,35 +45,32 @@ class LayerNorm(Norm):
     """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), self.gain, self.bias, self.eps)
+        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
 
 
 class LayerNorm1P(LayerNorm):
     """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
 
     plus = 1.0
+    weight: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.layer_norm(x, (self.width,), 1 + self.weight, self.bias, self.eps)
 
 
 class RMSNorm(Norm):
     """`rms_norm`."""
 
-    weight: nn.Parameter
-
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.rms_norm(x, (self.width,), self.weight.type_as(x), self.eps)  # one kernel needs one dtype
-
-
-class PlainRMSNorm(Norm):
-    """`rms_norm` without weight (nanochat)."""
-
-    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.rms_norm(x, (self.width,), None, self.eps)
+        weight = None if self.weight is None else self.weight.type_as(x)  # one kernel needs one dtype
+        return F.rms_norm(x, (self.width,), weight, self.eps)
 
 
 class RMSNorm1P(RMSNorm):
     """RMSNorm that multiplies by 1 + weight, added in fp32 (Gemma)."""
 
     plus = 1.0
+    weight: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         return F.rms_norm(x.float(), (self.width,), 1 + self.weight.float(), self.eps).type_as(x)
@@ -81,6 +78,8 @@ class RMSNorm1P(RMSNorm):
 
 class WholeRMSNorm(RMSNorm):
     """`rms_norm` of all heads of a query or key as one vector (h * c,) (OLMo 2)."""
+
+    weight: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:  # (b, h, t, c) -> (b, h, t, c)
         normed = F.rms_norm(x.transpose(1, 2).flatten(2), (self.width,), self.weight.type_as(x), self.eps)
@@ -99,7 +98,7 @@ class HeadsLayerNorm(LayerNorm):
 
 NORMS: dict[str, type[Norm]] = {
     "layer": LayerNorm, "layer_plain": LayerNorm, "layer_1p": LayerNorm1P,
-    "rms": RMSNorm, "rms_plain": PlainRMSNorm, "rms_1p": RMSNorm1P,
+    "rms": RMSNorm, "rms_plain": RMSNorm, "rms_1p": RMSNorm1P,
 }  # fmt: skip
 
 
@@ -121,6 +120,5 @@ def make_qk_norm(config: ResolvedConfig, heads: int) -> nn.Module:
         case "layer":
             return HeadsLayerNorm(heads * config.head_dim, config.norm_eps)
         case "on" | "rotated":
-            kinds: dict[str, type[Norm]] = {"rms_1p": RMSNorm1P, "rms_plain": PlainRMSNorm}
-            kind = kinds.get(config.norm, RMSNorm)
+            kind = RMSNorm1P if config.norm == "rms_1p" else RMSNorm
             return kind(config.head_dim, config.norm_eps, weight=config.norm != "rms_plain")

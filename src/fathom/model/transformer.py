@@ -6,6 +6,7 @@ one ModelConfig; with n_layer = 0 this is the bigram model unembed(embed(ids)). 
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fathom.errors import ContextOverflow
@@ -110,14 +111,14 @@ class Parallel(Block):
 
 
 class Add(nn.Module):
-    """The residual stream: what a layer writes is added to it."""
+    """The residual stream: what a layer writes is added to it, perhaps times a constant (Granite)."""
 
-    def __init__(self, dropout: float) -> None:
+    def __init__(self, dropout: float, scale: float = 1.0) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.scale = nn.Dropout(dropout), scale
 
     def forward(self, stream: Tensor, update: Tensor) -> Tensor:  # (b, t, d), (b, t, d) -> (b, t, d)
-        return stream + self.dropout(update)
+        return torch.add(stream, self.dropout(update), alpha=self.scale)
 
 
 class Replace(Add):
@@ -127,19 +128,6 @@ class Replace(Add):
         return self.dropout(update)
 
 
-class ScaledAdd(Add):
-    """What a layer writes is added to the stream times a constant (Granite)."""
-
-    def __init__(self, dropout: float, scale: float) -> None:
-        super().__init__(dropout)
-        self.scale = scale
-
-    def forward(self, stream: Tensor, update: Tensor) -> Tensor:  # (b, t, d), (b, t, d) -> (b, t, d)
-        return stream + self.scale * self.dropout(update)
-
-
 def make_join(config: ResolvedConfig) -> Add:
     """How what a layer writes enters the stream."""
-    if config.scale.residual != 1:
-        return ScaledAdd(config.dropout, config.scale.residual)
-    return Replace(config.dropout) if config.residual == "off" else Add(config.dropout)
+    return Replace(config.dropout) if config.residual == "off" else Add(config.dropout, config.scale.residual)
