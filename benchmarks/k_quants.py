@@ -3,19 +3,26 @@
 Of a file of each KIND with random weights, in each number format: seconds to load and tokens per second (of one
 processor), MiB of weights that a step reads, how far matrices (rms) and logits (mean KL divergence) are from the file's
 values, and after how many greedy tokens it leaves llama.cpp's.
+
+`python benchmarks/k_quants.py --beside FILE.gguf [ROUNDS] [THREADS]`: a file on both sides, in turn, each in its own
+numbers. With one thread seconds are those of the processor, which other programs disturb least.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 
-KINDS, FORMATS = ("Q4_0", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K"), ("fp32", "bf16", "int8", "int4")
+KINDS, FORMATS = ("Q4_0", "Q8_0", "Q4_K_M", "Q5_K_M", "Q6_K"), ("fp32", "bf16", "keep", "int8", "int4")
 PROMPT, NEW = list(range(1, 65)), 32
 THREADS = 1
+READ, WRITTEN, UNCOUNTED = 128, 64, 4  # beside llama.cpp
+PEER_PYTHON = os.environ.get("PEER_PYTHON", sys.executable)  # one that has llama_cpp
 
 
 def write(shape: str, folder: Path, kind: str) -> dict[str, object]:
@@ -37,11 +44,11 @@ def measure(path: str, form: str) -> dict[str, object]:
     from fathom.bench.bench import weight_bytes
     from fathom.formats.convert import read_ours
     from fathom.formats.detect import open_model
-    from fathom.quant.schemes import SCHEMES
+    from fathom.quant.schemes import KEEP, SCHEMES
 
     torch.set_num_threads(THREADS)
     began = time.process_time()
-    options: dict[str, str] = {"quantize": form, "dtype": "bf16"} if form in SCHEMES else {"dtype": form}
+    options: dict[str, str] = {"quantize": form, "dtype": "bf16"} if form in (*SCHEMES, KEEP) else {"dtype": form}
     model, _ = fathom.load(path, device="cpu", **options)
     seconds, errors = time.process_time() - began, []
     size = weight_bytes(model)
@@ -76,12 +83,53 @@ def peer(path: str) -> list[int]:
     return tokens
 
 
+@torch.no_grad()
+def speed(path: str, threads: int) -> dict[str, float]:
+    """In a process of its own: a prompt, read for the second time, and further tokens one by one."""
+    import fathom
+    from fathom.backend.inference import prepare_for_inference
+
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    model = prepare_for_inference(fathom.load(path, device="cpu", dtype="bf16", quantize="keep")[0])
+    ids = torch.randint(model.config.vocab_size, (1, READ), generator=torch.Generator().manual_seed(0))
+
+    def seconds(piece: torch.Tensor) -> float:
+        began = clock()
+        model(piece, cache)
+        return clock() - began
+
+    for _ in range(2):
+        cache = fathom.KVCache(model.config, 1, READ + WRITTEN, dtype=torch.bfloat16)
+        prefill = seconds(ids)
+    steps = [seconds(ids[:, :1]) for _ in range(WRITTEN)][UNCOUNTED:]
+    return {"prefill_tok_s": READ / prefill, "decode_tok_s": len(steps) / sum(steps)}
+
+
+def beside(path: str, rounds: int = 5, threads: int = THREADS) -> None:
+    """Ours and llama.cpp's in turn: medians, their ratio, and the ratios of single rounds."""
+    script = str(Path(__file__).parent / "peers" / "infer_llama_cpp.py")
+    theirs = [PEER_PYTHON, script, path, *map(str, (READ, WRITTEN, threads)), *(["cpu"] if threads == 1 else [])]
+    lines = [(called("--speed", path, str(threads)), called_as(theirs)) for _ in range(rounds)]
+    for work in ("decode", "prefill"):
+        pairs = [tuple(float(str(line[f"{work}_tok_s"])) for line in pair) for pair in lines]
+        ours, peer = (median(side) for side in zip(*pairs))
+        ratios = [one / other for one, other in pairs]
+        print(f"| {work} {Path(path).stem} | {peer:.4g} | {ours:.4g} | **{ours / peer:.2f}**"
+              f" ({min(ratios):.2f} to {max(ratios):.2f}) |", flush=True)  # fmt: skip
+
+
 def alike(ours: list[int], theirs: list[int]) -> int:
     return next((i for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1]), len(ours))
 
 
 def called(*arguments: str) -> dict[str, object]:
-    done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+    return called_as([sys.executable, __file__, *arguments])
+
+
+def called_as(words: list[str]) -> dict[str, object]:
+    """The last line that a program prints."""
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -116,5 +164,9 @@ if __name__ == "__main__":
             print(json.dumps(measure(path, form)))
         case ["--peer", path]:
             print(json.dumps({"tokens": peer(path)}))
+        case ["--speed", path, threads]:
+            print(json.dumps(speed(path, int(threads))))
+        case ["--beside", path, *counts]:
+            beside(path, *map(int, counts))
         case [shape, folder, *kinds]:
             main(shape, Path(folder), kinds or list(KINDS))
