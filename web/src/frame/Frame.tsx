@@ -16,6 +16,7 @@ import { NumberLine } from "./NumberLine";
 import { PanelNav } from "./PanelNav";
 import { PromptBar } from "./PromptBar";
 import { TokenStrip } from "./TokenStrip";
+import { Tour } from "../tour/Tour";
 import { drawer } from "./drawers";
 import "./frame.css";
 
@@ -32,6 +33,7 @@ export function Frame() {
       </header>
       <Messages />
       {started() ? <TokenStrip /> : null}
+      {started() ? <Tour /> : null}
       <PanelNav />
       <div class="columns">
         <ModelMap />

@@ -2,6 +2,7 @@
 import { PANELS, PLACES } from "../panels";
 import { panel } from "../state";
 import { chooseTheme, dark } from "../theme";
+import { TourButton } from "../tour/Tour";
 
 export function PanelNav() {
   return (
@@ -21,6 +22,7 @@ export function PanelNav() {
           </div>
         ) : null;
       })}
+      <TourButton />
       <button class="theme" aria-label={dark.value ? "Light colours" : "Dark colours"} title={dark.value ? "Light colours" : "Dark colours"} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>
         {dark.value ? "☀" : "☾"}
       </button>
