@@ -22,6 +22,8 @@ demo: $(LEAN)
 	$(BIN)/fathom generate runs/demo -p "def " -n 160 -t 0.7 --seed 1
 	@echo
 	@echo "The run is in runs/demo, its loss in runs/demo/loss.png. What next:"
+	@echo "  $(BIN)/fathom serve runs/demo                          see what it computes, on a page with a tour"
+	@echo "  $(BIN)/fathom look runs/demo -p 'def ' -o look.html     the same page as one file"
 	@echo "  $(BIN)/fathom generate runs/demo -p 'class '           let it write on"
 	@echo "  $(BIN)/fathom train shakespeare-cpu --data FILE.txt     teach it your own text"
 	@echo "  $(BIN)/fathom ladder --data FILE.txt                    from a bigram to LLaMA, what each idea buys"
@@ -64,7 +66,7 @@ docs: $(SETUP)
 
 # Done once, and again when a dependency changes. Nothing is compiled. The lean one holds what runs, the other also what
 # checks it.
-$(LEAN): WANTED := .
+$(LEAN): WANTED := .[serve]
 $(SETUP): WANTED := .[dev,peers,data,serve,tensorboard]
 $(LEAN) $(SETUP): pyproject.toml constraints.txt
 	$(if $(FOUND),,$(error fathom needs Python 3.11 or newer and found none; install it, or say make PYTHON=/path/to/it))

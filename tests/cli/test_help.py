@@ -57,6 +57,7 @@ UNSET = {
     "rope_scaling",
     "beside",
     "draft",
+    "folder",
     "tools",
     "system",
     "page",

@@ -15,6 +15,7 @@ ABOUT = """Write a page of what a model computes for a prompt: attention, the re
 
 The page is one file that opens from disk, without a network. Exit code 1 when a check fails.
 """
+PNG = "Also write a picture of each panel there, by a Chromium that is installed."
 PANELS = "Panels to show, separated by commas, such as heads,lens."
 
 
@@ -26,14 +27,17 @@ PANELS = "Panels to show, separated by commas, such as heads,lens."
 @option("--panels", metavar="NAMES", shown="all", help=PANELS)
 @option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
 @option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks.")
+@option("--png", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help=PNG)
 @option("--seed", type=int, shown="0", help="Seed of what is drawn.")
 def look_command(
     model: str, prompt: str, out: Path | None, beside: str | None, panels: str | None, as_json: bool, **call: Any
 ) -> int:
     from fathom.files import replacing
     from fathom.glass.document import document
+    from fathom.glass.panels import PANELS as every
     from fathom.glass.panels import entry
     from fathom.glass.passes import first_pass, pair
+    from fathom.glass.pictures import pictures
     from fathom.glass.subject import open_subject
 
     out = out or Path("look.html")
@@ -48,6 +52,8 @@ def look_command(
     made = document(run, chosen, text)
     with replacing(out) as file:
         file.write(made.html.encode())
+    if call["folder"] is not None:
+        pictures(out, chosen or list(every), call["folder"])
     n_checks = sum(len(panel.checks) for panel in made.panels.values())
     say(f"{out}: {counted(run.t, 'token')}, {counted(n_checks, 'check')}", err=True)
     for line in made.failed:

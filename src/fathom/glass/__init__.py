@@ -25,6 +25,7 @@ packing     P12: weights in 8 or 4 bits: a block there and back, a matrix, and t
 cost        P13: parameters, memory for each use, products, and how near this machine's limits the model runs
 snippet     lines of Python that panels share
 show        the page in a notebook
+pictures    PNGs of the panels, by a browser that is there
 document    one HTML file that holds the page and its data
 bundle      the page's script and style, as they were built
 """

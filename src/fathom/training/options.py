@@ -45,9 +45,7 @@ class FinetuneOptions:
     # the base
     add_token: tuple[str, ...] = ()  # special tokens to add, such as <|im_start|>,<|im_end|>; their rows are trained
     chat_template: str | None = None  # file in Jinja, or chatml, llama2, llama3, transcript; None: the model's own
-    quantize: Packing | None = (
-        None  # number format of the frozen weights; keep: that of the file; None: nf4 for qlora, otherwise floats
-    )
+    quantize: Packing | None = None  # format of frozen weights; keep: the file's; None: nf4 for qlora, otherwise floats
 
     def __post_init__(self) -> None:
         for problem in finetune_problems(self):
