@@ -1,5 +1,7 @@
-"""Take the pictures of docs/glass again: `python docs/glass.py` (needs Chromium). Each is the page itself, of a model
-that comes with the package, in a palette of 128 colours so that it stays small."""
+"""Take the pictures of docs/glass again: `python docs/glass.py [PANEL …]` (needs Chromium).
+
+Each is the page itself, of a model that comes with the package, in 128 colours so that it stays small.
+"""
 
 import subprocess
 import sys
@@ -30,8 +32,12 @@ SHOWN = {  # model and prompt: the panels that are shown with them
 SIZE = (1280, 900)  # pixels
 
 
-def take() -> None:
-    for (model, prompt), panels in SHOWN.items():
+def take(wanted: list[str]) -> None:
+    """The pictures of these panels, or of all."""
+    for (model, prompt), every in SHOWN.items():
+        panels = [panel for panel in every if panel in wanted or not wanted]
+        if not panels:
+            continue
         with tempfile.TemporaryDirectory() as place:
             call = [sys.executable, "-m", "fathom", "look", model, "-p", prompt, "--panels", ",".join(panels)]
             subprocess.run([*call, "-o", f"{place}/look.html", "--png", place], check=True)
@@ -41,4 +47,4 @@ def take() -> None:
 
 
 if __name__ == "__main__":
-    take()
+    take(sys.argv[1:])

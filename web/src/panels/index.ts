@@ -26,6 +26,7 @@ export const PANELS: readonly PanelView[] = [
   positions,
   generation,
   groups,
+  ablation,
   runs,
   lora,
   packing,
