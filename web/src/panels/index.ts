@@ -26,7 +26,6 @@ export const PANELS: readonly PanelView[] = [
   positions,
   generation,
   groups,
-  ablation,
   runs,
   lora,
   packing,
