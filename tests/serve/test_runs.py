@@ -11,7 +11,9 @@ import pytest
 from fathom.formats.run import METRICS
 from fathom.serve import app as routes
 from fathom.serve import runs as module
-from fathom.serve.shelf import Place, Shelf
+from fathom.serve.shelf import Place, Shelf, shelf
+from fathom.training.train import train
+from tests.training.runs import recipe
 
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
@@ -139,3 +141,14 @@ def test_without_a_folder_of_runs_the_page_says_how(monkeypatch: pytest.MonkeyPa
     app = routes.application(Shelf({"one": Place("one")}), frozenset({HERE}))
     with TestClient(app, base_url=f"http://{HERE}") as client:
         assert "fathom serve runs" in client.get("/api/runs").json()["error"]
+
+
+def test_a_run_that_came_later_can_be_opened(folder: Path) -> None:
+    """And one without a checkpoint, as the folder of a ladder is, cannot yet."""
+    first = recipe(folder.parent)
+    train(first, folder / "one")
+    here = shelf([str(folder)], {})
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "config.yaml").write_text("model: {}")
+    train(first, folder / "two")
+    assert here.names() == ["one", "two"] and here.open("two").name == "two"

@@ -126,7 +126,8 @@ def ladders(folder: Path) -> list[str]:
 
 def ladder_cards(folder: Path, name: str) -> dict[str, Any]:
     """The cards of a ladder below a folder. FathomError: there is none of that name, or it is damaged."""
-    found: dict[str, Any] = finite(cards(read(named(folder, name))))
+    place = named(folder, name)
+    found: dict[str, Any] = finite({**cards(read(place)), "path": str(place)})
     return found
 
 

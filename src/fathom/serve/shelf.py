@@ -10,6 +10,7 @@ from typing import Any
 
 from fathom.errors import FathomError, near
 from fathom.formats.config_file import CONFIG
+from fathom.formats.run import CHECKPOINTS, WEIGHTS
 from fathom.glass.subject import Subject, called, open_subject
 
 
@@ -31,11 +32,19 @@ class Shelf:
         self.opened: dict[str, Subject] = {}
 
     def names(self) -> list[str]:
+        self.look_again()
         return list(self.places)
+
+    def look_again(self) -> None:
+        """Add the runs that have come into the folder since."""
+        for place in runs_in(self.runs) if self.runs is not None else ():
+            self.places.setdefault(called(place, None, ()), Place(str(place)))
 
     def open(self, name: str) -> Subject:
         """The model of this name, opened now or before. FathomError: there is none, or its files have changed so that
         they cannot be read."""
+        if name not in self.places:
+            self.look_again()
         if name not in self.places:
             known = ", ".join(self.places)
             raise FathomError(f"no model is called {name!r}{near(name, self.places, then='served')} are {known}")
@@ -47,7 +56,7 @@ class Shelf:
     def plain(self) -> list[dict[str, Any]]:
         """The models as JSON values; those not opened yet without a card."""
         return [
-            {"name": name, "card": self.opened[name].card() if name in self.opened else None} for name in self.places
+            {"name": name, "card": self.opened[name].card() if name in self.opened else None} for name in self.names()
         ]
 
 
@@ -79,7 +88,9 @@ def add(places: dict[str, Place], name: str, place: Place) -> None:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs of a folder of runs, by name; [] for any other path."""
+    """The runs of a folder of runs that can be opened, by name; [] for any other path. A run has a checkpoint once it
+    has been evaluated, and the folder of a ladder has none of its own."""
     if not folder.is_dir() or (folder / CONFIG).is_file():
         return []
-    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    places = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+    return [place for place in places if any((place / CHECKPOINTS).glob("*")) or (place / WEIGHTS).is_file()]

@@ -6,6 +6,7 @@ import { Segmented } from "../../parts/Segmented";
 import { useHere } from "../../parts/useChoice";
 import { AwayCard, RungCard } from "./Card";
 import type { Facts, Ladder as LadderData, Mean } from "./facts";
+import { useLadder } from "./live";
 import { type Estimate, widths } from "./interval";
 
 const VIEWS = [{ value: "rungs", label: "rung by rung" }, { value: "away", label: "leave one out" }] as const;
@@ -20,19 +21,25 @@ interface Row {
   group?: string;
 }
 
-export function Ladder({ data }: { data: PanelData }) {
-  const { ladder, recorded } = data.facts as unknown as Facts;
+export function Ladder({ data: own, ladders }: { data: PanelData; ladders: readonly string[] }) {
+  const [name, setName] = useHere("runs", "ladder", "");
+  const { ladder: other, error } = useLadder(ladders.includes(name) ? name : "");
+  const { ladder: first, recorded: usual } = own.facts as unknown as Facts;
+  const [ladder, recorded] = [other ?? first, usual && !other];
+  const data = other ? withSeries(own, other) : own;
   const [view, setView] = useHere("runs", "view", "rungs");
   const [card, setCard] = useHere("runs", "card", "");
   const rows = view === "rungs" ? rungRows(ladder, data) : awayRows(ladder, data);
-  const usual = view === "rungs" ? "rope" : "attention";
+  const begin = view === "rungs" ? "rope" : "attention";
   const known = view === "rungs" ? ladder.rungs.map((one) => one.key) : ladder.take_aways.map((one) => one.key);
-  const open = known.includes(card) ? card : known.includes(usual) ? usual : known[0] ?? "";
+  const open = known.includes(card) ? card : known.includes(begin) ? begin : known[0] ?? "";
   const rung = ladder.rungs.find((one) => one.key === open);
   const away = ladder.take_aways.find((one) => one.key === open);
   return (
     <section class="ladder">
       <h2>The ladder: from a bigram to LLaMA, one idea at a time</h2>
+      {ladders.length ? <Segmented label="ladder" choices={[{ value: "", label: usual ? "recorded" : "this model's" }, ...ladders.map((one) => ({ value: one, label: one }))]} value={ladders.includes(name) ? name : ""} onChange={(one) => setName(one)} /> : null}
+      {error ? <p class="note" role="status">{error}</p> : null}
       <p>{recorded ? "Recorded with the package" : "The ladder of this folder"}: {ladder.text}, {ladder.steps.toLocaleString("en")} steps, {ladder.seeds} seeds{ladder.complete ? "" : "; it was interrupted, and only what is finished is shown"}. {view === "rungs" ? "How far the loss falls when an idea is added to those before it." : "How far the loss of the finished model rises when one idea is left out."}</p>
       <Segmented label="question" choices={VIEWS} value={view === "away" ? view : "rungs"} onChange={(one) => setView(one)} />
       <Estimates rows={rows} open={open} onOpen={setCard} view={view} />
@@ -42,16 +49,37 @@ export function Ladder({ data }: { data: PanelData }) {
   );
 }
 
+/** The numbers of a ladder of the folder as series, whose Python reads the same ladder.json. */
+function withSeries(own: PanelData, ladder: LadderData): PanelData {
+  const values = {
+    losses: [] as number[], bought: ladder.rungs.flatMap(({ bought }) => (bought ? [bought.mean] : [])),
+    worth: awayOrder(ladder).map(({ worth }) => worth.mean),
+  };
+  const setup = ["from pathlib import Path", "from fathom.experiments.result import read", `result = read(Path(${JSON.stringify(ladder.path)}))`];
+  const code: Record<string, string> = {
+    losses: "", bought: "[result.gain(rung.key) for rung in (*result.ladder, *result.beside) if result.gain(rung.key)][{0}].mean",
+    worth: "[result.worth(rung) for rung in result.take_aways if result.worth(rung)][{0}].mean",
+  };
+  const series = Object.fromEntries(Object.entries(values).map(([name, list]) => [name, {
+    name, kind: "computed" as const, source: own.series[name]?.source ?? "ladder.json", shape: [list.length], dims: ["model"], setup, code: code[name] ?? "",
+    values: Float64Array.from(list), side: "A" as const, preamble: "",
+  }]));
+  return { ...own, series };
+}
+
+function awayOrder({ take_aways: ideas }: LadderData) {
+  const models = [...new Set(ideas.flatMap((idea) => idea.models.map((one) => one.title)))];
+  return models.flatMap((group) => ideas.flatMap(({ key, title, models: all }) => all.filter((one) => one.title === group).map(({ worth }) => ({ key, title, worth, group }))));
+}
+
 function rungRows({ rungs }: LadderData, data: PanelData): Row[] {
   let at = 0;
   return rungs.map(({ key, title, bought }) => ({ key, title, mean: bought, mark: mark(data.series.bought, bought ? at++ : -1) }));
 }
 
 /** GPT's first, then LLaMA's, as the series has them. */
-function awayRows({ take_aways: ideas }: LadderData, data: PanelData): Row[] {
-  const models = [...new Set(ideas.flatMap((idea) => idea.models.map((one) => one.title)))];
-  let at = 0;
-  return models.flatMap((group) => ideas.flatMap(({ key, title, models: all }) => all.filter((one) => one.title === group).map(({ worth }) => ({ key, title: `– ${title}`, mean: worth, group, mark: mark(data.series.worth, at++) }))));
+function awayRows(ladder: LadderData, data: PanelData): Row[] {
+  return awayOrder(ladder).map(({ key, title, worth, group }, at) => ({ key, title: `– ${title}`, mean: worth, group, mark: mark(data.series.worth, at) }));
 }
 
 const mark = (series: Series | undefined, at: number): [Series, number] | null => (series && at >= 0 ? [series, at] : null);

@@ -76,6 +76,8 @@ export interface AwayCard {
 }
 
 export interface Ladder {
+  /** Where its results lie; undefined: the recorded one. */
+  path?: string;
   text: string;
   steps: number;
   seeds: number;

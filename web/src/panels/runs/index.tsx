@@ -18,7 +18,7 @@ function View({ data, signed }: ViewProps) {
     <div class="learning">
       {folder ? <Runs watched={watched} /> : null}
       {facts.run && !watched.listing ? <Own data={data} /> : null}
-      <Ladder data={data} />
+      <Ladder data={data} ladders={watched.listing?.ladders ?? []} />
     </div>
   );
 }
@@ -48,7 +48,7 @@ export const panel: PanelView = {
   title: "Runs and ladder",
   question: "Which idea buys most?",
   uses: [],
-  here: ["runs", "metric", "view", "card"],
+  here: ["runs", "metric", "view", "card", "ladder"],
   View,
   explain,
   guess: {

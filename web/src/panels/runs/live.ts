@@ -1,7 +1,7 @@
 // Runs of the folder that is served, asked for again and again while the panel is open.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lineOf, theSource } from "../../data/store";
-import type { Listing } from "./facts";
+import type { Ladder, Listing } from "./facts";
 import { type Answer, type Known, lastStep, merged } from "./rows";
 
 const LIST = 2000; // ms from one list to the next
@@ -80,4 +80,16 @@ async function lines(name: string, before: Lines | undefined): Promise<Lines> {
 
 export function address(name: string): string {
   return `/api/runs/${name.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/** The cards of a ladder of the folder; undefined: none was chosen, or it is on its way. */
+export function useLadder(name: string): { ladder?: Ladder; error?: string } {
+  const [found, setFound] = useState<{ name: string; ladder?: Ladder; error?: string }>({ name: "" });
+  useEffect(() => {
+    let over = false;
+    if (name) theSource().ask<Ladder>(`/api/ladders/${name.split("/").map(encodeURIComponent).join("/")}`).then(
+      (ladder) => { if (!over) setFound({ name, ladder }); }, (error) => { if (!over) setFound({ name, error: lineOf(error) }); });
+    return () => { over = true; };
+  }, [name]);
+  return found.name === name ? found : {};
 }
