@@ -210,6 +210,8 @@ def test_a_run_of_fine_tuning_opens_as_its_base_with_its_adapter(three, tmp_path
 def test_the_lines_shown_are_the_package_s_own(three) -> None:
     about, _ = decoded(payload("lora", three[0])[0])
     assert all(each["path"].startswith("fathom/") for each in about["source"])
+    method = next(each["text"] for each in about["source"] if "def cut(" in each["text"])
+    assert method.startswith("def cut(") and "\n    return SVD(" in method  # dedented as a whole
 
 
 def test_looking_changes_nothing(three) -> None:

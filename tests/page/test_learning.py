@@ -58,6 +58,9 @@ def test_runs_are_watched(tab: Tab, served: Callable[..., Any], folder: Path) ->
         "n => document.querySelector(\"path.chart-line\")?.getAttribute('d').split('L').length === n",
         arg=len(losses) + 1,
     )
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 900})
     shutil.rmtree(folder / "one")
     page.evaluate("location.reload()")
     page.wait_for_selector("text=there is no run 'one' any more")

@@ -7,6 +7,7 @@ models nor the page.
 import dataclasses
 import inspect
 import json
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,4 +137,4 @@ def lines_of(thing: Callable[..., Any]) -> dict[str, Any]:
     file = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "")
     root = Path(fathom.__file__).parent.parent
     path = file.relative_to(root) if file.is_relative_to(root) else file
-    return {"path": path.as_posix(), "line": first, "text": inspect.cleandoc("".join(lines).expandtabs())}
+    return {"path": path.as_posix(), "line": first, "text": textwrap.dedent("".join(lines).expandtabs()).rstrip()}
