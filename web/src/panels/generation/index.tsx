@@ -124,6 +124,12 @@ function Steps({ data, facts, picked, onPick }: { data: PanelData; facts: Facts;
   );
 }
 
+function saved(data: PanelData): string {
+  const { prompt_tokens: prompt, rows } = data.facts as unknown as Facts;
+  const [kept, again] = [rows.reduce((sum, row) => sum + row.made, 0), rows.reduce((sum, row) => sum + (row.twin?.made ?? 0), 0)];
+  return `For ${rows.length} tokens after ${prompt}, ${kept} keys and values are computed in each head${again ? `, and ${again} without a cache` : ""}.`;
+}
+
 export const panel: PanelView = {
   id: "generation",
   place: "Text",
@@ -132,4 +138,8 @@ export const panel: PanelView = {
   uses: [],
   View,
   explain,
+  guess: {
+    choices: ["all of it", "about half", "none: it is kept"],
+    answer: (data) => ({ choice: 2, says: saved(data) }),
+  },
 };

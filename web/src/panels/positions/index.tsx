@@ -1,5 +1,7 @@
 // P7: how a token knows its place.
+import { readable } from "../../arithmetic/number";
 import { slice } from "../../arithmetic/slice";
+import { valueAt } from "../../data/python";
 import type { PanelData, Series } from "../../data/types";
 import { Bars } from "../../parts/Bars";
 import { Heatmap } from "../../parts/Heatmap";
@@ -88,6 +90,13 @@ function Heads({ data, layer, signed }: { data: PanelData; layer: number | null;
   );
 }
 
+/** The answer in numbers: the score of the same distance at two places. */
+function moved(data: PanelData): string {
+  const scores = data.series.scores;
+  if (!scores) return (data.facts as unknown as Facts).kind === "alibi" ? "Only the distance is taken from the score, and that stays." : "A learned table has other vectors there, and nothing makes the score stay.";
+  return `At 5 and 2 the score is ${readable(valueAt(scores, [5, 2]))}, at 15 and 12 it is ${readable(valueAt(scores, [15, 12]))}.`;
+}
+
 export const panel: PanelView = {
   id: "positions",
   place: "Attention",
@@ -97,4 +106,8 @@ export const panel: PanelView = {
   here: ["m", "n", "all"],
   View,
   explain,
+  guess: {
+    choices: ["it stays", "it may change"],
+    answer: (data) => ({ choice: (data.facts as unknown as Facts).kind === "learned" ? 1 : 0, says: moved(data) }),
+  },
 };
