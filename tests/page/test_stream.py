@@ -42,7 +42,6 @@ def live(tab: Tab, served: Callable[..., Served]) -> Callable[[str], Any]:
     def opened(panel: str) -> Any:
         page = tab.page
         page.goto(f"{server.address}#panel={panel}")
-        page.get_by_role("button", name="Run").click()
         tab.drawn()
         return page
 
