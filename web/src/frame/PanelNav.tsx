@@ -1,12 +1,19 @@
 // The panels in their five places.
+import { useEffect, useRef } from "preact/hooks";
 import { PANELS, PLACES } from "../panels";
 import { panel } from "../state";
 import { chooseTheme, dark } from "../theme";
 import { TourButton } from "../tour/Tour";
 
 export function PanelNav() {
+  const nav = useRef<HTMLElement>(null);
+  const now = panel.value;
+  useEffect(() => {
+    const [row, chosen] = [nav.current, nav.current?.querySelector<HTMLElement>("[aria-current]")];
+    if (row && chosen) row.scrollLeft = chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2; // on a narrow screen
+  }, [now]);
   return (
-    <nav class="panels" aria-label="Panels">
+    <nav class="panels" aria-label="Panels" ref={nav}>
       {PLACES.map((place) => {
         const views = PANELS.filter((view) => view.place === place);
         return views.length ? (

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PANELS } from ".";
+import { PANELS, PLACES } from ".";
+import { STORIES } from "../stories/panels";
 
-test("every panel is in the navigation once", () => {
+test("each panel is listed once, in a place, with a story", () => {
   const ids = PANELS.map(({ id }) => id);
   assert.deepEqual(ids, [...new Set(ids)]);
+  assert.deepEqual(PANELS.filter(({ place }) => !PLACES.includes(place)), []);
+  assert.deepEqual(ids.filter((id) => !STORIES[id]), []);
 });
