@@ -32,3 +32,11 @@ def test_every_library_is_locked_by_its_hash_and_no_registry_is_named() -> None:
         where for where, about in packages.items() if where and not about.get("integrity", "").startswith("sha")
     ]
     assert not [where for where, about in packages.items() if "resolved" in about]
+
+
+def test_every_panel_has_one_view_in_the_navigation() -> None:
+    folder = ROOT / "web" / "src" / "panels"
+    listed = re.search(r"PANELS: readonly PanelView\[\] = \[(.*?)\];", (folder / "index.ts").read_text(), re.S)
+    assert listed
+    names = re.findall(r"\w+", listed[1])
+    assert len(names) == len({*names}) == len([path for path in folder.iterdir() if path.is_dir()])
