@@ -23,6 +23,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import scheme_of
+from fathom.quant.schemes import KEEP
 
 BUFFER = 1 << 28  # bytes that are read to measure the bandwidth
 RUNS = 5  # of which the fastest counts
@@ -53,6 +54,9 @@ def kept(run: Pass) -> list[Options]:
 
 def panel(run: Pass, options: Options) -> Panel:
     config, itemsize = run.subject.config, run.model.embed.weight.dtype.itemsize
+    if scheme_of(run.model) == KEEP:
+        return Panel(absent="The matrices are in the formats of their file, which differ from one to the next, and "
+                            "costs are those of one. Load the model without quantize, or in one.")  # fmt: skip
     work = Work(options.tokens or run.t, options.batch, itemsize, options.rank, scheme_of(run.model))
     found, sizes, flops = memory(config, work), tiles(run.model), products_of(config, work, options.fault)
     setup = (
