@@ -175,7 +175,7 @@ def test_a_request_that_is_too_long_is_413(client: TestClient) -> None:
 
 def test_the_shelf(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "checkpoints" / "step-1").mkdir(parents=True)
         (tmp_path / "runs" / name / "config.yaml").write_text("model: {}\n")
     held = shelf([str(tmp_path / "runs"), "other.gguf"], {"poet": "adapters/poet"}, "int4")
     assert held.names() == ["a int4", "b int4", "other int4", "poet"] and held.runs == tmp_path / "runs"
