@@ -26,9 +26,9 @@ class Place:
 class Shelf:
     """Models by name. The first is shown first."""
 
-    def __init__(self, places: Mapping[str, Place], runs: Path | None = None) -> None:
-        """runs: the folder of runs that is watched; None: there is none."""
-        self.places, self.runs = dict(places), runs
+    def __init__(self, places: Mapping[str, Place], runs: Path | None = None, quantize: str | None = None) -> None:
+        """runs: the folder of runs that is watched; None: there is none. quantize: for runs that come later."""
+        self.places, self.runs, self.quantize = dict(places), runs, quantize
         self.opened: dict[str, Subject] = {}
 
     def names(self) -> list[str]:
@@ -38,7 +38,7 @@ class Shelf:
     def look_again(self) -> None:
         """Add the runs that have come into the folder since."""
         for place in runs_in(self.runs) if self.runs is not None else ():
-            self.places.setdefault(called(place, None, ()), Place(str(place)))
+            self.places.setdefault(called(place, self.quantize, ()), Place(str(place), self.quantize))
 
     def open(self, name: str) -> Subject:
         """The model of this name, opened now or before. FathomError: there is none, or its files have changed so that
@@ -78,7 +78,7 @@ def shelf(paths: Sequence[str], adapters: Mapping[str, str], quantize: str | Non
         add(places, name, Place(base.path, quantize, (folder,)))
     if not places:
         raise FathomError("no model was given, or the folder holds no run; such as fathom serve runs/demo")
-    return Shelf(places, runs)
+    return Shelf(places, runs, quantize)
 
 
 def add(places: dict[str, Place], name: str, place: Place) -> None:
