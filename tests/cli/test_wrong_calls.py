@@ -28,6 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("bad.jsonl").write_text('{"prompt": "a"}\n')
         Path("some.jsonl").write_text((json.dumps({"prompt": "To", "completion": " be"}) + "\n") * 9)
         Path("empty").mkdir()
+        Path("folder.html").mkdir()
         train = f"train llama-tiny --data text.txt --tokenizer byte {SMALL} --train.sample-interval none -o".split()
         assert main([*train, "runs/a"]) == 0
         shutil.copytree("runs/a", "runs/b")
@@ -167,7 +168,15 @@ serve runs/a --adapter lora | --adapter is lora | expected NAME=FOLDER
 serve runs/a hf/../runs/a | two models are called a | rename a folder
 serve | serve needs MODEL... | for example: fathom serve runs/demo
 look runs/a -p hi -o page.pdf | --out is page.pdf | expected a name that ends in .html
-look runs/a -p hi --panels head | no panel is called 'head' | panels are
+look runs/a -p hi --panels head | no panel is called 'head' | did you mean heads? Panels are
+look runs/a -p hi --panels , | no panel is called '' | panels are
+look runs/a -p hi -o folder.html | --out is folder.html, which is a folder | give the name of a file
+look runs/a -p hi --png mine.txt/there | mine.txt is a file | expected a folder
+look runs/a -p hi --seed 99999999999999999999 | --seed is 99999999999999999999 | at most 2^63 - 1
+serve runs/a gone.gguf | gone.gguf does not exist | Give a run folder
+serve runs/a cut.gguf | cut.gguf: GGUF file, cut off: tensor | fetch it again
+serve runs/a --adapter poet=gone | gone does not exist | give the folder of an adapter
+serve runs/a --adapter poet=hf | hf holds no adapter_config.json | give the folder of an adapter
 evaluate runs/a | evaluate is not a verb but a Python function | did you mean fathom eval?
 chat runs/a -p hi | no option -p | see fathom chat --help-all
 presets --frobnicate | no option --frobnicate | see fathom presets --help-all

@@ -31,6 +31,13 @@ def test_a_check_that_fails_in_several_views_is_one_line(monkeypatch: pytest.Mon
     assert len(lines) == 1 and lines[0].startswith("A/groups: C10, ") and lines[0].endswith(" (in 3 views)")
 
 
+def test_it_says_which_panel_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "bundle", lambda: ("", ""))
+    told: list[tuple[str, int, int]] = []
+    document(a_pass(LLAMA), ["next-token", "groups"], "", lambda *told_of: told.append(told_of))
+    assert told == [("Next token", 1, 2), ("Grouped queries", 2, 2)]
+
+
 def test_what_is_wrong_on_purpose() -> None:
     class Named:
         fault = "none"

@@ -62,6 +62,10 @@ def test_beside_another_model() -> None:
         fathom.show(one, ByteTokenizer(), "x" * 65)
     with pytest.raises(FathomError, match="give ids"):
         fathom.show(one, None, "to be")
+    with pytest.raises(FathomError, match="no panel is called 'head'"):
+        fathom.show(one, ByteTokenizer(), "to be", panels=["head"])
+    with pytest.raises(FathomError, match=r"expected a list of ids: panels=\['heads'\]"):
+        fathom.show(one, ByteTokenizer(), "to be", panels="heads")
     with pytest.raises(FathomError, match="the tokenizer is a text"):
         fathom.show(one, "to be")  # type: ignore[arg-type]
 

@@ -148,6 +148,17 @@ def test_an_adapter_begins_without_a_gradient_for_a(config) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_nothing_reaches_an_expert_that_no_token_chose() -> None:
+    config = ARCHITECTURES["experts"]
+    model, ids = model_of(config), ids_for(config, 1)[:, :2]  # 2 tokens choose at most 4 of 5 experts
+    experts = [name for name in unchanged(model).layers if name.startswith("blocks.0.mlp.")]
+    reached = [bool(gradients_at_init(model, ids, name, 2).any()) for name in experts]
+    assert any(reached) and not all(reached)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    assert [bool(gradients_at_init(model, ids, name, 2).any()) for name in experts] == reached
+
+
 def test_the_gradients_are_those_of_the_matrix_through_the_factors() -> None:
     """dL/dB = dL/dW A^T and dL/dA = B^T dL/dW, at scale 1."""
     model, ids, layer = model_of(LLAMA), ids_for(LLAMA, 1), "blocks.1.mlp.up"

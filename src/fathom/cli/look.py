@@ -1,12 +1,14 @@
 """`fathom look MODEL -p TEXT -o look.html`: what a model computes for a prompt, as one page that opens from disk."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fathom.cli.generate import read_prompt
-from fathom.cli.options import model_argument, option, print_json, verb
+from fathom.cli.options import model_argument, option, print_json, seed_option, verb
 from fathom.cli.streams import say
 from fathom.errors import FathomError
 from fathom.words import counted
@@ -28,7 +30,7 @@ PANELS = "Panels to show, separated by commas, such as heads,lens."
 @option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
 @option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks.")
 @option("--png", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help=PNG)
-@option("--seed", type=int, shown="0", help="Seed of what is drawn.")
+@seed_option
 def look_command(
     model: str, prompt: str, out: Path | None, beside: str | None, panels: str | None, as_json: bool, **call: Any
 ) -> int:
@@ -37,19 +39,23 @@ def look_command(
     from fathom.glass.panels import PANELS as every
     from fathom.glass.panels import entry
     from fathom.glass.passes import first_pass, pair
-    from fathom.glass.pictures import pictures
+    from fathom.glass.pictures import check_place, pictures
     from fathom.glass.subject import open_subject
 
     out = out or Path("look.html")
     if out.suffix not in (".html", ".htm"):
         raise FathomError(f"--out is {out}; expected a name that ends in .html")
-    chosen = [name.strip() for name in (panels or "").split(",") if name.strip()]
+    if out.is_dir():
+        raise FathomError(f"--out is {out}, which is a folder; give the name of a file")
+    chosen = list(dict.fromkeys(name.strip() for name in panels.split(","))) if panels is not None else []
     for name in chosen:
         entry(name)
+    if call["folder"] is not None:
+        check_place(call["folder"])
     text, seed = read_prompt(prompt), call["seed"] or 0
     first = open_subject(model, quantize=call["quantize"], adapters=call["adapters"])
     run = first_pass(first, text, seed) if beside is None else pair(first, open_subject(beside), text, seed)[0]
-    made = document(run, chosen, text)
+    made = document(run, chosen, text, slow_progress())
     with replacing(out) as file:
         file.write(made.html.encode())
     if call["folder"] is not None:
@@ -61,3 +67,17 @@ def look_command(
     if as_json:
         print_json({"page": str(out), "tokens": run.t, "checks": n_checks, "failed": made.failed})
     return int(bool(made.failed))
+
+
+PATIENCE = 3.0  # seconds without a word
+
+
+def slow_progress() -> Callable[[str, int, int], None]:
+    """Says on stderr which panel is computed, once a page takes longer than PATIENCE."""
+    start = time.monotonic()
+
+    def tell(title: str, n: int, total: int) -> None:
+        if time.monotonic() - start > PATIENCE:
+            say(f"panel {n} of {total}: {title}", err=True)
+
+    return tell

@@ -65,9 +65,10 @@ EVERY_VERB = [
 
 
 class WholeNumber(click.ParamType[int]):
-    """A whole number of at least `least`."""
+    """A whole number from `least` to what 64 bits hold."""
 
     name = "n"
+    most = 2**63 - 1
 
     def __init__(self, least: int) -> None:
         self.least = least
@@ -75,6 +76,8 @@ class WholeNumber(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if not str(value).isdecimal() or int(value) < self.least:
             raise FathomError(f"{spelling(param)} is {value!r}; expected a whole number of at least {self.least}")
+        if int(value) > self.most:
+            raise FathomError(f"{spelling(param)} is {value}; expected at most 2^63 - 1")
         return int(value)
 
 

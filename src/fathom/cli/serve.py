@@ -35,7 +35,8 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
     if not 0 <= port < 1 << 16:
         raise FathomError(f"--port is {port}; expected 0 to 65535")
     shown = shelf(models, dict(map(named, adapters)), call["quantize"])
-    shown.open(shown.names()[0])  # a mistake in it ends here, not on the page
+    shown.check()  # a mistake ends here, not on the page
+    shown.open(shown.names()[0])
     open_page = call["open_page"] is not False
 
     def ready(address: str) -> None:

@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +46,25 @@ class Document:
         return lines
 
 
-def document(run: Pass, chosen: Iterable[str] = (), prompt: str = "") -> Document:
-    """The page for one pass, and for the one beside it: all panels, or those of these ids."""
+def document(
+    run: Pass, chosen: Iterable[str] = (), prompt: str = "", progress: Callable[[str, int, int], None] | None = None
+) -> Document:
+    """The page for one pass, and for the one beside it: all panels, or those of these ids.
+
+    progress: called before each panel with its title, which of them it is from 1, and how many there are.
+    """
     sides = {"A": run} | ({"B": run.beside} if run.beside is not None else {})
     panels: dict[str, Panel] = {}
     blobs: dict[str, bytes] = {}
     on_purpose = set()
-    for side, one in sides.items():
-        for id in list(chosen) or PANELS:
-            for options in variants(id, one):
-                name = f"{side}/{key(id, options)}"
-                blobs[name], panels[name] = payload(id, one, plain(options))
-                on_purpose |= {name} if is_wrong(options) else set()
+    every = [(side, one, id) for side, one in sides.items() for id in list(chosen) or PANELS]
+    for n, (side, one, id) in enumerate(every, 1):
+        if progress is not None:
+            progress(PANELS[id].title, n, len(every))
+        for options in variants(id, one):
+            name = f"{side}/{key(id, options)}"
+            blobs[name], panels[name] = payload(id, one, plain(options))
+            on_purpose |= {name} if is_wrong(options) else set()
     places = {name: f"d{n}" for n, name in enumerate(blobs)}
     values = {"live": False, "prompt": prompt, "seed": run.seed, "panels": places}
     values["sides"] = {side: one.side() for side, one in sides.items()}

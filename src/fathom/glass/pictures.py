@@ -17,11 +17,19 @@ LIMIT = 60  # seconds for one picture
 def pictures(page: Path, panels: Iterable[str], folder: Path) -> list[Path]:
     """A PNG of each panel, by its id, of a page that `fathom look` wrote. FathomError: there is no browser, or it
     made no picture."""
+    found = check_place(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [picture(found, page, id, folder / f"{id}.png") for id in panels]
+
+
+def check_place(folder: Path) -> str:
+    """The browser that will draw. FathomError: there is none, or the folder is a file."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise FathomError(f"--png needs a browser: none of {', '.join(BROWSERS[:3])} is on the path; install Chromium")
-    folder.mkdir(parents=True, exist_ok=True)
-    return [picture(found, page, id, folder / f"{id}.png") for id in panels]
+    if taken := next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None):
+        raise FathomError(f"--png is {folder}, but {taken} is a file; expected a folder, such as --png pictures")
+    return found
 
 
 def picture(browser: str, page: Path, id: str, path: Path) -> Path:

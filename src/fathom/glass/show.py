@@ -9,7 +9,7 @@ from pathlib import Path
 from fathom.errors import FathomError
 from fathom.files import replacing
 from fathom.glass.document import document
-from fathom.glass.panels import filled
+from fathom.glass.panels import entry, filled
 from fathom.glass.passes import Pass, first_pass, pair
 from fathom.glass.subject import Subject, open_subject
 from fathom.inspect.look import require_transformer
@@ -76,6 +76,10 @@ def show(
     Returns an object that a notebook shows as the page; printed, it is a table of the tokens. FathomError: the prompt
     is empty or too long, or there is no such panel.
     """
+    if isinstance(panels, str):
+        raise FathomError(f"panels is the text {panels!r}; expected a list of ids: panels=[{panels!r}]")
+    for id in panels:
+        entry(id)
     subject = subject_of(model, tokenizer, "model")
     if beside is None:
         return Shown(first_pass(subject, prompt, seed), prompt, panels)

@@ -74,7 +74,11 @@ def there_and_back(weight: Tensor, scheme: Scheme, nibbles_swapped: bool = False
 
 def packing_is_stable(shown: Round) -> Residuals:
     """Packed again, what was unpacked has the same codes; each number is its level times its scale; and all bytes are
-    those of codes and scales."""
+    those of codes and scales.
+
+    Blocks whose scale comes back as 0 or negative, as NF4's rounded scales of tiny weights do (and bitsandbytes's),
+    are packed as other codes, which the format itself implies.
+    """
     scheme, (rows, width) = shown.scheme, shown.weight.shape
     codes, scales = scheme.blocks(shown.packed)
     again, _ = scheme.blocks(scheme.quantize(shown.unpacked))
@@ -82,7 +86,7 @@ def packing_is_stable(shown: Round) -> Residuals:
     there = scheme.in_blocks(torch.ones_like(shown.weight))  # of a last block, where there are weights
     return named(
         "packing_is_stable",
-        float(((again != codes) & (there > 0)).sum()),
+        float(((again != codes) & (there > 0) & (scales > 0)[:, None]).sum()),
         off(values * there, scheme.in_blocks(shown.unpacked)),
         abs(float(nbytes(shown.packed) - packed_bytes(scheme.name, rows, width))),
     )

@@ -200,7 +200,8 @@ def ranks_up_to(full: int) -> list[int]:
 def gradients_at_init(model: Transformer, ids: Tensor, layer: str, rank: int) -> Tensor:
     """Norms of the gradients of A and of B of a new adapter on one layer, for each of STARTS: (3, 2).
 
-    With B = 0 nothing reaches A, and with A = 0 nothing reaches B. The model itself is not changed.
+    With B = 0 nothing reaches A, and with A = 0 nothing reaches B. Nothing reaches either on an expert that no token
+    chose. The model itself is not changed.
     """
     copied, adapter = with_new_adapter(model, layer, rank)
     a = adapter.a.detach().clone()
@@ -209,7 +210,8 @@ def gradients_at_init(model: Transformer, ids: Tensor, layer: str, rank: int) ->
     for first, second in ((a, 0 * b), (0 * a, 0 * b), (a, b)):
         adapter.a.data.copy_(first)
         adapter.b.data.copy_(second)
-        found = torch.autograd.grad(next_token_loss(copied(ids), ids), (adapter.a, adapter.b))
+        value = next_token_loss(copied(ids), ids) + 0 * adapter.b.sum()  # an expert that is not chosen has no graph
+        found = torch.autograd.grad(value, (adapter.a, adapter.b), materialize_grads=True)
         rows.append([float(x.norm()) for x in found])
     return torch.tensor(rows)
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fathom.adapters import peft
+from fathom.adapters.load import adapted_run, adapter_folder
 from fathom.errors import FathomError, near
 from fathom.formats.config_file import CONFIG
+from fathom.formats.detect import open_model
 from fathom.formats.run import CHECKPOINTS, WEIGHTS
 from fathom.glass.subject import Subject, called, open_subject
 
@@ -52,6 +55,16 @@ class Shelf:
             place = self.places[name]
             self.opened[name] = open_subject(place.path, name, place.quantize, place.adapters)
         return self.opened[name]
+
+    def check(self) -> None:
+        """Read the headers of the models and adapters that were named, which are opened once a page asks for them.
+        FathomError: there is none, or it is damaged. Runs of the folder that is watched may come and go."""
+        for place in self.places.values():
+            if self.runs is None or Path(place.path).parent != self.runs:
+                run = adapted_run(place.path)
+                open_model(run.base if run else place.path)
+            for folder in place.adapters:
+                peft.opened(adapter_folder(Path(folder)), place.path)
 
     def plain(self) -> list[dict[str, Any]]:
         """The models as JSON values; those not opened yet without a card."""
