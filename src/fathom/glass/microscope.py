@@ -11,7 +11,7 @@ from fathom.glass.heads import heads, within
 from fathom.glass.panel import Check, Panel, Series, checked
 from fathom.glass.passes import LOOKING, Pass
 from fathom.inspect import identities
-from fathom.inspect.derived import Tensors, head_result, written
+from fathom.inspect.derived import Tensors, head_result
 from fathom.inspect.microscope import Change, after, around, attend_otherwise, head_biases, head_weights, one_layer
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.norm import Norm
@@ -234,15 +234,16 @@ def located(rotated: bool, qk_norm: str, sharpness: float) -> list[str]:
 
 
 def checks(run: Pass, options: Options, seen: Tensors, at: int) -> list[Check]:
-    """C1 over the whole layer, C2 with the scores, and C3 for attention."""
+    """C1 over the whole layer, C2 with the scores, C3 for attention, and C6 for all that was recorded."""
     layers, path = [options.layer], f"blocks.{options.layer}"
     made = checked("C1", "pattern_is_causal", identities.pattern_is_causal(run.model, seen, layers))
     for name in ("scores_are_products", "heads_sum_to_attention"):
         made += checked("C2", name, getattr(identities, name)(run.model, seen, layers))
     keep = 0.0 if run.subject.config.residual == "off" else 1.0
-    total = seen[f"{path}.resid_pre"] * keep + written(run.model, seen, f"{path}.attn")
+    total = identities.with_layer(run.model, seen[f"{path}.resid_pre"] * keep, seen, f"{path}.attn")
     off = identities.off(total, seen[after(run.model, options.layer)])
-    return [*made, *checked("C3", "stream_is_a_sum", {"resid_pre + attn = resid_mid": off})]
+    made += checked("C3", "stream_is_a_sum", {"resid_pre + attn = resid_mid": off})
+    return made + checked("C6", "looking_changes_nothing", {"logits with look = without": run.changed_by_looking()})
 
 
 def source(run: Pass, options: Options) -> list[Callable[..., Any]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fathom.errors import FathomError
 from fathom.glass.subject import Subject
+from fathom.inspect.identities import difference
 from fathom.inspect.look import look
 from fathom.inspect.names import Size, n_bytes, readable, select
 from fathom.model.transformer import Transformer
@@ -33,6 +34,7 @@ class Pass:
         self.subject, self.ids, self.seed, self.beside = subject, ids, seed, beside
         self.kept: dict[str, Tensor] = {}
         self.notes: dict[str, Any] = {}  # what panels worked out and may need again, by a key of theirs
+        self.answers: list[Tensor] = []  # logits of what was recorded: of the first pass, and one that differs from it
 
     @property
     def model(self) -> Transformer:
@@ -72,9 +74,19 @@ class Pass:
         if missing := [name for name in names if name not in self.kept]:
             self.check_room(missing)
             with LOOKING, look(self.model, *missing, max_bytes=MAX_BYTES) as seen:
-                self.model(self.ids)
+                logits = self.model(self.ids)
                 self.kept |= {name: seen[name] for name in missing}
+            if not self.answers or (len(self.answers) == 1 and not torch.equal(self.answers[0], logits)):
+                self.answers.append(logits)
         return {name: self.kept[name] for name in names}
+
+    @torch.no_grad()
+    def changed_by_looking(self) -> float:
+        """How far logits of the recordings so far are from those when nobody looks; 0 only where no bit differs."""
+        if "unseen" not in self.notes:
+            self.notes["unseen"] = self.model(self.ids)
+        without = self.notes["unseen"]
+        return max((difference(logits, without) for logits in self.answers), default=0.0)
 
     def check_room(self, names: list[str]) -> None:
         """FathomError where recording these names as well would exceed the budget of a pass."""

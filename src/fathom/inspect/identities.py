@@ -216,7 +216,12 @@ def looking_changes_nothing(model: Transformer, ids: Tensor) -> Residuals:
     without = model(ids)
     with look(model, "**", max_bytes="1TiB"):
         logits = model(ids)
-    return named("looking_changes_nothing", 0.0 if torch.equal(logits, without) else max(off(logits, without), 1e-45))
+    return named("looking_changes_nothing", difference(logits, without))
+
+
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, which is 0 only where no bit differs."""
+    return 0.0 if torch.equal(actual, expected) else max(off(actual, expected), 1e-45)
 
 
 @torch.no_grad()
