@@ -173,6 +173,7 @@ look runs/a -p hi --panels , | no panel is called '' | panels are
 look runs/a -p hi -o folder.html | --out is folder.html, which is a folder | give the name of a file
 look runs/a -p hi --png mine.txt/there | mine.txt is a file | expected a folder
 look runs/a -p hi --seed 99999999999999999999 | --seed is 99999999999999999999 | at most 2^63 - 1
+serve runs/a -p 'To be, or not to be' | the prompt has 19 tokens, more than the 16 of the model's context | shorten it
 serve runs/a gone.gguf | gone.gguf does not exist | Give a run folder
 serve runs/a cut.gguf | cut.gguf: GGUF file, cut off: tensor | fetch it again
 serve runs/a --adapter poet=gone | gone does not exist | give the folder of an adapter

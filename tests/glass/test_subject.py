@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import fathom
+from fathom.anatomy.cost import n_parameters
 from fathom.formats.export import write_model
 from fathom.glass import subject
 from fathom.glass.panels import PANELS, filled
 from fathom.glass.passes import first_pass
-from fathom.glass.subject import open_subject
+from fathom.glass.subject import open_subject, sizes_of
+from fathom.quant.linear import QuantLinear
 from tests.architectures import LLAMA, model_of
 
 
@@ -35,3 +37,14 @@ def test_as_stored_without_the_memory(stored: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(subject, "free_memory", lambda device: 1000)
     opened = open_subject(stored)
     assert opened.model.embed.weight.dtype == torch.bfloat16 and "dtype" not in opened.loading
+
+
+def test_a_tied_end_that_keeps_its_packing_is_counted_once(tmp_path: Path) -> None:
+    config = replace(LLAMA, n_kv_head=2, d_model=32, n_head=4, d_ff=64, tie_embeddings=True)
+    write_model(model_of(config), None, "gguf", tmp_path / "m.gguf", quantize="q8_0")
+    subject = open_subject(tmp_path / "m.gguf", quantize="keep")
+    assert isinstance(subject.model.get_submodule("unembed"), QuantLinear)
+    assert sum(sizes_of(subject.model).values()) == n_parameters(subject.config)
+    assert [part["name"] for part in subject.map()].count("unembed") == 1
+    run = first_pass(subject, "5 17 3 5")
+    assert filled("cost", run)[0].ok and filled("lora", run)[0].ok

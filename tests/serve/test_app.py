@@ -4,20 +4,22 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fathom.cli.serve import PROMPTS, first_prompt
 from fathom.glass.panels import payload
 from fathom.glass.passes import first_pass
-from fathom.glass.subject import Subject
+from fathom.glass.subject import Subject, open_subject
 from fathom.serve import app as routes
 from fathom.serve import desk as desks
 from fathom.serve.guard import MOST_BODY
 from fathom.serve.shelf import Place, Shelf, shelf
-from tests.architectures import ARCHITECTURES, model_of
+from tests.architectures import ARCHITECTURES, LLAMA, model_of
 from tests.glass.panels import decoded
 
 pytest.importorskip("fastapi")
@@ -171,6 +173,13 @@ def test_a_request_that_is_too_long_is_413(client: TestClient) -> None:
     assert client.post("/api/pass", content=huge, headers=kind).status_code == 413
     pieces = (b" " * 65536 for _ in range(MOST_BODY // 65536 + 2))  # no Content-Length
     assert client.post("/api/pass", content=pieces, headers=kind).status_code == 413
+
+
+def test_the_first_prompt_is_one_that_the_model_can_read() -> None:
+    """That of demos, whose characters are few, and of models without a tokenizer too."""
+    assert first_prompt(open_subject("demo:copycat"), None) == PROMPTS[1]
+    assert first_prompt(Subject("ids", model_of(LLAMA), None), None) == PROMPTS[2]
+    assert first_prompt(Subject("small", model_of(replace(LLAMA, vocab_size=3)), None), None) == ""
 
 
 def test_the_shelf(tmp_path: Path) -> None:

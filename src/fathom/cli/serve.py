@@ -1,7 +1,7 @@
 """`fathom serve MODEL`: the page of a model, on this machine, until Ctrl-C."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,9 @@ from fathom.cli.completion import models
 from fathom.cli.options import option, verb
 from fathom.cli.streams import say
 from fathom.errors import FathomError
+
+if TYPE_CHECKING:
+    from fathom.glass.subject import Subject
 
 ABOUT = """Open a page that shows what a model computes, on this machine alone, until Ctrl-C.
 
@@ -36,16 +39,32 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
         raise FathomError(f"--port is {port}; expected 0 to 65535")
     shown = shelf(models, dict(map(named, adapters)), call["quantize"])
     shown.check()  # a mistake ends here, not on the page
-    shown.open(shown.names()[0])
+    prompt = first_prompt(shown.open(shown.names()[0]), call["prompt"])
     open_page = call["open_page"] is not False
 
     def ready(address: str) -> None:
         say(f"{', '.join(shown.names())}: {address} (Ctrl-C stops)")
 
-    serve(shown, call["host"] or "127.0.0.1", port, call["prompt"] or PROMPT, open_page, ready)
+    serve(shown, call["host"] or "127.0.0.1", port, prompt, open_page, ready)
 
 
-PROMPT = "Once upon a time, there was a little girl"
+PROMPTS = ("Once upon a time, there was a little girl", "the cat sat the cat sat", "1 2 3 4 1 2 3 4")
+
+
+def first_prompt(subject: "Subject", given: str | None) -> str:
+    """The given text, or the first of PROMPTS that the model can read; "" where it can read none. FathomError: it
+    cannot read what was given."""
+    from fathom.glass.passes import first_pass
+
+    for text in [given] if given else PROMPTS:
+        try:
+            first_pass(subject, text)
+        except FathomError:
+            if given:
+                raise
+        else:
+            return text
+    return ""
 
 
 def named(text: str) -> tuple[str, str]:

@@ -136,10 +136,13 @@ def called(path: str | Path, quantize: str | None, adapters: Sequence[str | Path
 
 
 def parts_of(model: Transformer) -> dict[str, nn.Module]:
-    """Every module that holds tensors of its own, by name, in the order of computation; ties once."""
+    """Every module that holds tensors of its own, by name, in the order of computation; ties once, also where the
+    unembedding keeps the packing of its file."""
     seen: set[int] = set()
     parts = {}
     for name, part in model.named_modules():
+        if name == "unembed" and isinstance(part, QuantLinear) and model.config.resolved().tie_embeddings:
+            continue
         own = [*part.parameters(recurse=False)] if not isinstance(part, QuantLinear) else [*part.packed.values()]
         fresh = [tensor for tensor in own if id(tensor) not in seen]
         seen |= {id(tensor) for tensor in fresh}

@@ -73,8 +73,8 @@ def shape_of(layer: Layer) -> tuple[int, int]:
 
 def own_layers(model: Transformer) -> dict[str, Layer]:
     """Every layer that can have an adapter, without those it has; of two tied ones the first."""
-    found, tied = layers(model), model.config.tie_embeddings
-    if tied and "unembed" in found and found["unembed"].weight is found["embed"].weight:
+    found, tied = layers(model), model.config.resolved().tie_embeddings
+    if tied and "unembed" in found:  # also where it keeps the packing of its file, and is unpacked for each use
         del found["unembed"]
     return found
 
