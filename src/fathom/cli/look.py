@@ -28,7 +28,7 @@ PANELS = "Panels to show, separated by commas, such as heads,lens."
 @option("--beside", metavar="OTHER", help="Another model, shown beside the first on the same prompt.")
 @option("--panels", metavar="NAMES", shown="all", help=PANELS)
 @option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
-@option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks.")
+@option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4", "keep"), help="Pack the matrices of the blocks.")
 @option("--png", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help=PNG)
 @seed_option
 def look_command(

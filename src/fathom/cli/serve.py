@@ -24,7 +24,7 @@ ADAPTER = "An adapter on the first model, shown as a model of its own."
 @click.argument("models", nargs=-1, required=True, shell_complete=models, metavar="MODEL...")
 @option("-p", "--prompt", metavar="TEXT", shown="a greeting", help="Text that the page shows first.")
 @option("--adapter", "adapters", metavar="NAME=FOLDER", multiple=True, help=ADAPTER)
-@option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4"), help="Pack the matrices of the blocks.")
+@option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4", "keep"), help="Pack the matrices of the blocks.")
 @option("--host", metavar="ADDRESS", shown="127.0.0.1", help="Address of this machine to listen at.")
 @option("--port", type=int, metavar="N", shown="8000", help="Port to listen at; 0 is any that is free.")
 @option("--open/--no-open", "open_page", default=None, shown="on, where there is a desktop", help="Open a browser.")

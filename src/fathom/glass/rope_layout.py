@@ -1,5 +1,6 @@
 """Which rope layout the weights and the prompt speak for: how a wrong conversion is found."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +12,8 @@ from fathom.glass.passes import LOOKING, Pass
 from fathom.inspect.edit import edit
 from fathom.inspect.rope_view import pairs_moved, to_interleaved
 from fathom.verification.layout import CLEAR, Layout, layout, weights_of
+
+LEARNED = 0.5  # nats below the loss of a uniform guess, from which a model counts as trained
 
 
 def evidence(run: Pass, fault: Fault | None) -> Layout | None:
@@ -30,15 +33,19 @@ def evidence(run: Pass, fault: Fault | None) -> Layout | None:
     return found
 
 
-def layout_check(found: Layout) -> Check:
+def layout_check(found: Layout, vocab_size: int) -> Check:
     """Red where the evidence for the other layout is clear."""
-    says = "the weights are in the layout that is rotated (standard errors for the other one)"
-    return Check("C8", says, for_the_other(found), CLEAR)
+    says = "q and k are stored in the layout that is rotated (evidence for the other, in standard errors)"
+    return Check("C8", says, for_the_other(found, vocab_size), CLEAR)
 
 
-def for_the_other(found: Layout) -> float:
+def for_the_other(found: Layout, vocab_size: int) -> float:
     """By how many standard errors the evidence points to the other layout: of the text where it is clear, else of the
-    weights; 0 where it does not."""
+    weights; 0 where it does not. Weights that predict the text no better than chance in either layout are untrained:
+    what their few heads agree on is chance as well."""
+    known = [loss for loss in (found.loss, found.other_loss) if loss is not None]
+    if not known or min(known) > math.log(vocab_size) - LEARNED:
+        return 0.0
     if abs(found.lead) >= CLEAR:
         return max(0.0, -found.lead)
     told = found.weights

@@ -73,7 +73,7 @@ def rope(run: Pass, options: Options) -> Panel:
         checks.append(Check("C8", "the score at these places is the model's", off, TOLERANCE))
     if found is not None:
         series |= layout_series(found, options.fault, run.t > 2)
-        checks.append(layout_check(found))
+        checks.append(layout_check(found, run.subject.config.vocab_size))
     return Panel(series, checks, facts, (Rope, frequencies, turned, agreements))
 
 
