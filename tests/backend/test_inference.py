@@ -164,7 +164,7 @@ def agree_in_eight_bits(model: Transformer, ids: Tensor, padding: Tensor | None)
     distance = (actual - expected)[real(padding, ids.shape[1])].abs() / max(1, expected.abs().max().item())
     assert distance.quantile(0.1) < 1e-5
     assert distance.median() < 2e-3
-    assert distance.max() < 0.05
+    assert distance.max() < 0.1  # where an activation rounds to the other of two integers
 
 
 @pytest.mark.parametrize("seed", range(6))

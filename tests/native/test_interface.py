@@ -41,7 +41,7 @@ def test_enumerations_are_those_of_the_code(kind: type[IntEnum]) -> None:
 def test_structures_have_the_fields_of_the_code(kind: type[ctypes.Structure]) -> None:
     match = re.search(rf"struct {kind.__name__} {{(.*?)\n}};", CODE, re.DOTALL)
     assert match
-    fields = [line.strip()[:-1] for line in match[1].splitlines() if line.strip() and "(" not in line]
+    fields = [line.strip()[:-1] for line in match[1].splitlines() if line.strip(" }") and "(" not in line]
     types = {"int64_t": ctypes.c_int64, "double": ctypes.c_double, "Norm": interface.Norm, "Linear": interface.Linear}
     declared = []
     for kind_of, names in (re.fullmatch(r"((?:const )?\w+)(?: |(?=\*))(.*)", field).groups() for field in fields):  # type: ignore[union-attr]
