@@ -260,7 +260,7 @@ def stretched(config: Any, i: int, c: int, base: float, s: Any, t: int) -> float
     first, last = pair_with(s.beta_fast), pair_with(s.beta_slow)
     first, last = (math.floor(first), math.ceil(last)) if s.truncate else (first, last)
     first, last = max(first, 0), min(last, c - 1)
-    stretch = min(max((i - first) / max(last - first, 0.001), 0.0), 1.0)
+    stretch = min(max((i - first) / (last - first or 0.001), 0.0), 1.0)  # a short context gives a ramp backwards
     return frequency * (1 - stretch) + frequency / s.factor * stretch
 
 
