@@ -4,23 +4,39 @@ import contextlib
 import io
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import fathom
+from fathom.adapters import lora
+from fathom.adapters.options import LoraOptions
 from fathom.glass.panel import Panel, Series
 from fathom.glass.passes import Pass
 from fathom.glass.subject import Subject
 from fathom.model.config import ModelConfig
-from tests.architectures import ids_for, model_of
+from fathom.quant.model import quantize_model
+from tests.architectures import LLAMA, ids_for, model_of
 
 
 def a_pass(config: ModelConfig, t: int = 12, tokenizer: Any = None) -> Pass:
     """A pass of random ids through a random model, in fp32 and evaluation mode."""
     model = model_of(config).eval()
     return Pass(Subject("small", model, tokenizer), ids_for(config, 1, t))
+
+
+def changed_pass(kind: str) -> Pass:
+    """A pass through a packed model (int8), or through one with an adapter that changes it (adapted)."""
+    run = a_pass(replace(LLAMA, d_model=32, head_dim=8))
+    if kind == "int8":
+        quantize_model(run.model, "int8")
+    else:
+        lora.add(run.model, LoraOptions(rank=2, targets=("blocks.*.attn.*",)))
+        for parameter in lora.parameters(run.model):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return run
 
 
 def printed(run: Pass, series: Series, *at: int) -> float:

@@ -5,15 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fathom.adapters import lora
-from fathom.adapters.options import LoraOptions
 from fathom.errors import FathomError
 from fathom.glass.microscope import Options, kept, panel
 from fathom.glass.panels import payload, variants
 from fathom.model import attention
-from fathom.quant.model import quantize_model
 from tests.architectures import ARCHITECTURES, GPT, LLAMA
-from tests.glass.panels import a_pass, decoded, differs_in_python
+from tests.glass.panels import a_pass, changed_pass, decoded, differs_in_python
 
 WITH_LAYERS = {name: config for name, config in ARCHITECTURES.items() if config.n_layer}
 every_architecture = pytest.mark.parametrize("config", WITH_LAYERS.values(), ids=WITH_LAYERS.keys())
@@ -141,13 +138,7 @@ def test_a_file_stays_small_and_holds_the_mask_at_least() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "adapted"])
 def test_a_packed_and_an_adapted_model(kind: str) -> None:
-    run = a_pass(replace(LLAMA, d_model=32, head_dim=8))
-    if kind == "int8":
-        quantize_model(run.model, "int8")
-    else:
-        lora.add(run.model, LoraOptions(rank=2, targets=("blocks.*.attn.*",)))
-        for parameter in lora.parameters(run.model):
-            torch.nn.init.normal_(parameter, std=0.3)
+    run = changed_pass(kind)
     with torch.no_grad():
         shown = panel(run, Options(1, 4))
     assert shown.ok and not differs_in_python(run, shown, places=2)

@@ -11,10 +11,12 @@ from fathom.adapters import lora
 from fathom.errors import FathomError
 from fathom.glass.passes import Pass, first_pass
 from fathom.glass.positions import Options, kept, panel
+from fathom.glass.rope_layout import for_the_other
 from fathom.glass.subject import open_subject
 from fathom.model import position
 from fathom.model.config import ModelConfig
 from fathom.model.position import Alibi, LearnedPosition
+from fathom.verification.layout import Layout, RopeLayout
 from tests.architectures import ARCHITECTURES, BEYOND, GPT, LLAMA
 from tests.glass.panels import a_pass, differs_in_python
 
@@ -159,10 +161,9 @@ def test_what_an_exported_file_holds(stories: Pass) -> None:
 
 
 def test_the_layout_of_untrained_weights_is_never_red() -> None:
-    """A few heads of random weights agree by chance by many standard errors of their own, in one model of a hundred."""
-    layouts = []
-    for seed in range(60):
-        torch.manual_seed(seed)
-        shown = panel(a_pass(ARCHITECTURES["llama"]), Options())
-        layouts += [check.residual for check in shown.checks if "in standard errors" in check.says]
-    assert len(layouts) == 60 and not any(layouts)
+    """What a few heads of random weights agree on is chance, however many standard errors of their own it is."""
+    agreed, chance = RopeLayout(half_split=-2.0, interleaved=9.0), math.log(32)
+    assert for_the_other(Layout(agreed, chance, chance - 0.1, 0.0), 32) == 0
+    assert for_the_other(Layout(agreed, chance, chance - 0.1, -7.0), 32) == 0
+    assert for_the_other(Layout(agreed, chance, 1.0, 0.0), 32) == 5.5
+    assert for_the_other(Layout(agreed, chance, 1.0, -7.0), 32) == 7

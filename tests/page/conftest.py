@@ -4,6 +4,8 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,9 @@ def missing(what: str) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium: the one that FATHOM_BROWSER names, or one on the path."""
-    api = pytest.importorskip("playwright.sync_api")
+    if find_spec("playwright") is None:
+        missing("playwright is not installed; it is in the extra `dev`")
+    api = import_module("playwright.sync_api")
     found = shutil.which(os.environ.get("FATHOM_BROWSER") or "") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         missing("no Chromium was found; install it from the distribution's packages (apt install chromium)")
@@ -116,7 +120,6 @@ class Served:
 @pytest.fixture
 def served() -> Iterator[Callable[..., Served]]:
     """Starts servers, which end with the test."""
-    pytest.importorskip("fastapi")
     running: list[Served] = []
 
     def start(subjects: dict[str, Subject], prompt: str = "", runs: Path | None = None) -> Served:
