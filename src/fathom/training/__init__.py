@@ -11,6 +11,7 @@ commands     the commands with which a run continues
 runs         the runs below a folder, from their small files
 trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches
+world        the processes that train one model together, and what they agree on
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed
 loss         next-token loss in pieces; exact gradient accumulation
