@@ -9,7 +9,7 @@ import pytest
 from tests.house.source import MODULES, PACKAGE, name, tree
 
 FLOORS = """__version__ errors words
-demos fields files json_file lazy machine
+demos fields files json_file lazy machine processes
 native
 model
 anatomy

@@ -7,6 +7,7 @@ options    options, written by hand or made from the fields of a dataclass
 notes      the help of such a field: the comment beside it
 generation options of generate and chat, and a model loaded as they ask
 completion what Tab completes an argument to
+launch     --nproc: the same command in several processes
 help       fathom help, fathom --version
 train, runs, generate, chat, serve, look, tokenize, show_batch, evaluate, info, export, svd, ladder, bench
           the verbs, imported when called

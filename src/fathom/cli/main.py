@@ -17,6 +17,7 @@ from fathom.cli.command import HELP_NAMES, write_options
 from fathom.cli.streams import prepare_streams, say
 from fathom.errors import FathomError, near
 from fathom.native.build import listeners
+from fathom.processes import end_with_launcher, one_of_several, this_process
 
 GROUPS = {  # verb: (the module that holds VERB_command, what it does)
     "Train": {
@@ -179,7 +180,9 @@ def announce(name: str) -> None:
 
 
 def _end(line: str, code: int) -> int:
-    say(f"fathom: {line}", err=True)
+    said = import_module("fathom.training.voice").last_words(line, code) if one_of_several() else line
+    if said is not None:
+        say(f"fathom: {said}", err=True)
     return code
 
 
@@ -191,4 +194,12 @@ def run() -> None:
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     warnings.formatwarning = lambda message, *_, **__: f"fathom: {message}\n"
-    sys.exit(main())
+    if not one_of_several():
+        sys.exit(main())
+    end_with_launcher()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # torch's own account of a broken connection
+    if not this_process().first:
+        warnings.simplefilter("ignore", UserWarning)
+    code = main()
+    import_module("fathom.training.voice").linger(code)
+    sys.exit(code)

@@ -12,6 +12,8 @@ runs         the runs below a folder, from their small files
 trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches
 world        the processes that train one model together, and what they agree on
+watch        how they notice that one of them is lost, and what they tell each other
+voice        which of them says why a run ends
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed
 loss         next-token loss in pieces; exact gradient accumulation

@@ -5,6 +5,8 @@ between them; what is added up is divided by nobody. Alone every method returns 
 """
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +15,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]
 
+from fathom.errors import FathomError
 from fathom.machine import pick_device
+from fathom.processes import Process, this_process
+from fathom.training.watch import first_line, is_broken, watching
 
-TIMEOUT = timedelta(minutes=10)  # how long a process waits for the others
+MEETING = timedelta(minutes=5)  # until all processes have started
+TIMEOUT = timedelta(minutes=30)  # of one sum: one that is killed or stopped is noticed sooner, by its beat
 
 
 @dataclass(frozen=True)
@@ -76,24 +83,63 @@ def joined(device: str = "auto") -> Iterator[World]:
     """The world of this process: as torchrun's environment says, or alone where there is none.
 
     device: as in TrainOptions. GPUs speak NCCL, and CPUs gloo. A group that exists already is used, and stays.
+    FathomError: the environment is wrong, the processes do not find each other, or one of them is lost.
     """
     if dist.is_available() and dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
         return
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    process = this_process()
+    if not process.several:
         yield World.alone()
         return
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    world = World(rank, size, int(os.environ.get("LOCAL_RANK", 0)))
+    world = World(process.rank, process.size, process.local_rank)
     place = world.device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
-        timeout=TIMEOUT,
-        device_id=place if place.type == "cuda" else None,
-    )
+    with ended_by_sigterm(), watching(process, met(process)) as watch:
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
+                store=watch.store,
+                rank=process.rank,
+                world_size=process.size,
+                timeout=TIMEOUT,
+                device_id=place if place.type == "cuda" else None,
+            )
+            watch.start()
+            yield world
+        except RuntimeError as problem:
+            raise (watch.lost(problem) if is_broken(problem) else problem) from problem
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+def met(process: Process) -> Store:
+    """The store in which the processes find each other: torchrun's, or the one that the first process opens."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     try:
-        yield world
+        store, _, _ = next(rendezvous("env://", timeout=MEETING))
+    except RuntimeError as problem:
+        if "EADDRINUSE" in str(problem):
+            raise FathomError(
+                f"port {port} of {address} is in use; give another: MASTER_PORT, or --master-port of torchrun"
+            ) from None
+        raise FathomError(
+            f"rank {process.rank} finds nobody at {address}:{port} ({first_line(problem)}); MASTER_ADDR and MASTER_PORT"
+            " are where rank 0 is reached, and a firewall must let it through"
+        ) from None
+    return store
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Within it SIGTERM ends this process as Ctrl-C does: it comes where another process has failed."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     finally:
-        dist.destroy_process_group()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,84 @@
+"""One voice: which of several processes says why the run ends. Whoever asks first has the word.
+
+They meet in a store that all reach: torchrun's, that of `--nproc`, or else the first process's own.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from datetime import timedelta
+
+from torch.distributed import DistStoreError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+from fathom.processes import STORE_OUTSIDE, Process, this_process
+
+HEAD_START = 1.0  # seconds: an error that all processes meet is told by the first
+LINGER = 5.0  # seconds in which a process that has nothing to say lets the first one finish
+CONNECT = timedelta(seconds=5)
+WORD, CODE = "word", "code"  # keys: how many have asked, and the exit code of the first
+joined_store: Store | None = None  # of this process, once it has met the others
+
+
+def prefix(attempt: int) -> str:
+    """Of our keys: processes that are started again begin with none."""
+    return f"fathom/{attempt}"
+
+
+def serve_store(host: str, door: socket.socket) -> Store:
+    """A store behind a listening socket, which it takes over, for processes that the caller has started."""
+    port = door.getsockname()[1]
+    store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=door.detach())
+    return PrefixStore(prefix(0), store)
+
+
+def meet(store: Store) -> None:
+    """Keep the store that this process shares with the others."""
+    global joined_store
+    joined_store = store
+
+
+def store_outside(process: Process) -> Store | None:
+    """The store of the process that started this one, before the processes have met; None: there is none."""
+    if os.environ.get(STORE_OUTSIDE) != "True":
+        return None
+    with suppress(RuntimeError):
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return PrefixStore(prefix(process.attempt), TCPStore(address, port, timeout=CONNECT))
+    return None
+
+
+def has_the_word(store: Store, process: Process | None, code: int) -> bool:
+    """Whether the caller says why the run ends, with this exit code: who asks first. process: None is a launcher."""
+    try:
+        if process is not None and not process.first:
+            with suppress(DistStoreError):
+                store.wait([WORD], timedelta(seconds=HEAD_START))
+        if store.add(WORD, 1) > 1:
+            return False
+        store.set(CODE, str(code))
+    except RuntimeError:  # the store has ended with the process that holds it
+        return process is None or process.rank <= 1
+    return True
+
+
+def last_words(line: str, code: int) -> str | None:
+    """The line with which a run ends as this process says it; None where another one has said why."""
+    process = this_process()
+    store = joined_store or store_outside(process)
+    if store is None:
+        return line if process.first else None
+    if not has_the_word(store, process, code):
+        return None
+    return line if process.first else f"rank {process.rank} ({socket.gethostname()}): {line}"
+
+
+def linger(code: int) -> None:
+    """Before this process ends: one that failed lets the first one finish, as its own end brings that about."""
+    process = this_process()
+    if joined_store is None:
+        return
+    with suppress(RuntimeError):
+        joined_store.set(f"ended/{process.rank}", str(code))
+        others = ["ended/0"] if process.rank else [f"ended/{rank}" for rank in range(1, process.size)]
+        if code and (process.rank or os.environ.get(STORE_OUTSIDE) != "True"):
+            joined_store.wait(others, timedelta(seconds=LINGER))

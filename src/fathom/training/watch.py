@@ -1,0 +1,186 @@
+"""How the processes of a run notice that one of them is lost, and what they tell each other beside sums of numbers.
+
+Each sets its beat in a store that all reach, twice a second, from a thread. A process whose beat stands still was
+killed, is stopped or has no network: the others end, whatever they were waiting for.
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import DistError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
+
+from fathom.errors import FathomError
+from fathom.processes import Process
+from fathom.training.voice import LINGER, WORD, has_the_word, meet, prefix
+
+PERIOD = 0.5  # seconds between two beats
+SILENT = 20.0  # seconds without a beat after which a process is lost
+GONE = 3.0  # the same where a connection has broken besides
+LEAVE = 10.0  # seconds in which all leave when it has been said why
+LEFT = b"left"
+PERHAPS = "killed, stopped, out of memory or without network"
+SAID = "another process has said why the run ends"
+BROKEN = re.compile(r"gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|socket|timed? ?out", re.IGNORECASE)
+
+
+class Lost(FathomError):
+    """Another process of the run has ended, or does not answer."""
+
+    exit_code = 1
+
+
+class Watch:
+    """What this process knows of the others, and tells them."""
+
+    def __init__(self, process: Process, store: Store) -> None:
+        """store: one that all processes reach. Each thread has its own connection, so that none waits for another."""
+        self.process, self.entered, self.told = process, 0, 0
+        self.store, self.beats = (PrefixStore(prefix(process.attempt), store.clone()) for _ in range(2))  # type: ignore[attr-defined]
+        self.others = [rank for rank in range(process.size) if rank != process.rank]
+        self.stopped, self.broken, self.settled = (threading.Event() for _ in range(3))
+        self.line = ""  # what was found where a connection has broken
+        self.parent = os.getppid()
+        self.thread: threading.Thread | None = None
+        self.store.set(f"about/{process.rank}", f"{socket.gethostname()}, process {os.getpid()}")
+        self.beat()
+
+    def beat(self) -> None:
+        """Set this process's beat, which is never the same twice, and how many sums it has asked for."""
+        self.beats.set(f"beat/{self.process.rank}", f"{time.monotonic()} {self.entered}")
+
+    def start(self) -> None:
+        """Begin to watch; every process has set its first beat."""
+        self.thread = threading.Thread(target=self.run, name="watch", daemon=True)
+        self.thread.start()
+
+    def leave(self) -> None:
+        """Stop watching and being watched."""
+        self.stopped.set()
+        if self.thread is not None:
+            self.thread.join(LINGER)
+        with suppress(RuntimeError):
+            self.beats.set(f"beat/{self.process.rank}", LEFT.decode())
+
+    def run(self) -> None:
+        """Beat and listen until the end; ends the process where another one is lost and it cannot do so itself."""
+        seen: dict[int, tuple[bytes, float]] = {}
+        before, said = time.monotonic(), None
+        while not self.stopped.wait(PERIOD):
+            now = time.monotonic()
+            if now - before > 10 * PERIOD:  # this process itself did not run: nobody is silent because of that
+                seen = {}
+            before = now
+            try:
+                self.beat()
+                values = self.beats.multi_get([f"beat/{rank}" for rank in self.others])
+                if said is None and self.beats.check([WORD]):
+                    said = now
+            except RuntimeError:
+                self.end("" if self.stopped.is_set() else "the process that started this run, or rank 0, has ended")
+                return
+            for rank, value in zip(self.others, values):
+                if rank not in seen or seen[rank][0] != value:
+                    seen[rank] = value, now
+            patience = GONE if self.broken.is_set() else SILENT
+            silent = [rank for rank, (value, at) in seen.items() if value != LEFT and now - at > patience]
+            if silent:
+                self.end(f"{self.named(silent)} no longer {'answers' if len(silent) == 1 else 'answer'}: {PERHAPS}")
+            if said is not None and (self.broken.is_set() or now - said > LEAVE):
+                self.end(SAID)
+            if os.getppid() != self.parent:
+                self.end("the process that started this run has ended")
+
+    def end(self, line: str) -> None:
+        """Hand the line to the main thread where that asks for it; else say it and end the process as it is."""
+        if self.stopped.is_set() or self.settled.is_set():
+            return
+        self.line = line
+        self.settled.set()
+        if not self.broken.is_set():
+            if line and self.speaks(Lost.exit_code):
+                warnings.warn(line, RuntimeWarning, stacklevel=1)
+            os._exit(Lost.exit_code)
+
+    def named(self, ranks: list[int]) -> str:
+        """Ranks and where they run: "rank 3 (host, process 4711)"."""
+        with suppress(RuntimeError):
+            about = self.beats.multi_get([f"about/{rank}" for rank in ranks])
+            return " and ".join(f"rank {rank} ({text.decode()})" for rank, text in zip(ranks, about))
+        return " and ".join(f"rank {rank}" for rank in ranks)
+
+    def lost(self, problem: BaseException) -> Lost:
+        """Who is missing after a connection has broken."""
+        self.broken.set()
+        if not self.settled.wait(GONE + 5 * PERIOD):
+            behind = self.behind()
+            return Lost(f"{self.named(behind)} did not come: {PERHAPS}" if behind else f"{first_line(problem)}")
+        return Lost(self.line)
+
+    def behind(self) -> list[int]:
+        """Ranks that have asked for fewer sums than this one."""
+        beats = self.beats.multi_get([f"beat/{rank}" for rank in self.others])
+        counts = {rank: int(beat.split()[1]) for rank, beat in zip(self.others, beats) if beat != LEFT}
+        return [rank for rank, count in counts.items() if count < self.entered]
+
+    def share(self, value: Any = None) -> Any:
+        """The value of the first process, as JSON carries it, in all of them. They wait as long as it lives."""
+        self.told += 1
+        key = f"told/{self.told}"
+        if self.process.first:
+            self.store.set(key, json.dumps(value))
+            return value
+        return json.loads(self.wait(key))
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, as JSON carries them, in each."""
+        self.told += 1
+        self.store.set(f"told/{self.told}/{self.process.rank}", json.dumps(value))
+        return [json.loads(self.wait(f"told/{self.told}/{rank}")) for rank in range(self.process.size)]
+
+    def wait(self, key: str) -> bytes:
+        """A key's value as soon as it is there. Lost where the run ends before."""
+        while True:
+            with suppress(DistStoreError):
+                self.store.wait([key], timedelta(seconds=PERIOD))
+                return self.store.get(key)
+            if self.store.check([WORD]):
+                raise Lost(SAID)
+
+    def speaks(self, code: int) -> bool:
+        """Whether this process says why the run ends."""
+        return has_the_word(self.store, self.process, code)
+
+
+current: Watch | None = None  # of this process
+
+
+def first_line(problem: BaseException) -> str:
+    return str(problem).split("\n")[0]
+
+
+def is_broken(problem: BaseException) -> bool:
+    """Whether an error comes from the connection to another process."""
+    return isinstance(problem, DistError) or (
+        isinstance(problem, RuntimeError) and BROKEN.search(str(problem)) is not None
+    )
+
+
+@contextmanager
+def watching(process: Process, store: Store) -> Iterator[Watch]:
+    """The watch of this process; after the block it is kept for its store."""
+    global current
+    current = watch = Watch(process, store)
+    meet(watch.store)
+    try:
+        yield watch
+    finally:
+        watch.leave()
