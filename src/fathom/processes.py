@@ -1,7 +1,7 @@
 """Which of several processes this is, as torchrun and `--nproc` tell each in its environment. Does not import torch.
 
 RANK: its number over all machines, of WORLD_SIZE; LOCAL_RANK: among the LOCAL_WORLD_SIZE of this machine; MASTER_ADDR
-and MASTER_PORT: where the processes find each other. https://docs.pytorch.org/docs/stable/elastic/run.html
+and MASTER_PORT: where the processes find each other.
 """
 
 import ctypes
