@@ -20,6 +20,7 @@ from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from tests.architectures import model_of
 from tests.families.test_gguf_columns import EVERY, config_of, logits
+from tests.formats.ggml_library import quantised
 from tests.formats.hf import make
 from tests.formats.test_gguf_model import llama_cpp_logits
 
@@ -51,6 +52,24 @@ def test_llama_cpp_runs_every_kind(tmp_path: Path, name: str, kind: str) -> None
     kinds = {x.kind for x in opened.tensors.values() if len(x.shape) == 3}
     assert kinds == {kind}
     ours, theirs = logits(model, IDS_OF_TEXT), llama_cpp_logits(tmp_path / "x.gguf", IDS_OF_TEXT[0].tolist())
+    close = (ours - theirs).std(-1) < 0.05 * ours.std()
+    assert close.float().mean() > 0.9  # rounded activations may choose other experts where two are nearly equal
+
+
+@pytest.mark.parametrize("mix", ["Q4_K_M", "Q5_K_M", "Q3_K_M"])
+@pytest.mark.parametrize("name", MIXTURES)
+def test_mixed_types_of_llama_quantize_are_read(tmp_path: Path, name: str, mix: str) -> None:
+    """Experts of one layer in several types: each is read as what it is, by the numbers that llama.cpp computes."""
+    wider = {"hidden_size": 256, "intermediate_size": 256, "moe_intermediate_size": 256, "head_dim": 64}
+    config = wide(name, **{key: value for key, value in wider.items() if key in EVERY[name] or key == "hidden_size"})
+    written(tmp_path / "x.gguf", config)
+    quantised(tmp_path / "x.gguf", tmp_path / "mixed.gguf", mix)
+    opened = open_gguf(tmp_path / "mixed.gguf")
+    kinds = {x.kind for x in opened.tensors.values() if len(x.shape) == 3}
+    assert len(kinds) > 1, kinds
+    model = Transformer(opened.config).eval()
+    model.load_state_dict(dict(read_ours(opened)), strict=False)
+    ours, theirs = logits(model, IDS_OF_TEXT), llama_cpp_logits(tmp_path / "mixed.gguf", IDS_OF_TEXT[0].tolist())
     close = (ours - theirs).std(-1) < 0.05 * ours.std()
     assert close.float().mean() > 0.9  # rounded activations may choose other experts where two are nearly equal
 
