@@ -125,7 +125,7 @@ def test_llama_cpp_computes_the_same(tmp_path: Path, name: str, monkeypatch: pyt
     plain = logits(model, ids)
     monkeypatch.setattr(torch.nn.functional, "gelu", ggml_gelu)
     difference = (logits(model, ids) - theirs).abs()
-    assert difference.max() <= (4e-4 if name in GELU else 1e-5) * plain.std().clamp(min=1)
+    assert difference.max() <= (1e-3 if name in GELU else 1e-5) * plain.std().clamp(min=1)
     if name in GELU:  # the table is what remains
         assert 100 * difference.median() < (plain - theirs).abs().median() < 1e-3
 
