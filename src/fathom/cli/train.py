@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from fathom.training.result import Result
 
 MODEL_NAMES = {"context_length": ("--context-length", "--block-size", "--max-seq-len")}
-STEPS = ("--max-iters", "--iters", "--max-steps", "--num-iterations")
 TRAIN_NAMES = {
     "data": ("--data",),
     "tokenizer": ("--tokenizer",),
-    "max_iters": STEPS,
+    "max_iters": ("--max-iters", "--iters", "--max-steps", "--num-iterations"),
     "max_minutes": ("--max-minutes",),
     "batch_size": ("--batch-size",),
     "learning_rate": ("--lr", "--learning-rate"),
     "eval_interval": ("--eval-interval",),
     "compile": ("--compile",),
     "keep_going": ("--keep-going",),
+    "log": ("--log",),
     "seed": ("--seed",),
     "device": ("--device",),
     "dtype": ("--dtype",),

@@ -27,7 +27,8 @@ travels      the formats that a model can be exported to, with its tokenizer
 presets      recipes as values: presets, YAML and overrides on top of each other
 preflight    pre-flight summary and warnings
 checkpoints  saving and restoring checkpoints
-events       events of a run, metrics.jsonl and TensorBoard
+events       events of a run, and metrics.jsonl
+trackers     the same numbers to TensorBoard, Weights & Biases, trackio or a CSV
 result       how a run ended: figures, history, a picture of its loss
 shown        events shown by a listener, in a notebook or nowhere
 signals      turn signals into a stop flag

@@ -1,4 +1,4 @@
-"""Events of a training run as values, and two listeners that keep them: metrics.jsonl and TensorBoard."""
+"""Events of a training run as values, and the listener that keeps them: metrics.jsonl."""
 
 import json
 import math
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fathom.errors import FathomError
 from fathom.files import atomic_write
 
 
@@ -101,9 +100,31 @@ def broadcast(listeners: Sequence[Report]) -> Report:
 LINES = 5000  # about as many lines of training loss as a run of any length writes
 
 
+def line_of(event: Event) -> dict[str, Any] | None:
+    """The line of metrics.jsonl: with "loss" after a step, with "val_loss" after an evaluation, and with "sample" where
+    the model wrote something. None: the event is not kept; of a long run not every step is."""
+    match event:
+        case Progress() if event.step % max(1, event.steps // LINES) == 0 or event.step == event.steps:
+            rates = {"learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
+            counts = {"tokens": event.tokens, "seconds": round(event.seconds, 4)}
+            balance = event.load_balancing_loss
+            rates |= {} if balance is None else {"load_balancing_loss": balance}
+            return {"step": event.step, "loss": event.loss, **rates, **counts}
+        case Evaluated():
+            bits: dict[str, Any] = {
+                "bits_per_character": event.bits_per_character,
+                "bits_per_byte": event.bits_per_byte,
+            }
+            bits |= {"seconds": round(event.seconds, 4)} | ({"experts": event.experts} if event.experts else {})
+            return {"step": event.step, "val_loss": event.loss, **bits}
+        case Sample():
+            question = {"question": event.question} if event.question else {}
+            return {"step": event.step, **question, "sample": event.text}
+    return None
+
+
 class Metrics:
-    """A listener that appends to metrics.jsonl: lines with "loss" after steps, with "val_loss" after evaluations, and
-    with "sample" where the model wrote something.
+    """A listener that appends lines to metrics.jsonl.
 
     step: where the run continues. Later lines, of steps that were lost, are dropped: every step is there once.
     """
@@ -115,23 +136,8 @@ class Metrics:
         self.file = path.open("a", encoding="utf-8")
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case Progress() if event.step % max(1, event.steps // LINES) == 0 or event.step == event.steps:
-                rates = {"learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
-                counts = {"tokens": event.tokens, "seconds": round(event.seconds, 4)}
-                balance = event.load_balancing_loss
-                rates |= {} if balance is None else {"load_balancing_loss": balance}
-                self.write({"step": event.step, "loss": event.loss, **rates, **counts})
-            case Evaluated():
-                bits: dict[str, Any] = {
-                    "bits_per_character": event.bits_per_character,
-                    "bits_per_byte": event.bits_per_byte,
-                }
-                bits |= {"seconds": round(event.seconds, 4)} | ({"experts": event.experts} if event.experts else {})
-                self.write({"step": event.step, "val_loss": event.loss, **bits})
-            case Sample():
-                question = {"question": event.question} if event.question else {}
-                self.write({"step": event.step, **question, "sample": event.text})
+        if (line := line_of(event)) is not None:
+            self.write(line)
 
     def write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
@@ -162,35 +168,3 @@ def curves_in(lines: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[int, float
     curves = ([(line["step"], line[key]) for line in lines if key in line] for key in ("loss", "val_loss"))
     training, validation = ([(step, loss) for step, loss in curve if math.isfinite(loss)] for curve in curves)
     return training, validation
-
-
-def require_tensorboard() -> Any:
-    """TensorBoard's writer; FathomError where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise FathomError(
-            "tensorboard is not installed; pip install 'fathom-lm[tensorboard]', or leave it off"
-        ) from None
-    return SummaryWriter
-
-
-class TensorBoard:
-    """A listener that writes the same numbers for TensorBoard; those of lost steps after `step` are hidden."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.writer = require_tensorboard()(str(folder), purge_step=step + 1)
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Progress():
-                values = {"loss/train": event.loss, "learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
-                if event.load_balancing_loss is not None:
-                    values["loss/load_balancing"] = event.load_balancing_loss
-                for name, value in values.items():
-                    self.writer.add_scalar(name, value, event.step)
-            case Evaluated():
-                self.writer.add_scalar("loss/val", event.loss, event.step)
-
-    def close(self) -> None:
-        self.writer.close()

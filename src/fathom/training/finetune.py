@@ -29,6 +29,7 @@ from fathom.training.result import Result
 from fathom.training.run import Base, FinetuneRun, open_finetune_run, require_replaceable, write_run
 from fathom.training.session import Session
 from fathom.training.shown import shown
+from fathom.training.trackers import require_packages
 from fathom.training.train import continue_run, require_mode, require_unchanged, resume, with_options
 from fathom.training.tuning import duration, micro_batch, row_length, with_defaults
 
@@ -102,6 +103,7 @@ def create(
     rows = max(opened.config.vocab_size, tokenizer.vocab_size if tuning.add_token else 0)
     config = replace(opened.config, vocab_size=rows)
     train = with_defaults(declared, tuning, config.d_model)
+    require_packages(train.log or ())
     length = row_length(tuning, config, is_record_file(train.data))
     device = pick_device(train.device)  # one that is not here is refused before anything is written
     if device.type == "cpu" and "micro_batch_size" not in declared:

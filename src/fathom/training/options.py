@@ -5,6 +5,7 @@ Contradictions are refused here, before any data is read. Does not import torch.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -127,6 +128,7 @@ def learning_rate(method: str, d_model: int) -> float:
     return float(f"{rate / SLOWER if method == 'full' else rate:.1g}")
 
 
+LOGS = ("tensorboard", "wandb", "trackio", "csv")
 Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Init = Literal["scaled", "zero-output", "by-width"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -176,7 +178,7 @@ class TrainOptions:
     sample_tokens: int = 200  # tokens per sample
     checkpoint_interval: float | None = None  # steps (or share of the run) between checkpoints; None: as evaluations
     keep: int = 2  # newest checkpoints to keep; the best one is kept besides
-    tensorboard: bool = False  # write a log for TensorBoard
+    log: tuple[str, ...] | None = None  # also log to tensorboard, wandb, trackio, csv; None: metrics.jsonl alone
     keep_going: bool = False  # train on when the loss diverges, instead of stopping with exit code 1
 
     # machine
@@ -188,6 +190,13 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for problem in train_problems(self):
             raise FathomError(problem)
+
+    @staticmethod
+    def upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of an older run as they are called now: tensorboard became a word of log."""
+        kept = {key: value for key, value in values.items() if key != "tensorboard"}
+        board = str(values.get("tensorboard", False)).lower() in ("true", "yes", "on", "1")
+        return {**kept, "log": kept.get("log") or ("tensorboard",)} if board else kept
 
     @property
     def warmup(self) -> int:
@@ -244,7 +253,8 @@ def _choices(options: TrainOptions) -> list[str]:
         value = getattr(options, name)
         if value not in known:
             problems.append(f"{name}={value!r}{near(str(value), known, then='choose')} one of {', '.join(known)}")
-    return problems
+    unknown = [name for name in options.log or () if name not in LOGS]
+    return problems + [f"log={name!r}{near(name, LOGS, then='choose from')} {', '.join(LOGS)}" for name in unknown]
 
 
 def _contradictions(options: TrainOptions) -> list[str]:

@@ -20,6 +20,7 @@ from fathom.training.events import Evaluated, Event, Metrics, Note, Progress, Re
 from fathom.training.page import State, write_page
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
+from fathom.training.trackers import Trackers
 from fathom.training.trend import Trend
 from fathom.words import counted, duration
 
@@ -30,10 +31,11 @@ DRAWING = 0.02  # the share of a run's time that renewing its page and its plot 
 def recording(run: Run, session: Session, report: Report) -> Iterator["Record"]:
     """The record of a run from where its session is; the plot is up to date when the block ends, however it ends."""
     with ExitStack() as stack:
-        listeners: list[Report] = [stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))), report]
-        if run.options.tensorboard:
-            board = events.TensorBoard(run.folder / "tensorboard", session.step)
-            listeners.append(stack.enter_context(closing(board)))
+        listeners: list[Report] = [report]
+        if run.options.log:  # before metrics.jsonl forgets the steps that were lost
+            trackers = Trackers(run.options.log, run.folder, run.settings(), session.step, report)
+            listeners.insert(0, stack.enter_context(closing(trackers)))
+        listeners.insert(0, stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))))
         record = Record(run, session, broadcast(listeners))
         try:
             yield record

@@ -20,7 +20,7 @@ from fathom.tokenizer.load import FILE
 from fathom.training.events import read_metrics
 from fathom.training.travels import travels
 
-INSIDE = ("checkpoints", "data", "tensorboard", "__pycache__", "node_modules")  # folders that hold no run
+INSIDE = ("checkpoints", "data", "tensorboard", "wandb", "__pycache__", "node_modules")  # folders that hold no run
 Point = tuple[float, float]
 
 

@@ -16,7 +16,6 @@ from fathom.fields import build
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import METRICS
 from fathom.machine import keep_freed_memory
-from fathom.training import events
 from fathom.training.checkpoints import restore, save_checkpoint
 from fathom.training.events import Report, loss_curves
 from fathom.training.loop import fit
@@ -29,6 +28,7 @@ from fathom.training.run import Run, created, open_run
 from fathom.training.session import Session
 from fathom.training.shown import shown
 from fathom.training.signals import Stop, stop_on_signal
+from fathom.training.trackers import require_packages
 
 R = TypeVar("R", bound=Run)
 
@@ -70,9 +70,8 @@ def train(
             require_unchanged(folder, "model", declared.model, run.config)
             run = with_options(run, declared.train)
             return continue_run(run, resume(run, listener), listener)
+        require_packages(chosen.changed(model or {}, options).options().log or ())
         with created(chosen.changed(model or {}, options), folder, mode == "overwrite", listener) as run:
-            if run.options.tensorboard:
-                events.require_tensorboard()
             session = run.start()  # what it refuses is refused before the folder is in place
         return continue_run(replace(run, folder=folder), session, listener)
 
@@ -113,13 +112,16 @@ def result(run: Run, session: Session, stop: Stop) -> Result:
 
 
 MAY_CHANGE = ("max_iters", "max_minutes", "eval_interval", "sample_interval", "sample_tokens", "sample_prompt", "keep",
-              "checkpoint_interval", "tensorboard", "device", "compile", "checkpoint_blocks", "keep_going")  # fmt: skip
+              "checkpoint_interval", "log", "tensorboard", "device", "compile", "checkpoint_blocks",
+              "keep_going")  # fmt: skip
 
 
 def with_options(run: R, declared: Mapping[str, Any]) -> R:
     """The run with some of its TrainOptions changed; FathomError where they must not be."""
     require_unchanged(run.folder, "train", declared, run.options)
-    return replace(run, options=build(TrainOptions, {**asdict(run.options), **declared}, "train"))
+    options = build(TrainOptions, {**asdict(run.options), **declared}, "train")
+    require_packages(options.log or ())
+    return replace(run, options=options)
 
 
 def require_unchanged(folder: Path, section: str, declared: Mapping[str, Any], saved: Any) -> None:

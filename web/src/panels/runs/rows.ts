@@ -106,7 +106,7 @@ export interface Difference {
   b: string;
 }
 
-const ELSEWHERE = new Set(["train.max_minutes", "train.max_iters", "train.device", "train.tensorboard", "train.sample_interval", "train.sample_prompt", "train.sample_tokens", "train.checkpoint_interval", "train.eval_interval", "train.keep_going"]);
+const ELSEWHERE = new Set(["train.max_minutes", "train.max_iters", "train.device", "train.log", "train.tensorboard", "train.sample_interval", "train.sample_prompt", "train.sample_tokens", "train.checkpoint_interval", "train.eval_interval", "train.keep_going"]);
 
 /** The settings in which two runs differ: `what` may change the model, `rest` only how long it trains and what is seen of it. */
 export function differences(a: Record<string, unknown>, b: Record<string, unknown>): { what: Difference[]; rest: Difference[] } {
