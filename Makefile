@@ -2,6 +2,7 @@
 # make test        set up, then all tests; test-full: the larger runs as well
 # make test-web    the page's own tests: types, and the arithmetic of its drawings (needs Node.js)
 # make page        build the page again after a change in web/
+# make extras      what only some tests need: lm-eval, wandb, trackio (about 430 MB)
 # make lint        ruff and mypy
 # make docs        regenerate the figures and quoted source of docs/
 # make clean       remove what these made
@@ -15,7 +16,7 @@ LEAN := .venv/set-up-lean
 # One that only the tests need: building the page installs without it.
 LIBRARIES := web/node_modules/typescript/package.json
 
-.PHONY: demo test test-full test-web page browser lint docs clean
+.PHONY: demo test test-full test-web page browser extras lint docs clean
 
 demo: $(LEAN)
 	$(BIN)/fathom train demo --out-dir runs/demo --overwrite
@@ -49,6 +50,10 @@ browser:
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium; } \
 	>/dev/null 2>&1 || echo "No Chromium was found: the tests of the page in a browser skip. Install it and they run."
 	@$(MAKE) --no-print-directory $(LIBRARIES) || echo "npm could not install web/: some tests of the page skip."
+
+# Packages of extras that are large and that few tests need. Without them those tests skip.
+extras: $(SETUP)
+	@$(INSTALL) -e '.[eval,wandb,trackio]'
 
 $(LIBRARIES): web/package-lock.json
 	cd web && npm ci --loglevel=error && touch ../$@

@@ -10,7 +10,7 @@
 
 Train:    train  finetune  ladder
 Run:      load  demo  generate  stream  chat
-Measure:  evaluate  verify  info
+Measure:  evaluate  evaluate_tasks  verify  info
 Look:     look  show  edit  zero  swap
 Convert:  export  merge  extract
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.training.finetune import finetune as finetune
     from fathom.training.train import train as train
     from fathom.verification.prediction import evaluate as evaluate
+    from fathom.verification.tasks import evaluate_tasks as evaluate_tasks
     from fathom.verification.verify import verify as verify
 
 PUBLIC = {  # name: where it is defined, imported when it is first used, so that `import fathom` is instant
@@ -57,6 +58,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "demo": "running.demo",
     "edit": "inspect.edit",
     "evaluate": "verification.prediction",
+    "evaluate_tasks": "verification.tasks",
     "export": "adapters.export",
     "extract": "lab.extract",
     "finetune": "training.finetune",

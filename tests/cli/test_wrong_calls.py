@@ -200,6 +200,10 @@ export lora/adapter --format hf -o x | lora/adapter is an adapter | fathom merge
 svd runs/a --adapter hf | hf holds no adapter_config.json | give the folder of an adapter
 train -c runs/a/metrics.jsonl | runs/a/metrics.jsonl is not YAML | (line 2)
 # two things that do not go together
+eval runs/a --tasks hellaswag --data text.txt | --data was given with --tasks | choose one of the two
+eval runs/a --limit 3 | --limit was given without --tasks | leave it out
+eval runs/a --tasks hellaswag --limit 1.5 | limit is 1.5 | expected a whole number, or a share
+train demo --log tensorbord -o new | log='tensorbord' | did you mean tensorboard? Choose from tensorboard, wandb
 generate runs/a --draft runs/b --speculate lookup | speculate is 'lookup' and there is a draft model | choose one
 generate runs/a --draft chars | the draft model has another vocabulary | choose one with the same tokenizer
 verify runs/a --against file:chars | chars has 16 tokens and the model 256 | they cannot be compared

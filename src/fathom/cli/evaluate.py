@@ -1,13 +1,30 @@
-"""`fathom eval MODEL --data FILE`: how well a model predicts a text, and the cost of quantising it; `fathom verify`."""
+"""`fathom eval MODEL`: how well a model predicts a text, what quantising it costs, its scores on benchmarks; and
+`fathom verify`."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fathom.cli.options import device_option, dtype_option, model_argument, option, print_json, seed_option, verb
+from fathom.cli.options import (
+    device_option,
+    dtype_option,
+    from_fields,
+    given_fields,
+    model_argument,
+    option,
+    print_json,
+    seed_option,
+    verb,
+)
 from fathom.cli.streams import say
 from fathom.errors import FathomError
-from fathom.verification.options import EvalOptions
+from fathom.verification.options import EvalOptions, TaskOptions
+
+if TYPE_CHECKING:
+    from fathom.training.events import Report
+    from fathom.verification.prediction import Prediction
+    from fathom.verification.tasks import TaskScores
 
 AGAINST = "References: naive, cache, native, transformers or file:OTHER, separated by commas."
 PACKINGS = ("int8", "int4", "nf4", "nf4-single")
@@ -41,11 +58,21 @@ def verify_command(model: str, against: str, quantize: str | None, as_json: bool
 
 DATA = "Text, as for fathom train, or records, whose answers are scored."
 STRIDE = "Tokens from one window to the next."
+TASKS = "Tasks of lm-eval to score instead of a text: names, groups, patterns such as mmlu_*, or YAML files."
+OF_TEXTS = ("data", "stride", "windows")  # options that have no meaning for tasks
+TASK_NAMES = {
+    "num_fewshot": ("--num-fewshot",),
+    "limit": ("--limit",),
+    "include_path": ("--include-path",),
+    "batch_size": ("--batch-size",),
+    "apply_chat_template": ("--apply-chat-template",),
+}
 
 
 @verb(
     "eval",
-    "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records.",
+    "Loss, perplexity, bits per character and byte, and top-1 accuracy of a model on a text or on records; or with"
+    " --tasks its scores on benchmarks.",
     example="fathom eval runs/demo",
     hint="--data",
 )
@@ -57,13 +84,42 @@ STRIDE = "Tokens from one window to the next."
 @option("--adapter", multiple=True, metavar="FOLDER", help="LoRA adapter to add to the model.")
 @device_option
 @dtype_option
-def eval_command(model: str, data: str | None, adapter: tuple[str, ...], as_json: bool, **call: Any) -> None:
+@option("--tasks", metavar="NAMES", heading="Benchmarks", shown="none", help=TASKS)
+@from_fields("", TaskOptions, TASK_NAMES, settings={name: {"heading": "Benchmarks"} for name in TASK_NAMES})
+def eval_command(model: str, tasks: str | None, adapter: tuple[str, ...], as_json: bool, **call: Any) -> None:
     from fathom.cli.train import watching
-    from fathom.verification.prediction import evaluate
 
-    given = {key: call[key] for key in EvalOptions.__dataclass_fields__ if call[key] is not None}
+    refuse_mixed(tasks is not None, call)
+    options = given_fields(EvalOptions if tasks is None else TaskOptions, call)
     with watching(model) if sys.stderr.isatty() else nullcontext() as report:
-        prediction = evaluate(model, data, adapter, report=report, **given)
-    say(str(prediction), err=as_json)
+        result = scored(model, tasks, call["data"], adapter, report, options)
+    say(str(result), err=as_json)
     if as_json:
-        print_json(prediction.plain())
+        print_json(result.plain())
+
+
+def refuse_mixed(asks_tasks: bool, call: Mapping[str, Any]) -> None:
+    """FathomError where options of texts and of tasks are given together."""
+    given = {name for name in (*OF_TEXTS, *TASK_NAMES) if call[name] not in (None, False)}
+    if asks_tasks and (mixed := [name for name in OF_TEXTS if name in given]):
+        raise FathomError(f"--{mixed[0]} was given with --tasks, which have texts of their own; choose one of the two")
+    if not asks_tasks and (mixed := [name for name in TASK_NAMES if name in given]):
+        raise FathomError(f"--{mixed[0].replace('_', '-')} was given without --tasks; add that, or leave it out")
+
+
+def scored(
+    model: str,
+    tasks: str | None,
+    data: str | None,
+    adapter: tuple[str, ...],
+    report: "Report | None",
+    options: Mapping[str, Any],
+) -> "Prediction | TaskScores":
+    """The scores on tasks, or on a text."""
+    if tasks is None:
+        from fathom.verification.prediction import evaluate
+
+        return evaluate(model, data, adapter, report=report, **options)
+    from fathom.verification.tasks import evaluate_tasks
+
+    return evaluate_tasks(model, tasks, adapter, report=report, **options)

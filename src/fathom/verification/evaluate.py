@@ -218,7 +218,7 @@ def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) 
     """Add one window to every model's sums."""
     scored = batch.targets[0] != IGNORED  # (t,)
     rows = max(1, AT_ONCE // models[0].config.vocab_size)
-    states = [hidden(model.eval(), batch.ids)[scored].split(rows) for model in models]  # pieces (r, d)
+    states = [hidden(model.eval(), batch.ids)[0, scored].split(rows) for model in models]  # pieces (r, d)
     for targets, *pieces in zip(batch.targets[0, scored].split(rows), *states):
         first = log_probabilities(models[0], pieces[0])
         for model, x, total in zip(models, pieces, scores):
@@ -226,11 +226,11 @@ def score(models: Sequence[Transformer], scores: Sequence[Score], batch: Batch) 
             total.add(log_p, targets, first)
 
 
-def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (1, t) -> (t, d)
+def hidden(model: Transformer, ids: Tensor) -> Tensor:  # (b, t) -> (b, t, d)
     """The input of `unembed`. A model prepared for inference runs as it generates: over a cache."""
     if not isinstance(model, InferenceModel):
-        return model.hidden(ids)[0]
-    return model.hidden(ids, cache_for(model, 1, ids.shape[1]))[0]
+        return model.hidden(ids)
+    return model.hidden(ids, cache_for(model, *ids.shape))
 
 
 def log_probabilities(model: Transformer, x: Tensor) -> Tensor:  # (n, d) -> (n, V)
