@@ -8,7 +8,7 @@
     ...     model(torch.tensor([tokenizer.encode("The ")]))
     >>> fathom.export("runs/demo", "demo.gguf", format="gguf")      # take it elsewhere
 
-Train:    train  finetune  ladder
+Train:    train  finetune  ladder  plan
 Run:      load  demo  generate  stream  chat
 Measure:  evaluate  evaluate_tasks  verify  info
 Look:     look  show  edit  zero  swap
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.model.cache import KVCache as KVCache
     from fathom.model.config import ModelConfig as ModelConfig
     from fathom.model.transformer import Transformer as Transformer
+    from fathom.planning.plan import plan as plan
     from fathom.running.chat import chat as chat
     from fathom.running.demo import demo as demo
     from fathom.running.generate import generate as generate
@@ -68,6 +69,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "load": "adapters.load",
     "look": "inspect.look",
     "merge": "adapters.merge",
+    "plan": "planning.plan",
     "show": "glass.show",
     "stream": "running.generate",
     "swap": "anatomy.swap",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,36 @@ def free_memory(device: torch.device | None = None) -> int | None:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
+        return None
+
+
+def resident_memory() -> int:
+    """Bytes of this process in memory now; 0 where the system does not say."""
+    return _status("VmRSS") or 0
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes so far: of this process, or on a GPU of torch's allocator; 0 where the system does not say."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    if (peak := _status("VmHWM")) is not None:  # what getrusage counts begins with the peak of the parent process
+        return peak
+    if os.name != "posix":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _status(field: str) -> int | None:
+    """Bytes of a line of Linux's /proc/self/status."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    except (OSError, StopIteration):
         return None
 
 

@@ -7,8 +7,9 @@ import torch
 
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
-from fathom.anatomy import amounts, cost
+from fathom.anatomy import amounts, cost, training
 from fathom.anatomy.amounts import KINDS, USES, Work, memory
+from fathom.anatomy.training import Step
 from fathom.model.config import ModelConfig
 from fathom.model.presets import GPT2, LLAMA2_7B
 from fathom.model.transformer import Transformer
@@ -36,8 +37,9 @@ def test_formulas_are_equal_to_their_amounts(config: ModelConfig) -> None:
 @every_architecture
 def test_they_agree_with_the_arithmetic_of_cost(config: ModelConfig) -> None:
     found, work = memory(config, Work(11, 2)), Work(11, 2)
-    full, expected = found["full"], cost.training_bytes(config, 11, 2)
-    assert {kind: full[kind].n for kind in expected} == expected
+    step = training.memory(config, Step(11, 2, itemsize=4))
+    for kind in ("weights", "gradients", "optimizer", "activations", "logits"):
+        assert found["full"][kind].n == step[kind].n, kind
     assert found["inference"]["cache"].n == cost.cache_bytes(config, 2, 11)
     assert {name: one.n for name, one in amounts.flops(config, work).items()} == cost.flops(config, 11, 2)
 

@@ -160,7 +160,7 @@ def test_an_adapters_step_takes_as_many_rows_at_a_time_as_finetune_does(monkeypa
 
 def test_memory_is_measured_before_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
-    monkeypatch.setattr(room, "peak_mib", lambda device: order.append("peak") or 1.0)
+    monkeypatch.setattr(room, "peak_memory", lambda device: order.append("peak") or 2**20)
     monkeypatch.setattr(room, "probe", lambda *_: order.append("probes") or Probes(1.0, 1.0, 1.0, ""))
     assert "peak memory 1 MiB" in text(bench(BenchOptions(work="prefill", prompt=4, repeat=1, device="cpu")))
     assert order == ["peak", "probes"]

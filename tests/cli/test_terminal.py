@@ -28,6 +28,9 @@ finetune runs/a --data some.jsonl --max-iters 2 --eval-interval 1 -o runs/lora
 finetune runs/a --data text.txt --method qlora --max-iters 2 --eval-interval 1 -o runs/qlora
 presets
 presets gpt2
+plan llama-2-7b --devices 8xH100-80GB --tokens 10B
+plan llama-2-70b --devices T4 --method qlora
+plan runs/a
 runs
 runs runs/a runs/chars --plot both.png
 ladder --data text.txt --steps 20 --seeds 1 --d-model 16 --rungs bigram,attention,depth,gpt-mask

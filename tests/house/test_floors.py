@@ -22,7 +22,7 @@ adapters
 running training
 verification
 experiments lab bench
-glass
+glass planning
 serve
 cli
 __init__ __main__

@@ -11,13 +11,9 @@ import pytest
 
 import fathom
 from fathom.errors import FathomError
-from fathom.tokenizer.characters import ByteTokenizer
-from fathom.verification.evaluate import hidden
 from tests.extras import extra
-from tests.generation.models import random_model
 
 extra("lm_eval", "eval")
-from fathom.verification import harness  # noqa: E402
 from fathom.verification.harness import HarnessModel  # noqa: E402
 from tests.verification import harness_models  # noqa: E402
 
@@ -97,39 +93,3 @@ def test_tokens_are_those_of_the_other_backend(both: tuple[Any, HarnessModel]) -
         for special in (None, True, False):
             assert ours.tok_encode(text, special) == theirs.tok_encode(text, special), (text, special)
     assert ours.prefix_token_id == theirs.prefix_token_id and ours.max_length == theirs.max_length
-
-
-@pytest.fixture
-def small() -> HarnessModel:
-    return HarnessModel(random_model("llama", 256, 24).eval(), ByteTokenizer(), batch_size=3)
-
-
-def test_requests_that_share_all_but_a_token_share_a_pass(small: HarnessModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where their continuations begin in different places. The other backend scores other tokens there."""
-    requests = [(None, [5, 6], [7, 8]), (None, [5, 6, 7], [9]), (None, [5], [6, 7, 3]), (None, [5, 6], [4])]
-    alone = [small._loglikelihood_tokens([request])[0] for request in requests]
-    read = list[int]()
-
-    def counted(model: Any, ids: Any) -> Any:
-        read.append(len(ids))
-        return hidden(model, ids)
-
-    monkeypatch.setattr(harness, "hidden", counted)
-    together = small._loglikelihood_tokens(requests)
-    close([a for a, _ in together], [a for a, _ in alone])
-    assert read == [2] and [a for _, a in together] == [a for _, a in alone]
-
-
-def test_answers_are_kept_for_the_next_time(small: HarnessModel, tmp_path: Path) -> None:
-    from lm_eval.api.model import CachingLM
-
-    kept = CachingLM(small, str(tmp_path / "answers.db"))
-    calls = {
-        "loglikelihood": asked(("ab", "c"), ("ab", "d"), ("", "xyz")),
-        "loglikelihood_rolling": asked(("a text longer than the window of it",)),
-        "generate_until": asked(("ab", {"until": ["\n"], "max_gen_toks": 4})),
-    }
-    first = {name: getattr(kept, name)(requests) for name, requests in calls.items()}
-    again = CachingLM(small, str(tmp_path / "answers.db"))
-    small.model = None  # nothing is computed again
-    assert {name: [*getattr(again, name)(requests)] for name, requests in calls.items()} == first

@@ -5,17 +5,24 @@ QLoRA, whose frozen matrices are packed in NF4 (Hu et al. 2021; Dettmers et al. 
 """
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fathom.anatomy.cost import (
+    BIAS_OF,
+    Pass,
     active,
+    kept_by_ends,
     kept_per_token,
     matrices,
     n_parameters,
     packed_bytes,
+    parameters,
+    qk_norm_widths,
     seen_keys,
 )
-from fathom.model.config import ModelConfig
+from fathom.model.config import ModelConfig, ResolvedConfig
 
 USES = ("inference", "full", "lora", "qlora")
 KINDS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "cache")
@@ -48,6 +55,35 @@ class Work:
     scheme: str | None = None  # in which the matrices of the blocks are packed when the model is run
 
 
+def parts(config: ModelConfig) -> dict[str, Amount]:
+    """Parameters by part, as `cost.parameters` counts them: a matrix with a bias has a row more."""
+    config, counted = config.resolved(), parameters(config)
+    d, layers, products = config.d_model, config.n_layer, dict[str, list[str]]()
+    for block, n in config.blocks().items():
+        sizes = Counter(
+            (name.split(".")[0], width + (BIAS_OF.get(name, "mlp") in block.bias), out)
+            for name, (width, out) in matrices(block).items()
+        )
+        for (part, rows, out), same in sizes.items():
+            products.setdefault(part, []).append(product(n, same, rows, out).formula)
+    inside = layers * sum(qk_norm_widths(config).values())
+    vectors = (counted["norm"] - inside) // d
+    norms = [product(vectors, d).formula] * (vectors > 0) + [f"{inside:,}"] * (inside > 0)
+    sums = {"embed": [product(config.vocab_size, d).formula], **products, "norm": norms}
+    sums |= {"position": [product(config.context_length, d).formula] if counted["position"] else []}
+    sums["unembed"] = [product(config.vocab_size, d).formula] * (not config.tie_embeddings)
+    found = {}
+    for part, n in counted.items():
+        rest = n - sum(worked_out(each) for each in sums.get(part, []))
+        found[part] = Amount(n, " + ".join([*sums.get(part, []), *([f"{rest:,}"] if rest else [])]) or "0")
+    return found
+
+
+def worked_out(formula: str) -> int:
+    """A product as a number."""
+    return math.prod(int(factor.replace(",", "")) for factor in formula.split(" × "))
+
+
 def n_adapted(config: ModelConfig, rank: int) -> int:
     """Parameters of a LoRA on every linear layer of the blocks: a (rank, in) and b (out, rank) each."""
     return sum(
@@ -69,15 +105,32 @@ def packed_weights(config: ModelConfig, scheme: str, itemsize: int) -> Amount:
 
 def activations(config: ModelConfig, work: Work, rank: int = 0) -> Amount:
     """What the forward pass keeps for the backward; with adapters also what each passes through its rank."""
-    config = config.resolved()
+    config, how = config.resolved(), Pass(work.itemsize, frozen=rank > 0)
     between = sum(n * rank * len(matrices(block)) for block, n in config.blocks().items())
-    blocks = sum(n * kept_per_token(block) for block, n in config.blocks().items())
-    ends = (2 + config.scale.embed_norm) * config.d_model
-    kept = f"{blocks:,} + {ends:,}" + (f" + {between:,}" if between else "")
-    return Amount(
-        (blocks + ends + between) * work.t * work.batch * work.itemsize,
-        f"{work.batch * work.t:,} × ({kept}) × {work.itemsize}",
-    )
+    return kept(config, how, work.t, work.batch, between)
+
+
+def kept(config: ResolvedConfig, how: Pass, t: int, rows: int, between: int = 0) -> Amount:
+    """Tokens of a pass, each with its numbers in fp32 and in the format of products: of all blocks, and around them.
+
+    between: numbers that adapters keep besides.
+    """
+    blocks = [(n, kept_per_token(block, how, t)) for block, n in config.blocks().items()]
+    ends = kept_by_ends(config, how)
+    parts = [[*((n, each[i]) for n, each in blocks), (1, ends[i])] for i in (0, 1)]
+    return per_token(t * rows, parts[0], [*parts[1], (1, between)], how.itemsize)
+
+
+Parts = Sequence[tuple[int, int]]  # times, and how many numbers each time
+
+
+def per_token(tokens: int, wide: Parts, narrow: Parts, itemsize: int) -> Amount:
+    """Bytes of so many tokens, each with numbers in fp32 and in the format of products."""
+    sums = [([part for part in parts if part[0] and part[1]], size) for parts, size in ((wide, 4), (narrow, itemsize))]
+    each = sum(n * times * size for parts, size in sums for times, n in parts)
+    words = [" + ".join(product(*part).formula for part in parts) for parts, _ in sums]
+    sizes = [f"({text}) × {size}" for text, (_, size) in zip(words, sums) if text]
+    return Amount(tokens * each, f"{tokens:,} × ({' + '.join(sizes) or 0})")
 
 
 def cache(config: ModelConfig, work: Work) -> Amount:

@@ -7,6 +7,7 @@ explicit attention does: all t * s scores, masked ones too. Tests compare it wit
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fathom.errors import FathomError
@@ -189,44 +190,85 @@ def seen_keys(config: ModelConfig, layer: int, t: int, past: int) -> int:
     return t + (past if window is None else min(past, window - 1))
 
 
-def training_bytes(config: ModelConfig, t: int, batch: int, itemsize: int = 4) -> dict[str, int]:
-    """Memory for training with AdamW, by kind. Weights, gradients and both moments are fp32; what the forward pass
-    keeps for the backward has `itemsize` bytes a number, with fused attention.
+@dataclass(frozen=True)
+class Pass:
+    """How a forward pass computes of which the backward pass keeps numbers.
 
-    An estimate: an allocator's slack and a kernel's scratch are not in it. `logits` are what a loss over whole logits
-    needs (themselves, their log-softmax, their gradient); a loss in chunks needs less.
+    itemsize: bytes of a number in matrix products. frozen: whether the matrices do not learn; then the stream has that
+    format too, else it is fp32, and each product keeps a copy of its input. fused: whether norms, MLPs and attention
+    are the passes that a CPU has for bf16 (fathom/backend/training.py).
     """
+
+    itemsize: int = 4
+    frozen: bool = False
+    fused: bool = False
+
+    @property
+    def copies(self) -> bool:
+        """Whether products make copies of what they read in their own format."""
+        return self.itemsize < 4 and not self.frozen
+
+    @property
+    def weighed(self) -> bool:
+        """Whether an RMSNorm keeps what it multiplies by its weight: that learns, or torch computed it in fp32."""
+        return not self.frozen or (self.itemsize < 4 and not self.fused)
+
+
+LONGEST_FUSED = 512  # keys; with more, fused attention is torch's, in fp32
+
+
+def kept_per_token(config: ModelConfig, how: Pass = Pass(), t: int = 1) -> tuple[int, int]:
+    """Numbers that the backward pass of one block needs of each of t tokens: in fp32, and in the format of products."""
     config = config.resolved()
-    weights, tokens = 4 * n_parameters(config), batch * t
-    blocks = sum(n * kept_per_token(block) for block, n in config.blocks().items())
-    ends = (2 + config.scale.embed_norm) * config.d_model  # what final_norm, unembed and embed_norm read
-    kept = tokens * (blocks + ends) * itemsize
-    return {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": 2 * weights,
-        "activations": kept,
-        "logits": 3 * tokens * config.vocab_size * itemsize,
-    }
+    (stream, inputs), (wide, narrow) = kept_around(config, how), kept_by_attention(config, how, t)
+    narrow += inputs + kept_by_mlp(config, how)
+    return (wide + stream, narrow) if how.copies else (wide, narrow + stream)
 
 
-def kept_by_mlp(config: ResolvedConfig) -> int:
+def kept_around(config: ResolvedConfig, how: Pass) -> tuple[int, int]:
+    """Numbers of the stream that norms keep of one token; and what attention and MLP read, with what norms after them
+    keep."""
+    d, before, read = config.d_model, *kept_by_norm(config, how)
+    norms = [name for name in norm_names(config) if config.norm != "none"]
+    after = sum(name.endswith("after") for name in norms)
+    inputs = (1 + (config.mlp != "none")) if len(norms) == after else read * (len(norms) - after)
+    if how.copies:  # of q, k and v, and of what the MLP begins with
+        inputs = 3 + (1 if isinstance(config.mlp, Experts) else max(0, len(entry(MATRICES, "mlp", config.mlp)) - 1))
+    return d * (1 + before) * (len(norms) - after), d * (inputs + (1 + before) * after)
+
+
+def kept_by_norm(config: ResolvedConfig, how: Pass) -> tuple[int, int]:
+    """How often a norm keeps its width beside its input: before its weight, and its output."""
+    kept = entry(KEPT_BY_NORM, "norm", config.norm)
+    return max(0, kept - 1) * how.weighed, min(1, kept)
+
+
+def kept_by_attention(config: ResolvedConfig, how: Pass, t: int) -> tuple[int, int]:
+    """Numbers of one of t tokens, in fp32 and in the format of products: q, k, v, z, the logarithms of the sums."""
+    q, kv, sums = config.n_head * config.head_dim, config.n_kv_head * config.head_dim, config.n_head
+    normed = q + kv if qk_norm_widths(config) else 0  # q and k before the norm, and before its weight
+    wide, narrow = normed * how.copies, normed * (2 if how.weighed or how.fused else 1)
+    if how.fused and t > LONGEST_FUSED:
+        return wide + 2 * q + 2 * kv + sums, narrow + q  # z once more, as `out` reads it
+    if how.fused:
+        return wide, narrow + 2 * q + 2 * kv
+    again = q * (config.position == "rope")  # rotated heads lie in another order than z is read in
+    return wide + sums, narrow + 2 * q + 2 * kv + again
+
+
+def kept_by_mlp(config: ResolvedConfig, how: Pass = Pass()) -> int:
     """Numbers that the backward pass of one MLP needs of each token, its input aside."""
     if not isinstance(mlp := config.mlp, Experts):
-        return entry(KEPT_BY_MLP, "mlp", mlp) * config.d_ff
+        return (entry(KEPT_BY_MLP, "mlp", mlp) - (how.fused and mlp == "swiglu")) * config.d_ff  # silu(gate): not kept
     each = KEPT_BY_CLAMPED if mlp.limit else KEPT_BY_MLP["swiglu"]
     shared = each * mlp.shared + 2 * config.d_model * (mlp.shared > 0)
     return mlp.used * (each * config.d_ff + 2 * config.d_model) + 2 * mlp.n + shared
 
 
-def kept_per_token(config: ModelConfig) -> int:
-    """Numbers that the backward pass of one block needs of each token."""
+def kept_by_ends(config: ModelConfig, how: Pass = Pass()) -> tuple[int, int]:
+    """The same of what stands around the blocks, of each token: the last norm, what `unembed` reads, embed_norm."""
     config = config.resolved()
-    d = config.d_model
-    norm = d * entry(KEPT_BY_NORM, "norm", config.norm)
-    q, kv = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
-    normed = 2 * (q + kv) if qk_norm_widths(config) else 0  # q and k before the norm, and before its weight
-    attn = d + norm + normed + 3 * q + 2 * kv + config.n_head  # stream, its norm, q k v, z in two orders, log-sums
-    mlp = (d + norm + kept_by_mlp(config)) * (config.mlp != "none")
-    count = len(norm_names(config)) - (1 if config.mlp == "none" else 2)  # norms beyond one before attention and MLP
-    return attn + mlp + count * (norm + d)
+    before, read = kept_by_norm(config, how)
+    stream = config.d_model * ((1 + before) * (config.norm != "none") + config.scale.embed_norm)
+    inputs = config.d_model * (read or config.norm == "none")
+    return (stream, inputs) if how.copies else (0, stream + inputs)

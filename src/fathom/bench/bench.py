@@ -6,8 +6,6 @@ buffers do not count in the peak memory.
 """
 
 import platform
-import resource
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,14 +16,16 @@ import torch
 from torch import nn
 
 from fathom.adapters.load import load
+from fathom.anatomy import training
 from fathom.anatomy.cost import cache_bytes, flops, flops_per_token, matrices, n_parameters
+from fathom.anatomy.training import Step
 from fathom.bench import works
 from fathom.bench.options import LEARNING, BenchOptions
 from fathom.bench.probes import Probes, probe
 from fathom.bench.result import Figure, Result
 from fathom.bench.shapes import SHAPES, random_model
 from fathom.formats.detect import open_model
-from fathom.machine import describe, pick_device
+from fathom.machine import describe, peak_memory, pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.quant.schemes import scheme_named
@@ -66,15 +66,10 @@ def prefill_flops(config: ModelConfig, length: int, rows: int, chunk: int) -> in
 
 
 def finetune_flops(config: ModelConfig, length: int, rows: int, rank: int, targets: Iterable[str]) -> int:
-    """FLOPs of a step of an adapter: frozen matrices have two products (forward, gradient of x), all others three.
-
-    targets: names of the blocks' matrices that are adapted, such as attn.q.
-    """
-    count, sizes = flops(config, length, rows), matrices(config)
-    frozen = sum(n for name, n in count.items() if name in sizes or name == "unembed")
-    pairs = sum(count.values()) - frozen
-    width = sum(sum(sizes[name]) for name in targets)
-    return 2 * frozen + 3 * pairs + 3 * 2 * length * rows * rank * width * config.n_layer
+    """FLOPs of a step of an adapter. targets: names of the blocks' matrices that are adapted, such as attn.q."""
+    sizes = matrices(config)
+    adapted = rank * config.n_layer * sum(sum(sizes[name]) for name in targets)
+    return rows * sum(one.n for one in training.flops(config, Step(length, method="lora"), adapted).values())
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ def bench(options: BenchOptions) -> Result:
     torch.manual_seed(options.seed)
     device = pick_device(options.device)
     work = WORK[options.work](options)
-    peak = peak_mib(device)
+    peak = peak_memory(device) / 2**20
     probes = probe(work.config, work.dtype, device)
     figures = tuple(measurement.against(probes) for measurement in work.figures)
     return Result(describe_run(options, work, device), figures, probes, peak)
@@ -227,11 +222,3 @@ def describe_run(options: BenchOptions, work: WorkResult, device: torch.device) 
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }
-
-
-def peak_mib(device: torch.device) -> float:
-    """Peak memory so far: of this process, or on a GPU of torch's allocator."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -18,7 +18,7 @@ from torch import Tensor
 from fathom.adapters import lora
 from fathom.adapters.load import load
 from fathom.adapters.options import LoraOptions
-from fathom.anatomy.cost import training_bytes
+from fathom.anatomy.training import Step, memory, peak
 from fathom.backend.inference import cache_for, prepare_for_inference
 from fathom.bench.options import UNCOUNTED, BenchOptions
 from fathom.bench.probes import seconds, settle
@@ -51,7 +51,8 @@ def train(config: ModelConfig, options: BenchOptions) -> Steps:
     """Training of all weights in fp32 with AdamW."""
     device = pick_device(options.device)
     check_length(config, options)
-    needed = sum(training_bytes(config, options.length, options.rows).values())
+    step = Step(options.length, options.rows, itemsize=4)
+    needed = peak(memory(config, step), step).n
     free = free_memory(device)
     if free is not None and needed > free:
         raise FathomError(f"training needs about {needed / 2**30:,.1f} GiB and {free / 2**30:,.1f} GiB are free; choose"

@@ -23,6 +23,7 @@ GROUPS = {  # verb: (the module that holds VERB_command, what it does)
     "Train": {
         "train": ("fathom.cli.train", "train a model from random weights"),
         "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
+        "plan": ("fathom.cli.plan", "what training will need: memory, hours, traffic, and what fits"),
         "presets": ("fathom.cli.train", "list presets, or print one as YAML"),
         "runs": ("fathom.cli.runs", "list runs with their losses, or draw several on one picture"),
         "ladder": ("fathom.cli.ladder", "build up from a bigram to LLaMA and measure each idea"),

@@ -50,6 +50,7 @@ class Progress:
 class Evaluated:
     """Validation loss in nats per token, and in bits where the size of the text is known.
 
+    peak_bytes: the most memory so far, of the process or on a GPU of torch.
     experts: for each layer with a mixture, how many tokens each expert ran since the last evaluation, over an even
     share: 1 where all run as many.
     """
@@ -60,6 +61,7 @@ class Evaluated:
     bits_per_character: float | None = None
     bits_per_byte: float | None = None
     experts: tuple[tuple[float, ...], ...] = ()
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def line_of(event: Event) -> dict[str, Any] | None:
                 "bits_per_character": event.bits_per_character,
                 "bits_per_byte": event.bits_per_byte,
             }
+            bits |= {"peak_bytes": event.peak_bytes} if event.peak_bytes else {}
             bits |= {"seconds": round(event.seconds, 4)} | ({"experts": event.experts} if event.experts else {})
             return {"step": event.step, "val_loss": event.loss, **bits}
         case Sample():

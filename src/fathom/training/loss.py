@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.utils.checkpoint import checkpoint
 
+from fathom.anatomy.training import AT_ONCE, FROZEN_BYTES
 from fathom.model.transformer import Transformer
 from fathom.native import kernels
 from fathom.training.batches import MicroBatch, MicroBatches
 from fathom.training.experts import Balance
 from fathom.training.precision import Precision
-
-AT_ONCE = 2**25  # logits held at a time: 128 MiB in fp32
-FROZEN_BYTES = 2**25  # of logits held where none is computed twice: the matrix is read more often, for less memory
 
 
 def next_token_loss(model: Transformer, batch: MicroBatch, at_once: int = AT_ONCE) -> Tensor:

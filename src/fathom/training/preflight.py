@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fathom.adapters import lora
-from fathom.anatomy.cost import kept_per_token, n_active_parameters, n_parameters, training_bytes
+from fathom.anatomy import training
+from fathom.anatomy.cost import n_active_parameters, n_parameters
+from fathom.anatomy.training import Step
 from fathom.data.batches import Batch
 from fathom.families.registry import obstacles
 from fathom.machine import describe as describe_device
@@ -20,7 +23,7 @@ from fathom.model.config import ResolvedConfig
 from fathom.tokenizer.protocol import TokenArray
 from fathom.training.events import Evaluated, Event, Note
 from fathom.training.loop import evaluate
-from fathom.training.loss import AT_ONCE
+from fathom.training.optimizers import optimizer_named
 from fathom.training.run import FinetuneRun, Run
 from fathom.training.session import Session
 from fathom.training.travels import travels
@@ -75,7 +78,7 @@ def text(run: Run) -> Iterator[Note]:
 
 
 def new_model(run: Run, session: Session) -> Iterator[Note]:
-    size = sum(memory(session).values())
+    size = memory(session)["all"]
     yield exports(run, session.model.config)
     yield Note(f"model: {n_parameters(session.model.config):,} parameters; about {size / 2**20:,.0f} MiB to train")
     unused = session.model.config.vocab_size - run.tokenizer.vocab_size
@@ -92,21 +95,26 @@ def exports(run: Run, config: ResolvedConfig) -> Note:
     return Note(f"exports to: {', '.join(names)} (as {family.title})")
 
 
+def step_of(session: Session) -> Step:
+    """A step of this session, as arithmetic sees it."""
+    options, config, dtype = session.options, session.model.config, session.precision.dtype
+    rows, kind = options.micro_batch_size or options.batch_size, optimizer_named(options.optimizer)
+    fused = session.device.type == "cpu" and dtype != torch.float32
+    return Step(
+        config.context_length, rows, options.batch_size // rows, "full", dtype.itemsize, fused,
+        options.checkpoint_blocks, state=kind.state_bytes, scratch=kind.scratch_bytes,
+    )  # fmt: skip
+
+
 def memory(session: Session) -> dict[str, int]:
-    """Bytes by kind that a step needs, with the micro-batch as it is."""
-    options, config = session.options, session.model.config
-    rows, itemsize = options.micro_batch_size or options.batch_size, session.precision.dtype.itemsize
-    kinds = training_bytes(config, config.context_length, rows, itemsize)
-    if options.checkpoint_blocks:  # the input of each block, and all of the one whose gradient is computed
-        per_token = (config.n_layer + 2) * config.d_model + max(map(kept_per_token, config.blocks()))
-        kinds["activations"] = rows * config.context_length * per_token * itemsize
-    kinds["optimizer"] = sum(group.state_bytes for group in session.groups)
-    kinds["logits"] = min(kinds["logits"], 3 * AT_ONCE * itemsize)  # more come in pieces
-    return kinds
+    """Bytes by kind that a step needs, with the micro-batch as it is, and `all` that is held at once."""
+    step = step_of(session)
+    kinds = training.memory(session.model.config, step)
+    return {name: kind.n for name, kind in kinds.items()} | {"all": training.peak(kinds, step).n}
 
 
 def memory_warnings(session: Session) -> Iterator[Note]:
-    size, free = sum(memory(session).values()), free_memory(session.device)
+    size, free = memory(session)["all"], free_memory(session.device)
     if free is not None and size > free:
         yield Note(
             f"training needs about {size / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; "

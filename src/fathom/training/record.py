@@ -14,6 +14,7 @@ from fathom.errors import Diverged
 from fathom.formats.run import METRICS, best_step
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
+from fathom.machine import peak_memory
 from fathom.report.plot import loss_curve, save
 from fathom.training import events
 from fathom.training.events import Evaluated, Event, Metrics, Note, Progress, Report, Sample, broadcast, loss_curves
@@ -65,7 +66,8 @@ class Record:
         if isinstance(event, Evaluated):
             known = bits(self.run, event.loss)
             figures = known["bits_per_character"], known["bits_per_byte"]
-            event = Evaluated(event.step, event.loss, event.seconds, *figures, event.experts)
+            peak = peak_memory(self.session.device) or None
+            event = Evaluated(event.step, event.loss, event.seconds, *figures, event.experts, peak)
         self.send(event)
         for note in self.trend(event):
             self.send(note)

@@ -5,7 +5,7 @@ adamw8bit    AdamW that keeps its moments in 8 bits
 muon         Muon: orthogonalized momentum, for matrices
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
@@ -26,6 +26,7 @@ class OptimizerKind:
     state_bytes: Callable[[int], int]  # of a tensor of so many numbers
     learning_rate: str = "learning_rate"  # the field of TrainOptions that holds the peak learning rate of matrices
     weight_decay: str = "weight_decay"  # and the one with their decay
+    scratch_bytes: Callable[[Sequence[int]], int] = lambda sizes: 0  # needed during a step, for matrices of these sizes
     trains_adapters: bool = True  # whether the two factors of an adapter are matrices for it
 
 

@@ -5,6 +5,7 @@ code values that are denser near zero. A step unpacks one tensor, updates it as 
 algorithm 2), and packs it again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -77,8 +78,13 @@ def state_bytes(n: int) -> int:
     return 2 * (4 * n if n < LEAST else n + 4 * -(-n // BLOCK))
 
 
+def scratch_bytes(sizes: Sequence[int]) -> int:
+    """Both moments of one matrix in fp32, and as many numbers thrice while one is unpacked or packed."""
+    return 20 * max(sizes, default=0)
+
+
 def build(groups: list[dict[str, Any]], device: torch.device, betas: tuple[float, float], eps: float) -> AdamW8bit:
     return AdamW8bit(groups, betas=betas, eps=eps)
 
 
-OPTIMIZER = OptimizerKind(build, ("betas", "eps"), state_bytes)
+OPTIMIZER = OptimizerKind(build, ("betas", "eps"), state_bytes, scratch_bytes=scratch_bytes)

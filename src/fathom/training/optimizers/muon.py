@@ -104,6 +104,7 @@ OPTIMIZER = OptimizerKind(
     build,
     ("momentum", "dtype"),
     state_bytes=lambda n: 4 * n,
+    scratch_bytes=lambda sizes: 8 * sum(sizes),  # where each is to go, before it is orthogonal and after, in fp32
     learning_rate="muon_learning_rate",
     weight_decay="muon_weight_decay",
     trains_adapters=False,
