@@ -26,8 +26,8 @@ def shape(form: str, width: int, layers: int, heads: int, vocabulary: int) -> st
 
 
 BASES = {
-    "base-512": shape(LLAMA, 512, 8, 8, 32000) + " --context-length 1024",
-    "base-768": shape(GPT, 768, 6, 12, 50257) + " --context-length 1024 --model.tie-embeddings true",
+    "base-512": shape(LLAMA, 512, 8, 8, 256) + " --context-length 1024",
+    "base-768": shape(GPT, 768, 6, 12, 256) + " --context-length 1024 --model.tie-embeddings true",
 }
 ADAMW, ADAMW8, MUON = (f"--train.optimizer {name}" for name in ("adamw", "adamw8bit", "muon"))
 AGAIN = "--train.checkpoint-blocks true"
@@ -44,20 +44,20 @@ def tune(base: str, method: str, tokens: int, rows: int, more: str = "") -> str:
 
 MIDDLE = shape(LLAMA, 256, 6, 8, 8192)
 RUNS = {  # what it is: verb and options
-    "GPT 4 × 128, AdamW, 12 × 64": train(shape(GPT, 128, 4, 4, 256), 64, 12, 60, ADAMW),
-    "LLaMA 4 × 128, Muon, 24 × 64": train(shape(LLAMA, 128, 4, 4, 256), 64, 24, 60, MUON),
-    "LLaMA 6 × 256, AdamW, 16 × 256": train(MIDDLE, 256, 16, 8, ADAMW),
-    "the same, blocks recomputed": train(MIDDLE, 256, 16, 8, f"{ADAMW} {AGAIN}"),
-    "GPT 6 × 384, 8-bit AdamW, 4 × 512": train(shape(GPT, 384, 6, 6, 16384), 512, 4, 8, ADAMW8),
-    "LLaMA 6 × 512, Muon, 4 passes of 4 × 128": train(
-        shape(LLAMA, 512, 6, 8, 16384), 128, 16, 8, f"--train.micro-batch-size 4 {MUON}"
+    "GPT 4 × 128, AdamW, 12 × 64": train(shape(GPT, 128, 4, 4, 256), 64, 12, 40, ADAMW),
+    "LLaMA 4 × 128, Muon, 24 × 64": train(shape(LLAMA, 128, 4, 4, 256), 64, 24, 20, MUON),
+    "LLaMA 6 × 256, AdamW, 4 × 256": train(MIDDLE, 256, 4, 8, ADAMW),
+    "the same, blocks recomputed": train(MIDDLE, 256, 4, 8, f"{ADAMW} {AGAIN}"),
+    "GPT 6 × 384, 8-bit AdamW, 2 × 256": train(shape(GPT, 384, 6, 6, 16384), 256, 2, 8, ADAMW8),
+    "LLaMA 4 × 384, Muon, 4 passes of 1 × 128": train(
+        shape(LLAMA, 384, 4, 6, 8192), 128, 4, 8, f"--train.micro-batch-size 1 {MUON}"
     ),
-    "GPT 4 × 256, AdamW in fp32, 8 × 256": train(shape(GPT, 256, 4, 4, 4096), 256, 8, 10, f"{ADAMW} --dtype fp32"),
-    "LoRA of GPT 6 × 768, 4 × 256": tune("base-768", "lora", 256, 4),
-    "QLoRA of LLaMA 8 × 512, 8 × 256": tune("base-512", "qlora", 256, 8),
-    "LoRA of LLaMA 8 × 512, 2 × 1,024, recomputed": tune("base-512", "lora", 1024, 2, AGAIN),
+    "GPT 4 × 256, AdamW in fp32, 4 × 128": train(shape(GPT, 256, 4, 4, 4096), 128, 4, 10, f"{ADAMW} --dtype fp32"),
+    "LoRA of GPT 6 × 768, 2 × 128": tune("base-768", "lora", 128, 2),
+    "QLoRA of LLaMA 8 × 512, 2 × 256": tune("base-512", "qlora", 256, 2),
+    "LoRA of LLaMA 8 × 512, 1 × 512, recomputed": tune("base-512", "lora", 512, 1, AGAIN),
 }
-QUIET = "--train.sample-interval none --train.eval-windows 2 --train.seed 1 --train.warmup-steps 1 --compile off"
+QUIET = "--train.sample-interval none --train.eval-windows 2 --train.seed 1 --train.warmup-steps 1 --train.compile off"
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from fathom.planning.devices import Devices
 from fathom.planning.options import MFU, MFU_SOURCE, PlanOptions
 from fathom.planning.subject import Subject
 
+SLACK = 0.2  # of the free memory of a CPU, set aside for what its allocator holds besides
 TYPICAL = 0.6  # of the speed of one large product a whole step reaches on a CPU (docs/scale.md)
 
 
@@ -73,7 +74,8 @@ class Place:
         found = speed(what.config, step, self.options, pick_device(self.options.device))
         torch.set_grad_enabled(True)
         pieces, n = found.pieces, what.config.n_layer
-        result = {"gflop_s": found.gflop_s, "product": found.product, "pieces": pieces and vars(pieces)}
+        result = {"slack": found.slack, "gflop_s": found.gflop_s, "product": found.product}
+        result |= {"pieces": pieces and vars(pieces)}
         if pieces is None:
             seconds = each * batch / (found.gflop_s * 1e9 * TYPICAL)
             how = f"{each * batch:,} / ({found.gflop_s:,.0f}e9 × {TYPICAL:g})"
@@ -105,7 +107,7 @@ def here(what: Subject, options: PlanOptions) -> Place:
     precision, cpu = choose(trial, what.config, device), device.type == "cpu"
     process = process_memory(trial, device) if cpu else 0
     free = free_memory(device)
-    usable = 1 << 62 if free is None else free + process
+    usable = 1 << 62 if free is None else int(free * (1 - SLACK)) + process
     itemsize = precision.dtype.itemsize
     return Place(
         f"this machine: {describe(device)}", 1, usable, itemsize, "measured now", fused=cpu and itemsize == 2,

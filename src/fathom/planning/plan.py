@@ -105,6 +105,8 @@ def planned(what: Subject, options: PlanOptions) -> Plan:
     flops = training.flops(what.config, step)
     sent = training.traffic(what.config, step, chosen.parallel, place.n)
     time = place.time(what, step, flops, sent, batch)
+    if slack := time.get("slack"):
+        kinds[ONE] = with_slack(kinds[ONE], slack)
     about = facts(what, options, place, step, batch, chosen.parallel)
     time |= whole_run(what, options, time["seconds"], about["tokens_per_step"])
     return Plan(
@@ -159,6 +161,13 @@ def memory(what: Subject, step: Step, parallel: str, place: Place) -> dict[str, 
     if parallel == "fsdp":
         kinds |= training.shared(what.config, step, kinds, place.n)
     return kinds | {"at once": training.peak(kinds, step, keeps=parallel == "ddp")}
+
+
+def with_slack(kinds: dict[str, Amount], slack: int) -> dict[str, Amount]:
+    """With what the allocator of a CPU holds besides, measured on small models of the same widths."""
+    most = kinds["at once"]
+    found = {"slack": Amount(slack, f"{slack:,}"), "at once": Amount(most.n + slack, f"{most.formula} + slack")}
+    return kinds | found
 
 
 def way(what: Subject, step: Step, parallel: str, place: Place) -> Way:

@@ -8,19 +8,6 @@ from fathom.planning.plan import ONE, Plan
 from fathom.report.table import plain, table
 from fathom.words import counted, duration
 
-SAYS = {  # of each kind of memory, for a reader who meets it first
-    "process": "Python and torch, before a model",
-    "weights": "what is multiplied",
-    "adapter": "what learns, in fp32",
-    "copies": "of weights, in the format of products",
-    "gradients": "one for each number that learns",
-    "optimizer": "what it remembers of each",
-    "activations": "kept for the backward pass",
-    "logits": "of the tokens that are scored at a time",
-    "scratch": "during the step of the optimizer",
-    "gathered": "parameters of others, while they are used",
-    "at once": "the most, after forward or at the update",
-}
 PASSES = {
     "forward": "one sequence forward",
     "backward": "and backward",
@@ -61,8 +48,9 @@ def memory(plan: Plan) -> str:
     """A column for each way; the arithmetic of the first, and of the others where it differs in kind."""
     ways, about = list(plan.memory), plan.about
     rows = []
-    for kind in dict.fromkeys(kind for kinds in plan.memory.values() for kind in kinds):
-        amounts = [kinds.get(kind) for kinds in plan.memory.values()]
+    kinds = dict.fromkeys(kind for kinds in plan.memory.values() for kind in kinds if kind != "at once")
+    for kind in (*kinds, "at once"):
+        amounts = [each.get(kind) for each in plan.memory.values()]
         if any(one is not None and one.n for one in amounts):
             shown = next((one for one in amounts if one is not None and one.n), Amount(0))
             rows.append((kind, *(size(one.n) if one else "" for one in amounts), shown.formula))

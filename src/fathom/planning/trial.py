@@ -5,23 +5,30 @@ three blocks, are trained for a few steps on random tokens, by the same loop as 
 what each block takes. A model too large for that is estimated by one product of its largest matrix.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import torch
 
 from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
 from fathom.anatomy.cost import matrices, n_parameters
-from fathom.anatomy.training import Step, flops
+from fathom.anatomy.training import Step, flops, memory, peak
 from fathom.bench.probes import products, settle
 from fathom.bench.shapes import random_model
-from fathom.machine import free_memory, keep_freed_memory, resident_memory
+from fathom.machine import (
+    free_memory,
+    keep_freed_memory,
+    peak_memory,
+    release_freed_memory,
+    reset_peak_memory,
+    resident_memory,
+)
 from fathom.model.config import ModelConfig, ResolvedConfig
 from fathom.quant.schemes import scheme_named
-from fathom.training.batches import MicroBatches
+from fathom.training.batches import MicroBatches, micro_batches
 from fathom.training.loss import accumulate
 from fathom.training.optimizer import clip
 from fathom.training.options import TrainOptions
@@ -50,11 +57,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Speed:
-    """Products in GFLOP a second, and the pieces of a step; None: the model is too large to try."""
+    """Products in GFLOP a second, and the pieces of a step; None: the model is too large to try. slack: bytes that the
+    process held at most beyond what arithmetic says, which is how memory is given out and taken back."""
 
     gflop_s: float
     product: str
     pieces: Pieces | None
+    slack: int = 0
 
 
 TINY = ModelConfig(vocab_size=64, context_length=16, d_model=32, n_layer=1, n_head=2, norm="layer", mlp="gelu")
@@ -76,12 +85,13 @@ def speed(config: ResolvedConfig, step: Step, options: TrainOptions, device: tor
     width, out = max(sizes, key=lambda size: size[0] * size[1])
     rate = products(ROWS, (width, out), dtype, device)
     what = f"{ROWS} × {width:,} times {width:,} × {out:,} in {str(dtype)[6:]}"
-    return Speed(rate, what, pieces(config, step, options, device, rate))
+    found = pieces(config, step, options, device, rate)
+    return Speed(rate, what, None) if found is None else Speed(rate, what, *found)
 
 
 def pieces(
     config: ResolvedConfig, step: Step, options: TrainOptions, device: torch.device, rate: float
-) -> Pieces | None:
+) -> tuple[Pieces, int] | None:
     """Of a pass of `step`; rate: GFLOP a second, by which the trial is made small enough."""
     most = min(MOST, (free_memory(device) or MOST) // 2)
     counts = (1, 3) if config.n_layer > 1 else (config.n_layer, config.n_layer)
@@ -91,14 +101,15 @@ def pieces(
     trial = smaller(small[1], step, rate)
     if trial is None:
         return None
-    (once, update_once), (thrice, update_thrice) = timed(small, trial, options, device)
+    ((once, update_once), (thrice, update_thrice)), beyond = timed(small, trial, options, device)
     work, tried = (each.rows * sum(one.n for one in flops(config, each).values()) for each in (step, trial))
     whole = work / tried
     if counts[0] == counts[1]:
-        return Pieces(0.0, whole * once, 0.0, update_once)
+        return Pieces(0.0, whole * once, 0.0, update_once), round(whole * beyond[0])
     block, update_block = (max(0.0, many - one) / 2 for one, many in ((once, thrice), (update_once, update_thrice)))
     ends, update_ends = max(0.0, once - block), max(0.0, update_once - update_block)
-    return Pieces(whole * block, whole * ends, update_block, update_ends)
+    slack = beyond[0] + (config.n_layer - 1) * (beyond[1] - beyond[0]) / 2
+    return Pieces(whole * block, whole * ends, update_block, update_ends), max(0, round(whole * slack))
 
 
 def smaller(config: ResolvedConfig, step: Step, rate: float) -> Step | None:
@@ -112,20 +123,28 @@ def smaller(config: ResolvedConfig, step: Step, rate: float) -> Step | None:
 
 def timed(
     configs: Sequence[ResolvedConfig], step: Step, options: TrainOptions, device: torch.device
-) -> list[tuple[float, float]]:
+) -> tuple[list[tuple[float, float]], list[int]]:
     """Of each model, seconds of a forward and backward pass, and of clipping and the optimizer's step: medians. They
-    take turns, so that a busy machine slows all of them alike."""
-    sessions = [started(config, step, options, device) for config in configs]
+    take turns, so that a busy machine slows all of them alike. And the slack of each."""
     ids = torch.randint(configs[0].vocab_size, (step.rows, step.t + 1), device=device)
-    batch = sessions[0].prepare(ids)
+    batch = micro_batches(ids, device=device)
+    step = replace(step, passes=1)
+    sessions, beyond = [], []
+    for config in configs:
+        release_freed_memory()
+        reset_peak_memory()
+        before = resident_memory()
+        sessions.append(started(config, step, options, device))
+        for _ in range(ROUNDS):
+            one_step(sessions[-1], batch)
+        held = peak(memory(config, step), step).n
+        beyond.append(peak_memory(device) - before - held if device.type == "cpu" else 0)
     took: list[list[tuple[float, float]]] = [[] for _ in sessions]
-    for session in sessions:
-        one_step(session, batch)
     ends = time.perf_counter() + len(sessions) * SECONDS
     while len(took[0]) < ROUNDS or time.perf_counter() < ends:
         for session, times in zip(sessions, took):
             times.append(one_step(session, batch))
-    return [(statistics.median(passes), statistics.median(updates)) for passes, updates in (zip(*one) for one in took)]
+    return [(median(passes), median(updates)) for passes, updates in (zip(*one) for one in took)], beyond
 
 
 def one_step(session: Session, batch: MicroBatches) -> tuple[float, float]:
