@@ -88,7 +88,7 @@ def test_activations_are_what_autograd_keeps(name: str, mode: str) -> None:
 
     measured = kept(model, forward, leave=lambda x: x.ndim == 2 and len(x) != tokens)  # copies of weights
     measured += tokens * config.d_model * step.itemsize * (step.method == "full")  # what unembed keeps
-    assert training.activations(config, step).n == pytest.approx(measured, rel=0.06)
+    assert training.activations(config, step).n == pytest.approx(measured, rel=0.03 if step.method == "full" else 0.06)
 
 
 @pytest.mark.parametrize("name", ["gpt", "llama"])
