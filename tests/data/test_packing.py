@@ -16,7 +16,7 @@ from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows, example_
 from fathom.model.cache import Packed
 from fathom.model.transformer import Transformer
 from fathom.training.batches import micro_batches
-from fathom.training.loss import accumulate, next_token_loss
+from fathom.training.loss import Learner, accumulate, next_token_loss
 from fathom.training.options import TrainOptions
 from fathom.training.precision import choose
 from tests.architectures import ARCHITECTURES, model_of
@@ -85,7 +85,7 @@ def test_a_text_gives_the_same_logits_in_company(name: str, tmp_path: Path) -> N
 def gradient(model: Transformer, rows: Batch, size: int | None = None) -> tuple[Tensor, Tensor]:
     precision = choose(TrainOptions(dtype="fp32"), model.config, CPU)
     model.zero_grad()
-    loss = accumulate(model, micro_batches(rows, size), precision, precision.scaler())
+    loss = accumulate(Learner(model), micro_batches(rows, size), precision, precision.scaler())
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

@@ -22,7 +22,7 @@ from fathom.model.transformer import Transformer
 from fathom.training import loss as losses
 from fathom.training.batches import micro_batches
 from fathom.training.experts import Balance
-from fathom.training.loss import accumulate
+from fathom.training.loss import Learner, accumulate
 from fathom.training.options import TrainOptions
 from fathom.training.precision import choose
 from fathom.training.session import Session
@@ -60,7 +60,7 @@ def step(
     model.zero_grad()
     balance = Balance.of(model, coefficient)
     assert balance is not None
-    return accumulate(model, micro_batches(batch, size), FP32, FP32.scaler(), balance), balance
+    return accumulate(Learner(model), micro_batches(batch, size), FP32, FP32.scaler(), balance), balance
 
 
 def gradients(model: Transformer) -> Tensor:
@@ -115,7 +115,7 @@ def test_pieces_and_recomputation_change_neither_value_nor_gradient(
     )
     assert session.balance is not None
     session.model.zero_grad()
-    found = accumulate(session.model, micro_batches(rows(True)), FP32, FP32.scaler(), session.balance)
+    found = accumulate(session.learner, micro_batches(rows(True)), FP32, FP32.scaler(), session.balance)
     torch.testing.assert_close(found, loss)
     torch.testing.assert_close(session.balance.loss, balance.loss)
     assert (gradients(session.model) - expected).norm() <= 1e-5 * expected.norm()

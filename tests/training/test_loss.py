@@ -11,7 +11,7 @@ from fathom.data.batches import IGNORED, Batch
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from fathom.training.batches import micro_batches
-from fathom.training.loss import AT_ONCE, accumulate, next_token_loss
+from fathom.training.loss import AT_ONCE, Learner, accumulate, next_token_loss
 from fathom.training.options import TrainOptions
 from fathom.training.precision import choose
 
@@ -74,7 +74,7 @@ def test_an_even_guess_costs_ln_v() -> None:
 
 def accumulated(model: Transformer, rows: Batch, size: int | None = None) -> tuple[Tensor, Tensor]:
     model.zero_grad()
-    loss = accumulate(model, micro_batches(rows, size), FP32, FP32.scaler())
+    loss = accumulate(Learner(model), micro_batches(rows, size), FP32, FP32.scaler())
     return loss, gradients(model)
 
 
@@ -106,7 +106,7 @@ def test_what_follows_is_one_further() -> None:
 def test_bf16_is_near_fp32() -> None:
     model, (ids, targets) = Transformer(CONFIG), batch(8)
     bf16 = choose(TrainOptions(dtype="bf16"), CONFIG, CPU)
-    near = accumulate(model, micro_batches(Batch(ids, targets)), bf16, bf16.scaler())
+    near = accumulate(Learner(model), micro_batches(Batch(ids, targets)), bf16, bf16.scaler())
     assert near.dtype == torch.float32
     torch.testing.assert_close(near, accumulated(model, Batch(ids, targets))[0], rtol=0.01, atol=0)
 

@@ -38,7 +38,7 @@ class QuantLinear(nn.Module):
     @property
     def packed(self) -> Packed:
         """All that is kept of the weights."""
-        return dict(self.named_buffers())
+        return {field: getattr(self, field) for field in self.scheme.fields}
 
     @property
     def nbytes(self) -> int:

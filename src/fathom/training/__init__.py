@@ -11,10 +11,14 @@ commands     the commands with which a run continues
 runs         the runs below a folder, from their small files
 trend        what the losses mean: divergence, overfitting, the best checkpoint
 loop         the training loop, on anything that has a model, an optimizer and batches
+distributed  one model on several devices: DDP, where each holds all of it, or FSDP2, where each holds a part
+sharding     a model divided by FSDP2: gathered block by block, saved and loaded whole
+sharded_muon  Muon on a model that is divided by FSDP2
 world        the processes that train one model together, and what they agree on
 watch        how they notice that one of them is lost, and what they tell each other
 voice        which of them says why a run ends
 session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
+session      build -> adapters -> recompute -> compile -> parallelize -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed
 loss         next-token loss in pieces; exact gradient accumulation
 experts      the load-balancing loss of experts, and how many tokens each runs

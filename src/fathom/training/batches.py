@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fathom.data.batches import IGNORED, Batch, as_batch
 from fathom.model.cache import NoCache, Packed
+from fathom.training.world import ALONE, World
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -37,20 +38,35 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """The whole batch of a step."""
+    """The batch of a step. Several processes have some parts each; the counts are of the whole batch."""
 
     parts: tuple[MicroBatch, ...]
-    count: Tensor  # () targets of all parts, at least 1
+    count: Tensor  # () targets, at least 1
     n_tokens: int  # tokens read, without padding
     name: str  # where its rows come from, for errors
 
 
-def micro_batches(rows: Tensor | Batch, size: int | None = None, device: torch.device = CPU) -> MicroBatches:
-    """Windows (b, t + 1) or a batch as micro-batches of `size` rows, None: all, on this device."""
+def micro_batches(
+    rows: Tensor | Batch, size: int | None = None, device: torch.device = CPU, world: World = ALONE
+) -> MicroBatches:
+    """Windows (b, t + 1) or a batch as micro-batches of `size` rows, None: all, on this device.
+
+    Of several processes each takes every so many-th of those that one process would have, or all it has as one.
+    """
     batch = as_batch(rows)
-    parts = tuple(_micro_batch(part, device) for part in batch.split(size or len(batch.ids)))
-    count = max(1, sum(len(part.targets) for part in parts))
+    split = batch.split(rows_at_once(len(batch.ids), size, world))
+    parts = tuple(_micro_batch(part, device) for part in split[world.rank :: world.size])
+    count = max(1, int((batch.targets != IGNORED).sum()))
     return MicroBatches(parts, send(torch.tensor(count), device), batch.n_tokens, batch.name)
+
+
+def rows_at_once(rows: int, size: int | None, world: World) -> int:
+    """How many of a batch's rows go through the model at a time: `size`, or what makes as many passes in each of
+    several processes; None: as many as possible."""
+    if world.size == 1:
+        return size or rows
+    own = rows // world.size
+    return max(n for n in range(1, min(size or own, own) + 1) if own % n == 0)
 
 
 def _micro_batch(rows: Batch, device: torch.device) -> MicroBatch:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 from fathom.training.batches import MicroBatch
+from fathom.training.world import ALONE, World
 
 Use = tuple[tuple[float, ...], ...]  # of each layer with experts, how many tokens each of them ran, over an even share
 
@@ -22,9 +23,13 @@ Use = tuple[tuple[float, ...], ...]  # of each layer with experts, how many toke
 class Balance:
     """Listens to the routers of a model. Created before its blocks are compiled, as its hooks stay in the model."""
 
-    def __init__(self, experts: dict[int, ExpertsMLP], coefficient: float) -> None:
-        """experts: those of the model, by layer. coefficient: of the loss in what is minimised."""
+    def __init__(
+        self, experts: dict[int, ExpertsMLP], coefficient: float, world: World = ALONE, together: bool = False
+    ) -> None:
+        """experts: those of the model, by layer. coefficient: of the loss in what is minimised. together: whether the
+        micro-batches of all processes are compared as one, as they are where a step is one micro-batch."""
         self.experts, self.coefficient, self.listening = experts, coefficient, False
+        self.world, self.beside = world, world if together else ALONE
         self.scores: dict[int, Tensor] = {}  # of the pass that is listened to, (n, e) by layer
         self.loss = torch.zeros(())  # of the last step, without the coefficient
         self.counts: Tensor | None = None  # (layers, e) tokens of each expert since `use` was called
@@ -32,10 +37,12 @@ class Balance:
             mlp.router.register_forward_hook(partial(self.hear, layer))
 
     @classmethod
-    def of(cls, model: Transformer, coefficient: float) -> "Balance | None":
+    def of(
+        cls, model: Transformer, coefficient: float, world: World = ALONE, together: bool = False
+    ) -> "Balance | None":
         """None for a model without experts."""
         experts = {layer: block.mlp for layer, block in enumerate(model.blocks) if isinstance(block.mlp, ExpertsMLP)}
-        return cls(experts, coefficient) if experts else None
+        return cls(experts, coefficient, world, together) if experts else None
 
     def hear(self, layer: int, router: nn.Module, args: object, scores: Tensor) -> None:
         if self.listening:  # and not where a block runs again in the backward pass
@@ -65,8 +72,9 @@ class Balance:
             for layer, mlp in self.experts.items()
         ]
         self.scores = {}
-        loss = load_balancing_loss(*zip(*routed)) * (len(routed[0][0]) / max(1, n_tokens))
-        counts = torch.stack([chosen.flatten().bincount(minlength=p.shape[-1]) for p, chosen in routed])
+        (probable, chosen), read_tokens = zip(*routed), self.beside.count(len(routed[0][0]))
+        loss = load_balancing_loss(probable, chosen, self.beside) * (read_tokens / max(1, n_tokens))
+        counts = torch.stack([each.flatten().bincount(minlength=p.shape[-1]) for p, each in routed])
         self.counts = counts if self.counts is None else self.counts + counts
         self.loss = self.loss + loss.detach()
         return self.coefficient * loss
@@ -75,7 +83,8 @@ class Balance:
         """How the experts were used since this was last asked; () where no step was made."""
         if self.counts is None:
             return ()
-        part = self.counts * self.counts.shape[1] / self.counts.sum(1, keepdim=True)
+        counts = self.world.total(self.counts)
+        part = counts * counts.shape[1] / counts.sum(1, keepdim=True)
         self.counts = None
         return tuple(tuple(round(value, 3) for value in row) for row in part.tolist())
 
@@ -88,13 +97,15 @@ def shares(mlp: ExpertsMLP, scores: Tensor) -> Tensor:
     return scores.softmax(-1, dtype=torch.float32)
 
 
-def load_balancing_loss(probable: Sequence[Tensor], chosen: Sequence[Tensor]) -> Tensor:
+def load_balancing_loss(probable: Sequence[Tensor], chosen: Sequence[Tensor], world: World = ALONE) -> Tensor:
     """() e * sum over the experts of f P: the share f of the tokens that run it, times its mean probability P.
 
     probable: (n, e) of each layer; chosen: (n, used) the numbers of the experts that run each token. With all experts
-    used alike it is `used`; with always the same ones, chosen with certainty, it is e.
+    used alike it is `used`; with always the same ones, chosen with certainty, it is e. world: f is the share in all its
+    processes, and P what these tokens add to the mean, so that the sum over the processes is the loss of all tokens.
     """
-    rows, e = sum(map(len, probable)), probable[0].shape[-1]
-    f = torch.stack([each.flatten().bincount(minlength=e) for each in chosen]).sum(0) / max(1, rows)  # (e,)
+    rows, e = world.count(sum(map(len, probable))), probable[0].shape[-1]
+    ran = world.total(torch.stack([each.flatten().bincount(minlength=e) for each in chosen]).sum(0))  # (e,)
+    f = ran / max(1, rows)
     p = torch.stack([each.sum(0) for each in probable]).sum(0) / max(1, rows)  # (e,)
     return e * (f * p).sum()

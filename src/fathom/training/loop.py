@@ -4,8 +4,8 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 from typing import Protocol
 
 import torch
@@ -20,6 +20,7 @@ from fathom.training.loss import accumulate, next_token_loss
 from fathom.training.optimizer import clip, factor
 from fathom.training.precision import Precision
 from fathom.training.session import Session
+from fathom.training.world import ALONE, World
 
 
 class Batches(Protocol):
@@ -51,7 +52,8 @@ def fit(
                 session.due(n) for n in (options.eval_interval, options.checkpoint_interval or options.eval_interval)
             ]
             if due[0]:
-                loss = evaluate(session.model, takewhile(lambda _: not stop(), validation), session.precision)
+                unstopped = takewhile(lambda _: not stop(), validation)
+                loss = evaluate(session.model, unstopped, session.precision, session.world)
                 if not stop():  # else it was cut short
                     session.validation_loss = loss
                     use = session.balance.use() if session.balance else ()
@@ -68,12 +70,12 @@ def update(session: Session, batch: MicroBatches) -> Progress:
     options, optimizers, scaler = session.options, session.optimizers, session.scaler
     rate = factor(session.progress * options.max_iters, options)
     optimizers.set_learning_rates(rate)
-    mean_loss = accumulate(session.model, batch, session.precision, scaler, session.balance)
+    mean_loss = accumulate(session.learner, batch, session.precision, scaler, session.balance)
     optimizers.unscale(scaler)
-    total_norm = clip(session.model, options.clip)
+    total_norm = session.learner.whole(clip(session.model, options.clip))
     of_experts = [] if session.balance is None else [session.balance.loss]
-    measured = torch.stack((mean_loss, total_norm, *of_experts))
-    loss, norm, *balancing = measured.tolist()  # the one time a step waits for the device
+    measured = torch.stack((total_norm, *session.world.total(torch.stack((mean_loss, *of_experts)))))
+    norm, loss, *balancing = measured.tolist()  # the one time a step waits for the device
     sound = is_sound(session, loss, norm, batch.name)
     if sound and math.isfinite(norm):
         optimizers.step(scaler)
@@ -107,14 +109,28 @@ def is_sound(session: Session, loss: float, norm: float, name: str) -> bool:
 
 
 @torch.no_grad()
-def evaluate(model: Transformer, validation: Iterable[Tensor | Batch], precision: Precision) -> float:
-    """Mean loss in nats per target over windows (b, t + 1) or batches, without dropout."""
+def evaluate(
+    model: Transformer, validation: Iterable[Tensor | Batch], precision: Precision, world: World = ALONE
+) -> float:
+    """Mean loss in nats per target over windows (b, t + 1) or batches, without dropout.
+
+    Several processes take every so many-th chunk each; all must have the same.
+    """
     training, total, count = model.training, 0.0, 0
     model.eval()
-    for chunk in validation:
+    for chunk, counts in shared(validation, world):
         for part in micro_batches(chunk, device=precision.device).parts:
             with precision.autocast():
-                total += next_token_loss(model, part).item()
-            count += len(part.targets)
+                total += next_token_loss(model, part).item() * counts
+            count += len(part.targets) * counts
     model.train(training)
+    total, count = world.total(torch.tensor((total, count), dtype=torch.float64)).tolist()
     return total / max(count, 1)
+
+
+def shared(validation: Iterable[Tensor | Batch], world: World) -> Iterator[tuple[Tensor | Batch, bool]]:
+    """Every so many-th chunk, and whether it counts: where the chunks run out, a process computes one more in vain, as
+    those that hold parts of one model make all passes together."""
+    chunks = iter(validation)
+    while group := list(islice(chunks, world.size)):
+        yield group[min(world.rank, len(group) - 1)], world.rank < len(group)

@@ -4,7 +4,7 @@ Logits of all tokens need tokens * V numbers, often more than the model. Where t
 pieces, and again in the backward pass, so that they never exist all at once.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -94,10 +94,37 @@ def exponents(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return e.to(logits.dtype), most, e.sum(-1, keepdim=True)
 
 
+class Learner:
+    """A model whose gradients are those of one process. `distributed` has others, of the same two methods."""
+
+    def __init__(self, model: Transformer, reason: str = "") -> None:
+        """reason: how the model is divided over several processes, and why, for the user."""
+        self.model, self.reason = model, reason
+
+    def loss(self, part: MicroBatch) -> Tensor:
+        """`next_token_loss`."""
+        return next_token_loss(self.model, part)
+
+    def synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Around the passes of a micro-batch, which may be the last one of its step."""
+        return nullcontext()
+
+    def whole(self, x: Tensor) -> Tensor:
+        """A parameter, or what belongs to one, whole in every process; all of them ask for it."""
+        return x
+
+    def own(self, whole: Tensor, like: Tensor) -> Tensor:
+        """Of a tensor that belongs to the parameter `like` what this process holds: the inverse of `whole`."""
+        return whole
+
+    def let_go(self) -> None:
+        """After passes without a backward pass, which is what lets go of the ends of a sharded model."""
+
+
 def accumulate(
-    model: Transformer, batch: MicroBatches, precision: Precision, scaler: GradScaler, balance: Balance | None = None
+    learner: Learner, batch: MicroBatches, precision: Precision, scaler: GradScaler, balance: Balance | None = None
 ) -> Tensor:
-    """Add the gradient of the mean loss over all micro-batches to `.grad`; returns that loss, ().
+    """Add the gradient of the mean loss over all micro-batches to `.grad`; returns this process's part of it, ().
 
     Exact: every target has the same weight, whichever micro-batch it is in. A mean of means would favour targets in
     micro-batches that have few. balance: of a model with experts, whose penalty is added to what is minimised, and not
@@ -107,8 +134,9 @@ def accumulate(
     if balance is not None:
         balance.begin()
     for part in batch.parts:
-        with precision.autocast(), nullcontext() if balance is None else balance.listen():
-            loss = next_token_loss(model, part) / batch.count
-        scaler.scale(loss if balance is None else loss + balance.penalty(part, batch.n_tokens)).backward()
+        with learner.synchronised(part is batch.parts[-1]):
+            with precision.autocast(), nullcontext() if balance is None else balance.listen():
+                loss = learner.loss(part) / batch.count
+            scaler.scale(loss if balance is None else loss + balance.penalty(part, batch.n_tokens)).backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()

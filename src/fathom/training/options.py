@@ -133,6 +133,7 @@ Schedule = Literal["constant", "linear", "cosine", "wsd"]
 Init = Literal["scaled", "zero-output", "by-width"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
+Parallel = Literal["auto", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,9 @@ class TrainOptions:
     # machine
     device: str = "auto"  # device to train on: auto, cpu, cuda or mps
     dtype: Dtype = "auto"  # number format of the computation
+    parallel: Parallel = (
+        "auto"  # how processes share the model; ddp: each has all of it; fsdp: a part; auto: ddp if it fits
+    )
     compile: Compile = "auto"  # compile the training step with torch.compile
     checkpoint_blocks: bool = False  # recompute the inside of blocks in the backward pass: less memory, more time
 

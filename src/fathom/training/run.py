@@ -46,6 +46,7 @@ from fathom.training.events import Report
 from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.presets import Recipe
 from fathom.training.session import Session
+from fathom.training.world import ALONE, World
 
 TRAINED, BEST = "trained.safetensors", "adapter"
 OPENING = 8  # tokens that a sample continues where no question comes before an answer
@@ -76,9 +77,9 @@ class Run:
         named = {"preset": self.preset} if self.preset else {}
         return named | recipe_of(self.config, self.options).sections()
 
-    def start(self) -> Session:
+    def start(self, world: World = ALONE) -> Session:
         """A session at step 0."""
-        return Session.start(self.config, self.options)
+        return Session.start(self.config, self.options, world)
 
     def batches(self) -> loop.Batches:
         """The training batch of every step."""
@@ -137,9 +138,9 @@ class FinetuneRun(Run):
     def settings(self) -> dict[str, Any]:
         return {"base": plain(self.base), "finetune": plain(self.tuning), **super().settings()}
 
-    def start(self) -> Session:
+    def start(self, world: World = ALONE) -> Session:
         new = [self.tokenizer.special.names[text] for text in dict.fromkeys(self.tuning.add_token)]
-        return Session.tune(open_model(self.base.path), self.options, self.tuning, self.config.vocab_size, new)
+        return Session.tune(open_model(self.base.path), self.options, self.tuning, self.config.vocab_size, new, world)
 
     def batches(self) -> loop.Batches:
         size, seed = self.options.batch_size, self.options.seed

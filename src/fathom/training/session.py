@@ -1,7 +1,8 @@
 """A training session: a model, its optimizers and how far they have come.
 
-A run begins in this order: build -> adapters -> recompute -> compile -> optimizers. What is done to a model changes its
-modules or its parameters, so optimizers come last; what splits parameters over devices belongs right before them.
+A run begins in this order: build -> adapters -> recompute -> compile -> parallelize -> optimizers. What is done to a
+model changes its modules or its parameters, so optimizers come last; what splits parameters over devices comes right
+before them.
 """
 
 from collections.abc import Sequence
@@ -17,36 +18,47 @@ from fathom.data.batches import Batch
 from fathom.errors import FathomError
 from fathom.formats.load import read
 from fathom.formats.opened import Opened
-from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.model.init import zero_outputs
 from fathom.model.transformer import Transformer
 from fathom.native.stopwatch import Stopwatch
 from fathom.quant.schemes import packing_named
 from fathom.training.batches import MicroBatches, micro_batches
+from fathom.training.distributed import parallelize
 from fathom.training.experts import Balance
 from fathom.training.optimizer import assign, build_optimizers
 from fathom.training.optimizers import optimizer_named
 from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.precision import choose, compile_blocks
+from fathom.training.world import ALONE, World
 
 
 class Session:
     """Everything that changes while a model learns. `seconds` and `tokens` count over all resumes."""
 
-    def __init__(self, model: Transformer, options: TrainOptions, device: torch.device, lora_plus: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        options: TrainOptions,
+        device: torch.device,
+        lora_plus: float = 1.0,
+        world: World = ALONE,
+    ) -> None:
         """model: with its adapters. Its norms, attention and MLPs may change to what trains fast in the precision.
 
-        lora_plus: b of an adapter learns so many times faster than a.
+        lora_plus: b of an adapter learns so many times faster than a. world: the processes that train it together.
         """
-        self.options, self.precision = options, choose(options, model.config, device)
-        self.model = model.to(device).train()
-        self.device = self.model.embed.weight.device
+        self.options, self.world, self.precision = options, world, choose(options, model.config, device)
+        self.model = model.train()
         self.precision.use_fused_passes(self.model)
-        self.balance = Balance.of(self.model, options.router_aux_loss_coef)
+        self.balance = Balance.of(
+            self.model, options.router_aux_loss_coef, world, together=options.micro_batch_size is None
+        )
         if options.checkpoint_blocks:
             recompute_blocks(self.model)
         self.compilation = compile_blocks(self.model, options, device)
+        self.learner = parallelize(self.model, options, world, device, self.precision.dtype)
+        self.device = self.model.embed.weight.device
         self.groups = assign(self.model, options, lora_plus)
         self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
@@ -55,18 +67,24 @@ class Session:
         self.before = 0.0  # progress before the last step
 
     @classmethod
-    def start(cls, config: ModelConfig, options: TrainOptions) -> "Session":
+    def start(cls, config: ModelConfig, options: TrainOptions, world: World = ALONE) -> "Session":
         """A new model with random weights."""
-        device = pick_device(options.device)
-        return cls(new_model(config, options), options, device)
+        device = world.device(options.device)
+        return cls(new_model(config, options), options, device, world=world)
 
     @classmethod
     def tune(
-        cls, base: Opened, options: TrainOptions, tuning: FinetuneOptions, vocab_size: int = 0, new: Sequence[int] = ()
+        cls,
+        base: Opened,
+        options: TrainOptions,
+        tuning: FinetuneOptions,
+        vocab_size: int = 0,
+        new: Sequence[int] = (),
+        world: World = ALONE,
     ) -> "Session":
         """A model that exists: all of it, or an adapter on frozen, perhaps packed weights. new: the tokens that were
         added, whose rows are trained; vocab_size: with them."""
-        device = pick_device(options.device)
+        device = world.device(options.device)
         torch.manual_seed(options.seed)
         model = base_model(base, options, tuning, device)
         if vocab_size > model.config.vocab_size:
@@ -75,11 +93,11 @@ class Session:
             lora.add(model, tuning.adapter(), seed=options.seed)
             if new:
                 add_rows(model, new)
-        return cls(model, options, device, tuning.lora_plus or 1.0)
+        return cls(model, options, device, tuning.lora_plus or 1.0, world)
 
     def prepare(self, rows: Tensor | Batch) -> MicroBatches:
-        """The batch of a step, as windows (b, t + 1) or a Batch, as `update` takes it."""
-        return micro_batches(rows, self.options.micro_batch_size, self.device)
+        """This process's part of a step's batch, windows (b, t + 1) or a Batch, as `update` takes it."""
+        return micro_batches(rows, self.options.micro_batch_size, self.device, self.world)
 
     @property
     def progress(self) -> float:
@@ -117,7 +135,7 @@ class Session:
 
     def tick(self) -> float:
         """Count the time that has passed; returns the seconds of the whole run."""
-        self.seconds += self.clock.lap()
+        self.seconds += self.world.of_first(self.clock.lap())
         return self.seconds
 
 

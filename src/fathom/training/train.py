@@ -112,7 +112,7 @@ def result(run: Run, session: Session, stop: Stop) -> Result:
 
 
 MAY_CHANGE = ("max_iters", "max_minutes", "eval_interval", "sample_interval", "sample_tokens", "sample_prompt", "keep",
-              "checkpoint_interval", "log", "tensorboard", "device", "compile", "checkpoint_blocks",
+              "checkpoint_interval", "log", "tensorboard", "device", "compile", "parallel", "checkpoint_blocks",
               "keep_going")  # fmt: skip
 
 

@@ -37,7 +37,7 @@ class World:
     @classmethod
     def alone(cls) -> "World":
         """One process, without a process group."""
-        return cls()
+        return ALONE
 
     @property
     def first(self) -> bool:
@@ -61,6 +61,10 @@ class World:
         """The sum of n over all processes."""
         return n if self.size == 1 else int(self.total(torch.tensor(n)))
 
+    def of_first(self, x: float) -> float:
+        """What the first process has: time, say, that passes differently in each."""
+        return x if self.size == 1 else float(self.total(torch.tensor(x if self.first else 0.0, dtype=torch.float64)))
+
     def agreed(self, flag: bool) -> bool:
         """Whether the flag is set in any process: all of them get the same answer."""
         return flag if self.size == 1 else bool(self.largest(torch.tensor(int(flag))))
@@ -76,6 +80,9 @@ class World:
         result = x.detach().clone()
         dist.all_reduce(result, how)
         return result
+
+
+ALONE = World()
 
 
 @contextmanager

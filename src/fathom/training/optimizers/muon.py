@@ -62,21 +62,30 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                updates = orthogonalize_all(self.directions(weights, group["momentum"]), self.dtype)
+                held = self.held(weights)
+                updates = self.orthogonal(self.directions(weights, group["momentum"]), weights)
                 torch._foreach_mul_(updates, [step_scale(*p.shape) for p in weights])
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(weights, updates, alpha=-group["lr"])
+                torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(held, updates, alpha=-group["lr"])
         return loss
 
     def directions(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
         """Update the running mean of the gradients; returns the look-ahead from there (Nesterov)."""
-        gradients = [p.grad for p in weights if p.grad is not None]
+        gradients = self.held([p.grad for p in weights if p.grad is not None])
         for p in weights:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        means = [self.state[p]["momentum"] for p in weights]
+        means = self.held([self.state[p]["momentum"] for p in weights])
         torch._foreach_lerp_(means, gradients, 1 - momentum)
         return list(torch._foreach_lerp(gradients, means, momentum))
+
+    def held(self, tensors: list[Tensor]) -> list[Tensor]:
+        """What this process holds of them: all."""
+        return tensors
+
+    def orthogonal(self, directions: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+        """The directions, as far as they are held, made orthogonal as whole matrices."""
+        return orthogonalize_all(directions, self.dtype)
 
 
 def orthogonalize_all(matrices: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -97,7 +106,10 @@ def working_dtype(requested: str, device: torch.device) -> torch.dtype:
 
 
 def build(groups: list[dict[str, Any]], device: torch.device, momentum: float, dtype: str) -> Muon:
-    return Muon(groups, groups[0]["lr"], momentum, dtype=working_dtype(dtype, device))
+    kind = Muon
+    if any(type(p.data) is not Tensor for group in groups for p in group["params"]):  # DTensors
+        from fathom.training.sharded_muon import ShardedMuon as kind
+    return kind(groups, groups[0]["lr"], momentum, dtype=working_dtype(dtype, device))
 
 
 OPTIMIZER = OptimizerKind(
