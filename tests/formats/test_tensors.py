@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fathom.errors import FathomError
-from fathom.formats.safetensors_file import write_tensors
+from fathom.formats.safetensors_file import TensorFile, write_tensors
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
 
@@ -52,3 +52,26 @@ def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
             write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(10_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_file_is_the_one_that_the_library_writes(tmp_path: Path) -> None:
+    tensors = {f"{dtype}/{n}": (torch.randn(n, 3) * 100).to(dtype) for dtype in DTYPES for n in (0, 1, 5)}
+    tensors |= {"scalar": torch.tensor(2.0), "turned": torch.randn(4, 3).T, "größer": torch.ones(7, dtype=torch.uint8)}
+    write_tensors(tmp_path / "a.safetensors", tensors)
+    save_file({name: x.contiguous() for name, x in tensors.items()}, tmp_path / "b", metadata={"format": "pt"})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_tensors_come_one_after_another_also_where_the_file_cannot_be_written(tmp_path: Path) -> None:
+    """Processes that hold parts of them take part in each, so none may be left out."""
+    made, tensors = list[float](), {"b": torch.full((2,), 2.0), "a": torch.full((3,), 1.0)}
+
+    def whole(x: torch.Tensor) -> torch.Tensor:
+        made.append(float(x[0]))
+        return x
+
+    file = TensorFile(tensors, whole)
+    with pytest.raises(FathomError, match="cannot be written"):
+        file.write(tmp_path / "no/folder/a")
+    file.skip()
+    assert made == [1.0, 2.0]

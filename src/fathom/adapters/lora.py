@@ -109,10 +109,10 @@ def state_dict(model: Transformer, name: str = "default") -> dict[str, Tensor]:
     """Its tensors by name, such as `blocks.0.attn.q.a`; those of the model itself, not copies; a tied one once."""
     tensors: dict[str, Tensor] = {}
     for layer, part in wrapped(model, name).items():
-        for key, x in part.adapters[name].state_dict().items():
-            if all(x.data_ptr() != other.data_ptr() for other in tensors.values()):
+        for key, x in part.adapters[name].state_dict(keep_vars=True).items():
+            if all(x is not other for other in tensors.values()):
                 tensors[f"{layer}.{key}"] = x
-    return tensors
+    return {key: x.detach() for key, x in tensors.items()}
 
 
 def remove(model: Transformer, name: str) -> None:

@@ -43,7 +43,7 @@ def save(folder: Path, step: int, files: Mapping[str, Content], keep: int = 2, p
     """
     if keep < 2:
         raise FathomError(f"keep is {keep}; expected 2 or more, to have one to fall back to")
-    final = folder / f"step-{step:08d}"
+    final = place(folder, step)
     partial = final.with_suffix(PARTIAL)
     try:
         _prepare(folder)
@@ -58,6 +58,11 @@ def save(folder: Path, step: int, files: Mapping[str, Content], keep: int = 2, p
     with suppress(OSError):  # the new one is safe; the next save tries again to remove the others
         _prune(final, keep, protect)
     return final
+
+
+def place(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
 
 
 def latest(folder: Path) -> Checkpoint:

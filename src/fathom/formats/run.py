@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +47,24 @@ def write_weights(model: Transformer, path: Path) -> None:
     write_tensors(path, weights(model))
 
 
-def set_weights(model: Transformer, tensors: Mapping[str, Tensor], where: str) -> None:
+def set_weights(
+    model: Transformer,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    own: Callable[[Tensor, Tensor], Tensor] = lambda whole, like: whole,
+) -> None:
     """Give the model these weights. FathomError names what is missing, unexpected or of another shape.
 
     A model without memory of its own (on the meta device) takes the tensors as they are; another copies their values.
+    own: what a process takes of a whole tensor where it holds a part of that of the model.
     """
+    held = weights(model)
     try:
-        require_equal(*({name: tuple(x.shape) for name, x in each.items()} for each in (weights(model), tensors)))
+        require_equal(*({name: tuple(x.shape) for name, x in each.items()} for each in (held, tensors)))
     except FathomError as error:
         raise FathomError(f"{where}: {error}") from None
-    model.load_state_dict(dict(tensors), strict=False, assign=model.embed.weight.is_meta)
+    parts = {name: own(x, held[name]) for name, x in tensors.items()}
+    model.load_state_dict(parts, strict=False, assign=model.embed.weight.is_meta)
     if model.config.tie_embeddings:
         model.unembed.weight = model.embed.weight
 

@@ -6,13 +6,12 @@ a gap (huggingface.co/docs/safetensors). Errors name the tensor and the byte; ea
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError
 
 from fathom.errors import FathomError
 from fathom.formats.opened import DTYPES, FLOATS, FLOATS8, Stored, tensor_at
@@ -27,20 +26,60 @@ else:
 
 SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
 SIZES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8}
+# narrower types come later in a file, and of equals the name decides
+ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64",
+         "F64", "I64", "U64")  # fmt: skip
+NAMES = {theirs: ours for ours, theirs in DTYPES.items()} | {"uint16": "U16", "uint64": "U64", "complex64": "C64"}
 MOST_DIMENSIONS, LONGEST_NAME = 8, 300  # far more than a weight of a model has
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Tensors of any dtype as safetensors. Write inside `atomic_write` where `path` must never be half-written."""
-    from safetensors.torch import save_file  # imports torch
+    TensorFile(tensors).write(path)
 
-    try:
-        path.touch()
-        mode = path.stat().st_mode  # safetensors creates a new file that its owner alone may read
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-        path.chmod(mode)
-    except (SafetensorError, OSError) as error:
-        raise FathomError(f"{path} cannot be written: {error}") from error
+
+class TensorFile:
+    """A file to be written, one tensor after another: the library itself would hold all of them as bytes first.
+
+    whole: what makes a tensor whole where processes hold parts of it. It is called once for each, in the order of the
+    file, by the process that writes and by those that `skip`.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        self.kinds = {name: NAMES[str(x.dtype).removeprefix("torch.")] for name, x in tensors.items()}
+        names = sorted(tensors, key=lambda name: (-ORDER.index(self.kinds[name]), name))  # as the library orders them
+        self.shapes = {name: tuple(tensors[name].shape) for name in names}
+        self.left = (whole(tensors[name].detach()) for name in names)
+
+    def write(self, path: Path) -> None:
+        """FathomError where that cannot be; the tensors have then been made whole all the same."""
+        try:
+            with path.open("wb") as file:
+                file.write(self.header())
+                for x in self.left:
+                    file.write(x.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+        except OSError as error:
+            raise FathomError(f"{path} cannot be written: {error}") from error
+        finally:
+            self.skip()
+
+    def skip(self) -> None:
+        """Make all tensors whole that are left, and write none."""
+        for _ in self.left:
+            pass
+
+    def header(self) -> bytes:
+        """The length of the list of tensors, and the list, with spaces up to a multiple of 8 bytes."""
+        entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        start = 0
+        for name, shape in self.shapes.items():
+            kind = self.kinds[name]
+            end = start + math.prod(shape) * SIZES[kind]
+            entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+            start = end
+        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

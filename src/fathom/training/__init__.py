@@ -17,10 +17,10 @@ sharded_muon  Muon on a model that is divided by FSDP2
 world        the processes that train one model together, and what they agree on
 watch        how they notice that one of them is lost, and what they tell each other
 voice        which of them says why a run ends
-session      build -> adapters -> recompute -> compile -> optimizers: a model that is ready to learn
-session      build -> adapters -> recompute -> compile -> parallelize -> optimizers: a model that is ready to learn
+session      adapters -> dropout -> recompute -> compile -> parallelize -> optimizers: a model that is ready to learn
 batches      micro-batches on the device, the next prepared while this one is computed
 loss         next-token loss in pieces; exact gradient accumulation
+dropout      masks that follow from the row and the step, however a batch is divided
 experts      the load-balancing loss of experts, and how many tokens each runs
 optimizer    which parameter goes to which optimizer, at which learning rate
 optimizers   AdamW, AdamW in 8 bits, Muon: one file each

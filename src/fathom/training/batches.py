@@ -6,7 +6,7 @@ Targets are counted and located here, on the host, so that no step has to wait f
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -29,6 +29,7 @@ class MicroBatch:
     places: Tensor | None  # (n,) where they are among the b * t; None: everywhere
     past: NoCache | None  # what each token sees, if not all before it
     read: Tensor | None = None  # (m,) where the tokens are among the b * t; None: everywhere, without padding
+    keys: Tensor | None = None  # (b,) from which the dropout of its rows follows
 
     @property
     def n_tokens(self) -> int:
@@ -47,15 +48,23 @@ class MicroBatches:
 
 
 def micro_batches(
-    rows: Tensor | Batch, size: int | None = None, device: torch.device = CPU, world: World = ALONE
+    rows: Tensor | Batch,
+    size: int | None = None,
+    device: torch.device = CPU,
+    world: World = ALONE,
+    keys: Tensor | None = None,
 ) -> MicroBatches:
     """Windows (b, t + 1) or a batch as micro-batches of `size` rows, None: all, on this device.
 
     Of several processes each takes every so many-th of those that one process would have, or all it has as one.
+    keys: (b,) of the rows, for dropout.
     """
     batch = as_batch(rows)
-    split = batch.split(rows_at_once(len(batch.ids), size, world))
-    parts = tuple(_micro_batch(part, device) for part in split[world.rank :: world.size])
+    size = rows_at_once(len(batch.ids), size, world)
+    parts = tuple(_micro_batch(part, device) for part in batch.split(size)[world.rank :: world.size])
+    if keys is not None:
+        own = keys.split(size)[world.rank :: world.size]
+        parts = tuple(replace(part, keys=send(each, device)) for part, each in zip(parts, own))
     count = max(1, int((batch.targets != IGNORED).sum()))
     return MicroBatches(parts, send(torch.tensor(count), device), batch.n_tokens, batch.name)
 

@@ -6,7 +6,7 @@ config.yaml  tokenizer.json: so that the model can be loaded from this folder al
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,27 @@ from fathom.errors import FathomError
 from fathom.formats import checkpoint
 from fathom.formats.config_file import CONFIG
 from fathom.formats.run import STATE, best_step
-from fathom.formats.safetensors_file import read_tensors, write_tensors
+from fathom.formats.safetensors_file import TensorFile, read_tensors
 from fathom.tokenizer import load as tokenizers
 from fathom.training.events import Note, Report, Saved
 from fathom.training.run import Run
 from fathom.training.session import Session
+from fathom.training.world import World
 from fathom.words import article
 
 OPTIMIZER = "optimizer.safetensors"
 
 
 def save_checkpoint(run: Run, session: Session, report: Report) -> None:
-    """Save the session; the newest `keep` checkpoints and the best stay."""
+    """Save the session; the newest `keep` checkpoints and the best stay.
+
+    Processes that hold parts of a model make one tensor after another whole, and the first writes it: the files are
+    those of one process, and any number of processes reads them. FathomError in all where that cannot be.
+    """
+    learner, world = session.learner, session.world
     tensors, optimizer = optimizer_state(session.optimizers.parts, session.model.named_parameters())
+    name, learned, more = run.learned(learner)
+    weights, state = TensorFile(learned, learner.whole), TensorFile(tensors, learner.whole)
     values = {
         "step": session.step,
         "tokens": session.tokens,
@@ -43,15 +51,26 @@ def save_checkpoint(run: Run, session: Session, report: Report) -> None:
         "random": random_states(),
     }
     files: dict[str, checkpoint.Content] = {
-        **run.weight_files(session.model),
-        OPTIMIZER: lambda path: write_tensors(path, tensors),
+        name: weights.write,
+        **more,
+        OPTIMIZER: state.write,
         STATE: json.dumps(values).encode(),
         CONFIG: (run.folder / CONFIG).read_bytes(),
         tokenizers.FILE: (run.folder / tokenizers.FILE).read_bytes(),
     }
-    path = checkpoint.save(run.checkpoints, session.step, files, run.options.keep, best_step(run.checkpoints))
-    run.after_save()
-    report(Saved(session.step, path))
+    problem: FathomError | None = None
+    try:
+        if world.first:
+            checkpoint.save(run.checkpoints, session.step, files, run.options.keep, best_step(run.checkpoints))
+            run.after_save()
+    except FathomError as error:
+        problem = error
+    finally:
+        weights.skip()  # whatever has failed, the others wait for no tensor in vain
+        state.skip()
+    if world.agreed(problem is not None):
+        raise problem or FathomError(f"the first process could not save a checkpoint of step {session.step}")
+    report(Saved(session.step, checkpoint.place(run.checkpoints, session.step)))
 
 
 def restore(run: Run, session: Session, report: Report) -> None:
@@ -59,11 +78,11 @@ def restore(run: Run, session: Session, report: Report) -> None:
     if not checkpoint.newest_first(run.checkpoints):
         report(Note(f"{run.folder} has no checkpoint yet: starting at step 1"))
         return
-    newest = checkpoint.latest(run.checkpoints)
+    newest, learner = newest_of(run.checkpoints, session.world), session.learner
     values = read_state(newest.path / STATE)
-    run.load_weights(session.model, newest.path)
-    tensors = read_tensors(newest.path / OPTIMIZER)
-    load_optimizer_state(session.optimizers.parts, session.model.named_parameters(), tensors, values["optimizer"])
+    run.load_weights(learner, newest.path)
+    tensors, named = read_tensors(newest.path / OPTIMIZER), session.model.named_parameters()
+    load_optimizer_state(session.optimizers.parts, named, tensors, values["optimizer"], learner.own)
     if values["scaler"] and session.scaler.is_enabled():
         session.scaler.load_state_dict(values["scaler"])
     session.step, session.tokens, session.seconds = values["step"], values["tokens"], values["seconds"]
@@ -79,6 +98,20 @@ def restore(run: Run, session: Session, report: Report) -> None:
         by_time = session.step < session.options.max_iters
         more = f"--max-minutes above {session.seconds / 60:.2f}" if by_time else f"--max-iters above {session.step}"
         report(Note(f"this run is complete; to train it further, give {more}"))
+
+
+def newest_of(folder: Path, world: World) -> checkpoint.Checkpoint:
+    """The newest intact checkpoint: the first process reads them through, and all take the same."""
+    found, problem = None, None
+    if world.first:
+        try:
+            found = checkpoint.latest(folder)
+        except FathomError as error:
+            problem = error
+    if world.agreed(problem is not None):
+        raise problem or FathomError(f"the first process found no intact checkpoint in {folder}")
+    step = world.count(found.step if found else 0)
+    return found or checkpoint.Checkpoint(checkpoint.place(folder, step), step, ())
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -115,11 +148,16 @@ def optimizer_state(optimizers: Sequence[Optimizer], named: Named) -> tuple[dict
 
 
 def load_optimizer_state(
-    optimizers: Sequence[Optimizer], named: Named, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
+    optimizers: Sequence[Optimizer],
+    named: Named,
+    tensors: Mapping[str, Tensor],
+    saved: Mapping[str, Any],
+    own: Callable[[Tensor, Tensor], Tensor] = lambda whole, like: whole,
 ) -> None:
     """Restore what `optimizer_state` returned. FathomError, and nothing changed, when parameters or tensors differ.
 
-    Dtypes stay as saved (torch's own `load_state_dict` would cast them to the parameter's).
+    Dtypes stay as saved (torch's own `load_state_dict` would cast them to the parameter's). own: what a process takes
+    of a whole tensor where it holds a part of the parameter.
     """
     names = {parameter: name for name, parameter in named}
     groups = list(_groups(optimizers))
@@ -134,7 +172,7 @@ def load_optimizer_state(
         for group, parameter in ((each, p) for each in optimizer.param_groups for p in each["params"]):
             if (entries := saved["state"].get(names[parameter])) is not None:
                 optimizer.state[parameter] = {
-                    key: _strided(_thaw(value, tensors, _device(key, group, parameter)), parameter)
+                    key: _part(_thaw(value, tensors, _device(key, group, parameter)), parameter, own)
                     for key, value in entries.items()
                 }
 
@@ -207,11 +245,13 @@ def _thaw(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> An
     return value
 
 
-def _strided(value: Any, parameter: Tensor) -> Any:
-    """A tensor of the parameter's shape with the strides of the parameter: fused steps rely on it."""
-    if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
+def _part(value: Any, parameter: Tensor, own: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """Of a tensor of the parameter's shape what this process holds, with the parameter's strides, on which fused steps
+    rely."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    part = own(value, parameter)
+    return part if part.stride() == parameter.stride() else torch.empty_like(parameter, dtype=part.dtype).copy_(part)
 
 
 def _references(saved: Any) -> Iterator[str]:

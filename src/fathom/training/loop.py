@@ -45,7 +45,11 @@ def fit(
     """
     options, saved = session.options, session.step
     session.clock.start()
-    with prefetching(lambda step: session.prepare(batches.at(step)), options.max_iters, session.device) as batch_of:
+
+    def prepared(step: int) -> MicroBatches:
+        return session.prepare(batches.at(step), step)
+
+    with prefetching(prepared, options.max_iters, session.device) as batch_of:
         while not session.finished and not stop():
             report(update(session, batch_of(session.step)))
             due = [

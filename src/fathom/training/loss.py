@@ -4,6 +4,7 @@ Logits of all tokens need tokens * V numbers, often more than the model. Where t
 pieces, and again in the backward pass, so that they never exist all at once.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +18,7 @@ from fathom.anatomy.training import AT_ONCE, FROZEN_BYTES
 from fathom.model.transformer import Transformer
 from fathom.native import kernels
 from fathom.training.batches import MicroBatch, MicroBatches
+from fathom.training.dropout import Masks
 from fathom.training.experts import Balance
 from fathom.training.precision import Precision
 
@@ -100,6 +102,7 @@ class Learner:
     def __init__(self, model: Transformer, reason: str = "") -> None:
         """reason: how the model is divided over several processes, and why, for the user."""
         self.model, self.reason = model, reason
+        self.masks: Masks | None = None  # of a model with dropout
 
     def loss(self, part: MicroBatch) -> Tensor:
         """`next_token_loss`."""
@@ -116,6 +119,10 @@ class Learner:
     def own(self, whole: Tensor, like: Tensor) -> Tensor:
         """Of a tensor that belongs to the parameter `like` what this process holds: the inverse of `whole`."""
         return whole
+
+    def assembled(self, modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+        """Inside, the parameters of these modules are whole; no pass is made there. All processes enter together."""
+        return nullcontext()
 
     def let_go(self) -> None:
         """After passes without a backward pass, which is what lets go of the ends of a sharded model."""
@@ -134,6 +141,8 @@ def accumulate(
     if balance is not None:
         balance.begin()
     for part in batch.parts:
+        if learner.masks is not None:
+            learner.masks.keys = part.keys
         with learner.synchronised(part is batch.parts[-1]):
             with precision.autocast(), nullcontext() if balance is None else balance.listen():
                 loss = learner.loss(part) / batch.count

@@ -32,17 +32,17 @@ from fathom.formats.checkpoint import Content
 from fathom.formats.config_file import CONFIG, read_config, write_config
 from fathom.formats.detect import open_model
 from fathom.formats.huggingface import tokenizer_files
-from fathom.formats.run import CHECKPOINTS, DATA_SUMMARY, WEIGHTS, best_step, set_weights, write_weights
-from fathom.formats.safetensors_file import read_tensors, write_tensors
+from fathom.formats.run import CHECKPOINTS, DATA_SUMMARY, WEIGHTS, best_step, set_weights, weights
+from fathom.formats.safetensors_file import read_tensors
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
-from fathom.model.transformer import Transformer
 from fathom.tokenizer import load as tokenizers
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
 from fathom.tokenizer.typed import uniform
 from fathom.training import loop
 from fathom.training.data import DataSummary, FinetuneDataSummary, held_out, prepare_text, read_chunks
 from fathom.training.events import Report
+from fathom.training.loss import Learner
 from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.presets import Recipe
 from fathom.training.session import Session
@@ -93,13 +93,13 @@ class Run:
         """What samples continue."""
         return self.options.sample_prompt
 
-    def weight_files(self, model: Transformer) -> Mapping[str, Content]:
-        """The files of a checkpoint that hold what was learned."""
-        return {WEIGHTS: lambda path: write_weights(model, path)}
+    def learned(self, learner: Learner) -> tuple[str, Mapping[str, Tensor], Mapping[str, Content]]:
+        """What a checkpoint holds of what was learned: a file's name, its tensors, and more files."""
+        return WEIGHTS, weights(learner.model), {}
 
-    def load_weights(self, model: Transformer, folder: Path) -> None:
+    def load_weights(self, learner: Learner, folder: Path) -> None:
         """Give the model what a checkpoint holds."""
-        set_weights(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+        set_weights(learner.model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS), learner.own)
 
     def after_save(self) -> None:
         """Called when a checkpoint is complete."""
@@ -186,24 +186,26 @@ class FinetuneRun(Run):
         first = self.examples("val")[0]
         return [int(token) for token in first.ids], int(first.trained.argmax())
 
-    def weight_files(self, model: Transformer) -> Mapping[str, Content]:
+    def learned(self, learner: Learner) -> tuple[str, Mapping[str, Tensor], Mapping[str, Content]]:
         if not self.tuning.adapted:
-            return super().weight_files(model)
-        with TemporaryDirectory() as folder:
+            return super().learned(learner)
+        model, adapted = learner.model, lora.wrapped(learner.model)
+        ends = [part for name, part in adapted.items() if name in ("embed", "unembed")]  # saved whole with new tokens
+        with learner.assembled([*ends, *(part.adapters for part in adapted.values())]), TemporaryDirectory() as folder:
             peft.save(model, folder, base=self.base.path)
             files = {name: (Path(folder) / name).read_bytes() for name in peft.FILES}
-        return {TRAINED: lambda path: write_tensors(path, lora.state_dict(model)), **files}
+            return TRAINED, lora.state_dict(model), files
 
-    def load_weights(self, model: Transformer, folder: Path) -> None:
+    def load_weights(self, learner: Learner, folder: Path) -> None:
         if not self.tuning.adapted:
-            super().load_weights(model, folder)
+            super().load_weights(learner, folder)
             return
-        saved, adapter = read_tensors(folder / TRAINED), lora.state_dict(model)
+        saved, adapter = read_tensors(folder / TRAINED), lora.state_dict(learner.model)
         if {name: x.shape for name, x in saved.items()} != {name: x.shape for name, x in adapter.items()}:
             raise FathomError(f"{folder / TRAINED} is of another adapter than this run's; start a new run")
         with torch.no_grad():
             for name, tensor in adapter.items():
-                tensor.copy_(saved[name])
+                tensor.copy_(learner.own(saved[name], tensor))
 
     def after_save(self) -> None:
         """Copy the adapter of the best checkpoint, or else of the newest, to the run's folder."""

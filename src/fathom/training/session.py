@@ -1,8 +1,8 @@
 """A training session: a model, its optimizers and how far they have come.
 
-A run begins in this order: build -> adapters -> recompute -> compile -> parallelize -> optimizers. What is done to a
-model changes its modules or its parameters, so optimizers come last; what splits parameters over devices comes right
-before them.
+A run begins in this order: build -> adapters -> dropout -> recompute -> compile -> parallelize -> optimizers. What is
+done to a model changes its modules or its parameters, so optimizers come last, and what splits parameters over devices
+right before them.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from fathom.adapters import lora
 from fathom.adapters.rows import add_rows
 from fathom.adapters.whole import resize_vocabulary
 from fathom.backend.training import recompute_blocks
-from fathom.data.batches import Batch
+from fathom.data.batches import Batch, as_batch
 from fathom.errors import FathomError
 from fathom.formats.load import read
 from fathom.formats.opened import Opened
@@ -25,6 +25,7 @@ from fathom.native.stopwatch import Stopwatch
 from fathom.quant.schemes import packing_named
 from fathom.training.batches import MicroBatches, micro_batches
 from fathom.training.distributed import parallelize
+from fathom.training.dropout import row_keys, use_row_masks
 from fathom.training.experts import Balance
 from fathom.training.optimizer import assign, build_optimizers
 from fathom.training.optimizers import optimizer_named
@@ -54,10 +55,12 @@ class Session:
         self.balance = Balance.of(
             self.model, options.router_aux_loss_coef, world, together=options.micro_batch_size is None
         )
+        masks = use_row_masks(self.model)
         if options.checkpoint_blocks:
             recompute_blocks(self.model)
         self.compilation = compile_blocks(self.model, options, device)
         self.learner = parallelize(self.model, options, world, device, self.precision.dtype)
+        self.learner.masks = masks
         self.device = self.model.embed.weight.device
         self.groups = assign(self.model, options, lora_plus)
         self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
@@ -95,9 +98,15 @@ class Session:
                 add_rows(model, new)
         return cls(model, options, device, tuning.lora_plus or 1.0, world)
 
-    def prepare(self, rows: Tensor | Batch) -> MicroBatches:
-        """This process's part of a step's batch, windows (b, t + 1) or a Batch, as `update` takes it."""
-        return micro_batches(rows, self.options.micro_batch_size, self.device, self.world)
+    def prepare(self, rows: Tensor | Batch, step: int | None = None) -> MicroBatches:
+        """This process's part of a step's batch, windows (b, t + 1) or a Batch, as `update` takes it.
+
+        step: counted from 0, on which dropout depends; None: the next.
+        """
+        step = self.step if step is None else step
+        n_rows = len(as_batch(rows).ids)
+        keys = None if self.learner.masks is None else row_keys(self.options.seed, step, range(n_rows))
+        return micro_batches(rows, self.options.micro_batch_size, self.device, self.world, keys)
 
     @property
     def progress(self) -> float:

@@ -3,6 +3,9 @@
 A block is gathered when it computes, forward and backward, and let go again. What is saved and loaded is whole.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -51,6 +54,21 @@ class Shards(Learner):
         first = own_rows(len(whole), mesh.get_local_rank(), mesh.size()).start
         part = whole[first : first + len(local)].to(local.device, copy=True)
         return DTensor.from_local(part, mesh, placements, shape=whole.shape, stride=whole.stride())
+
+    @contextmanager
+    def assembled(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        parts = dict.fromkeys(part for module in modules for part in module.modules())
+        places = [(part, name, p) for part in parts for name, p in part.named_parameters(recurse=False)]
+        wholes = {
+            p: nn.Parameter(self.whole(p).detach(), p.requires_grad) for p in dict.fromkeys(p for *_, p in places)
+        }
+        try:
+            for part, name, p in places:
+                part.register_parameter(name, wholes[p])
+            yield
+        finally:
+            for part, name, p in places:
+                part.register_parameter(name, p)
 
     def let_go(self) -> None:
         self.sharded.reshard()
