@@ -61,7 +61,7 @@ class Session:
         self.compilation = compile_blocks(self.model, options, device)
         self.learner = parallelize(self.model, options, world, device, self.precision.dtype)
         self.learner.masks = masks
-        self.device = self.model.embed.weight.device
+        self.device = next(self.model.parameters()).device
         self.groups = assign(self.model, options, lora_plus)
         self.optimizers, self.scaler = build_optimizers(self.model, options, self.groups), self.precision.scaler()
         self.step, self.tokens, self.seconds = 0, 0, 0.0
