@@ -16,6 +16,7 @@ from fathom.errors import FathomError
 
 HELP_NAMES = ["-h", "--help"]
 CONTEXT = {"help_option_names": HELP_NAMES, "token_normalize_func": lambda name: name.replace("_", "-")}
+WORDS = "words"  # of a context's meta: the verb and all that was typed after it
 WIDEST = 28  # columns of an option's name; longer ones stand on a line of their own
 Effective = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -109,6 +110,7 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if self.effective is not None and {*HELP_NAMES, "--help-all"} & set(args):
             ctx.meta["effective"] = self.defaults(ctx, list(args))
+        ctx.meta[WORDS] = [str(ctx.info_name), *args]
         ctx.allow_extra_args = True
         try:
             rest = super().parse_args(ctx, args)

@@ -56,6 +56,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def as_started() -> str:
+    """The option with which this process and its neighbours were started, to continue a run as it was."""
+    return f" --nproc {this_process().size}" if LAUNCHER in os.environ else ""
+
+
 def without_nproc(words: Sequence[str]) -> list[str]:
     """The words of a command line without `--nproc N`."""
     return [
@@ -66,11 +71,11 @@ def without_nproc(words: Sequence[str]) -> list[str]:
 
 
 def launch(words: Sequence[str], n: int, resume: str) -> int:
-    """Run `fathom WORDS` in n processes and return the exit code of the run. resume: the command that continues it."""
+    """Run `fathom WORDS` in n processes and return the exit code of the run. resume: the options that continue it."""
     with socket.socket() as door:
         door.bind((HOST, 0))
         door.listen(4 * n)
-        processes = Processes(resume)
+        processes = Processes(f"fathom {words[0]} --nproc {n} {resume}")
         with processes.kept_in_hand():
             processes.start(without_nproc(words), n, door.getsockname()[1])
             from fathom.training.voice import serve_store  # loads torch while the processes do the same

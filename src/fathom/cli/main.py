@@ -1,6 +1,7 @@
 """`fathom VERB [MODEL] [options]`: the table of verbs, one-line errors, exit codes.
 
-Exit codes: 0 done, 1 a check failed, 2 the call or an input is wrong (one line on stderr), 130 and 143 interrupted.
+Exit codes: 0 done, 1 a check failed or a process of several was lost, 2 the call or an input is
+wrong (one line on stderr), 130 and 143 interrupted.
 A verb's module, and with it torch, is imported only when that verb is called.
 """
 
@@ -24,7 +25,7 @@ GROUPS = {  # verb: (the module that holds VERB_command, what it does)
         "train": ("fathom.cli.train", "train a model from random weights"),
         "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
         "plan": ("fathom.cli.plan", "what training will need: memory, hours, traffic, and what fits"),
-        "presets": ("fathom.cli.train", "list presets, or print one as YAML"),
+        "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
         "runs": ("fathom.cli.runs", "list runs with their losses, or draw several on one picture"),
         "ladder": ("fathom.cli.ladder", "build up from a bigram to LLaMA and measure each idea"),
     },

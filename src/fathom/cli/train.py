@@ -1,4 +1,4 @@
-"""`fathom train`, `fathom finetune` and `fathom presets`; and a run on the terminal, as it happens."""
+"""`fathom train` and `fathom finetune`, and a run on the terminal, as it happens."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
-from fathom.anatomy.cost import n_parameters
-from fathom.anatomy.words import CHOICES, DEFAULTS, declared, in_line, word
-from fathom.cli.command import in_words
+from fathom.cli.command import WORDS, in_words
 from fathom.cli.completion import models, presets
 from fathom.cli.help import torch_device
+from fathom.cli.launch import as_started, launch, starts_processes
 from fathom.cli.options import WholeNumber, fields_of, from_fields, option, print_json, verb
 from fathom.cli.streams import say
 from fathom.data.corpus import resolve
@@ -20,15 +18,13 @@ from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.formats.run import PAGE
 from fathom.model.config import ModelConfig
+from fathom.processes import this_process
 from fathom.report.live import LiveView
-from fathom.report.table import plain as as_text
-from fathom.report.table import table
-from fathom.training.events import Report
+from fathom.training.events import Report, silent
 from fathom.training.optimizers import NAMES as OPTIMIZERS
 from fathom.training.options import FINETUNE_DEFAULTS, SET_BY_BASE, FinetuneOptions, TrainOptions
 from fathom.training.presets import DEFAULT, PRESETS, Recipe, find, read
 from fathom.training.shown import showing
-from fathom.training.travels import travels
 from fathom.training.tuning import effective as tuning_defaults
 from fathom.words import counted
 
@@ -47,6 +43,7 @@ TRAIN_NAMES = {
     "compile": ("--compile",),
     "keep_going": ("--keep-going",),
     "log": ("--log",),
+    "parallel": ("--parallel",),
     "seed": ("--seed",),
     "device": ("--device",),
     "dtype": ("--dtype",),
@@ -55,9 +52,12 @@ TRAIN_GROUPS = {
     "Data": "train__data train__tokenizer",
     "Size of the model": "model__context_length model__d_model model__n_layer model__n_head",
     "Training": "train__max_iters train__max_minutes train__batch_size train__learning_rate",
-    "Run": "out_dir files resume overwrite",
+    "Run": "out_dir files resume overwrite nproc",
 }
 OUT_DIR = ("-o", "--out-dir", "--output-dir", "out_dir")
+nproc_option = option(
+    "--nproc", type=WholeNumber(1), metavar="N", shown="1", help="Processes of this machine that train together."
+)
 OPTIMIZER = {"choices": OPTIMIZERS, "metavar": "NAME"}
 PASSES = "Forward passes per step, into which the batch is divided."
 DECLARED = {name: {"shown": "the preset's"} for name in ("context_length", "d_model", "n_layer")}
@@ -88,20 +88,29 @@ def effective(values: Mapping[str, Any]) -> dict[str, Any]:
 @option("-c", "--config", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="YAML file.")
 @option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
 @option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
+@nproc_option
 @option("--epochs", hidden=True, help="Refused, with the number of steps that it is.")
 @option("--grad-accumulation", type=WholeNumber(1), metavar="N", heading="Steps and batches", shown="1", help=PASSES)
 @from_fields("train", TrainOptions, TRAIN_NAMES, settings={"optimizer": OPTIMIZER})
 @from_fields("model", ModelConfig, MODEL_NAMES, settings=DECLARED | {"vocab_size": {"shown": "the tokenizer's"}})
-def train_command(preset: str | None, **call: Any) -> int:
+@click.pass_context
+def train_command(ctx: click.Context, /, preset: str | None, **call: Any) -> int:
+    recipe, folder, mode = read_call(preset, call)
+    if starts_processes(call["nproc"]):
+        return launch(ctx.meta[WORDS], call["nproc"], f"--resume --out-dir {folder}")
     from fathom.training.train import train
 
-    recipe, folder, mode = read_call(preset, call)
     with watching(folder) as report:
         result = train(recipe, folder, mode=mode, report=report)
-    if call["as_json"]:
+    return ended(result, call, "train", [f"write:    fathom generate {folder} -n 400 -t 0.8"])
+
+
+def ended(result: "Result", call: Mapping[str, Any], verb: str, next_lines: list[str]) -> int:
+    """Say how a run ended, once; returns the exit code."""
+    if this_process().first and call["as_json"]:
         print_json(plain(result))
-    else:
-        say(summary(result, "train", [f"write:    fathom generate {folder} -n 400 -t 0.8"]), err=True)
+    elif this_process().first:
+        say(summary(result, f"{verb}{as_started()}", next_lines), err=True)
     return result.exit_code
 
 
@@ -241,6 +250,7 @@ def effective_tuning(values: Mapping[str, Any]) -> dict[str, Any]:
 @option(*OUT_DIR, type=click.Path(path_type=Path), metavar="FOLDER", shown="runs/finetune", help="Folder of the run.")
 @option("--resume", is_flag=True, help="Continue the run in --out-dir from where it stopped.")
 @option("--overwrite", is_flag=True, help="Replace the run in --out-dir.")
+@nproc_option
 @from_fields("finetune", FinetuneOptions, FINETUNE_NAMES)
 @from_fields(
     "train",
@@ -249,18 +259,17 @@ def effective_tuning(values: Mapping[str, Any]) -> dict[str, Any]:
     without=SET_BY_BASE,
     settings=TRAIN_SETTINGS,
 )
-def finetune_command(model: str | None, **call: Any) -> int:
-    from fathom.training.finetune import finetune
-
+@click.pass_context
+def finetune_command(ctx: click.Context, /, model: str | None, **call: Any) -> int:
     mode, folder = mode_of(call), call["out_dir"] or Path("runs") / "finetune"
     options, train = fields_of("finetune", call), fields_of("train", call)
+    if starts_processes(call["nproc"]):
+        return launch(ctx.meta[WORDS], call["nproc"], f"--resume --out-dir {folder}")
+    from fathom.training.finetune import finetune
+
     with watching(folder) as report:
         result = finetune(model, None, folder, options=options, train=train, mode=mode, report=report)
-    if call["as_json"]:
-        print_json(plain(result))
-    else:
-        say(summary(result, "finetune", adapter_lines(folder / "adapter", model)), err=True)
-    return result.exit_code
+    return ended(result, call, "finetune", adapter_lines(folder / "adapter", model))
 
 
 def adapter_lines(adapter: Path, model: str | None) -> list[str]:
@@ -272,79 +281,11 @@ def adapter_lines(adapter: Path, model: str | None) -> list[str]:
     return [f"adapter:  {adapter} (in PEFT's format)", ask, merge]
 
 
-@verb(
-    "presets",
-    "List the presets of fathom train, or print one as YAML, ready for fathom train -c FILE.",
-    example="fathom presets gpt2 > my.yaml",
-)
-@click.argument("name", required=False, shell_complete=presets)
-@option("--families", is_flag=True, help="List the families of published models that open, in words of the one config.")
-def presets_command(name: str | None, families: bool, as_json: bool, **_: Any) -> None:
-    if families:
-        chosen = choices_of_families()
-        text = as_text(
-            table(("family", "in words of the config"), [(key, in_line(own)) for key, own in chosen.items()])
-        )
-        print_json(chosen) if as_json else say(text.rstrip())
-        return
-    counts = {key: n_parameters(recipe.config(vocabulary(recipe)).resolved()) for key, recipe in PRESETS.items()}
-    values: dict[str, Any] = {
-        key: {
-            "parameters": counts[key], "exports": exports_of(recipe), "description": recipe.description,
-            "choices": {name: value for name, value in declared(recipe.config(1)).items() if name in CHOICES},
-        }
-        for key, recipe in PRESETS.items()
-    }  # fmt: skip
-    heads = ("preset", "parameters", "exports to", "what it is", "in words of the config")
-    rows = [
-        (key, about(counts[key]), row["exports"], row["description"], in_line(row["choices"]))
-        for key, row in values.items()
-    ]
-    text = as_text(table(heads, rows, numbers=(1,)))
-    if name is not None:
-        recipe = find(name)
-        values = recipe.sections()
-        text = f"# {recipe.description}\n{yaml.safe_dump(values, sort_keys=False)}".rstrip()
-    if as_json:
-        print_json(values)
-    else:
-        say(text.rstrip())
-
-
-def choices_of_families() -> dict[str, dict[str, Any]]:
-    """What sets each family apart, in words of the config; "by model" where its models differ."""
-    from fathom.families.registry import families
-
-    result = {}
-    for family in families().values():
-        own = {name: word(value) for name, value in family.choices.items() if value != DEFAULTS.get(name)}
-        open_to = {name: "by model" for name in family.free if name in DEFAULTS and name not in own}
-        result[family.title] = own | open_to
-    return result
-
-
-def exports_of(recipe: Recipe) -> str:
-    """The formats that hold the model of a recipe, in words; those of its own form stay runs."""
-    found = travels(recipe.config(vocabulary(recipe)).resolved(), recipe.options().tokenizer.partition(":")[0])
-    return ", ".join(found[1]) if found else "nothing"
-
-
-CHARACTERS = 65  # of tiny Shakespeare; another text has a few more or fewer
-
-
-def vocabulary(recipe: Recipe) -> int:
-    """Tokens of the recipe's tokenizer; where they follow from the text, as many as English text has characters."""
-    kind, _, size = recipe.options().tokenizer.partition(":")
-    return int(size) if size.isdigit() else 256 if kind == "byte" else CHARACTERS
-
-
-def about(count: int) -> str:
-    """A number of parameters in three digits: 124M, 0.81M, 0.062M."""
-    return f"{count / 1e6:.{0 if count >= 1e8 else 1 if count >= 1e7 else 2 if count >= 1e5 else 3}f}M"
-
-
 @contextmanager
 def watching(title: str | Path) -> Iterator[Report]:
-    """A listener that shows a run in the live view, on stderr, until the block ends."""
+    """A listener that shows a run in the live view, on stderr, until the block ends. One of several processes shows."""
+    if not this_process().first:
+        yield silent
+        return
     with LiveView(str(title)) as view:
         yield showing(view)

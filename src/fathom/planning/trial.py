@@ -150,7 +150,7 @@ def timed(
 def one_step(session: Session, batch: MicroBatches) -> tuple[float, float]:
     """What `update` of the training loop does, in its two halves."""
     began = time.perf_counter()
-    accumulate(session.model, batch, session.precision, session.scaler, session.balance).item()
+    accumulate(session.learner, batch, session.precision, session.scaler, session.balance).item()
     settle(session.device)
     between = time.perf_counter()
     clip(session.model, session.options.clip).item()

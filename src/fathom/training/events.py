@@ -129,11 +129,10 @@ def line_of(event: Event) -> dict[str, Any] | None:
 class Metrics:
     """A listener that appends lines to metrics.jsonl.
 
-    step: where the run continues. Later lines, of steps that were lost, are dropped: every step is there once.
+    kept: the lines of the run so far. Later ones, of steps that were lost, are dropped: every step is there once.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in read_metrics(path) if line["step"] <= step] if step else []
+    def __init__(self, path: Path, kept: Sequence[Mapping[str, Any]]) -> None:
         with atomic_write(path) as new:
             new.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
@@ -159,6 +158,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
+
+
+def metrics_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The lines of a run that continues at this step; none where it begins."""
+    return [line for line in read_metrics(path) if line["step"] <= step] if step else []
 
 
 def loss_curves(path: Path) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:

@@ -6,7 +6,8 @@ the base, the defaults that follow from it and from the data, and the base again
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,23 @@ from fathom.tokenizer.add import with_tokens
 from fathom.tokenizer.turns import with_template
 from fathom.tokenizer.typed import uniform
 from fathom.training.data import prepare
-from fathom.training.events import Report
+from fathom.training.events import Report, silent
 from fathom.training.options import SET_BY_BASE, FinetuneOptions, TrainOptions
 from fathom.training.result import Result
 from fathom.training.run import Base, FinetuneRun, open_finetune_run, require_replaceable, write_run
-from fathom.training.session import Session
 from fathom.training.shown import shown
+from fathom.training.together import created_by_first, of_program, require_same, was_created_before
 from fathom.training.trackers import require_packages
-from fathom.training.train import continue_run, require_mode, require_unchanged, resume, with_options
+from fathom.training.train import (
+    continue_run,
+    require_mode,
+    require_several,
+    require_unchanged,
+    resume,
+    with_options,
+)
 from fathom.training.tuning import duration, micro_batch, row_length, with_defaults
+from fathom.training.world import joined
 
 Values = Mapping[str, Any]
 
@@ -71,12 +80,24 @@ def finetune(
     folder = Path(out_dir or Path("runs") / "finetune")
     if other := next((name for name in SET_BY_BASE if name in train), None):
         raise FathomError(f"{other} was given; it comes from the base model: leave it out")
-    with shown(report, folder) as listener:
+    device = str(train.get("device", "auto"))
+    if mode == "resume":
+        run = reopen(folder, model, options, train)
+        device = run.options.device
+    with joined(device) as world, shown(report if world.first else silent, folder) as listener:
+        require_several(world, train)
+        require_same(world, {**of_program(), "mode": mode, **options, **train})
+        if mode != "resume" and was_created_before(world, folder):
+            mode, run = "resume", open_finetune_run(folder)
         if mode == "resume":
-            run = reopen(folder, model, options, train)
-            return continue_run(run, resume(run, listener), listener)
-        run, session = create(folder, model, options, train, mode == "overwrite", listener)
-        return continue_run(run, session, listener)
+            return continue_run(run, resume(run, listener, world), listener)
+
+        def create() -> AbstractContextManager[FinetuneRun]:
+            return created(folder, model, options, train, mode == "overwrite", listener)
+
+        with created_by_first(world, create, open_finetune_run) as run:
+            session = run.start(world)
+        return continue_run(replace(run, folder=folder), session, listener)
 
 
 def is_finetuning(name: str) -> bool:
@@ -89,10 +110,11 @@ def is_finetuning(name: str) -> bool:
     return name in ours
 
 
-def create(
+@contextmanager
+def created(
     folder: Path, model: str | Path | None, options: Values, declared: Values, overwrite: bool, report: Report
-) -> tuple[FinetuneRun, Session]:
-    """A new run, put in place when nothing can be refused any more, and its session at step 0."""
+) -> Iterator[FinetuneRun]:
+    """A new run, beside its place. It moves to `folder` when the block has succeeded."""
     if model is None or "data" not in declared:
         raise FathomError("finetune needs a model and data; for example: fathom finetune runs/demo --data FILE.jsonl")
     tuning = build(FinetuneOptions, options, "finetune")
@@ -117,8 +139,7 @@ def create(
         run = FinetuneRun(new, config, train, tokenizer, summary, base, replace(tuning, context_length=length))
         require_rows(run)
         write_run(run)
-        session = run.start()
-    return replace(run, folder=folder), session
+        yield run
 
 
 def require_rows(run: FinetuneRun) -> None:

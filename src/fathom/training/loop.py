@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -43,22 +43,22 @@ def fit(
     batches.at(step) and the chunks of `validation` are (b, t + 1) token ids, or Batches. `save` is called where a
     checkpoint is due, and at the end. Raises Diverged, with nothing updated, where loss or gradient are not finite.
     """
-    options, saved = session.options, session.step
+    options, saved, session.stop = session.options, session.step, stop
     session.clock.start()
 
     def prepared(step: int) -> MicroBatches:
         return session.prepare(batches.at(step), step)
 
     with prefetching(prepared, options.max_iters, session.device) as batch_of:
-        while not session.finished and not stop():
+        while not session.finished and not session.stopping:
             report(update(session, batch_of(session.step)))
             due = [
                 session.due(n) for n in (options.eval_interval, options.checkpoint_interval or options.eval_interval)
             ]
             if due[0]:
-                unstopped = takewhile(lambda _: not stop(), validation)
-                loss = evaluate(session.model, unstopped, session.precision, session.world)
-                if not stop():  # else it was cut short
+                loss = evaluate(session.model, session.until_stopped(validation), session.precision, session.world)
+                session.learner.let_go()
+                if not session.stopping:  # else it was cut short
                     session.validation_loss = loss
                     use = session.balance.use() if session.balance else ()
                     report(Evaluated(session.step, loss, session.tick(), experts=use))
@@ -78,8 +78,8 @@ def update(session: Session, batch: MicroBatches) -> Progress:
     optimizers.unscale(scaler)
     total_norm = session.learner.whole(clip(session.model, options.clip))
     of_experts = [] if session.balance is None else [session.balance.loss]
-    measured = torch.stack((total_norm, *session.world.total(torch.stack((mean_loss, *of_experts)))))
-    norm, loss, *balancing = measured.tolist()  # the one time a step waits for the device
+    own = torch.stack((mean_loss, *of_experts))
+    norm, loss, *balancing = session.together(total_norm[None], own)  # the one time a step waits for the device
     sound = is_sound(session, loss, norm, batch.name)
     if sound and math.isfinite(norm):
         optimizers.step(scaler)

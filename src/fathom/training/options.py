@@ -185,9 +185,7 @@ class TrainOptions:
     # machine
     device: str = "auto"  # device to train on: auto, cpu, cuda or mps
     dtype: Dtype = "auto"  # number format of the computation
-    parallel: Parallel = (
-        "auto"  # how processes share the model; ddp: each has all of it; fsdp: a part; auto: ddp if it fits
-    )
+    parallel: Parallel = "auto"  # what each of several processes holds: all of the model (ddp) or a part (fsdp)
     compile: Compile = "auto"  # compile the training step with torch.compile
     checkpoint_blocks: bool = False  # recompute the inside of blocks in the backward pass: less memory, more time
 

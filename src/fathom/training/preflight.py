@@ -54,6 +54,8 @@ def preflight(run: Run, session: Session, validation: Sequence[Tensor | Batch]) 
 def setup(session: Session) -> Iterator[Note]:
     """The machine, and what each optimizer gets."""
     yield Note(f"machine: {describe_device(session.device)}; {session.precision.describe()}; {session.compilation}")
+    if session.learner.reason:
+        yield Note(session.learner.reason)
     for group in session.groups:
         yield Note(
             f"{group.role}: {group.optimizer}, {counted(group.count, 'parameter')} in "
@@ -156,9 +158,19 @@ def contains(tokens: TokenArray, snippet: TokenArray) -> bool:
     return len(places) > 0
 
 
+def first(session: Session, validation: Sequence[Tensor | Batch]) -> float:
+    """The validation loss of a session that has not made a step."""
+    loss = evaluate(session.model, validation, session.precision, session.world)
+    session.learner.let_go()
+    return loss
+
+
 def first_loss(session: Session, validation: Sequence[Tensor | Batch]) -> Iterator[Note]:
     """The loss of a model that knows nothing is that of guessing: ln V."""
-    loss, n_tokens = evaluate(session.model, validation, session.precision), session.model.config.vocab_size
+    loss, n_tokens = (
+        evaluate(session.model, validation, session.precision, session.world),
+        session.model.config.vocab_size,
+    )
     off = abs(loss - math.log(n_tokens)) > FAR_OFF
     yield Note(
         f"loss before step 1: {loss:.4f}; guessing among {n_tokens:,} tokens is {math.log(n_tokens):.4f}"
@@ -206,10 +218,10 @@ def base(run: FinetuneRun, session: Session) -> Iterator[Note]:
 def finetune_first_loss(run: FinetuneRun, session: Session, validation: Sequence[Tensor | Batch]) -> Iterator[Event]:
     """The loss before step 1 beside the base's own: where they differ, the adapter does not begin as no change."""
     tuning = run.tuning
-    loss = own = evaluate(session.model, validation, session.precision)
+    loss = own = first(session, validation)
     if tuning.adapted:
         with without_adapter(session):
-            own = evaluate(session.model, validation, session.precision)
+            own = first(session, validation)
     exact = not tuning.adapted or (tuning.init == "default" and tuning.method != "dora")
     off = abs(loss - own) > (0 if exact else TOLERANCE * own)
     yield Note(

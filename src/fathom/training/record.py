@@ -5,8 +5,9 @@ A `Record` is the listener that the loop reports to. It adds to each event what 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from typing import Any
 
 import torch
 
@@ -30,14 +31,20 @@ DRAWING = 0.02  # the share of a run's time that renewing its page and its plot 
 
 @contextmanager
 def recording(run: Run, session: Session, report: Report) -> Iterator["Record"]:
-    """The record of a run from where its session is; the plot is up to date when the block ends, however it ends."""
+    """The record of a run from where its session is; the plot is up to date when the block ends, however it ends.
+
+    Of several processes the first one writes it. The others see the same events, and come to the same decisions.
+    """
     with ExitStack() as stack:
-        listeners: list[Report] = [report]
-        if run.options.log:  # before metrics.jsonl forgets the steps that were lost
-            trackers = Trackers(run.options.log, run.folder, run.settings(), session.step, report)
-            listeners.insert(0, stack.enter_context(closing(trackers)))
-        listeners.insert(0, stack.enter_context(closing(Metrics(run.folder / METRICS, session.step))))
-        record = Record(run, session, broadcast(listeners))
+        lines = events.metrics_until(run.folder / METRICS, session.step)
+        listeners: list[Report] = []
+        if session.world.first:
+            listeners = [report]
+            if run.options.log:  # before metrics.jsonl forgets the steps that were lost
+                trackers = Trackers(run.options.log, run.folder, run.settings(), session.step, report)
+                listeners.insert(0, stack.enter_context(closing(trackers)))
+            listeners.insert(0, stack.enter_context(closing(Metrics(run.folder / METRICS, lines))))
+        record = Record(run, session, broadcast(listeners), lines)
         try:
             yield record
         except Diverged as problem:
@@ -52,11 +59,14 @@ def recording(run: Run, session: Session, report: Report) -> Iterator["Record"]:
 class Record:
     """Passes events on to `send`, and adds samples, speed, the trend of the losses and figures in the run folder."""
 
-    def __init__(self, run: Run, session: Session, send: Report) -> None:
+    def __init__(self, run: Run, session: Session, send: Report, lines: Sequence[Mapping[str, Any]]) -> None:
+        """lines: of the run's metrics so far."""
         self.run, self.session, self.send = run, session, send
         guessing = math.log(run.config.vocab_size)
         self.trend = Trend(guessing, run.options.keep_going, lambda: best_step(run.checkpoints))
-        self.trend.replay(events.read_metrics(run.folder / METRICS))
+        self.trend.replay(lines)
+        self.samples = [str(line["sample"]) for line in lines if "sample" in line]
+        self.sampled = max((line["step"] for line in lines if "sample" in line), default=-1)  # the step of the last one
         self.speed_known = False
         self.state: State = "training"
         self.problem = ""  # why it has diverged
@@ -89,11 +99,9 @@ class Record:
     def end(self) -> None:
         """After the last step: the answers before and after, and which checkpoint is the best."""
         if isinstance(self.run, FinetuneRun) and self.session.finished:
-            lines = [line for line in events.read_metrics(self.run.folder / METRICS) if "sample" in line]
-            if not lines or lines[-1]["step"] != self.session.step:
+            if self.sampled != self.session.step:
                 self.sample()
-                lines = [line for line in events.read_metrics(self.run.folder / METRICS) if "sample" in line]
-            before, after = (shortened(lines[place]["sample"]) for place in (0, -1))
+            before, after = (shortened(self.samples[place]) for place in (0, -1))
             self.send(Note(f"before: {before}\nafter:  {after}"))
         if note := self.trend.closing():
             self.send(note)
@@ -104,7 +112,9 @@ class Record:
 
     def sample(self) -> None:
         question = self.question() if isinstance(self.run, FinetuneRun) else ""
-        self.send(Sample(self.session.step, write_sample(self.run, self.session), question))
+        self.samples.append(write_sample(self.run, self.session))
+        self.sampled = self.session.step
+        self.send(Sample(self.session.step, self.samples[-1], question))
 
     def measure(self, event: Progress) -> None:
         """Say once how fast this machine is, and how long the run will take."""
@@ -117,10 +127,19 @@ class Record:
         if minutes:
             rest = f"about {counted(event.steps, 'step')} in {counted(minutes, 'minute')}"
         if left > 0:
-            self.send(Note(f"speed: {speed:.3g} steps/s measured on this machine, {rest}"))
+            self.send(Note(f"speed: {speed:.3g} steps/s measured on this machine, {rest}{self.each(event)}"))
+
+    def each(self, event: Progress) -> str:
+        """How fast several processes are, together and each."""
+        if (size := self.session.world.size) == 1:
+            return ""
+        tokens = event.tokens / max(event.seconds, 1e-9)
+        return f"; {tokens:,.0f} tokens/s in {size} processes, {tokens / size:,.0f} in each"
 
     def draw(self) -> None:
         """Renew the page and the picture of the loss."""
+        if not self.session.world.first:
+            return
         began = time.perf_counter()
         write_page(self.run, self.session, self.trend, self.state, self.problem)
         save_plot(self.run)
@@ -144,6 +163,7 @@ def write_sample(run: Run, session: Session) -> str:
     choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=temperature, seed=options.seed)
     with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
         (sample,) = generate(session.model, run.tokenizer, [run.prompt()], choices)
+    session.learner.let_go()
     return sample.text
 
 

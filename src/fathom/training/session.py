@@ -5,7 +5,8 @@ done to a model changes its modules or its parameters, so optimizers come last, 
 right before them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ from fathom.training.optimizers import optimizer_named
 from fathom.training.options import FinetuneOptions, TrainOptions
 from fathom.training.precision import choose, compile_blocks
 from fathom.training.world import ALONE, World
+
+T = TypeVar("T")
 
 
 class Session:
@@ -68,6 +71,8 @@ class Session:
         self.validation_loss: float | None = None  # where it was measured at this very step
         self.clock, self.length = Stopwatch(), Length(options)
         self.before = 0.0  # progress before the last step
+        self.stop: Callable[[], bool] = lambda: False  # whether this process is to stop
+        self.passed, self.agreed_to_stop = 0.0, False  # of several processes: what they last agreed on
 
     @classmethod
     def start(cls, config: ModelConfig, options: TrainOptions, world: World = ALONE) -> "Session":
@@ -143,9 +148,38 @@ class Session:
         self.step, self.tokens, self.validation_loss = self.step + 1, self.tokens + tokens, None
 
     def tick(self) -> float:
-        """Count the time that has passed; returns the seconds of the whole run."""
-        self.seconds += self.world.of_first(self.clock.lap())
+        """Count the time that has passed, of several processes what they last agreed on; returns the run's seconds."""
+        self.seconds += self.clock.lap() if self.world.size == 1 else self.passed
+        self.passed = 0.0
         return self.seconds
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to stop: all processes say the same."""
+        return self.stop() if self.world.size == 1 else self.agreed_to_stop
+
+    def together(self, common: Tensor, own: Tensor) -> list[float]:
+        """The numbers `common` (n,), which all processes have alike, and `own` (m,) summed over them.
+
+        With the sum travel the time that has passed in the first process and whether any is to stop, so that all know
+        the same of both. Alone nothing travels.
+        """
+        if self.world.size == 1:
+            return torch.cat((common, own)).tolist()
+        beside = (self.clock.lap() if self.world.first else 0.0, float(self.stop()))
+        total = self.world.total(torch.cat((own.double(), torch.tensor(beside, dtype=torch.float64).to(own.device))))
+        *values, seconds, stop = torch.cat((common.double(), total)).tolist()
+        self.passed, self.agreed_to_stop = self.passed + seconds, self.agreed_to_stop or stop > 0
+        return values
+
+    def until_stopped(self, chunks: Iterable[T]) -> Iterator[T]:
+        """The chunks of work, as long as the run is not to stop; several processes agree before each has the next."""
+        for number, chunk in enumerate(chunks):
+            if self.world.size > 1 and number % self.world.size == 0:
+                self.together(torch.empty(0), torch.empty(0))
+            if self.stopping:
+                return
+            yield chunk
 
 
 FIRST, SETTLED = 3, 20  # steps that warm up and are not measured; steps, or

@@ -11,13 +11,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import METRICS
 from fathom.machine import keep_freed_memory
 from fathom.training.checkpoints import restore, save_checkpoint
-from fathom.training.events import Report, loss_curves
+from fathom.training.events import Report, loss_curves, silent
 from fathom.training.loop import fit
 from fathom.training.options import TrainOptions
 from fathom.training.preflight import preflight
@@ -28,7 +30,9 @@ from fathom.training.run import Run, created, open_run
 from fathom.training.session import Session
 from fathom.training.shown import shown
 from fathom.training.signals import Stop, stop_on_signal
+from fathom.training.together import created_by_first, of_program, of_run, require_same, was_created_before
 from fathom.training.trackers import require_packages
+from fathom.training.world import World, joined
 
 R = TypeVar("R", bound=Run)
 
@@ -63,17 +67,33 @@ def train(
     name, chosen = (recipe, find(recipe)) if isinstance(recipe, str) else ("run", recipe)
     folder = Path(out_dir or Path("runs") / name)
     options = {**(options or {}), **changes}
-    with shown(report, folder) as listener:
+    if mode == "resume":
+        declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options)
+        run = open_run(folder)
+        require_unchanged(folder, "model", declared.model, run.config)
+        run = with_options(run, declared.train)
+    else:
+        declared = chosen.changed(model or {}, options)
+    device = run.options.device if mode == "resume" else declared.options().device
+    with joined(device) as world, shown(report if world.first else silent, folder) as listener:
+        require_several(world, declared.train)
+        require_same(world, {**of_program(), "mode": mode, **declared.model, **declared.train})
+        if mode != "resume" and was_created_before(world, folder):
+            mode, run = "resume", open_run(folder)
         if mode == "resume":
-            declared = (Recipe() if isinstance(recipe, str) else chosen).changed(model or {}, options)
-            run = open_run(folder)
-            require_unchanged(folder, "model", declared.model, run.config)
-            run = with_options(run, declared.train)
-            return continue_run(run, resume(run, listener), listener)
-        require_packages(chosen.changed(model or {}, options).options().log or ())
-        with created(chosen.changed(model or {}, options), folder, mode == "overwrite", listener) as run:
-            session = run.start()  # what it refuses is refused before the folder is in place
+            return continue_run(run, resume(run, listener, world), listener)
+        require_packages(declared.options().log or ())
+        with created_by_first(world, lambda: created(declared, folder, mode == "overwrite", listener), open_run) as run:
+            session = run.start(world)  # what it refuses is refused before the folder is in place
         return continue_run(replace(run, folder=folder), session, listener)
+
+
+def require_several(world: World, declared: Mapping[str, Any]) -> None:
+    """FathomError where a call declares how processes share a model, and there is one; a run may be resumed by one."""
+    if world.size == 1 and (kind := declared.get("parallel", "auto")) != "auto":
+        raise FathomError(
+            f"parallel={kind} needs several processes, and this is one; start them with --nproc N, or with torchrun"
+        )
 
 
 def require_mode(mode: str) -> None:
@@ -96,6 +116,8 @@ def continue_run(run: Run, session: Session, report: Report) -> Result:
 
 def result(run: Run, session: Session, stop: Stop) -> Result:
     """How it ended."""
+    requested = int(session.world.largest(torch.tensor(stop.requested or 0)))
+    session.world.barrier()  # the first process has written all that is read now
     training, validation = loss_curves(run.folder / METRICS)
     last = validation[-1][1] if validation else None
     return Result(
@@ -107,7 +129,7 @@ def result(run: Run, session: Session, stop: Stop) -> Result:
         **({"bits_per_character": None, "bits_per_byte": None} if last is None else bits(run, last)),
         tokens=session.tokens,
         seconds=session.seconds,
-        exit_code=128 + stop.requested if stop.requested else 0,
+        exit_code=128 + requested if requested else 0,
     )
 
 
@@ -135,9 +157,11 @@ def require_unchanged(folder: Path, section: str, declared: Mapping[str, Any], s
             )
 
 
-def resume(run: Run, report: Report) -> Session:
+def resume(run: Run, report: Report, world: World) -> Session:
     """A session where the newest intact checkpoint of the run was saved."""
-    session = run.start()
-    write_config(run.folder / CONFIG, run.settings())  # the next resume keeps what was changed now
+    require_same(world, of_run(run))
+    session = run.start(world)
+    if world.first:
+        write_config(run.folder / CONFIG, run.settings())  # the next resume keeps what was changed now
     restore(run, session, report)
     return session

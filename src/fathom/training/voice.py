@@ -67,6 +67,7 @@ def last_words(line: str, code: int) -> str | None:
     store = joined_store or store_outside(process)
     if store is None:
         return line if process.first else None
+    meet(store)
     if not has_the_word(store, process, code):
         return None
     return line if process.first else f"rank {process.rank} ({socket.gethostname()}): {line}"

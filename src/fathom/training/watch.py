@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
+import torch.distributed as dist
 from torch.distributed import DistError, DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 
 from fathom.errors import FathomError
@@ -43,7 +44,7 @@ class Watch:
 
     def __init__(self, process: Process, store: Store) -> None:
         """store: one that all processes reach. Each thread has its own connection, so that none waits for another."""
-        self.process, self.entered, self.told = process, 0, 0
+        self.process, self.told = process, 0
         self.store, self.beats = (PrefixStore(prefix(process.attempt), store.clone()) for _ in range(2))  # type: ignore[attr-defined]
         self.others = [rank for rank in range(process.size) if rank != process.rank]
         self.stopped, self.broken, self.settled = (threading.Event() for _ in range(3))
@@ -55,7 +56,7 @@ class Watch:
 
     def beat(self) -> None:
         """Set this process's beat, which is never the same twice, and how many sums it has asked for."""
-        self.beats.set(f"beat/{self.process.rank}", f"{time.monotonic()} {self.entered}")
+        self.beats.set(f"beat/{self.process.rank}", f"{time.monotonic()} {sums[0]}")
 
     def start(self) -> None:
         """Begin to watch; every process has set its first beat."""
@@ -129,7 +130,7 @@ class Watch:
         """Ranks that have asked for fewer sums than this one."""
         beats = self.beats.multi_get([f"beat/{rank}" for rank in self.others])
         counts = {rank: int(beat.split()[1]) for rank, beat in zip(self.others, beats) if beat != LEFT}
-        return [rank for rank, count in counts.items() if count < self.entered]
+        return [rank for rank, count in counts.items() if count < sums[0]]
 
     def share(self, value: Any = None) -> Any:
         """The value of the first process, as JSON carries it, in all of them. They wait as long as it lives."""
@@ -161,6 +162,16 @@ class Watch:
 
 
 current: Watch | None = None  # of this process
+sums = [0]  # how many this process has asked for
+
+
+def watched() -> Watch:
+    """The watch of this process; without a thread where somebody else has made the process group."""
+    global current
+    if current is None:
+        process = Process(dist.get_rank(), dist.get_world_size())
+        current = Watch(process, dist.distributed_c10d._get_default_store())
+    return current
 
 
 def first_line(problem: BaseException) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]
 from fathom.errors import FathomError
 from fathom.machine import pick_device
 from fathom.processes import Process, this_process
-from fathom.training.watch import first_line, is_broken, watching
+from fathom.training.watch import first_line, is_broken, sums, watched, watching
 
 MEETING = timedelta(minutes=5)  # until all processes have started
 TIMEOUT = timedelta(minutes=30)  # of one sum: one that is killed or stopped is noticed sooner, by its beat
@@ -61,10 +62,6 @@ class World:
         """The sum of n over all processes."""
         return n if self.size == 1 else int(self.total(torch.tensor(n)))
 
-    def of_first(self, x: float) -> float:
-        """What the first process has: time, say, that passes differently in each."""
-        return x if self.size == 1 else float(self.total(torch.tensor(x if self.first else 0.0, dtype=torch.float64)))
-
     def agreed(self, flag: bool) -> bool:
         """Whether the flag is set in any process: all of them get the same answer."""
         return flag if self.size == 1 else bool(self.largest(torch.tensor(int(flag))))
@@ -74,9 +71,18 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def share(self, value: Any = None) -> Any:
+        """The value of the first process, as JSON carries it, in all. The others wait for as long as it lives."""
+        return value if self.size == 1 else watched().share(value)
+
+    def gather(self, value: Any = None) -> list[Any]:
+        """The values of all processes, as JSON carries them, in each."""
+        return [value] if self.size == 1 else watched().gather(value)
+
     def _reduced(self, x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         if self.size == 1:
             return x
+        sums[0] += 1
         result = x.detach().clone()
         dist.all_reduce(result, how)
         return result
