@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ CHANGED: dict[str, dict[str, Any]] = {  # to what llama.cpp's architectures have
     "Falcon 2": {},
     "Falcon 40B": {"bias": False},
     "BLOOM": {},
+    "gpt-oss": {**TWO, "swiglu_limit": 7.0, "rope_scaling": {"rope_type": "default"}, "rope_theta": 4096.0},
     "Hunyuan": {"rope_scaling": None, "rope_theta": 8192.0},  # as GGUF keeps it, in fp32
 }
 TOKENS = (  # every dense architecture, and kinds of scaling and of biases
@@ -215,13 +217,37 @@ def test_llama_cpp_passes_over_the_window_of_phi_3(tmp_path: Path, window: int |
         ("Command-R", {"num_hidden_layers": 64}, "qk_norm=off, and llama.cpp's command-r has layer in models"),
         ("Mistral, a window", {}, "layers=l:12, and llama.cpp's llama has layers without a window alone"),
         ("Ministral", {}, "layers=lg:12, and llama.cpp's llama has layers without a window alone"),
-        ("gpt-oss", {}, "no format 'gguf' of gpt_oss models"),
+        ("gpt-oss", {"swiglu_limit": 0.5}, "mlp.limit=0.5, and llama.cpp's gpt-oss has 7.0 alone"),
+        ("gpt-oss", {"attention_bias": False}, "bias=mlp,sink, and llama.cpp's gpt-oss has qkv,out,mlp,sink alone"),
+        ("gpt-oss", {"rope_scaling": YARN}, "truncate=True, and llama.cpp's gpt-oss has False alone"),
     ],
 )
 def test_what_llama_cpp_cannot_be_told_is_refused(name: str, change: dict[str, Any], says: str) -> None:
     config = from_hf(EVERY[name] | CHANGED.get(name, {}) | change, "config.json")[1]
     with pytest.raises(FathomError, match=says):
         to_gguf(config)
+
+
+def test_gpt_oss_as_published(tmp_path: Path) -> None:
+    """Its YaRN is not truncated. llama.cpp's always is: truncated here too, logits are the same; weights so large that
+    gate and up are clamped."""
+    stretch = YARN | {"beta_fast": 9.0, "truncate": False}
+    config = from_hf(EVERY["gpt-oss"] | CHANGED["gpt-oss"] | {"rope_scaling": stretch}, "config.json")[1]
+    torch.manual_seed(5)
+    model = model_of(config, 0.6)
+    write_gguf(tmp_path / "x.gguf", config, model.state_dict(), None)
+    opened = open_gguf(tmp_path / "x.gguf")
+    assert opened.config.resolved() == config.resolved()
+    assert config.rope.scaling is not None
+    truncated = replace(config.rope, scaling=replace(config.rope.scaling, truncate=True))
+    theirs = Transformer(replace(config, rope=truncated)).eval()
+    theirs.load_state_dict(model.state_dict())
+    ids = torch.randint(61, (1, 48), generator=torch.Generator().manual_seed(2))
+    expected, ours = llama_cpp_logits(tmp_path / "x.gguf", ids[0].tolist()), logits(theirs, ids)
+    assert (ours - expected).abs().max() < 1e-4 * ours.std()
+    assert (logits(model, ids) - expected).abs().max() > 0.01 * ours.std()
+    gate = torch.randn(99, config.d_model) @ model.state_dict()["blocks.0.mlp.experts.0.gate.weight"].T
+    assert gate.max() > 7  # the limit is reached
 
 
 @pytest.mark.parametrize("name", ["internlm2", "mistral3"])

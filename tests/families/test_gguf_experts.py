@@ -19,7 +19,7 @@ from fathom.formats.safetensors_file import open_safetensors, write_tensors
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
 from tests.architectures import model_of
-from tests.families.test_gguf_columns import EVERY, config_of, logits
+from tests.families.test_gguf_columns import CHANGED, EVERY, config_of, logits
 from tests.formats.ggml_library import quantised
 from tests.formats.hf import make
 from tests.formats.test_gguf_model import llama_cpp_logits
@@ -73,6 +73,19 @@ def test_mixed_types_of_llama_quantize_are_read(tmp_path: Path, name: str, mix: 
     close = (ours - theirs).std(-1) < 0.05 * ours.std()
     # Rounded activations choose other experts where two are nearly equal; a matrix that is read wrong is always wrong.
     assert close.float().mean() > 0.5
+
+
+def test_gpt_oss_as_its_files_are_published(tmp_path: Path) -> None:
+    """Experts in MXFP4, their biases and the rest in other types."""
+    config = wide("gpt-oss", **CHANGED["gpt-oss"])
+    written(tmp_path / "x.gguf", config)
+    quantised(tmp_path / "x.gguf", tmp_path / "mxfp4.gguf", "MXFP4_MOE")
+    opened = open_gguf(tmp_path / "mxfp4.gguf")
+    assert {x.kind for x in opened.tensors.values() if len(x.shape) == 3} == {"MXFP4"}
+    model = Transformer(opened.config).eval()
+    model.load_state_dict(dict(read_ours(opened)), strict=False)
+    ours, theirs = logits(model, IDS_OF_TEXT), llama_cpp_logits(tmp_path / "mxfp4.gguf", IDS_OF_TEXT[0].tolist())
+    assert ((ours - theirs).std(-1) < 0.05 * ours.std()).float().mean() > 0.5  # as above
 
 
 @pytest.mark.parametrize("name", MIXTURES)

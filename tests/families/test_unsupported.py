@@ -46,7 +46,6 @@ def test_the_reason_is_one_line(change: dict[str, Any], says: str) -> None:
         ("mamba", "Mamba"),
         ("nemotron_h", "Mamba"),
         ("lfm2", "short convolutions"),
-        ("gpt-oss", "Hugging Face folder alone"),
         ("llama4", "chunked attention"),
         ("bitnet", "BitNet"),
         ("rwkv7", "recurrence"),

@@ -40,7 +40,7 @@ def require_runnable(name: str, z: ResolvedConfig) -> None:
     if others := tuple(part for part in z.bias if part not in known):
         raise refusal(name, f"bias={shown(others)}", f"biases of {shown(BIASED[name])}")
     scaling = z.rope.scaling
-    if scaling is not None and not scaling.truncate:
+    if scaling is not None and not scaling.truncate and name != "gpt-oss":
         raise refusal(name, "rope.scaling.truncate=False", "True")
     if scaling is not None and scaling.kind == "llama3" and name not in STRETCHED:
         raise refusal(name, "rope.scaling=llama3", "linear and yarn")
@@ -50,6 +50,8 @@ def differs(name: str, z: ResolvedConfig) -> str:
     """What llama.cpp computes otherwise than this model, in words; empty where it computes the same."""
     if z.mlp == "gelu_exact":
         return "llama.cpp computes GELU by its tanh form; here it is exact, as in transformers"
+    if z.rope.scaling is not None and not z.rope.scaling.truncate:
+        return "llama.cpp begins and ends the ramp of YaRN at whole channels; here it is as the model was trained"
     if name == "starcoder2":
         return "GGUF cannot say the window of 4096 tokens that StarCoder2's published models have in transformers"
     if z.layers.window is not None and (name == "phi3" or (name == "exaone4" and z.n_layer != 64)):

@@ -4,8 +4,9 @@ every other layer a window. Files keep all experts of a layer in one tensor, gat
 from dataclasses import replace
 from typing import Any
 
-from fathom.families import experts, llama
+from fathom.families import experts, gguf_experts, llama
 from fathom.families.family import Fields, Tensors
+from fathom.families.gguf_columns import column, places, read_pattern, refusal, require, write_pattern
 from fathom.families.names import place
 from fathom.families.rope import alike, read_hf_rope, write_hf_rope
 from fathom.families.sliding import read_layers, write_layers
@@ -14,6 +15,7 @@ from fathom.model.config import Experts, Layers, ResolvedConfig
 
 N, LIMIT, WINDOW = "num_local_experts", "swiglu_limit", "sliding_window"
 ALPHA = 1.702  # of its SwiGLU
+FIXED = 7.0  # the limit in llama.cpp
 
 
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
@@ -49,6 +51,32 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
     }
 
 
+def read_gguf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
+    """llama.cpp fixes the limit, and no key says that the ramp of YaRN is not truncated, as the model was trained."""
+    scaling = fields["rope_scaling"]
+    return {
+        "bias": (*(part for part in fields["bias"] if part in ("qkv", "out")), "mlp", "sink"),
+        "layers": read_pattern(values, "lg", 128, fields["n_layer"]),
+        "mlp": Experts(values.count(gguf_experts.COUNT), values.count(gguf_experts.USED), limit=FIXED),
+        "rope_scaling": replace(scaling, truncate=False) if scaling is not None else None,
+    }
+
+
+def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
+    mlp = experts.mixture(z)
+    require("gpt-oss", z, bias=("qkv", "out", "mlp", "sink"))
+    if mlp.limit != FIXED:
+        raise refusal("gpt-oss", f"mlp.limit={mlp.limit}", str(FIXED))
+    if z.rope.scaling is not None and z.rope.scaling.truncate:
+        raise refusal("gpt-oss", "rope.scaling.truncate=True", "False")
+    return {
+        gguf_experts.WIDTH: z.d_ff,
+        gguf_experts.COUNT: mlp.n,
+        gguf_experts.USED: mlp.used,
+        **write_pattern("gpt-oss", z, "lg"),
+    }
+
+
 def holds(z: ResolvedConfig) -> bool:
     mlp = z.mlp
     if not isinstance(mlp, Experts) or mlp != Experts(mlp.n, mlp.used, limit=mlp.limit) or not mlp.limit:
@@ -61,6 +89,8 @@ MLP = "model.layers.N.mlp"
 PROJECTIONS = {"gate": "gate_up_proj[e][_].T[1/2g]", "up": "gate_up_proj[e][_].T[2/2g]", "down": "down_proj[e][_].T"}
 TENSORS = experts.tensors(hf.tensors, f"{MLP}.router", f"{MLP}.experts", PROJECTIONS)
 TENSORS["blocks.N.attn.sinks"] = place("model.layers.N.self_attn.sinks")
+CELLS = {"blocks.N.attn.sinks": "blk.N.attn_sinks.weight", "blocks.N.mlp_norm": "blk.N.post_attention_norm"}
+GGUF = column("gpt-oss", places(TENSORS, cells=gguf_experts.CELLS | CELLS), read_gguf, write_gguf)
 FAMILY = replace(
     llama.FAMILY,
     name="gpt_oss",
@@ -84,6 +114,12 @@ FAMILY = replace(
             tensors=TENSORS,
             read=read_hf,
             write=write_hf,
+        ),
+        "gguf": replace(
+            GGUF,
+            keys={**GGUF.keys, "d_ff": key(f"{gguf_experts.WIDTH}|feed_forward_length")},
+            allowed=gguf_experts.ALLOWED,
+            honoured=(gguf_experts.COUNT,),
         ),
     },
     classes=("GptOssConfig", "GptOssForCausalLM"),

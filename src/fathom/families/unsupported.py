@@ -28,7 +28,6 @@ OTHER_ARCHITECTURES = {  # the same for general.architecture of a GGUF file
     r"mamba2?|jamba|falcon-h1|nemotron_h(_moe)?|granitehybrid|plamo[23]": MAMBA,
     r"lfm2(moe)?": REASONS[r"lfm2.*"],
     r"llama4": REASONS[r"llama4.*"],
-    r"gpt-oss": "it is read from its Hugging Face folder alone",
     r"a?rwkv[67].*": REASONS[r"rwkv.*"],
     r"t5(encoder)?": REASONS[r"t5.*|mt5|bart|mbart|whisper"],
     r".*bert.*|gemma-embedding|llama-embed": "it sees both sides or makes no text; models here are decoders",
