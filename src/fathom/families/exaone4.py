@@ -59,7 +59,7 @@ FAMILY = replace(
         "ours": olmo2.FAMILY.columns["ours"],
         "hf": replace(
             hf, ids=("exaone4",), allowed=allowed, read=read_hf, write=write_hf,
-            keys={**hf.keys, "head_dim": key("head_dim?"), "norm_eps": key("rms_norm_eps=1e-5")},
+            keys={**hf.keys, "head_dim": key("head_dim?"), "n_kv_head": key("num_key_value_heads=32")},
         ),
         "gguf": column("exaone4", places(hf.tensors), read_gguf, write_gguf),
     },

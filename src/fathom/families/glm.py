@@ -19,7 +19,7 @@ PART = 0.5  # of each head, where the file does not say
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     said = "partial_rotary_factor" in values or "partial_rotary_factor" in str(values.entries.get("rope_parameters"))
     entries = values.entries if said else {**values.entries, "partial_rotary_factor": PART}
-    bias = values.get("attention_bias", bool, False)
+    bias = values.get("attention_bias", bool, False)  # versions of transformers differ; tensors then say what is wrong
     head_dim = fields["head_dim"] or fields["d_model"] // max(1, fields["n_head"])
     rope = read_hf_rope(replace(values, entries=entries), fields["context_length"], head_dim)
     return {"bias": ("qkv",) if bias else (), **rope}
@@ -54,7 +54,10 @@ FAMILY = replace(
         "ours": llama.FAMILY.columns["ours"],
         "hf": replace(
             hf, ids=("glm",), read=read_hf, write=write_hf, tensors={**hf.tensors, **UP, **PAIRS},
-            keys={**hf.keys, "n_kv_head": key("num_key_value_heads"), "norm_eps": key("rms_norm_eps=1.5625e-07")},
+            keys={
+                **hf.keys, "n_kv_head": key("num_key_value_heads"), "head_dim": key("head_dim=128"),
+                "norm_eps": key("rms_norm_eps=1.5625e-07"),
+            },
         ),
         "gguf": column("chatglm", places(hf.tensors, cells={**QKV, **GATE_UP}, pairs=True), nothing, write_gguf),
     },

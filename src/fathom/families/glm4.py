@@ -8,7 +8,6 @@ from fathom.families.family import no_keys
 from fathom.families.gguf_columns import UP, column, nothing, places
 from fathom.families.names import place
 from fathom.families.rope import alike
-from fathom.families.values import key
 from fathom.model.config import ResolvedConfig
 
 
@@ -31,9 +30,7 @@ FAMILY = replace(
     choices={**glm.FAMILY.choices, "residual": "sandwich"},
     columns={
         "ours": gemma2.FAMILY.columns["ours"],
-        "hf": replace(
-            hf, ids=("glm4",), tensors=TENSORS, write=write_hf, keys={**hf.keys, "norm_eps": key("rms_norm_eps=1e-5")}
-        ),
+        "hf": replace(hf, ids=("glm4",), tensors=TENSORS, write=write_hf),
         "gguf": column("glm4", places(TENSORS, cells=UP, pairs=True), nothing, no_keys),
     },
     classes=("Glm4Config", "Glm4ForCausalLM"),

@@ -50,7 +50,12 @@ FAMILY = replace(
     name="ministral3",
     title="Ministral 3",
     columns={
-        "hf": replace(hf, ids=("ministral3",), keys={**hf.keys, "head_dim": key("head_dim")}, read=read_hf),
+        "hf": replace(
+            hf,
+            ids=("ministral3",),
+            keys={**hf.keys, "head_dim": key("head_dim"), "norm_eps": key("rms_norm_eps=1e-5")},
+            read=read_hf,
+        ),
         "gguf": replace(llama.FAMILY.columns["gguf"], ids=("mistral3",), read=read_gguf, honoured=(LOG,)),
     },
     classes=("Ministral3Config", "Ministral3ForCausalLM"),

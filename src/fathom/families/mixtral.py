@@ -7,7 +7,7 @@ from fathom.families import experts, gguf_experts, llama, mistral
 from fathom.families.family import Fields, Tensors
 from fathom.families.gguf_columns import require
 from fathom.families.sliding import write_layers
-from fathom.families.values import Values
+from fathom.families.values import Values, key
 from fathom.model.config import Experts, Layers, ResolvedConfig
 
 
@@ -44,6 +44,7 @@ def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
 
 N = "num_local_experts"
 hf = mistral.FAMILY.columns["hf"]
+KEYS = {**hf.keys, "norm_eps": key("rms_norm_eps=1e-5")}
 allowed = {name: values for name, values in hf.allowed.items() if name != N}
 TENSORS = experts.tensors(
     hf.tensors,
@@ -61,7 +62,7 @@ FAMILY = replace(
     holds=holds,
     columns={
         "ours": experts.ours(TENSORS),
-        "hf": replace(hf, ids=("mixtral",), allowed=allowed, tensors=TENSORS, read=read_hf, write=write_hf),
+        "hf": replace(hf, ids=("mixtral",), keys=KEYS, allowed=allowed, tensors=TENSORS, read=read_hf, write=write_hf),
         "gguf": replace(GGUF, applies=gguf_experts.has_experts("llama")),
     },
     classes=("MixtralConfig", "MixtralForCausalLM"),

@@ -8,7 +8,7 @@ from fathom.families.family import Fields, Tensors
 from fathom.families.gguf_columns import column, places, read_pattern, require, write_pattern
 from fathom.families.names import place
 from fathom.families.rope import read_hf_rope, write_hf_rope
-from fathom.families.values import Values
+from fathom.families.values import Values, key
 from fathom.model.config import ResolvedConfig
 
 
@@ -45,7 +45,7 @@ AFTER = {"attn_after": "post_attention_layernorm", "mlp_after": "post_feedforwar
 hf, ours = llama.FAMILY.columns["hf"], llama.FAMILY.columns["ours"]
 LEFT = {part: cell for part, cell in hf.tensors.items() if part not in ("blocks.N.attn_norm", "blocks.N.mlp_norm")}
 TENSORS = {**LEFT, **{f"blocks.N.{part}": place(f"model.layers.N.{name}") for part, name in AFTER.items()}}
-KEYS = {name: cell for name, cell in hf.keys.items() if name != "head_dim"}
+KEYS = {name: cell for name, cell in hf.keys.items() if name != "head_dim"} | {"norm_eps": key("rms_norm_eps=1e-5")}
 GGUF = column("olmo2", places(TENSORS), read_gguf, write_gguf)
 FAMILY = replace(
     llama.FAMILY,

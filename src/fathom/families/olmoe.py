@@ -7,7 +7,7 @@ from fathom.families import experts, gguf_experts, llama
 from fathom.families.family import Fields, Tensors
 from fathom.families.gguf_columns import require
 from fathom.families.rope import read_hf_rope, write_hf_rope
-from fathom.families.values import Values
+from fathom.families.values import Values, key
 from fathom.model.config import Experts, ResolvedConfig
 
 
@@ -55,7 +55,8 @@ FAMILY = replace(
         "hf": replace(
             hf,
             ids=("olmoe",),
-            keys={name: cell for name, cell in hf.keys.items() if name != "head_dim"},
+            keys={name: cell for name, cell in hf.keys.items() if name != "head_dim"}
+            | {"norm_eps": key("rms_norm_eps=1e-5")},
             allowed={**hf.allowed, "clip_qkv": (None,)},
             tensors=TENSORS,
             read=read_hf,

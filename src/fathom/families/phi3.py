@@ -22,8 +22,12 @@ else:
     from fathom.lazy import torch
 
 
+ORIGINAL = "original_max_position_embeddings"
+
+
 def read_hf(values: Values, fields: Fields, tensors: Tensors) -> Fields:
     head_dim = fields["d_model"] // max(1, fields["n_head"])
+    values = replace(values, entries={ORIGINAL: 4096, **values.entries})
     rope = read_hf_rope(values, fields["context_length"], fields.get("head_dim") or head_dim)
     return {"bias": (), "layers": mistral.read_window(values, fields, None), **rope}
 
@@ -36,7 +40,7 @@ def write_hf(z: ResolvedConfig) -> dict[str, Any]:
         "model_type": "phi3",
         "hidden_act": "silu",
         "attention_bias": False,
-        "original_max_position_embeddings": original or z.context_length,
+        ORIGINAL: original or z.context_length,
         "sliding_window": z.layers.window,
         "pad_token_id": None,
         **write_hf_rope(z),
