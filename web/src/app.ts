@@ -1,12 +1,14 @@
 // Starting, running a prompt, and what goes wrong.
-import { batch, effect, signal } from "@preact/signals";
+import { batch, effect, signal } from "./signals";
 import { embedded } from "./data/embedded";
 import { live } from "./data/live";
 import { lineOf, pass, setPass, setSource, sides, theSource } from "./data/store";
-import type { DocumentData, ModelEntry, Sides } from "./data/types";
-import { PANELS } from "./panels";
+import type { About, DocumentData, ModelEntry, Sides, Stop } from "./data/types";
 import { beside, fit, keepAddress, model, open, panel, prompt, seed, show } from "./state";
 
+/** What is said of each panel that there is, in the order of the navigation, and the stops of the tour. */
+export const about = signal<readonly About[]>([]);
+export const tour = signal<readonly Stop[]>([]);
 export const models = signal<ModelEntry[]>([]);
 export const running = signal(false);
 /** One line about what went wrong; what went well but needs saying. */
@@ -67,6 +69,8 @@ async function again(): Promise<void> {
 
 export async function start(page: DocumentData, text: (id: string) => string | null): Promise<void> {
   isLive.value = page.live;
+  about.value = page.about ?? [];
+  tour.value = page.tour ?? [];
   failure.value = page.error ?? "";
   prompt.value = page.prompt ?? "";
   seed.value = page.seed ?? 0;
@@ -77,8 +81,8 @@ export async function start(page: DocumentData, text: (id: string) => string | n
     model.value = page.sides.A.model;
     beside.value = page.sides.B?.model ?? "";
     take("file", page.sides);
-    const held = PANELS.filter(({ id }) => `A/${id}?` in (page.panels ?? {}));
-    if (held[0] && !held.some(({ id }) => id === panel.value)) panel.value = held[0].id;
+    const [first] = about.value;
+    if (first && !about.value.some(({ id }) => id === panel.value)) panel.value = first.id;
   }
   if (page.live) await connect();
   keepAddress(() => {

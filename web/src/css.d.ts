@@ -1,7 +1,13 @@
 declare module "*.css";
 
-/** 256 colours of 3 bytes in base64: tools/palettes.mjs. */
+/** What is said of each panel: tools/prose.mjs. */
+declare module "prose:about" {
+  const about: import("./data/types").About[];
+  export default about;
+}
+
+/** 256 colours, as steps from one to the next: tools/palettes.mjs. */
 declare module "palette:*" {
-  const base64: string;
-  export default base64;
+  const steps: string;
+  export default steps;
 }

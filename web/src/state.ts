@@ -1,5 +1,5 @@
 // What is shown: one state for the whole page, in signals, and the same in the address, so that a link shows the same.
-import { batch, computed, effect, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "./signals";
 import { NOTHING, type Place, read, type Selected, type Selection, written } from "./arithmetic/address";
 import type { Options, Series, Shown, Value } from "./data/types";
 

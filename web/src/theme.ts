@@ -1,5 +1,5 @@
 // Light or dark: as the system has it, or as the reader chose.
-import { computed, effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "./signals";
 
 export type Theme = "system" | "light" | "dark";
 

@@ -1,22 +1,17 @@
-// Turns the TeX of an explain.ts into a tree of MathML when the page is built: the page draws the tree as elements, and
+// Turns the TeX in the panels' texts (src/fathom/glass/prose) into trees of MathML: the page draws a tree as elements, and
 // neither KaTeX nor text that is parsed as HTML is part of it.
-import { transformSync } from "esbuild";
 import katex from "katex";
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 
 const ROLES = { blue: "query", red: "key", green: "value", purple: "output" }; // \textcolor{blue}{q} and so on
 
-export const formulas = {
-  name: "formulas",
-  setup(build) {
-    build.onLoad({ filter: /[\\/]explain\.ts$/ }, async ({ path }) => {
-      const { code } = transformSync(readFileSync(path, "utf8"), { loader: "ts", format: "esm" });
-      const { explain } = await import(`data:text/javascript,${encodeURIComponent(code)}`);
-      const { tex, ...rest } = explain;
-      return { contents: `export const explain = ${JSON.stringify({ ...rest, formula: tree(tex) })}`, loader: "js" };
-    });
-  },
-};
+/** The tree of each panel, by its id. */
+export function formulas(prose) {
+  const files = readdirSync(prose).filter((name) => name.endsWith(".md")).sort();
+  const texts = files.map((name) => [name.slice(0, -3), readFileSync(join(prose, name), "utf8").split("$$")[1]]);
+  return Object.fromEntries(texts.filter(([, tex]) => tex).map(([id, tex]) => [id, tree(tex.trim())]));
+}
 
 export function tree(tex) {
   const text = katex.renderToString(tex, { output: "mathml", displayMode: true, throwOnError: true, strict: "error" });
@@ -39,7 +34,7 @@ function parsed(text) {
   return short(unwrapped(top.children[0]));
 }
 
-/** [tag, attributes or 0, ...children], as src/panels/view.ts has it. */
+/** [tag, attributes or 0, ...children], as src/data/types.ts has it. */
 function short({ tag, attributes, children }) {
   const inner = children.map((child) => (typeof child === "string" ? child : short(child)));
   return [tag, Object.keys(attributes).length ? attributes : 0, ...inner];

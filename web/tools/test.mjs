@@ -5,7 +5,6 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { formulas } from "./formulas.mjs";
 import { palettes } from "./palettes.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -14,7 +13,7 @@ const out = mkdtempSync(join(tmpdir(), "fathom-web-"));
 try {
   await build({
     absWorkingDir: root, entryPoints: tests.map((name) => join("src", name)), outdir: out, outExtension: { ".js": ".mjs" },
-    bundle: true, platform: "node", format: "esm", jsx: "automatic", jsxImportSource: "preact", plugins: [formulas, palettes],
+    bundle: true, platform: "node", format: "esm", jsx: "automatic", jsxImportSource: "preact", plugins: [palettes],
     loader: { ".css": "empty" }, logLevel: "warning",
   });
   const files = readdirSync(out, { recursive: true }).filter((name) => name.endsWith(".mjs")).map((name) => join(out, name));

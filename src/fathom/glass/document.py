@@ -18,6 +18,7 @@ from fathom.glass.bundle import bundle
 from fathom.glass.panel import Check, Panel, finite
 from fathom.glass.panels import PANELS, is_wrong, key, payload, variants
 from fathom.glass.passes import Pass
+from fathom.glass.texts import explained, tour
 from fathom.words import counted
 
 
@@ -53,11 +54,12 @@ def document(
 
     progress: called before each panel with its title, which of them it is from 1, and how many there are.
     """
+    ids = list(chosen) or list(PANELS)
     sides = {"A": run} | ({"B": run.beside} if run.beside is not None else {})
     panels: dict[str, Panel] = {}
     blobs: dict[str, bytes] = {}
     on_purpose = set()
-    every = [(side, one, id) for side, one in sides.items() for id in list(chosen) or PANELS]
+    every = [(side, one, id) for side, one in sides.items() for id in ids]
     for n, (side, one, id) in enumerate(every, 1):
         if progress is not None:
             progress(PANELS[id].title, n, len(every))
@@ -68,6 +70,7 @@ def document(
     places = {name: f"d{n}" for n, name in enumerate(blobs)}
     values = {"live": False, "prompt": prompt, "seed": run.seed, "panels": places}
     values["sides"] = {side: one.side() for side, one in sides.items()}
+    values |= {"about": explained(ids), "tour": tour(ids)}
     html = page(run.subject.name, values, {places[name]: blob for name, blob in blobs.items()})
     return Document(html, panels, frozenset(on_purpose))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from fathom.glass.heads import heads, within
 from fathom.glass.panel import Check, Panel, Series, checked
 from fathom.glass.passes import LOOKING, Pass
+from fathom.glass.steps import steps
 from fathom.inspect import identities
 from fathom.inspect.derived import Tensors, head_result
 from fathom.inspect.microscope import Change, after, around, attend_otherwise, head_biases, head_weights, one_layer
@@ -49,7 +50,9 @@ def panel(run: Pass, options: Options) -> Panel:
     seen, at = recorded(run, options), run.place(options.query)
     parts = Parts(run, options, seen, at)
     made = parts.read() | parts.compared() | parts.written() | parts.weights()
-    return Panel(made, checks(run, options, seen, at), parts.facts(), source(run, options))
+    facts = parts.facts()
+    facts["stages"] = steps(made, facts, not options.no_root, not options.no_mask)
+    return Panel(made, checks(run, options, seen, at), facts, source(run, options))
 
 
 def kept(run: Pass) -> list[Options]:

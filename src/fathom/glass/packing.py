@@ -79,12 +79,47 @@ def panel(run: Pass, options: Options) -> Panel:
         "packed": run.subject.card()["packing"], "tried": tried(run, names, options), "tokens": run.t,
         "block_error": quant_view.block_errors(weights, unpacked)[block].item(),
         "usual_error": quant_view.block_errors(weights, unpacked).median().item(),
+        "nearest": nearest([plain_name(one) for one in names], series["errors"].values),
+        "crossing": crossing(series["size_error"].values), "filled": filled_up(shown.weight.shape[1], scheme),
         "sample": quant_view.SAMPLE if shown.weight.numel() > quant_view.SAMPLE else None,
     }  # fmt: skip
     checks = checked("C13", "packing_is_stable", quant_view.packing_is_stable(shown))
     kind: Any = type(scheme)
     source: tuple[Callable[..., Any], ...] = (there_and_back, kind.quantize, kind.blocks)
     return Panel(series, checks, facts, source)
+
+
+def nearest(names: list[str], errors: Tensor) -> str:
+    """In how many matrices int4 is nearer than NF4, and which. errors: (matrix, scheme)."""
+    four, nf4 = (list(SCHEMES).index(name) for name in ("int4", "nf4"))
+    int4 = [name for name, row in zip(names, errors.tolist()) if row[four] < row[nf4]]
+    bits = [f"{SCHEMES[name].bits:.4g} bits" for name in ("int4", "nf4")]
+    why = f" int4 has a scale for every 32 weights ({bits[0]}), NF4 one for 64 ({bits[1]})."
+    if not int4:
+        return f"NF4 is nearer than int4 in all {len(names)} matrices.{why}"
+    few = ", ".join(int4[:3]) + " and others" * (len(int4) > 3)
+    return f"int4 is nearer than NF4 in {len(int4)} of {len(names)} matrices: {few}.{why}"
+
+
+def crossing(errors: Tensor) -> str:
+    """In blocks of which sizes NF4 is nearer than int4. errors: (scheme, size), NaN where a format has no such size."""
+    off = errors[RESIZED.index("nf4")] - errors[RESIZED.index("int4")]
+    both = [(size, one) for size, one in zip(quant_view.SIZES, off.tolist()) if one == one]
+    nearer = [str(size) for size, one in both if one < 0]
+    if not nearer:
+        return "For these weights int4 is nearer than NF4 at every size that both have."
+    if len(nearer) == len(both):
+        return "For these weights NF4 is nearer than int4 at every size."
+    return f"For these weights NF4 is nearer than int4 in blocks of {', '.join(nearer)}."
+
+
+def filled_up(width: int, scheme: Any) -> str:
+    """What is said where rows are no whole number of blocks."""
+    over = width % scheme.size if scheme.name.startswith("int") else 0
+    if not over:
+        return ""
+    full = width - over + scheme.size
+    return f" Its rows of {width} are filled up to {full}, since no block of {scheme.name} goes on in the next row."
 
 
 def chosen(names: list[str], options: Options) -> str:

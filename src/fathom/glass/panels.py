@@ -14,6 +14,7 @@ import torch
 
 from fathom.errors import FathomError, near
 from fathom.fields import build, plain
+from fathom.glass.guesses import guess
 from fathom.glass.panel import Check, Panel, encoded
 from fathom.glass.passes import Pass
 
@@ -75,7 +76,7 @@ def rounded(check: Check, dtype: torch.dtype) -> Check:
 def payload(id: str, run: Pass, values: Mapping[str, Any] | None = None) -> tuple[bytes, Panel]:
     """The bytes of a panel, as the page reads them, and the panel."""
     panel, options = filled(id, run, values)
-    about = {"panel": id, "options": plain(options), "preamble": run.preamble}
+    about = {"panel": id, "options": plain(options), "preamble": run.preamble, "guess": guess(id, panel, run)}
     return encoded(panel, **about), panel
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fathom.errors import FathomError
 from fathom.glass.document import page
+from fathom.glass.texts import explained, tour
 from fathom.serve.desk import Desk, Gone
 from fathom.serve.guard import App, Guard
 from fathom.serve.runs import add_runs
@@ -59,6 +60,7 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
     @app.get("/")
     async def home() -> HTMLResponse:
         values = {"live": True, "token": token, "prompt": prompt, "models": shelf.names(), "runs": bool(shelf.runs)}
+        values |= {"about": explained(), "tour": tour()}
         return HTMLResponse(page("Fathom", values, connect="'self'"))
 
     @app.get("/health")

@@ -15,8 +15,14 @@ for (let i = 0; i < STEPS; i++) {
   ON_DARK.set(between([28, 33, 39], t < 0.5 ? [255, 122, 92] : [92, 170, 255], Math.abs(t - 0.5) * 2), i * 3);
 }
 
-function unpacked(base64: string): Table {
-  return Uint8ClampedArray.from(atob(base64), (one) => one.charCodeAt(0));
+/** Of the steps that tools/palettes.mjs writes. */
+function unpacked(steps: string): Table {
+  const table = new Uint8ClampedArray(STEPS * 3);
+  for (let i = 0, sum = 0; i < steps.length; i++) {
+    sum = (i % STEPS ? sum : 0) + steps.charCodeAt(i) - 80;
+    table[(i % STEPS) * 3 + Math.floor(i / STEPS)] = sum;
+  }
+  return table;
 }
 
 function between(from: readonly number[], to: readonly number[], t: number): number[] {

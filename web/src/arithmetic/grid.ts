@@ -1,4 +1,5 @@
 // Where the cells of a table lie on a canvas.
+import { arrow, within } from "./arrows";
 
 export interface Grid {
   rows: number;
@@ -70,10 +71,9 @@ export function every(cell: number, size: number): number {
 
 /** The next cell for an arrow key; null for other keys. */
 export function moved(at: { row: number; column: number }, key: string, rows: number, columns: number, step = 1): { row: number; column: number } | null {
-  const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key] ?? [0, 0];
+  const [down, right] = arrow(key);
   if (key === "Home") return { row: at.row, column: 0 };
   if (key === "End") return { row: at.row, column: columns - 1 };
   if (!down && !right) return null;
-  const within = (x: number, n: number): number => Math.min(n - 1, Math.max(0, x));
-  return { row: within(at.row + (down ?? 0) * step, rows), column: within(at.column + (right ?? 0) * step, columns) };
+  return { row: within(at.row + down * step, rows), column: within(at.column + right * step, columns) };
 }

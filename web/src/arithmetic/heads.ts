@@ -1,4 +1,5 @@
 // Where the thumbnails of all heads lie on one canvas, in which order they come, and which colour a byte is.
+import { arrow, within } from "./arrows";
 import { type Scale, stepOf, tableOf } from "./colour";
 
 export interface Place {
@@ -66,12 +67,12 @@ export function placeAt({ places, side, caption }: Sheet, x: number, y: number):
 /** The thumbnail that an arrow key leads to; −1 for other keys. */
 export function nextPlace({ places }: Sheet, from: number, key: string): number {
   const at = places[from];
-  if (!at) return places.length && key.startsWith("Arrow") ? 0 : -1;
-  if (key === "ArrowLeft" || key === "ArrowRight") return Math.min(places.length - 1, Math.max(0, from + (key === "ArrowLeft" ? -1 : 1)));
-  if (key !== "ArrowUp" && key !== "ArrowDown") return -1;
-  const down = key === "ArrowDown";
-  const rows = [...new Set(places.map(({ top }) => top))].filter((top) => (down ? top > at.top : top < at.top));
-  const row = down ? Math.min(...rows) : Math.max(...rows);
+  const [down, right] = arrow(key);
+  if (!down && !right) return -1;
+  if (!at) return places.length ? 0 : -1;
+  if (right) return within(from + right, places.length);
+  const rows = places.map(({ top }) => top).filter((top) => (top - at.top) * down > 0);
+  const row = down > 0 ? Math.min(...rows) : Math.max(...rows);
   const found = places.findIndex(({ top, left }) => top === row && left === at.left);
   return found < 0 ? from : found;
 }

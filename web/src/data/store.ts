@@ -1,5 +1,5 @@
 // Panels that were asked for, by what was asked, and the pass they belong to.
-import { signal, type Signal } from "@preact/signals";
+import { signal, type Signal } from "../signals";
 import { readPanel } from "./panel";
 import { Forgotten, type Source, Superseded } from "./source";
 import type { Options, PanelData, SideName, Sides } from "./types";

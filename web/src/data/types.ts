@@ -38,8 +38,38 @@ export interface SourceLines {
   text: string;
 }
 
+/** Answers to choose from before the panel is looked at, which one the numbers give (-1: none), and a sentence of it. */
+export interface Guess {
+  choices: string[];
+  choice: number;
+  says: string;
+}
+
+/** An element of a formula: its tag, its attributes, and what is in it. */
+export type MathNode = [tag: string, attributes: Record<string, string> | 0, ...children: (MathNode | string)[]];
+
+/** What the page says of a panel. */
+export interface About {
+  id: string;
+  place: string;
+  title: string;
+  /** To guess before the panel answers it. */
+  question: string;
+  sentences: string[];
+  formula: MathNode | null;
+}
+
+/** A stop of the tour. */
+export interface Stop {
+  panel: string;
+  title: string;
+  text: string;
+  attempt: string;
+}
+
 export interface PanelData {
   panel: string;
+  guess?: Guess | null;
   options: Options;
   absent: string | null;
   // Each panel has facts of its own, which its folder declares.
@@ -107,6 +137,8 @@ export type Sides = { A: Side; B?: Side };
 /** The JSON in the page itself. */
 export interface DocumentData {
   live: boolean;
+  about?: About[];
+  tour?: Stop[];
   token?: string;
   sides?: Sides;
   prompt?: string;

@@ -5,7 +5,7 @@ import { drawer } from "./drawers";
 
 export function Chips({ checks }: { checks: readonly Check[] }) {
   return (
-    <ul class="chips" aria-label="Checks">
+    <ul class="row chips" aria-label="Checks">
       {checks.map((check, i) => (
         <li key={i}>
           <button class="chip" data-check={check.id} data-ok={check.ok} title={sentence(check)} onClick={() => (drawer.value = "explain")}>

@@ -1,19 +1,18 @@
 // The drawer at the right: the question, three sentences, the formula, the source lines that ran, the checks.
-import type { Check, PanelData, SourceLines } from "../data/types";
-import type { PanelView } from "../panels/view";
+import type { About, Check, PanelData, SourceLines } from "../data/types";
 import { sentence } from "./Chips";
 import { drawer, toggle } from "./drawers";
 import { Formula } from "./Formula";
 
-export function Explanation({ view, data }: { view: PanelView; data: PanelData | undefined }) {
-  const { sentences, formula } = view.explain;
+export function Explanation({ about, data }: { about: About; data: PanelData | undefined }) {
+  const { question, sentences, formula } = about;
   return (
     <aside class="explain" aria-label="Explanation" data-open={drawer.value === "explain"}>
       <div class="drawer-head">
         <h2>Explain</h2>
         <button class="close" aria-label="Close the explanation" onClick={() => toggle("explain")}>×</button>
       </div>
-      <p class="question">{view.question}</p>
+      <p class="question">{question}</p>
       {sentences.map((one) => <p key={one}>{one}</p>)}
       {formula ? <Formula node={formula} /> : null}
       {data?.checks.length ? <Checks checks={data.checks} /> : null}

@@ -1,6 +1,6 @@
 // Everything around the panels.
 import { useEffect } from "preact/hooks";
-import { failure, isLive, notice, running, started } from "../app";
+import { about, failure, isLive, notice, running, started } from "../app";
 import { retry } from "../data/store";
 import { viewOf } from "../panels";
 import { follow, panel, preview, setOption } from "../state";
@@ -69,9 +69,10 @@ function Nothing() {
 
 function Centre({ id }: { id: string }) {
   const view = viewOf(id);
+  const said = about.value.find((one) => one.id === id);
   const found = usePanel(id);
   useEffect(() => follow(found.data?.series ?? {}), [found.data]);
-  if (!view)
+  if (!view || !said)
     return (
       <main class="centre">
         <p class="absent">No panel is called “{id}”. Choose one above.</p>
@@ -83,10 +84,10 @@ function Centre({ id }: { id: string }) {
     <>
       <main class="centre" aria-busy={loading} data-panel={id}>
         <div class="panel-head" data-loading={loading}>
-          <h1>{view.title}</h1>
-          <p class="question">{view.question}</p>
-          {view.guess && data && !data.absent && !signed ? <Guessing guess={view.guess} data={data} /> : null}
-          <div class="panel-tools">
+          <h1>{said.title}</h1>
+          <p class="question">{said.question}</p>
+          {data?.guess && !signed ? <Guessing {...data.guess} /> : null}
+          <div class="row panel-tools">
             <BesideSwitch />
             {data ? <Chips checks={data.checks} /> : null}
           </div>
@@ -100,7 +101,7 @@ function Centre({ id }: { id: string }) {
           </div>
         ) : null}
       </main>
-      <Explanation view={view} data={data} />
+      <Explanation about={said} data={data} />
     </>
   );
 }

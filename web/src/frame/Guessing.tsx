@@ -1,15 +1,13 @@
 // The question's answers to choose from, and then which one the data gives.
 import { useState } from "preact/hooks";
-import type { PanelData } from "../data/types";
-import type { Guess } from "../panels/view";
+import type { Guess } from "../data/types";
 
-export function Guessing({ guess, data }: { guess: Guess; data: PanelData }) {
+export function Guessing({ choices, choice, says }: Guess) {
   const [guessed, setGuessed] = useState<number | null>(null);
-  const { choice, says } = guess.answer(data);
   return (
-    <p class="guess" aria-live="polite">
+    <p class="row guess" aria-live="polite">
       <span class="small">{guessed === null ? "Guess first:" : guessed === choice ? "As you guessed:" : "Not as you guessed:"}</span>
-      {guess.choices.map((one, i) => (
+      {choices.map((one, i) => (
         <button
           key={one} aria-pressed={guessed === i} data-right={guessed !== null && i === choice} data-wrong={guessed === i && i !== choice}
           onClick={() => setGuessed(i)}

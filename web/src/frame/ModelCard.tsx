@@ -10,7 +10,7 @@ export function ModelCard() {
   const first = cards[0] ?? models.value.find((one) => one.name === model.value)?.card;
   return (
     <div class="model-card">
-      <div class="model-choice">
+      <div class="row model-choice">
         <span class="brand" aria-hidden="true">◍</span>
         {isLive.value ? <Choice /> : <strong>{first?.name}{beside.value ? ` beside ${beside.value}` : ""}</strong>}
       </div>

@@ -46,7 +46,7 @@ function Blocks({ entry, side, token }: { entry: MapEntry; side: Side | undefine
   const [open, setOpen] = useState(true);
   const most = side ? Math.max(1e-9, ...Object.values(side.written).map((norms) => norms[token] ?? 0)) : 1;
   return (
-    <div class="map-blocks">
+    <div>
       <details class="map-part">
         <summary>
           <span>{first === last ? `block ${first}` : `blocks ${first} to ${last}`}</span>

@@ -9,11 +9,11 @@ export function NumberLine() {
   const at = pointed.value;
   const [said, say] = useState<{ at: unknown; text: string } | null>(null);
   if (!at)
-    return <footer class="number-line" data-empty="true"><span class="small">Point at a number to see where it comes from; click to keep it here.</span></footer>;
+    return <footer class="row number-line" data-empty="true"><span class="small">Point at a number to see where it comes from; click to keep it here.</span></footer>;
   const { series, indices } = at;
   const copy = async (): Promise<void> => say({ at, text: await copied(program(series, indices)) });
   return (
-    <footer class="number-line" data-pinned={at.pinned} data-kind={series.kind} data-source={series.source}>
+    <footer class="row number-line" data-pinned={at.pinned} data-kind={series.kind} data-source={series.source}>
       <code class="number-name">{nameOf(series, indices)} = <b>{readable(valueAt(series, indices))}</b></code>
       <span class="small dims">{series.dims.map((dim, d) => `${dim} ${indices[d] ?? 0} of ${series.shape[d]}`).join(", ")}</span>
       <span class="kind" data-kind={series.kind}>{series.kind}</span>

@@ -1,6 +1,6 @@
 // The panels in their five places.
 import { useEffect, useRef } from "preact/hooks";
-import { PANELS, PLACES } from "../panels";
+import { about } from "../app";
 import { panel } from "../state";
 import { chooseTheme, dark } from "../theme";
 import { TourButton } from "../tour/Tour";
@@ -14,9 +14,9 @@ export function PanelNav() {
   }, [now]);
   return (
     <nav class="panels" aria-label="Panels" ref={nav}>
-      {PLACES.map((place) => {
-        const views = PANELS.filter((view) => view.place === place);
-        return views.length ? (
+      {[...new Set(about.value.map(({ place }) => place))].map((place) => {
+        const views = about.value.filter((one) => one.place === place);
+        return (
           <div class="place" key={place} role="group" aria-label={place}>
             <span class="place-name" aria-hidden="true">{place}</span>
             <div class="place-panels">
@@ -27,7 +27,7 @@ export function PanelNav() {
               ))}
             </div>
           </div>
-        ) : null;
+        );
       })}
       <TourButton />
       <button class="theme" aria-label={dark.value ? "Light colours" : "Dark colours"} title={dark.value ? "Light colours" : "Dark colours"} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>

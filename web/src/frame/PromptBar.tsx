@@ -5,7 +5,7 @@ import { toggle } from "./drawers";
 export function PromptBar() {
   const live = isLive.value;
   return (
-    <form class="prompt" onSubmit={(event) => { event.preventDefault(); void run(); }}>
+    <form class="row prompt" onSubmit={(event) => { event.preventDefault(); void run(); }}>
       <label class="prompt-text">
         <span class="unseen">Prompt</span>
         <textarea

@@ -1,5 +1,5 @@
 // On narrow screens map and explanation are drawers, of which one may be open; on wide ones both stand beside the panel.
-import { signal } from "@preact/signals";
+import { signal } from "../signals";
 
 export const drawer = signal<"" | "map" | "explain">("");
 

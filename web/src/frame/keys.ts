@@ -1,5 +1,6 @@
 // Keys that work everywhere but where a key means something of its own: Esc frees the selection and
 // the number, arrows move the selection.
+import { arrow, within } from "../arithmetic/arrows";
 import { sides } from "../data/store";
 import { free, locked, select } from "../state";
 import { drawer } from "./drawers";
@@ -14,16 +15,12 @@ export function onKey(event: KeyboardEvent): void {
     return;
   }
   if (event.target instanceof Element && event.target.closest(OWN)) return;
-  const way = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
+  const [down, right] = arrow(event.key);
   const side = sides.value?.A;
-  if (!way || !side) return;
+  if ((!down && !right) || !side) return;
   event.preventDefault();
   const { query, layer } = locked.value;
   const last = side.tokens.length - 1;
-  if (event.key === "ArrowLeft" || event.key === "ArrowRight") select({ query: within((query ?? last + (way < 0 ? 1 : 0)) + way, last + 1) });
-  else select({ layer: within((layer ?? (way > 0 ? -1 : side.card.n_layer)) + way, side.card.n_layer) });
-}
-
-function within(at: number, count: number): number {
-  return Math.min(count - 1, Math.max(0, at));
+  if (right) select({ query: within((query ?? last + (right < 0 ? 1 : 0)) + right, last + 1) });
+  else select({ layer: within((layer ?? (down > 0 ? -1 : side.card.n_layer)) + down, side.card.n_layer) });
 }

@@ -1,4 +1,4 @@
-// The panels, in the order of the navigation.
+// The views of the panels.
 import { panel as ablation } from "./ablation";
 import { panel as attribution } from "./attribution";
 import { panel as cost } from "./cost";
@@ -12,9 +12,7 @@ import { panel as nextToken } from "./next-token";
 import { panel as packing } from "./packing";
 import { panel as positions } from "./positions";
 import { panel as runs } from "./runs";
-import type { PanelView, PlaceName } from "./view";
-
-export const PLACES: readonly PlaceName[] = ["Text", "Attention", "Stream", "Learning", "Machine"];
+import type { PanelView } from "./view";
 
 export const PANELS: readonly PanelView[] = [
   nextToken,

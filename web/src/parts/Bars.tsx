@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { readable, signed as withSign } from "../arithmetic/number";
 import { valueAt } from "../data/python";
 import type { Series } from "../data/types";
-import { pin, point } from "../state";
+import { told } from "./told";
 import "./parts.css";
 
 export interface Mark {
@@ -23,7 +23,8 @@ export interface Bar {
   rest?: boolean;
   selected?: boolean;
   onClick?: () => void;
-  tone?: "query" | "key" | "value" | "output";
+  /** query, key, value or output. */
+  tone?: string;
 }
 
 export interface BarsProps {
@@ -67,8 +68,7 @@ function Track({ mark, full, signed, format, tone }: { mark: Mark; full: number;
   const style = { width: `${share}%`, ...(signed ? { left: `${value < 0 ? 50 - share : 50}%` } : {}) };
   return (
     <button
-      class="track" data-signed={signed} data-negative={value < 0} data-tone={tone} data-kind={series.kind} data-source={series.source} data-value={value}
-      onPointerEnter={() => point(series, indices)} onFocus={() => point(series, indices)} onClick={() => pin(series, indices)}
+      class="track" data-signed={signed} data-negative={value < 0} data-tone={tone} data-value={value} {...told(series, indices)}
     >
       <span class="bar-room"><span class="bar" style={style} /></span>
       <span class="bar-value">{format(value)}</span>

@@ -2,7 +2,7 @@
 import { readable } from "../arithmetic/number";
 import { valueAt } from "../data/python";
 import type { Series } from "../data/types";
-import { pin, point } from "../state";
+import { told } from "./told";
 import "./parts.css";
 
 export interface CellProps {
@@ -16,8 +16,7 @@ export function Cell({ series, indices, format = readable, tone }: CellProps) {
   const value = valueAt(series, indices);
   return (
     <button
-      class="cell" data-kind={series.kind} data-source={series.source} data-value={value} data-tone={tone}
-      onPointerEnter={() => point(series, indices)} onFocus={() => point(series, indices)} onClick={() => pin(series, indices)}
+      class="cell" data-value={value} data-tone={tone} {...told(series, indices)}
     >
       {format(value)}
     </button>

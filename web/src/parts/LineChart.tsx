@@ -1,4 +1,5 @@
 // Lines over a common axis. Pointing shows the nearest point of each; arrows move along.
+import { arrow, within } from "../arithmetic/arrows";
 import { useState } from "preact/hooks";
 import { axisOf, type Axis, nearest, pathOf, ticksOf } from "../arithmetic/chart";
 import { readable, round } from "../arithmetic/number";
@@ -54,9 +55,9 @@ export function LineChart(props: LineChartProps) {
     if (line) point(line.series, where(line, line.x.indexOf(x)));
   };
   const onKey = (event: KeyboardEvent): void => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const [, way] = arrow(event.key);
     const here = at === null ? -1 : xs.indexOf(at);
-    if (step) aim(xs[Math.min(xs.length - 1, Math.max(0, here + step))]);
+    if (way) aim(xs[within(here + way, xs.length)]);
     else if (event.key === "Enter" && at !== null) pick(at);
     else return;
     event.preventDefault();
@@ -71,7 +72,7 @@ export function LineChart(props: LineChartProps) {
     return xs[nearest(xs, across.invert(event.clientX - box.left))];
   };
   return (
-    <figure class="line-chart" ref={ref}>
+    <figure ref={ref}>
       <svg
         width={width} height={height} role="application" aria-roledescription="line chart" aria-label={`${label}; arrows move along`} tabIndex={0} data-arrows
         onPointerMove={(event) => aim(under(event))} onPointerLeave={() => setAt(null)} onBlur={() => setAt(null)} onKeyDown={onKey}

@@ -1,4 +1,5 @@
 // One of a few choices, side by side.
+import { step } from "../arithmetic/arrows";
 import "./parts.css";
 
 export interface SegmentedProps<T extends string | number> {
@@ -12,9 +13,9 @@ export interface SegmentedProps<T extends string | number> {
 
 export function Segmented<T extends string | number>({ label, choices, value, onChange, named = false }: SegmentedProps<T>) {
   const onKey = (event: KeyboardEvent): void => {
-    const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+    const way = step(event.key);
     const at = choices.findIndex((one) => one.value === value);
-    const next = step ? choices[(at + step + choices.length) % choices.length] : undefined;
+    const next = way ? choices[(at + way + choices.length) % choices.length] : undefined;
     if (!next) return;
     event.preventDefault();
     onChange(next.value);

@@ -1,7 +1,8 @@
 // A page with every part and every panel on fixed data; with ?frame the frame around them, which takes &beside, &failed
 // and &theme=dark as well.
 import { render } from "preact";
-import { isLive, models, notice, failure } from "../app";
+import about from "prose:about";
+import { about as said, isLive, models, notice, failure } from "../app";
 import { setPass, setSource } from "../data/store";
 import type { PanelData } from "../data/types";
 import { Frame } from "../frame/Frame";
@@ -45,11 +46,11 @@ function Stories() {
     <main class="stories">
       <h1>Stories</h1>
       {Object.entries(PARTS).map(([name, Part]) => <section key={name}><h2>{name}</h2><Part /></section>)}
-      {PANELS.filter(({ id }) => STORIES[id]).map(({ id, title, View }) => {
+      {PANELS.filter(({ id }) => STORIES[id]).map(({ id, View }) => {
         const data = STORIES[id] as PanelData;
         return (
           <section key={id} class="panel-body">
-            <h2>{title}</h2>
+            <h2>{id}</h2>
             <View data={data} panel={{ A: data, data, signed: false, loading: false }} signed={false} options={data.options} set={() => {}} />
           </section>
         );
@@ -61,6 +62,7 @@ function Stories() {
 const root = document.getElementById("stories");
 if (root) {
   isLive.value = true;
+  said.value = about;
   model.value = SIDES.A.model;
   if (words.has("beside")) beside.value = SIDES.B?.model ?? "";
   models.value = [SIDES.A, ...(SIDES.B ? [SIDES.B] : [])].map(({ model: name, card, map }) => ({ name, card, map }));

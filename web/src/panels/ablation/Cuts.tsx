@@ -24,7 +24,7 @@ export function Cuts({ facts, options, set }: { facts: Facts; options: ViewProps
         <span class="small">Make a mistake:</span>
         <Switch wrong label="cut slices of attention's output" title="A mistake: zero the channels with the head's number instead of the head" on={options.fault === "slices"} onChange={(on) => set("fault", on ? "slices" : undefined)} />
       </div>
-      <p class="cut-list">
+      <p class="row cut-list">
         <span class="small">Taken away:</span>
         {cuts.length ? cuts.map((part) => <button key={part} class="cut" title={`${part}; click to give it back`} onClick={() => change(toggled(cuts, part))}>{partName(part)} <span aria-hidden="true">×</span><span class="unseen">, give it back</span></button>) : <span>nothing yet</span>}
         {cuts.length > 1 ? <button onClick={() => change([])}>Give all back</button> : null}
@@ -51,7 +51,7 @@ function Edge({ cuts, change }: { cuts: string[]; change: (parts: string[]) => v
   return (
     <details>
       <summary>Cut what one token takes from another</summary>
-      <form class="edge" onSubmit={submit}>
+      <form class="row" onSubmit={submit}>
         {field("layer", layer, "0")} {field("head", head, "all")} {field("token", query, "7")} <label class="small">no longer sees token <input inputMode="numeric" placeholder="5" value={value("sees", key)} onInput={(event) => setOwn({ ...own, sees: event.currentTarget.value })} /></label> <button>Cut</button>
       </form>
     </details>

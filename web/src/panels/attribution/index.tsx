@@ -15,7 +15,6 @@ import { LineChart } from "../../parts/LineChart";
 import { Switch } from "../../parts/Switch";
 import { locked, optionsOf, select, selection } from "../../state";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import "./attribution.css";
 
 interface Facts {
@@ -84,7 +83,7 @@ function Choose({ offers, token, other, says, tokens, query, set }: { offers: nu
         {offers.filter((id) => id !== token).map((id) => <option key={id} value={String(id)}>{says(id)}</option>)}
       </select>
       {isLive.value ? (
-        <form class="attribution-form" onSubmit={(event) => { event.preventDefault(); if (/^\d+$/.test(typed)) { set("token", Number(typed)); set("a", Number(typed)); } }}>
+        <form class="row" onSubmit={(event) => { event.preventDefault(); if (/^\d+$/.test(typed)) { set("token", Number(typed)); set("a", Number(typed)); } }}>
           <input aria-label="Id of another token" inputMode="numeric" placeholder="another id" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /> <button>Take apart</button>
         </form>
       ) : null}
@@ -117,7 +116,7 @@ function Parts({ shown, logit, parts, token, other, says, signed }: PartsProps) 
       <p class="lead">
         {signed ? "B − A: t" : "T"}he logit of {what} is <Cell series={logit} indices={[]} format={signed ? withSign : readable} />; its {parts.length} parts sum to <Cell series={total} indices={[0]} format={signed ? withSign : readable} />. The largest part is <b>{nameOf(best)}</b>.
       </p>
-      <div class="attribution-columns">
+      <div class="side-by-side">
         <section>
           <h2>By kind</h2>
           <Bars signed label="Contributions by kind of part" bars={kinds.map(([kind, group], i) => ({ label: group.length === 1 && KINDS[kind]?.startsWith("all") ? kind : (KINDS[kind] ?? kind), title: `${group.length} of ${parts.length} parts`, marks: [{ series: groups, indices: [i] }] }))} />
@@ -194,25 +193,4 @@ function pick(part: PartOf | undefined): void {
   if (part?.layer !== null && part?.layer !== undefined) select({ layer: part.layer, head: part.head });
 }
 
-export const panel: PanelView = {
-  id: "attribution",
-  place: "Stream",
-  title: "Who wrote this logit?",
-  question: "Which part of the model wants its next word most: the embedding, a head, or an MLP?",
-  uses: [],
-  here: ["a", "b"],
-  View,
-  explain,
-  guess: {
-    choices: ["the embedding", "a head", "an MLP", "something else"],
-    answer({ series, facts }) {
-      const { contribution } = series;
-      const { parts } = facts as unknown as Facts;
-      const last = (contribution?.shape[1] ?? 1) - 1;
-      const values = parts.map((_, i) => (contribution ? valueAt(contribution, [i, last, 0]) : NaN));
-      const first = values.indexOf(Math.max(...values));
-      const kind = ["embed", "head", "mlp"].indexOf(parts[first]?.kind ?? "");
-      return { choice: kind < 0 ? 3 : kind, says: `Most comes from ${nameOf(parts[first])}: ${withSign(values[first] ?? NaN)}.` };
-    },
-  },
-};
+export const panel: PanelView = { id: "attribution", uses: [], here: ["a", "b"], View };

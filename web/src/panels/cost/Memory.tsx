@@ -7,8 +7,8 @@ import type { Series } from "../../data/types";
 import { Cell } from "../../parts/Cell";
 import { Segmented } from "../../parts/Segmented";
 import { Table } from "../../parts/Table";
-import { pin, point } from "../../state";
-import { type Facts, KINDS, USES } from "./facts";
+import { told } from "../../parts/told";
+import { COLOURS, type Facts, KINDS, USES } from "./facts";
 
 export function Memory({ series, facts }: { series: Series; facts: Facts }) {
   const [use, pick] = useState(0);
@@ -28,8 +28,8 @@ export function Memory({ series, facts }: { series: Series; facts: Facts }) {
                 const about = `${USES[name] ?? name}, ${KINDS[kind] ?? kind}: ${facts.formulas[u]?.[k] ?? ""} = ${grouped(value)} bytes`;
                 return value > 0 ? (
                   <button
-                    key={kind} class="piece" data-kind-of={kind} data-kind={series.kind} data-source={series.source} data-value={value} title={about} aria-label={about} style={{ width: `${(value / most) * 100}%` }}
-                    onPointerEnter={() => point(series, [u, k])} onFocus={() => point(series, [u, k])} onClick={() => { pin(series, [u, k]); pick(u); }}
+                    key={kind} class="piece" data-kind-of={kind} data-colour={COLOURS[kind]} data-value={value} title={about} aria-label={about} style={{ width: `${(value / most) * 100}%` }}
+                    {...told(series, [u, k], () => pick(u))}
                   />
                 ) : null;
               })}
@@ -38,7 +38,7 @@ export function Memory({ series, facts }: { series: Series; facts: Facts }) {
           </div>
         ))}
       </div>
-      <p class="small key-row">{some.map(({ name }) => <span key={name}><span class="square" data-kind-of={name} /> {KINDS[name] ?? name}</span>)}</p>
+      <p class="small key-row">{some.map(({ name }) => <span key={name}><span class="square" data-colour={COLOURS[name]} /> {KINDS[name] ?? name}</span>)}</p>
       <Segmented label="the arithmetic of" named value={use} onChange={pick} choices={facts.uses.map((name, u) => ({ value: u, label: USES[name] ?? name }))} />
       <Table
         caption={`${USES[facts.uses[use] ?? ""] ?? ""}: ${grouped(facts.batch * facts.tokens)} tokens${use === 1 ? "; weights, gradients and moments in fp32" : use > 1 ? `; rank ${facts.rank} on every matrix of the blocks` : ""}`}

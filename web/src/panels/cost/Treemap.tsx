@@ -3,19 +3,20 @@ import { treemap } from "../../arithmetic/machine";
 import { counted, percent } from "../../arithmetic/number";
 import { grouped } from "../../arithmetic/wires";
 import type { Series } from "../../data/types";
+import { told } from "../../parts/told";
 import { useWidth } from "../../parts/useWidth";
-import { pin, point } from "../../state";
 
-const GROUPS: readonly [string, string, (name: string) => boolean][] = [
-  ["adapter", "adapters", (name) => name.includes("adapters.")],
-  ["ends", "embedding, unembedding, positions", (name) => /^(embed|unembed|position)/.test(name)],
-  ["norm", "norms", (name) => /norm|_after/.test(name)],
-  ["attn", "attention", (name) => name.includes(".attn")],
-  ["mlp", "MLP", () => true],
+/** The number of its colour, what it is called, and which parts are in it. */
+const GROUPS: readonly [number, string, (name: string) => boolean][] = [
+  [4, "adapters", (name) => name.includes("adapters.")],
+  [0, "embedding, unembedding, positions", (name) => /^(embed|unembed|position)/.test(name)],
+  [1, "norms", (name) => /norm|_after/.test(name)],
+  [2, "attention", (name) => name.includes(".attn")],
+  [3, "MLP", () => true],
 ];
 
-function groupOf(name: string): string {
-  return GROUPS.find(([, , has]) => has(name))?.[0] ?? "mlp";
+function groupOf(name: string): number {
+  return GROUPS.find(([, , has]) => has(name))?.[0] ?? 3;
 }
 
 export function Treemap({ series, names, total }: { series: Series; names: readonly string[]; total: number }) {
@@ -30,7 +31,7 @@ export function Treemap({ series, names, total }: { series: Series; names: reado
           const name = names[index] ?? "";
           const about = `${name}: ${grouped(sizes[index] ?? 0)} parameters, ${percent((sizes[index] ?? 0) / total)}`;
           return (
-            <g key={index} class="part" data-group={groupOf(name)} data-kind={series.kind} data-source={series.source} onPointerEnter={() => point(series, [index])} onClick={() => pin(series, [index])}>
+            <g key={index} class="part" data-colour={groupOf(name)} {...told(series, [index])}>
               <title>{about}</title>
               <rect x={x + 0.5} y={y + 0.5} width={Math.max(0, w - 1)} height={Math.max(0, h - 1)} />
               {fits(name, w, h) ? <text x={x + 5} y={y + 14}>{short(name)}</text> : null}
@@ -39,7 +40,7 @@ export function Treemap({ series, names, total }: { series: Series; names: reado
           );
         })}
       </svg>
-      <p class="small key-row">{shares.map(({ group, label, n }) => <span key={group}><span class="square" data-group={group} /> {label} {percent(n / total)}</span>)}</p>
+      <p class="small key-row">{shares.map(({ group, label, n }) => <span key={group}><span class="square" data-colour={group} /> {label} {percent(n / total)}</span>)}</p>
     </div>
   );
 }

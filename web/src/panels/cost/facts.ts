@@ -31,3 +31,5 @@ export const USES: Record<string, string> = { inference: "inference", full: "tra
 export const KINDS: Record<string, string> = {
   weights: "weights", adapter: "adapter", gradients: "gradients", optimizer: "optimizer", activations: "activations", logits: "logits", cache: "KV cache",
 };
+/** Of each kind the number of its colour. */
+export const COLOURS: Record<string, number> = { weights: 0, adapter: 4, gradients: 1, optimizer: 2, activations: 3, logits: 5, cache: 6 };

@@ -8,7 +8,6 @@ import { Segmented } from "../../parts/Segmented";
 import { Slider } from "../../parts/Slider";
 import { Switch } from "../../parts/Switch";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import { type Facts, KINDS, USES } from "./facts";
 import { Memory } from "./Memory";
 import { Roofline } from "./Roofline";
@@ -72,21 +71,4 @@ function Differences({ data }: { data: ViewProps["data"] }) {
   return <div class="cost"><Bars label="Bytes of B less those of A" columns={["bytes more (blue) or fewer (red) in B"]} signed format={withSign} bars={bars} /></div>;
 }
 
-export const panel: PanelView = {
-  id: "cost",
-  place: "Machine",
-  title: "Cost",
-  question: "Training all weights: how many times the memory of the weights alone does it take?",
-  uses: [],
-  View,
-  explain,
-  guess: {
-    choices: ["about twice", "about four times", "more than six times"],
-    answer(data) {
-      const facts = data.facts as unknown as Facts;
-      const row = facts.kinds.map((_, k) => data.series.memory?.values[facts.uses.indexOf("full") * facts.kinds.length + k] ?? 0);
-      const times = row.reduce((a, b) => a + b, 0) / (row[0] || 1);
-      return { choice: times < 3 ? 0 : times < 6 ? 1 : 2, says: `${times.toFixed(1)} times: the weights, their gradients, two moments of AdamW, and what ${grouped(facts.batch * facts.tokens)} tokens leave for the backward pass.` };
-    },
-  },
-};
+export const panel: PanelView = { id: "cost", uses: [], View };

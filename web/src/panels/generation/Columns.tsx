@@ -26,9 +26,9 @@ export function Columns({ title, made, reused, prompt, picked, onPick, source }:
     <div ref={ref} class="columns-figure">
       <h3>{title}</h3>
       <svg width={LEFT + wide * drawn.length} height={TALL + 20} role="img" aria-label={`${title}: ${total} keys and values computed in ${drawn.length} passes`} data-kind="measured" data-source={source}>
-        <text class="small-text" x={0} y={9}>0</text>
+        <text x={0} y={9}>0</text>
         <line class="prompt-line" x1={LEFT - 8} x2={LEFT + wide * drawn.length} y1={prompt * high} y2={prompt * high} />
-        <text class="small-text" x={0} y={Math.max(20, prompt * high + 4)}>{prompt}</text>
+        <text x={0} y={Math.max(20, prompt * high + 4)}>{prompt}</text>
         {drawn.map(({ step, reused: kept, made: fresh }) => (
           <g key={step} class="column" data-step={step} data-made={fresh[1] - fresh[0]} data-reused={kept[1]} data-picked={picked === step} onPointerEnter={() => onPick(step)} onClick={() => onPick(step)}>
             <rect class="whole" x={LEFT + step * wide} y={0} width={wide} height={TALL} />
@@ -36,7 +36,7 @@ export function Columns({ title, made, reused, prompt, picked, onPick, source }:
             <Pair x={LEFT + step * wide + 1} width={wide - 2} from={fresh[0]} to={fresh[1]} high={high} name="made" />
           </g>
         ))}
-        <text class="small-text" x={LEFT} y={TALL + 15}>pass 1 → {drawn.length}</text>
+        <text x={LEFT} y={TALL + 15}>pass 1 → {drawn.length}</text>
       </svg>
       <p class="small">{total} × k and v computed</p>
     </div>

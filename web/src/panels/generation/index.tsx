@@ -12,7 +12,6 @@ import { Slider } from "../../parts/Slider";
 import { Table } from "../../parts/Table";
 import type { PanelView, ViewProps } from "../view";
 import { Columns } from "./Columns";
-import { explain } from "./explain";
 import { Live } from "./Live";
 import { ENDS, type Facts, type Row } from "./rows";
 import "./generation.css";
@@ -124,22 +123,4 @@ function Steps({ data, facts, picked, onPick }: { data: PanelData; facts: Facts;
   );
 }
 
-function saved(data: PanelData): string {
-  const { prompt_tokens: prompt, rows } = data.facts as unknown as Facts;
-  const [kept, again] = [rows.reduce((sum, row) => sum + row.made, 0), rows.reduce((sum, row) => sum + (row.twin?.made ?? 0), 0)];
-  return `For ${rows.length} tokens after ${prompt}, ${kept} keys and values are computed in each head${again ? `, and ${again} without a cache` : ""}.`;
-}
-
-export const panel: PanelView = {
-  id: "generation",
-  place: "Text",
-  title: "Generation",
-  question: "How much of the work for the last token has to be done again for the next one?",
-  uses: [],
-  View,
-  explain,
-  guess: {
-    choices: ["all of it", "about half", "none: it is kept"],
-    answer: (data) => ({ choice: 2, says: saved(data) }),
-  },
-};
+export const panel: PanelView = { id: "generation", uses: [], View };

@@ -13,7 +13,6 @@ import { Table } from "../../parts/Table";
 import { useWidth } from "../../parts/useWidth";
 import { hover, select, selection } from "../../state";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import "./groups.css";
 
 interface Facts {
@@ -131,22 +130,4 @@ function windowed(size: number | undefined, facts: Facts): string {
   return size !== undefined && size < whole ? `; with windows ${grouped(size)}` : "";
 }
 
-function halved(data: PanelData): string {
-  const { n_head: heads, n_kv_head: own, choices } = data.facts as unknown as Facts;
-  const bytes = data.series.bytes?.values ?? [];
-  return `One key head for every two query heads: half. This model has ${own} for ${heads}: ${inBytes(bytes[choices.indexOf(own)] ?? NaN)} instead of ${inBytes(bytes[choices.length - 1] ?? NaN)}.`;
-}
-
-export const panel: PanelView = {
-  id: "groups",
-  place: "Attention",
-  title: "Grouped queries",
-  question: "If every two heads shared one key and one value head, how large would the cache be?",
-  uses: ["layer", "query"],
-  View,
-  explain,
-  guess: {
-    choices: ["a quarter smaller", "half as large", "as large as before"],
-    answer: (data) => ({ choice: 1, says: halved(data) }),
-  },
-};
+export const panel: PanelView = { id: "groups", uses: ["layer", "query"], View };

@@ -25,7 +25,7 @@ export function Zoom({ layer, head, hide, weigh, text }: ZoomProps) {
   const own = text === "prompt";
   return (
     <section class="head-zoom" aria-busy={loading}>
-      <h2>
+      <h2 class="row">
         Layer {layer}, head {head}
         <button onClick={() => { select({ layer, head }); panel.value = "microscope"; }}>Look through the microscope</button>
       </h2>

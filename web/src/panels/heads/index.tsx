@@ -1,7 +1,7 @@
 // P3: all heads at once.
 import { useMemo, useState } from "preact/hooks";
 import { byLayer, inOrder, ordered } from "../../arithmetic/heads";
-import { percent, readable } from "../../arithmetic/number";
+import { readable } from "../../arithmetic/number";
 import { valueAt } from "../../data/python";
 import type { Series } from "../../data/types";
 import { Cell } from "../../parts/Cell";
@@ -10,7 +10,6 @@ import { Switch } from "../../parts/Switch";
 import { useWidth } from "../../parts/useWidth";
 import { locked, optionsOf, select } from "../../state";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import { HeadSheet } from "./HeadSheet";
 import { Zoom } from "./Zoom";
 import "./heads.css";
@@ -67,7 +66,7 @@ function View({ data, signed, options, set }: ViewProps) {
           label="Text" named value={text} onChange={(value) => set("text", value === "prompt" ? undefined : value)}
           choices={[{ value: "prompt", label: "the prompt" }, { value: "twice", label: "random tokens, said twice", title: "A text in which only copying helps" }]}
         />
-        <span class="switches">
+        <span class="row">
           <Switch label="hide first token" on={hide} title="What is left, as bright as can be" onChange={(on) => set("hide", on || undefined)} />
           <Switch label="log colour" on={log} onChange={(on) => set("log", on || undefined)} />
           <Switch label="weight by ‖v W_out‖" on={weigh} title="By the size of what each key's value adds to the stream through this head" onChange={(on) => set("weigh", on || undefined)} />
@@ -80,7 +79,7 @@ function View({ data, signed, options, set }: ViewProps) {
         {group > 1 && !order ? `Framed: ${group} heads that share one head of keys and values. ` : ""}
       </p>
       <div class="heads-columns">
-        <div class="heads-sheet" ref={ref}>
+        <div class="scrolls" ref={ref}>
           <HeadSheet
             sheet={sheet} thumbs={thumbs} view={view} log={log} signed={signed} group={group} byLayer={!order} caption={caption} picked={picked}
             onPick={(l, h) => select({ layer: l, head: h })} onHover={setHovered}
@@ -96,7 +95,7 @@ function View({ data, signed, options, set }: ViewProps) {
 /** What one head does, in numbers. */
 function Numbers({ data, at, sort }: { data: Record<string, Series>; at: At; sort: Sort }) {
   return (
-    <div class="head-numbers">
+    <div class="box head-numbers">
       <p class="head-name">Layer {at.layer}, head {at.head}</p>
       <dl>
         {SORTS.map(({ value, label, title }) => {
@@ -113,22 +112,4 @@ function Numbers({ data, at, sort }: { data: Record<string, Series>; at: At; sor
   );
 }
 
-export const panel: PanelView = {
-  id: "heads",
-  place: "Attention",
-  title: "All heads",
-  question: "Where do heads look most, over the whole model?",
-  uses: [],
-  here: ["sort", "hide", "log", "weigh"],
-  View,
-  explain,
-  guess: {
-    choices: ["the first token", "the token just before", "something else"],
-    answer({ series }) {
-      const mean = (one: Series | undefined): number => (one ? Array.from(one.values).reduce((sum, x) => sum + x, 0) / one.values.length : 0);
-      const [start, before] = [mean(series.sink), mean(series.previous)];
-      const says = `Over all heads ${percent(start)} of attention goes to the first token and ${percent(before)} to the one just before.`;
-      return { choice: Math.max(start, before) < 0.25 ? 2 : start > before ? 0 : 1, says };
-    },
-  },
-};
+export const panel: PanelView = { id: "heads", uses: [], here: ["sort", "hide", "log", "weigh"], View };

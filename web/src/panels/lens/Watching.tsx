@@ -30,14 +30,14 @@ export function Watching({ ranks, watched, texts, query, asked, problem, set }: 
     <section>
       <h2>Watched words</h2>
       <p class="small">Their rank among all words at each layer, 1 being the likeliest. Offered are those that come nearest to the top at any layer.</p>
-      <p class="watch-chips">
+      <p class="row">
         {offers.map(({ k, id, text, best }) => (
           <button key={`${k} ${id}`} class="watch" aria-pressed={on(k, id)} title={`id ${id}, best rank ${best}`} onClick={() => turn(id)}>
             <code>{text}</code> <span class="small">{best}</span>
           </button>
         ))}
         {isLive.value ? (
-          <form class="watch-form" onSubmit={(event) => { event.preventDefault(); if (wanted) set("watch", asked ? `${asked},${wanted}` : wanted); setWanted(""); }}>
+          <form class="row watch-form" onSubmit={(event) => { event.preventDefault(); if (wanted) set("watch", asked ? `${asked},${wanted}` : wanted); setWanted(""); }}>
             <input aria-label="One more token to watch, or its id" placeholder="a token or id" value={wanted} onInput={(event) => setWanted(event.currentTarget.value)} /> <button>Watch</button>
             {asked ? <button type="button" onClick={() => set("watch", undefined)}>Forget {asked}</button> : null}
           </form>

@@ -65,7 +65,7 @@ export function Words({ top, colour, scale, texts, tokens, query }: WordsProps) 
         </table>
       </div>
       {columns > MOST ? (
-        <p class="small words-pages">
+        <p class="small">
           Tokens {start} to {start + shown.length - 1} of {columns}{" "}
           <button disabled={start === 0} onClick={() => setStart(Math.max(0, start - MOST))}>earlier</button>{" "}
           <button disabled={start + MOST >= columns} onClick={() => setStart(Math.min(columns - MOST, start + MOST))}>later</button>

@@ -14,7 +14,6 @@ import { Segmented } from "../../parts/Segmented";
 import { Switch } from "../../parts/Switch";
 import { locked, optionsOf, selection } from "../../state";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import { Watching } from "./Watching";
 import { Words } from "./Words";
 import "./lens.css";
@@ -60,10 +59,10 @@ function View({ data, panel, signed, set }: ViewProps) {
       ) : null}
       <section>
         <Words top={top} colour={shown} scale={scale} texts={signed ? ((panel.B?.facts.texts ?? texts) as Record<string, string>) : texts} tokens={side?.tokens ?? []} query={query} />
-        <div class="lens-key"><Legend scale={scale} /><p class="small">{signed ? "The words are B's, the colours B − A." : "In each cell: the likeliest next word, if the stream were read there."}</p></div>
+        <div class="row"><Legend scale={scale} /><p class="small">{signed ? "The words are B's, the colours B − A." : "In each cell: the likeliest next word, if the stream were read there."}</p></div>
       </section>
       <Finding {...{ top, texts, signed }} ranks={data.series.ranks} watched={watched} query={query} word={side?.tokens[query]?.text ?? String(query)} />
-      <div class="lens-charts">
+      <div class="side-by-side">
         {!signed && ranks && watched && query >= first ? <Watching ranks={ranks} watched={watched} texts={texts} query={query} asked={String(data.options.watch ?? "")} problem={problem} set={set} /> : null}
         <Norms {...data.series} query={query} signed={signed} word={side?.tokens[query]?.text ?? ""} />
       </div>
@@ -102,27 +101,5 @@ function Norms({ stream, attn, mlp, query, signed, word }: Record<string, Series
   );
 }
 
-export const panel: PanelView = {
-  id: "lens",
-  place: "Stream",
-  title: "Stream and lens",
-  question: "After how many of its layers does the model already know its next word?",
-  uses: [],
-  here: ["colour", "lines"],
-  View,
-  explain,
-  guess: {
-    choices: ["in the first half of them", "in the second half", "only with the last"],
-    answer({ series, facts }) {
-      const { top } = series;
-      const [rows = 1, columns = 1] = top?.shape ?? [];
-      const words = Array.from({ length: rows }, (_, row) => (top ? valueAt(top, [row, columns - 1]) : NaN));
-      const last = words[rows - 1];
-      let from = rows - 1;
-      while (from > 0 && words[from - 1] === last) from--;
-      const choice = from === rows - 1 && rows > 1 ? 2 : from > (rows - 1) / 2 ? 1 : 0;
-      return { choice, says: `${visible((facts as unknown as Facts).texts[String(last)] ?? String(last))} is the first word from row ${from} of 0 to ${rows - 1} on.` };
-    },
-  },
-};
+export const panel: PanelView = { id: "lens", uses: [], here: ["colour", "lines"], View };
 

@@ -25,10 +25,10 @@ export function Ranks({ data, options }: ViewProps) {
   });
   const at = indexOf(ranks.values, Math.min(rank, full));
   return (
-    <section class="lora-part lora-wide">
+    <section class="lora-wide">
       <h2>How much rank does it need?</h2>
       <Slider label="rank r" value={Math.min(rank, full)} min={1} max={full} format={(r) => `${r} of ${full}`} onChange={(r, dragged) => setRank(r, dragged)} />
-      <p class="lora-readout">
+      <p class="row">
         {lines.map(({ name, series, tone }) => <span key={name} class="lora-figure" data-colour="0" data-tone={tone}>{name}: {at < 0 ? "…" : <Cell series={series} indices={[at]} />}</span>)}
       </p>
       <LineChart lines={lines} label="Loss of the prompt at each rank" xLabel="rank r" yLabel="loss, nats per token" markX={Math.min(rank, full)} onPick={(r) => setRank(Math.max(1, r))} />
@@ -47,10 +47,10 @@ export function Weights({ data, options }: ViewProps) {
   });
   const at = indexOf(weights.values, weight);
   return (
-    <section class="lora-part">
+    <section>
       <h2>How much of it?</h2>
       <Slider label="weight of ΔW (α is this × its own)" value={weight} min={0} max={2} step={0.25} format={(w) => w.toFixed(2)} onChange={(w, dragged) => setWeight(w, dragged)} />
-      <p class="lora-readout">
+      <p class="row">
         {lines.map(({ name, series, tone }) => <span key={name} class="lora-figure" data-colour="0" data-tone={tone}>loss: {at < 0 ? "…" : <Cell series={series} indices={[at]} />}</span>)}
       </p>
       <LineChart lines={lines} label="Loss of the prompt at each weight of the change" xLabel="weight of ΔW" yLabel="loss, nats per token" markX={weight} height={200} onPick={(w) => setWeight(w)} />

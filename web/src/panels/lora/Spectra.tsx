@@ -23,11 +23,11 @@ export function Spectra({ data }: ViewProps) {
   }
   return (
     <>
-      <section class="lora-part">
+      <section>
         <h2>Singular values</h2>
         <LineChart lines={lines} label="Singular values, the strongest first" xLabel="direction" yLabel="singular value" logY height={220} />
       </section>
-      <section class="lora-part">
+      <section>
         <h2>Energy in the first r directions</h2>
         <LineChart lines={energy} label="Share of the energy in the first r directions" xLabel="r" yLabel="share of all σ²" zero height={220} />
       </section>
@@ -48,7 +48,7 @@ export function Ranked({ data }: ViewProps) {
     ["size beside W", (kind) => `${((numbers[kind]?.relative ?? 1) * 100).toFixed(1)}%`],
   ];
   return (
-    <section class="lora-part">
+    <section>
       <Table caption="How many directions" columns={[{ name: "" }, ...kinds.map((kind) => ({ name: TITLES[kind] ?? kind, number: true }))]} rows={rows.map(([name, value]) => [name, ...kinds.map(value)])} />
     </section>
   );
@@ -68,7 +68,7 @@ export function Intruders({ data }: ViewProps) {
   }));
   const intruders = found.map(({ kind, series }) => `${TITLES[kind]}: ${Array.from(series.values).filter((x) => x < 0.5).length}`).join(", ");
   return (
-    <section class="lora-part">
+    <section>
       <h2>Intruders</h2>
       <p class="small">How like one of W's own directions each of the {Math.min(strongest, count)} strongest of W + ΔW is: 1 is the same, and below 0.5 it is an intruder ({intruders}).</p>
       <Bars label="Largest cosine of each direction to one of W" bars={bars} columns={found.map(({ kind }) => TITLES[kind] ?? kind)} most={1} />

@@ -48,12 +48,3 @@ export function partsOf(matrices: readonly Matrix[], layer: number | null): Matr
 export function layersOf(matrices: readonly Matrix[]): number[] {
   return [...new Set(matrices.flatMap((one) => (one.layer === null ? [] : [one.layer])))];
 }
-
-/** The smallest rank from which on at most a tenth of the way from rank 0 to the full rank is missing. */
-export function enough(ranks: ArrayLike<number>, losses: ArrayLike<number>): number {
-  const last = losses.length - 1;
-  const [none, all] = [losses[0] ?? NaN, losses[last] ?? NaN];
-  let at = last;
-  while (at > 0 && Math.abs((losses[at - 1] ?? NaN) - all) <= 0.1 * Math.abs(none - all)) at--;
-  return ranks[at] ?? NaN;
-}

@@ -5,8 +5,7 @@ import { Segmented } from "../../parts/Segmented";
 import { Switch } from "../../parts/Switch";
 import { Table } from "../../parts/Table";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
-import { enough, layersOf, partsOf, type Facts } from "./facts";
+import { layersOf, partsOf, type Facts } from "./facts";
 import { Ranks, Weights } from "./Losses";
 import { Intruders, Ranked, Spectra } from "./Spectra";
 import "./lora.css";
@@ -20,7 +19,7 @@ function View(props: ViewProps) {
       <What {...facts} />
       <Ranks {...props} />
       <Picker {...facts} set={set} />
-      <div class="lora-grid">
+      <div class="side-by-side">
         <Spectra {...props} />
         <Ranked {...props} />
         <Weights {...props} />
@@ -67,7 +66,7 @@ function Picker({ matrices, matrix, shape, set }: Facts & Pick<ViewProps, "set">
     else choose(partsOf(matrices, layer).find((one) => one.part === here.part)?.part ?? partsOf(matrices, layer)[0]?.part ?? "", layer);
   };
   return (
-    <div class="lora-picker">
+    <div class="row lora-picker">
       <h2>One matrix: <code>{matrix}</code>, {shape[0]} × {shape[1]}</h2>
       <Segmented label="layer" named choices={places} value={place} onChange={go} />
       {parts.length > 1 ? <Segmented label="matrix" named choices={parts.map(({ part, changed }) => ({ value: part, label: changed.length ? `${part} •` : part, title: changed.length ? "changed" : "as it was" }))} value={here.part} onChange={(part) => choose(part, here.layer)} /> : null}
@@ -80,7 +79,7 @@ function Gradients({ data }: ViewProps) {
   const { gradients } = data.series;
   if (!gradients) return null;
   return (
-    <section class="lora-part">
+    <section>
       <Table
         caption="Gradients of a new adapter on this matrix"
         columns={[{ name: "it starts with" }, { name: "‖∂L/∂A‖", number: true }, { name: "‖∂L/∂B‖", number: true }]}
@@ -90,24 +89,4 @@ function Gradients({ data }: ViewProps) {
   );
 }
 
-export const panel: PanelView = {
-  id: "lora",
-  place: "Learning",
-  title: "LoRA and SVD",
-  question: "How many directions does a fine-tune need?",
-  uses: ["layer"],
-  View,
-  explain,
-  guess: {
-    choices: ["under a tenth", "a tenth to a half", "over half"],
-    answer({ series, facts }) {
-      const { full_rank: full, changes } = facts as unknown as Facts;
-      const losses = series.cut_full ?? series.cut_lora ?? series.cut_weights;
-      if (!series.ranks || !losses) return { choice: -1, says: "These matrices are too large to be cut while one waits." };
-      const rank = enough(series.ranks.values, losses.values);
-      const what = Object.keys(changes).length ? "what was added" : "the weights themselves";
-      const says = `${rank} of ${full} directions of ${what} give nine tenths of the way from rank 0 to the full rank, on this text.`;
-      return { choice: rank < 0.1 * full ? 0 : rank <= 0.5 * full ? 1 : 2, says };
-    },
-  },
-};
+export const panel: PanelView = { id: "lora", uses: ["layer"], View };

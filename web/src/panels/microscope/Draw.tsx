@@ -23,7 +23,7 @@ export function Draw({ drawing, tokens, at, chosen, onCell }: DrawProps) {
   const n = series.shape[0] ?? 0;
   return (
     <figure class="stage-drawing" style={as === "table" ? { flexBasis: `min(100%, ${76 + 9 * (series.shape[1] ?? 0)}px)` } : {}} data-stage-series={series.name}>
-      <figcaption class={tone ?? ""}>{name} <span class="small">{as === "table" ? `${n} tokens × ${series.shape[1] ?? 0}` : `${n} numbers`} · {series.kind}</span></figcaption>
+      <figcaption class={tone}>{name} <span class="small">{as === "table" ? `${n} tokens × ${series.shape[1] ?? 0}` : `${n} numbers`} · {series.kind}</span></figcaption>
       {as === "bars" ? (
         <div class="stage-bars">
           <Bars

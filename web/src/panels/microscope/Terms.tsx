@@ -13,14 +13,14 @@ export function Terms({ series, indices, made }: { series: Series; indices: numb
   if (!made) return <p class="small">Point at a number to see it; <code>{nameOf(series, indices)}</code> = <Cell series={series} indices={indices} />.</p>;
   if (made.from)
     return (
-      <section class="terms" aria-label="Where it comes from">
+      <section class="box terms" aria-label="Where it comes from">
         <p><code>{nameOf(series, indices)}</code> = <Cell series={series} indices={indices} /></p>
         <p>{made.from.map((one, i) => (typeof one === "string" ? one : <Cell key={i} series={one.series} indices={one.indices} />))}.</p>
       </section>
     );
   const { shown, rest, left } = leading(made.terms, MOST);
   return (
-    <section class="terms" aria-label="Multiply-adds" data-terms={made.terms.length} data-sum={sumOf(made.terms)} data-value={value}>
+    <section class="box terms" aria-label="Multiply-adds" data-terms={made.terms.length} data-sum={sumOf(made.terms)} data-value={value}>
       <p>
         <strong>{made.formula}</strong>: <code>{nameOf(series, indices)}</code> = <Cell series={series} indices={indices} />, {made.terms.length === 1 ? "one number" : `a sum of ${made.terms.length} ${made.terms.some(({ factors }) => factors.length > 1) ? "products" : "numbers"}`}.
       </p>

@@ -1,6 +1,6 @@
 // P2: one layer, one head, one query, step by step.
 import { useState } from "preact/hooks";
-import { boldest } from "../../arithmetic/terms";
+import { step } from "../../arithmetic/arrows";
 import { percent, readable } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
 import { sides } from "../../data/store";
@@ -9,7 +9,6 @@ import { Switch } from "../../parts/Switch";
 import { optionsOf, select } from "../../state";
 import type { PanelView, ViewProps } from "../view";
 import { Draw } from "./Draw";
-import { explain } from "./explain";
 import { type Facts, firstCell, madeOf, stagesOf } from "./stages";
 import { Terms } from "./Terms";
 import "./microscope.css";
@@ -32,10 +31,10 @@ function View({ data, signed, options, set }: ViewProps) {
   const chosen = cell?.stage === stage.id && data.series[cell.name] ? cell : firstCell(stage, facts.at);
   const series = chosen ? data.series[chosen.name] : undefined;
   const onKey = (event: KeyboardEvent): void => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (!step) return;
+    const way = step(event.key);
+    if (!way) return;
     event.preventDefault();
-    go(at + step);
+    go(at + way);
     const list = event.currentTarget as HTMLElement;
     requestAnimationFrame(() => list.querySelector<HTMLElement>("[aria-selected=true]")?.focus());
   };
@@ -45,7 +44,7 @@ function View({ data, signed, options, set }: ViewProps) {
         <Choice label="Layer" value={facts.layer} count={sides.value?.A.card.n_layer ?? facts.layer + 1} onChange={(layer) => select({ layer })} />
         <Choice label="Head" value={facts.head} count={sides.value?.A.card.n_head ?? facts.head + 1} onChange={(head) => select({ head })} />
         <span class="small">Query: token {facts.at}, <code class="query">{visible(tokens[facts.at] ?? "")}</code></span>
-        <span class="switches">
+        <span class="row">
           {SWITCHES.map(([name, label, title]) => (
             <Switch key={name} label={label} title={title} wrong on={options[name] === true} onChange={(on) => set(name, on || undefined)} />
           ))}
@@ -53,7 +52,7 @@ function View({ data, signed, options, set }: ViewProps) {
         </span>
       </div>
       {facts.wrong && !signed ? <Difference facts={facts} /> : null}
-      <div class="stepper" role="tablist" aria-label="Steps" onKeyDown={onKey}>
+      <div class="row stepper" role="tablist" aria-label="Steps" onKeyDown={onKey}>
         {stages.map(({ id, label }, n) => (
           <button key={id} role="tab" id={`step-${id}`} aria-selected={n === at} aria-controls="step" tabIndex={n === at ? 0 : -1} data-stage={id} onClick={() => go(n)}>
             <span class="step-number">{n + 1}</span> {label}
@@ -63,7 +62,7 @@ function View({ data, signed, options, set }: ViewProps) {
       <section class="stage" id="step" role="tabpanel" aria-labelledby={`step-${stage.id}`}>
         <p>{stage.says}</p>
         <div class="stage-columns">
-          <div class="stage-drawings">
+          <div class="row stage-drawings">
             {stage.drawings.map((drawing) => (
               <Draw
                 key={`${stage.id} ${drawing.series.name}`} drawing={drawing} tokens={tokens} at={facts.at} chosen={chosen?.name === drawing.series.name ? chosen.indices : null}
@@ -74,7 +73,7 @@ function View({ data, signed, options, set }: ViewProps) {
           </div>
           {series && chosen && !signed ? <Terms series={series} indices={chosen.indices} made={madeOf(data, stage.id, chosen.name, chosen.indices)} /> : null}
         </div>
-        <div class="step-buttons"><button disabled={at === 0} onClick={() => go(at - 1)}>Back</button><button disabled={at === stages.length - 1} onClick={() => go(at + 1)}>Next step</button></div>
+        <div class="row"><button disabled={at === 0} onClick={() => go(at - 1)}>Back</button><button disabled={at === stages.length - 1} onClick={() => go(at + 1)}>Next step</button></div>
       </section>
     </>
   );
@@ -100,22 +99,4 @@ function Choice({ label, value, count, onChange }: { label: string; value: numbe
   );
 }
 
-export const panel: PanelView = {
-  id: "microscope",
-  place: "Attention",
-  title: "Microscope",
-  question: "From which token does this head take most?",
-  uses: ["layer", "head", "query"],
-  here: ["stage"],
-  View,
-  explain,
-  guess: {
-    choices: ["the first token", "the token just before", "itself", "another one"],
-    answer({ series, facts }) {
-      const { at } = facts as unknown as Facts;
-      const most = boldest(series.pattern);
-      const text = visible(sides.value?.A.tokens[most]?.text ?? "");
-      return { choice: most === at ? 2 : most === at - 1 ? 1 : most === 0 ? 0 : 3, says: `Token ${most}, ${text}, has ${percent(series.pattern?.values[most] ?? 0)} of its attention.` };
-    },
-  },
-};
+export const panel: PanelView = { id: "microscope", uses: ["layer", "head", "query"], here: ["stage"], View };

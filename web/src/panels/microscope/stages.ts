@@ -7,19 +7,12 @@ export interface Facts {
   layer: number;
   head: number;
   at: number;
-  kv_head: number;
-  shared: number;
-  visible: [number, number];
-  norm: string;
   located: string[];
-  rotates: boolean;
-  position: string;
   cap: number | null;
-  alibi: boolean;
   stream: string;
   factor: number;
-  out_bias: boolean;
   wrong: boolean;
+  stages: Stage<Omit<Drawing, "series"> & { series: string }>[];
   fused: boolean;
   then: Said;
   now: Said;
@@ -32,21 +25,19 @@ interface Said {
   p: number;
 }
 
-export type Tone = "query" | "key" | "value" | "output";
-
 /** A row of numbers, a table with a row a key, or bars with one number a key. */
 export interface Drawing {
   series: Series;
   name: string;
   as: "row" | "table" | "bars";
-  tone?: Tone;
+  tone: string;
 }
 
-export interface Stage {
+export interface Stage<Of = Drawing> {
   id: string;
   label: string;
   says: string;
-  drawings: Drawing[];
+  drawings: Of[];
 }
 
 /** What a number is made of, for the cell at these indices; null: it is not a sum of products. */
@@ -57,37 +48,10 @@ export interface Made {
   from?: (string | Factor)[];
 }
 
-export function stagesOf(data: PanelData): Stage[] {
-  const f = data.facts as unknown as Facts;
-  const has = (drawings: ({ series: Series | undefined } & Omit<Drawing, "series">)[]): Drawing[] => drawings.filter((one): one is Drawing => one.series !== undefined);
-  const s = data.series;
-  const scale = data.options.no_root === true ? "Nothing is divided: the scores stay as large as they are." : "Divided by √c, so that scores do not grow with the length of q and k.";
-  return [
-    { id: "x", label: "x", says: "The residual stream of the query's token, as it comes into the layer.", drawings: has([{ series: s.x, name: "x", as: "row" }]) },
-    { id: "norm", label: "norm", says: f.norm ? `${f.norm}: the same vector at one size, times a learned weight. Each row is the vector of one token.` : "This model has no norm here: the layer reads the stream as it is.", drawings: has([{ series: s.norm, name: "norm(x)", as: "table" }]) },
-    { id: "qkv", label: "q, k, v", says: `What the query asks for, what each token can be found by, what each has to say: three products with the head's own matrices.${f.shared > 1 ? ` Keys and values are those of KV head ${f.kv_head}, which ${f.shared} heads share.` : ""}`, drawings: has([{ series: s.q, name: "q", as: "row", tone: "query" }, { series: s.k, name: "k", as: "table", tone: "key" }, { series: s.v, name: "v", as: "table", tone: "value" }]) },
-    { id: "rotate", label: "rotate", says: located(f), drawings: has([{ series: s.q_rot, name: "q", as: "row", tone: "query" }, { series: s.k_rot, name: "k", as: "table", tone: "key" }, { series: s.v_rot, name: "v, rotated too", as: "table", tone: "value" }]) },
-    { id: "dot", label: "q · k", says: "The query with the key of every token, also of those that it may not see: where both point the same way the product is large.", drawings: has([{ series: s.dot, name: "q · k", as: "bars" }]) },
-    { id: "scale", label: "/ √c", says: scale + (f.cap === null ? "" : ` Then capped at ±${f.cap} by a tanh.`), drawings: has([{ series: s.scaled, name: "score", as: "bars" }]) },
-    { id: "mask", label: "mask", says: masked(f, data.options.no_mask === true), drawings: has([{ series: s.scores, name: "score after the mask", as: "bars" }]) },
-    { id: "softmax", label: "softmax", says: "e to the score, divided by the sum over all keys: shares that sum to 1.", drawings: has([{ series: s.pattern, name: "pattern", as: "bars", tone: "query" }]) },
-    { id: "z", label: "Σ p · v", says: "Each token's value times its share, added up: what the head takes from the text.", drawings: has([{ series: s.z, name: "z", as: "row", tone: "output" }, { series: s.pattern, name: "p", as: "bars", tone: "query" }, { series: s.v_rot ?? s.v, name: "v", as: "table", tone: "value" }]) },
-    { id: "out", label: "out", says: `The head's part of W_out turns it into a vector as wide as the stream. All heads${f.out_bias ? " and the bias" : ""} together are what attention says.`, drawings: has([{ series: s.out, name: "this head", as: "row", tone: "output" }, { series: s.attn, name: "all heads", as: "row", tone: "output" }, { series: s.attn_after, name: "after its norm", as: "row", tone: "output" }]) },
-    { id: "stream", label: "stream", says: f.stream === "off" ? "This model has no residual stream: what attention says replaces what was there." : "What attention says is added to the stream, which is all that later layers read.", drawings: has([{ series: s.x, name: "before", as: "row" }, { series: s.attn_after ?? s.attn, name: "added", as: "row", tone: "output" }, { series: s.stream, name: "after", as: "row" }]) },
-  ];
-}
-
-function located({ located: steps, position }: Facts): string {
-  if (steps.length) return `q and k of each token: ${steps.join(", then ")}. v is left as it is.`;
-  if (position === "learned") return "Nothing is rotated: this model adds a learned vector for each position to the embedding.";
-  if (position === "alibi") return "Nothing is rotated: this model takes the distance, times a slope of the head, from the scores.";
-  return "Nothing is rotated in this layer: q and k do not know where they stand.";
-}
-
-function masked({ visible: [first, last], at, alibi }: Facts, open: boolean): string {
-  const slope = alibi ? " The distance, times the head's slope, has been taken from the scores." : "";
-  if (open) return `No mask: the token sees all others, also those after it, which it is trained to predict.${slope}`;
-  return `Token ${at} sees ${first ? `the window of tokens ${first} to ${last}` : "itself and what comes before it"}; all others get −∞.${slope}`;
+/** The steps, as Python lists them, with their series. */
+export function stagesOf({ facts, series }: PanelData): Stage[] {
+  const { stages } = facts as unknown as Facts;
+  return stages.map((stage) => ({ ...stage, drawings: stage.drawings.flatMap((one) => (series[one.series] ? [{ ...one, series: series[one.series] as Series }] : [])) }));
 }
 
 /** Of which drawing and which number the multiply-adds are shown, until another is chosen: the largest of the query. */

@@ -13,11 +13,19 @@ const dot = (j: number): number => Array.from({ length: C }, (_, c) => linear(2,
 const z = (c: number): number => TEXT.map((_, j) => row(AT, j) * linear(4, j, c)).reduce((a, b) => a + b, 0);
 const out = (i: number): number => Array.from({ length: C }, (_, c) => z(c) * w(5)(c, i)).reduce((a, b) => a + b, 0);
 
+const STAGES = ([
+  ["x", "x", "x row"], ["norm", "norm", "norm table"], ["qkv", "q, k, v", "q row query", "k table key", "v table value"], ["rotate", "rotate"], ["dot", "q · k", "dot bars"],
+  ["scale", "/ √c", "scaled bars"], ["mask", "mask", "scores bars"], ["softmax", "softmax", "pattern bars query"], ["z", "Σ p · v", "z row output", "pattern bars query", "v table value"],
+  ["out", "out", "out row output", "attn row output"], ["stream", "stream", "x row", "attn row output", "stream row"],
+] as const).map(([id, label, ...drawings]) => ({
+  id, label, says: "What the step does, in a sentence.",
+  drawings: drawings.map((one) => { const [name = "", as = "row", tone = ""] = one.split(" "); return { series: name, name, as, tone }; }),
+}));
+
 export const story = made("microscope", {
   options: { layer: 1, head: 2, query: -1, no_root: false, no_mask: false, rotate_v: false, split: false },
   facts: {
-    layer: 1, head: 2, at: AT, kv_head: 1, shared: 2, visible: [0, AT], norm: "RMSNorm", located: ["rotated by their position"], rotates: true, position: "rope",
-    cap: null, alibi: false, stream: "on", factor: 1, out_bias: false, wrong: false, fused: true,
+    layer: 1, head: 2, at: AT, located: ["rotated by their position"], cap: null, stream: "on", factor: 1, wrong: false, fused: true, stages: STAGES,
     then: { id: 1, text: " was", p: 0.4 }, now: { id: 1, text: " was", p: 0.4 }, kl: 0,
   },
   list: [

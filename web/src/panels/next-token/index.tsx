@@ -9,7 +9,6 @@ import { Cell } from "../../parts/Cell";
 import { Slider } from "../../parts/Slider";
 import { select } from "../../state";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import "./next-token.css";
 
 interface Facts {
@@ -50,12 +49,12 @@ function View({ data, signed, options, set }: ViewProps) {
           The likeliest is <code class="likeliest">{visible(tokens[0]?.text ?? "")}</code> with <Cell series={p} indices={[0]} format={percent} />. The entropy is <Cell series={entropy} indices={[]} /> nats: as unsure as a fair choice among {readable(Math.exp(valueAt(entropy, [])))} of {choices.toLocaleString("en")} tokens.
         </p>
       ) : null}
-      <div class="sampler">
+      <div class="row">
         <Slider label="temperature" value={Number(options.temperature ?? 1)} min={0} max={3} step={0.05} onChange={(value, dragged) => set("temperature", value === 1 ? undefined : value, dragged)} />
         <Slider label="top-k" value={Number(options.top_k ?? 0)} min={0} max={50} format={(k) => (k ? String(k) : "all")} onChange={(value, dragged) => set("top_k", value || undefined, dragged)} />
         <Slider label="top-p" value={Number(options.top_p ?? 1)} min={0.05} max={1} step={0.01} onChange={(value, dragged) => set("top_p", value === 1 ? undefined : value, dragged)} />
         <Slider label="min-p" value={Number(options.min_p ?? 0)} min={0} max={1} step={0.01} onChange={(value, dragged) => set("min_p", value || undefined, dragged)} />
-        <span class="draws">
+        <span class="row">
           <button disabled={drawn >= MOST} onClick={() => set("draws", drawn + 100)}>{drawn ? "Draw 100 more" : "Draw 100"}</button>
           {drawn ? <button onClick={() => set("draws", undefined)}>Clear</button> : null}
         </span>
@@ -69,20 +68,4 @@ function View({ data, signed, options, set }: ViewProps) {
   );
 }
 
-export const panel: PanelView = {
-  id: "next-token",
-  place: "Text",
-  title: "Next token",
-  question: "How sure is the model of what comes next?",
-  uses: ["query"],
-  View,
-  explain,
-  guess: {
-    choices: ["under half", "half to 90%", "over 90%"],
-    answer({ series, facts }) {
-      const most = series.p?.values[0] ?? 0;
-      const { tokens } = facts as unknown as Facts;
-      return { choice: most < 0.5 ? 0 : most <= 0.9 ? 1 : 2, says: `${visible(tokens[0]?.text ?? "")} has ${percent(most)}.` };
-    },
-  },
-};
+export const panel: PanelView = { id: "next-token", uses: ["query"], View };

@@ -7,8 +7,8 @@ import type { PanelData } from "../../data/types";
 import { Cell } from "../../parts/Cell";
 import { Heatmap } from "../../parts/Heatmap";
 import { Slider } from "../../parts/Slider";
+import { told } from "../../parts/told";
 import { useWidth } from "../../parts/useWidth";
-import { pin, point } from "../../state";
 import type { ViewProps } from "../view";
 import type { Facts } from "./facts";
 
@@ -30,7 +30,7 @@ export function Block({ data, facts, set, live }: { data: PanelData; facts: Fact
       </p>
       {live ? <div class="controls"><Slider label="block" value={facts.block} min={0} max={facts.blocks - 1} format={String} onChange={(x, dragged) => set("block", x, dragged)} /></div> : null}
       <Falling data={data} at={at} pick={pick} />
-      <p class="way" data-wrong={wrong}>
+      <p class="row way" data-wrong={wrong}>
         <span><Cell series={weight} indices={[at]} /> ÷ <Cell series={scale} indices={[0]} /> = <Cell series={scaled} indices={[at]} /></span>
         <span>→ code <strong><Cell series={code} indices={[at]} format={String} /></strong>, level <Cell series={level} indices={[at]} /></span>
         <span>→ × <Cell series={scale} indices={[0]} /> = <Cell series={unpacked} indices={[at]} tone="output" /></span>
@@ -62,13 +62,13 @@ function Falling({ data, at, pick }: { data: PanelData; at: number; pick: (i: nu
       <svg width={width} height={HIGH} role="img" aria-label={`Each weight over its scale, above, and the level that it falls on, below: ${all.length} levels`}>
         <text x={EDGE} y={12}>weight ÷ scale</text>
         {Array.from(scaled.values, (x, i) => (
-          <g key={i} class="fall" data-lit={i === at} onPointerEnter={() => point(scaled, [i])} onClick={() => { pick(i); pin(scaled, [i]); }}>
+          <g key={i} class="fall" data-lit={i === at} {...told(scaled, [i], () => pick(i))}>
             <line x1={across(x)} y1={TOP} x2={across(level.values[i] ?? 0)} y2={BOTTOM} />
             <circle cx={across(x)} cy={TOP} r={i === at ? 5 : 3.5} />
           </g>
         ))}
         {all.map((x, i) => (
-          <g key={i} class="level" data-lit={code.values[at] === i} onPointerEnter={() => point(levels, [i])}>
+          <g key={i} class="level" data-lit={code.values[at] === i} {...told(levels, [i])}>
             <line x1={across(x)} y1={BOTTOM} x2={across(x)} y2={BOTTOM + (named ? 8 : 5)} />
             {named ? <text x={across(x)} y={BOTTOM + 20}>{i}</text> : null}
           </g>

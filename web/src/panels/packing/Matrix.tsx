@@ -5,8 +5,8 @@ import type { PanelData } from "../../data/types";
 import { Cell } from "../../parts/Cell";
 import { LineChart } from "../../parts/LineChart";
 import { Table } from "../../parts/Table";
+import { told } from "../../parts/told";
 import { useWidth } from "../../parts/useWidth";
-import { point } from "../../state";
 import type { Facts } from "./facts";
 
 const [HIGH, MIDDLE, EDGE] = [190, 112, 16];
@@ -25,7 +25,7 @@ export function Matrix({ data, facts }: { data: PanelData; facts: Facts }) {
         <section>
           <h2>How large should a block be?</h2>
           <p class="small">
-            Larger blocks keep fewer scales and err more{facts.sample ? `; measured on the first ${facts.sample.toLocaleString("en")} weights` : ""}. {crossing(error.values, facts)}
+            Larger blocks keep fewer scales and err more{facts.sample ? `; measured on the first ${facts.sample.toLocaleString("en")} weights` : ""}. {facts.crossing}
           </p>
           <LineChart
             label="Error over the size of a block" xLabel="weights in a block" yLabel="error" logX zero markX={own} height={220}
@@ -43,16 +43,6 @@ export function Matrix({ data, facts }: { data: PanelData; facts: Facts }) {
   );
 }
 
-/** From which size of a block on NF4 is nearer than int4, in words. */
-function crossing(values: ArrayLike<number>, facts: Facts): string {
-  const [four, nf] = [facts.resized.indexOf("int4"), facts.resized.indexOf("nf4")];
-  const n = facts.sizes.length;
-  const both = facts.sizes.filter((_, i) => Number.isFinite((values[nf * n + i] ?? NaN) - (values[four * n + i] ?? NaN)));
-  const nearer = both.filter((size) => (values[nf * n + facts.sizes.indexOf(size)] ?? 0) < (values[four * n + facts.sizes.indexOf(size)] ?? 0));
-  if (!nearer.length) return "For these weights int4 is nearer than NF4 at every size that both have.";
-  return nearer.length === both.length ? "For these weights NF4 is nearer than int4 at every size." : `For these weights NF4 is nearer than int4 in blocks of ${nearer.join(", ")}.`;
-}
-
 function Histogram({ data }: { data: PanelData }) {
   const { ref, width } = useWidth<HTMLDivElement>();
   const { histogram, levels, used } = data.series;
@@ -67,10 +57,10 @@ function Histogram({ data }: { data: PanelData }) {
       <svg width={width} height={HIGH} role="img" aria-label="Weights over their scale above, and how often each level is used below">
         {Array.from(histogram.values, (count, i) => {
           const tall = (count / most) * (MIDDLE - 8);
-          return <rect key={i} class="bin" data-kind={histogram.kind} x={across(low + i * step)} y={MIDDLE - tall} width={Math.max(0.5, across(low + (i + 1) * step) - across(low + i * step) - 0.5)} height={tall} onPointerEnter={() => point(histogram, [i])} />;
+          return <rect key={i} class="bin" x={across(low + i * step)} y={MIDDLE - tall} width={Math.max(0.5, across(low + (i + 1) * step) - across(low + i * step) - 0.5)} height={tall} {...told(histogram, [i])} />;
         })}
         <line class="rule" x1={EDGE} x2={width - EDGE} y1={MIDDLE} y2={MIDDLE} />
-        {Array.from(used.values, (count, i) => <rect key={i} class="use" data-kind={used.kind} x={across(levels.values[i] ?? 0) - thick / 2} y={MIDDLE + 1} width={thick} height={(count / mostUsed) * (HIGH - MIDDLE - 18)} onPointerEnter={() => point(used, [i])} />)}
+        {Array.from(used.values, (count, i) => <rect key={i} class="use" x={across(levels.values[i] ?? 0) - thick / 2} y={MIDDLE + 1} width={thick} height={(count / mostUsed) * (HIGH - MIDDLE - 18)} {...told(used, [i])} />)}
         <text x={EDGE} y={HIGH - 2}>{readable(low)}</text>
         <text x={width / 2} y={HIGH - 2} text-anchor="middle">weight ÷ scale</text>
         <text x={width - EDGE} y={HIGH - 2} text-anchor="end">{readable(high)}</text>

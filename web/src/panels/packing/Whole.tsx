@@ -1,6 +1,6 @@
 // Every matrix of the model in every format, and the loss of the prompt with one matrix packed at a time.
 import { byLayer, placeOf } from "../../arithmetic/machine";
-import { percent, readable, signed as withSign } from "../../arithmetic/number";
+import { percent, signed as withSign } from "../../arithmetic/number";
 import { valueAt } from "../../data/python";
 import type { PanelData } from "../../data/types";
 import { Cell } from "../../parts/Cell";
@@ -25,7 +25,7 @@ export function Whole({ data, facts, signed, set }: { data: PanelData; facts: Fa
     <>
       <section>
         <h2>Which format is nearest?</h2>
-        {signed ? null : <p>{verdict(data, facts)}</p>}
+        {signed ? null : <p>{facts.nearest}</p>}
         <Table
           caption={`Error of each matrix of layer ${here.layer}: rms(w − ŵ) / rms(w). The nearer of int4 and NF4 is bold; a click chooses a matrix.`}
           columns={[{ name: "matrix" }, ...facts.schemes.map((one) => ({ name: `${one.name} · ${one.bits.toFixed(2)} bits`, number: true }))]}
@@ -70,13 +70,4 @@ function nearer(data: PanelData, facts: Facts, matrix: number): string {
   const { errors } = data.series;
   const error = (name: string): number => (errors ? valueAt(errors, [matrix, facts.schemes.findIndex((one) => one.name === name)]) : NaN);
   return error("int4") < error("nf4") ? "int4" : "nf4";
-}
-
-/** In how many matrices int4 is nearer than NF4, and which. */
-function verdict(data: PanelData, facts: Facts): string {
-  const int4 = facts.matrices.filter((_, i) => nearer(data, facts, i) === "int4");
-  const [all, bits] = [facts.matrices.length, (name: string) => readable(facts.schemes.find((one) => one.name === name)?.bits ?? NaN)];
-  const few = int4.slice(0, 3).join(", ") + (int4.length > 3 ? " and others" : "");
-  const why = ` int4 has a scale for every 32 weights (${bits("int4")} bits), NF4 one for 64 (${bits("nf4")}).`;
-  return int4.length === 0 ? `NF4 is nearer than int4 in all ${all} matrices.${why}` : `int4 is nearer than NF4 in ${int4.length} of ${all} matrices: ${few}.${why}`;
 }

@@ -26,4 +26,8 @@ export interface Facts {
   block_error: number;
   usual_error: number;
   sample: number | null;
+  /** Sentences: which format is nearest, at which sizes of a block, and what fills rows up. */
+  nearest: string;
+  crossing: string;
+  filled: string;
 }

@@ -44,8 +44,8 @@ function Permutation({ channels, rotated, whole }: { channels: number; rotated: 
   return (
     <div class="permutation">
       <svg viewBox={`0 0 ${width} ${2 * CELL + GAP + 34}`} style={{ maxWidth: `${width}px` }} role="img" aria-label={`Channel c of the half-split order lies at ${to.join(", ")} in the interleaved one`}>
-        <text class="small-text" x={0} y={10}>half-split: channels i and i + {rotated / 2}</text>
-        <text class="small-text" x={0} y={2 * CELL + GAP + 31}>interleaved: channels 2i and 2i + 1</text>
+        <text x={0} y={10}>half-split: channels i and i + {rotated / 2}</text>
+        <text x={0} y={2 * CELL + GAP + 31}>interleaved: channels 2i and 2i + 1</text>
         {to.map((there, c) => (
           <g key={c}>
             <path class="wire" d={`M${(c + 0.5) * W},${14 + CELL}C${(c + 0.5) * W},${14 + CELL + GAP / 2} ${(there + 0.5) * W},${14 + CELL + GAP / 2} ${(there + 0.5) * W},${14 + CELL + GAP}`} stroke={colour(pairOf(c, rotated))} />

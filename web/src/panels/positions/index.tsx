@@ -1,14 +1,11 @@
 // P7: how a token knows its place.
-import { readable } from "../../arithmetic/number";
 import { slice } from "../../arithmetic/slice";
-import { valueAt } from "../../data/python";
 import type { PanelData, Series } from "../../data/types";
 import { Bars } from "../../parts/Bars";
 import { Heatmap } from "../../parts/Heatmap";
 import { LineChart } from "../../parts/LineChart";
 import { select, selection } from "../../state";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import type { AlibiFacts, Facts, LearnedFacts } from "./facts";
 import { Rotary } from "./Rotary";
 import "./positions.css";
@@ -90,24 +87,4 @@ function Heads({ data, layer, signed }: { data: PanelData; layer: number | null;
   );
 }
 
-/** The answer in numbers: the score of the same distance at two places. */
-function moved(data: PanelData): string {
-  const scores = data.series.scores;
-  if (!scores) return (data.facts as unknown as Facts).kind === "alibi" ? "Only the distance is taken from the score, and that stays." : "A learned table has other vectors there, and nothing makes the score stay.";
-  return `At 5 and 2 the score is ${readable(valueAt(scores, [5, 2]))}, at 15 and 12 it is ${readable(valueAt(scores, [15, 12]))}.`;
-}
-
-export const panel: PanelView = {
-  id: "positions",
-  place: "Attention",
-  title: "Positions",
-  question: "If both tokens move ten places to the right, does their score change?",
-  uses: ["layer", "head", "query", "key"],
-  here: ["m", "n", "all"],
-  View,
-  explain,
-  guess: {
-    choices: ["it stays", "it may change"],
-    answer: (data) => ({ choice: (data.facts as unknown as Facts).kind === "learned" ? 1 : 0, says: moved(data) }),
-  },
-};
+export const panel: PanelView = { id: "positions", uses: ["layer", "head", "query", "key"], here: ["m", "n", "all"], View };

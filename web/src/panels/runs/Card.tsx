@@ -13,7 +13,7 @@ export function RungCard({ card, data, below }: { card: Rung; data: PanelData; b
       <h3>{card.title}{card.below ? <span class="small"> beside {card.below}</span> : null}</h3>
       <p>{card.about}</p>
       {bought ? <p class="idea-bought" data-sign={bought.sign}><b>{signed(Number(bought.mean.toFixed(3)))} ± {(bought.half_width ?? 0).toFixed(3)}</b> nats per token: {bought.verdict}. <span class="small">{bought.reason}.</span></p> : null}
-      <dl class="idea-facts">
+      <dl class="row">
         <div><dt>parameters</dt><dd>{parameters(card.parameters, below?.parameters)}</dd></div>
         {card.active !== card.parameters ? <div><dt>of which a token meets</dt><dd>{card.active.toLocaleString("en")}</dd></div> : null}
         <div><dt>validation loss</dt><dd>{spread(card.loss)}</dd></div>

@@ -96,7 +96,7 @@ function Estimates({ rows, open, onOpen, view }: { rows: readonly Row[]; open: s
             {row.group && row.group !== rows[i - 1]?.group ? <tr key={row.group} class="estimate-group"><th scope="rowgroup" colSpan={3}>{row.group} without …</th></tr> : null}
             <tr key={`${row.group}${row.key}`} data-selected={row.key === open}>
               <th scope="row"><button class="plain" aria-pressed={row.key === open} onClick={() => onOpen(row.key)}>{row.title}</button></th>
-              <td class="estimate-plot">{row.mean ? <Interval {...estimate(row.mean)} place={place} sign={row.mean.sign ?? null} /> : null}</td>
+              <td>{row.mean ? <Interval {...estimate(row.mean)} place={place} sign={row.mean.sign ?? null} /> : null}</td>
               <td class="estimate-value">{row.mean && row.mark ? <><Cell series={row.mark[0]} indices={[row.mark[1]]} format={(x) => `${x > 0 ? "+" : x < 0 ? "−" : ""}${Math.abs(x).toFixed(3)}`} /> <span class="small">± {(row.mean.half_width ?? 0).toFixed(3)}</span></> : <span class="small">the first</span>}</td>
             </tr>
           </>

@@ -63,7 +63,7 @@ function List({ runs, chosen, flip, tell }: { runs: readonly Run[]; chosen: read
       {runs.map((run) => {
         const at = chosen.indexOf(run.name);
         return (
-          <li key={run.name} data-problem={run.problem !== null}>
+          <li key={run.name} class="row" data-problem={run.problem !== null}>
             <label class="run-name" data-colour={at < 0 ? undefined : at % MOST}>
               <input type="checkbox" checked={at >= 0} disabled={run.problem !== null} onChange={() => flip(run.name)} />
               <b>{run.name}</b>
@@ -141,7 +141,7 @@ function Samples({ names, lines }: { names: readonly string[]; lines: Record<str
   });
   if (!found.length) return null;
   return (
-    <div class="run-samples">
+    <div class="side-by-side">
       {found.map(({ name, written }) => <Written key={name} name={name} colour={names.indexOf(name) % MOST} written={written.map(({ step, sample }) => ({ step, sample: sample ?? "" }))} />)}
     </div>
   );

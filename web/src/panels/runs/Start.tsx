@@ -25,7 +25,7 @@ export function Start({ listing, onStarted }: { listing: Listing; onStarted: (na
     setBusy(false);
   };
   return (
-    <form class="run-start" onSubmit={(event) => void start(event)}>
+    <form class="row run-start" onSubmit={(event) => void start(event)}>
       <label>Train <select value={name} onChange={(event) => setPreset(event.currentTarget.value)}>{listing.presets.map((one) => <option key={one.name}>{one.name}</option>)}</select></label>
       <label>on <select value={data || listing.corpora[0]} onChange={(event) => setData(event.currentTarget.value)}>{listing.corpora.map((one) => <option key={one}>{one}</option>)}</select></label>
       <label>for <input type="number" min={0.5} max={listing.most_minutes} step={0.5} value={minutes} onInput={(event) => setMinutes(Number(event.currentTarget.value))} /> minutes</label>

@@ -2,7 +2,6 @@
 import { theSource } from "../../data/store";
 import { LineChart } from "../../parts/LineChart";
 import type { PanelView, ViewProps } from "../view";
-import { explain } from "./explain";
 import type { Facts } from "./facts";
 import { Ladder } from "./Ladder";
 import { useListing } from "./live";
@@ -42,22 +41,4 @@ function Own({ data }: Pick<ViewProps, "data">) {
   );
 }
 
-export const panel: PanelView = {
-  id: "runs",
-  place: "Learning",
-  title: "Runs and ladder",
-  question: "Which idea buys most?",
-  uses: [],
-  here: ["runs", "metric", "view", "card", "ladder"],
-  View,
-  explain,
-  guess: {
-    choices: ["one attention head", "learned positions", "MLP", "SwiGLU"],
-    answer({ facts }) {
-      const { rungs } = (facts as unknown as Facts).ladder;
-      const best = [...rungs].sort((a, b) => (b.bought?.mean ?? 0) - (a.bought?.mean ?? 0))[0];
-      const says = best?.bought ? `${best.title} lowers the loss by ${best.bought.mean.toFixed(3)}, more than any other idea here.` : "This ladder has no two rungs to compare.";
-      return { choice: this.choices.indexOf(best?.title ?? ""), says };
-    },
-  },
-};
+export const panel: PanelView = { id: "runs", uses: [], here: ["runs", "metric", "view", "card", "ladder"], View };

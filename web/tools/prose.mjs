@@ -1,0 +1,24 @@
+// The texts of the panels and of the tour, which the page gets with its data from Python (src/fathom/glass/texts.py); the
+// stories have no Python, and import them as "prose:about".
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { formulas } from "./formulas.mjs";
+
+export const PROSE = join(dirname(fileURLToPath(import.meta.url)), "../../src/fathom/glass/prose");
+
+export const prose = {
+  name: "prose",
+  setup(build) {
+    build.onResolve({ filter: /^prose:about$/ }, ({ path }) => ({ path, namespace: "prose" }));
+    build.onLoad({ filter: /.*/, namespace: "prose" }, () => ({ contents: `export default ${JSON.stringify(about())}`, loader: "js" }));
+  },
+};
+
+function about() {
+  return Object.entries(formulas(PROSE)).map(([id, formula]) => {
+    const text = readFileSync(join(PROSE, `${id}.md`), "utf8").split("$$")[0];
+    const [question, ...sentences] = text.split("\n\n").map((one) => one.split(/\s+/).join(" ").trim()).filter(Boolean);
+    return { id, place: "Text", title: id, question, sentences, formula };
+  });
+}
