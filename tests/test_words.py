@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fathom.words import article, counted, duration
+from fathom.words import article, counted, duration, signed
 from tests.house.source import MODULES, name
 
 NOUNS = "steps|threads|seeds|runs|rows|tensors|windows|prompts|examples|records|messages|seconds|minutes|hours|files"
@@ -51,3 +51,7 @@ def test_the_words_agree(said: str, expected: str) -> None:
 @pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name in SHOWN], ids=name)
 def test_messages_count_with_the_helper(path: Path) -> None:
     assert not UNCOUNTED.findall(path.read_text(encoding="utf-8")), "use fathom.words.counted"
+
+
+def test_signed_numbers_are_as_wide_with_minus_as_with_plus() -> None:
+    assert (signed(0.5), signed(-0.5)) == ("+0.500", "\N{MINUS SIGN}0.500")

@@ -16,6 +16,11 @@ def article(noun: str) -> str:
     return f"{'an' if vowel else 'a'} {noun}"
 
 
+def signed(value: float) -> str:
+    """+0.123 or −0.123, with the minus that is as wide as the plus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
 def duration(seconds: float) -> str:
     """90 -> 1.5 minutes"""
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):

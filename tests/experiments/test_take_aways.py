@@ -11,7 +11,7 @@ from fathom.experiments.take_aways import everything, see_all, see_itself, unsca
 from fathom.model.attention import attend_fused
 from fathom.model.transformer import Transformer
 
-ALL = everything(11, context_length=8, d_model=16)
+ALL = [*everything(11, context_length=8, d_model=16)]
 BY_KEY = {rung.key: rung for rung in ALL}
 
 

@@ -1,10 +1,13 @@
 """P13: total = card, each bar's arithmetic = the bar, C14 on every architecture, adapted and packed ones too."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from fathom.errors import FathomError
-from fathom.glass import subject
+from fathom.glass import limits, subject
 from fathom.glass.cost import Options, kept, panel
 from fathom.glass.passes import first_pass
 from fathom.glass.subject import open_subject
@@ -16,13 +19,6 @@ from tests.glass.panels import a_pass, differs_in_python
 every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 
 
-@pytest.fixture(autouse=True)
-def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits are measured by tests of fathom.bench."""
-    monkeypatch.setattr("fathom.glass.cost.bandwidth", lambda device, size: (10.0, 20.0))
-    monkeypatch.setattr("fathom.glass.cost.products", lambda *_: 100.0)
-
-
 def bars_are_their_arithmetic(shown) -> bool:
     found = [worked_out(formula) for row in shown.facts["formulas"] for formula in row]
     products = [worked_out(formula) for formula in shown.facts["flop_formulas"]]
@@ -31,10 +27,20 @@ def bars_are_their_arithmetic(shown) -> bool:
     )
 
 
+@pytest.fixture(autouse=True)
+def quick_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """A cache folder of its own, and limits that are measured at once; how often they were."""
+    measured: list[int] = []
+    monkeypatch.setenv("FATHOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(limits, "bandwidth", lambda *_: (measured.append(1), (10.0, 5.0))[1])
+    monkeypatch.setattr(limits, "products", lambda *_: 50.0)
+    return measured
+
+
 @every_architecture
-def test_every_architecture(config: ModelConfig) -> None:
+def test_every_architecture(config: ModelConfig, quick_limits: list[int]) -> None:
     run = a_pass(config)
-    shown = panel(run, Options())
+    shown = panel(run, Options(measure=True))
     assert shown.ok and not differs_in_python(run, shown) and bars_are_their_arithmetic(shown)
     assert shown.series["parameters"].values.sum() == shown.facts["total"] == run.subject.card()["parameters"]
     points = shown.facts["roofline"]["points"]
@@ -78,3 +84,25 @@ def test_other_amounts() -> None:
     with pytest.raises(FathomError, match="batch is 0; expected a whole number from 1"):
         Options(batch=0)
     assert len(kept(run)) == 3
+
+
+def test_limits_are_measured_when_asked_for_once_and_kept(quick_limits: list[int], tmp_path: Path) -> None:
+    run = a_pass(LLAMA)
+    assert panel(run, Options()).facts["roofline"] is None and not quick_limits
+    first = panel(run, Options(measure=True)).facts["roofline"]
+    assert (first["read_gb_s"], first["gemm_gflop_s"]) == (10.0, 50.0)
+    again = panel(a_pass(LLAMA), Options()).facts["roofline"]
+    assert again is not None and again["day"] == first["day"] and len(quick_limits) == 1
+    panel(run, Options(measure=True))
+    assert len(quick_limits) == 1
+    file = tmp_path / "cache" / limits.FILE
+    for damaged in ("{", "[]", json.dumps({name: {"day": 3} for name in json.loads(file.read_text())})):
+        file.write_text(damaged)
+        assert panel(run, Options()).facts["roofline"] is None
+    panel(run, Options(measure=True))
+    assert len(quick_limits) == 2
+
+
+def test_limits_that_can_be_kept_nowhere_are_shown(quick_limits: list[int], tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert panel(a_pass(LLAMA), Options(measure=True)).facts["roofline"]["read_gb_s"] == 10.0

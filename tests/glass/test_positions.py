@@ -1,21 +1,24 @@
 """P7: sliding both leaves the score, numbers are Python's, and a wrong layout is red, on every kind of position."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fathom.adapters import lora
 from fathom.errors import FathomError
 from fathom.glass.passes import Pass, first_pass
 from fathom.glass.positions import Options, kept, panel
 from fathom.glass.rope_layout import for_the_other
-from fathom.glass.subject import open_subject
+from fathom.glass.subject import Subject, open_subject
 from fathom.model import position
 from fathom.model.config import ModelConfig
 from fathom.model.position import Alibi, LearnedPosition
+from fathom.model.transformer import Transformer
 from fathom.verification.layout import Layout, RopeLayout
 from tests.architectures import ARCHITECTURES, BEYOND, GPT, LLAMA
 from tests.glass.panels import a_pass, differs_in_python
@@ -91,6 +94,39 @@ def test_a_wrongly_converted_file_is_red_by_itself(stories: Pass) -> None:
         linear.weight.data = linear.weight.data.unflatten(0, (-1, 2, 4)).transpose(1, 2).flatten(0, 2)
     shown = panel(Pass(stories.subject, stories.ids), Options())
     assert not shown.ok and shown.facts["layout"]["verdict"] == "wrong"
+
+
+def partly(run: Pass) -> Pass:
+    """The same function with 4 channels a head that are not rotated, all of them 0, beside the 8 that are."""
+    whole = run.subject.config.resolved()
+    wide = whole.head_dim + 4
+    rope = replace(whole.rope, rotated=whole.head_dim)
+    made = Transformer(replace(run.subject.config, head_dim=wide, rope=rope)).eval()
+    weights = run.model.state_dict()
+    for name, own in list(weights.items()):
+        if name.endswith((".attn.q.weight", ".attn.k.weight", ".attn.v.weight")):
+            sharper = (wide / whole.head_dim) ** 0.5 if ".q." in name else 1.0
+            weights[name] = sharper * F.pad(own.unflatten(0, (-1, whole.head_dim)), (0, 0, 0, 4)).flatten(0, 1)
+        if name.endswith(".attn.out.weight"):
+            weights[name] = F.pad(own.unflatten(1, (-1, whole.head_dim)), (0, 4)).flatten(1, 2)
+    made.load_state_dict(weights)
+    assert torch.allclose(made(run.ids), run.model(run.ids), atol=1e-3)
+    return Pass(Subject("partly", made, None), run.ids)
+
+
+@torch.no_grad()
+def test_heads_that_are_rotated_in_part_are_judged(stories: Pass) -> None:
+    run = partly(stories)
+    right, wrong = panel(run, Options()), panel(run, Options(fault="layout"))
+    assert right.ok and right.facts["layout"]["verdict"] == "right"
+    assert wrong.facts["layout"]["verdict"] == "wrong" and [one.id for one in wrong.checks if not one.ok] == ["C8"]
+    told, other = (shown.series["agreement"].values for shown in (right, wrong))
+    assert told[0] > 4 * abs(told[1]) and other[1].item() == pytest.approx(told[0].item(), rel=1e-4)
+    for linear in (linear for block in run.model.blocks for linear in (block.attn.q, block.attn.k)):
+        heads = linear.weight.data.unflatten(0, (-1, 12))
+        moved = heads[:, :8].unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
+        linear.weight.data = torch.cat((moved, heads[:, 8:]), 1).flatten(0, 1)
+    assert panel(Pass(run.subject, run.ids), Options()).facts["layout"]["verdict"] == "wrong"
 
 
 @torch.no_grad()

@@ -94,7 +94,8 @@ def tab(browser: Any) -> Iterator[Tab]:
 class Served:
     """A server of these models on a port of its own, in a thread; it can be stopped and started again."""
 
-    def __init__(self, subjects: dict[str, Subject], prompt: str, runs: Path | None = None) -> None:
+    def __init__(self, subjects: dict[str, Subject], prompt: str, runs: Path | None, ahead: bool) -> None:
+        self.fills_ahead = ahead  # in its thread, in which no test looks into a model then
         self.shelf = Shelf({name: Place(name) for name in subjects}, runs)
         self.shelf.opened = subjects
         self.prompt, self.port = prompt, 0
@@ -106,6 +107,8 @@ class Served:
         self.address = f"http://{HERE}:{self.port}/"
         app = application(self.shelf, frozenset({f"{HERE}:{self.port}"}), self.prompt)
         self.desk, self.starter = app.app.state.desk, app.app.state.starter  # type: ignore[attr-defined]
+        if not self.fills_ahead:
+            self.desk.most_ahead = 0
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, http="h11", ws="none"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]}, daemon=True)
         self.thread.start()
@@ -122,8 +125,8 @@ def served() -> Iterator[Callable[..., Served]]:
     """Starts servers, which end with the test."""
     running: list[Served] = []
 
-    def start(subjects: dict[str, Subject], prompt: str = "", runs: Path | None = None) -> Served:
-        running.append(Served(subjects, prompt, runs))
+    def start(subjects: dict[str, Subject], prompt: str = "", runs: Path | None = None, ahead: bool = False) -> Served:
+        running.append(Served(subjects, prompt, runs, ahead))
         return running[-1]
 
     yield start

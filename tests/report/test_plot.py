@@ -24,7 +24,6 @@ from fathom.report.plot import (
     panels,
     png,
     save,
-    signed,
     smooth,
     spread,
     svg,
@@ -104,10 +103,6 @@ def test_a_few_steps_have_whole_numbers() -> None:
 def test_smoothing_does_not_lag() -> None:
     """A straight line is its own mean, at every place."""
     assert np.allclose(smooth([4.0 - 0.1 * step for step in range(300)]), [4.0 - 0.1 * step for step in range(300)])
-
-
-def test_signed_numbers_are_as_wide_with_minus_as_with_plus() -> None:
-    assert (signed(0.5), signed(-0.5)) == ("+0.500", "\N{MINUS SIGN}0.500")
 
 
 def test_lines_that_end_together_are_named_in_their_order() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from fathom.cli.serve import PROMPTS, first_prompt
-from fathom.glass.panels import payload
+from fathom.glass.panels import PANELS, payload
 from fathom.glass.passes import first_pass
 from fathom.glass.subject import Subject, open_subject
 from fathom.serve import app as routes
@@ -193,3 +194,60 @@ def test_the_shelf(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Exception, match="no run"):
         shelf([], {})
+
+
+def a_desk(*names: str) -> desks.Desk:
+    here = Shelf({name: Place(name) for name in names})
+    here.opened = {name: subject(name) for name in names}
+    return desks.Desk(here)
+
+
+def test_panels_of_a_small_pass_are_filled_while_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "AHEAD", math.inf)
+
+    async def ask() -> None:
+        desk = a_desk("one")
+        shown = await desk.show("one", None, "5 17 3 9", 0)
+        assert desk.ahead is not None and not desk.made
+        await desk.ahead
+        assert {key[2] for key in desk.made} == {*PANELS} - {*desks.MOVING}
+        id = shown["pass"]
+        for name in ("next-token", "heads", "lens"):
+            assert desk.panel(name, id, "A", {}) == payload(name, desk.passes[id]["A"], {})[0]
+        assert desk.panel("heads", id, "A", {"layer": "1"}) != desk.made[id, "A", "heads"]
+
+    asyncio.run(ask())
+
+
+def test_a_new_pass_takes_the_place_of_the_one_that_is_worked_ahead_for() -> None:
+    async def ask() -> None:
+        desk = a_desk("one")
+        await desk.show("one", None, "5 17 3 9", 0)
+        first = desk.ahead
+        await desk.show("one", None, "5 17 3 8", 0)
+        assert first is not None and desk.ahead is not None
+        await asyncio.wait([first])
+        assert first.cancelled() and len({key[0] for key in desk.made}) <= 1
+        desk.ahead.cancel()
+
+    asyncio.run(ask())
+
+
+def test_nothing_is_filled_ahead_for_a_large_pass() -> None:
+    async def ask() -> None:
+        desk = a_desk("one")
+        desk.most_ahead = 1.0
+        await desk.show("one", None, "5 17 3 9", 0)
+        assert desk.ahead is None
+
+    asyncio.run(ask())
+
+
+def test_what_was_filled_goes_with_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = a_desk("one")
+    ids = [desk.run("one", None, text, 0)["pass"] for text in ("5 17", "5 18")]
+    for id in ids:
+        desk.make("groups", id, "A")
+    monkeypatch.setattr(desks, "MOST_PASSES", 1)
+    desk.forget()
+    assert {key[0] for key in desk.made} == {ids[1]}

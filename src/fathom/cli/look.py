@@ -34,6 +34,8 @@ PANELS = "Panels to show, separated by commas, such as heads,lens."
 def look_command(
     model: str, prompt: str, out: Path | None, beside: str | None, panels: str | None, as_json: bool, **call: Any
 ) -> int:
+    if beside is not None and not beside.strip():
+        raise FathomError("--beside is empty; expected a second model, such as --beside runs/other")
     from fathom.files import replacing
     from fathom.glass.document import document
     from fathom.glass.panels import PANELS as every

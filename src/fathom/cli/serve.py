@@ -29,14 +29,14 @@ ADAPTER = "An adapter on the first model, shown as a model of its own."
 @option("--port", type=int, metavar="N", shown="8000", help="Port to listen at; 0 is any that is free.")
 @option("--open/--no-open", "open_page", default=None, shown="on, where there is a desktop", help="Open a browser.")
 def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int | None, **call: Any) -> None:
+    port = 8000 if port is None else port
+    if not 0 <= port < 1 << 16:
+        raise FathomError(f"--port is {port}; expected 0 to 65535")
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise FathomError(f"fathom serve needs {' and '.join(missing)}: pip install 'fathom-lm[serve]'")
     from fathom.serve.server import serve
     from fathom.serve.shelf import shelf
 
-    port = 8000 if port is None else port
-    if not 0 <= port < 1 << 16:
-        raise FathomError(f"--port is {port}; expected 0 to 65535")
     shown = shelf(models, dict(map(named, adapters)), call["quantize"])
     shown.check()  # a mistake ends here, not on the page
     prompt = first_prompt(shown.open(shown.names()[0]), call["prompt"])

@@ -9,9 +9,8 @@ from fathom.anatomy.cost import n_active_parameters, n_parameters
 from fathom.experiments.result import Estimate, LadderResult
 from fathom.experiments.rungs import Rung
 from fathom.experiments.take_aways import FINISHED
-from fathom.report.plot import signed
 from fathom.report.table import table
-from fathom.words import counted
+from fathom.words import counted, signed
 
 NUMBERS = (1, 2, 3)
 BOUGHT = {1: "better", -1: "worse"}  # by the sign of a gain

@@ -6,6 +6,7 @@ What a config can say is a change of its fields; the rest exchanges the function
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch.nn.functional as F
@@ -135,7 +136,8 @@ def take_aways(ladder: list[Rung]) -> list[Rung]:
     ]
 
 
-def everything(vocab_size: int, context_length: int = 32, d_model: int = 48) -> list[Rung]:
+@lru_cache(maxsize=8)
+def everything(vocab_size: int, context_length: int = 32, d_model: int = 48) -> tuple[Rung, ...]:
     """All rungs, from the bottom, those beside them, then all take-aways."""
     ladder = rungs(vocab_size, context_length, d_model)
-    return ladder + beside(ladder) + take_aways(ladder)
+    return *ladder, *beside(ladder), *take_aways(ladder)

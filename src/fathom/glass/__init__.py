@@ -26,6 +26,7 @@ packing     P12: weights in 8 or 4 bits: a block there and back, a matrix, and t
 cost        P13: parameters, memory for each use, products, and how near this machine's limits the model runs
 guesses     answers to guess among, and which of them the numbers of a panel give
 texts       what the page says of each panel, and its tour: the texts of prose/
+limits      what this machine can do at best, measured once and kept
 snippet     lines of Python that panels share
 show        the page in a notebook
 pictures    PNGs of the panels, by a browser that is there

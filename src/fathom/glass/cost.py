@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from fathom.adapters import lora
 from fathom.anatomy import amounts, cost
 from fathom.anatomy.amounts import KINDS, USES, Amount, Work, memory
-from fathom.bench.probes import ROWS, bandwidth, products, seconds
+from fathom.bench.probes import seconds
 from fathom.errors import FathomError
+from fathom.glass import limits
 from fathom.glass.panel import Check, Panel, Series
 from fathom.glass.passes import Pass
 from fathom.glass.subject import sizes_of
@@ -25,21 +26,20 @@ from fathom.quant.linear import QuantLinear
 from fathom.quant.model import scheme_of
 from fathom.quant.schemes import KEEP
 
-BUFFER = 1 << 28  # bytes that are read to measure the bandwidth
 RUNS = 5  # of which the fastest counts
 MOST = 1 << 40  # tokens of all rows
-CEILINGS: dict[tuple[Any, ...], tuple[float, float]] = {}  # measured once in a process
 
 
 @dataclass(frozen=True)
 class Options:
     """tokens: in a row, None: those of the prompt. batch: rows. rank: of the adapter. fault: looking up an embedding is
-    counted as a product."""
+    counted as a product. measure: this machine's limits, where they are not known; it takes some seconds."""
 
     tokens: int | None = None
     batch: int = 1
     rank: int = 8
     fault: Literal["embedding"] | None = None
+    measure: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch", "rank"):
@@ -48,7 +48,8 @@ class Options:
 
 
 def kept(run: Pass) -> list[Options]:
-    """The prompt, the whole context, and the fault."""
+    """The prompt, the whole context, and the fault; a file holds the machine's limits, which are measured for it."""
+    roofline(run, measure=True)
     return [Options(), Options(tokens=run.subject.config.context_length), Options(fault="embedding")]
 
 
@@ -82,7 +83,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "flop_formulas": [one.formula for one in flops.values()], "tokens": work.t, "batch": work.batch,
         "rank": work.rank, "packed": scheme_of(run.model), "training": 3 * int(counts.sum()),
         "active": cost.n_active_parameters(config), "dtype": str(run.model.embed.weight.dtype)[6:],
-        "roofline": roofline(run), "total": sum(sizes.values()),
+        "roofline": roofline(run, options.measure), "total": sum(sizes.values()),
     }  # fmt: skip
     return Panel(series, checks(run, sizes, options.fault), facts, (cost.parameters, cost.flops, memory))
 
@@ -130,24 +131,16 @@ def without_adapters(model: Transformer) -> Iterator[None]:
             active.set(weights)
 
 
-def ceilings(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
-    """What this machine can do: GB/s read from memory, GFLOP/s of the model's largest product with ROWS tokens."""
-    sizes = [*cost.matrices(config).values()] if config.n_layer else []
-    width, out = max([*sizes, (config.d_model, config.vocab_size)], key=lambda size: size[0] * size[1])
-    key = (width, out, dtype, device, torch.get_num_threads())
-    if key not in CEILINGS:
-        CEILINGS[key] = bandwidth(device, BUFFER)[0], products(ROWS, (width, out), dtype, device)
-    return CEILINGS[key]
-
-
-def roofline(run: Pass) -> dict[str, Any]:
-    """The limits, and the last run of this model below them: the prompt at once, and one more token over a cache."""
+def roofline(run: Pass, measure: bool) -> dict[str, Any] | None:
+    """The limits, and the last run of this model below them: the prompt at once, and one more token over a cache. None
+    where the limits are not known and are not to be measured."""
+    weight = run.model.embed.weight
+    found = (limits.measured if measure else limits.known)(run.subject.config, weight.dtype, weight.device)
+    if found is None:
+        return None
     if (key := "roofline") not in run.notes:
-        weight = run.model.embed.weight
-        read, gemm = ceilings(run.subject.config, weight.dtype, weight.device)
-        run.notes[key] = {"read_gb_s": read, "gemm_gflop_s": gemm, "points": [prefill(run), decoding(run)]}
-    found: dict[str, Any] = run.notes[key]
-    return found
+        run.notes[key] = [prefill(run), decoding(run)]
+    return {**asdict(found), "points": run.notes[key]}
 
 
 def prefill(run: Pass) -> dict[str, Any]:

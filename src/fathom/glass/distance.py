@@ -30,7 +30,7 @@ def recorded(run: Pass, layer: int, fault: Fault | None) -> Mapping[str, Tensor]
         return run.seen(*names)
     key = f"wrong layout {layer}"
     if key not in run.notes:
-        moved = pairs_moved(to_interleaved)
+        moved = pairs_moved(to_interleaved, run.subject.config.rope.rotated)
         with torch.no_grad(), LOOKING, edit(run.model, *moved), look(run.model, *names, max_bytes=MAX_BYTES) as seen:
             run.model(run.ids)
             run.notes[key] = {name: seen[name] for name in names}
@@ -42,7 +42,7 @@ def looking(fault: Fault | None, *names: str) -> tuple[str, ...]:
     """Lines that record these names as `seen`."""
     wrong = fault == "layout"
     first = ("from fathom.inspect.rope_view import pairs_moved, to_interleaved",) * wrong
-    edits = "fathom.edit(model, *pairs_moved(to_interleaved)), " * wrong
+    edits = "fathom.edit(model, *pairs_moved(to_interleaved, model.config.rope.rotated)), " * wrong
     quoted = ", ".join(f'"{name}"' for name in names)
     return (*first, f"with torch.no_grad(), {edits}fathom.look(model, {quoted}) as seen:", "    model(ids)")
 

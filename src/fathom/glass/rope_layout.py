@@ -18,15 +18,15 @@ LEARNED = 0.5  # nats below the loss of a uniform guess, from which a model coun
 
 def evidence(run: Pass, fault: Fault | None) -> Layout | None:
     """What the weights, and the loss on the prompt, say about the layout; under the fault, those of a wrong file. None
-    where heads are rotated in part."""
-    wrong = fault == "layout"
-    if run.subject.config.rope.rotated:
+    where a head has but one pair, which is the same in both."""
+    wrong, config = fault == "layout", run.subject.config.resolved()
+    if (config.rope.rotated or config.head_dim) < 4:
         return None
     if (key := f"layout {wrong}") not in run.notes:
         texts = [run.ids[0]] if run.t > 2 else []
         as_stored: AbstractContextManager[None] = nullcontext()
         if wrong and texts:
-            as_stored = edit(run.model, *pairs_moved(to_interleaved))
+            as_stored = edit(run.model, *pairs_moved(to_interleaved, config.rope.rotated))
         with LOOKING, as_stored:
             run.notes[key] = layout(run.model, texts, weights_of(run.model, to_interleaved if wrong else None))
     found: Layout | None = run.notes[key]
@@ -52,11 +52,10 @@ def for_the_other(found: Layout, vocab_size: int) -> float:
     return max(0.0, (told.interleaved - told.half_split) / 2) if told and told.interleaved >= CLEAR else 0.0
 
 
-def words_for(found: Layout | None, partly: bool) -> dict[str, Any]:
+def words_for(found: Layout | None) -> dict[str, Any]:
     """The verdict, in words."""
     if found is None:
-        why = "heads are rotated in part" if partly else "a head has but one pair"
-        return {"verdict": "not judged", "why": f"not judged: {why}, and the evidence needs whole heads"}
+        return {"verdict": "not judged", "why": "not judged: a head has one pair alone, the same in both layouts"}
     why = {
         "right": "the weights are in the layout that is rotated",
         "wrong": "the weights are in the other layout: this is what a wrong conversion looks like",
@@ -69,7 +68,9 @@ def layout_series(found: Layout, fault: Fault | None, with_text: bool) -> dict[s
     """The evidence as it is drawn: agreement of partners in the weights, and loss on the prompt, for each layout."""
     wrong = fault == "layout"
     texts, move = ("[ids[0]]" if with_text else "[]"), ("to_interleaved" if wrong else "None")
-    edits = "with fathom.edit(model, *pairs_moved(to_interleaved)):\n    " * (wrong and with_text)
+    edits = "with fathom.edit(model, *pairs_moved(to_interleaved, model.config.rope.rotated)):\n    " * (
+        wrong and with_text
+    )
     setup = (
         "from fathom.inspect.rope_view import pairs_moved, to_interleaved",
         "from fathom.verification.layout import layout, weights_of",

@@ -63,7 +63,7 @@ def rope(run: Pass, options: Options) -> Panel:
         "channels": config.head_dim, "rotated": rotation.channels, "context_length": config.context_length,
         "theta": theta_of(run, options, layer), "scaling": scaling_of(run, options, layer),
         "distances": distances.tolist(), "changed": options.changes, "normed_after": config.qk_norm == "rotated",
-        "layout": words_for(found, rotation.channels < config.head_dim),
+        "layout": words_for(found),
     }  # fmt: skip
     series = code.turned(shown) | code.far(torch.stack(lines), distances) | over_heads(run, layer, options.fault)
     checks = checked("C8", "rotation_is_relative", shown.off)

@@ -178,10 +178,14 @@ def to_interleaved(x: Tensor) -> Tensor:
     return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
 
 
-def pairs_moved(move: Callable[[Tensor], Tensor]) -> tuple[Edit, Edit]:
+def pairs_moved(move: Callable[[Tensor], Tensor], rotated: int | None = None) -> tuple[Edit, Edit]:
     """The edits that move the channels of every q and k: `to_interleaved` gives what a file of the other layout would
-    give, read as it is."""
-    return replacing("blocks.*.attn.q", move), replacing("blocks.*.attn.k", move)
+    give, read as it is. rotated: how many channels of each head there are to move, the first ones; None: all."""
+
+    def first(x: Tensor) -> Tensor:
+        return move(x) if rotated is None else torch.cat((move(x[..., :rotated]), x[..., rotated:]), -1)
+
+    return replacing("blocks.*.attn.q", first), replacing("blocks.*.attn.k", first)
 
 
 def by_distance(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fathom.files import atomic_write
+from fathom.words import signed
 
 
 @dataclass(frozen=True)
@@ -275,11 +276,6 @@ def bars(
     ax.axvline(0, color=theme.faint, linewidth=1)
     ax.margins(x=0.14)
     return figure
-
-
-def signed(value: float) -> str:
-    """+0.123 or −0.123, with the minus that is as wide as the plus."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(rows: Sequence[Row], x_label: str, theme: Theme) -> tuple[Figure, Axes]:

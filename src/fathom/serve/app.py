@@ -73,7 +73,7 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
 
     @app.post("/api/pass")
     async def run(ask: Ask) -> dict[str, Any]:
-        return await desk.work(desk.run, ask.model, ask.beside, ask.prompt, ask.seed)
+        return await desk.show(ask.model, ask.beside, ask.prompt, ask.seed)
 
     @app.post("/api/generate")
     async def generate(ask: Continue) -> StreamingResponse:

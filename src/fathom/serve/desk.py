@@ -1,9 +1,13 @@
 """Passes that were run, the newest kept under a budget of bytes, and the one thread that runs models.
 
 One thread: a model is looked into by one at a time, and two passes side by side would be no faster on the same cores.
+While nobody waits for it, it fills the panels of the newest pass as they are shown first, so that they are there when
+they are asked for.
 """
 
 import asyncio
+import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +17,17 @@ import torch
 
 from fathom.errors import FathomError
 from fathom.glass import generation
-from fathom.glass.panels import payload
+from fathom.glass.panels import PANELS, payload
 from fathom.glass.passes import Pass, first_pass, pair
 from fathom.serve.shelf import Shelf
 
 T = TypeVar("T")
 MOST_BYTES = 2 << 30  # of all recordings of all passes
 MOST_PASSES = 16
+WORK = 5e8  # parameters times tokens of a pass, up to which its panels are filled ahead
+AHEAD = 20.0  # seconds at the most that the thread works ahead for a pass
+QUIET = 0.25  # seconds without a request, after which it does
+MOVING = ("runs",)  # panels that show what changes by itself: they are filled anew when they are asked for
 
 
 class Gone(FathomError):
@@ -33,15 +41,59 @@ class Desk:
         self.shelf = shelf
         self.passes: OrderedDict[str, dict[str, Pass]] = OrderedDict()
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self.most_ahead = WORK
+        self.made: dict[tuple[str, str, str], bytes] = {}  # filled ahead, by pass, side and panel
+        self.waiting = 0  # requests that the thread has not answered
+        self.last = 0.0  # when it answered one
+        self.ahead: asyncio.Task[None] | None = None
 
     async def work(self, function: Callable[..., T], *given: Any) -> T:
         """The function's result, computed in the thread that runs models."""
+        self.waiting += 1
+        try:
+            return await self.computed(function, *given)
+        finally:
+            self.waiting -= 1
+            self.last = time.monotonic()
 
+    async def computed(self, function: Callable[..., T], *given: Any) -> T:
         def alone() -> T:
             with torch.no_grad():
                 return function(*given)
 
         return await asyncio.get_running_loop().run_in_executor(self.worker, alone)
+
+    async def show(self, model: str, beside: str | None, prompt: str, seed: int) -> dict[str, Any]:
+        """`run`, and then the panels of the pass ahead, where it is small."""
+        shown = await self.work(self.run, model, beside, prompt, seed)
+        if self.ahead is not None:
+            self.ahead.cancel()
+        sides = self.passes.get(shown["pass"], {})
+        if sum(one.subject.card()["parameters"] * one.t for one in sides.values()) <= self.most_ahead:
+            self.ahead = asyncio.create_task(self.fill_ahead(shown["pass"], list(sides)))
+        return shown
+
+    async def fill_ahead(self, id: str, sides: list[str]) -> None:
+        """Fill the panels of a pass one by one while nobody waits, until it has taken AHEAD seconds."""
+        took = 0.0
+        for name in PANELS:
+            for side in sides:
+                while self.waiting or time.monotonic() - self.last < QUIET:
+                    await asyncio.sleep(QUIET / 5)
+                if took > AHEAD:
+                    return
+                began = time.monotonic()
+                with contextlib.suppress(FathomError):  # said to who asks for the panel
+                    await self.computed(self.make, name, id, side)
+                took += time.monotonic() - began
+
+    def make(self, name: str, id: str, side: str) -> None:
+        """The first view of a panel, kept with its pass."""
+        if (id, side, name) in self.made or id not in self.passes:
+            return
+        blob = payload(name, self.passes[id][side], {})[0]
+        if name not in MOVING:
+            self.made[id, side, name] = blob
 
     async def steps(self, iterator: Iterator[T]) -> AsyncIterator[T]:
         """The items of an iterator, each computed in that thread when it is asked for; it is closed when nobody asks
@@ -80,7 +132,10 @@ class Desk:
 
     def panel(self, name: str, id: str, side: str, values: Mapping[str, str]) -> bytes:
         """The bytes of a panel."""
-        return payload(name, self.find(id, side), values)[0]
+        run = self.find(id, side)
+        if not values and (known := self.made.get((id, side, name))):
+            return known
+        return payload(name, run, values)[0]
 
     def generate(self, id: str, side: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The tokens that a pass goes on with, one after another."""
@@ -89,7 +144,8 @@ class Desk:
     def forget(self) -> None:
         """Drop the oldest passes until the others fit."""
         while len(self.passes) > 1 and (len(self.passes) > MOST_PASSES or self.nbytes > MOST_BYTES):
-            self.passes.popitem(last=False)
+            gone, _ = self.passes.popitem(last=False)
+            self.made = {key: blob for key, blob in self.made.items() if key[0] != gone}
 
     @property
     def nbytes(self) -> int:

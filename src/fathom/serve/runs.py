@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from fathom.errors import FathomError, near
 from fathom.glass import runs
@@ -25,6 +26,15 @@ from fathom.words import counted
 MOST_MINUTES = 10.0
 AT_ONCE = 2  # runs that train side by side
 PATIENCE = 15  # seconds that a run has to end once it was told to
+
+
+class AnyText(PathConvertor):
+    """A name with slashes, and with line ends too, so that it is looked for and said not to be there."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", AnyText())
 
 
 @dataclass
@@ -164,11 +174,11 @@ def add_runs(app: FastAPI, folder: Path | None) -> Starter | None:
         return {"runs": found.listed(), "ladders": runs.ladders(found.folder) if found.folder.is_dir() else [],
                 "presets": runs.presets(), "corpora": runs.corpora(), "most_minutes": MOST_MINUTES}  # fmt: skip
 
-    @app.get("/api/ladders/{name:path}")
+    @app.get("/api/ladders/{name:text}")
     def ladder(name: str) -> Mapping[str, Any]:
         return runs.ladder_cards(ours().folder, name)
 
-    @app.get("/api/runs/{name:path}")
+    @app.get("/api/runs/{name:text}")
     def rows(name: str, after: int = 0) -> Mapping[str, Any]:
         found = ours()
         return runs.rows(found.folder, name, after) | {"ours": found.trains(name)}
@@ -177,12 +187,12 @@ def add_runs(app: FastAPI, folder: Path | None) -> Starter | None:
     def start(ask: Start) -> Mapping[str, str]:
         return {"name": ours().start(ask.preset, ask.data, ask.minutes)}
 
-    @app.post("/api/runs/{name:path}/stop")
+    @app.post("/api/runs/{name:text}/stop")
     def stop(name: str) -> Mapping[str, str]:
         ours().stop(name)
         return {"name": name}
 
-    @app.post("/api/runs/{name:path}/resume")
+    @app.post("/api/runs/{name:text}/resume")
     def resume(name: str) -> Mapping[str, str]:
         ours().resume(name)
         return {"name": name}

@@ -39,9 +39,9 @@ class RopeLayout:
 
 
 def rope_layout(config: ModelConfig, weights: Weights, layers: int = LAYERS) -> RopeLayout | None:
-    """The evidence in q and k of some layers; None where nothing is turned or a head has but one pair."""
+    """The evidence in q and k of some layers, of the channels that are turned; None where none is, or but one pair."""
     z = config.resolved()
-    if z.position != "rope" or z.head_dim < 4 or not z.n_layer or z.rope.rotated:
+    if z.position != "rope" or (z.rope.rotated or z.head_dim) < 4 or not z.n_layer:
         return None
     spread = range(0, z.n_layer, max(1, z.n_layer // layers))[:layers]
     agreement = torch.cat([agreements(z, weights, layer) for layer in spread])  # (layers * h, 2)
@@ -57,7 +57,7 @@ def agreements(config: ResolvedConfig, weights: Weights, layer: int) -> Tensor:
     scale, *both = (weights(name) for name in names)
     q, k = (directions(x if scale is None else x * scale, config.head_dim) for x in both if x is not None)
     k = k.repeat_interleave(config.n_head // config.n_kv_head, 0)  # (g, c, d) -> (h, c, d)
-    same = (q * k).sum(-1)  # (h, c): C_aa
+    same = (q * k).sum(-1)[:, : config.rope.rotated]  # (h, r): C_aa of the channels that are turned
     first, second = same.chunk(2, -1)
     half_split, interleaved = (first * second).mean(-1), (same[:, ::2] * same[:, 1::2]).mean(-1)
     return torch.stack((half_split, interleaved), -1)  # (h, 2)
@@ -89,7 +89,7 @@ class Layout:
 def layout(model: Transformer, texts: Sequence[Tensor], weights: Weights | None = None) -> Layout | None:
     """The evidence; `texts` are ids (t,) of natural text. None where rope turns nothing. weights: those of the model,
     where an edit of q and k stands for others."""
-    if model.config.position != "rope" or not model.config.n_layer or model.config.rope.rotated:
+    if model.config.position != "rope" or not model.config.n_layer:
         return None
     told = rope_layout(model.config, weights or weights_of(model))
     if not texts:
@@ -111,7 +111,9 @@ def weights_of(model: Transformer, move: Callable[[Tensor], Tensor] | None = Non
         found: Tensor | None = getattr(model.get_submodule(part), own, None)
         if found is None or move is None or not part.endswith((".q", ".k")):
             return found
-        return move(found.unflatten(0, (-1, model.config.resolved().head_dim)).mT).mT.flatten(0, 1)
+        heads = found.unflatten(0, (-1, model.config.resolved().head_dim))
+        turned, rest = heads[:, : (r := model.config.rope.rotated)], heads[:, r or heads.shape[1] :]
+        return torch.cat((move(turned.mT).mT, rest), 1).flatten(0, 1)
 
     return weight
 
@@ -129,4 +131,4 @@ def losses(model: Transformer, texts: Sequence[Tensor]) -> Tensor:
 
 def interleaved(model: Transformer) -> AbstractContextManager[None]:
     """A context in which the channels of every q and k are read as if they were interleaved."""
-    return edit(model, *pairs_moved(from_interleaved))
+    return edit(model, *pairs_moved(from_interleaved, model.config.rope.rotated))

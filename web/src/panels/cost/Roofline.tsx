@@ -8,9 +8,9 @@ import type { Facts, Point } from "./facts";
 
 const [HIGH, LEFT, RIGHT, TOP, BOTTOM] = [250, 54, 14, 14, 38];
 
-export function Roofline({ roofline }: { roofline: Facts["roofline"] }) {
+export function Roofline({ roofline }: { roofline: NonNullable<Facts["roofline"]> }) {
   const { ref, width } = useWidth<HTMLDivElement>();
-  const { read_gb_s: read, gemm_gflop_s: gemm, points } = roofline;
+  const { read_gb_s: read, gemm_gflop_s: gemm, day, points } = roofline;
   const ridge = gemm / read;
   const found = points.map((one) => ({ ...one, intensity: one.flops / one.bytes, rate: one.flops / one.seconds / 1e9 }));
   const ends = [Math.min(0.1, ...found.map((one) => one.intensity / 2)), Math.max(ridge * 8, ...found.map((one) => one.intensity * 2))];
@@ -34,7 +34,7 @@ export function Roofline({ roofline }: { roofline: Facts["roofline"] }) {
           </g>
         ))}
       </svg>
-      <p class="small key-row">{found.map((one, i) => <span key={one.name}><span class="square" data-colour={i} /> {one.name}</span>)}<span>this machine reads {readable(read)} GB/s and multiplies {readable(gemm)} GFLOP/s, measured just now</span></p>
+      <p class="small key-row">{found.map((one, i) => <span key={one.name}><span class="square" data-colour={i} /> {one.name}</span>)}<span>this machine reads {readable(read)} GB/s and multiplies {readable(gemm)} GFLOP/s, measured on {day}</span></p>
       <Table
         caption="The last run of this model: the readable one, as it is shown here."
         columns={[{ name: "run" }, { name: "FLOPs", number: true }, { name: "bytes read", number: true }, { name: "FLOPs a byte", number: true }, { name: "time", number: true }, { name: "GFLOP/s", number: true }, { name: "of the limit", number: true }, { name: "limited by" }]}

@@ -24,7 +24,8 @@ export interface Facts {
   training: number;
   active: number;
   total: number;
-  roofline: { read_gb_s: number; gemm_gflop_s: number; points: Point[] };
+  /** null: the machine's limits are not measured yet. */
+  roofline: { read_gb_s: number; gemm_gflop_s: number; day: string; points: Point[] } | null;
 }
 
 export const USES: Record<string, string> = { inference: "inference", full: "training, all weights", lora: "LoRA", qlora: "QLoRA" };

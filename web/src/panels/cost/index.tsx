@@ -43,7 +43,9 @@ function View({ data, signed, set }: ViewProps) {
       </section>
       <section>
         <h2>How near this machine's limits?</h2>
-        <Roofline roofline={facts.roofline} />
+        {facts.roofline ? <Roofline roofline={facts.roofline} /> : (
+          <p>What this machine can read and multiply is measured once, and kept. <button onClick={() => set("measure", true)}>Measure it (some seconds)</button></p>
+        )}
       </section>
     </div>
   );

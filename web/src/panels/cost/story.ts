@@ -26,7 +26,7 @@ export const story = made("cost", {
     names: NAMES, uses: ["inference", "full", "lora", "qlora"], kinds: KINDS, products: PRODUCTS,
     formulas: MEMORY.map((row) => row.map((n) => (n ? `${n / 4} × 4` : "0"))), flop_formulas: PRODUCTS.map((name) => `2 × ${T} × ${flops(name) / 2 / T}`),
     tokens: T, batch: 1, rank: 8, itemsize: 4, packed: null, dtype: "float32", training: 3 * PRODUCTS.reduce((sum, name) => sum + flops(name), 0), active: N, total: N,
-    roofline: { read_gb_s: 11.2, gemm_gflop_s: 92, points: [{ name: "the prompt at once", flops: 2 * T * N, bytes: 4 * N, seconds: 2e-3 }, { name: "one more token", flops: 2 * N, bytes: 4 * N, seconds: 1.4e-3 }] },
+    roofline: { read_gb_s: 11.2, gemm_gflop_s: 92, day: "2026-01-31", points: [{ name: "the prompt at once", flops: 2 * T * N, bytes: 4 * N, seconds: 2e-3 }, { name: "one more token", flops: 2 * N, bytes: 4 * N, seconds: 1.4e-3 }] },
   },
   list: [
     series("parameters", [NAMES.length], ["part"], "measured", "numbers in the tensors of this part", (i) => SIZES[i] ?? 0),
