@@ -184,7 +184,14 @@ def test_the_ladders_of_a_folder(folder: Path) -> None:
     shutil.copytree(folder / "one", folder / "ladder")
     shutil.copy(record.RECORDED / FILE, folder / "ladder" / FILE)
     assert ladders(folder) == ["ladder"] and "ladder" not in [run["name"] for run in listed(folder)]
-    assert ladder_cards(folder, "ladder")["rungs"][0]["title"] == "bigram"
+    found = ladder_cards(folder, "ladder")
+    assert found["rungs"][0]["title"] == "bigram"
+    bought = [rung["bought"]["mean"] for rung in found["rungs"] if rung["bought"]]
+    assert found["series"]["bought"]["values"] == bought and found["series"]["bought"]["shape"] == [len(bought)]
+    series = found["series"]["losses"]
+    program = "\n".join([*series["setup"], f"got = {series['code'].replace('{0}', '3')}"])
+    exec(program, place := {})  # type: ignore[var-annotated]
+    assert place["got"] == series["values"][3]
     (folder / "ladder" / FILE).write_text("{")
     with pytest.raises(FathomError, match="cannot be read"):
         ladder_cards(folder, "ladder")

@@ -43,6 +43,11 @@ class Series:
         if len(self.dims) != self.values.dim():
             raise ValueError(f"{self.source}: {len(self.dims)} names for {self.values.dim()} dimensions")
 
+    def described(self) -> dict[str, Any]:
+        """All but the values, as JSON values."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "values"}
+        return own | {"shape": list(self.values.shape)}
+
     def program(self, *at: int) -> str:
         """The lines that print the number at these indices; the page makes the same."""
         return "\n".join([*self.setup, f"print(float({filled(self.code, at)}))"])
@@ -96,11 +101,7 @@ class Panel:
 def encoded(filled: Panel, **about: Any) -> bytes:
     """The panel as the bytes of a safetensors file; `about` is added to its JSON."""
     tensors = {name: stored(series.values) for name, series in filled.series.items()}
-    described = {
-        name: {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name != "values"}
-        | {"shape": list(one.values.shape)}
-        for name, one in filled.series.items()
-    }
+    described = {name: one.described() for name, one in filled.series.items()}
     checks = [{**dataclasses.asdict(check), "ok": check.ok} for check in filled.checks]
     values = {"absent": filled.absent, "facts": filled.facts, "series": described, "checks": checks}
     values |= {"source": [lines_of(one) for one in filled.source], **about}

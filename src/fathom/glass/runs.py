@@ -125,9 +125,13 @@ def ladders(folder: Path) -> list[str]:
 
 
 def ladder_cards(folder: Path, name: str) -> dict[str, Any]:
-    """The cards of a ladder below a folder. FathomError: there is none of that name, or it is damaged."""
+    """The cards of a ladder below a folder, and its series with their values. FathomError: there is none, or it is
+    damaged."""
     place = named(folder, name)
-    found: dict[str, Any] = finite({**cards(read(place)), "path": str(place)})
+    result = read(place)
+    every = of_ladder(result, f"read(Path({str(place)!r}))")
+    series = {name: one.described() | {"values": one.values.tolist()} for name, one in every.items()}
+    found: dict[str, Any] = finite({**cards(result), "path": str(place), "series": series})
     return found
 
 

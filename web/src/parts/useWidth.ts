@@ -7,8 +7,9 @@ export function useWidth<T extends HTMLElement>(first = 600) {
   useLayoutEffect(() => {
     const element = ref.current;
     if (!element) return;
-    setWidth(element.clientWidth);
-    const watch = new ResizeObserver(() => setWidth(element.clientWidth));
+    const measure = (): void => { if (element.clientWidth) setWidth(element.clientWidth); }; // 0: it is not shown
+    measure();
+    const watch = new ResizeObserver(measure);
     watch.observe(element);
     return () => watch.disconnect();
   }, []);

@@ -49,22 +49,10 @@ export function Ladder({ data: own, ladders }: { data: PanelData; ladders: reado
   );
 }
 
-/** The numbers of a ladder of the folder as series, whose Python reads the same ladder.json. */
+/** With the numbers of a ladder of the folder, whose Python reads the same ladder.json. */
 function withSeries(own: PanelData, ladder: LadderData): PanelData {
-  const values = {
-    losses: [] as number[], bought: ladder.rungs.flatMap(({ bought }) => (bought ? [bought.mean] : [])),
-    worth: awayOrder(ladder).map(({ worth }) => worth.mean),
-  };
-  const setup = ["from pathlib import Path", "from fathom.experiments.result import read", `result = read(Path(${JSON.stringify(ladder.path)}))`];
-  const code: Record<string, string> = {
-    losses: "", bought: "[result.gain(rung.key) for rung in (*result.ladder, *result.beside) if result.gain(rung.key)][{0}].mean",
-    worth: "[result.worth(rung) for rung in result.take_aways if result.worth(rung)][{0}].mean",
-  };
-  const series = Object.fromEntries(Object.entries(values).map(([name, list]) => [name, {
-    name, kind: "computed" as const, source: own.series[name]?.source ?? "ladder.json", shape: [list.length], dims: ["model"], setup, code: code[name] ?? "",
-    values: Float64Array.from(list), side: "A" as const, preamble: "",
-  }]));
-  return { ...own, series };
+  const series = Object.entries(ladder.series ?? {}).map(([name, one]) => [name, { ...one, name, side: "A", preamble: "", values: Float64Array.from(one.values) }]);
+  return { ...own, series: Object.fromEntries(series) };
 }
 
 function awayOrder({ take_aways: ideas }: LadderData) {

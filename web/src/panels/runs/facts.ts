@@ -1,4 +1,6 @@
 // What the panel says beside its numbers, and what the server says of runs.
+import type { Series } from "../../data/types";
+
 export interface Run {
   name: string;
   problem: string | null;
@@ -78,6 +80,8 @@ export interface AwayCard {
 export interface Ladder {
   /** Where its results lie; undefined: the recorded one. */
   path?: string;
+  /** Of one of the folder: its numbers. */
+  series?: Record<string, Omit<Series, "name" | "side" | "preamble" | "values"> & { values: number[] }>;
   text: string;
   steps: number;
   seeds: number;
