@@ -43,7 +43,7 @@ async function beside(result) {
   writeFileSync(join(out, "formulas.json"), JSON.stringify(formulas(PROSE)));
   const script = join(out, "page.js");
   const { code } = await minify(readFileSync(script, "utf8"), {
-    ecma: 2022, toplevel: true, compress: { passes: 3 }, format: { ascii_only: true },
+    ecma: 2022, toplevel: true, compress: { passes: 3, inline: 1 }, format: { ascii_only: true },
   });
   const stamp = asked.stamp ? `/* made of sources with SHA-256 ${asked.stamp} */\n` : "";
   writeFileSync(script, stamp + code + "\n");

@@ -182,6 +182,7 @@ serve runs/a --adapter lora | --adapter is lora | expected NAME=FOLDER
 serve runs/a hf/../runs/a | two models are called a | rename a folder
 serve | serve needs MODEL... | for example: fathom serve runs/demo
 look runs/a -p hi -o page.pdf | --out is page.pdf | expected a name that ends in .html
+look runs/a -p hi --beside '' | --beside is empty | expected a second model
 look runs/a -p hi --panels head | no panel is called 'head' | did you mean heads? Panels are
 look runs/a -p hi --panels , | no panel is called '' | panels are
 look runs/a -p hi -o folder.html | --out is folder.html, which is a folder | give the name of a file

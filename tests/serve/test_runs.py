@@ -122,6 +122,8 @@ def test_a_run_that_is_not_there(client: TestClient) -> None:
         client.post("/api/runs/gone/resume", json={}),
         client.get("/api/runs/..%2F..%2Fetc"),
         client.get("/api/ladders/gone"),
+        client.get("/api/runs/gone%0A"),
+        client.post("/api/runs/a%0Agone/stop", json={}),
     ):
         assert (answer.status_code == 400 and "gone" in answer.json()["error"]) or "etc" in answer.json()["error"]
 

@@ -4,6 +4,7 @@ import { signed } from "../arithmetic/number";
 import { visible } from "../arithmetic/text";
 import { sides } from "../data/store";
 import type { Sides, Token } from "../data/types";
+import { Legend } from "../parts/Legend";
 import { hover, select, selection } from "../state";
 import { dark } from "../theme";
 
@@ -28,7 +29,7 @@ export function TokenStrip() {
           </li>
         ))}
       </ol>
-      {scale?.kind === "signed" ? <Legend scale={scale} /> : null}
+      {scale ? <div class="row small">Colour: change in log-probability from A to B <Legend scale={scale} /></div> : null}
     </section>
   );
 }
@@ -47,13 +48,4 @@ function titled(token: Token, i: number, { A, B }: Sides, change: number | undef
   const logprob = A.logprobs[i];
   if (typeof logprob === "number") lines.push(`log-probability ${signed(logprob)}${B ? ` in A, ${signed(B.logprobs[i] ?? NaN)} in B (${signed(change ?? NaN)})` : ""}`);
   return lines.join("\n");
-}
-
-function Legend({ scale }: { scale: Scale & { kind: "signed" } }) {
-  return (
-    <p class="small legend">
-      Colour: change in log-probability from A to B, <span style={coloured(-scale.most, scale)}>{signed(-scale.most)}</span> to{" "}
-      <span style={coloured(scale.most, scale)}>{signed(scale.most)}</span>
-    </p>
-  );
 }

@@ -3,8 +3,9 @@ import { axisOf, pathOf, ticksOf } from "../../arithmetic/chart";
 import { roof } from "../../arithmetic/machine";
 import { bytes as inBytes, counted, percent, readable } from "../../arithmetic/number";
 import { Table } from "../../parts/Table";
+import { Timed } from "../../parts/Timed";
 import { useWidth } from "../../parts/useWidth";
-import type { Facts, Point } from "./facts";
+import type { Facts } from "./facts";
 
 const [HIGH, LEFT, RIGHT, TOP, BOTTOM] = [250, 54, 14, 14, 38];
 
@@ -39,15 +40,11 @@ export function Roofline({ roofline }: { roofline: NonNullable<Facts["roofline"]
         caption="The last run of this model: the readable one, as it is shown here."
         columns={[{ name: "run" }, { name: "FLOPs", number: true }, { name: "bytes read", number: true }, { name: "FLOPs a byte", number: true }, { name: "time", number: true }, { name: "GFLOP/s", number: true }, { name: "of the limit", number: true }, { name: "limited by" }]}
         rows={found.map((one) => [
-          one.name, counted(one.flops), inBytes(one.bytes), readable(one.intensity), <span key="t" data-kind="measured" data-source="wall clock">{milliseconds(one)}</span>, readable(one.rate),
+          one.name, counted(one.flops), inBytes(one.bytes), readable(one.intensity), <><Timed seconds={one.seconds} /> ms</>, readable(one.rate),
           percent(one.rate / roof(one.intensity, read, gemm)), one.intensity < ridge ? "memory" : "products",
         ])}
       />
       <p class="small">{found.every((one) => one.rate < 0.1 * roof(one.intensity, read, gemm)) ? "A model this small is far below both limits: most of the time goes into starting each operation, not into its numbers." : ""}</p>
     </div>
   );
-}
-
-function milliseconds({ seconds }: Point): string {
-  return `${readable(seconds * 1000)} ms`;
 }

@@ -10,6 +10,7 @@ import { Cell } from "../../parts/Cell";
 import { Segmented } from "../../parts/Segmented";
 import { Slider } from "../../parts/Slider";
 import { Table } from "../../parts/Table";
+import { Timed } from "../../parts/Timed";
 import type { PanelView, ViewProps } from "../view";
 import { Columns } from "./Columns";
 import { Live } from "./Live";
@@ -100,7 +101,6 @@ function Bytes({ data, facts, step }: { data: PanelData; facts: Facts; step: num
 function Steps({ data, facts, picked, onPick }: { data: PanelData; facts: Facts; picked: number | null; onPick: (step: number) => void }) {
   const { made, reused, bytes, residual, logprobs } = data.series;
   const cell = (series: Series | undefined, i: number, format?: (x: number) => string) => (series ? <Cell series={series} indices={[i]} {...(format ? { format } : {})} /> : "–");
-  const time = (seconds: number | undefined) => (seconds === undefined ? "–" : <span data-kind="measured" data-source="wall clock">{readable(seconds * 1000)}</span>);
   const usual = (which: (row: Row) => number): string => readable(1000 * (median(facts.rows.slice(1).map(which)) ?? NaN));
   const twins = facts.rows.some((row) => row.twin);
   return (
@@ -115,7 +115,7 @@ function Steps({ data, facts, picked, onPick }: { data: PanelData; facts: Facts;
         columns={[{ name: "pass", number: true }, { name: "token" }, { name: "log-probability", number: true }, { name: "made", number: true }, { name: "reused", number: true }, { name: "bytes", number: true }, { name: "ms", number: true }, { name: "ms without", number: true }, { name: "logits off by", number: true }]}
         picked={picked} onPick={onPick}
         rows={facts.rows.map((row, i) => [
-          String(i + 1), <code key="t">{visible(row.text)}</code>, cell(logprobs, i), cell(made, i), cell(reused, i), cell(bytes, i, grouped), time(row.seconds), time(row.twin?.seconds),
+          String(i + 1), <code key="t">{visible(row.text)}</code>, cell(logprobs, i), cell(made, i), cell(reused, i), cell(bytes, i, grouped), <Timed key="s" seconds={row.seconds} />, <Timed key="w" seconds={row.twin?.seconds} />,
           row.residual === null ? "–" : cell(residual, i),
         ])}
       />

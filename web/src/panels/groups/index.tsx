@@ -1,5 +1,5 @@
 // P9: heads that share keys and values.
-import { bytes as inBytes, counted, readable } from "../../arithmetic/number";
+import { bytes as inBytes, counted } from "../../arithmetic/number";
 import { slice } from "../../arithmetic/slice";
 import { visible } from "../../arithmetic/text";
 import { grouped, product, wires } from "../../arithmetic/wires";
@@ -10,6 +10,7 @@ import { Cell } from "../../parts/Cell";
 import { Heatmap } from "../../parts/Heatmap";
 import { Switch } from "../../parts/Switch";
 import { Table } from "../../parts/Table";
+import { Timed } from "../../parts/Timed";
 import { useWidth } from "../../parts/useWidth";
 import { hover, select, selection } from "../../state";
 import type { PanelView, ViewProps } from "../view";
@@ -117,7 +118,7 @@ function Saved({ data, facts, signed }: { data: PanelData; facts: Facts; signed:
           String(g),
           <Cell key="b" series={bytes} indices={[i]} format={inBytes} />,
           <Cell key="p" series={parameters} indices={[i]} format={counted} />,
-          <span key="t" data-kind="measured" data-source="wall clock">{readable((facts.seconds[i] ?? NaN) * 1000)}</span>,
+          <Timed key="t" seconds={facts.seconds[i]} />,
           <span key="k" class="small">{i === own ? "this model" : "computed"}</span>,
         ])}
       />
