@@ -152,6 +152,15 @@ def test_every_verb_has_the_common_options_and_help_without_torch() -> None:
     assert verbs.name == "verbs"
 
 
+def test_a_port_that_cannot_be_is_refused_before_anything_is_loaded() -> None:
+    code = (
+        "import sys; from fathom.cli.main import main; code = main(['serve', 'gone', '--port', '99999']); "
+        "assert code == 2 and 'torch' not in sys.modules and 'fastapi' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1 and "--port is 99999" in done.stderr
+
+
 def test_output_into_a_closed_pipe_is_no_error(run: Path) -> None:
     call = f"{sys.executable} -m fathom generate {run} -p It -n 200 | head -c 1"
     plain = {**os.environ, "FATHOM_NATIVE": "off"}  # nothing is to be compiled first, which would be a line more
