@@ -8,8 +8,8 @@ const ROLES = { blue: "query", red: "key", green: "value", purple: "output" }; /
 
 /** The tree of each panel, by its id. */
 export function formulas(prose) {
-  const files = readdirSync(prose).filter((name) => name.endsWith(".md")).sort();
-  const texts = files.map((name) => [name.slice(0, -3), readFileSync(join(prose, name), "utf8").split("$$")[1]]);
+  const files = readdirSync(prose).filter((name) => name.endsWith(".txt")).sort();
+  const texts = files.map((name) => [name.slice(0, -4), readFileSync(join(prose, name), "utf8").split("$$")[1]]);
   return Object.fromEntries(texts.filter(([, tex]) => tex).map(([id, tex]) => [id, tree(tex.trim())]));
 }
 

@@ -17,7 +17,7 @@ export const prose = {
 
 function about() {
   return Object.entries(formulas(PROSE)).map(([id, formula]) => {
-    const text = readFileSync(join(PROSE, `${id}.md`), "utf8").split("$$")[0];
+    const text = readFileSync(join(PROSE, `${id}.txt`), "utf8").split("$$")[0];
     const [question, ...sentences] = text.split("\n\n").map((one) => one.split(/\s+/).join(" ").trim()).filter(Boolean);
     return { id, place: "Text", title: id, question, sentences, formula };
   });

@@ -167,6 +167,6 @@ GUESSES: dict[str, tuple[list[str], Callable[[Panel, Pass], Answer]]] = {
     "groups": (["a quarter smaller", "half as large", "as large as before"], groups),
     "runs": (["one attention head", "learned positions", "MLP", "SwiGLU"], runs),
     "lora": (["under a tenth", "a tenth to a half", "over half"], lora),
-    "packing": (["about 1 %", "about 10 %", "about half"], packing),
+    "packing": (["about 1%", "about 10%", "about half"], packing),
     "cost": (["about twice", "about four times", "more than six times"], cost),
 }

@@ -27,14 +27,14 @@ def explained(ids: Collection[str] = ()) -> list[dict[str, Any]]:
 
 def described(id: str) -> dict[str, Any]:
     """The question and the sentences of a panel."""
-    question, *sentences = paragraphs((PROSE / f"{id}.md").read_text(encoding="utf-8").partition("$$")[0])
+    question, *sentences = paragraphs((PROSE / f"{id}.txt").read_text(encoding="utf-8").partition("$$")[0])
     return {"question": question, "sentences": sentences}
 
 
 def tour(ids: Collection[str] = ()) -> list[dict[str, str]]:
     """The stops at these panels, or all: panel, title, text, attempt."""
     found = []
-    for part in (PROSE / "tour.md").read_text(encoding="utf-8").split("# ")[1:]:
+    for part in (PROSE / "tour.txt").read_text(encoding="utf-8").split("# ")[1:]:
         title, panel, text, attempt = paragraphs(part)
         stop = {"panel": panel.removeprefix("panel: "), "title": title, "text": text}
         found.append(stop | {"attempt": attempt.removeprefix("Try: ")})
