@@ -25,7 +25,7 @@ from fathom.training.world import World
 R = TypeVar("R", bound=Run)
 LAUNCH = ".launch"  # in the folder of a run that torchrun started: the name of that launch
 SOURCES = (".py", ".cpp", ".h")
-CODE, TORCH, DATA, BASE = "the source files of fathom", "torch", "data", "base"
+CODE, TORCH, DATA, BASE = "code of fathom", "version of torch", "data of the run", "base model"  # options have one word
 
 
 def require_same(world: World, facts: Mapping[str, Any]) -> None:

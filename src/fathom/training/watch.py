@@ -21,7 +21,7 @@ from torch.distributed import DistError, DistStoreError, PrefixStore, Store  # t
 
 from fathom.errors import FathomError
 from fathom.processes import Process
-from fathom.training.voice import LINGER, WORD, has_the_word, meet, prefix
+from fathom.training.voice import CODE, LINGER, WORD, has_the_word, meet, prefix
 
 PERIOD = 0.5  # seconds between two beats
 SILENT = 20.0  # seconds without a beat after which a process is lost
@@ -45,6 +45,7 @@ class Watch:
     def __init__(self, process: Process, store: Store) -> None:
         """store: one that all processes reach. Each thread has its own connection, so that none waits for another."""
         self.process, self.told = process, 0
+        self.origin = store  # which serves the others where this process is the first, also after the run
         self.store, self.beats = (PrefixStore(prefix(process.attempt), store.clone()) for _ in range(2))  # type: ignore[attr-defined]
         self.others = [rank for rank in range(process.size) if rank != process.rank]
         self.stopped, self.broken, self.settled = (threading.Event() for _ in range(3))
@@ -124,7 +125,15 @@ class Watch:
         if not self.settled.wait(GONE + 5 * PERIOD):
             behind = self.behind()
             return Lost(f"{self.named(behind)} did not come: {PERHAPS}" if behind else f"{first_line(problem)}")
-        return Lost(self.line)
+        return self.after_word() if self.line == SAID else Lost(self.line)
+
+    def after_word(self) -> Lost:
+        """How this process ends where another one has said why: with the same exit code."""
+        lost = Lost(SAID)
+        with suppress(RuntimeError, ValueError):
+            self.store.wait([CODE], timedelta(seconds=PERIOD))
+            lost.exit_code = int(self.store.get(CODE))
+        return lost
 
     def behind(self) -> list[int]:
         """Ranks that have asked for fewer sums than this one."""
@@ -154,7 +163,7 @@ class Watch:
                 self.store.wait([key], timedelta(seconds=PERIOD))
                 return self.store.get(key)
             if self.store.check([WORD]):
-                raise Lost(SAID)
+                raise self.after_word()
 
     def speaks(self, code: int) -> bool:
         """Whether this process says why the run ends."""
