@@ -1,5 +1,5 @@
 """`fathom info MODEL`: config, parameters, tokenizer and provenance, from the headers of its files; `--as-config`: the
-model in words of the one config, as `fathom train -c` reads it."""
+model in words of the one config, as `fathom train -c` reads it. Of prepared tokens, what is in them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,13 @@ from fathom.cli.streams import say
 )
 def info_command(model: str, as_config: bool, as_json: bool, **_: Any) -> None:
     from fathom.adapters.info import info
+    from fathom.data.shards import is_prepared, open_shards
+    from fathom.training.prepare import PreparedTokens
 
+    if is_prepared(model):
+        prepared = PreparedTokens(Path(model), open_shards(model))
+        print_json(prepared.plain()) if as_json else say(str(prepared))
+        return
     if as_config:
         about, values = in_words(model)
         print_json({"model": values}) if as_json else click.echo(f"# {about}\n{as_yaml(values)}")

@@ -22,6 +22,7 @@ from fathom.processes import end_with_launcher, one_of_several, this_process
 
 GROUPS = {  # verb: (the module that holds VERB_command, what it does)
     "Train": {
+        "prepare": ("fathom.cli.prepare", "turn text of any size into tokens on disk, for any number of runs"),
         "train": ("fathom.cli.train", "train a model from random weights"),
         "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
         "plan": ("fathom.cli.plan", "what training will need: memory, hours, traffic, and what fits"),

@@ -52,7 +52,7 @@ class Signs(NamedTuple):
 
 SIGNS, ASCII = Signs(), Signs("<<", ">>", "\\n", "_")
 ABOUT = "Show the exact tokens of the first training examples: the role of each, and which of them are trained on."
-DATA = "A .json or .jsonl file of records, or text, as for fathom train."
+DATA = "A .json or .jsonl file of records, a text or a folder of tokens, as for fathom train."
 BAD = "What to do with a record that cannot be used."
 CUT = "Cut each example after N tokens."
 
@@ -114,9 +114,15 @@ def read(
     """What the data are, in words; the name of each example and itself; what has been skipped or not used so far."""
     from fathom.data.corpus import resolve
     from fathom.data.encoding import Reader
-    from fathom.data.examples import corpus_examples
+    from fathom.data.examples import corpus_examples, token_examples
     from fathom.data.record_files import is_record_file, record_files
+    from fathom.data.shards import is_prepared, open_shards
 
+    if is_prepared(data):
+        shards, length = open_shards(data), context_length or 256
+        shards.require(tokenizer, "MODEL_OR_TOKENIZER")
+        found = enumerate(token_examples(shards.tokens("train"), tokenizer, length), 1)
+        return f"{data}: tokens, in windows of {length}", ((f"window {n}", example) for n, example in found), tuple
     if not is_record_file(data):
         length, text = context_length or 256, resolve(data)
         windows = enumerate(corpus_examples(text, tokenizer, length), 1)

@@ -13,7 +13,7 @@ from fathom.cli.help import torch_device
 from fathom.cli.launch import as_started, launch, starts_processes
 from fathom.cli.options import WholeNumber, fields_of, from_fields, option, print_json, verb
 from fathom.cli.streams import say
-from fathom.data.corpus import resolve
+from fathom.data.shards import about_tokens
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.formats.run import PAGE
@@ -101,7 +101,8 @@ def train_command(ctx: click.Context, /, preset: str | None, **call: Any) -> int
     from fathom.training.train import train
 
     with watching(folder) as report:
-        result = train(recipe, folder, mode=mode, report=report)
+        options = {name: value for name, value in fields_of("train", call).items() if name == "tokenizer"}
+        result = train(recipe, folder, options=options, mode=mode, report=report)
     return ended(result, call, "train", [f"write:    fathom generate {folder} -n 400 -t 0.8"])
 
 
@@ -136,7 +137,7 @@ def refuse_preset(name: str) -> None:
     if Path(name).suffix in (".yaml", ".yml"):
         raise FathomError(f"{name} is a file, not a preset; did you mean -c {name}?")
     if "://" in name:
-        resolve(name)  # refuses it
+        about_tokens(name, 1)  # refuses it
     if Path(name).exists() or Path(name).suffix:
         what = "a folder" if Path(name).is_dir() else "a file"
         raise FathomError(f"{name} is {what}, not a preset; did you mean --data {name}?")
@@ -147,8 +148,8 @@ def refuse_epochs(recipe: Recipe, epochs: str) -> None:
     if not epochs.replace(".", "", 1).isdigit() or not float(epochs):
         raise FathomError(f"--epochs is {epochs!r}; expected --max-iters N, in steps")
     options, length = recipe.options(), recipe.config(1).context_length
-    corpus, bpe = resolve(options.data), options.tokenizer not in ("char", "byte")
-    tokens = corpus.size / (4 if bpe else 1) * (1 - options.val_fraction)
+    bytes_a_token = 1 if options.tokenizer in ("char", "byte") else 4
+    tokens = about_tokens(options.data, bytes_a_token) * (1 - options.val_fraction)
     steps = max(1, round(tokens / (options.batch_size * length)))
     raise FathomError(
         f"--epochs is {epochs}; expected --max-iters, in steps: an epoch of {options.data} is about"

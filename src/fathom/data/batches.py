@@ -4,17 +4,17 @@ Every epoch shifts the grid of windows by a new phase and visits each window onc
 for the next step; two models with the same seed see the same data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from fathom.data.order import LARGE, ROUNDS, Order, Shuffle, deal
+from fathom.data.token_file import Tokens
 from fathom.errors import FathomError
 from fathom.model.cache import NoCache, Packed
-from fathom.tokenizer.protocol import TokenArray
 
 IGNORED = -100  # a target that is not trained on
 
@@ -65,15 +65,15 @@ def as_batch(batch: Tensor | Batch) -> Batch:
 class EpochOrder:
     """The order in which n items are visited: each once in an epoch, in the order that `order_of(epoch)` returns."""
 
-    def __init__(self, n: int, order_of: Callable[[int], NDArray[np.int64]]) -> None:
+    def __init__(self, n: int, order_of: Callable[[int], Order]) -> None:
         self.n, self.order_of = n, order_of
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._orders: dict[int, Order] = {}
 
     def visits(self, first: int, count: int) -> list[int]:
         """The items of `count` visits, from number `first` on."""
         return [int(self._order(visit // self.n)[visit % self.n]) for visit in range(first, first + count)]
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int) -> Order:
         if epoch not in self._orders:
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
             self._orders[epoch] = self.order_of(epoch)
@@ -83,7 +83,7 @@ class EpochOrder:
 class Batches:
     """Windows of context_length + 1 tokens: inputs and, one further, targets."""
 
-    def __init__(self, tokens: TokenArray, context_length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, tokens: Tokens, context_length: int, batch_size: int, seed: int) -> None:
         if batch_size < 1:
             raise FathomError(f"batch_size is {batch_size}; it must be at least 1")
         check_length(tokens, context_length, "the training text")
@@ -98,18 +98,46 @@ class Batches:
 
     def at(self, step: int) -> Tensor:
         """(b, t + 1) the windows of a step; a batch at the end of an epoch is filled from the next."""
-        starts = self._starts.visits(step * self.batch_size, self.batch_size)
-        return windows(self.tokens, np.array(starts), self.context_length)
+        return self.visits(step * self.batch_size, self.batch_size)
 
-    def _starts_of(self, epoch: int) -> NDArray[np.int64]:
+    def visits(self, first: int, count: int) -> Tensor:
+        """(count, t + 1) the windows of `count` visits, from number `first` on."""
+        return windows(self.tokens, self._starts.visits(first, count), self.context_length)
+
+    def _starts_of(self, epoch: int) -> Order:
         """(n_windows,) where the epoch's windows start, in the order of their visits."""
         random = np.random.default_rng([self.seed, epoch])
-        phase = random.integers(self.n_phases)
+        phase = int(random.integers(self.n_phases))
+        if self.n_windows > LARGE:
+            return Shuffle(self.n_windows, random.integers(1 << 62, size=ROUNDS).tolist(), phase, self.context_length)
         return phase + random.permutation(self.n_windows) * self.context_length
 
 
+class MixedBatches:
+    """Windows of several texts, of each its share, as evenly as they can be dealt: a text that is short comes round
+    more often. Each text is visited as `Batches` alone would."""
+
+    def __init__(self, texts: Sequence[tuple[Tokens, float]], context_length: int, batch_size: int, seed: int) -> None:
+        self.texts = [Batches(tokens, context_length, batch_size, seed) for tokens, _ in texts]
+        self.shares, self.batch_size = [share for _, share in texts], batch_size
+
+    def at(self, step: int) -> Tensor:
+        """(b, t + 1) the windows of a step."""
+        dealt = deal(self.shares, step * self.batch_size, self.batch_size)
+        return torch.cat([self.texts[text].visits(visit, 1) for text, visit in dealt])
+
+
+def text_batches(
+    texts: Sequence[tuple[Tokens, float]], context_length: int, batch_size: int, seed: int
+) -> Batches | MixedBatches:
+    """The batches of one text, or of several with their shares."""
+    if len(texts) == 1:
+        return Batches(texts[0][0], context_length, batch_size, seed)
+    return MixedBatches(texts, context_length, batch_size, seed)
+
+
 def eval_windows(
-    tokens: TokenArray, context_length: int, count: int | None = None, batch_size: int = 32
+    tokens: Tokens, context_length: int, count: int | None = None, batch_size: int = 32
 ) -> Iterator[Tensor]:
     """(b, t + 1) chunks of the same windows every time: all, side by side, or `count` spread evenly over the text."""
     check_length(tokens, context_length, "the validation text")
@@ -118,16 +146,16 @@ def eval_windows(
     if count is not None and count < n_windows:
         chosen = np.arange(count) * n_windows // count
     for i in range(0, len(chosen), batch_size):
-        yield windows(tokens, chosen[i : i + batch_size] * context_length, context_length)
+        yield windows(tokens, (chosen[i : i + batch_size] * context_length).tolist(), context_length)
 
 
-def windows(tokens: TokenArray, starts: NDArray[np.int64], context_length: int) -> Tensor:
+def windows(tokens: Tokens, starts: Sequence[int], context_length: int) -> Tensor:
     """(b, t + 1) the windows that start at these places."""
-    places = starts[:, None] + np.arange(context_length + 1)
-    return torch.from_numpy(tokens[places].astype(np.int64))
+    rows = [tokens[start : start + context_length + 1] for start in starts]
+    return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def check_length(tokens: TokenArray, context_length: int, what: str) -> None:
+def check_length(tokens: Tokens, context_length: int, what: str) -> None:
     """FathomError where the tokens do not fill one window; `what` names them."""
     if context_length < 1:
         raise FathomError(f"context_length is {context_length}; it must be at least 1")

@@ -9,7 +9,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -23,6 +23,7 @@ from fathom.files import replacing
 from fathom.tokenizer.protocol import READ_CHUNK, slices
 
 TEXTS = (".txt", ".text", ".md", *JSON_LINES)  # what is read from a folder
+MANIFEST = "manifest.json"  # of a folder of prepared tokens
 Opener = Callable[..., AbstractContextManager[Any]]
 
 
@@ -182,22 +183,26 @@ def resolve(name_or_path: str) -> Corpus:
     """The corpus of a name in NAMED, of a .txt or .jsonl file, or of a folder: its training part, else all texts."""
     if name_or_path in NAMED:
         return Corpus(name_or_path, (NAMED[name_or_path](),))
-    if not name_or_path:
+    corpus = Corpus(name_or_path, tuple(map(_source, files_of(name_or_path, TEXTS))))
+    if next(corpus.chunks(), None) is None:
+        raise FathomError(f"{name_or_path}: is empty; expected text to learn from")
+    return corpus
+
+
+def files_of(name: str, suffixes: Sequence[str]) -> list[Path]:
+    """The file of that name, or those of a folder whose names end so: its part for training, where one is named so."""
+    if not name:
         raise FathomError(f"the name of the data is empty; expected a file, a folder or one of {', '.join(NAMED)}")
-    if "://" in name_or_path:
+    if "://" in name:
         raise FathomError(
-            f"{name_or_path} is a URL; expected a file, a folder or one of {', '.join(NAMED)}: download it first"
-            f" (curl -LO {name_or_path}) and give the file"
+            f"{name} is a URL; expected a file, a folder or one of {', '.join(NAMED)}: download it first"
+            f" (curl -LO {name}) and give the file"
         )
-    path = Path(name_or_path)
+    path = Path(name)
     try:
-        files = _files(path)
+        return _files(path, suffixes)
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
-    corpus = Corpus(name_or_path, tuple(map(_source, files)))
-    if next(corpus.chunks(), None) is None:
-        raise FathomError(f"{path}: is empty; expected text to learn from")
-    return corpus
 
 
 def part_of(name_or_path: str, split: str) -> Corpus | None:
@@ -211,13 +216,14 @@ def _source(path: Path) -> Source:
     return JSONLines(path) if is_json_lines(path) else TextFile(path)
 
 
-def _files(path: Path) -> list[Path]:
-    """The file, or the texts in the folder: those for training, or all where none is named so."""
+def _files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     if path.is_dir():
         if all((path / name).exists() for name in ("config.yaml", "metrics.jsonl")):
             raise FathomError(f"{path}: is a run, not a text; expected a file of text or a folder of them")
-        if not (files := to_learn(path, TEXTS) or files_in(path, TEXTS)):
-            raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(TEXTS)}")
+        if (path / MANIFEST).is_file():
+            raise FathomError(f"{path}: holds tokens and no text; fathom train, finetune and show-batch read them")
+        if not (files := to_learn(path, suffixes) or files_in(path, suffixes)):
+            raise FathomError(f"{path}: no texts in this folder; expected files ending in {', '.join(suffixes)}")
         return files
     if path.is_file():
         return [path]

@@ -12,8 +12,8 @@ from functools import lru_cache
 from fathom.data.corpus import Corpus
 from fathom.data.dialogues import Dialogue
 from fathom.data.records import Completion, Document, Record
-from fathom.data.token_file import encode_corpus
-from fathom.errors import FathomError, OutsideVocabulary
+from fathom.data.token_file import Tokens, encode_corpus, end_of_document
+from fathom.errors import FathomError
 from fathom.tokenizer.message import CALLED, FRAME, SPOKEN, Message
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.template import TOOLS, WITHIN, Extras, Rendered, render, template_for, template_origin
@@ -65,16 +65,6 @@ def _concatenated(*parts: tuple[list[int], str, bool]) -> Example:
     """Parts of (ids, role, trained), one after another."""
     ids, roles, trained = zip(*((id, role, learned) for part, role, learned in parts for id in part))
     return Example(ids, roles, trained)
-
-
-def end_of_document(tokenizer: Tokenizer) -> list[int]:
-    """What ends a document: eos, else a newline if the vocabulary has one."""
-    if tokenizer.eos is not None:
-        return [tokenizer.eos]
-    try:
-        return tokenizer.encode("\n")
-    except OutsideVocabulary:
-        return []
 
 
 def dialogue_example(dialogue: Dialogue, tokenizer: Tokenizer, train_all: bool = False) -> Example:
@@ -241,6 +231,11 @@ def corpus_examples(corpus: Corpus, tokenizer: Tokenizer, length: int) -> Iterat
             ids = ids[length:]
     if ids:
         yield _window(ids, tokenizer)
+
+
+def token_examples(tokens: Tokens, tokenizer: Tokenizer, length: int) -> Iterator[Example]:
+    """Prepared tokens in windows of `length`."""
+    return (_window(tokens[start : start + length].tolist(), tokenizer) for start in range(0, len(tokens), length))
 
 
 def _window(ids: list[int], tokenizer: Tokenizer) -> Example:

@@ -6,6 +6,7 @@ its values, so that one that is damaged does not end the reading of the others.
 
 import codecs
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ PARQUET = ".parquet"
 SUFFIXES = (".json", *JSON_LINES, PARQUET)  # other files are plain text
 MAX_BYTES = 1 << 30  # of a file that has to be read whole
 ROWS = 256  # of a Parquet file that are read at a time
+BUFFER = 1 << 20  # bytes of each column that are read at a time
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def record_files(data: str | Path, split: str = TRAIN) -> list[Path]:
 def entries(path: Path) -> Iterator[Entry]:
     """The records of a file. One of JSON that begins with `[`, or with an unfinished line, is read whole."""
     if plain_suffix(path) == PARQUET:
-        yield from _parquet(path)
+        yield from parquet_rows(path)
         return
     with opened(path) as file:
         line = file.readline(MAX_LINE)
@@ -109,22 +111,47 @@ def _json_list(path: Path) -> list[Entry] | None:
     return [Entry(f"{path}, record {n}", entry) for n, entry in enumerate([values] if listed is None else listed, 1)]
 
 
-def _parquet(path: Path) -> Iterator[Entry]:
+@dataclass(frozen=True)
+class ParquetAbout:
+    """What the end of a Parquet file says."""
+
+    columns: tuple[str, ...]
+    sizes: tuple[int, ...]  # bytes of each group of rows, not compressed
+
+
+def parquet_about(path: Path) -> ParquetAbout:
+    with _parquet(path) as table:
+        groups = range(table.metadata.num_row_groups)
+        sizes = tuple(table.metadata.row_group(group).total_byte_size for group in groups)
+        return ParquetAbout(tuple(table.schema_arrow.names), sizes)
+
+
+def parquet_rows(path: Path, columns: list[str] | None = None, groups: range | None = None) -> Iterator[Entry]:
+    """The rows of a Parquet file: all, or only some columns of some groups of rows."""
+    with _parquet(path) as table:
+        groups = range(table.metadata.num_row_groups) if groups is None else groups
+        number = sum(table.metadata.row_group(group).num_rows for group in range(groups.start))
+        chosen = {"row_groups": list(groups), "columns": columns, "use_threads": columns is None}
+        for batch in table.iter_batches(batch_size=ROWS, **chosen):
+            for row in batch.to_pylist():
+                number += 1
+                yield Entry(f"{path}, record {number}", without_nulls(row))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """A Parquet file, of which a part of a group of rows is read at a time. FathomError: it is damaged."""
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise FathomError(f"{path}: .parquet needs the package pyarrow; pip install 'fathom-lm[data]'") from None
-    number = 0
     try:
-        with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Entry(f"{path}, record {number}", without_nulls(row))
+        with parquet.ParquetFile(path, buffer_size=BUFFER) as table:
+            yield table
+    except (arrow.ArrowException, UnicodeDecodeError) as problem:  # before OSError: some are both
+        raise FathomError(f"{path}: damaged, or no Parquet file ({str(problem)[:200]})") from None
     except OSError as problem:
         raise FathomError(f"{path}: cannot be read ({problem.strerror or problem})") from None
-    except (arrow.ArrowException, UnicodeDecodeError) as problem:
-        raise FathomError(f"{path}: damaged, or no Parquet file ({str(problem)[:200]})") from None
 
 
 def without_nulls(value: Any) -> Any:

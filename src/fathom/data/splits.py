@@ -24,6 +24,12 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return [f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts)]
 
 
+def split_of(name: str) -> str | None:
+    """The part for which a file is named, or a folder in its path; None: for none."""
+    words = (part.lower().partition(".")[0] for part in Path(name).parts)
+    return next((SPLITS[match[1]] for word in words if (match := SPLIT.fullmatch(word))), None)
+
+
 def splits(folder: Path, suffixes: Collection[str]) -> dict[str, list[Path]]:
     """The files that a folder, or `data` in it, names train, validation and test; none where none is named so.
 

@@ -55,8 +55,8 @@ class TextFile:
         with opened(self.path) as file:
             while block := file.read(max_chars):  # a character takes at least one byte
                 end += len(block)
-                yield from filter(None, [_decoded(decoder, block, self.path, end)])
-        yield from filter(None, [_decoded(decoder, b"", self.path, end)])
+                yield from filter(None, [decoded(decoder, block, self.path, end)])
+        yield from filter(None, [decoded(decoder, b"", self.path, end)])
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,25 @@ class JSONLines(TextFile):
     def documents(self, max_chars: int) -> Iterator[Iterator[str]]:
         with opened(self.path) as file:
             for number, line in json_lines(self.path, file):
-                where = f"{self.path}, line {number}"
-                values = parse_json(line, where)
-                if not isinstance(values, dict):
-                    raise FathomError(f'{where}: {type(values).__name__}; expected an object, {{"text": "..."}}')
-                if "text" not in values:
-                    fields = ", ".join(map(repr, values)) or "no field at all"
-                    raise FathomError(f"{where}: no field 'text', found {fields}{near('text', values)}")
-                if text := text_field(values, "text", where):
+                if text := document(line, "text", f"{self.path}, line {number}"):
                     yield slices(text, max_chars)
 
 
-def json_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(its number from 1, the line) of each line that is not blank."""
+def document(line: Any, field: str, where: str) -> str:
+    """The text in a field of a record: a line of JSON, or its value."""
+    values = parse_json(line, where) if isinstance(line, bytes) else line
+    if not isinstance(values, dict):
+        raise FathomError(f'{where}: {type(values).__name__}; expected an object, {{"{field}": "..."}}')
+    if field not in values:
+        fields = ", ".join(map(repr, values)) or "no field at all"
+        raise FathomError(f"{where}: no field {field!r}, found {fields}{near(field, values)}")
+    return text_field(values, field, where)
+
+
+def json_lines(path: Path, file: BinaryIO, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """(its number from 1, the line) of each line that is not blank and begins before the byte `stop`."""
     number = 0
-    while line := file.readline(MAX_LINE):
+    while (stop is None or file.tell() < stop) and (line := file.readline(MAX_LINE)):
         number += 1
         if len(line) == MAX_LINE:
             raise FathomError(
@@ -121,7 +125,7 @@ def text_field(values: Mapping[str, Any], field: str, where: str) -> str:
     return uniform(text)
 
 
-def _decoded(decoder: io.IncrementalNewlineDecoder, block: bytes, path: Path, end: int) -> str:
+def decoded(decoder: io.IncrementalNewlineDecoder, block: bytes, path: Path, end: int) -> str:
     """`block`, which ends at byte `end` of the file, as text; an empty block is the end of the file."""
     try:
         text = decoder.decode(block, final=not block)

@@ -4,10 +4,12 @@ A file is written as a stream and is complete or not there. An id never wraps: o
 its place. A corpus becomes two files, the first part to learn from, the last to validate on.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.lib import format as npy
@@ -20,21 +22,52 @@ from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype, safe_chun
 TRAIN, VAL = "train.npy", "val.npy"
 
 BLOCK = 1 << 20  # ids that are read at a time
+
+
+class Tokens(Protocol):
+    """(n,) ids: an array, or several files one after another."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, places: slice, /) -> TokenArray: ...
+    def max(self) -> Any: ...
+
+
 Progress = Callable[[int, int], None]  # bytes done, bytes in total
+
+
+class TokenWriter:
+    """The ids of a token file, written one array after another."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype[Any], path: Path) -> None:
+        self.file, self.dtype, self.path = file, dtype, path
+        self.count, self.digest = 0, hashlib.sha256()  # of the ids so far
+
+    def append(self, ids: TokenArray) -> None:
+        _check_largest(int(np.iinfo(self.dtype).max), ids, self.path, self.count, f"the type {self.dtype}")
+        data = ids.astype(self.dtype, copy=False).tobytes()
+        self.file.write(data)
+        self.digest.update(data)
+        self.count += len(ids)
+
+
+@contextmanager
+def token_writer(path: Path, dtype: np.dtype[Any]) -> Iterator[TokenWriter]:
+    """A new token file, which is in its place when the block has succeeded."""
+    dtype = np.dtype(dtype)
+    with replacing(path) as file:
+        _write_header(file, dtype, 0)
+        writer = TokenWriter(file, dtype, path)
+        yield writer
+        file.seek(0)
+        _write_header(file, dtype, writer.count)  # as long as the first: the format leaves space for the count to grow
 
 
 def write_tokens(path: Path, arrays: Iterable[TokenArray], dtype: np.dtype[Any]) -> int:
     """Write the ids of all arrays one after another; returns how many."""
-    dtype, count = np.dtype(dtype), 0
-    with replacing(path) as file:
-        _write_header(file, dtype, 0)
+    with token_writer(path, dtype) as writer:
         for array in arrays:
-            _check_largest(int(np.iinfo(dtype).max), array, path, count, f"the type {dtype}")
-            file.write(array.astype(dtype, copy=False).tobytes())
-            count += len(array)
-        file.seek(0)
-        _write_header(file, dtype, count)  # as long as the first: the format leaves space for the count to grow
-    return count
+            writer.append(array)
+    return writer.count
 
 
 def open_tokens(path: Path, vocab_size: int) -> TokenArray:
@@ -134,7 +167,17 @@ def encode_corpus(
     progress(total, total)
 
 
-def text_size(tokens: TokenArray, tokenizer: Tokenizer) -> tuple[int, int]:
+def end_of_document(tokenizer: Tokenizer) -> list[int]:
+    """What ends a document: eos, else a newline if the vocabulary has one."""
+    if tokenizer.eos is not None:
+        return [tokenizer.eos]
+    try:
+        return tokenizer.encode("\n")
+    except OutsideVocabulary:
+        return []
+
+
+def text_size(tokens: Tokens, tokenizer: Tokenizer) -> tuple[int, int]:
     """(characters, bytes) that the tokens spell: they convert a loss per token into one per character or byte.
 
     eos counts as the newline that separates documents where a tokenizer has no eos.

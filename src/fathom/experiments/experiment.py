@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fathom.anatomy.swap import swap
-from fathom.data.batches import Batches, eval_windows
+from fathom.data.batches import Batches, MixedBatches, eval_windows, text_batches
 from fathom.errors import Diverged, FathomError
 from fathom.experiments.options import LadderOptions
 from fathom.experiments.references import references
@@ -60,7 +60,7 @@ class Cost:
         return steps * self.step + evaluations * self.evaluation
 
 
-def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]) -> Cost:
+def measure(rung: Rung, options: LadderOptions, batches: Batches | MixedBatches, validation: Sequence[Tensor]) -> Cost:
     """Time a few steps and an evaluation of this rung, with a model that is then discarded."""
     frozen = replace(options, learning_rate=1e-9, muon_learning_rate=1e-9)  # cannot diverge
     session, moments = Session.start(rung.config, frozen.training(options.seed, PROBE)), [time.perf_counter()]
@@ -74,7 +74,7 @@ def measure(rung: Rung, options: LadderOptions, batches: Batches, validation: Se
 
 @contextmanager
 def fastest_threads(
-    rung: Rung, options: LadderOptions, batches: Batches, validation: Sequence[Tensor]
+    rung: Rung, options: LadderOptions, batches: Batches | MixedBatches, validation: Sequence[Tensor]
 ) -> Iterator[int]:
     """Inside, torch uses one thread where that trains this rung faster than all threads, as with small models."""
     before = torch.get_num_threads()
@@ -144,8 +144,8 @@ class Setup:
     report: Report
     stop: Stop
 
-    def batches(self, options: LadderOptions, seed: int) -> Batches:
-        return Batches(self.run.tokens("train"), options.context_length, options.batch_size, seed)
+    def batches(self, options: LadderOptions, seed: int) -> Batches | MixedBatches:
+        return text_batches(self.run.texts(), options.context_length, options.batch_size, seed)
 
     def fastest_threads(self, options: LadderOptions) -> AbstractContextManager[int]:
         """Measured with the top rung, which takes most of the time."""

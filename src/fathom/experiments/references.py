@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fathom.tokenizer.protocol import TokenArray
+from fathom.data.token_file import Tokens
 
 BLOCK = 1 << 22
 SMOOTHING = tuple(10.0 ** (power / 4) for power in range(-16, 9))  # 0.0001 to 100
@@ -32,7 +32,7 @@ class References:
         return {"ln V": self.uniform, "unigram entropy": self.unigram, "count bigram": self.bigram}
 
 
-def references(train: TokenArray, validation: Iterable[Tensor], vocab_size: int) -> References:
+def references(train: Tokens, validation: Iterable[Tensor], vocab_size: int) -> References:
     """Counted on all of `train`, measured on `validation`: chunks of windows (b, t + 1)."""
     windows = np.concatenate([chunk.numpy() for chunk in validation])
     left, right = windows[:, :-1].ravel(), windows[:, 1:].ravel()
@@ -55,7 +55,7 @@ def pairs_of(tokens: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
     return tokens[:-1] * vocab_size + tokens[1:]
 
 
-def count(tokens: TokenArray, codes: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Counts:
+def count(tokens: Tokens, codes: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Counts:
     """Counts of each code, block by block; blocks overlap by one token, so that no pair is lost."""
     known, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for start in range(0, len(tokens) - 1, BLOCK):

@@ -117,7 +117,9 @@ class BPETokenizer(Tokenizer):
 
     def encode_array(self, text: str) -> TokenArray:
         utf8(text)
-        chunks = list(safe_chunks(slices(text, CHUNK), lambda start: last_match(self._word_ends, start)))
+        chunks = [text]
+        if len(text) > CHUNK:
+            chunks = list(safe_chunks(slices(text, CHUNK), lambda start: last_match(self._word_ends, start)))
         with library_errors():
             return id_array(self._encode_chunks(chunks), self.vocab_size)
 

@@ -50,7 +50,7 @@ MAX_VOCABULARY = 1 << 20  # ids, where no model gives the number: four times the
 def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
     """The tokenizer that `spec` names: learned from the text in `chunks`, or loaded from a file or folder."""
     kind, _, size = spec.partition(":")
-    if kind == "bpe" and size.isdecimal():
+    if is_learned(spec) and kind == "bpe":
         return BPETokenizer.train(chunks, int(size))
     if spec == "char":
         return CharacterTokenizer.train(chunks)
@@ -60,6 +60,12 @@ def make(spec: str, chunks: Iterable[str]) -> Tokenizer:
         return load(Path(spec))
     expected = "char, byte, bpe:SIZE (such as bpe:4096) or a file"
     raise FathomError(f"tokenizer {spec!r}: expected {expected}{near(kind, ('char', 'byte', 'bpe:4096'))}")
+
+
+def is_learned(spec: str) -> bool:
+    """Whether the tokenizer that `spec` names hangs on the text."""
+    kind, _, size = spec.partition(":")
+    return spec == "char" or (kind == "bpe" and size.isdecimal())
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:

@@ -3,6 +3,7 @@
 train        a run from a recipe, or from where one stopped: its whole life
 finetune     how fine-tuning begins: an adapter on an existing model, or all of its weights
 run          the folder of a run: its settings, its data, its checkpoints
+prepare      text of any size as tokens on disk, for any number of runs
 data         preparing the data of a run: text as tokens, records as examples
 record       what a run records during training: metrics, its page, its plot, samples, its speed
 page         the page of a run: what is trained, its loss, what it writes, what next

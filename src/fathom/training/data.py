@@ -6,7 +6,7 @@ Validation data are the end of the text, a random part of the records, or data o
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ from fathom.data.batches import check_length
 from fathom.data.corpus import NAMED, TEXTS, Corpus, part_of, resolve
 from fathom.data.encoding import TrainingExample, count_shared, encode_file, split_examples
 from fathom.data.packing import ExampleFile, pack_examples, write_examples
+from fathom.data.shards import Shards, is_prepared, open_shards
 from fathom.data.token_file import TRAIN, VAL, open_tokens, text_size, tokenize
 from fathom.errors import FathomError
+from fathom.tokenizer.load import is_learned, make
 from fathom.tokenizer.protocol import TokenArray, Tokenizer
 from fathom.training.events import Note, Prepared, Report
 from fathom.training.options import FinetuneOptions, TrainOptions
@@ -34,6 +36,17 @@ class DataSummary:
     n_val: int
     val_characters: int  # that the n_val tokens spell
     val_bytes: int
+    shards: str = field(default="", kw_only=True)  # the folder of prepared tokens; "": the run has its own
+
+    def prepared(self) -> Shards:
+        """The prepared tokens. FathomError: they are not those that the run began with."""
+        shards = open_shards(self.shards)
+        if shards.sha256 != self.fingerprint:
+            raise FathomError(
+                f"{self.shards} holds other tokens than those that this run began with; put those back, or begin"
+                " another run: --out-dir"
+            )
+        return shards
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,38 @@ def prepare_text(
     return DataSummary(text.name, text.fingerprint(), len(train), len(val), *text_size(val, tokenizer))
 
 
+def summarise_shards(shards: Shards, tokenizer: Tokenizer, length: int, name: str) -> DataSummary:
+    """What prepared tokens are, all of them read and compared with their sha256. name: whose the tokenizer is.
+
+    FathomError: one is damaged, another tokenizer made them, or one text is shorter than a window of `length`.
+    """
+    shards.require(tokenizer, name)
+    shards.verify()
+    folder = str(shards.folder)
+    val = shards.tokens("val")
+    for tokens, _ in shards.streams():
+        check_length(tokens, length, f"the training part of {folder}" if len(tokens) else f"a source of {folder}")
+    if not len(val):
+        raise FathomError(
+            f"{folder}: no documents are held out for validation; prepare them again with a larger --val-fraction"
+        )
+    check_length(val, length, f"the validation part of {folder}")
+    counts = (len(shards.tokens("train")), len(val), *text_size(val, tokenizer))
+    return DataSummary(folder, shards.sha256, *counts, shards=str(shards.folder.absolute()))
+
+
+def check_tokenizer(data: str, tokenizer: str) -> None:
+    """FathomError: the data are prepared tokens, and made with another tokenizer than the one that was asked for."""
+    if not is_prepared(data) or tokenizer == (shards := open_shards(data)).about.tokenizer:
+        return
+    if is_learned(tokenizer):
+        raise FathomError(
+            f"--tokenizer is {tokenizer}, and {data} was made with {shards.about.tokenizer}; leave it out, or prepare"
+            " the data with it"
+        )
+    shards.require(make(tokenizer, ()), tokenizer)
+
+
 def held_out(data: str, report: Report) -> Corpus | None:
     """The part of a folder of texts that is named for validation; which files are for what is reported."""
     if data not in NAMED and (parts := splits.in_words(Path(data), TEXTS)):
@@ -104,13 +149,18 @@ def prepare(
     data, other = options.data, tuning.val_data
     if other is not None and files.is_record_file(data) != files.is_record_file(other):
         raise FathomError(f"{data} and {other}: records and plain text; expected two of the same kind")
+    if is_prepared(data) and other is not None:
+        raise FathomError(f"val_data was given, and {data} holds documents to validate on; leave it out")
     if files.is_record_file(data):
         return prepare_records(folder, tokenizer, options, tuning, length, report)
     for name, given in (("pack", tuning.pack), ("no mask_prompt", not tuning.mask_prompt)):
         if given:
             raise FathomError(f"{name} was given, and {data} is text, all of which is learned; leave it out")
-    val = held_out(data, report) if other is None else resolve(other)
-    text = prepare_text(folder, tokenizer, resolve(data), val, options.val_fraction, length, report)
+    if is_prepared(data):
+        text = summarise_shards(open_shards(data), tokenizer, length, "the model")
+    else:
+        val = held_out(data, report) if other is None else resolve(other)
+        text = prepare_text(folder, tokenizer, resolve(data), val, options.val_fraction, length, report)
     kind, n_rows = f"text, in windows of {length} tokens", [(n - 1) // length for n in (text.n_train, text.n_val)]
     return FinetuneDataSummary(**asdict(text), kind=kind, records=False, n_train_rows=n_rows[0], n_val_rows=n_rows[1])
 

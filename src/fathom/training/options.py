@@ -141,7 +141,7 @@ class TrainOptions:
     """How a model is trained. Every field is `--train.NAME` on the command line and a line under `train:` in YAML."""
 
     # data
-    data: str = "python-docs"  # text to learn: a file, a folder, a .jsonl file or the name of a corpus
+    data: str = "python-docs"  # text to learn: a file, a folder, a .jsonl file, the name of a corpus or prepared tokens
     tokenizer: str = "char"  # tokenizer: char, byte, bpe:SIZE (learned from the text) or a tokenizer.json
     val_fraction: float = 0.1  # fraction of the text, at its end, kept for validation
     seed: int = 1337  # seed of the first weights, the order of the data and dropout

@@ -16,6 +16,7 @@ from fathom.anatomy import training
 from fathom.anatomy.cost import n_active_parameters, n_parameters
 from fathom.anatomy.training import Step
 from fathom.data.batches import Batch
+from fathom.data.token_file import Tokens
 from fathom.families.registry import obstacles
 from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
@@ -143,7 +144,7 @@ def text_warnings(run: Run) -> Iterator[Note]:
         )
 
 
-def overlap(train: TokenArray, val: TokenArray) -> float:
+def overlap(train: Tokens, val: Tokens) -> float:
     """The share of snippets of the validation tokens that the training tokens (the first SEARCHED) hold too."""
     length, searched = min(SNIPPET, len(val)), np.asarray(train[:SEARCHED])
     starts = sorted({i * (len(val) - length) // PROBES for i in range(PROBES)})

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from fathom.adapters import lora, peft
-from fathom.data.batches import Batch, Batches, eval_windows
-from fathom.data.corpus import resolve
+from fathom.data.batches import Batch, eval_windows, text_batches
+from fathom.data.corpus import Corpus, resolve
 from fathom.data.examples import question_ids
 from fathom.data.packing import ExampleBatches, ExampleFile, eval_rows
-from fathom.data.token_file import open_tokens
+from fathom.data.shards import is_prepared, open_shards
+from fathom.data.token_file import Tokens, open_tokens
 from fathom.errors import FathomError
 from fathom.fields import build, plain
 from fathom.files import atomic_write, replacing_folder
@@ -37,10 +38,17 @@ from fathom.formats.safetensors_file import read_tensors
 from fathom.machine import pick_device
 from fathom.model.config import ModelConfig
 from fathom.tokenizer import load as tokenizers
-from fathom.tokenizer.protocol import TokenArray, Tokenizer
+from fathom.tokenizer.protocol import Tokenizer
 from fathom.tokenizer.typed import uniform
 from fathom.training import loop
-from fathom.training.data import DataSummary, FinetuneDataSummary, held_out, prepare_text, read_chunks
+from fathom.training.data import (
+    DataSummary,
+    FinetuneDataSummary,
+    held_out,
+    prepare_text,
+    read_chunks,
+    summarise_shards,
+)
 from fathom.training.events import Report
 from fathom.training.loss import Learner
 from fathom.training.options import FinetuneOptions, TrainOptions
@@ -68,8 +76,10 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / CHECKPOINTS
 
-    def tokens(self, part: str) -> TokenArray:
+    def tokens(self, part: str) -> Tokens:
         """The token ids of "train" or "val", memory-mapped."""
+        if self.data.shards:
+            return self.data.prepared().tokens(part)
         return open_tokens(self.folder / "data" / f"{part}.npy", self.tokenizer.vocab_size)
 
     def settings(self) -> dict[str, Any]:
@@ -83,7 +93,15 @@ class Run:
 
     def batches(self) -> loop.Batches:
         """The training batch of every step."""
-        return Batches(self.tokens("train"), self.config.context_length, self.options.batch_size, self.options.seed)
+        return self.windows(self.config.context_length)
+
+    def windows(self, length: int) -> loop.Batches:
+        """Batches of windows of the text."""
+        return text_batches(self.texts(), length, self.options.batch_size, self.options.seed)
+
+    def texts(self) -> list[tuple[Tokens, float]]:
+        """The tokens to learn from, each with its share of the windows."""
+        return self.data.prepared().streams() if self.data.shards else [(self.tokens("train"), 1.0)]
 
     def validation(self) -> Sequence[Tensor | Batch]:
         """What the validation loss is measured on."""
@@ -143,10 +161,9 @@ class FinetuneRun(Run):
         return Session.tune(open_model(self.base.path), self.options, self.tuning, self.config.vocab_size, new, world)
 
     def batches(self) -> loop.Batches:
-        size, seed = self.options.batch_size, self.options.seed
         if self.data.records:
-            return ExampleBatches(self.examples("train"), size, seed, self.capacity)
-        return Batches(self.tokens("train"), self.length, size, seed)
+            return ExampleBatches(self.examples("train"), self.options.batch_size, self.options.seed, self.capacity)
+        return self.windows(self.length)
 
     def validation(self) -> Sequence[Tensor | Batch]:
         count, size = self.options.eval_windows, self.options.micro_batch_size or self.options.batch_size
@@ -288,16 +305,23 @@ def created(recipe: Recipe, folder: Path, overwrite: bool, report: Report) -> It
     require_replaceable(folder, overwrite)
     options = recipe.options()
     pick_device(options.device)  # one that is not here is refused before anything is written
-    corpus = resolve(options.data)
+    shards = open_shards(options.data) if is_prepared(options.data) else None
+    corpus = Corpus(options.data, ()) if shards else resolve(options.data)
+    if shards:
+        recipe = recipe.changed({}, {"tokenizer": str(shards.folder / tokenizers.FILE)})
+        options = recipe.options()
     with replacing_folder(folder) as new:
         (new / "data").mkdir()
         tokenizer = tokenizers.make(options.tokenizer, read_chunks(corpus, report))
         config = recipe.config(tokenizer.vocab_size).resolved()
         tokenizer.encode(uniform(options.sample_prompt))
         length = config.context_length
-        data = prepare_text(
-            new / "data", tokenizer, corpus, held_out(options.data, report), options.val_fraction, length, report
-        )
+        if shards:
+            data = summarise_shards(shards, tokenizer, length, options.tokenizer)
+        else:
+            data = prepare_text(
+                new / "data", tokenizer, corpus, held_out(options.data, report), options.val_fraction, length, report
+            )
         run = Run(new, config, options, tokenizer, data, preset=recipe.preset)
         write_run(run)
         yield run

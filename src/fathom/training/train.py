@@ -19,6 +19,7 @@ from fathom.formats.config_file import CONFIG, write_config
 from fathom.formats.run import METRICS
 from fathom.machine import keep_freed_memory
 from fathom.training.checkpoints import restore, save_checkpoint
+from fathom.training.data import check_tokenizer
 from fathom.training.events import Report, loss_curves, silent
 from fathom.training.loop import fit
 from fathom.training.options import TrainOptions
@@ -82,6 +83,8 @@ def train(
             mode, run = "resume", open_run(folder)
         if mode == "resume":
             return continue_run(run, resume(run, listener, world), listener)
+        if "tokenizer" in options:
+            check_tokenizer(declared.options().data, options["tokenizer"])
         require_packages(declared.options().log or ())
         with created_by_first(world, lambda: created(declared, folder, mode == "overwrite", listener), open_run) as run:
             session = run.start(world)  # what it refuses is refused before the folder is in place
@@ -159,6 +162,8 @@ def require_unchanged(folder: Path, section: str, declared: Mapping[str, Any], s
 
 def resume(run: Run, report: Report, world: World) -> Session:
     """A session where the newest intact checkpoint of the run was saved."""
+    if world.first and run.data.shards:
+        run.data.prepared().verify()
     require_same(world, of_run(run))
     session = run.start(world)
     if world.first:

@@ -23,7 +23,7 @@ from fathom.data.record_files import is_record_file, record_files
 from fathom.data.records import RecordFile
 from fathom.data.splits import TEST, VAL
 from fathom.data.text import is_json_lines
-from fathom.data.token_file import encode_corpus, text_size
+from fathom.data.token_file import Tokens, encode_corpus, text_size
 from fathom.errors import FathomError, OutsideVocabulary
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import TokenArray, Tokenizer, id_dtype
@@ -154,7 +154,7 @@ def windows(n_tokens: int, context_length: int, stride: int) -> list[tuple[int, 
     return result
 
 
-def window(tokens: TokenArray, begin: int, first: int, end: int) -> Batch:
+def window(tokens: Tokens, begin: int, first: int, end: int) -> Batch:
     part = torch.from_numpy(tokens[begin : end + 1].astype(np.int64))  # (t + 1,)
     targets = part[1:].clone()
     targets[: first - begin] = IGNORED
