@@ -224,8 +224,10 @@ def run(shelf: Shelf, missing: Sequence[int], n_workers: int, progress: Progress
             values = json.loads(line) if line else {}
             if "problem" in values:
                 raise FathomError(values["problem"])
-            if not line:
+            if not line and not stopped():
                 raise FathomError(_ended(process, shelf))
+            if not line:
+                return
             done += shelf.size(values["done"])
             progress(done, total)
             process.give(left.pop(0) if left else None)

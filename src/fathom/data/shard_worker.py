@@ -147,5 +147,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one that started this one ends it
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach all; the process that started this one ends it
+        signal.signal(number, signal.SIG_IGN)
     main(Path(sys.argv[1]))

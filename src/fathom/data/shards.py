@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from fathom.data.corpus import MANIFEST, resolve
-from fathom.data.token_file import Tokens, read_blocks
+from fathom.data.token_file import BLOCK, Tokens, read_blocks, write_header
 from fathom.errors import FathomError
 from fathom.fields import build
 from fathom.files import read_bytes
@@ -96,8 +95,8 @@ class Joined:
 
     def _open(self, place: int) -> TokenArray:
         file = self.files[place]
-        tokens = npy.open_memmap(_intact(self.folder, file, self.dtype), mode="r")
-        return tokens
+        path, start = _intact(self.folder, file, self.dtype), len(header(file.n_tokens, self.dtype))
+        return np.memmap(path, self.dtype, "r", start, (file.n_tokens,))
 
 
 @dataclass(frozen=True)
@@ -177,10 +176,12 @@ class Shards:
         for shard in self.about.shards:
             for file in (shard.train, shard.val):
                 path, digest = _intact(self.folder, file, self.dtype), hashlib.sha256()
-                for block in read_blocks(path):
-                    digest.update(block.tobytes())
-                if digest.hexdigest() != file.sha256:
-                    raise FathomError(f"{path}: damaged (its ids have another sha256); prepare the data again")
+                with path.open("rb") as opened:
+                    head = opened.read(len(header(file.n_tokens, self.dtype)))
+                    while block := opened.read(BLOCK):
+                        digest.update(block)
+                if head != header(file.n_tokens, self.dtype) or digest.hexdigest() != file.sha256:
+                    raise FathomError(f"{path}: damaged: it does not hold what was written; prepare the data again")
 
 
 def is_prepared(path: str | Path) -> bool:
@@ -193,7 +194,7 @@ def open_shards(path: str | Path) -> Shards:
     folder = Path(path)
     if not (folder / MANIFEST).is_file():
         raise FathomError(
-            f"{folder}: no {MANIFEST}: its tokens are not finished; run fathom prepare … -o {folder} again"
+            f"{folder}: {MANIFEST} is missing: its tokens are not finished; run the same fathom prepare again to go on"
         )
     data = read_bytes(folder / MANIFEST, LIMIT, "a manifest of tokens")
     where = str(folder / MANIFEST)
@@ -236,14 +237,13 @@ def _intact(folder: Path, file: TokenFile, dtype: "np.dtype[Any]") -> Path:
             f"{path}: cannot be read ({problem.strerror or problem}), and the manifest lists it; put it back, or"
             " prepare the data again"
         ) from None
-    if size != (expected := header_size() + file.n_tokens * dtype.itemsize):
+    if size != (expected := len(header(file.n_tokens, dtype)) + file.n_tokens * dtype.itemsize):
         raise FathomError(f"{path}: damaged: {size:,} bytes, expected {expected:,}; prepare the data again")
     return path
 
 
-@lru_cache(maxsize=1)
-def header_size() -> int:
-    """Bytes before the ids in a token file."""
+def header(n_tokens: int, dtype: "np.dtype[Any]") -> bytes:
+    """What a token file begins with."""
     buffer = io.BytesIO()
-    npy.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (0,)})
-    return buffer.tell()
+    write_header(buffer, dtype, n_tokens)
+    return buffer.getvalue()

@@ -55,11 +55,11 @@ def token_writer(path: Path, dtype: np.dtype[Any]) -> Iterator[TokenWriter]:
     """A new token file, which is in its place when the block has succeeded."""
     dtype = np.dtype(dtype)
     with replacing(path) as file:
-        _write_header(file, dtype, 0)
+        write_header(file, dtype, 0)
         writer = TokenWriter(file, dtype, path)
         yield writer
         file.seek(0)
-        _write_header(file, dtype, writer.count)  # as long as the first: the format leaves space for the count to grow
+        write_header(file, dtype, writer.count)  # as long as the first: the format leaves space for the count to grow
 
 
 def write_tokens(path: Path, arrays: Iterable[TokenArray], dtype: np.dtype[Any]) -> int:
@@ -102,7 +102,8 @@ def read_blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator
             start += len(block)
 
 
-def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
+def write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
+    """What a token file begins with: its length does not hang on the count."""
     npy.write_array_header_1_0(file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
 
 
