@@ -18,7 +18,7 @@ from fathom.data.record_files import PARQUET
 from fathom.errors import FathomError
 
 READ = (*TEXTS, PARQUET)  # what is read from a folder
-SMALLEST, MOST = 8 << 20, 512  # bytes of a shard's text, at least; shards, where the text can be divided so
+SMALLEST, MOST = 4 << 20, 512  # bytes of a shard's text, at least; shards, where the text can be divided so
 
 
 @dataclass(frozen=True)
