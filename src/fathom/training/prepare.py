@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fathom.data.inputs import alternating, read_sources
 from fathom.data.prepare import Plan, begin, fill
 from fathom.data.shards import Shards, open_shards
 from fathom.errors import FathomError
+from fathom.fields import build
 from fathom.formats.tokenizer import load_tokenizer
-from fathom.tokenizer import load as tokenizers
+from fathom.tokenizer.load import is_learned, make
 from fathom.tokenizer.protocol import Tokenizer
 from fathom.training.events import Note, Prepared, Report, silent
 from fathom.training.signals import stop_on_signal
 from fathom.words import counted
-
-VAL_FRACTION = 0.01  # of the documents
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,16 +59,26 @@ class PreparedTokens:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """What `fathom prepare` has beside the data, the tokenizer and the folder."""
+
+    workers: int | None = None  # processes; None: one a core
+    val_fraction: float = 0.01  # of the documents, held out by a hash of their text
+    field: str = "text"  # which one of records or columns holds the text
+    keep: bool = False  # files of the hub stay in its cache
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise FathomError(f"workers is {self.workers}; expected at least 1 process")
+        if not 0 <= self.val_fraction < 1:
+            raise FathomError(
+                f"val_fraction is {self.val_fraction}; expected a fraction from 0 to below 1, such as 0.01"
+            )
+
+
 def prepare(
-    data: str | Sequence[str],
-    tokenizer: str,
-    out: str | Path,
-    *,
-    workers: int | None = None,
-    val_fraction: float = VAL_FRACTION,
-    field: str = "text",
-    keep: bool = False,
-    report: Report = silent,
+    data: str | Sequence[str], tokenizer: str, out: str | Path, *, report: Report = silent, **options: Any
 ) -> PreparedTokens:
     """Turn text of any size into tokens on disk, which runs read where they are.
 
@@ -77,36 +87,32 @@ def prepare(
 
     data: files (.txt, .jsonl, .parquet; .gz and .zst), folders of them, or data sets of the hub (org/name); with
     weights, as in "books=0.7", they are shares of what is trained on. tokenizer: a file or a model; byte; or char and
-    bpe:SIZE, learned from the text. out: a new folder, or one in which an earlier call was stopped. workers: processes,
-    default one a core. val_fraction: of the documents, held out by a hash of their text. field: which one of records
-    holds the text. keep: files of the hub stay in its cache.
+    bpe:SIZE, learned from the text. out: a new folder, or one in which an earlier call was stopped. report: called with
+    each event. options: workers (processes, default one a core), val_fraction (of the documents, held out by a hash of
+    their text, default 0.01), field (of records that holds the text), keep (files of the hub stay in its cache).
 
     Returns the counts. FathomError, with the finished shards kept: a text cannot be read, or the disk is full.
     """
     names, out = [data] if isinstance(data, str) else list(data), Path(out)
-    workers = cores() if workers is None else workers
-    if workers < 1:
-        raise FathomError(f"workers is {workers}; expected at least 1 process")
-    if not 0 <= val_fraction < 1:
-        raise FathomError(f"val_fraction is {val_fraction}; expected a fraction from 0 to below 1, such as 0.01")
-    sources = read_sources(names, field)
+    chosen = build(PrepareOptions, options, "prepare")
+    sources = read_sources(names, chosen.field)
     if out.is_file():
         raise FathomError(f"{out} is a file; give -o a new folder")
     shelf, new = begin(
         out,
-        Plan(tuple(sources), tokenizer, val_fraction, field, keep),
-        lambda: named_tokenizer(tokenizer, alternating(sources, field) if tokenizers.is_learned(tokenizer) else ()),
+        Plan(tuple(sources), tokenizer, chosen.val_fraction, chosen.field, chosen.keep),
+        lambda: named_tokenizer(tokenizer, alternating(sources, chosen.field) if is_learned(tokenizer) else ()),
     )
 
     def progress(done: int, total: int) -> None:
         report(Prepared("bytes tokenised", done, total))
 
     with stop_on_signal() as stop:
-        finished = fill(shelf, new, workers, progress, stop.is_requested)
+        finished = fill(shelf, new, chosen.workers or cores(), progress, stop.is_requested)
     if not finished:
         return PreparedTokens(out, None, exit_code=128 + stop.requested if stop.requested else 0)
     shards = open_shards(out)
-    if val_fraction and not shards.count("val")[1]:
+    if chosen.val_fraction and not shards.count("val")[1]:
         n_documents = shards.count("train")[1]
         report(
             Note(
@@ -120,9 +126,9 @@ def prepare(
 
 def named_tokenizer(name: str, chunks: Iterable[str]) -> Tokenizer:
     """The tokenizer of a model, in a file or folder, or learned from the text."""
-    if name != "byte" and not tokenizers.is_learned(name) and Path(name).exists():
+    if name != "byte" and not is_learned(name) and Path(name).exists():
         return load_tokenizer(name)
-    return tokenizers.make(name, chunks)
+    return make(name, chunks)
 
 
 def cores() -> int:
