@@ -34,7 +34,7 @@ def prepare_command(data: tuple[str, ...], tokenizer: str, out: Path, val_fracti
         fraction = float(val_fraction)
     except ValueError:
         raise FathomError(f"--val-fraction is {val_fraction!r}; expected a number, such as 0.01") from None
-    options = {name: call[name] for name in ("workers", "field", "keep")}
+    options = {"workers": call["workers"], "field": call["field"], "keep": call["keep"]}
     with watching(out) as report:
         prepared = prepare(data, tokenizer, out, report=report, val_fraction=fraction, **options)
     say(str(prepared), err=call["as_json"] or prepared.exit_code != 0)

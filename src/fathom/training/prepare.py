@@ -16,9 +16,12 @@ from fathom.fields import build
 from fathom.formats.tokenizer import load_tokenizer
 from fathom.tokenizer.load import is_learned, make
 from fathom.tokenizer.protocol import Tokenizer
-from fathom.training.events import Note, Prepared, Report, silent
+from fathom.training.events import Note, Prepared, Report
+from fathom.training.shown import shown
 from fathom.training.signals import stop_on_signal
 from fathom.words import counted
+
+ADVICE = "fathom train validates on some; prepare into another folder with a larger --val-fraction"
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +52,7 @@ class PreparedTokens:
             f"{self.folder}: {n_train:,} tokens of {counted(n_texts, 'document')} to learn from,"
             f" {n_val:,} of {counted(n_held, 'document')} to validate on",
             f"tokenizer:  {about.tokenizer}, {about.vocab_size:,} tokens",
-            f"on disk:    {counted(len(about.shards), 'shard')}, {self.shards.dtype.itemsize} bytes for each token",
+            f"on disk:    {counted(len(about.shards), 'shard')}, {counted(self.shards.dtype.itemsize, 'byte')} for each token",
         ]
         total = sum(source.weight or 0.0 for source in about.sources)
         for number, source in enumerate(about.sources):
@@ -78,7 +81,7 @@ class PrepareOptions:
 
 
 def prepare(
-    data: str | Sequence[str], tokenizer: str, out: str | Path, *, report: Report = silent, **options: Any
+    data: str | Sequence[str], tokenizer: str, out: str | Path, *, report: Report | None = None, **options: Any
 ) -> PreparedTokens:
     """Turn text of any size into tokens on disk, which runs read where they are.
 
@@ -88,8 +91,9 @@ def prepare(
     data: files (.txt, .jsonl, .parquet; .gz and .zst), folders of them, or data sets of the hub (org/name); with
     weights, as in "books=0.7", they are shares of what is trained on. tokenizer: a file or a model; byte; or char and
     bpe:SIZE, learned from the text. out: a new folder, or one in which an earlier call was stopped. report: called with
-    each event. options: workers (processes, default one a core), val_fraction (of the documents, held out by a hash of
-    their text, default 0.01), field (of records that holds the text), keep (files of the hub stay in its cache).
+    each event; default: shown in a notebook. options: workers (processes, default one a core), val_fraction (of the
+    documents, held out by a hash of their text, default 0.01), field (of records that holds the text), keep (files of
+    the hub stay in its cache).
 
     Returns the counts. FathomError, with the finished shards kept: a text cannot be read, or the disk is full.
     """
@@ -104,23 +108,20 @@ def prepare(
         lambda: named_tokenizer(tokenizer, alternating(sources, chosen.field) if is_learned(tokenizer) else ()),
     )
 
-    def progress(done: int, total: int) -> None:
-        report(Prepared("bytes tokenised", done, total))
-
-    with stop_on_signal() as stop:
-        finished = fill(shelf, new, chosen.workers or cores(), progress, stop.is_requested)
-    if not finished:
-        return PreparedTokens(out, None, exit_code=128 + stop.requested if stop.requested else 0)
-    shards = open_shards(out)
-    if chosen.val_fraction and not shards.count("val")[1]:
-        n_documents = shards.count("train")[1]
-        report(
-            Note(
-                f"none of {counted(n_documents, 'document')} was held out, and fathom train validates on some; prepare"
-                " them into another folder with a larger --val-fraction",
-                warning=True,
-            )
+    with shown(report, out) as listener, stop_on_signal() as stop:
+        finished = fill(
+            shelf,
+            new,
+            chosen.workers or cores(),
+            lambda done, total: listener(Prepared("bytes tokenised", done, total)),
+            stop.is_requested,
         )
+        if not finished:
+            return PreparedTokens(out, None, exit_code=128 + stop.requested if stop.requested else 0)
+        shards = open_shards(out)
+        if chosen.val_fraction and not shards.count("val")[1]:
+            documents = counted(shards.count("train")[1], "document")
+            listener(Note(f"none of {documents} was held out: {ADVICE}", warning=True))
     return PreparedTokens(out, shards)
 
 
