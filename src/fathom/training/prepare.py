@@ -48,11 +48,12 @@ class PreparedTokens:
         about, (n_train, n_texts), (n_val, n_held) = (
             self.shards.about, self.shards.count("train"), self.shards.count("val")
         )  # fmt: skip
+        size = self.shards.dtype.itemsize
         lines = [
             f"{self.folder}: {n_train:,} tokens of {counted(n_texts, 'document')} to learn from,"
             f" {n_val:,} of {counted(n_held, 'document')} to validate on",
             f"tokenizer:  {about.tokenizer}, {about.vocab_size:,} tokens",
-            f"on disk:    {counted(len(about.shards), 'shard')}, {counted(self.shards.dtype.itemsize, 'byte')} for each token",
+            f"on disk:    {counted(len(about.shards), 'shard')}, {counted(size, 'byte')} for each token",
         ]
         total = sum(source.weight or 0.0 for source in about.sources)
         for number, source in enumerate(about.sources):
