@@ -77,7 +77,8 @@ MODERN: dict[str, dict[str, Any]] = {
     "StableLM": {"model_type": "stablelm", "partial_rotary_factor": 0.5, "use_qkv_bias": True},
     "StableLM 2 12B": {"model_type": "stablelm", "partial_rotary_factor": 0.5, "qk_layernorm": True,
                        "use_parallel_residual": True},
-    "StableLM, normed heads": {"model_type": "stablelm", "partial_rotary_factor": 0.5, "qk_layernorm": True},
+    "StableLM, normed heads": {"model_type": "stablelm", "partial_rotary_factor": 0.5, "qk_layernorm": True,
+                               "layer_norm_eps": 0.01},
     "Nemotron": {"model_type": "nemotron", "hidden_act": "relu2", "partial_rotary_factor": 0.5},
     "Command-R": {"model_type": "cohere", "logit_scale": 0.5, "pad_token_id": None, "tie_word_embeddings": True},
     "Command-R+": {"model_type": "cohere", "logit_scale": 0.5, "pad_token_id": None, "tie_word_embeddings": True,
@@ -286,6 +287,7 @@ def test_prepared_for_inference_it_computes_the_same(change: dict[str, Any]) -> 
         ({"model_type": "gpt_oss", **OSS, "sliding_window": None}, "sliding_window is null; expected a number"),
         ({"model_type": "gpt_oss", **OSS, "swiglu_alpha": 1.5}, "swiglu_alpha is 1.5; expected None or 1.702"),
         ({"model_type": "gpt_oss", **OSS, "hidden_act": "gelu"}, "hidden_act is 'gelu'; expected"),
+        ({"model_type": "apertus", "hidden_act": "xielu", "mlp_bias": True, "rope_scaling": YARN}, "mlp_bias is True"),
         ({"model_type": "apertus"}, "rope_parameters is missing"),
         (
             {"model_type": "apertus", "hidden_act": "silu", "rope_scaling": YARN},
