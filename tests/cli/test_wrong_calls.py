@@ -147,7 +147,7 @@ bench fly | work is 'fly' | choose one of decode, prefill, train
 bench decode --shape 8B | --shape is '8B' | did you mean 7B?
 bench train --plain | --plain has no meaning for train | leave it out
 plan | plan needs MODEL | for example: fathom plan gpt2 --devices
-plan gpt3 | no preset or model 'gpt3' | did you mean gpt2?
+plan gpt3 | no preset or model 'gpt3' | did you mean gpt2, gpt2-xl, gpt-cpu?
 plan gpt2 --devices 8xH10 | --devices is '8xH10' | did you mean H100
 plan gpt2 --devices V9 | --devices is 'V9' | known devices are A100-40GB
 plan gpt2 --devices 0xH100 | --devices is '0xH100' | expected at least one, such as 1xH100
@@ -155,7 +155,7 @@ plan gpt2 --devices A100 | which may be A100-40GB, A100-80GB | such as 8xA100-40
 plan gpt2 --devices H100 --tokens ten | --tokens is 'ten' | such as 300M, 2.5B or 2T
 plan gpt2 --devices 8xH100 --batch 4 | --batch is 4 sequences, fewer than 8 devices | give --batch 8
 plan gpt2 --devices 8xH100 --batch 12 | not a multiple of 8 devices | give --batch 8 or 16
-plan gpt2 --devices H100 --method dora | --method is 'dora' | choose one of full, lora, qlora
+plan gpt2 --devices H100 --method dora | --method is 'dora' | Choose one of full, lora, qlora
 plan gpt2 --devices H100 --mfu 40 | mfu is 40 | such as 0.4
 plan gpt2 H100 | unexpected 'H100'; expected MODEL only | for example: fathom plan gpt2
 plan gone.yaml | gone.yaml does not exist | give a YAML file

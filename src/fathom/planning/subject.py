@@ -82,9 +82,10 @@ def named(name: str) -> Subject:
         if name.lower() in MODELS:
             return Subject(name, "a known model", MODELS[name.lower()].resolved())
         if "/" not in name and place.suffix not in (".yaml", ".yml", ".json"):
-            known = ", ".join([*(key for key in PRESETS if not key.startswith("rung-")), *(set(MODELS) - set(PRESETS))])
-            close = near(name.lower(), [*PRESETS, *MODELS], then="known names")
-            raise FathomError(f"no preset or model {name!r}{close} are {', '.join(sorted(known.split(', ')))}, or give"
+            known = sorted({*PRESETS, *MODELS})
+            close = near(name.lower(), known, then="known names")
+            listed = ", ".join(each for each in known if not each.startswith("rung-"))
+            raise FathomError(f"no preset or model {name!r}{close} are {listed}, or give"
                               " a config.json, a recipe in YAML, a model or a run")  # fmt: skip
     if place.suffix in (".yaml", ".yml") and not place.is_dir():
         return of_recipe(read(place, Recipe()), name, f"recipe {name}")
