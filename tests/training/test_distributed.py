@@ -85,3 +85,5 @@ def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
         FathomError, match=r"batch_size=12 over 5 processes; expected a multiple .*--train.batch-size 15"
     ):
         new_session("plain", "ddp", 1, World(0, 5))
+    with pytest.raises(FathomError, match=r"micro_batch_size=4 and 6 rows a process; expected a divisor"):
+        new_session("experts", "ddp", 1, World(0, 2), micro_batch_size=4)

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fathom.errors import FathomError
 from fathom.machine import free_memory
+from fathom.model.mlp import ExpertsMLP
 from fathom.model.transformer import Transformer
 from fathom.training.batches import MicroBatch
 from fathom.training.loss import Learner, next_token_loss
@@ -41,6 +42,7 @@ def parallelize(
             f"batch_size={options.batch_size} over {world.size} processes; expected a multiple of their number, as each"
             f" takes as many rows: give --train.batch-size {-(-options.batch_size // world.size) * world.size}"
         )
+    require_same_passes(model, options, world)
     kind, reason = choose(model, options, world, device)
     if kind == "ddp":
         return Replicas(model.to(device), reason)
@@ -50,6 +52,17 @@ def parallelize(
     from fathom.training.sharding import Shards  # what it imports costs a second, which one process need not wait
 
     return Shards(model, device, dtype, reason)
+
+
+def require_same_passes(model: Transformer, options: TrainOptions, world: World) -> None:
+    """FathomError where experts would be compared over other tokens than one process compares them over."""
+    size, rows = options.micro_batch_size, options.batch_size // world.size
+    if size is None or rows % size == 0 or not any(isinstance(block.mlp, ExpertsMLP) for block in model.blocks):
+        return
+    raise FathomError(
+        f"micro_batch_size={size} and {rows} rows a process; expected a divisor of them, as the load-balancing loss"
+        " compares experts within a micro-batch: give --train.micro-batch-size 1, or leave it out"
+    )
 
 
 def choose(model: Transformer, options: TrainOptions, world: World, device: torch.device) -> tuple[str, str]:
