@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fathom.errors import FathomError
-from fathom.formats.safetensors_file import TensorFile, write_tensors
+from fathom.formats.safetensors_file import TensorFile, read_tensors, write_tensors
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
 
@@ -26,6 +26,13 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
         assert bits(found[name]) == bits(tensor)
+
+
+def test_a_file_can_be_written_over_by_tensors_that_are_maps_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"a": torch.arange(30_000.0)})
+    write_tensors(path, {**read_tensors(path), "b": torch.ones(1)})
+    assert torch.equal(load_file(path)["a"], torch.arange(30_000.0))
 
 
 def bits(tensor: torch.Tensor) -> list[int]:

@@ -54,6 +54,8 @@ class TensorFile:
     def write(self, path: Path) -> None:
         """FathomError where that cannot be; the tensors have then been made whole all the same."""
         try:
+            if path.is_file():
+                path.unlink()  # and not cut short: the tensors may be maps of it
             with path.open("wb") as file:
                 file.write(self.header())
                 for x in self.left:
