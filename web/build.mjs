@@ -38,15 +38,15 @@ const options = {
 /** Makes the script smaller once more: Terser names and folds better than esbuild. The licences go beside it. */
 async function beside(result) {
   if (!result.metafile) return;
-  writeFileSync(join(out, "licences.txt"), licences(here, Object.keys(result.metafile.inputs), ["d3-scale-chromatic"]));
+  const stamp = asked.stamp ? `Made of sources with SHA-256 ${asked.stamp}.\n\n` : "";
+  writeFileSync(join(out, "licences.txt"), stamp + licences(here, Object.keys(result.metafile.inputs), ["d3-scale-chromatic"]));
   if (asked.stories) return;
   writeFileSync(join(out, "formulas.json"), JSON.stringify(formulas(PROSE)));
   const script = join(out, "page.js");
   const { code } = await minify(readFileSync(script, "utf8"), {
     ecma: 2022, toplevel: true, compress: { passes: 3, inline: 1 }, format: { ascii_only: true },
   });
-  const stamp = asked.stamp ? `/* made of sources with SHA-256 ${asked.stamp} */\n` : "";
-  writeFileSync(script, stamp + code + "\n");
+  writeFileSync(script, code + "\n");
 }
 
 rmSync(out, { recursive: true, force: true });

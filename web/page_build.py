@@ -46,11 +46,11 @@ def make() -> None:
 
 
 def up_to_date() -> bool:
-    """Whether the page was made of these sources. The first line of its script holds the hash of its sources."""
+    """Whether the page was made of these sources. The first line of its licences holds their hash."""
     if not all((BUILT / name).is_file() for name in FILES):
         return False
-    with (BUILT / FILES[0]).open(encoding="utf-8") as script:
-        return stamp() in script.readline()
+    with (BUILT / FILES[-1]).open(encoding="utf-8") as licences:
+        return stamp() in licences.readline()
 
 
 def stamp() -> str:

@@ -7,7 +7,7 @@ import re
 from fathom.glass.bundle import BUILT
 from tests.house.source import ROOT
 
-MOST = 70 * 1024  # bytes of script and style, gzipped: the frame and thirteen panels; their texts come with the data
+MOST = 70_000  # bytes of script and style, gzipped: the frame and thirteen panels; their texts come with the data
 
 
 def test_the_bundle_is_small_and_complete(browser: object) -> None:

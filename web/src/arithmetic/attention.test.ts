@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { interleaved, pairOf, places, sector, slid, spread, turnedBy, turnLength } from "./dials";
-import { columns, grouped, parting, product, wires } from "./wires";
+import { grouped } from "./number";
+import { columns, parting, product, wires } from "./wires";
 
 test("dials are spread evenly over the pairs", () => {
   assert.deepEqual(spread(4, 12), [0, 1, 2, 3]);

@@ -49,3 +49,8 @@ export function bytes(n: number): string {
 function three(x: number): string {
   return x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2);
 }
+
+/** 12345678 as 12,345,678; nothing of no number. */
+export function grouped(n: number | null | undefined): string {
+  return String(n ?? "").replace(/\B(?=(\d{3})+$)/g, ",");
+}

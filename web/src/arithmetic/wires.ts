@@ -1,4 +1,5 @@
 // Query heads above, key and value heads below, and the wires between them; steps of a cache as columns.
+import { grouped } from "./number";
 
 export interface Wires {
   width: number;
@@ -38,11 +39,6 @@ export function columns(made: readonly number[], reused: readonly number[]): Col
 /** The first step at which two texts differ; −1 where they do not. */
 export function parting(one: readonly number[], other: readonly number[]): number {
   return one.findIndex((id, i) => i < other.length && other[i] !== id);
-}
-
-/** 12345678 as 12,345,678. */
-export function grouped(n: number): string {
-  return String(n).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
 /** How many numbers a cache holds, as the factors of their product, and the bytes. */

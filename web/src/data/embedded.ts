@@ -16,7 +16,7 @@ export function embedded(page: DocumentData, element: (id: string) => string | n
 
   async function bytes(key: string): Promise<ArrayBuffer> {
     const text = element(panels[key] ?? "");
-    if (text === null) throw new Error(`this file does not hold ${key}; ${ELSEWHERE}`);
+    if (text === null) throw new Error(`this file does not hold this view of the panel; ${ELSEWHERE}`);
     return unpacked(text);
   }
 
@@ -33,11 +33,9 @@ export function embedded(page: DocumentData, element: (id: string) => string | n
     models: async () => [],
     run: refuse("another prompt"),
     async panel(_pass, side, id, options) {
-      if (!(`${side}/${id}?` in panels)) throw new Error(`this file does not hold this panel; ${ELSEWHERE}`);
       const defaults = await first(side, id);
       const tokens = sides[side]?.tokens.length ?? 0;
       const key = `${side}/${id}?${changed(options, defaults, tokens)}`;
-      if (!(key in panels)) throw new Error(`this file holds other views of this panel, but not this one; ${ELSEWHERE}`);
       return bytes(key);
     },
     ask: refuse("this"),

@@ -45,8 +45,8 @@ function sameShape(a: Series, b: Series): boolean {
 
 function unlike(a: PanelData, b: PanelData): string {
   const name = Object.keys(a.series).find((one) => b.series[one]);
-  if (!name) return "A and B have no series in common here; look at A or at B.";
-  return `A has ${name} of ${size(a.series[name])}, B of ${size(b.series[name])}: no difference; look at A or at B.`;
+  if (!name) return "A and B have no series in common: look at A or at B.";
+  return `A has ${name} of ${size(a.series[name])}, B of ${size(b.series[name])}: look at A or at B.`;
 }
 
 function size(series: Series | undefined): string {

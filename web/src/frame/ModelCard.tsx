@@ -1,5 +1,5 @@
 // What the model is, in one line; the rest opens below it.
-import { counted, bytes } from "../arithmetic/number";
+import { bytes, counted, grouped } from "../arithmetic/number";
 import { isLive, models, run } from "../app";
 import { sides } from "../data/store";
 import type { Card } from "../data/types";
@@ -59,9 +59,9 @@ function Facts({ card, side }: { card: Card; side: string }) {
   const rows: [string, string | number | undefined][] = [
     ["Family", card.family], ["Layers", card.n_layer], ["Heads", card.n_head], ["Heads of keys and values", card.n_kv_head],
     ["Width of a head", card.head_dim], ["Width of the stream", card.d_model], ["Width of the MLP", card.d_ff],
-    ["Vocabulary", card.vocab_size.toLocaleString("en")], ["Context", card.context_length?.toLocaleString("en")],
+    ["Vocabulary", grouped(card.vocab_size)], ["Context", grouped(card.context_length)],
     ["Numbers", card.packing ? `${card.packing} (computes in ${card.dtype})` : card.dtype],
-    ["Adapters", card.adapters?.join(", ")], ["Parameters", card.parameters.toLocaleString("en")],
+    ["Adapters", card.adapters?.join(", ")], ["Parameters", grouped(card.parameters)],
     ["Cache", card.cache_bytes_per_token ? `${bytes(card.cache_bytes_per_token)} a token` : undefined], ["Hash", card.hash],
   ];
   return (

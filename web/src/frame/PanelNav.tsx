@@ -8,6 +8,7 @@ import { TourButton } from "../tour/Tour";
 export function PanelNav() {
   const nav = useRef<HTMLElement>(null);
   const now = panel.value;
+  const other = dark.value ? "Light colours" : "Dark colours";
   useEffect(() => {
     const [row, chosen] = [nav.current, nav.current?.querySelector<HTMLElement>("[aria-current]")];
     if (row && chosen) row.scrollLeft = chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2; // on a narrow screen
@@ -30,7 +31,7 @@ export function PanelNav() {
         );
       })}
       <TourButton />
-      <button class="theme" aria-label={dark.value ? "Light colours" : "Dark colours"} title={dark.value ? "Light colours" : "Dark colours"} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>
+      <button class="theme" aria-label={other} title={other} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>
         {dark.value ? "☀" : "☾"}
       </button>
     </nav>

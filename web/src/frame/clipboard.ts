@@ -6,7 +6,7 @@ export async function copied(text: string): Promise<string> {
     await navigator.clipboard.writeText(text);
     return "Copied";
   } catch {
-    return byHand(text) ? "Copied" : "Press Ctrl+C";
+    return byHand(text) ? "Copied" : "Ctrl+C";
   }
 }
 

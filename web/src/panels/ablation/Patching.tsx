@@ -1,4 +1,5 @@
 // A second prompt, whose activations are put into the pass of the first.
+import { grouped } from "../../arithmetic/number";
 import { useState } from "preact/hooks";
 import { isLive } from "../../app";
 import { lasting } from "../../arithmetic/ablation";
@@ -41,7 +42,7 @@ export function Patching({ data, facts, signed, set }: { data: PanelData; facts:
             {query !== -1 ? <button onClick={() => set("query", undefined)}>Read at the last token</button> : null}
           </div>
           {says ? <p class="lead">This prompt is followed by <code>{visible(says[0]?.text ?? "")}</code>, the second by <code>{visible(says[1]?.text ?? "")}</code>.</p> : null}
-          {!computed ? <p class="message">All places take {passes.toLocaleString("en")} passes, about {lasting(seconds)} here. <button onClick={() => set("compute", also(data.options.compute, "patch"))}>Compute</button></p> : null}
+          {!computed ? <p class="message">All places take {grouped(passes)} passes, about {lasting(seconds)} here. <button onClick={() => set("compute", also(data.options.compute, "patch"))}>Compute</button></p> : null}
           {recovered ? (
             <Heatmap
               slice={slice(recovered, ["row", "column"])} scale={signed ? "signed" : "unit"} label="How far each patch goes towards the second prompt" mostCell={36} cellHeight={24}

@@ -1,4 +1,5 @@
 // Every head, attention, MLP and layer taken away alone: what that changes.
+import { grouped } from "../../arithmetic/number";
 import { isLive } from "../../app";
 import { columnName, lasting, lossOf, toggled } from "../../arithmetic/ablation";
 import { columnsOf, slice, type Slice } from "../../arithmetic/slice";
@@ -65,7 +66,7 @@ function Costs({ facts, compute, set }: { facts: Facts; compute: unknown; set: V
   const row = facts.columns.length;
   return (
     <p class="message">
-      All parts take {sweep.passes.toLocaleString("en")} passes, about {lasting(sweep.seconds)} here{sweep.seconds > sweep.most ? <>, more than the {lasting(sweep.most)} that a page may ask for; one layer is {row} passes, about {lasting(row * seconds)}</> : null}. Hatched: not computed.{" "}
+      All parts take {grouped(sweep.passes)} passes, about {lasting(sweep.seconds)} here{sweep.seconds > sweep.most ? <>, more than the {lasting(sweep.most)} that a page may ask for; one layer is {row} passes, about {lasting(row * seconds)}</> : null}. Hatched: not computed.{" "}
       {isLive.value && sweep.seconds <= sweep.most ? <button onClick={() => { set("compute", also(compute, "sweep")); set("only", undefined); }}>Compute all</button> : null}{" "}
       {isLive.value ? <button onClick={() => { set("compute", also(compute, "sweep")); set("only", layer); }}>Compute layer {layer}</button> : null}
     </p>

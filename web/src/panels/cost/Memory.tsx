@@ -1,7 +1,6 @@
 // Memory for each use as one bar of its kinds, and the arithmetic of each.
 import { useState } from "preact/hooks";
-import { bytes as inBytes } from "../../arithmetic/number";
-import { grouped } from "../../arithmetic/wires";
+import { bytes as inBytes, grouped } from "../../arithmetic/number";
 import { valueAt } from "../../data/python";
 import type { Series } from "../../data/types";
 import { Cell } from "../../parts/Cell";

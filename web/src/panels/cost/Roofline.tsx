@@ -37,7 +37,7 @@ export function Roofline({ roofline }: { roofline: NonNullable<Facts["roofline"]
       </svg>
       <p class="small key-row">{found.map((one, i) => <span key={one.name}><span class="square" data-colour={i} /> {one.name}</span>)}<span>this machine reads {readable(read)} GB/s and multiplies {readable(gemm)} GFLOP/s, measured on {day}</span></p>
       <Table
-        caption="The last run of this model: the readable one, as it is shown here."
+        caption="The last run of this model, by the readable code that is shown here."
         columns={[{ name: "run" }, { name: "FLOPs", number: true }, { name: "bytes read", number: true }, { name: "FLOPs a byte", number: true }, { name: "time", number: true }, { name: "GFLOP/s", number: true }, { name: "of the limit", number: true }, { name: "limited by" }]}
         rows={found.map((one) => [
           one.name, counted(one.flops), inBytes(one.bytes), readable(one.intensity), <><Timed seconds={one.seconds} /> ms</>, readable(one.rate),

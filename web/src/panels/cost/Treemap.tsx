@@ -1,7 +1,6 @@
 // Parameters as areas: every part of the model, coloured by what it does.
 import { treemap } from "../../arithmetic/machine";
-import { counted, percent } from "../../arithmetic/number";
-import { grouped } from "../../arithmetic/wires";
+import { counted, grouped, percent } from "../../arithmetic/number";
 import type { Series } from "../../data/types";
 import { told } from "../../parts/told";
 import { useWidth } from "../../parts/useWidth";

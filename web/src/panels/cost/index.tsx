@@ -1,7 +1,6 @@
 // P13: what a model costs.
 import { isLive } from "../../app";
-import { counted, signed as withSign } from "../../arithmetic/number";
-import { grouped } from "../../arithmetic/wires";
+import { counted, grouped, signed as withSign } from "../../arithmetic/number";
 import { sides } from "../../data/store";
 import { Bars } from "../../parts/Bars";
 import { Segmented } from "../../parts/Segmented";

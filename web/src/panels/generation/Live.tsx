@@ -1,8 +1,7 @@
 // A text that grows while one watches, as long as one likes.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { readable } from "../../arithmetic/number";
+import { grouped, readable } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
-import { grouped } from "../../arithmetic/wires";
 import { lineOf, pass, theSource } from "../../data/store";
 import type { Options } from "../../data/types";
 import { show } from "../../state";

@@ -2,9 +2,9 @@
 import { useState } from "preact/hooks";
 import { isLive } from "../../app";
 import { median } from "../../arithmetic/chart";
-import { readable } from "../../arithmetic/number";
+import { grouped, readable } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
-import { grouped, parting, product } from "../../arithmetic/wires";
+import { parting, product } from "../../arithmetic/wires";
 import type { PanelData, Series } from "../../data/types";
 import { Cell } from "../../parts/Cell";
 import { Segmented } from "../../parts/Segmented";

@@ -1,8 +1,8 @@
 // P9: heads that share keys and values.
-import { bytes as inBytes, counted } from "../../arithmetic/number";
+import { bytes as inBytes, counted, grouped } from "../../arithmetic/number";
 import { slice } from "../../arithmetic/slice";
 import { visible } from "../../arithmetic/text";
-import { grouped, product, wires } from "../../arithmetic/wires";
+import { product, wires } from "../../arithmetic/wires";
 import { sides } from "../../data/store";
 import type { PanelData } from "../../data/types";
 import { Bars } from "../../parts/Bars";

@@ -50,7 +50,7 @@ function View({ data, signed, options, set }: ViewProps) {
   const order = useMemo(() => (by ? ordered(by.values, sort === "entropy") : null), [by, sort]);
   const sheet = useMemo(() => (order ? inOrder(order, heads, width) : byLayer(layers, heads, width, group)), [order, layers, heads, width, group]);
   const caption = useMemo(() => (layer: number, head: number) => `${layer}.${head}  ${by ? readable(valueAt(by, [layer, head])) : ""}`, [by]);
-  if (!thumbs) return <p class="absent">A and B have other numbers of heads or tokens. Look at A or at B.</p>;
+  if (!thumbs) return <p class="absent">A and B have other numbers of heads or tokens: look at A or at B.</p>;
 
   const { layer, head } = locked.value;
   const first = sheet.places[0];

@@ -1,6 +1,6 @@
 // P1: what comes next.
 import { draft, isLive, run } from "../../app";
-import { percent, readable, signed as withSign } from "../../arithmetic/number";
+import { grouped, percent, readable, signed as withSign } from "../../arithmetic/number";
 import { visible } from "../../arithmetic/text";
 import { valueAt } from "../../data/python";
 import type { Series } from "../../data/types";
@@ -25,7 +25,7 @@ const MOST = 1000; // draws
 function View({ data, signed, options, set }: ViewProps) {
   const { tokens, choices, left, before } = data.facts as unknown as Facts;
   const { p, sampled, rest, entropy, draws, rest_draws } = data.series;
-  if (!p || !sampled || !rest) return <p class="absent">A and B have other vocabularies. Look at A or at B.</p>;
+  if (!p || !sampled || !rest) return <p class="absent">A and B have other vocabularies: look at A or at B.</p>;
   const drawn = Number(options.draws ?? 0);
   const most = Math.max(...p.values, ...sampled.values, ...rest.values);
   const times = (series: Series | undefined, i: number): Mark[] => (series ? [{ series, indices: [i], full: most * drawn, format: signed ? withSign : readable }] : []);
@@ -46,7 +46,7 @@ function View({ data, signed, options, set }: ViewProps) {
     <>
       {entropy && !signed ? (
         <p>
-          The likeliest is <code class="likeliest">{visible(tokens[0]?.text ?? "")}</code> with <Cell series={p} indices={[0]} format={percent} />. The entropy is <Cell series={entropy} indices={[]} /> nats: as unsure as a fair choice among {readable(Math.exp(valueAt(entropy, [])))} of {choices.toLocaleString("en")} tokens.
+          The likeliest is <code class="likeliest">{visible(tokens[0]?.text ?? "")}</code> with <Cell series={p} indices={[0]} format={percent} />. The entropy is <Cell series={entropy} indices={[]} /> nats: as unsure as a fair choice among {readable(Math.exp(valueAt(entropy, [])))} of {grouped(choices)} tokens.
         </p>
       ) : null}
       <div class="row">
@@ -60,7 +60,7 @@ function View({ data, signed, options, set }: ViewProps) {
         </span>
       </div>
       <p class="small">
-        The sampler leaves {left === choices ? "all tokens in" : `${left.toLocaleString("en")} of ${choices.toLocaleString("en")} tokens in`}.{" "}
+        The sampler leaves {left === choices ? "all tokens in" : `${grouped(left)} of ${grouped(choices)} tokens in`}.{" "}
         {isLive.value ? "Click a token to append it to the text." : ""}
       </p>
       <Bars label="Probability of the next token" bars={bars} columns={names} signed={signed} {...(signed ? {} : { format: percent })} />

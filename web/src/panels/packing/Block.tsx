@@ -37,11 +37,11 @@ export function Block({ data, facts, set, live }: { data: PanelData; facts: Fact
         <span class="small">off by <Cell series={error} indices={[at]} /></span>
       </p>
       <div class="strips">
-        <h3>weights</h3>
+        <h3 class="small">weights</h3>
         <Heatmap {...strip} slice={slice(weight, ["column"])} label="Weights of the block" scale={same} />
-        <h3>{wrong ? "unpacked, halves of each byte exchanged" : "unpacked"}</h3>
+        <h3 class="small">{wrong ? "unpacked, halves of each byte exchanged" : "unpacked"}</h3>
         <Heatmap {...strip} slice={slice(unpacked, ["column"])} label="What comes back" scale={same} />
-        <h3>difference</h3>
+        <h3 class="small">difference</h3>
         <Heatmap {...strip} slice={slice(error, ["column"])} label="Unpacked minus weights" scale="signed" legend />
       </div>
     </section>

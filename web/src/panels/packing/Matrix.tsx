@@ -1,5 +1,5 @@
 // A whole matrix: where its weights lie and which levels are used, the error over the size of a block, its largest weights.
-import { readable } from "../../arithmetic/number";
+import { grouped, readable } from "../../arithmetic/number";
 import { valueAt } from "../../data/python";
 import type { PanelData } from "../../data/types";
 import { Cell } from "../../parts/Cell";
@@ -25,7 +25,7 @@ export function Matrix({ data, facts }: { data: PanelData; facts: Facts }) {
         <section>
           <h2>How large should a block be?</h2>
           <p class="small">
-            Larger blocks keep fewer scales and err more{facts.sample ? `; measured on the first ${facts.sample.toLocaleString("en")} weights` : ""}. {facts.crossing}
+            Larger blocks keep fewer scales and err more{facts.sample ? `; measured on the first ${grouped(facts.sample)} weights` : ""}. {facts.crossing}
           </p>
           <LineChart
             label="Error over the size of a block" xLabel="weights in a block" yLabel="error" logX zero markX={own} height={220}

@@ -1,5 +1,5 @@
 // One idea: what it is, what it bought, the field that changes, the lines of source that change, what it writes.
-import { readable, signed } from "../../arithmetic/number";
+import { grouped, readable, signed } from "../../arithmetic/number";
 import type { PanelData } from "../../data/types";
 import { LineChart } from "../../parts/LineChart";
 import type { AwayCard as Away, Change, Code, Mean, RungCard as Rung } from "./facts";
@@ -15,7 +15,7 @@ export function RungCard({ card, data, below }: { card: Rung; data: PanelData; b
       {bought ? <p class="idea-bought" data-sign={bought.sign}><b>{signed(Number(bought.mean.toFixed(3)))} ± {(bought.half_width ?? 0).toFixed(3)}</b> nats per token: {bought.verdict}. <span class="small">{bought.reason}.</span></p> : null}
       <dl class="row">
         <div><dt>parameters</dt><dd>{parameters(card.parameters, below?.parameters)}</dd></div>
-        {card.active !== card.parameters ? <div><dt>of which a token meets</dt><dd>{card.active.toLocaleString("en")}</dd></div> : null}
+        {card.active !== card.parameters ? <div><dt>of which a token meets</dt><dd>{grouped(card.active)}</dd></div> : null}
         <div><dt>validation loss</dt><dd>{spread(card.loss)}</dd></div>
       </dl>
       <Changes change={change} />
@@ -26,7 +26,7 @@ export function RungCard({ card, data, below }: { card: Rung; data: PanelData; b
           lines={[{ name: card.title, series: fixed(data, card.title, curve.losses), x: curve.steps }, { name: below.title, series: fixed(data, below.title, below.curve.losses), x: below.curve.steps, dashed: true }]}
         />
       ) : null}
-      {card.sample ? <details><summary>What it writes after {curve?.steps.at(-1)?.toLocaleString("en") ?? "its"} steps</summary><pre class="idea-sample" tabIndex={0}>{card.sample}</pre></details> : null}
+      {card.sample ? <details><summary>What it writes after {grouped(curve?.steps.at(-1)) || "its"} steps</summary><pre class="idea-sample" tabIndex={0}>{card.sample}</pre></details> : null}
     </article>
   );
 }

@@ -1,5 +1,5 @@
 // The ladder as cards: what each idea bought, or is worth in the finished models, and what changes for it.
-import { counted, readable, signed } from "../../arithmetic/number";
+import { counted, grouped, readable, signed } from "../../arithmetic/number";
 import type { PanelData, Series } from "../../data/types";
 import { Cell } from "../../parts/Cell";
 import { Segmented } from "../../parts/Segmented";
@@ -40,7 +40,7 @@ export function Ladder({ data: own, ladders }: { data: PanelData; ladders: reado
       <h2>The ladder: from a bigram to LLaMA, one idea at a time</h2>
       {ladders.length ? <Segmented label="ladder" choices={[{ value: "", label: usual ? "recorded" : "this model's" }, ...ladders.map((one) => ({ value: one, label: one }))]} value={ladders.includes(name) ? name : ""} onChange={(one) => setName(one)} /> : null}
       {error ? <p class="note" role="status">{error}</p> : null}
-      <p>{recorded ? "Recorded with the package" : "The ladder of this folder"}: {ladder.text}, {ladder.steps.toLocaleString("en")} steps, {ladder.seeds} seeds{ladder.complete ? "" : "; it was interrupted, and only what is finished is shown"}. {view === "rungs" ? "How far the loss falls when an idea is added to those before it." : "How far the loss of the finished model rises when one idea is left out."}</p>
+      <p>{recorded ? "Recorded with the package" : "The ladder of this folder"}: {ladder.text}, {grouped(ladder.steps)} steps, {ladder.seeds} seeds{ladder.complete ? "" : "; it was interrupted, and only what is finished is shown"}. {view === "rungs" ? "How far the loss falls when an idea is added to those before it." : "How far the loss of the finished model rises when one idea is left out."}</p>
       <Segmented label="question" choices={VIEWS} value={view === "away" ? view : "rungs"} onChange={(one) => setView(one)} />
       <Estimates rows={rows} open={open} onOpen={setCard} view={view} />
       {view === "rungs" && rung ? <RungCard card={rung} data={data} below={ladder.rungs.find((one) => one.title === rung.below)} /> : null}
@@ -115,6 +115,6 @@ function Interval({ mean, half, place, sign }: Estimate & { place: (x: number) =
 }
 
 export function parameters(n: number, below: number | undefined): string {
-  const more = below === undefined ? "" : ` (${n >= below ? "+" : "−"}${Math.abs(n - below).toLocaleString("en")})`;
+  const more = below === undefined ? "" : ` (${n >= below ? "+" : "−"}${grouped(Math.abs(n - below))})`;
   return `${counted(n)}${more}`;
 }

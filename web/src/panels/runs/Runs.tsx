@@ -1,6 +1,6 @@
 // Runs that train or have trained: their curves over each other, what two of them differ in, what they write.
 import { useState } from "preact/hooks";
-import { counted, readable } from "../../arithmetic/number";
+import { counted, grouped, readable } from "../../arithmetic/number";
 import { lineOf, theSource } from "../../data/store";
 import { LineChart, type Line } from "../../parts/LineChart";
 import { Segmented } from "../../parts/Segmented";
@@ -83,7 +83,7 @@ function About({ state, step = 0, steps, best_loss: best, best_step: at, model, 
   return (
     <>
       <span class="run-state" data-state={state}>{state}{silent}</span>
-      {model ? <span class="small">step {step.toLocaleString("en")}{steps && state !== "finished" ? ` of at most ${steps.toLocaleString("en")}` : ""}{typeof best === "number" ? `, best ${readable(best)} at ${at?.toLocaleString("en")}` : ""} · {model}, {counted(parameters ?? 0)} parameters · {data}</span> : null}
+      {model ? <span class="small">step {grouped(step)}{steps && state !== "finished" ? ` of at most ${grouped(steps)}` : ""}{typeof best === "number" ? `, best ${readable(best)} at ${grouped(at)}` : ""} · {model}, {counted(parameters ?? 0)} parameters · {data}</span> : null}
     </>
   );
 }
@@ -152,7 +152,7 @@ export function Written({ name, colour, written }: { name: string; colour: numbe
   const place = Math.min(at ?? written.length - 1, written.length - 1);
   return (
     <figure class="run-sample">
-      <figcaption data-colour={colour}><b>{name}</b> writes, after step {written[place]?.step.toLocaleString("en")}</figcaption>
+      <figcaption data-colour={colour}><b>{name}</b> writes, after step {grouped(written[place]?.step)}</figcaption>
       <pre tabIndex={0}>{written[place]?.sample}</pre>
       {written.length > 1 ? <Segmented label="step" choices={written.map((one, i) => ({ value: i, label: String(one.step) })).slice(-6)} value={place} onChange={(i) => setAt(i === written.length - 1 ? null : i)} /> : null}
     </figure>

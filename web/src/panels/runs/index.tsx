@@ -1,4 +1,5 @@
 // P10: runs while they train, and the ladder.
+import { grouped } from "../../arithmetic/number";
 import { theSource } from "../../data/store";
 import { LineChart } from "../../parts/LineChart";
 import type { PanelView, ViewProps } from "../view";
@@ -34,7 +35,7 @@ function Own({ data }: Pick<ViewProps, "data">) {
   return (
     <section class="runs">
       <h2>How {run.name} was trained</h2>
-      <p>{run.model}, on {run.data}: {run.state} at step {run.step?.toLocaleString("en")}. Several runs over each other, and while they train: <code>{run.command}</code></p>
+      <p>{run.model}, on {run.data}: {run.state} at step {grouped(run.step)}. Several runs over each other, and while they train: <code>{run.command}</code></p>
       <LineChart lines={lines} label="Loss of this run" xLabel="step" yLabel="loss, nats per token" height={260} />
       {run.samples?.length ? <Written name={run.name} colour={0} written={run.samples} /> : null}
     </section>
