@@ -120,6 +120,8 @@ def test_heads_that_are_rotated_in_part_are_judged(stories: Pass) -> None:
     right, wrong = panel(run, Options()), panel(run, Options(fault="layout"))
     assert right.ok and right.facts["layout"]["verdict"] == "right"
     assert wrong.facts["layout"]["verdict"] == "wrong" and [one.id for one in wrong.checks if not one.ok] == ["C8"]
+    losses = [shown.series["layout_loss"].values for shown in (right, wrong)]
+    assert losses[0][0].item() == pytest.approx(losses[1][1].item(), abs=1e-4)
     told, other = (shown.series["agreement"].values for shown in (right, wrong))
     assert told[0] > 4 and told[1] < 0 and other[1].item() == pytest.approx(told[0].item(), rel=1e-4)
     for linear in (linear for block in run.model.blocks for linear in (block.attn.q, block.attn.k)):

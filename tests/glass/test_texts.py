@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fathom.glass.guesses import GUESSES, enough, guess, word
+from fathom.glass.panel import Panel, Series
 from fathom.glass.panels import PANELS, filled
 from fathom.glass.passes import first_pass
 from fathom.glass.subject import open_subject
@@ -50,6 +51,13 @@ def test_a_guess_is_answered_by_the_numbers() -> None:
     pattern = run.seen("blocks.0.attn.pattern")["blocks.0.attn.pattern"][0, 0, -1]
     assert found["microscope"]["says"].startswith(f"Token {int(pattern.argmax())},")
     assert math.isclose(float(found["cost"]["says"].split()[0]), filled_times(run), abs_tol=0.06)
+
+
+@pytest.mark.parametrize(("p", "choice"), [(0.3, 0), (0.7, 1), (0.95, 2)])
+def test_how_sure_is_one_of_three(p: float, choice: int) -> None:
+    series = {"p": Series(torch.tensor([p]), "computed", "softmax", ("rank",), "p[{0}]")}
+    said = guess("next-token", Panel(series, facts={"tokens": [{"text": " a"}]}), None)  # type: ignore[arg-type]
+    assert said is not None and said["choice"] == choice and said["says"] == f"·a has {p:.1%}."
 
 
 def filled_times(run: object) -> float:
