@@ -5,7 +5,8 @@
 The text: documents of Python's own library, shuffled and repeated, as JSON lines. The three take turns and the medians
 count. The library alone: two processes with one thread each, the texts in memory, `encode_batch_fast` and the number of
 ids, nothing read or written. Times of `fathom prepare` are those of the work, without the start of Python: what a text
-of a few bytes takes is taken off, and given besides.
+of a few bytes takes is taken off, and given besides. Seconds of processors count too: of a machine that is busy they
+alone say how much work it was.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -31,11 +33,11 @@ hf = tokenizers.Tokenizer.from_str(open(sys.argv[1], encoding="utf-8").read())
 texts = [json.loads(line)["text"] for line in open(sys.argv[2], encoding="utf-8")][int(sys.argv[3])::2]
 print("ready", flush=True)
 sys.stdin.readline()
-start = time.perf_counter()
+start, work = time.perf_counter(), time.process_time()
 count = 0
 for first in range(0, len(texts), 64):
     count += sum(len(one.ids) for one in hf.encode_batch_fast(texts[first : first + 64], add_special_tokens=False))
-print(count, time.perf_counter() - start, flush=True)
+print(count, time.perf_counter() - start, time.process_time() - work, flush=True)
 """
 
 
@@ -62,21 +64,27 @@ def write_text(path: Path, megabytes: float) -> int:
     return n_bytes
 
 
-def prepared(text: Path, tokenizer: Path, workers: int) -> tuple[float, int]:
-    """(seconds, tokens) of one call."""
+Times = tuple[float, float]  # seconds, and of processors
+
+
+def processors() -> float:
+    """Seconds of processors that ended children took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def prepared(text: Path, tokenizer: Path, workers: int) -> Times:
+    """Of one call."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "fathom", "prepare", str(text), "--tokenizer", str(tokenizer)]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [*command, "-o", f"{folder}/tokens", "--workers", str(workers), "--json"], capture_output=True, check=True
-        )
-        seconds = time.perf_counter() - start
-    values = json.loads(done.stdout)
-    return seconds, values["train"]["tokens"] + values["val"]["tokens"]
+        start, before = time.perf_counter(), processors()
+        command += ["-o", f"{folder}/tokens", "--workers", str(workers), "--json"]
+        subprocess.run(command, capture_output=True, check=True)
+        return time.perf_counter() - start, processors() - before
 
 
-def alone(text: Path, library: Path) -> tuple[float, int]:
-    """(seconds, tokens) of the library in two processes: of the slower one."""
+def alone(text: Path, library: Path) -> Times:
+    """Of the library in two processes: of the slower one, and of both."""
     calls = [
         subprocess.Popen(
             [sys.executable, "-c", ALONE, str(library), str(text), str(part)],
@@ -91,7 +99,7 @@ def alone(text: Path, library: Path) -> tuple[float, int]:
         call.stdin.write("go\n")
         call.stdin.flush()
     results = [call.communicate()[0].split() for call in calls]
-    return max(float(seconds) for _, seconds in results), sum(int(count) for count, _ in results)
+    return max(float(seconds) for _, seconds, _ in results), sum(float(work) for _, _, work in results)
 
 
 def measure(megabytes: float, rounds: int, tokenizer: str) -> dict[str, Any]:
@@ -103,8 +111,7 @@ def measure(megabytes: float, rounds: int, tokenizer: str) -> dict[str, Any]:
         save(made, Path(folder) / "tokenizer.json")
         (Path(folder) / "library.json").write_text(json.dumps(made.to_json()["tokenizer"]), encoding="utf-8")
         own, library = Path(folder) / "tokenizer.json", Path(folder) / "library.json"
-        times: dict[str, list[float]] = {"start": [], "one": [], "two": [], "alone": []}
-        counts = {}
+        times: dict[str, list[Times]] = {"start": [], "two": [], "alone": [], "one": []}
         for _ in range(rounds):
             for name, call in (
                 ("start", lambda: prepared(small, own, 1)),
@@ -112,18 +119,23 @@ def measure(megabytes: float, rounds: int, tokenizer: str) -> dict[str, Any]:
                 ("alone", lambda: alone(text, library)),
                 ("one", lambda: prepared(text, own, 1)),
             ):
-                seconds, counts[name] = call()
-                times[name].append(seconds)
-    start = median(times["start"])
-    one, two, library_alone = (
-        median(times[name]) - (start if name != "alone" else 0) for name in ("one", "two", "alone")
+                times[name].append(call())
+                print(name, *(f"{seconds:.2f} s" for seconds in times[name][-1]), file=sys.stderr)
+    (start, start_work), *rest = (
+        (median(seconds for seconds, _ in pairs), median(work for _, work in pairs)) for pairs in times.values()
     )
+    (two, two_work), (library_alone, library_work), (one, one_work) = rest
+    two, one, one_work = two - start, one - start, one_work - start_work
+    two_work -= start_work  # less than a second process's start: it counts as work
     return {
-        "machine": processor(), "tokenizer": tokenizer, "megabytes": n_bytes / 1e6, "tokens": counts["one"],
+        "machine": processor(), "tokenizer": tokenizer, "megabytes": n_bytes / 1e6, "start": start,
         "MB/s": {name: n_bytes / 1e6 / s for name, s in (("one", one), ("two", two), ("the library", library_alone))},
-        "start": start, "two over one": one / two, "two over the library": library_alone / two,
-        "with the start: two over one": median(times["one"]) / median(times["two"]),
-        "seconds": times,
+        "two over one": one / two, "two over the library": library_alone / two,
+        "MB for each second of a processor": {
+            name: n_bytes / 1e6 / s for name, s in (("one", one_work), ("two", two_work), ("the library", library_work))
+        },
+        "one over the library, by processors": library_work / one_work,
+        "times": times,
     }  # fmt: skip
 
 

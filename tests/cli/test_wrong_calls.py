@@ -7,7 +7,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zstandard
 
 from fathom.cli.main import main
 
@@ -28,6 +31,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("bad.jsonl").write_text('{"prompt": "a"}\n')
         Path("some.jsonl").write_text((json.dumps({"prompt": "To", "completion": " be"}) + "\n") * 9)
         Path("empty").mkdir()
+        Path("torn.jsonl.zst").write_bytes(zstandard.compress(b'{"text": "a"}\n' * 9)[:-3])
+        Path("latin.txt").write_bytes(b"caf\xe9\n" * 9)
+        Path("blank.txt").write_bytes(b"")
+        pyarrow.parquet.write_table(pyarrow.table({"body": ["a"], "n": [1]}), "body.parquet")
         Path("folder.html").mkdir()
         train = f"train llama-tiny --data text.txt --tokenizer byte {SMALL} --train.sample-interval none -o".split()
         assert main([*train, "runs/a"]) == 0
@@ -46,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path("book.pdf").write_bytes(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
         with zipfile.ZipFile("archive.zip", "w") as archive:
             archive.writestr("text.txt", TEXT)
+        assert main(["prepare", "text.txt", "--tokenizer", "byte", "-o", "tokens"]) == 0
         yield folder
 
 
@@ -251,6 +259,37 @@ train demo --max-iters 1e3 -o new | --max-iters is '1e3' | expected a whole numb
 train demo --train.betas 0.9 -o new | betas=(0.9,) | expected two numbers from 0 to below 1
 bench decode --new 3 | new is 3 and the first 4 steps are not timed | expected more
 svd runs/a --loss-vs-rank --keep 5 | keep is 5.0 | between 0 and 1, such as 0.9
+# text of any size
+prepare | prepare needs DATA | for example: fathom prepare
+prepare text.txt -o x | prepare needs --tokenizer | for example: fathom prepare
+prepare text.txt --tokenizer byte | prepare needs --out | for example: fathom prepare
+prepare body.parquet --tokenizer byte -o x | no column 'text'; its columns are body, n | with --field NAME
+prepare body.parquet --field bdy --tokenizer byte -o x | no column 'bdy' | did you mean body?
+prepare torn.jsonl.zst --tokenizer byte -o x | torn.jsonl.zst: its compressed data are damaged | copy it again
+prepare latin.txt --tokenizer byte -o x | latin.txt: byte 3 is 0xe9; expected text in UTF-8 | convert it to UTF-8
+prepare some.jsonl --tokenizer byte -o x | some.jsonl, line 1: no field 'text', found 'prompt' | completion
+prepare blank.txt --tokenizer byte -o x | blank.txt: no documents | expected text to learn from
+prepare text.txt --tokenizer byte -o empty/.. | exists and holds something else | give -o a new folder
+prepare text.txt --tokenizer byte -o mine.txt | mine.txt is a file | give -o a new folder
+prepare text.txt=-1 mine.txt=1 --tokenizer byte -o x | the weight is '-1' | expected a number above 0
+prepare text.txt=nan mine.txt=1 --tokenizer byte -o x | the weight is 'nan' | expected a number above 0
+prepare text.txt=much --tokenizer byte -o x | the weight is 'much' | as in text.txt=0.7
+prepare text.txt=1 mine.txt --tokenizer byte -o x | mine.txt has no weight, and others have | give each one
+prepare text.txt ./text.txt --tokenizer byte -o x | is given twice, in text.txt and in ./text.txt | leave one out
+prepare text.txt --tokenizer byt -o x | tokenizer 'byt': expected char, byte, bpe:SIZE | did you mean byte?
+prepare text.txt --tokenizer byte -o x --workers 0 | --workers is '0' | expected a whole number of at least 1
+prepare text.txt --tokenizer byte -o x --val-fraction 1 | val_fraction is 1.0 | such as 0.01
+prepare text.txt --tokenizer byte -o x --val-fraction some | --val-fraction is 'some' | such as 0.01
+prepare empty --tokenizer byte -o x | empty: no texts in this folder | expected files ending in
+prepare gone.txt --tokenizer byte -o x | no file, folder or corpus 'gone.txt' | the corpora are
+prepare text.txt --tokenizer char -o tokens | tokens was begun with tokenizer "byte" | give -o another folder
+prepare mine.txt --tokenizer byte -o tokens | tokens was begun with data [["text.txt", null]] | repeat that call
+train --data tokens --tokenizer char -o x | --tokenizer is char, and tokens was made with byte | leave it out
+train --data tokens -o x | tokens: no documents are held out for validation | with a larger --val-fraction
+finetune runs/a --data tokens --val-data text.txt | holds documents to validate on | leave it out
+finetune chars --data tokens -o x | made with another tokenizer | prepare the data again with --tokenizer
+show-batch chars --data tokens | made with another tokenizer | prepare the data again with --tokenizer
+eval runs/a --data tokens | tokens: holds tokens and no text | fathom train, finetune and show-batch read them
 """
 ROWS = [[part.strip() for part in line.split(" | ")] for line in CALLS.splitlines() if line and line[0] != "#"]
 

@@ -64,7 +64,7 @@ def read_sources(data: Sequence[str], field: str) -> list[Source]:
             place = file.dataset + (file.name if file.dataset or file.name in NAMED else str(Path(file.name).resolve()))
             if place in seen:
                 raise FathomError(
-                    f"{file.name} is given twice, in {seen[place]} and in {source.name}; leave one of them out, or"
+                    f"{file.name} is given twice, in {seen[place]} and in {source.name}; leave one out, or"
                     " give weights to what shall be read more often"
                 )
             seen[place] = source.name
