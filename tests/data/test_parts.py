@@ -57,6 +57,16 @@ def test_each_line_is_in_one_part(size: int, tmp_path: Path, monkeypatch: pytest
     assert sum(n_bytes for _, n_bytes in pieces) == path.stat().st_size
 
 
+def test_a_line_that_begins_with_its_part_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "STRETCH", 1)
+    texts = [f"{number:03}" for number in range(100, 200)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
+    n_bytes = path.stat().st_size // 100
+    pieces = divided(path, n_bytes)
+    assert [[passage.text for passage in passages(part, "text")] for part, _ in pieces] == [[text] for text in texts]
+
+
 @pytest.mark.parametrize("write", [as_gzip, as_zstandard, as_parquet, as_lines])
 def test_every_format_holds_the_same_documents(write: object, tmp_path: Path) -> None:
     name = {as_gzip: "a.jsonl.gz", as_zstandard: "a.jsonl.zst", as_parquet: "a.parquet", as_lines: "a.jsonl"}[write]

@@ -209,6 +209,11 @@ def test_workers_end_with_the_process_that_started_them(texts: Path, tmp_path: P
         time.sleep(0.01)
 
 
+def test_a_worker_that_waits_ends_with_its_input(whole: Path) -> None:
+    command = [sys.executable, "-m", "fathom.data.shard_worker", str(whole)]
+    assert subprocess.run(command, input="", text=True, timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_and_it_goes_on(number: signal.Signals, texts: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "tokens"
