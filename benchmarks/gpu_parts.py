@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fathom.anatomy.cost import cache_bytes, training_bytes, training_flops
+from fathom.anatomy.cost import cache_bytes, training_flops
+from fathom.anatomy.training import Step, memory
 from fathom.bench import probes, works
 from fathom.bench.bench import weight_bytes
 from fathom.bench.shapes import random_model
@@ -166,8 +167,8 @@ def start(task: Task, config: ModelConfig) -> tuple[int, Any, Any]:
 
 
 def bytes_needed(config: ModelConfig, rows: int) -> int:
-    kinds = training_bytes(config, config.context_length, rows, itemsize=2)
-    return sum(kinds.values()) - kinds["logits"] + 3 * 4 * AT_ONCE
+    kinds = memory(config, Step(config.context_length, rows))
+    return sum(x.n for name, x in kinds.items() if name != "logits") + 3 * 4 * AT_ONCE
 
 
 @contextmanager

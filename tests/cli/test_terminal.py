@@ -58,6 +58,7 @@ export runs/a --format gguf --quantize q8_0 -o an-exported-model.gguf
 verify an-exported-model.gguf --against naive,cache,file:an-exported-model
 info an-exported-model.gguf
 merge runs/a runs/lora/adapter -o merged
+prepare text.txt --tokenizer byte -o tokens
 extract runs/a merged -r 2 -o extracted
 help
 help finetune

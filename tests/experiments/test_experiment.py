@@ -46,7 +46,7 @@ def test_all_rungs_see_the_same_data(words: Path, tmp_path: Path, monkeypatch: p
             seen.append(super().at(step).numpy().tobytes())
             return super().at(step)
 
-    monkeypatch.setattr(experiment, "Batches", Watched)
+    monkeypatch.setattr("fathom.data.batches.Batches", Watched)
     monkeypatch.setattr(experiment, "measure", lambda *_: Cost(1, 1))
     ladder(LadderOptions(data=str(words), **FEW), tmp_path / "run")
     runs = [seen[i : i + 12] for i in range(0, len(seen), 12)]

@@ -1,6 +1,7 @@
 """P7 to P9 in a browser: sliding leaves the score, bytes and texts are the cache's, wires lead where they should, and
 each mistake that a learner can switch on turns its chip red."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_wires_and_fan_in(tab: Tab, tmp_path: Path) -> None:
 def test_a_live_text_stops_within_a_token(tab: Tab, served: Callable[..., Served]) -> None:
     torch.manual_seed(0)
     model, passes = model_of(LONG).eval(), []
-    model.final_norm.register_forward_hook(lambda *_: passes.append(1))
+    model.final_norm.register_forward_hook(lambda *_: passes.append(time.sleep(0.02)))  # there is time to stop it
     server = served({"small": Subject("small", model, None)}, "5 17 3 9 20")
     tab.open(f"{server.address}#panel=generation")
     tab.page.get_by_role("button", name="Generate up to 256 tokens").click()

@@ -216,7 +216,8 @@ def test_panels_of_a_small_pass_are_filled_while_nobody_waits(monkeypatch: pytes
             assert desk.panel(name, id, "A", {}) == payload(name, desk.passes[id]["A"], {})[0]
         assert desk.panel("heads", id, "A", {"layer": "1"}) != desk.made[id, "A", "heads"]
 
-    asyncio.run(ask())
+    with ThreadPoolExecutor(1) as own:  # the browser's tests leave an event loop running in theirs
+        own.submit(asyncio.run, ask()).result()
 
 
 def test_a_new_pass_takes_the_place_of_the_one_that_is_worked_ahead_for() -> None:
@@ -230,7 +231,8 @@ def test_a_new_pass_takes_the_place_of_the_one_that_is_worked_ahead_for() -> Non
         assert first.cancelled() and len({key[0] for key in desk.made}) <= 1
         desk.ahead.cancel()
 
-    asyncio.run(ask())
+    with ThreadPoolExecutor(1) as own:  # the browser's tests leave an event loop running in theirs
+        own.submit(asyncio.run, ask()).result()
 
 
 def test_nothing_is_filled_ahead_for_a_large_pass() -> None:
@@ -240,7 +242,8 @@ def test_nothing_is_filled_ahead_for_a_large_pass() -> None:
         await desk.show("one", None, "5 17 3 9", 0)
         assert desk.ahead is None
 
-    asyncio.run(ask())
+    with ThreadPoolExecutor(1) as own:  # the browser's tests leave an event loop running in theirs
+        own.submit(asyncio.run, ask()).result()
 
 
 def test_what_was_filled_goes_with_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:

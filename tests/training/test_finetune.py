@@ -110,7 +110,7 @@ def test_the_run_is_a_model_and_its_adapter_one_for_the_base(tmp_path: Path, met
     tuned(tmp_path, "run", **METHODS[method])
     ids = torch.arange(20)[None]
     trained = session_of(tmp_path / "run")
-    open_finetune_run(tmp_path / "run").load_weights(trained.model, tmp_path / "run/checkpoints/step-00000012")
+    open_finetune_run(tmp_path / "run").load_weights(trained.learner, tmp_path / "run/checkpoints/step-00000012")
     packed = "nf4" if method == "qlora" else None
     loaded = [
         fathom.load(tmp_path / "run", device="cpu")[0],

@@ -171,7 +171,7 @@ def test_weights_are_shares_of_what_is_trained_on(place: Path, tmp_path: Path) -
     rows = torch.cat([batches.at(step) for step in range(50)]).numpy()
     texts = [bytes(row) for row in rows.astype(np.uint8)]
     lower, upper = (sum(text != fold(text) for text in texts) for fold in (bytes.upper, bytes.lower))
-    assert abs(lower - 50) <= 4 and abs(upper - 150) <= 8  # a few windows hold no letters
+    assert abs(lower - 50) <= 8 and abs(upper - 150) <= 12  # a few windows hold no letters
 
 
 def test_info_and_show_batch_know_prepared_tokens(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,10 @@ def call(place: Path, *words: str, model: str = "model") -> int:
     return main(["eval", str(place / model), "--device", "cpu", *words])
 
 
-def test_the_command_prints_a_table_and_json(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_and_json(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     words = ["--tasks", "local_choices,local_texts", "--include-path", str(place / "tasks"), "--limit", "3"]
     assert call(place, *words, "--quantize", "int8", "--json", "--batch-size", "2", "--num-fewshot", "1") == 0
     out, err = capfd.readouterr()

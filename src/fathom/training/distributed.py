@@ -60,7 +60,7 @@ def require_same_passes(model: Transformer, options: TrainOptions, world: World)
     if size is None or rows % size == 0 or not any(isinstance(block.mlp, ExpertsMLP) for block in model.blocks):
         return
     raise FathomError(
-        f"micro_batch_size={size} and {rows} rows a process; expected a divisor of them, as the load-balancing loss"
+        f"micro_batch_size={size} and {counted(rows, 'row')} a process; expected a divisor, as the load-balancing loss"
         " compares experts within a micro-batch: give --train.micro-batch-size 1, or leave it out"
     )
 
