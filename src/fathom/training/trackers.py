@@ -123,8 +123,9 @@ class Trackio:
     def close(self) -> None:
         import trackio
 
+        finish: Any = trackio.finish
         with contextlib.redirect_stdout(io.StringIO()):
-            trackio.finish()  # not the run's own: the package would finish it again, and say so, as the process ends
+            finish()  # not the run's own: the package would finish it again, and say so, as the process ends
 
 
 class Csv:
