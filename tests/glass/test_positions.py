@@ -13,7 +13,7 @@ from fathom.adapters import lora
 from fathom.errors import FathomError
 from fathom.glass.passes import Pass, first_pass
 from fathom.glass.positions import Options, kept, panel
-from fathom.glass.rope_layout import for_the_other
+from fathom.glass.rope_layout import against
 from fathom.glass.subject import Subject, open_subject
 from fathom.model import position
 from fathom.model.config import ModelConfig
@@ -132,6 +132,16 @@ def test_heads_that_are_rotated_in_part_are_judged(stories: Pass) -> None:
 
 
 @torch.no_grad()
+def test_weights_in_neither_layout_are_red(shared_data: Path) -> None:
+    subject = open_subject(shared_data / "stories260K" / "stories260K.bin")
+    for linear in (linear for block in subject.model.blocks for linear in (block.attn.q, block.attn.k)):
+        linear.weight.data = linear.weight.data.unflatten(0, (-1, 4, 2)).transpose(1, 2).flatten(0, 2)
+    shown = panel(first_pass(subject, TEXT), Options())
+    assert [check.id for check in shown.checks if not check.ok] == ["C8"]
+    assert shown.facts["layout"]["verdict"] == "wrong" and "neither layout" in shown.facts["layout"]["why"]
+
+
+@torch.no_grad()
 def test_angles_of_the_other_layout_turn_c8_red() -> None:
     run = a_pass(LLAMA)
     wrong = panel(run, Options(fault="angles"))
@@ -201,7 +211,7 @@ def test_what_an_exported_file_holds(stories: Pass) -> None:
 def test_the_layout_of_untrained_weights_is_never_red() -> None:
     """What a few heads of random weights agree on is chance, however many standard errors of their own it is."""
     agreed, chance = RopeLayout(half_split=-2.0, interleaved=9.0), math.log(32)
-    assert for_the_other(Layout(agreed, chance, chance - 0.1, 0.0), 32) == 0
-    assert for_the_other(Layout(agreed, chance, chance - 0.1, -7.0), 32) == 0
-    assert for_the_other(Layout(agreed, chance, 1.0, 0.0), 32) == 5.5
-    assert for_the_other(Layout(agreed, chance, 1.0, -7.0), 32) == 7
+    assert against(Layout(agreed, chance, chance - 0.1, 0.0), 32) == 0
+    assert against(Layout(agreed, chance, chance - 0.1, -7.0), 32) == 0
+    assert against(Layout(agreed, chance, 1.0, 0.0), 32) == 5.5
+    assert against(Layout(agreed, chance, 1.0, -7.0), 32) == 7

@@ -138,3 +138,25 @@ def test_a_token_to_watch(tab: Tab, live: Callable[[str], Any]) -> None:
     page.get_by_role("button", name="Watch", exact=True).click()
     page.wait_for_selector(".watch-form ~ [role=status], section [role=status]")
     assert "no tokenizer" in page.inner_text("section [role=status]")
+
+
+def test_a_view_that_a_file_lacks_is_left_again(tab: Tab, tmp_path: Path) -> None:
+    run, path = Pass(subject(), ids_for(LLAMA, 1, 6)), tmp_path / "look.html"
+    path.write_text(document(run, ["next-token"]).html, encoding="utf-8")
+    page = tab.open(path.as_uri() + "#panel=next-token&next-token.temperature=1.05")
+    assert "lacks this view" in page.locator("[role=alert]").inner_text()
+    page.get_by_role("button", name="Back").click()
+    page.wait_for_selector(".likeliest")
+    assert not page.locator("[role=alert]").count() and "temperature" not in page.evaluate("location.hash")
+
+
+def test_the_likeliest_token_of_each_side(tab: Tab, served: Callable[..., Served]) -> None:
+    """Beside another model rows are in an order that both share."""
+    server = served({"one": subject(), "other": subject("gpt")}, PROMPT)
+    page = tab.open(f"{server.address}#panel=next-token&beside=other")
+    for side, name in (("A", "llama"), ("B", "gpt")):
+        page.get_by_role("radio", name=side, exact=True).click()
+        tab.drawn()
+        with torch.no_grad():
+            best = subject(name).model(torch.tensor([[int(id) for id in PROMPT.split()]]))[0, -1].argmax()
+        page.wait_for_function(f"document.querySelector('.likeliest').textContent === '{int(best)}'", timeout=5000)

@@ -19,7 +19,7 @@ from fathom.model.transformer import Transformer
 from fathom.native.build import library
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.verification.layout import interleaved, layout, rope_layout
-from fathom.verification.verify import verify
+from fathom.verification.verify import evidence, verify
 
 SIZES = {"vocab_size": 256, "context_length": 48, "d_model": 32, "n_layer": 2, "n_head": 4, "d_ff": 64}
 LLAMA = replace(LLAMA2_7B, **SIZES, n_kv_head=2)
@@ -144,6 +144,16 @@ def test_trained_weights_tell_their_layout_and_a_permuted_file_is_caught(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # loading does not judge: `verify` does
         load(bad, device="cpu")
+
+
+def test_a_file_that_was_permuted_twice_is_in_neither_layout(shared_data: Path) -> None:
+    path = shared_data / "stories260K" / "stories260K.bin"
+    model, tokenizer = load(path, device="cpu")
+    for linear in (linear for block in model.blocks for linear in (block.attn.q, block.attn.k)):
+        rows = linear.weight.data.unflatten(0, (-1, 4, 2)).transpose(1, 2)  # from Meta's order, in which they are not
+        linear.weight.data = rows.flatten(0, 2)
+    told = layout(model, [torch.tensor(tokenizer.encode("Once upon a time there was a girl"))])
+    assert told is not None and told.neither and told.verdict == "wrong" and "neither layout" in evidence(told)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -73,6 +73,11 @@ export function setOption(id: string, name: string, value: Value | undefined, dr
   own.value = { ...own.value, [id]: value === undefined ? rest : { ...rest, [name]: value } };
 }
 
+/** The panel as it was first shown: all that a file may hold of it. */
+export function forgetOptions(id: string): void {
+  own.value = { ...own.value, [id]: {} };
+}
+
 let quiet = true;
 
 function place(): Place {

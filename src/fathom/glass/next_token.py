@@ -103,6 +103,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "at": at,
         "choices": len(logits),
         "left": int((drawn > 0).sum()),
+        "likeliest": int(series["p"].values.argmax()),  # its row: beside another model rows are in an order of both
         "sampler": sampling.describe(),
         **continuations(run, at, order.tolist()),
     }

@@ -13,6 +13,7 @@ from fathom.inspect.edit import edit
 from fathom.inspect.rope_view import pairs_moved, to_interleaved
 from fathom.verification.layout import CLEAR, Layout, layout, weights_of
 
+AGAIN = "convert the original file again, q and k in the order that config.json's family expects"
 LEARNED = 0.5  # nats below the loss of a uniform guess, from which a model counts as trained
 
 
@@ -34,21 +35,24 @@ def evidence(run: Pass, fault: Fault | None) -> Layout | None:
 
 
 def layout_check(found: Layout, vocab_size: int) -> Check:
-    """Red where the evidence for the other layout is clear."""
-    says = "q and k are stored in the layout that is rotated (evidence for the other, in standard errors)"
-    return Check("C8", says, for_the_other(found, vocab_size), CLEAR)
+    """Red where the evidence against the layout that is rotated is clear."""
+    says = "q and k are stored in the layout that is rotated (evidence against it, in standard errors)"
+    return Check("C8", says, against(found, vocab_size), CLEAR)
 
 
-def for_the_other(found: Layout, vocab_size: int) -> float:
+def against(found: Layout, vocab_size: int) -> float:
     """By how many standard errors the evidence points to the other layout: of the text where it is clear, else of the
-    weights; 0 where it does not. Weights that predict the text no better than chance in either layout are untrained:
-    what their few heads agree on is chance as well."""
+    weights, or away from both layouts; 0 where it does not. Weights that predict the text no better than chance in
+    either layout are untrained: what their few heads agree on is chance as well.
+    """
     known = [loss for loss in (found.loss, found.other_loss) if loss is not None]
     if not known or min(known) > math.log(vocab_size) - LEARNED:
         return 0.0
     if abs(found.lead) >= CLEAR:
         return max(0.0, -found.lead)
     told = found.weights
+    if found.neither and told is not None:
+        return -max(told.half_split, told.interleaved)
     return max(0.0, (told.interleaved - told.half_split) / 2) if told and told.interleaved >= CLEAR else 0.0
 
 
@@ -58,9 +62,10 @@ def words_for(found: Layout | None) -> dict[str, Any]:
         return {"verdict": "not judged", "why": "not judged: a head has one pair alone, the same in both layouts"}
     why = {
         "right": "the weights are in the layout that is rotated",
-        "wrong": "the weights are in the other layout: this is what a wrong conversion looks like",
+        "wrong": f"the weights are in the other layout: this is what a wrong conversion looks like; {AGAIN}",
+        "neither": f"the weights are in neither layout, as where a conversion permutes q and k twice; {AGAIN}",
         "undecided": "undecided: weights that are hardly trained, or a text this short, show no layout",
-    }[found.verdict]
+    }["neither" if found.neither else found.verdict]
     return {"verdict": found.verdict, "why": why, "standard_errors": found.lead}
 
 

@@ -97,7 +97,9 @@ def exponents(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Learner:
-    """A model whose gradients are those of one process. `distributed` has others, of the same two methods."""
+    """A model as one process trains it. `distributed` has others, which several processes train."""
+
+    divided = False  # whether each of several processes holds a part of the model
 
     def __init__(self, model: Transformer, reason: str = "") -> None:
         """reason: how the model is divided over several processes, and why, for the user."""

@@ -22,6 +22,7 @@ from fathom.machine import describe as describe_device
 from fathom.machine import free_memory
 from fathom.model.config import ResolvedConfig
 from fathom.tokenizer.protocol import TokenArray
+from fathom.training.batches import rows_at_once
 from fathom.training.events import Evaluated, Event, Note
 from fathom.training.loop import evaluate
 from fathom.training.optimizers import optimizer_named
@@ -101,18 +102,22 @@ def exports(run: Run, config: ResolvedConfig) -> Note:
 def step_of(session: Session) -> Step:
     """A step of this session, as arithmetic sees it."""
     options, config, dtype = session.options, session.model.config, session.precision.dtype
-    rows, kind = options.micro_batch_size or options.batch_size, optimizer_named(options.optimizer)
+    own = options.batch_size // session.world.size  # rows of a process
+    rows = rows_at_once(options.batch_size, options.micro_batch_size, session.world)
+    kind = optimizer_named(options.optimizer)
     fused = session.device.type == "cpu" and dtype != torch.float32
     return Step(
-        config.context_length, rows, options.batch_size // rows, "full", dtype.itemsize, fused,
+        config.context_length, rows, own // rows, "full", dtype.itemsize, fused,
         options.checkpoint_blocks, state=kind.state_bytes, scratch=kind.scratch_bytes,
     )  # fmt: skip
 
 
 def memory(session: Session) -> dict[str, int]:
-    """Bytes by kind that a step needs, with the micro-batch as it is, and `all` that is held at once."""
-    step = step_of(session)
-    kinds = training.memory(session.model.config, step)
+    """Bytes by kind that a step needs in this process, as the batch is divided, and `all` that it holds at once."""
+    step, config = step_of(session), session.model.config
+    kinds = training.memory(config, step)
+    if session.learner.divided:
+        kinds = training.shared(config, step, kinds, session.world.size)
     return {name: kind.n for name, kind in kinds.items()} | {"all": training.peak(kinds, step).n}
 
 
@@ -168,10 +173,7 @@ def first(session: Session, validation: Sequence[Tensor | Batch]) -> float:
 
 def first_loss(session: Session, validation: Sequence[Tensor | Batch]) -> Iterator[Note]:
     """The loss of a model that knows nothing is that of guessing: ln V."""
-    loss, n_tokens = (
-        evaluate(session.model, validation, session.precision, session.world),
-        session.model.config.vocab_size,
-    )
+    loss, n_tokens = first(session, validation), session.model.config.vocab_size
     off = abs(loss - math.log(n_tokens)) > FAR_OFF
     yield Note(
         f"loss before step 1: {loss:.4f}; guessing among {n_tokens:,} tokens is {math.log(n_tokens):.4f}"

@@ -25,6 +25,8 @@ class Shards(Learner):
     keeps them, they would take the memory that sharding is for.
     """
 
+    divided = True
+
     def __init__(self, model: Transformer, device: torch.device, dtype: torch.dtype, reason: str) -> None:
         super().__init__(model, reason)
         shard_packed(model)

@@ -31,8 +31,11 @@ class RopeLayout:
 
     @property
     def verdict(self) -> str:
-        """half-split, interleaved or undecided, as for weights that are hardly trained."""
+        """half-split, interleaved, undecided, as for weights that are hardly trained, or neither: partners of both are
+        clearly unlike, as where a file was permuted twice."""
         lead = self.half_split - self.interleaved
+        if max(self.half_split, self.interleaved) <= -CLEAR:
+            return "neither"
         if abs(lead) < 2 * CLEAR or max(self.half_split, self.interleaved) < CLEAR:
             return "undecided"
         return "half-split" if lead > 0 else "interleaved"
@@ -78,12 +81,17 @@ class Layout:
     lead: float = 0.0  # standard errors by which the loss as loaded is lower, token by token
 
     @property
+    def neither(self) -> bool:
+        """Whether q and k are in some third order."""
+        return abs(self.lead) < CLEAR and self.weights is not None and self.weights.verdict == "neither"
+
+    @property
     def verdict(self) -> str:
         """right, wrong or undecided. Text decides where it is clear; else the weights do."""
         if abs(self.lead) >= CLEAR:
             return "right" if self.lead > 0 else "wrong"
         by_weights = self.weights.verdict if self.weights else "undecided"
-        return {"half-split": "right", "interleaved": "wrong"}.get(by_weights, by_weights)
+        return {"half-split": "right", "interleaved": "wrong", "neither": "wrong"}.get(by_weights, by_weights)
 
 
 def layout(model: Transformer, texts: Sequence[Tensor], weights: Weights | None = None) -> Layout | None:

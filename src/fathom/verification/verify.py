@@ -151,8 +151,9 @@ def evidence(layout: Layout) -> str:
         "right": "right",
         "wrong": "WRONG: the rows of q and k are in the order of the other layout",
         "undecided": "undecided, as weights that are hardly trained show no layout",
+        "neither": "WRONG: the rows of q and k are in the order of neither layout, as where they are permuted twice",
     }
-    return f"{meaning.get(layout.verdict, layout.verdict)}; {'; '.join(lines)}"
+    return f"{meaning['neither' if layout.neither else layout.verdict]}; {'; '.join(lines)}"
 
 
 OURS = "run of fathom"

@@ -79,7 +79,7 @@ test("a file gives the views that it holds and explains those that it does not",
   const source = embedded(page, (id) => (id === "d0" || id === "d1" ? packed : null));
   assert.deepEqual(readPanel(await source.panel("", "A", "heads", { query: 13 }), "A").series.pattern?.values, tapped.values);
   assert.ok(await source.panel("", "A", "heads", { layer: 1 }));
-  await assert.rejects(source.panel("", "A", "heads", { layer: 5 }), /does not hold this view.*fathom serve/);
-  await assert.rejects(source.panel("", "A", "lens", {}), /does not hold this view.*fathom serve/);
+  await assert.rejects(source.panel("", "A", "heads", { layer: 5 }), /lacks this view.*fathom serve/);
+  await assert.rejects(source.panel("", "A", "lens", {}), /lacks this view.*fathom serve/);
   await assert.rejects(source.run({ model: "", beside: null, prompt: "", seed: 0 }), /another prompt needs the model.*fathom serve/);
 });

@@ -16,7 +16,7 @@ export function embedded(page: DocumentData, element: (id: string) => string | n
 
   async function bytes(key: string): Promise<ArrayBuffer> {
     const text = element(panels[key] ?? "");
-    if (text === null) throw new Error(`this file does not hold this view of the panel; ${ELSEWHERE}`);
+    if (text === null) throw new Error(`this file lacks this view; ${ELSEWHERE}`);
     return unpacked(text);
   }
 

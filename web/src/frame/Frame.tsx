@@ -3,7 +3,7 @@ import { useEffect } from "preact/hooks";
 import { about, failure, isLive, notice, running, started } from "../app";
 import { retry } from "../data/store";
 import { viewOf } from "../panels";
-import { follow, panel, preview, setOption } from "../state";
+import { follow, forgetOptions, panel, preview, setOption } from "../state";
 import { usePanel } from "../usePanel";
 import { BesideSwitch } from "./Beside";
 import { Chips } from "./Chips";
@@ -92,7 +92,7 @@ function Centre({ id }: { id: string }) {
             {data ? <Chips checks={data.checks} /> : null}
           </div>
         </div>
-        {error ? <p class="message failed" role="alert">{error} {isLive.value ? <button onClick={retry}>Try again</button> : null}</p> : null}
+        {error ? <p class="message failed" role="alert">{error} <button onClick={isLive.value ? retry : () => forgetOptions(id)}>{isLive.value ? "Try again" : "Back"}</button></p> : null}
         {!data && loading ? <p class="absent">Computing…</p> : null}
         {data?.absent ? <p class="absent" data-absent>{data.absent}</p> : null}
         {data && !data.absent && !error ? (

@@ -15,6 +15,7 @@ interface Facts {
   at: number;
   choices: number;
   left: number;
+  likeliest: number;
   sampler: string;
   before: string;
   tokens: { id: number; text: string; appends: boolean }[];
@@ -23,7 +24,7 @@ interface Facts {
 const MOST = 1000; // draws
 
 function View({ data, signed, options, set }: ViewProps) {
-  const { tokens, choices, left, before } = data.facts as unknown as Facts;
+  const { tokens, choices, left, likeliest, before } = data.facts as unknown as Facts;
   const { p, sampled, rest, entropy, draws, rest_draws } = data.series;
   if (!p || !sampled || !rest) return <p class="absent">A and B have other vocabularies: look at A or at B.</p>;
   const drawn = Number(options.draws ?? 0);
@@ -36,7 +37,7 @@ function View({ data, signed, options, set }: ViewProps) {
   };
   const bars: Bar[] = tokens.map(({ id, text, appends }, i) => ({
     label: <code>{visible(text)}</code>,
-    title: appends && isLive.value ? `id ${id}; click to append it to the text` : `id ${id}${appends ? "" : "; by itself it is no text that could be appended"}`,
+    title: `id ${id}${appends ? "" : "; cannot be appended as text"}`,
     marks: [{ series: p, indices: [i] }, { series: sampled, indices: [i] }, ...times(draws, i)],
     ...(appends && isLive.value ? { onClick: () => append(text) } : {}),
   }));
@@ -46,7 +47,7 @@ function View({ data, signed, options, set }: ViewProps) {
     <>
       {entropy && !signed ? (
         <p>
-          The likeliest is <code class="likeliest">{visible(tokens[0]?.text ?? "")}</code> with <Cell series={p} indices={[0]} format={percent} />. The entropy is <Cell series={entropy} indices={[]} /> nats: as unsure as a fair choice among {readable(Math.exp(valueAt(entropy, [])))} of {grouped(choices)} tokens.
+          The likeliest is <code class="likeliest">{visible(tokens[likeliest]?.text ?? "")}</code> with <Cell series={p} indices={[likeliest]} format={percent} />. The entropy is <Cell series={entropy} indices={[]} /> nats: as unsure as a fair choice among {readable(Math.exp(valueAt(entropy, [])))} of {grouped(choices)} tokens.
         </p>
       ) : null}
       <div class="row">
@@ -60,7 +61,7 @@ function View({ data, signed, options, set }: ViewProps) {
         </span>
       </div>
       <p class="small">
-        The sampler leaves {left === choices ? "all tokens in" : `${grouped(left)} of ${grouped(choices)} tokens in`}.{" "}
+        The sampler keeps {left === choices ? "all tokens" : `${grouped(left)} of ${grouped(choices)} tokens`}.{" "}
         {isLive.value ? "Click a token to append it to the text." : ""}
       </p>
       <Bars label="Probability of the next token" bars={bars} columns={names} signed={signed} {...(signed ? {} : { format: percent })} />

@@ -8,7 +8,7 @@ const kept = shares.slice(0, 5).reduce((a, b) => a + b, 0);
 
 export const story = made("next-token", {
   options: { query: -1, temperature: 1, top_k: 5, top_p: null, min_p: null },
-  facts: { at: 13, choices: 32000, left: 5, sampler: "top-k 5", before: TEXT.slice(1).join(""), tokens: WORDS.map((text, i) => ({ id: 300 + i, text, appends: true })) },
+  facts: { at: 13, choices: 32000, left: 5, likeliest: 0, sampler: "top-k 5", before: TEXT.slice(1).join(""), tokens: WORDS.map((text, i) => ({ id: 300 + i, text, appends: true })) },
   list: [
     series("entropy", [], [], "computed", "-Σ p ln p, in nats", () => 1.74),
     series("p", [WORDS.length], ["rank"], "computed", "softmax(logits)", (i) => (shares[i] ?? 0) / all),

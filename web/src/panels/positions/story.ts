@@ -35,5 +35,5 @@ export const story = made("positions", {
     series("agreement", [2], ["layout"], "computed", "agreement of partners in q and k, in standard errors", (i) => (i ? -5.7 : 7.1)),
     series("layout_loss", [2], ["layout"], "computed", "mean loss on the prompt, in nats", (i) => (i ? 2.37 : 0.31)),
   ],
-  checks: [check("C8", "score depends on the distance", 2e-7, 1e-4), check("C8", "rotation keeps norms", 7e-8, 1e-4), check("C8", "q and k are stored in the layout that is rotated (evidence for the other, in standard errors)", 0, 4)],
+  checks: [check("C8", "score depends on the distance", 2e-7, 1e-4), check("C8", "rotation keeps norms", 7e-8, 1e-4), check("C8", "q and k are stored in the layout that is rotated (evidence against it, in standard errors)", 0, 4)],
 });
