@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from fathom.training.world import World, joined
+from fathom.training.world import ALONE, joined
 
 ASKED = """
 import torch
@@ -20,7 +20,7 @@ with joined("cpu") as world:
 
 
 def test_one_process_is_a_world_of_its_own() -> None:
-    world, x = World.alone(), torch.ones(2)
+    world, x = ALONE, torch.ones(2)
     assert world.first and world.total(x) is x and world.largest(x) is x
     assert world.count(3) == 3 and world.agreed(True) and not world.agreed(False)
     with joined("cpu") as found:

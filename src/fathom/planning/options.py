@@ -6,9 +6,9 @@ from typing import Literal
 
 from fathom.errors import FathomError
 from fathom.training.optimizers import NAMES as OPTIMIZERS
+from fathom.training.options import Parallel
 
 Method = Literal["full", "lora", "qlora"]
-Parallel = Literal["auto", "ddp", "fsdp"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
 # On how much of a device's peak a training run's products come, all else included: 38 to 43% on 8,192 to 16,384 H100

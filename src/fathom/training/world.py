@@ -35,11 +35,6 @@ class World:
     size: int = 1
     local_rank: int = 0  # among those of this machine
 
-    @classmethod
-    def alone(cls) -> "World":
-        """One process, without a process group."""
-        return ALONE
-
     @property
     def first(self) -> bool:
         """Whether this process is the one that prints and writes."""
@@ -88,7 +83,7 @@ class World:
         return result
 
 
-ALONE = World()
+ALONE = World()  # one process, without a process group
 
 
 @contextmanager
@@ -103,7 +98,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         return
     process = this_process()
     if not process.several:
-        yield World.alone()
+        yield ALONE
         return
     world = World(process.rank, process.size, process.local_rank)
     place = world.device(device)
