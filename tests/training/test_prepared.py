@@ -184,6 +184,7 @@ def test_info_and_show_batch_know_prepared_tokens(place: Path, capfd: pytest.Cap
     assert main(["show-batch", tokens, "--data", tokens, "--count", "1", "--context-length", "9", "--json"]) == 0
     shown = json.loads(capfd.readouterr().out.splitlines()[-1])["examples"][0]
     assert shown["ids"] == shards.tokens("train")[:9].tolist() and all(shown["trained"])
-    for call in (["eval", str(place / "run")], ["tokenize", "x", "char"]):
+    train(place, "evaluated", max_iters=1)
+    for call in (["eval", str(place / "evaluated")], ["tokenize", "x", "char"]):
         assert main([*call, "--data", tokens]) == 2
         assert "holds tokens and no text" in capfd.readouterr().err
