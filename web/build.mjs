@@ -44,7 +44,7 @@ async function beside(result) {
   writeFileSync(join(out, "formulas.json"), JSON.stringify(formulas(PROSE)));
   const script = join(out, "page.js");
   const { code } = await minify(readFileSync(script, "utf8"), {
-    ecma: 2022, toplevel: true, compress: { passes: 3, inline: 1 }, format: { ascii_only: true },
+    ecma: 2022, toplevel: true, compress: { passes: 3, inline: 1, unsafe: true, unsafe_arrows: true }, format: { ascii_only: true },
   });
   writeFileSync(script, code + "\n");
 }

@@ -21,6 +21,7 @@ from fathom.serve.shelf import Place, Shelf
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HERE = "127.0.0.1"
+TIMEOUT = 60_000  # milliseconds until what is waited for is missing: on a slow machine that has other things to do too
 
 
 def missing(what: str) -> None:
@@ -83,7 +84,7 @@ def local(url: str) -> bool:
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, permissions=["clipboard-read"])
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(TIMEOUT)
     tab = Tab(context.new_page())
     yield tab
     context.close()

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,6 +159,22 @@ def test_top_k_changes_the_sampler_alone(tab: Tab, served: Callable[..., Served]
 
     before = column(2), column(3)
     page.locator(".slider:has-text('top-k') input").fill("3")
-    page.wait_for_selector("main :text('leaves 3 of 256 tokens in')")
+    page.wait_for_selector("main :text('keeps 3 of 256 tokens')")
     assert column(2) == before[0] and column(3) != before[1]
     assert sum(float(x) > 0 for x in column(3)) == 3
+
+
+def test_a_slider_stays_where_it_was_put_until_its_data_comes(tab: Tab, served: Callable[..., Served]) -> None:
+    page = tab.open(live(served).address)
+    held: list[Any] = []
+    page.route("**/api/panel/next-token*", lambda route: held.append(route))
+    slider = page.locator(".slider:has-text('top-k') input")
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_selector("main[aria-busy=true]")
+    assert slider.input_value() == "3"
+    page.unroute("**/api/panel/next-token*")
+    held.pop(0).continue_()
+    page.wait_for_selector("main :text('keeps 3 of 256 tokens')")
+    assert slider.input_value() == "3" and not held, "of what waits, the last alone is asked for"

@@ -16,6 +16,9 @@ export const preview = signal<Partial<Selection>>({});
 export const selection = computed<Selection>(() => ({ ...locked.value, ...preview.value }));
 const own = signal<Record<string, Options>>({});
 
+/** Whether the panel that is drawn is still the one before what was asked for. Set while drawing, so that its parts see it. */
+export const late = { now: false };
+
 /** The number under the pointer or cursor, for the line at the bottom. A click pins it until Esc or another click. */
 export const pointed = signal<{ series: Series; indices: number[]; pinned: boolean } | null>(null);
 

@@ -3,7 +3,7 @@ import { useEffect } from "preact/hooks";
 import { about, failure, isLive, notice, running, started } from "../app";
 import { retry } from "../data/store";
 import { viewOf } from "../panels";
-import { follow, forgetOptions, panel, preview, setOption } from "../state";
+import { follow, forgetOptions, late, panel, preview, setOption } from "../state";
 import { usePanel } from "../usePanel";
 import { BesideSwitch } from "./Beside";
 import { Chips } from "./Chips";
@@ -71,6 +71,7 @@ function Centre({ id }: { id: string }) {
   const view = viewOf(id);
   const said = about.value.find((one) => one.id === id);
   const found = usePanel(id);
+  late.now = found.loading;
   useEffect(() => follow(found.data?.series ?? {}), [found.data]);
   if (!view || !said)
     return (

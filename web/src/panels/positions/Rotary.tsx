@@ -133,7 +133,7 @@ function Far({ data, facts, set }: Pick<ViewProps, "data" | "set"> & { facts: Ro
       </p>
       {isLive.value ? (
         <div class="controls">
-          <Slider label="base" value={Math.log10(facts.theta)} min={1} max={7} step={0.1} format={() => readable(facts.theta)} onChange={(x, dragged) => set("theta", Math.round(10 ** x), dragged)} />
+          <Slider label="base" value={Math.log10(facts.theta)} min={1} max={7} step={0.1} format={(x) => readable(10 ** x)} onChange={(x, dragged) => set("theta", Math.round(10 ** x), dragged)} />
           <Segmented label="scaling" named value={kind} choices={[{ value: "model", label: "the model's" }, ...SCALINGS.map((value) => ({ value, label: value }))]} onChange={(value) => { set("scaling", value === "model" ? undefined : value); if (value === "model" || value === "none") set("factor", undefined); else if (factor === 1) set("factor", 4); }} />
           {scaling && scaling !== "none" ? <Slider label="factor" value={Number(factor)} min={1} max={16} step={0.5} onChange={(x, dragged) => set("factor", x, dragged)} /> : null}
           {theta !== null || scaling !== null ? <button onClick={() => { set("theta", undefined); set("scaling", undefined); set("factor", undefined); }}>As the model is</button> : null}
