@@ -56,6 +56,17 @@ def test_product(isa: str, kind: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("out", [16, 40, 150])  # one panel, some side by side, several times as many
+def test_a_vector_has_the_same_product_whatever_is_beside_it(isa: str, kind: str, out: int) -> None:
+    """To the bit: every sum is made in one order."""
+    panels, _ = random_panels(kind, (out, 256 if kind in K_QUANTS else 333), torch.randn(out))
+    for count in COUNTS:
+        x = torch.randn(count, panels.shape[1])
+        alone = torch.cat([panels.product(row) for row in x.split(1)])
+        assert torch.equal(panels.product(x), alone), count
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bf16_in_bf16_out(isa: str, kind: str) -> None:
     shape = (33, 256) if kind in K_QUANTS else (33, 70)
     panels, _ = random_panels(kind, shape, None)

@@ -75,7 +75,14 @@ class PanelUnembed(PanelLinear):
         self.scale, self.cap = scale, cap
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., V)
-        return scaled(super().forward(x), self.scale, self.cap)
+        """Row by row where they are capped: torch computes tanh otherwise where a tensor ends, and a row's numbers are
+        to be the same whatever other rows there are."""
+        y = super().forward(x)
+        if self.cap is None:
+            return scaled(y, self.scale, None)
+        for row in y.view(-1, y.shape[-1]):
+            row.copy_(scaled(row, self.scale, self.cap))
+        return y
 
 
 def version(x: Tensor | None) -> int:

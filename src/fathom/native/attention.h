@@ -80,14 +80,12 @@ static inline float inner(const float* q, const T* key, int64_t c) {
 }
 
 static void softmax(float* x, int64_t n) {
-  float largest = x[0], total = 0;
+  float largest = x[0];
 #pragma omp simd reduction(max : largest)
   for (int64_t i = 0; i < n; i++) largest = std::max(largest, x[i]);
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) x[i] = fast_exp(x[i] - largest);
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; i++) total += x[i];
-  const float share = 1 / total;
+  const float share = 1 / total(x, n);
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) x[i] *= share;
 }

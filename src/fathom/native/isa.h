@@ -281,3 +281,28 @@ static inline F dot_bf16(F acc, Line w, uint32_t x) {
 #undef EACH
 }  // namespace fathom
 #endif
+
+namespace fathom {
+
+// Sums of n numbers in one order wherever they lie in memory: lane by lane, then what is left, one by one.
+static inline float total(const float* x, int64_t n) {
+  F sums = zero();
+  float rest = 0;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) sums = add(sums, load(x + i));
+  for (; i < n; i++) rest += x[i];
+  return sum(sums) + rest;
+}
+static inline float total_of_squares(const float* x, int64_t n, float mean) {  // of x - mean
+  F sums = zero();
+  float rest = 0;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const F far = add(load(x + i), all(-mean));
+    sums = fma(far, far, sums);
+  }
+  for (; i < n; i++) rest += (x[i] - mean) * (x[i] - mean);
+  return sum(sums) + rest;
+}
+
+}  // namespace fathom

@@ -30,9 +30,9 @@ extern "C" bool linear(const Linear* w, const void* x, bool x_bf16, int64_t m, v
       while (j >= first + tile_at(*w, m - first)) first += tile_at(*w, m - first);
       input.pack(*w, from, first, tile_at(*w, m - first), int(j - first));
     }
-#pragma omp for schedule(dynamic, 4)
-    for (int64_t p = 0; p < w->panels(); p++)
-      product(*w, input, m, p, p + 1, [&](int64_t i, int64_t r, const float* values, int64_t n) {
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t p = 0; p < w->panels(); p += BESIDE)
+      product(*w, input, m, p, std::min(p + BESIDE, w->panels()), [&](int64_t i, int64_t r, const float* values, int64_t n) {
         if (y_bf16)
           for (int64_t k = 0; k < n; k++) ((uint16_t*)y)[i * w->out + r + k] = to_bf16(values[k]);
         else std::memcpy((float*)y + i * w->out + r, values, size_t(n) * 4);

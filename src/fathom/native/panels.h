@@ -118,29 +118,30 @@ static inline int tile_at(const Linear& w, int64_t left) {
   return T;
 }
 
-// y[i] = the 16 rows of panel p times vector i of a tile of T. Narrow tiles keep several partial sums for each vector,
-// as one chain of additions would wait for the latency of each.
-template <int KIND, int T>
-static inline void float_tile(const Linear& w, int64_t p, const uint32_t* x, F* y) {
-  constexpr int S = T == 1 ? 4 : T == 2 ? 2 : 1;
-  const int64_t n = w.lines_per_panel();
-  const uint8_t* lines = w.lines + p * n * 64;
-  F sums[S * T];
+// y[p T + i] = the 16 rows of panel p, n lines each, times vector i of a tile of T. Each number is one chain of additions
+// in the order of the lines, so that it does not depend on what is computed beside it; narrow tiles take several panels
+// side by side, as one chain would wait for the latency of each addition.
+template <int KIND, int T, int P>
+static inline void float_tile(const uint8_t* const* panels, int64_t n, const uint32_t* x, F* y) {
+  F sums[P * T];
   for (auto& sum : sums) sum = zero();
-  auto step = [&](int64_t l, int s) {
-    Line weights = line(lines + l * 64);
-    for (int i = 0; i < T; i++)
-      sums[s * T + i] = KIND == FP32 ? dot_fp32(sums[s * T + i], weights, x[l * T + i])
-                                     : dot_bf16(sums[s * T + i], weights, x[l * T + i]);
-  };
-  int64_t l = 0;
-  for (; l + S <= n; l += S)
-    for (int s = 0; s < S; s++) step(l + s, s);
-  for (; l < n; l++) step(l, 0);
-  for (int i = 0; i < T; i++) {
-    y[i] = sums[i];
-    for (int s = 1; s < S; s++) y[i] = add(y[i], sums[s * T + i]);
-  }
+  for (int64_t l = 0; l < n; l++)
+    for (int p = 0; p < P; p++) {
+      const Line weights = line(panels[p] + l * 64);
+      for (int i = 0; i < T; i++)
+        sums[p * T + i] = KIND == FP32 ? dot_fp32(sums[p * T + i], weights, x[l * T + i])
+                                       : dot_bf16(sums[p * T + i], weights, x[l * T + i]);
+    }
+  for (int k = 0; k < P * T; k++) y[k] = sums[k];
+}
+
+constexpr int BESIDE = 4;  // panels that narrow tiles take side by side
+
+// The same for `count` panels.
+template <int KIND, int T, int P = std::max(1, BESIDE / T)>
+static inline void float_tiles(const uint8_t* const* panels, int64_t count, int64_t n, const uint32_t* x, F* y) {
+  for (; count >= P; count -= P, panels += P, y += P * T) float_tile<KIND, T, P>(panels, n, x, y);
+  if constexpr (P > 1) float_tiles<KIND, T, P - 1>(panels, count, n, x, y);
 }
 
 // Word `K` of a group of codes of 4, 5 or 6 bits, from its low bits (a line of four words' bytes, as in int4) and the
@@ -239,46 +240,58 @@ static inline void int_tile(const Linear& w, int64_t p, Vectors x, F* y) {
   for (int i = 0; i < T; i++) y[i] = sums[i];
 }
 
+// y[q T + i] = the 16 rows of panel p + q, of `count` panels, times vector i of the tile that begins with vector `first`.
 template <int T>
-static inline void tile(const Linear& w, int64_t p, const Input& x, int64_t first, F* y) {
+static inline void tile(const Linear& w, int64_t p, int64_t count, const Input& x, int64_t first, F* y) {
   const uint32_t* words = x.words.data() + w.words() * first;
+  if (w.kind < INT8) {
+    const int64_t n = w.lines_per_panel();
+    const uint8_t* panels[BESIDE];
+    for (int64_t q = 0; q < count; q++) panels[q] = w.lines + (p + q) * n * 64;
+    return w.kind == FP32 ? float_tiles<FP32, T>(panels, count, n, words, y)
+                          : float_tiles<BF16, T>(panels, count, n, words, y);
+  }
   if constexpr (T <= WIDEST / 2) {
     const int64_t at = w.groups() * first;
     const Vectors v = {words, x.scales.data() + at, x.sums.data() + 2 * at, x.totals.data() + at};
-    switch (w.kind) {
-      case INT8: return int_tile<INT8, T>(w, p, v, y);
-      case INT4: return int_tile<INT4, T>(w, p, v, y);
-      case Q4_K: return int_tile<Q4_K, T>(w, p, v, y);
-      case Q5_K: return int_tile<Q5_K, T>(w, p, v, y);
-      case Q6_K: return int_tile<Q6_K, T>(w, p, v, y);
+    for (; count > 0; count--, p++, y += T) switch (w.kind) {
+      case INT8: int_tile<INT8, T>(w, p, v, y); break;
+      case INT4: int_tile<INT4, T>(w, p, v, y); break;
+      case Q4_K: int_tile<Q4_K, T>(w, p, v, y); break;
+      case Q5_K: int_tile<Q5_K, T>(w, p, v, y); break;
+      case Q6_K: int_tile<Q6_K, T>(w, p, v, y); break;
       case FP32: case BF16: break;
     }
   }
-  if (w.kind == FP32) return float_tile<FP32, T>(w, p, words, y);
-  if (w.kind == BF16) return float_tile<BF16, T>(w, p, words, y);
 }
 
 // Multiplies panels `begin` to `end` by the m vectors of x; `emit(i, row, values, n)` gets n <= 16 rows of result i.
 template <class Emit>
 static void product(const Linear& w, const Input& x, int64_t m, int64_t begin, int64_t end, Emit emit) {
-  F y[WIDEST];
+  // Wide tiles need no second panel beside them, and one alone stays in the cache for all of them.
+  const int64_t most = m < WIDEST ? BESIDE : 1, pieces = (end - begin + most - 1) / most;
+  F y[std::max(WIDEST, BESIDE * WIDEST / 2)];
   alignas(64) float values[16];
-  for (int64_t p = begin; p < end; p++) {
-    const int64_t rows = std::min<int64_t>(16, w.out - p * 16);
+  for (int64_t piece = 0; piece < pieces; piece++) {
+    const int64_t p = begin + (end - begin) * piece / pieces;
+    const int64_t count = begin + (end - begin) * (piece + 1) / pieces - p;
     for (int64_t first = 0, T; first < m; first += T) {
       T = tile_at(w, m - first);
       switch (T) {
-        case 16: tile<16>(w, p, x, first, y); break;
-        case 8: tile<8>(w, p, x, first, y); break;
-        case 4: tile<4>(w, p, x, first, y); break;
-        case 2: tile<2>(w, p, x, first, y); break;
-        default: tile<1>(w, p, x, first, y);
+        case 16: tile<16>(w, p, count, x, first, y); break;
+        case 8: tile<8>(w, p, count, x, first, y); break;
+        case 4: tile<4>(w, p, count, x, first, y); break;
+        case 2: tile<2>(w, p, count, x, first, y); break;
+        default: tile<1>(w, p, count, x, first, y);
       }
-      for (int64_t i = 0; i < T; i++) {
-        store(values, y[i]);
-        if (w.bias)
-          for (int64_t r = 0; r < rows; r++) values[r] += w.bias[p * 16 + r];
-        emit(first + i, p * 16, values, rows);
+      for (int64_t q = p; q < p + count; q++) {
+        const int64_t rows = std::min<int64_t>(16, w.out - q * 16);
+        for (int64_t i = 0; i < T; i++) {
+          store(values, y[(q - p) * T + i]);
+          if (w.bias)
+            for (int64_t r = 0; r < rows; r++) values[r] += w.bias[q * 16 + r];
+          emit(first + i, q * 16, values, rows);
+        }
       }
     }
   }

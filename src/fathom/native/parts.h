@@ -8,15 +8,8 @@ namespace fathom {
 // Of n.width numbers; y may be x.
 static void norm(const Norm& n, const float* x, float* y) {
   const int64_t d = n.width;
-  float mean = 0, square = 0;
-  if (n.kind == NormKind::LAYER) {
-#pragma omp simd reduction(+ : mean)
-    for (int64_t i = 0; i < d; i++) mean += x[i];
-    mean /= float(d);
-  }
-#pragma omp simd reduction(+ : square)
-  for (int64_t i = 0; i < d; i++) square += (x[i] - mean) * (x[i] - mean);
-  const float scale = 1 / std::sqrt(square / float(d) + float(n.eps));
+  const float mean = n.kind == NormKind::LAYER ? total(x, d) / float(d) : 0;
+  const float scale = 1 / std::sqrt(total_of_squares(x, d, mean) / float(d) + float(n.eps));
 #pragma omp simd
   for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * scale * (n.weight ? n.weight[i] : 1) + (n.bias ? n.bias[i] : 0);
 }
