@@ -8,7 +8,14 @@ from fathom.backend import training
 from fathom.backend.training import attend_bf16
 from fathom.model.attention import attend
 
-SIZES = [(2, 4, 4, 24, 24, 8), (1, 4, 2, 33, 33, 16), (2, 6, 1, 17, 17, 4), (1, 2, 2, 5, 40, 8), (1, 1, 1, 1, 1, 2)]
+SIZES = [
+    (2, 4, 4, 24, 24, 8),
+    (1, 4, 2, 33, 33, 16),
+    (2, 6, 1, 17, 17, 4),
+    (1, 2, 2, 5, 40, 8),
+    (1, 1, 1, 1, 1, 2),
+    (2, 4, 2, 1, 40, 8),
+]
 
 
 def heads(b: int, n: int, t: int, c: int) -> Tensor:
@@ -54,7 +61,8 @@ def test_backward_keeps_nothing_that_grows_with_the_square() -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype, dropout, s", [(torch.float32, 0.0, 8), (torch.bfloat16, 0.5, 8), (torch.bfloat16, 0.0, 600)]
+    "dtype, dropout, s",
+    [(torch.float32, 0.0, 8), (torch.bfloat16, 0.5, 8), (torch.bfloat16, 0.0, 600), (torch.bfloat16, 0.0, 1)],
 )
 def test_elsewhere_the_fused_kernel_answers_in_fp32(
     dtype: torch.dtype, dropout: float, s: int, monkeypatch: pytest.MonkeyPatch

@@ -265,6 +265,21 @@ def test_a_trial_measures_every_piece() -> None:
         assert found.pieces.seconds(6, 2) > 0
 
 
+def test_slack_is_what_is_held_for_good_and_what_each_block_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of models with one, one and three blocks: 50 - 10 bytes are kept from the first on, and each block adds 10."""
+    import torch
+
+    from fathom.planning import trial
+    from fathom.training.options import TrainOptions
+
+    measured, slack = trial.warmed, iter((50, 10, 30))
+    monkeypatch.setattr(trial, "warmed", lambda *given: (measured(*given)[0], next(slack)))
+    config = replace(MODELS["gpt2"], vocab_size=64, d_model=32, n_head=2, n_layer=6, context_length=32).resolved()
+    options = TrainOptions(device="cpu", dtype="fp32", compile="off")
+    found = trial.speed(config, Step(32, 2, itemsize=4), options, torch.device("cpu"))
+    assert found.slack == (50 - 10) + 10 + 5 * 10
+
+
 def test_a_model_too_large_to_try_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

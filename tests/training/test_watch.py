@@ -22,6 +22,20 @@ with joined("cpu") as world:
         os.kill(os.getpid(), signal.SIGSTOP)
     world.total(torch.ones(1))
 """
+STANDS_STILL = """
+import subprocess, time, torch
+from fathom.training import watch
+from fathom.training.world import joined
+watch.STUCK = 2
+with joined("cpu") as world:
+    if world.rank == 1:
+        {work}
+    world.total(torch.ones(1))
+"""
+WORK = {  # more than two seconds long
+    "computes": "ends = time.monotonic() + 4\n        while time.monotonic() < ends: pass",
+    "waits for a program": "subprocess.run(['sleep', '4'])",
+}
 TRAINS = """
 import os, resource, sys
 from fathom.cli import main
@@ -74,6 +88,19 @@ def trained(folder: Path, options: list[list[str]], memory: str = "") -> tuple[l
 def test_a_process_that_hangs_is_named(tmp_path: Path) -> None:
     codes, said = run(HANGS, tmp_path)
     assert codes == [1] and "rank 1 (" in said and "no longer answers" in said and "Traceback" not in said
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what a thread does")
+def test_a_process_that_does_nothing_is_named_with_its_place(tmp_path: Path) -> None:
+    codes, said = run(STANDS_STILL.format(work="time.sleep(50)"), tmp_path)
+    assert codes == [1, 1] and "Traceback" not in said
+    assert "rank 1 (" in said and "has done nothing for 2 seconds, at <string>, line 8; all wait for it" in said
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_process_that_works_is_waited_for(work: str, tmp_path: Path) -> None:
+    codes, said = run(STANDS_STILL.format(work=WORK[work]), tmp_path)
+    assert codes == [0, 0] and not said.strip()
 
 
 def test_other_options_are_named_before_anything_is_written(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import socket
 import subprocess
 import sys
 
+import pytest
 import torch
 
+from fathom.errors import FathomError
 from fathom.training.world import ALONE, joined
 
 ASKED = """
@@ -38,3 +40,21 @@ def test_several_processes_get_one_answer() -> None:
     ]
     said = [process.communicate(timeout=60)[0].strip() for process in started]
     assert said == [f"{rank} [2.0, 1.0] 1 20 True False" for rank in (0, 1)]
+
+
+def test_more_processes_than_gpus_are_refused_by_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
+    for name, value in meeting.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for rank in ("0", "2"):
+        monkeypatch.setenv("RANK", rank)
+        said = r"^3 processes on a machine with 2 GPUs; .*: give --nproc 2 "
+        with pytest.raises(FathomError, match=said) as found, joined("auto"):
+            pass
+        assert found.value.exit_code == 2
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    said = r"3 processes cannot share the GPU of a Mac; .*--device cpu"
+    with pytest.raises(FathomError, match=said), joined("mps"):
+        pass

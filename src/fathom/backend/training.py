@@ -136,10 +136,12 @@ def attend_bf16(
     """`attend_fused` by matrix products in bf16, some queries at a time; scores and pattern are rounded to bf16.
 
     Torch's fused kernel takes twice as long in fp32 on a CPU, and longer still in bf16. It runs, in fp32, for other
-    formats, with dropout, a softer softmax or a penalty on distance, and for more than MAX_KEYS keys.
+    formats, with dropout, a softer softmax or a penalty on distance, and for more than MAX_KEYS keys. Also for a single
+    query, as of a sample: torch compiles a product in bf16 for every number of keys, and keeps a megabyte for each.
     """
     added = visible is not None and visible.dtype != torch.bool
-    if dropout or q.dtype != torch.bfloat16 or k.shape[2] > MAX_KEYS or soft is not None or added:
+    single = q.shape[2] == 1
+    if dropout or single or q.dtype != torch.bfloat16 or k.shape[2] > MAX_KEYS or soft is not None or added:
         return attend_fp32(q, k, v, visible, dropout, soft)
     return Attend.apply(q, k, v, visible)  # type: ignore[no-untyped-call]
 

@@ -1,9 +1,9 @@
 """Devices by name: what their makers say of them. Does not import torch.
 
-Products in 16 bits are dense: the documents print twice as much "with sparsity", which training does not use. Links are
-one way, half of the "bidirectional" figure. Memory is in GB of 1e9 bytes, as sold. Within a machine each device has
-`link`; machines of 8 have `network` between them, all adapters of a machine together, since a ring over all devices
-crosses it once for each machine and not for each device.
+Products in 16 bits are dense: half of what the documents print "with sparsity". A link is one way, half of the
+"bidirectional" figure; memory is in GB of 1e9 bytes, as sold. Within a machine each device has `link`; machines of 8
+have `network` between them, all adapters together, as a ring crosses it once for each machine. Cards that are sold
+without a machine have no network of their own: 12.5 and 1.25 GB/s are assumed, Ethernet of 100 and of 10 Gbit/s.
 """
 
 import re

@@ -1,19 +1,22 @@
 """How the processes of a run notice that one of them is lost, and what they tell each other beside sums of numbers.
 
 Each sets its beat in a store that all reach, twice a second, from a thread. A process whose beat stands still was
-killed, is stopped or has no network: the others end, whatever they were waiting for.
+killed, is stopped or has no network: the others end, whatever they were waiting for. So they do where one beats and
+does nothing: its main thread sleeps outside of torch, for no disk and no other program, while they wait for it.
 """
 
 import json
 import os
 import re
 import socket
+import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -26,6 +29,8 @@ from fathom.training.voice import CODE, LINGER, WORD, has_the_word, meet, prefix
 PERIOD = 0.5  # seconds between two beats
 SILENT = 20.0  # seconds without a beat after which a process is lost
 GONE = 3.0  # the same where a connection has broken besides
+STUCK = 60.0  # seconds in which one does nothing while another waits for it
+WAITING = ("torch/distributed/", "torch/autograd/", "fathom/training/watch.py")  # files in which one waits for others
 LEAVE = 10.0  # seconds in which all leave when it has been said why
 LEFT = b"left"
 PERHAPS = "killed, stopped, out of memory or without network"
@@ -50,14 +55,17 @@ class Watch:
         self.others = [rank for rank in range(process.size) if rank != process.rank]
         self.stopped, self.broken, self.settled = (threading.Event() for _ in range(3))
         self.line = ""  # what was found where a connection has broken
-        self.parent = os.getppid()
+        self.parent, self.main = os.getppid(), (threading.get_ident(), threading.get_native_id())
+        self.waits, self.still = 0.0, dict[int, tuple[str, float]]()  # since when: this one waits; another does nothing
         self.thread: threading.Thread | None = None
         self.store.set(f"about/{process.rank}", f"{socket.gethostname()}, process {os.getpid()}")
         self.beat()
 
     def beat(self) -> None:
-        """Set this process's beat, which is never the same twice, and how many sums it has asked for."""
-        self.beats.set(f"beat/{self.process.rank}", f"{time.monotonic()} {sums[0]}")
+        """Set this process's beat, which is never the same twice, how many sums it has asked for, and what it does."""
+        self.place = place(self.main[0])
+        work = f"{life(self.main[1])} {self.place}"
+        self.beats.set(f"beat/{self.process.rank}", f"{time.monotonic()} {sums[0]} {work}")
 
     def start(self) -> None:
         """Begin to watch; every process has set its first beat."""
@@ -79,7 +87,7 @@ class Watch:
         while not self.stopped.wait(PERIOD):
             now = time.monotonic()
             if now - before > 10 * PERIOD:  # this process itself did not run: nobody is silent because of that
-                seen = {}
+                seen, self.still = {}, {}
             before = now
             try:
                 self.beat()
@@ -96,10 +104,25 @@ class Watch:
             silent = [rank for rank, (value, at) in seen.items() if value != LEFT and now - at > patience]
             if silent:
                 self.end(f"{self.named(silent)} no longer {'answers' if len(silent) == 1 else 'answer'}: {PERHAPS}")
+            for rank, where in self.stuck(values, now):
+                self.end(f"{self.named([rank])} has done nothing for {STUCK:.0f} seconds, at {where}; all wait for it")
             if said is not None and (self.broken.is_set() or now - said > LEAVE):
                 self.end(SAID)
             if os.getppid() != self.parent:
                 self.end("the process that started this run has ended")
+
+    def stuck(self, beats: Sequence[bytes], now: float) -> list[tuple[int, str]]:
+        """Ranks that do nothing while this one waits, and where: a file and its line."""
+        self.waits = now if self.place or not self.waits else self.waits
+        found = []
+        for rank, beat in zip(self.others, beats):
+            work = beat.decode().partition(" ")[2]  # of one that has left: nothing
+            where = work.split(" ", 2)[-1]
+            if not where or rank not in self.still or self.still[rank][0] != work:
+                self.still[rank] = work, now
+            elif now - max(self.waits, self.still[rank][1]) > STUCK:
+                found.append((rank, where))
+        return found
 
     def end(self, line: str) -> None:
         """Hand the line to the main thread where that asks for it; else say it and end the process as it is."""
@@ -172,6 +195,25 @@ class Watch:
 
 current: Watch | None = None  # of this process
 sums = [0]  # how many this process has asked for
+
+
+def place(thread: int) -> str:
+    """The file and line that a thread is at; nothing where it waits for another process, or its gradients."""
+    frame = sys._current_frames().get(thread)
+    if frame is None or any(part in frame.f_code.co_filename.replace(os.sep, "/") for part in WAITING):
+        return ""
+    return f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+
+
+def life(thread: int) -> str:
+    """A text that stays the same while a thread sleeps: not while it computes, waits for a disk or another program, nor
+    where the system does not tell. thread: as the system numbers it."""
+    task = Path(f"/proc/self/task/{thread}")
+    with suppress(OSError):
+        state, *figures = (task / "stat").read_text().rpartition(")")[2].split()
+        if state == "S" and not (task / "children").read_text():
+            return f"{int(figures[10]) + int(figures[11])}"  # ticks in the program and in the system
+    return f"{time.monotonic()}"
 
 
 def watched() -> Watch:

@@ -22,9 +22,10 @@ from fathom.errors import FathomError
 from fathom.machine import pick_device
 from fathom.processes import Process, this_process
 from fathom.training.watch import first_line, is_broken, sums, watched, watching
+from fathom.words import counted
 
 MEETING = timedelta(minutes=5)  # until all processes have started
-TIMEOUT = timedelta(minutes=30)  # of one sum: one that is killed or stopped is noticed sooner, by its beat
+TIMEOUT = timedelta(minutes=10)  # of one sum: one that is killed, stopped or does nothing is noticed sooner
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def joined(device: str = "auto") -> Iterator[World]:
         return
     world = World(process.rank, process.size, process.local_rank)
     place = world.device(device)
+    require_devices(place, process)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     with ended_by_sigterm(), watching(process, met(process)) as watch:
@@ -121,6 +123,20 @@ def joined(device: str = "auto") -> Iterator[World]:
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def require_devices(place: torch.device, process: Process) -> None:
+    """FathomError where a process has no device of its own. All processes of the machine find the same."""
+    if place.type == "mps":
+        raise FathomError(
+            f"{process.size} processes cannot share the GPU of a Mac; leave --nproc out, or add --device cpu"
+        )
+    n = torch.cuda.device_count() if place.type == "cuda" else process.local_size
+    if n < process.local_size:
+        raise FathomError(
+            f"{process.local_size} processes on a machine with {counted(n, 'GPU')}; expected one for each at most: give"
+            f" --nproc {n} (torchrun: --nproc-per-node {n}), or --device cpu"
+        )
 
 
 def met(process: Process) -> Store:
