@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
 from fathom.generation.generate import Stream, first_id, generate, prompt_ids, stream
+from fathom.generation.options import Bias
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.bpe import BPETokenizer
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
@@ -53,6 +54,24 @@ def plain_greedy(model: Transformer, prompt: str, count: int) -> list[int]:
     for _ in range(count):
         ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
     return ids[len(prompt.encode()) :]
+
+
+@torch.no_grad()
+def test_penalties_count_new_tokens_of_their_own_row() -> None:
+    """Those of the prompt are not counted."""
+    model, given = random_model("llama"), {"presence_penalty": 0.6, "frequency_penalty": 0.5}
+    prompts, new = ["I I I I", "a rose is a rose"], 30
+    for prompt, completion in zip(prompts, generate(model, BYTES, prompts, temperature=0, max_new_tokens=new, **given)):
+        ids, counts = list(prompt.encode()), torch.zeros(256)
+        for _ in range(new):
+            logits = model(torch.tensor([ids]))[0, -1] - 0.5 * counts - 0.6 * (counts > 0)
+            ids.append(int(logits.argmax()))
+            counts[ids[-1]] += 1
+        assert list(completion.tokens) == ids[-new:]
+    (never,) = generate(model, BYTES, "I", temperature=0, max_new_tokens=20, logit_bias=(Bias(ids[-1], -100.0),))
+    assert ids[-1] not in never.tokens
+    with pytest.raises(OutsideVocabulary, match="logit_bias names token 256; expected 0 to 255"):
+        generate(model, BYTES, "I", logit_bias=(Bias(256, 1.0),))
 
 
 @pytest.mark.parametrize("kind", KINDS)

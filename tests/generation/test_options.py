@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from fathom.errors import FathomError
-from fathom.fields import build
-from fathom.generation.options import GenerateOptions, SamplingOptions
+from fathom.fields import build, plain
+from fathom.generation.options import Bias, GenerateOptions, SamplingOptions
 
 NAN = float("nan")
 WRONG = [
@@ -21,6 +21,9 @@ WRONG = [
     ({"min_p": -0.01}, "min_p is -0.01"),
     ({"min_p": 1.5}, "min_p is 1.5"),
     ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+    ({"presence_penalty": 2.5}, "presence_penalty is 2.5; expected -2 to 2"),
+    ({"frequency_penalty": NAN}, "frequency_penalty is nan"),
+    ({"logit_bias": "5:101"}, "logit_bias of token 5 is 101.0; expected -100 to 100"),
     ({"samplers": "temperature,topk"}, "did you mean top_k"),
     ({"samplers": "mirostat"}, "unknown sampler 'mirostat'"),
     ({"samplers": "top_k,top-k"}, "names top_k 2 times"),
@@ -54,6 +57,12 @@ def test_the_order_is_said_and_kept() -> None:
     given = {"temperature": "0.8", "top_k": "40", "min_p": "0.05", "samplers": "min-p, top_k,temperature"}
     options = build(GenerateOptions, given, "command line")
     assert options.describe() == "min_p 0.05 -> top_k 40 -> temperature 0.8 -> draw"
+
+
+def test_biases_are_pairs() -> None:
+    options = build(GenerateOptions, {"logit_bias": "5:-100,7:2.5"}, "command line")
+    assert options.logit_bias == (Bias(5, -100.0), Bias(7, 2.5))
+    assert build(GenerateOptions, plain(options), "again") == options
 
 
 def test_options_are_read_without_torch() -> None:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from fathom.generation import sampling
-from fathom.generation.options import SamplingOptions
+from fathom.generation.options import Bias, SamplingOptions
 from fathom.generation.sampling import Samplers, draw
 
 Row = NDArray[np.float64]
@@ -226,3 +226,22 @@ def test_a_row_draws_alike_whatever_stands_beside_it() -> None:
     logits = torch.randn(3, 40)
     together = draw(logits, [torch.Generator().manual_seed(i) for i in (7, 8, 9)])
     assert draw(logits[1:2], [torch.Generator().manual_seed(8)]).item() == together[1].item()
+
+
+@given(logits=logits_of, data=st.data())
+@settings(max_examples=100, derandomize=True)
+def test_penalties_and_biases_are_openais_sum(logits: NDArray[np.float32], data: st.DataObject) -> None:
+    """mu[j] + bias[j] - c[j] * frequency - float(c[j] > 0) * presence, c: how often the row generated token j."""
+    counts = data.draw(arrays(np.int64, logits.shape, elements=st.integers(0, 4)))
+    presence, frequency = data.draw(st.floats(-2, 2)), data.draw(st.floats(-2, 2))
+    bias = data.draw(st.dictionaries(st.integers(0, logits.shape[1] - 1), st.floats(-100, 100), max_size=3))
+    options = SamplingOptions(
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        logit_bias=tuple(Bias(token, value) for token, value in bias.items()),
+    )
+    expected = logits.astype(np.float64) - counts * frequency - (counts > 0) * presence
+    for token, value in bias.items():
+        expected[:, token] += value
+    found = Samplers(options)(torch.from_numpy(logits), torch.ones(1), torch.from_numpy(counts).float())
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-4)

@@ -21,6 +21,8 @@ NAMES = {
     "top_p": ("--top-p",),
     "min_p": ("--min-p",),
     "repetition_penalty": ("--repetition-penalty",),
+    "presence_penalty": ("--presence-penalty",),
+    "frequency_penalty": ("--frequency-penalty",),
     "samplers": ("--samplers",),
     "stop": ("--stop",),
     "seed": ("--seed",),

@@ -12,8 +12,19 @@ from fathom.errors import FathomError, near
 
 PastContext = Literal["slide", "stop", "extend"]
 Speculate = Literal["off", "lookup"]
-ORDER = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")  # the order of Hugging Face transformers
-NEUTRAL: dict[str, float] = {"repetition_penalty": 1, "temperature": 1, "top_p": 1, "min_p": 0}  # the same as off
+PENALTIES = ("presence_penalty", "frequency_penalty")  # of tokens generated so far
+ORDER = ("repetition_penalty", *PENALTIES, "temperature", "top_k", "top_p", "min_p")  # that of transformers and vLLM
+NEUTRAL: dict[str, float] = {  # the same as off
+    "repetition_penalty": 1, "temperature": 1, "top_p": 1, "min_p": 0, **dict.fromkeys(PENALTIES, 0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What is added to the logit of a token before all samplers: from -100 (never) to 100 (always)."""
+
+    token: int
+    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +36,9 @@ class SamplingOptions:
     top_p: float | None = None  # keep the fewest likeliest tokens whose probabilities add up to P
     min_p: float | None = None  # keep tokens at least P times as likely as the likeliest
     repetition_penalty: float | None = None  # penalise tokens already in the text, if above 1
+    presence_penalty: float | None = None  # taken from the logits of tokens that were generated, if above 0
+    frequency_penalty: float | None = None  # the same for each time that a token was generated
+    logit_bias: tuple[Bias, ...] = ()  # what is added to the logits of some tokens; empty: nothing
     samplers: tuple[str, ...] = ORDER  # order of the samplers, separated by commas
 
     def __post_init__(self) -> None:
@@ -74,6 +88,12 @@ def _sampling_problems(o: SamplingOptions) -> list[str]:
         problems.append(f"min_p is {o.min_p}; expected a share from 0 to 1; 0 keeps all tokens")
     if o.repetition_penalty is not None and not 0 < o.repetition_penalty < math.inf:
         problems.append(f"repetition_penalty is {o.repetition_penalty}; expected a number above 0; 1 is off")
+    for name in PENALTIES:
+        if (value := getattr(o, name)) is not None and not -2 <= value <= 2:
+            problems.append(f"{name} is {value}; expected -2 to 2; 0 is off")
+    for bias in o.logit_bias:
+        if not -100 <= bias.value <= 100:
+            problems.append(f"logit_bias of token {bias.token} is {bias.value}; expected -100 to 100")
     return problems or _order_problems(o)
 
 

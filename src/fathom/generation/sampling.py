@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fathom.errors import FathomError
+from fathom.errors import FathomError, OutsideVocabulary
 from fathom.generation.context import Reader
 from fathom.generation.options import SamplingOptions
 from fathom.generation.text import Row, Stats
@@ -64,22 +64,56 @@ def repetition_penalty(logits: Tensor, penalty: float, seen: Tensor) -> Tensor:
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
+def presence_penalty(logits: Tensor, penalty: float, counts: Tensor) -> Tensor:
+    """Logits of tokens that were generated, by `counts` (b, V), minus `penalty` (OpenAI's definition, as the next)."""
+    return logits - penalty * (counts > 0)
+
+
+def frequency_penalty(logits: Tensor, penalty: float, counts: Tensor) -> Tensor:
+    """Logits minus `penalty` for each time that the token was generated."""
+    return logits - penalty * counts
+
+
 FILTERS = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+COUNTED = {"presence_penalty": presence_penalty, "frequency_penalty": frequency_penalty}
 
 
 @dataclass(frozen=True)
 class Samplers:
-    """Samplers in an explicit order, as a function of the logits and of the tokens `seen` (b, V) in each row."""
+    """Samplers in an explicit order, as a function of the logits, of the tokens `seen` (b, V) in each row, and of how
+    often each was generated, `counts` (b, V); None: none was."""
 
     options: SamplingOptions
 
-    def __call__(self, logits: Tensor, seen: Tensor) -> Tensor:  # (b, V), (b, V) -> (b, V)
+    def __call__(self, logits: Tensor, seen: Tensor, counts: Tensor | None = None) -> Tensor:  # (b, V) -> (b, V)
+        logits = self.biased(logits)
         for name, value in self.options.steps():
             if name == "repetition_penalty":
                 logits = repetition_penalty(logits, value, seen)
+            elif name in COUNTED:
+                logits = logits if counts is None else COUNTED[name](logits, value, counts)
             else:
                 logits = FILTERS[name](logits, value)
         return logits
+
+    def biased(self, logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
+        if not (bias := self.options.logit_bias):
+            return logits
+        if wrong := [each.token for each in bias if not 0 <= each.token < logits.shape[-1]]:
+            raise OutsideVocabulary(f"logit_bias names token {wrong[0]}; expected 0 to {logits.shape[-1] - 1}")
+        ids = torch.tensor([each.token for each in bias], device=logits.device)
+        values = torch.tensor([each.value for each in bias], dtype=logits.dtype, device=logits.device)
+        return logits.index_add(-1, ids, values.expand(len(logits), -1))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a sampler asks which tokens are in the text."""
+        return any(name == "repetition_penalty" for name, _ in self.options.steps())
+
+    @property
+    def counted(self) -> bool:
+        """Whether a sampler asks how often tokens were generated."""
+        return any(name in COUNTED for name, _ in self.options.steps())
 
     def describe(self) -> str:
         return self.options.describe()
@@ -123,6 +157,7 @@ class Chooser:
         self.seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device=self.device)  # tokens in each text
         for row in rows:
             self.seen[row.index, row.window.ids] = True
+        self.counts = torch.zeros_like(self.seen, dtype=torch.float32) if samplers.counted else None
 
     @property
     def nbytes(self) -> int:
@@ -144,9 +179,14 @@ class Chooser:
         """A token for each row from its logits (b, V), marked as seen. The host waits for the device once, at the end:
         a token and its log-probability come back together, and that is not finite where the logits are not."""
         index = torch.tensor([row.index for row in live], device=self.device)
-        ids = draw(self.samplers(logits, self.seen[index]), [self.generators[row.index] for row in live])  # (b,)
+        counts = None if self.counts is None else self.counts[index]
+        ids = draw(
+            self.samplers(logits, self.seen[index], counts), [self.generators[row.index] for row in live]
+        )  # (b,)
         ids = ids.clamp(max=self.vocab_size - 1)  # NaN draws no token
         self.seen[index, ids] = True
+        if self.counts is not None:
+            self.counts[index, ids] += 1
         logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)  # (b,)
         tokens, values = torch.stack((ids.to(logprobs.dtype), logprobs)).tolist()  # float32 holds ids below 2^24
         if not all(map(math.isfinite, values)):

@@ -73,6 +73,7 @@ class Piece:
     text: str
     logprob: float  # ln of the model's own probability: of its full softmax, before any sampler
     finish_reason: Finish | None = None  # set on a row's last piece
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, each with ln of its probability, where asked for
 
 
 @dataclass(frozen=True, repr=False)
@@ -188,8 +189,12 @@ class Row:
         text = "" if token in self.last else self.stops.push(self.decoder.push(token))
         self.finish_reason = self.reason(token)
         if self.finish_reason in ("eos", "length"):
-            text += self.stops.push(self.decoder.flush()) + self.stops.flush()
+            text += self.rest()
         return Piece(self.index, token, text, logprob, self.finish_reason)
+
+    def rest(self) -> str:
+        """The text still held back, of a row that has ended before a stop string came."""
+        return self.stops.push(self.decoder.flush()) + self.stops.flush()
 
     def reason(self, token: int) -> Finish | None:
         if self.stops.reached:

@@ -32,10 +32,10 @@ def generate(
     a list of texts or of lists of token ids; default "", the start of a document.
 
     options, or any of its fields by name: max_new_tokens=256 (tokens), temperature=1.0 (0: always the likeliest
-    token), top_k, top_p, min_p, repetition_penalty, stop (texts), num_samples=1, seed, past_context, use_cache,
-    speculate; see fathom.generation.options. Without `options`, a field that is not named is what the model's
-    generation_config.json (or GGUF header) recommends, if it does; `options` are taken as they are. draft: a smaller
-    model of the same vocabulary, or its path, for speculative decoding.
+    token), top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias, stop (texts),
+    num_samples=1, seed, past_context, use_cache, speculate; see fathom.generation.options. Without `options`, a field
+    that is not named is what the model's generation_config.json (or GGUF header) recommends, if it does; `options` are
+    taken as they are. draft: a smaller model of the same vocabulary, or its path, for speculative decoding.
 
     Returns a Completion for each sample of each prompt: `.text`, `.tokens`, `.logprobs` (natural logarithms),
     `.finish_reason` ("stop", "length" or "eos"). FathomError: there is no such model, a wrong option, or a character

@@ -1,0 +1,402 @@
+"""What an engine writes for a request is what it writes for it alone, whatever joined or left; nothing is left over."""
+
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fathom.backend.pages import PAGE
+from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
+from fathom.generation.engine import Engine
+from fathom.generation.generate import generate
+from fathom.generation.options import Bias, GenerateOptions
+from fathom.generation.slots import Request, Slot
+from fathom.generation.text import Piece
+from fathom.model.transformer import Transformer
+from fathom.tokenizer.characters import ByteTokenizer
+from tests.generation.models import CONTEXT, KINDS, random_model
+
+BYTES = ByteTokenizer()
+SHARED = bytes(i * 37 % 256 for i in range(100))
+ROOM = 64 * CONTEXT  # tokens for 64 whole contexts
+Written = tuple[tuple[int, ...], tuple[float, ...], str, str | None]  # tokens, their logprobs, the text, why it ended
+
+
+def made(model: Transformer, **changes: Any) -> Engine:
+    return Engine(model, BYTES, **{"tokens": ROOM, "chunk": 32, "exact": True} | changes)
+
+
+def ask(prompt: str | Sequence[int], adapter: str | None = None, **options: Any) -> Request:
+    ids = tuple(prompt.encode() if isinstance(prompt, str) else prompt)
+    return Request(ids, GenerateOptions(**{"past_context": "stop", "seed": 0} | options), adapter)
+
+
+def written(pieces: Iterable[Piece]) -> Written:
+    pieces = list(pieces)
+    texts = "".join(piece.text for piece in pieces)
+    return tuple(p.token for p in pieces), tuple(p.logprob for p in pieces), texts, pieces[-1].finish_reason
+
+
+def run(engine: Engine, slots: Sequence[Slot]) -> list[Written]:
+    """Step until nothing is left to do; what each of these slots wrote."""
+    pieces: dict[Slot, list[Piece]] = {slot: [] for slot in slots}
+    while not engine.idle:
+        for slot, piece in engine.step():
+            assert isinstance(piece, Piece), piece
+            pieces[slot].append(piece)
+    return [written(pieces[slot]) for slot in slots]
+
+
+def alone(model: Transformer, request: Request, **changes: Any) -> Written:
+    engine = made(model, **{"tokens": 2 * CONTEXT} | changes)
+    return run(engine, [engine.add(request)])[0]
+
+
+def empty(engine: Engine) -> bool:
+    """No page is lent and nothing waits."""
+    ledger = engine.pages.ledger
+    return engine.idle and not any(ledger.users) and ledger.available == ledger.n_pages
+
+
+def some(order: random.Random, count: int, new: tuple[int, int]) -> list[Request]:
+    """Requests of any length, greedy and drawn; half of them begin alike. new: tokens, from and up to."""
+    texts = [bytes(order.randrange(256) for _ in range(order.randrange(1, 100))) for _ in range(count)]
+    requests = []
+    for i, text in enumerate(texts):
+        if order.random() < 0.5:
+            text = SHARED[: order.randrange(33, 100)] + text[:20]
+        options: dict[str, Any] = {"max_new_tokens": order.randrange(*new), "seed": i}
+        options |= order.choice([
+            {"temperature": 0}, {"temperature": 0.9}, {"temperature": 1.2, "top_k": 20, "top_p": 0.9},
+            {"repetition_penalty": 1.3}, {"presence_penalty": 0.8, "frequency_penalty": 0.3}, {"min_p": 0.05},
+        ])  # fmt: skip
+        requests.append(ask(text, order.choice([None, "a", "b"]), **options))
+    return requests
+
+
+def louder(model: Transformer) -> Any:
+    """Two adapters, which add to what the last norm gives; each row has its own in every pass."""
+    change = {None: torch.zeros(32), "a": torch.randn(32), "b": torch.randn(32)}
+
+    @contextmanager
+    def choose(names: Sequence[str | None]) -> Any:
+        rows = torch.stack([change[name] for name in names])[:, None]  # (b, 1, d)
+        hook = model.embed.register_forward_hook(lambda module, given, x: x + rows)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    return choose
+
+
+@pytest.mark.parametrize("kind", ["gpt", "llama"])
+def test_64_rows_that_join_and_leave_are_what_they_are_alone(kind: str) -> None:
+    """Every token and every bit of its log-probability, with two adapters, all samplers and shared prefixes."""
+    model, order = random_model(kind), random.Random(kind)
+    adapters = louder(model)
+    requests = [replace(request, ids=request.ids[:4]) for request in some(order, 70, (25, 35))]
+    requests += some(order, 20, (1, 30))
+    expected = [alone(model, request, choose_adapters=adapters) for request in requests]
+    engine, slots, pieces = made(model, choose_adapters=adapters), list[Slot](), dict[Slot, list[Piece]]()
+    most = 0
+    while len(slots) < len(requests) or not engine.idle:
+        for request in requests[len(slots) : len(slots) + order.randrange(20)]:
+            slots.append(engine.add(request))
+            pieces[slots[-1]] = []
+        for slot, piece in engine.step():
+            assert isinstance(piece, Piece)
+            pieces[slot].append(piece)
+        most = max(most, len(engine.live))
+    assert [written(pieces[slot]) for slot in slots] == expected and most == 64
+    assert empty(engine) and engine.figures.reused_tokens > 0
+    assert engine.figures.new_tokens == sum(len(tokens) for tokens, *_ in expected)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_is_that_of_the_plain_loop(kind: str, exact: bool) -> None:
+    model, order = random_model(kind), random.Random(kind)
+    texts = [bytes(order.randrange(256) for _ in range(n)) for n in (1, 5, 15, 16, 17, 31, 32, 33, 64, 100)]
+    engine = made(model, exact=exact)
+    found = run(engine, [engine.add(ask(text, temperature=0, max_new_tokens=50)) for text in texts])
+    plain = generate(model, BYTES, [[*text] for text in texts], temperature=0, max_new_tokens=50, use_cache=False)
+    assert [tokens for tokens, *_ in found] == [completion.tokens for completion in plain]
+    assert [text for _, _, text, _ in found] == [completion.text for completion in plain]
+
+
+def test_seeds_are_those_of_generate() -> None:
+    model = random_model("llama")
+    given: dict[str, Any] = {
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "repetition_penalty": 1.2,
+        "max_new_tokens": 30,
+        "seed": 5,
+    }
+    engine = made(model)
+    slots = [engine.add(replace(ask("To be or not to be", **given), index=i)) for i in range(4)]
+    expected = generate(model, BYTES, "To be or not to be", num_samples=4, **given)
+    assert [tokens for tokens, *_ in run(engine, slots)] == [completion.tokens for completion in expected]
+
+
+@pytest.mark.parametrize("length", [15, 16, 17, 31, 32, 33, 63, 64, 65, 97])
+def test_a_prefix_that_was_read_before_changes_no_bit(length: int) -> None:
+    """At each edge of a page and of a chunk; what is reused is what is said."""
+    model, text = random_model("gpt"), bytes(i * 7 % 256 for i in range(length))
+    again, other = ask(text, max_new_tokens=20), ask(text[:-1] + b"!?" + text[-3:], max_new_tokens=20)
+    expected = [alone(model, request) for request in (again, other)]
+    engine = made(model)
+    reused = list[int]()
+    for request in (again, again, other, again):
+        slot = engine.add(request)
+        assert run(engine, [slot]) == [expected[request is other]]
+        reused.append(slot.reused)
+    whole = (length - 1) // 32 * 32  # chunks that both begin with, without the last token
+    assert reused == [0, whole, whole, whole] and empty(engine)
+
+
+def test_a_chat_reads_only_what_is_new() -> None:
+    model = random_model("llama")
+    engine = made(model, chunk=16)
+    first = engine.add(ask("x" * 70, max_new_tokens=4))
+    run(engine, [first])
+    second = engine.add(ask("x" * 70 + "more", max_new_tokens=4))
+    run(engine, [second])
+    assert (first.reused, second.reused) == (0, 64)
+    assert engine.figures.prompt_tokens == 144 and engine.figures.reused_tokens == 64
+    third = engine.add(ask("x" * 70, adapter="another", max_new_tokens=4))
+    run(engine, [third])
+    assert third.reused == 0
+    loose = made(model, exact=False, chunk=64)  # pages of any place, those of new tokens too
+    slot = loose.add(ask("x" * 30, temperature=0, max_new_tokens=20))
+    ((tokens, *_),) = run(loose, [slot])
+    slot = loose.add(ask([*b"x" * 30, *tokens], max_new_tokens=1))
+    run(loose, [slot])
+    assert slot.reused == 48
+
+
+@given(order=st.randoms(use_true_random=False), tokens=st.integers(10, 60), rows=st.integers(1, 9))
+@settings(max_examples=15, derandomize=True)
+def test_cancelled_at_any_moment_nothing_is_left_and_the_others_are_as_they_were(
+    order: random.Random, tokens: int, rows: int
+) -> None:
+    """With too little memory and too few rows for all at once, so that requests wait."""
+    model = random_model("llama")
+    engine, requests = made(model, tokens=tokens * PAGE, rows=rows), some(order, 12, (1, 20))
+    slots, pieces, ended = list[Slot](), dict[Slot, list[Piece]](), set[Slot]()
+    cancelled = set[Slot]()
+    for request in requests:
+        if (len(request.ids) + request.options.max_new_tokens - 2) // PAGE + 1 > tokens:
+            with pytest.raises(ContextOverflow, match=f"and the cache has {tokens * PAGE}"):
+                engine.add(request)
+            continue
+        slots.append(engine.add(request))
+        pieces[slots[-1]] = []
+    while not engine.idle:
+        for slot in order.sample(slots, min(len(slots), order.choice([0, 0, 0, 1]))):
+            engine.cancel(slot)
+            cancelled |= {slot} - ended
+            assert slot not in engine.live and not slot.table
+        lent = [page for slot in engine.live for page in slot.table]
+        assert engine.pages.ledger.users == [lent.count(page) for page in range(engine.pages.n_pages)]
+        for slot, piece in engine.step():
+            assert slot not in cancelled and isinstance(piece, Piece)
+            pieces[slot].append(piece)
+            ended |= {slot} if piece.finish_reason else set()
+        assert len(engine.live) <= rows
+    assert empty(engine) and ended | cancelled == {*slots}
+    for slot in ended:
+        assert written(pieces[slot]) == alone(model, slot.request)
+
+
+def test_requests_that_must_wait_come_in_their_order() -> None:
+    """One that is too large for now is not overtaken."""
+    engine = made(random_model("llama"), tokens=6 * PAGE, rows=3)
+    sizes = [40, 60, 3, 3, 3]
+    slots = [engine.add(ask(b"%d" % i + b"y" * n, max_new_tokens=9, temperature=0)) for i, n in enumerate(sizes)]
+    begun, ended = list[int](), list[int]()
+    assert engine.figures.queue == 5
+    while not engine.idle:
+        for slot, piece in engine.step():
+            place = slots.index(slot)
+            begun += [place] if place not in begun else []
+            ended += [place] if piece.finish_reason else []  # type: ignore[union-attr]
+    assert begun == [0, 1, 2, 3, 4] and ended == [0, 1, 2, 3, 4] and empty(engine)
+
+
+def test_no_stream_waits_for_more_than_a_chunk() -> None:
+    """While a long prompt is read, every step writes a token of the rows that are there."""
+    engine = made(random_model("llama"))
+    first = engine.add(ask("abc", max_new_tokens=100))
+    engine.step()
+    second = engine.add(ask("z" * 140, max_new_tokens=5))
+    for _ in range(4):
+        read = second.length
+        assert [slot for slot, _ in engine.step()] == [first]
+        assert second.length - read == 32
+    assert [slot for slot, _ in engine.step()] == [second, first]
+
+
+def test_many_short_prompts_share_a_chunk() -> None:
+    engine = made(random_model("llama"))
+    slots = [engine.add(ask("four" + str(i), max_new_tokens=2)) for i in range(12)]
+    assert [slot for slot, _ in engine.step()] == slots[:6]  # of 5 tokens each
+
+
+@pytest.mark.parametrize("kind", ["gpt", "llama"])
+def test_a_text_ends_with_the_context_or_goes_beyond_it(kind: str) -> None:
+    model = random_model(kind)
+    engine = made(model)
+    slot = engine.add(ask("w" * 150, max_new_tokens=50))
+    ((tokens, _, _, why),) = run(engine, [slot])
+    assert why == "length" and len(tokens) == CONTEXT - 150 + 1
+    with pytest.raises(ContextOverflow, match="161 tokens and the context is 160"):
+        engine.add(ask("w" * 161))
+    with pytest.raises(ContextOverflow, match="150 tokens and 50 new ones are more than the context of 160"):
+        engine.add(ask("w" * 150, max_new_tokens=50, past_context="slide"))
+    beyond = ask("w" * 150, temperature=0, max_new_tokens=50, past_context="extend")
+    if kind == "gpt":
+        with pytest.raises(FathomError, match="learned positions"):
+            engine.add(beyond)
+    else:
+        ((tokens, *_),) = run(engine, [engine.add(beyond)])
+        (plain,) = generate(model, BYTES, "w" * 150, beyond.options, use_cache=False)
+        assert tokens == plain.tokens and len(tokens) == 50
+
+
+def test_longrope_is_read_again_where_it_is_rotated_otherwise() -> None:
+    from fathom.model.config import Rotary
+    from tests.architectures import LONGROPE
+
+    model = random_model("llama", rope=Rotary(scaling=replace(
+        LONGROPE, original_context_length=64, short=(1.0, 1.1, 1.2, 1.3), long=(1.5, 2.0, 3.0, 4.0))))  # fmt: skip
+    texts = ["a" * 60, "b" * 20, "c" * 100, "a" * 60, "c" * 100]
+    engine = made(model, exact=False)
+    given: dict[str, Any] = {"temperature": 0, "max_new_tokens": 30}
+    found = run(engine, [engine.add(ask(text, **given)) for text in texts])
+    plain = generate(model, BYTES, texts, use_cache=False, **given)
+    assert [tokens for tokens, *_ in found] == [completion.tokens for completion in plain] and empty(engine)
+    assert [slot_text.private for slot_text in [engine.add(ask("a" * 60, **given))]] == [False]  # not begun yet
+
+
+class Only:
+    """Allows the bytes of a text, one after another; fails where it is told to."""
+
+    def __init__(self, text: bytes, fails: int = -1) -> None:
+        self.text, self.fails, self.at = text, fails, 0
+
+    def mask(self) -> Tensor:
+        if self.at == self.fails:
+            raise FathomError("the grammar allows no token here")
+        return torch.arange(256) == self.text[self.at]
+
+    def accept(self, token: int) -> None:
+        assert token == self.text[self.at]
+        self.at += 1
+
+    @property
+    def finished(self) -> bool:
+        return self.at == len(self.text)
+
+
+def test_a_constraint_is_kept_and_its_error_is_that_of_its_row() -> None:
+    model = random_model("llama")
+    free, other = ask("free", max_new_tokens=12), ask("other", max_new_tokens=12)
+    expected = [alone(model, request) for request in (free, other)]
+    engine = made(model)
+    kept = engine.add(replace(ask("kept"), constraint=Only("{\u20ac}".encode())))
+    fails = engine.add(replace(ask("fails"), constraint=Only(b"abcdef", fails=3)))
+    others = [engine.add(free), engine.add(other)]
+    pieces: dict[Slot, list[Any]] = {slot: [] for slot in (kept, fails, *others)}
+    while not engine.idle:
+        for slot, piece in engine.step():
+            pieces[slot].append(piece)
+    assert written(pieces[kept])[2:] == ("{\u20ac}", "stop")
+    assert [piece.text for piece in pieces[fails][:-1]] == ["a", "b", "c"]
+    assert isinstance(pieces[fails][-1], FathomError)
+    assert [written(pieces[slot]) for slot in others] == expected and empty(engine)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_logits_that_are_not_finite_end_their_row_alone(exact: bool) -> None:
+    model = random_model("llama")
+    good = ask("good text", max_new_tokens=12, temperature=0)
+    expected = alone(model, good, exact=exact)[0]
+    with torch.no_grad():
+        model.embed.weight[7] = float("nan")
+    engine = made(model, exact=exact)
+    slots = [engine.add(good), engine.add(ask([*b"x" * 40, 7])), engine.add(good)]
+    pieces: dict[Slot, list[Any]] = {slot: [] for slot in slots}
+    while not engine.idle:
+        for slot, piece in engine.step():
+            pieces[slot].append(piece)
+    assert [written(pieces[slot])[0] for slot in (slots[0], slots[2])] == [expected] * 2
+    (error,) = pieces[slots[1]]
+    assert isinstance(error, FathomError) and "not finite" in str(error) and empty(engine)
+
+
+def test_a_pass_that_fails_is_the_error_of_those_that_fail_alone() -> None:
+    model = random_model("llama")
+    adapters = louder(model)
+    expected = alone(model, ask("one", "a", max_new_tokens=9, temperature=0), choose_adapters=adapters)[0]
+    engine = made(model, choose_adapters=adapters, exact=False)
+    slots = [engine.add(ask(text, name, max_new_tokens=9, temperature=0)) for text, name in (("one", "a"), ("q", "zz"))]
+    pieces: dict[Slot, list[Any]] = {slot: [] for slot in slots}
+    while not engine.idle:
+        for slot, piece in engine.step():
+            pieces[slot].append(piece)
+    assert written(pieces[slots[0]])[0] == expected
+    assert [type(error) for error in pieces[slots[1]]] == [KeyError] and empty(engine)
+
+
+def test_lookup_gives_the_same_tokens_in_fewer_steps() -> None:
+    model = random_model("llama")
+    text = "the cat sat on the mat, the cat sat on the "
+    for options in ({"temperature": 0}, {"temperature": 0.3, "seed": 4}):
+        steps, tokens = [], []
+        for speculate in ("off", "lookup"):
+            engine = made(model, exact=False)
+            slot = engine.add(ask(text, max_new_tokens=60, speculate=speculate, **options))
+            tokens.append(run(engine, [slot])[0][0])
+            steps.append(engine.figures.steps)
+            assert empty(engine)
+        assert tokens[0] == tokens[1] and steps[1] < steps[0]
+
+
+def test_top_is_the_likeliest_and_the_text_ends_at_stop_strings() -> None:
+    model = random_model("llama")
+    engine = made(model)
+    slot = engine.add(replace(ask("abc", temperature=0, max_new_tokens=3), top=4))
+    while not engine.idle:
+        for _, piece in engine.step():
+            assert isinstance(piece, Piece) and len(piece.top) == 4
+            assert piece.top[0] == (piece.token, piece.logprob)
+            assert [value for _, value in piece.top] == sorted((value for _, value in piece.top), reverse=True)
+    (whole,) = generate(model, BYTES, "abc", temperature=0, max_new_tokens=30)
+    stop = whole.text[10:12]
+    ((*_, text, why),) = run(engine, [engine.add(ask("abc", temperature=0, max_new_tokens=30, stop=(stop,)))])
+    assert (text, why) == (whole.text[: whole.text.index(stop)], "stop")
+    assert slot.row.finish_reason == "length"
+
+
+def test_what_can_never_be_answered_is_refused_at_once() -> None:
+    engine = made(random_model("llama"), tokens=100)
+    with pytest.raises(ContextOverflow, match=r"90 tokens and 60 new ones need 149 places and the cache has 112"):
+        engine.add(ask("q" * 90, max_new_tokens=60))
+    with pytest.raises(OutsideVocabulary, match="holds token 256; expected ids from 0 to 255"):
+        engine.add(ask([1, 256]))
+    with pytest.raises(OutsideVocabulary, match="holds no token"):
+        engine.add(ask([]))
+    with pytest.raises(OutsideVocabulary, match="logit_bias names token 300"):
+        engine.add(ask("a", logit_bias=(Bias(300, 1.0),)))
+    with pytest.raises(FathomError, match="chunk is 100; expected a multiple of 16"):
+        made(random_model("llama"), chunk=100)
+    assert empty(engine)
