@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fathom.anatomy.swap import kind_of, what_is
 from fathom.backend.matvec import MatvecInt4, MatvecLinear
+from fathom.backend.memory import Cache
 from fathom.errors import FathomError
 from fathom.model.attention import Attention, attend, attend_fused
 from fathom.model.cache import KVCache
@@ -111,7 +112,7 @@ class RecordedStep:
                 raise FathomError(f"blocks.{layer}.attn calls another function than attend")
         self.model = weakref.ref(model)  # which holds this step
 
-    def takes(self, ids: Tensor, cache: KVCache) -> bool:
+    def takes(self, ids: Tensor, cache: Cache) -> bool:
         return isinstance(cache, StaticCache) and ids.shape == (cache.store.shape[2], 1)
 
     @torch.no_grad()

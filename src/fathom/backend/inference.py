@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from fathom.anatomy.swap import exchange_hooks, kind_of, parts, swap, what_is
 from fathom.backend.linear import FLOATS, PanelLinear, PanelUnembed
+from fathom.backend.memory import Cache
+from fathom.backend.pages import PagedCache
 from fathom.backend.step import PLAIN_ATTENTION, NativeStep, attend_natively
 from fathom.errors import FathomError
 from fathom.families.plain import computes_as
@@ -42,7 +44,7 @@ class Step(Protocol):
     def cache(self) -> type[KVCache]:
         """The kind of cache that it reads."""
 
-    def takes(self, ids: Tensor, cache: KVCache) -> bool:
+    def takes(self, ids: Tensor, cache: Cache) -> bool:
         """Whether it computes this pass; all others are for the blocks."""
 
     def __call__(self, ids: Tensor, cache: Any) -> Tensor:
@@ -146,7 +148,7 @@ class InferenceModel(Transformer):
 
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         step = self.step
-        if step is None or not isinstance(cache, KVCache) or not step.takes(ids, cache):
+        if step is None or not isinstance(cache, KVCache | PagedCache) or not step.takes(ids, cache):
             return super().hidden(ids, cache)
         self.end(ids, cache)
         return step(ids, cache)

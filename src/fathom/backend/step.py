@@ -1,19 +1,20 @@
 """One native call for all blocks of a model: the structures of native/step.h, filled from its modules.
 
-A call reads some tokens over a KVCache and returns what `Transformer.hidden` does. Only pointers are passed; the
-tensors stay the model's and the cache's.
+A call reads some tokens over a KVCache or a PagedCache and returns what `Transformer.hidden` does. Only pointers are
+passed; the tensors stay the model's and the cache's.
 """
 
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fathom.anatomy.swap import kind_of, what_is
-from fathom.backend.linear import FLOATS, PanelLinear, copy_into
+from fathom.backend.linear import PanelLinear, copy_into
+from fathom.backend.memory import Cache, fits, memories, paging
+from fathom.backend.pages import PagedCache
 from fathom.backend.training import (
     FusedGeluMLP,
     FusedRMSNorm,
@@ -38,7 +39,6 @@ from fathom.native.interface import (
     UNSUPPORTED,
     Layer,
     Linear,
-    Memory,
     MlpKind,
     Model,
     Norm,
@@ -141,21 +141,13 @@ class NativeStep:
         other = self.hold_fp32(position.other)
         return Rotation(other, 1.0), far, Rotation(other, position.scale)
 
-    def takes(self, ids: Tensor, cache: KVCache) -> bool:
+    def takes(self, ids: Tensor, cache: Cache) -> bool:
         """Whether native code reads these; errors about all others are the plain model's."""
-        sizes, layers, dtype = self.model, len(cache.rows) + len(cache.near_rows), cache.store.dtype
-        if ids.ndim != 2 or ids.numel() == 0 or ids.dtype not in IDS or dtype not in FLOATS or not ids.is_cpu:
+        if ids.ndim != 2 or ids.numel() == 0 or ids.dtype not in IDS or not ids.is_cpu:
             return False
-        fit = layers == sizes.n_layer and cache.windows == self.windows
-        for store, count, length in (
-            (cache.store, len(cache.rows), cache.capacity),
-            (cache.near, len(cache.near_rows), cache.span),
-        ):
-            fit = fit and store.shape == (count, 2, len(ids), sizes.g, length, sizes.c) and store.dtype == dtype
-            fit = fit and store.is_cpu and store.is_contiguous()
-        return fit
+        return fits(cache, len(ids), self.model, self.windows)
 
-    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
+    def __call__(self, ids: Tensor, cache: Cache) -> Tensor:
         """ids (b, t) -> (b, t, d), and the cache advanced by t. Only for what it `takes`.
 
         ContextOverflow where the cache is full, OutsideVocabulary where an id is no token: then nothing is advanced.
@@ -169,20 +161,21 @@ class NativeStep:
             pieces = [self.call(piece, cache, far) for piece in ids.split(max(1, AT_ONCE // b), 1)]
         except BaseException:
             with suppress(FathomError):  # where a window has dropped what came before, the pieces read stay read
-                cache.rewind(start)
+                cache.advance(start - cache.length) if isinstance(cache, PagedCache) else cache.rewind(start)
             raise
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
-    def call(self, ids: Tensor, cache: KVCache, far: Rotation) -> Tensor:
+    def call(self, ids: Tensor, cache: Cache, far: Rotation) -> Tensor:
         """The same in one native call. far: the rotation of layers without a window."""
         b, t = ids.shape
-        cache.make_room(t)
+        padding, keys = None, cache.pages.keys if isinstance(cache, PagedCache) else cache.store
+        if isinstance(cache, KVCache):
+            cache.make_room(t)
+            padding = None if cache.padding is None else cache.padding.long().contiguous()
         ids, positions = (x.long().contiguous() for x in (ids, cache.positions(t).expand(b, t)))
-        padding = None if cache.padding is None else cache.padding.long().contiguous()
         hidden = torch.empty(b, t, self.width)
-        memories = self.memories(cache)
-        tokens = (b, t, cache.length, cache.store.dtype == torch.bfloat16)
-        places = (ids.data_ptr(), positions.data_ptr(), address(padding), memories)
+        tokens = (b, t, cache.length, keys.dtype == torch.bfloat16)
+        places = (ids.data_ptr(), positions.data_ptr(), address(padding), *paging(cache), memories(cache))
         rotations = (Rotation * 2)(far, self.near)
         lib = library("step")
         if lib is None:
@@ -197,17 +190,6 @@ class NativeStep:
             )
         cache.advance(t)
         return hidden.to(self.dtype)
-
-    def memories(self, cache: KVCache) -> Any:
-        """Where each layer keeps its keys and values."""
-        found: dict[int, tuple[int, int, int]] = {}
-        for store, rows, length, begin in (
-            (cache.store, cache.rows, cache.capacity, 0),
-            (cache.near, cache.near_rows, cache.span, cache.begin),
-        ):
-            first, step = store.data_ptr(), (store.stride(0) * store.element_size() if rows else 0)
-            found |= {layer: (first + row * step, length, begin) for layer, row in rows.items()}
-        return (Memory * len(found))(*(Memory(*found[layer]) for layer in range(len(found))))
 
     def layer(self, block: Block, window: int | None) -> Layer:
         attn, none = block.attn, nn.Identity()

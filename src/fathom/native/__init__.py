@@ -9,6 +9,7 @@ kernels.py     attention (attention.h, attention.cpp), NF4 to floats (nf4.cpp), 
 
 step.h         the structures of a model, as Python fills them, and their checks
 step.cpp       all blocks of a model in one call, for backend/step.py
+paged.h        attention over keys and values in pages
 isa.h          sixteen lanes in AVX-512, AVX2, NEON and plain C++: all that the kernels know of a processor
 exponential.h  e^x in a form that vectorises
 parts.h        norms, activations and rotation of one vector, for step.cpp

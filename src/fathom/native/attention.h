@@ -11,6 +11,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 #include "activations.h"
 #include "isa.h"
@@ -147,6 +148,16 @@ static void pattern_of(float* x, int64_t n, float slope, float cap) {
   softmax(x, n);
 }
 
+// Scores (n, all) of all rows to their patterns, which are 0 for keys that a row does not see.
+static void apply_patterns(Rows& rows, int64_t all) {
+  for (size_t a = 0; a < rows.seen.size(); a++) {
+    const int64_t first = rows.first[a], own = rows.seen[a];
+    float* row = rows.scores.data() + int64_t(a) * all;
+    pattern_of(row + first, own - first, rows.slope[a], rows.cap);
+    std::fill(row, row + first, 0.0f), std::fill(row + own, row + all, 0.0f);
+  }
+}
+
 template <class T, int C>
 static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
   constexpr int64_t BLOCK = 64;  // values that stay in the L1 cache while all rows use them
@@ -161,29 +172,30 @@ static void attend_to(const T* keys, const T* values, int64_t c, Rows& rows) {
     for (int64_t a = 0; a < n; a += 16)
       score_panel(keys, all, c, q + a * c, std::min<int64_t>(16, n - a), scale, rows.lines, scores + a * all);
   }
-  for (int64_t a = 0; a < n; a++) {
-    const int64_t first = rows.first[size_t(a)], own = rows.seen[size_t(a)];
-    float* row = scores + a * all;
-    pattern_of(row + first, own - first, rows.slope[size_t(a)], rows.cap);
-    std::fill(row, row + first, 0.0f), std::fill(row + own, row + all, 0.0f);
-  }
+  apply_patterns(rows, all);
   std::fill(z, z + n * c, 0.0f);
   for (int64_t s = 0; s < all; s += BLOCK)
     mix_heads<T, C>(scores + s, all, values + s * c, std::min(BLOCK, all - s), z, n, c);
 }
 
+// Calls `run` with common head widths as constants that the compiler unrolls for, else with 0.
+template <class Run>
+static void of_width(int64_t c, Run run) {
+  switch (c) {
+    case 32: return run(std::integral_constant<int, 32>());
+    case 48: return run(std::integral_constant<int, 48>());
+    case 64: return run(std::integral_constant<int, 64>());
+    case 80: return run(std::integral_constant<int, 80>());
+    case 96: return run(std::integral_constant<int, 96>());
+    case 128: return run(std::integral_constant<int, 128>());
+    case 256: return run(std::integral_constant<int, 256>());
+    default: return run(std::integral_constant<int, 0>());
+  }
+}
+
 template <class T>
 static void attend(const T* keys, const T* values, int64_t c, Rows& rows) {
-  switch (c) {  // common head widths, as constants that the compiler unrolls for
-    case 32: return attend_to<T, 32>(keys, values, c, rows);
-    case 48: return attend_to<T, 48>(keys, values, c, rows);
-    case 64: return attend_to<T, 64>(keys, values, c, rows);
-    case 80: return attend_to<T, 80>(keys, values, c, rows);
-    case 96: return attend_to<T, 96>(keys, values, c, rows);
-    case 128: return attend_to<T, 128>(keys, values, c, rows);
-    case 256: return attend_to<T, 256>(keys, values, c, rows);
-    default: return attend_to<T, 0>(keys, values, c, rows);
-  }
+  of_width(c, [&](auto width) { attend_to<T, decltype(width)::value>(keys, values, c, rows); });
 }
 
 // How many queries are computed together: as many as fill the lanes with their heads.

@@ -79,7 +79,7 @@ class Model(Structure):
 class Memory(Structure):
     """Keys and values of a layer."""
 
-    _fields_ = [("store", c_void_p), ("capacity", c_int64), ("begin", c_int64)]
+    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64), ("begin", c_int64)]
 
 
 class Rotation(Structure):
@@ -92,6 +92,8 @@ class Pass(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("b", "t", "length", "cache_bf16")),
         *((name, c_void_p) for name in ("ids", "positions", "padding")),
+        *((name, c_int64) for name in ("pages", "longest")),
+        *((name, c_void_p) for name in ("tables", "lengths")),
         ("memories", POINTER(Memory)),
         ("rotations", Rotation * ROTATIONS),
         ("hidden", c_void_p),

@@ -6,8 +6,7 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#include "attention.h"
-#include "panels.h"
+#include "paged.h"
 #include "parts.h"
 #include "step.h"
 
@@ -189,29 +188,28 @@ class Worker {  // one thread's part of the computation
   }
 
   // A task is the query heads that share a key and value head in one row; with more threads than tasks, a part of them.
+  // Threads take them by turns, as long rows have more work than short ones.
   void attention(int64_t l, const Layer& layer) {
     const int64_t group = model.h / model.g, pairs = pass.b * model.g;
     const int64_t parts = std::min<int64_t>(group, (threads + pairs - 1) / pairs);
-    for (int64_t pair = share(pairs).begin; parts == 1 && pair < share(pairs).end; pair++) {
+    for (int64_t pair = thread; pair < pairs; pair += threads) {
       append(l, layer, pair);
-      attend_heads(l, layer, pair, {0, group});
+      if (parts == 1) attend_heads(l, layer, pair, {0, group});
     }
     if (parts == 1) return;
-    for (int64_t pair = share(pairs).begin; pair < share(pairs).end; pair++) append(l, layer, pair);
     barrier();
-    for (int64_t task = share(pairs * parts).begin; task < share(pairs * parts).end; task++)
+    for (int64_t task = thread; task < pairs * parts; task += threads)
       attend_heads(l, layer, task / parts, {group * (task % parts) / parts, group * (task % parts + 1) / parts});
   }
 
   // Stores keys and values of the new tokens in the cache.
   void append(int64_t l, const Layer& layer, int64_t pair) {
-    const int64_t r = pair / model.g, j = pair % model.g, c = model.c;
+    const int64_t r = pair / model.g, j = pair % model.g;
     for (int64_t i = 0; i < pass.t; i++) {
-      const int64_t at = r * pass.t + i;
-      float *k = &shared.k[size_t((at * model.g + j) * c)], *v = &shared.v[size_t((at * model.g + j) * c)];
-      norm_and_rotate(of_head(layer.k_norm, j), layer.rotation, k, at);
-      write(l, place(l, 0, r, j, pass.length + i), k);
-      write(l, place(l, 1, r, j, pass.length + i), v);
+      const int64_t at = r * pass.t + i, from = (at * model.g + j) * model.c;
+      norm_and_rotate(of_head(layer.k_norm, j), layer.rotation, &shared.k[size_t(from)], at);
+      if (pass.cache_bf16) write<uint16_t>(l, r, j, length(r) + i, from);
+      else write<float>(l, r, j, length(r) + i, from);
     }
   }
 
@@ -228,17 +226,30 @@ class Worker {  // one thread's part of the computation
     if (each && model.rotated_first) norm(n, x, x);
   }
 
-  // The offset in the memory of layer l of key (which = 0) or value (1) s of head j in row r.
-  int64_t place(int64_t l, int64_t which, int64_t r, int64_t j, int64_t s) const {
+  // Tokens of row r that were read before this pass.
+  int64_t length(int64_t r) const { return pass.tables ? pass.lengths[r] : pass.length; }
+
+  // The offset in the keys or values of layer l of number s of head j in row r.
+  int64_t place(int64_t l, int64_t r, int64_t j, int64_t s) const {
     const Memory& memory = pass.memories[l];
-    return (((which * pass.b + r) * model.g + j) * memory.capacity + s - memory.begin) * model.c;
+    return ((r * model.g + j) * memory.capacity + s - memory.begin) * model.c;
   }
 
-  void write(int64_t l, int64_t at, const float* x) {
-    void* store = pass.memories[l].store;
-    for (int64_t i = 0; i < model.c; i++)
-      if (pass.cache_bf16) ((uint16_t*)store)[at + i] = to_bf16(x[i]);
-      else ((float*)store)[at + i] = x[i];
+  template <class T>
+  Pages<T> pages(int64_t l, int64_t r, int64_t j) const {
+    const int64_t size = PAGE * model.c;
+    const Memory& memory = pass.memories[l];
+    return {pass.tables + r * pass.longest, (T*)memory.keys + j * size, (T*)memory.values + j * size, model.g * size};
+  }
+
+  // Stores key and value of token s, which begin at number `from` of all.
+  template <class T>
+  void write(int64_t l, int64_t r, int64_t j, int64_t s, int64_t from) {
+    const float *key = &shared.k[size_t(from)], *value = &shared.v[size_t(from)];
+    if (pass.tables) return fathom::write(pages<T>(l, r, j), s, model.c, key, value);
+    const int64_t at = place(l, r, j, s);
+    T *keys = (T*)pass.memories[l].keys + at, *values = (T*)pass.memories[l].values + at;
+    for (int64_t i = 0; i < model.c; i++) put(keys + i, key[i]), put(values + i, value[i]);
   }
 
   // The first key that the query at `self` sees in row r: after the padding, and within the window.
@@ -253,25 +264,33 @@ class Worker {  // one thread's part of the computation
     const int64_t at_once = pass.padding ? 1 : queries_at_once(n);
     Rows& rows = local.rows;
     for (int64_t first = 0; first < pass.t; first += at_once) {
-      const int64_t last = std::min(first + at_once, pass.t), start = first_key(layer, r, pass.length + first);
+      const int64_t last = std::min(first + at_once, pass.t), sees = first_key(layer, r, length(r) + first);
+      const int64_t start = pass.tables ? sees / PAGE * PAGE : sees;
       rows.resize((last - first) * n, c), rows.scale = float(model.attn_scale), rows.cap = float(model.attn_cap);
       for (int64_t i = first, row = 0; i < last; i++)
         for (int64_t a = 0; a < n; a++, row++) {
           float* q = query(shared.q, r, i, j, heads.begin + a);
           norm_and_rotate(of_head(layer.q_norm, j * (model.h / model.g) + heads.begin + a), layer.rotation, q, r * pass.t + i);
           std::memcpy(&rows.q[size_t(row * c)], q, size_t(c) * 4);
-          rows.first[size_t(row)] = first_key(layer, r, pass.length + i) - start;
-          rows.seen[size_t(row)] = pass.length + i + 1 - start;
+          rows.first[size_t(row)] = first_key(layer, r, length(r) + i) - start;
+          rows.seen[size_t(row)] = length(r) + i + 1 - start;
           if (model.slopes) rows.slope[size_t(row)] = model.slopes[j * (model.h / model.g) + heads.begin + a];
         }
-      const int64_t keys = place(l, 0, r, j, start), values = place(l, 1, r, j, start);
-      void* store = pass.memories[l].store;
-      if (pass.cache_bf16) attend((uint16_t*)store + keys, (uint16_t*)store + values, c, rows);
-      else attend((float*)store + keys, (float*)store + values, c, rows);
+      if (pass.cache_bf16) attend_from<uint16_t>(l, r, j, start);
+      else attend_from<float>(l, r, j, start);
       for (int64_t i = first, row = 0; i < last; i++)
         for (int64_t a = 0; a < n; a++, row++)
           std::memcpy(query(shared.z, r, i, j, heads.begin + a), &rows.z[size_t(row * c)], size_t(c) * 4);
     }
+  }
+
+  // The rows attend to head j of row r from key `start` on.
+  template <class T>
+  void attend_from(int64_t l, int64_t r, int64_t j, int64_t start) {
+    if (pass.tables) return attend(pages<T>(l, r, j), start / PAGE, model.c, local.rows);
+    const Memory& memory = pass.memories[l];
+    const int64_t at = place(l, r, j, start);
+    attend((T*)memory.keys + at, (T*)memory.values + at, model.c, local.rows);
   }
 
   // Head `a` of group j for query i of row r.

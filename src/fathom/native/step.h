@@ -33,9 +33,9 @@ struct Model {
   Norm embed_norm, final_norm;
   const Layer* layers;
 };
-struct Memory {  // keys and values of a layer: (2, b, g, capacity, c)
-  void* store;
-  int64_t capacity, begin;  // begin: the position of the first that is kept
+struct Memory {  // keys and values of a layer: (b, g, capacity, c) each, or pages of a pool (paged.h)
+  void *keys, *values;
+  int64_t capacity, begin;  // begin: the position of the first that is kept; both 0 for pages
 };
 struct Rotation {
   const float* frequency;  // (rotated / 2)
@@ -44,6 +44,8 @@ struct Rotation {
 struct Pass {
   int64_t b, t, length, cache_bf16;
   const int64_t *ids, *positions, *padding;  // (b, t), (b, t), (b) or null
+  int64_t pages, longest;            // in the pool, in a table
+  const int64_t *tables, *lengths;   // (b, longest), (b): each row's pages and its `length`; null: one length, no pages
   const Memory* memories;                    // (n_layer)
   Rotation rotations[ROTATIONS];
   float* hidden;  // (b, t, d): the result
@@ -60,6 +62,18 @@ static bool supported_of_heads(const Norm& n, int64_t width, int64_t c) {
 }
 static bool gated(MlpKind kind) { return kind == MlpKind::SWIGLU || kind == MlpKind::GEGLU; }
 
+// Whether the page tables name pages of the pool, as many as all tokens take.
+static bool supported_pages(const Pass& pass, int64_t c) {
+  if (!pass.lengths || pass.padding || (pass.cache_bf16 && c % 2)) return false;
+  for (int64_t r = 0; r < pass.b; r++) {
+    const int64_t length = pass.lengths[r], used = (length + pass.t + 15) / 16;
+    if (length < 0 || used > pass.longest) return false;
+    for (int64_t i = 0; i < used; i++)
+      if (uint64_t(pass.tables[r * pass.longest + i]) >= uint64_t(pass.pages)) return false;
+  }
+  return true;
+}
+
 // Whether every choice is one that step.cpp implements, and every size what the others ask for. Layers that read the
 // same vectors have weights that take them in the same words, as these are packed once.
 static bool supported(const Model& model, const Pass& pass) {
@@ -69,7 +83,8 @@ static bool supported(const Model& model, const Pass& pass) {
     return w.valid() && w.out == out && w.in == in && w.reads_like(like);
   };
   bool all = int64_t(model.mlp) >= 0 && model.mlp <= MlpKind::GEGLU && supported(model.embed_norm, d) && supported(model.final_norm, d) &&
-             model.rotated >= 0 && model.rotated <= model.c && model.rotated % 2 == 0;
+             model.rotated >= 0 && model.rotated <= model.c && model.rotated % 2 == 0 &&
+             (!pass.tables || supported_pages(pass, model.c));
   for (int64_t l = 0; l < model.n_layer && all; l++) {
     const Layer& y = model.layers[l];
     for (const Norm* n : {&y.attn_norm, &y.mlp_norm, &y.attn_after, &y.mlp_after}) all = all && supported(*n, d);
@@ -79,6 +94,7 @@ static bool supported(const Model& model, const Pass& pass) {
     all = all && (!gate || is(y.gate, f, d, y.up)) && y.window >= 0;
     all = all && y.rotation >= UNROTATED && y.rotation < ROTATIONS;
     all = all && (y.rotation == UNROTATED || pass.rotations[y.rotation].frequency);
+    if (pass.tables) continue;
     const Memory& memory = pass.memories[l];  // has room, and still what the first query sees
     const int64_t first = y.window ? std::max<int64_t>(0, pass.length - y.window + 1) : 0;
     all = all && pass.length + pass.t - memory.begin <= memory.capacity && memory.begin >= 0 && memory.begin <= first;
