@@ -182,6 +182,13 @@ def test_a_wrong_conversion_ends_with_1(tmp_path: Path, capfd: pytest.CaptureFix
     assert "check failed: A/positions" in (said := capfd.readouterr().err) and ": C8, " in said
 
 
+def test_an_adapter_alone_says_how_to_see_what_it_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    call = ["look", "demo:llama-mha", "-p", PROMPT, "-o", str(tmp_path / "look.html"), "--panels", "next-token"]
+    call += ["--adapter", str(FOLDER / "adapter" / "adapter")]
+    assert main(call) == 0 and "--beside demo:llama-mha" in capfd.readouterr().err
+    assert main([*call, "--beside", "demo:llama-mha"]) == 0 and "--beside" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["gpt-tiny", "llama-gqa"])
 def test_a_right_model_ends_with_0(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     call = ["look", f"demo:{name}", "-p", PROMPT, "-o", str(tmp_path / "look.html"), "--json"]

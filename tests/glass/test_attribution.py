@@ -63,6 +63,19 @@ def test_a_part_forgotten_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not panel(a_pass(LLAMA), Options()).ok
 
 
+def test_tokens_of_the_model_beside_are_taken_apart_too() -> None:
+    torch.manual_seed(0)
+    one, other = a_pass(LLAMA), a_pass(LLAMA)
+    for weight in other.model.parameters():
+        weight.data += 0.1 * torch.randn(weight.shape)
+    one.beside, other.beside = other, one
+    first, second = (panel(run, Options()) for run in (one, other))
+    for mine, its in ((first, second), (second, first)):
+        likely = its.series["tokens"].values[:, :5]
+        assert (likely[..., None] == mine.series["tokens"].values[:, None]).any(-1).all() and mine.ok
+    assert not torch.equal(first.series["tokens"].values[:, :5], second.series["tokens"].values[:, :5])
+
+
 def test_a_token_that_the_model_lacks() -> None:
     with pytest.raises(FathomError, match="run from 0 to 36"):
         panel(a_pass(LLAMA), Options(token=37))

@@ -1,9 +1,13 @@
 """The exported file: a mistake that it shows on purpose is no failed check of the model."""
 
+import os
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 
+from fathom.glass import bundle
 from fathom.glass import document as module
 from fathom.glass.document import document
 from fathom.glass.panels import is_wrong
@@ -11,6 +15,7 @@ from fathom.glass.passes import Pass
 from fathom.inspect import group_view
 from tests.architectures import LLAMA
 from tests.glass.panels import a_pass
+from tests.house.source import ROOT
 
 
 def test_a_mistake_on_purpose_is_not_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +52,29 @@ def test_what_is_wrong_on_purpose() -> None:
         fault = "none"
 
     assert is_wrong(Named()) and not is_wrong(Plain()) and not is_wrong(object())
+
+
+def test_a_page_that_is_older_than_its_sources_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_from_file_location("page_build", ROOT / "web" / "page_build.py")
+    assert spec is not None and spec.loader is not None
+    builder = module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    web, glass = tmp_path / "web", tmp_path / "src" / "fathom" / "glass"
+    for place, here, built in ((builder, "GLASS", glass / "built"), (bundle, "HERE", glass / "built")):
+        monkeypatch.setattr(place, "WEB", web)
+        monkeypatch.setattr(place, here, glass)
+        monkeypatch.setattr(place, "BUILT", built)
+    assert bundle.outdated() == "", "no checkout"
+    for path in (web / "build.mjs", web / "package-lock.json", web / "src" / "a.ts", web / "tools" / "b.mjs"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    (glass / "built").mkdir(parents=True)
+    (glass / "built" / "page.js").write_text("page")
+    (glass / "built" / "licences.txt").write_text(f"Made of sources with SHA-256 {builder.stamp()}.")
+    assert bundle.outdated() == ""
+    later = (glass / "built" / "page.js").stat().st_mtime + 10
+    os.utime(web / "src" / "a.ts", (later, later))
+    assert bundle.outdated() == "", "newer, and the same"
+    (web / "src" / "a.ts").write_text("2")
+    os.utime(web / "src" / "a.ts", (later, later))
+    assert "make page" in bundle.outdated() and "\n" not in bundle.outdated()

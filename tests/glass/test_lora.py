@@ -4,12 +4,14 @@ A, and a change that is scaled by alpha alone is red."""
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import fathom
 from fathom.adapters import lora, peft
+from fathom.adapters.merge import merged_copy
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, energy_rank, singular_values
 from fathom.errors import FathomError
@@ -134,6 +136,22 @@ def test_a_base_beside_its_adapter_shows_what_the_adapter_changed(three) -> None
     run = beside(base, adapted)
     shown = panel(run, Options())
     assert shown.ok and not differs_in_python(run, shown, 1) and "lora" in shown.series and "full" not in shown.series
+
+
+def test_how_much_of_each_matrix_changed(three) -> None:
+    base, tuned, adapted = three
+    for run, other, kind in ((base, adapted, "lora"), (base, tuned, "full")):
+        shown = panel(beside(run, other), Options())
+        rows, parts, table = shown.facts["rows"], shown.facts["parts"], shown.series[f"where_{kind}"].values
+        merged, own = (merged_copy(one.model).state_dict() for one in (other, run))
+        for row, layer in enumerate(rows):
+            for column, part in enumerate(parts):
+                name = f"{module.called(layer, part)}.weight"
+                w, new = (x.get(name, torch.zeros(1)).double().numpy() for x in (own, merged))
+                expected = np.linalg.norm(new - w) / max(np.linalg.norm(w), 1e-30)
+                assert table[row, column].item() == pytest.approx(expected, abs=1e-6)
+        assert (table > 0).any() and not differs_in_python(run, shown, 1)
+    assert parts[:2] == ["attn.q", "attn.k"] and None in rows  # a full fine-tune changes the embedding as well
 
 
 def test_models_of_other_shapes_are_explained(three) -> None:

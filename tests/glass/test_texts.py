@@ -11,7 +11,7 @@ from fathom.glass.panel import Panel, Series
 from fathom.glass.panels import PANELS, filled
 from fathom.glass.passes import first_pass
 from fathom.glass.subject import open_subject
-from fathom.glass.texts import PROSE, explained, tour
+from fathom.glass.texts import PROSE, explained, tour, tour_of
 
 COPIED = "Xk7 Qp2 vR Lm9 Xk7 Qp2 vR Lm9"
 
@@ -33,6 +33,26 @@ def test_ten_stops_of_five_minutes() -> None:
     assert {stop["panel"] for stop in stops} == {"ablation", "heads", "lens", "microscope", "next-token", "runs"}
     assert all(stop["title"] and not stop["attempt"].startswith("Try") for stop in stops)
     assert {stop["panel"] for stop in tour(["heads", "cost"])} == {"heads"}
+
+
+def said(stops: list[dict[str, object]]) -> str:
+    return " ".join(f"{stop['text']} {stop['attempt']}" for stop in stops)
+
+
+def test_the_tour_speaks_of_the_model_and_the_page_that_are_there() -> None:
+    copycat, gpt = (first_pass(open_subject(f"demo:{name}"), COPIED) for name in ("copycat", "gpt-tiny"))
+    stops = tour_of(copycat, ["file"])
+    assert [stop["head"] for stop in stops if "head" in stop] == [(1, 1)] * 3  # found by what it does, not by its name
+    assert "Layer 1 head 1 is an induction head" in stops[2]["text"]
+    for text in map(said, (stops, tour_of(copycat, ["live"]), tour_of(gpt, ["file"]), tour_of(gpt, ["live", "runs"]))):
+        assert not re.search(r"[][{}]|  | [.,;:]", text), text
+    assert "MLP" not in said(stops) and "press Run" not in said(stops) and "fathom serve" in said(stops)
+    assert "MLP" in said(tour_of(gpt, ["file"])) and "induction" not in said(tour_of(gpt, ["file"]))
+    assert "press Run" in said(tour_of(gpt, ["live"])) and "Start a run" in said(tour_of(gpt, ["live", "runs"]))
+
+
+def test_a_bigram_has_a_tour_too() -> None:
+    assert not any("head" in stop for stop in tour_of(first_pass(open_subject("demo:bigram"), COPIED), ["file"]))
 
 
 def test_a_guess_is_answered_by_the_numbers() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from fathom.glass.document import document
 from fathom.glass.passes import Pass
-from fathom.glass.subject import Subject
+from fathom.glass.subject import Subject, open_subject
 from fathom.tokenizer.protocol import Special, TokenArray, Tokenizer
 from tests.architectures import ARCHITECTURES, model_of
 from tests.page.conftest import Served, Tab
@@ -196,3 +196,41 @@ def test_beside_is_the_difference_and_tokens_are_coloured(tab: Tab, served: Call
     assert found["B − A"] == pytest.approx([b - a for a, b in zip(found["A"], found["B"])], abs=1e-6)
     coloured = page.query_selector_all(".token[style*=background]")
     assert len(coloured) == 5  # nothing predicts the first
+
+
+def test_every_token_of_both_is_compared_and_the_weights_that_changed_are_shown(
+    tab: Tab, served: Callable[..., Served]
+) -> None:
+    page = tab.open(served(two(), prompt_of(6)).address + "#panel=attribution&beside=other&show=B-A")
+    page.wait_for_selector("[aria-label=Token] option >> nth=1", state="attached")
+    for value in page.eval_on_selector_all("[aria-label=Token] option", "all => all.map((one) => one.value)"):
+        page.select_option("[aria-label=Token]", value)
+        page.wait_for_selector(".attribution .lead:has-text('B − A')")
+    page.get_by_role("button", name="Which weights changed?").click()
+    page.wait_for_selector(
+        "main[data-panel=lora][aria-busy=false] section:has-text('Where the weights changed') canvas"
+    )
+
+
+NEAR_THE_TOP = """part => {
+  const [it, card] = [part, '.tour'].map((one) => document.querySelector(one)?.getBoundingClientRect());
+  return it && it.top > -2 && it.top + Math.min(it.height, 160) <= card.top;
+}"""
+
+
+def test_the_tour_opens_a_head_that_teaches_and_covers_nothing_of_it(tab: Tab, served: Callable[..., Served]) -> None:
+    page = tab.open(served({"copycat": open_subject("demo:copycat")}, "Xk7 Qp2 vR Xk7 Qp2 vR").address)
+    page.set_viewport_size({"width": 390, "height": 844})
+    with page.expect_response("**/api/tour*"):
+        page.get_by_role("button", name="Tour").click()
+    said = []
+    for n in range(1, 11):
+        page.wait_for_selector(f".tour-place:text-is('{n} of 10')")
+        tab.drawn()
+        if n in (3, 4):
+            page.wait_for_function(NEAR_THE_TOP, arg={3: ".heads-columns", 4: ".stage-drawing"}[n])
+            assert "layer 1 head 1" in page.inner_text(".tour").lower() and "layer=1&head=1" in page.url
+        said.append(page.inner_text(".tour"))
+        if n < 10:
+            page.get_by_role("button", name="Next", exact=True).click()
+    assert "induction" in " ".join(said) and "MLP" not in " ".join(said)

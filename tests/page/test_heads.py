@@ -104,7 +104,7 @@ def test_sorting_hiding_and_weighing_are_in_the_address(tab: Tab, tmp_path: Path
     for word in ("heads.sort=out_norm", "heads.hide=true", "heads.log=true", "heads.weigh=true"):
         assert word in page.url
     assert "The brightest colour is" in page.inner_text("main")
-    page.get_by_role("radio", name="random tokens, said twice").click()
+    page.get_by_role("radio", name="random tokens, repeated").click()
     tab.drawn()
     assert not page.query_selector("main > [role=alert]")
 

@@ -18,6 +18,7 @@ ABOUT = """Write a page of what a model computes for a prompt: attention, the re
 The page is one file that opens from disk, without a network. Exit code 1 when a check fails.
 """
 PNG = "Also write a picture of each panel there, by a Chromium that is installed."
+ADAPTER = "PEFT folder; with --beside MODEL the page shows what it changed."
 PANELS = "Panels to show, separated by commas, such as heads,lens."
 
 
@@ -27,7 +28,7 @@ PANELS = "Panels to show, separated by commas, such as heads,lens."
 @option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.html", shown="look.html", help="Page to write.")
 @option("--beside", metavar="OTHER", help="Another model, shown beside the first on the same prompt.")
 @option("--panels", metavar="NAMES", shown="all", help=PANELS)
-@option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help="PEFT folder.")
+@option("--adapter", "adapters", type=click.Path(path_type=Path), metavar="FOLDER", multiple=True, help=ADAPTER)
 @option("--quantize", metavar="NAME", choices=("int8", "int4", "nf4", "keep"), help="Pack the matrices of the blocks.")
 @option("--png", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help=PNG)
 @seed_option
@@ -37,6 +38,7 @@ def look_command(
     if beside is not None and not beside.strip():
         raise FathomError("--beside is empty; expected a second model, such as --beside runs/other")
     from fathom.files import replacing
+    from fathom.glass.bundle import outdated
     from fathom.glass.document import document
     from fathom.glass.panels import PANELS as every
     from fathom.glass.panels import entry
@@ -44,6 +46,8 @@ def look_command(
     from fathom.glass.pictures import check_place, pictures
     from fathom.glass.subject import open_subject
 
+    if line := outdated():
+        say(line, err=True)
     out = out or Path("look.html")
     if out.suffix not in (".html", ".htm"):
         raise FathomError(f"--out is {out}; expected a name that ends in .html")
@@ -64,6 +68,8 @@ def look_command(
         pictures(out, chosen or list(every), call["folder"])
     n_checks = sum(len(panel.checks) for panel in made.panels.values())
     say(f"{out}: {counted(run.t, 'token')}, {counted(n_checks, 'check')}", err=True)
+    if call["adapters"] and beside is None:
+        say(f"to see what the adapter changed, show the model without it too: --beside {model}", err=True)
     for line in made.failed:
         say(f"check failed: {line}", err=True)
     if as_json:

@@ -17,7 +17,7 @@ ABOUT = """Open a page that shows what a model computes, on this machine alone, 
 
 Several models can be compared on it, and a folder of runs shows them all, also while they train.
 """
-ADAPTER = "An adapter on the first model, shown as a model of its own."
+ADAPTER = "An adapter of the first model: a model of its own, to be chosen beside the first."
 
 
 @verb("serve", ABOUT, as_json=False, example="fathom serve runs/demo")
@@ -34,9 +34,12 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
         raise FathomError(f"--port is {port}; expected 0 to 65535")
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise FathomError(f"fathom serve needs {' and '.join(missing)}: pip install 'fathom-lm[serve]'")
+    from fathom.glass.bundle import outdated
     from fathom.serve.server import serve
     from fathom.serve.shelf import shelf
 
+    if line := outdated():
+        say(line, err=True)
     shown = shelf(models, dict(map(named, adapters)), call["quantize"])
     shown.check()  # a mistake ends here, not on the page
     prompt = first_prompt(shown.open(shown.names()[0]), call["prompt"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from fathom.errors import FathomError
 from fathom.glass.panel import Check, Panel, Series, checked
 from fathom.glass.passes import LOOKING, Pass
-from fathom.glass.patching import patch
+from fathom.glass.patching import ABOUT, patch
 from fathom.glass.snippet import looking
 from fathom.inspect import ablate
 from fathom.inspect.ablate import Cut, Effect, Fault, How, columns, continued, effect, logits_without, part_of, places
@@ -71,7 +71,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "texts": {str(id): run.text_of(id) for id in series["tokens"].values.unique().tolist()},
     }
     found = patch(run, options.other, options.what, at, allowed(options, "patch", seconds))
-    facts["patch"] = found.facts
+    facts["patch"] = {"about": ABOUT, **found.facts}
     return Panel({**series, **found.series}, [*checks, *found.checks], facts, (Cut, logits_without, effect))
 
 

@@ -30,7 +30,7 @@ class Options:
 def panel(run: Pass, options: Options) -> Panel:
     chosen = [run_id(run, token) for token in (options.token, options.other) if token is not None]
     patterns = recorded(run)
-    seen, tokens = run.seen(*patterns), offered(run.logits, chosen)
+    seen, tokens = run.seen(*patterns), offered(run, chosen)
     every = slice(None)
     parts = contributions(run.model, seen, tokens[None], every, options.fault)
     table = torch.stack(list(parts.values()))[:, 0]  # (parts, t, n)
@@ -77,10 +77,17 @@ def recorded(run: Pass) -> list[str]:
     return [name for name in names(run.model.config) if wanted.fullmatch(name)]
 
 
-def offered(logits: Tensor, chosen: list[int]) -> Tensor:
-    """Tokens (t, n) of each position of logits (t, V): the likeliest ones, then those of `chosen`."""
-    likely = logits.topk(min(OFFERED, logits.shape[-1]), -1).indices
-    return torch.cat((likely, torch.tensor(chosen, dtype=torch.long, device=logits.device).expand(len(logits), -1)), 1)
+def offered(run: Pass, chosen: list[int]) -> Tensor:
+    """Tokens (t, n) of each position: the likeliest ones of this model, then those of the model beside it, so that each
+    token of either can be compared, then those of `chosen`."""
+    every = [run.logits, *([run.beside.logits] if alike(run) else [])]  # type: ignore[union-attr]
+    likely = [logits.topk(min(OFFERED, logits.shape[-1]), -1).indices for logits in every]
+    return torch.cat((*likely, torch.tensor(chosen, dtype=torch.long, device=run.ids.device).expand(run.t, -1)), 1)
+
+
+def alike(run: Pass) -> bool:
+    """Whether the model beside this one, if there is one, has the same number of tokens."""
+    return run.beside is not None and run.beside.model.config.vocab_size == run.model.config.vocab_size
 
 
 def described(name: str) -> dict[str, object]:

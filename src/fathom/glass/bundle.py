@@ -1,12 +1,15 @@
 """The page's script, style and formulas, as they were built from web/."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from fathom.errors import FathomError
 
-BUILT = Path(__file__).with_name("built")
+HERE = Path(__file__).parent
+BUILT = HERE / "built"
+WEB = HERE.parents[2] / "web"  # the sources, in a checkout
 
 
 def bundle() -> tuple[str, str]:
@@ -20,6 +23,24 @@ def bundle() -> tuple[str, str]:
         )
     script, style = (file.read_text(encoding="utf-8") for file in files[:2])
     return script, style
+
+
+def outdated() -> str:
+    """In a checkout, a line that says that the page was built from other sources than are there; else ""."""
+    script, licences = BUILT / "page.js", BUILT / "licences.txt"
+    if not (WEB / "build.mjs").is_file() or not script.is_file():
+        return ""
+    folders = [WEB / "src", WEB / "tools", HERE / "prose"]
+    sources = [path for one in folders for path in one.rglob("*") if path.is_file()]
+    sources = sorted([*sources, WEB / "build.mjs", WEB / "package-lock.json"])
+    if max(path.stat().st_mtime for path in sources) <= script.stat().st_mtime:
+        return ""
+    digest = hashlib.sha256()  # as web/page_build.py counts: what is newer may still be the same
+    for path in sources:
+        digest.update(f"{path.relative_to(WEB.parent).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    with licences.open(encoding="utf-8") as file:
+        same = digest.hexdigest() in file.readline()
+    return "" if same else "the page was built before its sources in web/ changed; build it again: make page"
 
 
 def formulas() -> dict[str, Any]:

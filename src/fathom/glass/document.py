@@ -18,7 +18,7 @@ from fathom.glass.bundle import bundle
 from fathom.glass.panel import Check, Panel, finite
 from fathom.glass.panels import PANELS, is_wrong, key, payload, variants
 from fathom.glass.passes import Pass
-from fathom.glass.texts import explained, tour
+from fathom.glass.texts import explained, tour_of
 from fathom.words import counted
 
 
@@ -70,7 +70,7 @@ def document(
     places = {name: f"d{n}" for n, name in enumerate(blobs)}
     values = {"live": False, "prompt": prompt, "seed": run.seed, "panels": places}
     values["sides"] = {side: one.side() for side, one in sides.items()}
-    values |= {"about": explained(ids), "tour": tour(ids)}
+    values |= {"about": explained(ids), "tour": tour_of(run, ["file"], ids)}
     html = page(run.subject.name, values, {places[name]: blob for name, blob in blobs.items()})
     return Document(html, panels, frozenset(on_purpose))
 

@@ -24,6 +24,11 @@ from fathom.model.cache import KVCache
 
 SAYS = "grouped = repeated to all heads"
 
+SOURCES = (
+    "Hatched above and “computed” here: worked out from the config; no such model was trained. Times are measured on "
+    "this machine: the attention of one layer for one new token, on random numbers."
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -68,6 +73,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "layer": layer, "query": query, "n_head": h, "n_kv_head": g, "choices": every, "context_length": length,
         "prompt_tokens": run.t, "layers": config.n_layer, "head_dim": config.head_dim, "itemsize": itemsize,
         "seconds": seconds(run), "keys": min(length, group_view.MOST_KEYS), "note": note(h, g),
+        "sources": SOURCES,
     }  # fmt: skip
     return Panel(series(run, layer, query, options.fault), checks, facts, (attend, repeated))
 

@@ -18,6 +18,7 @@ from fathom.model.attention import attend
 
 KEPT_BYTES = 2_500_000  # of an exported file, before they are packed
 LENGTH = 64  # tokens of the text that is said twice, at most
+COPYING = 0.5  # of its attention, from which on a head is called an induction head
 STATISTICS = {
     "sink": "share of attention to the first token",
     "previous": "share of attention to the token before",
@@ -59,6 +60,22 @@ def kept(run: Pass) -> list[Options]:
     copies = measured(twice(run))[0]["induction"].nan_to_num(-1.0)
     layer, head = divmod(int(copies.argmax()), heads(run))
     return [Options(), Options(text="twice"), Options(layer, head, "twice"), *every[:room]]
+
+
+def teaching(run: Pass) -> tuple[tuple[int, int] | None, bool]:
+    """The layer and head to be shown first to someone who has never seen one, and whether it is an induction head: the
+    one that copies most of random tokens said twice, or, where none does, the one that looks most at the token before.
+    None: there is no head."""
+    if not run.model.blocks:
+        return None, False
+    if "teaching" not in run.notes:
+        copies = measured(twice(run))[0]["induction"].nan_to_num(-1.0)
+        copying = copies.max().item() > COPYING
+        chosen = copies if copying else measured(run)[0]["previous"].nan_to_num(-1.0)
+        layer, head = divmod(int(chosen.argmax()), heads(run))
+        run.notes["teaching"] = (layer, head), copying
+    found: tuple[tuple[int, int], bool] = run.notes["teaching"]
+    return found
 
 
 def heads(run: Pass) -> int:

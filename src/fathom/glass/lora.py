@@ -1,6 +1,7 @@
 """P11: what changed the weights. Spectra of W and of its change beside chance, the loss when the change or the weights
 are cut to a rank, or the change is scaled, and what an adapter's gradients are at the start."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +22,11 @@ from fathom.lab.spectra import RankSummary, is_large
 from fathom.words import counted
 
 MOST_WORK = 2_000_000_000  # sum of m n min(m, n): a few seconds of SVD on one core
+ALONE = (
+    "Nothing has changed them here: open an adapter of this model, or choose an adapter or a fine-tune of it under "
+    "“beside”, to see what it added."
+)
+MOST_NUMBERS = 2_000_000_000  # whose norms are worked out: a few seconds of reading
 GRID = tuple(n / 4 for n in range(9))  # weights of the change that are tried: 0 to 2
 
 
@@ -44,7 +50,8 @@ def panel(run: Pass, options: Options) -> Panel:
     first = next(iter(found.values()))
     name = chosen(first.changed, options)
     series, numbers = spectra(run, found, name)
-    series |= gradients(run, first, name, options.rank)
+    rows, parts, overview = where(run, found)
+    series |= gradients(run, first, name, options.rank) | overview
     said = too_large(found) or (run.t < 2 and "A loss needs a token to predict: give a text of two tokens or more.")
     series |= {} if said else measured(run, found, options)
     facts = {
@@ -53,11 +60,13 @@ def panel(run: Pass, options: Options) -> Panel:
         "matrices": [about(each, found) for each in first.changed.layers],
         "changes": {kind: one.owner.subject.name for kind, one in found.items() if kind},
         "base": run.subject.name,
+        "rows": rows,
+        "parts": parts,
         "numbers": numbers,
         "adapter": adapter_of(found.get("lora"), name),
         "starts": STARTS,
         "strongest": STRONGEST,
-        "notes": [each for each in (note, said) if each],
+        "notes": [each for each in (note, said, "" if any(found) else ALONE) if each],
         "full_rank": full_rank(found),
     }
     source = (SVD.cut, Lora.forward, Decomposed.cut_change, Decomposed.cut_weights, lab.gradients_at_init)
@@ -98,7 +107,7 @@ def chosen(changed: Changed, options: Options) -> str:
         raise FathomError(f"there is no matrix {part!r}{near(part, parts, then='matrices')} are {', '.join(parts)}")
     if layer is not None and not inside:
         raise FathomError(f"there is no layer {layer}; the layers are {sorted(numbered(changed))}")
-    names = (part, f"blocks.{layer}.{part}", *inside)
+    names = (part, called(layer, part), *inside)
     return next(name for name in names if name in changed.layers)
 
 
@@ -117,6 +126,35 @@ def about(name: str, found: Mapping[str, Found]) -> dict[str, Any]:
     layer, part = place(name)
     changed = [kind for kind, one in found.items() if kind and name in one.changed.names]
     return {"name": name, "layer": layer, "part": part, "changed": changed}
+
+
+def where(run: Pass, found: Mapping[str, Found]) -> tuple[list[int | None], list[str], dict[str, Series]]:
+    """How much of each matrix changed: the layers, the matrices, and a table of them for each change."""
+    first = next(iter(found.values())).changed
+    changes = {kind: one.changed for kind, one in found.items() if kind}
+    names = [name for name in first.layers if any(name in one.names for one in changes.values())]
+    if sum(math.prod(shape_of(first.layers[name])) for name in names) > MOST_NUMBERS:
+        return [], [], {}
+    rows, parts = (list(dict.fromkeys(each)) for each in zip(*map(place, names))) if names else ([], [])
+    setup = (
+        *setup_of(run, found),
+        "from fathom.glass.lora import called",
+        "from fathom.lab.changed import relative",
+        f"rows, parts = {rows}, {parts}",
+    )
+    series, dims = {}, ("layer", "matrix")
+    for kind, one in changes.items():
+        table = [[lab.relative(one, called(row, part)) for part in parts] for row in rows]
+        code = f"relative(found[{kind!r}].changed, called(rows[{{0}}], parts[{{1}}]))"
+        series[f"where_{kind}"] = Series(
+            torch.tensor(table), "computed", "‖ΔW‖ / ‖W‖ of each matrix", dims, code, setup
+        )
+    return rows, parts, series
+
+
+def called(layer: int | None, part: str) -> str:
+    """3, attn.q -> blocks.3.attn.q; None, embed -> embed."""
+    return part if layer is None else f"blocks.{layer}.{part}"
 
 
 def too_large(found: Mapping[str, Found]) -> str:

@@ -1,13 +1,13 @@
 """P2: one head and query, from the stream to the stream, step by step; and the same with a step left out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fathom.glass.heads import heads, within
+from fathom.glass.heads import heads, teaching, within
 from fathom.glass.panel import Check, Panel, Series, checked
 from fathom.glass.passes import LOOKING, Pass
 from fathom.glass.steps import steps
@@ -56,16 +56,20 @@ def panel(run: Pass, options: Options) -> Panel:
 
 
 def kept(run: Pass) -> list[Options]:
-    """The first view, the same with each change, then other heads and other queries, as far as there is room in a file
-    and at least three."""
+    """The first view, the head that teaches most, the same with each change, then other heads and other queries, as far
+    as there is room in a file and at least three."""
     config = run.subject.config.resolved()
     if not config.n_layer:
         return [Options()]
     each = 4 * (config.d_model * (run.t + 4) + config.head_dim * (4 * run.t + 4 * config.d_model)) + 12_000
-    changed = [Options(no_mask=True), Options(no_root=True), Options(rotate_v=True), Options(split=True)]
+    at, _ = teaching(run)
+    shown = list(dict.fromkeys([Options(), Options(*at)] if at else [Options()]))
+    changes: list[dict[str, bool]] = [{"no_mask": True}, {"no_root": True}, {"rotate_v": True}, {"split": True}]
+    changed = [replace(one, **change) for one in shown for change in changes]
     heads = [Options(layer, head) for layer in range(config.n_layer) for head in range(config.n_head)]
     queries = [Options(query=query) for query in range(run.t - 1)]
-    return [heads[0], *changed, *heads[1:], *queries][: max(3, KEPT_BYTES // each)]
+    others = [one for one in heads if one not in shown]
+    return [*shown, *changed, *others, *queries][: max(3, KEPT_BYTES // each)]
 
 
 def recorded(run: Pass, options: Options) -> Tensors:

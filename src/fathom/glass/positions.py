@@ -14,6 +14,15 @@ from fathom.model.position import Alibi, LearnedPosition, alibi_slopes
 
 __all__ = ["Options", "kept", "panel"]
 ROWS = 96  # of a learned table that are compared
+LEARNED = "This model learned a vector for each of its {:,} positions and adds it to the token's own."
+ALIKE = (
+    "The cosine of every two rows of the table. Where a band runs along the diagonal, neighbours are alike: the table "
+    "has learned an order that nobody told it."
+)
+ALIBI = (
+    "No position enters the stream. Each head subtracts the distance from its scores, times a slope of its own: some "
+    "heads see far, some only what is near."
+)
 KEPT_BYTES = 400_000  # of the views that an exported file holds
 
 
@@ -75,6 +84,7 @@ def learned(run: Pass, options: Options) -> Panel:
     if layer is not None:
         series |= over_heads(run, layer)
     facts = {"kind": "learned", "rows": rows.tolist(), "context_length": config.context_length, "layer": layer}
+    facts |= {"lead": LEARNED.format(config.context_length), "alike": ALIKE}
     return Panel(series, checks, facts, (LearnedPosition, cosines))
 
 
@@ -101,5 +111,5 @@ def alibi(run: Pass, options: Options) -> Panel:
     size = max(1.0, expected[there].abs().max().item())
     off = (seen[scores][0] - expected)[there].abs().max().item() / size
     checks = [Check("C8", "score = q · k / √c - slope · distance", off, 1e-4)]
-    facts = {"kind": "alibi", "layer": layer, "positions": n, "context_length": config.context_length}
+    facts = {"kind": "alibi", "layer": layer, "positions": n, "context_length": config.context_length, "lead": ALIBI}
     return Panel(series | over_heads(run, layer), checks, facts, (Alibi, alibi_slopes))

@@ -13,6 +13,10 @@ from fathom.inspect.edit import edit
 from fathom.inspect.rope_view import pairs_moved, to_interleaved
 from fathom.verification.layout import CLEAR, Layout, layout, weights_of
 
+LAYOUTS = (
+    "Two orders are in use, and files do not say which one they have. This package rotates half-split channels; Meta's "
+    "own files hold interleaved ones."
+)
 AGAIN = "convert the original file again, q and k in the order that config.json's family expects"
 LEARNED = 0.5  # nats below the loss of a uniform guess, from which a model counts as trained
 
@@ -59,14 +63,15 @@ def against(found: Layout, vocab_size: int) -> float:
 def words_for(found: Layout | None) -> dict[str, Any]:
     """The verdict, in words."""
     if found is None:
-        return {"verdict": "not judged", "why": "not judged: a head has one pair alone, the same in both layouts"}
+        why = "not judged: a head has one pair alone, the same in both layouts"
+        return {"verdict": "not judged", "why": why, "about": LAYOUTS}
     why = {
         "right": "the weights are in the layout that is rotated",
         "wrong": f"the weights are in the other layout: this is what a wrong conversion looks like; {AGAIN}",
         "neither": f"the weights are in neither layout, as where a conversion permutes q and k twice; {AGAIN}",
         "undecided": "undecided: weights that are hardly trained, or a text this short, show no layout",
     }["neither" if found.neither else found.verdict]
-    return {"verdict": found.verdict, "why": why, "standard_errors": found.lead}
+    return {"verdict": found.verdict, "why": why, "about": LAYOUTS, "standard_errors": found.lead}
 
 
 def layout_series(found: Layout, fault: Fault | None, with_text: bool) -> dict[str, Series]:

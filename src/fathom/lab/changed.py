@@ -110,6 +110,20 @@ def whole(delta: Delta) -> Tensor:
     return delta if isinstance(delta, Tensor) else delta[0] @ delta[1]
 
 
+@torch.no_grad()
+def relative(changed: Changed, name: str) -> float:
+    """The size of a change over that of its matrix, |dW| / |W| (Frobenius); 0 where nothing was added."""
+    if changed.read is None or name not in changed.names:
+        return 0.0
+    delta = changed.read(name)
+    if isinstance(delta, Tensor):
+        size = delta.double().norm()
+    else:  # |B A|^2 = sum of B'B times AA', both small
+        b, a = (x.double() for x in delta)
+        size = ((b.T @ b) * (a @ a.T)).sum().clamp(min=0).sqrt()
+    return float(size / changed.before(name).double().norm().clamp(min=1e-30))
+
+
 def towards(model: Transformer, other: Transformer) -> Changed:
     """From the matrices of one model to those of another, each without its adapters. FathomError where their shapes
     differ or none of them does."""

@@ -80,6 +80,11 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
         started = await desk.work(desk.generate, ask.id, ask.side, ask.model_extra or {})
         return streamed(desk.steps(started))
 
+    @app.get("/api/tour")
+    async def stops(request: Request) -> list[dict[str, Any]]:
+        place = ["live", *["runs"] * (shelf.runs is not None)]
+        return await desk.work(desk.tour, request.query_params.get("pass", ""), place)
+
     @app.get("/api/panel/{name}")
     async def panel(name: str, request: Request) -> Response:
         values = dict(request.query_params)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from fathom.errors import FathomError
 from fathom.glass import generation
 from fathom.glass.panels import PANELS, payload
 from fathom.glass.passes import Pass, first_pass, pair
+from fathom.glass.texts import tour_of
 from fathom.serve.shelf import Shelf
 
 T = TypeVar("T")
@@ -136,6 +137,10 @@ class Desk:
         if not values and (known := self.made.get((id, side, name))):
             return known
         return payload(name, run, values)[0]
+
+    def tour(self, id: str, place: Collection[str]) -> list[dict[str, Any]]:
+        """The stops of the tour for the model of a pass."""
+        return tour_of(self.find(id, "A"), place)
 
     def generate(self, id: str, side: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The tokens that a pass goes on with, one after another."""

@@ -62,6 +62,10 @@ export interface About {
 /** A stop of the tour. */
 export interface Stop {
   panel: string;
+  /** Which part of the panel it speaks of, as a selector; "": all. */
+  part: string;
+  /** The layer and head to look at. */
+  head?: [number, number];
   title: string;
   text: string;
   attempt: string;

@@ -1,8 +1,9 @@
 // Which of two models is shown, or what the second changes.
+import { about } from "../app";
 import { sides } from "../data/store";
 import type { Shown } from "../data/types";
 import { Segmented } from "../parts/Segmented";
-import { show } from "../state";
+import { panel, show } from "../state";
 
 export function BesideSwitch() {
   const both = sides.value;
@@ -12,5 +13,10 @@ export function BesideSwitch() {
     { value: "B", label: "B", title: both.B.model },
     { value: "B-A", label: "B − A", title: "what B changes, in signed colours" },
   ] as const;
-  return <Segmented<Shown> label="Model shown" choices={choices} value={show.value} onChange={(value) => (show.value = value)} />;
+  return (
+    <>
+      <Segmented<Shown> label="Model shown" choices={choices} value={show.value} onChange={(value) => (show.value = value)} />
+      {panel.value !== "lora" && about.value.some(({ id }) => id === "lora") ? <button onClick={() => (panel.value = "lora")}>Which weights changed?</button> : null}
+    </>
+  );
 }

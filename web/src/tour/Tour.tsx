@@ -1,8 +1,10 @@
 // A guided tour of five minutes, for someone who has never seen a transformer.
 import { batch, signal } from "../signals";
 import { useEffect, useRef } from "preact/hooks";
-import { tour } from "../app";
-import { panel } from "../state";
+import { isLive, tour } from "../app";
+import { pass, theSource } from "../data/store";
+import type { Stop } from "../data/types";
+import { late, panel, select } from "../state";
 import "./tour.css";
 
 /** The stop that is shown, from 0; null: no tour is on. */
@@ -14,7 +16,16 @@ export function visit(at: number): void {
   batch(() => {
     stop.value = at;
     panel.value = there.panel;
+    if (there.head) select({ layer: there.head[0], head: there.head[1] });
   });
+}
+
+/** On a narrow screen the card covers the lower third: brings what it speaks of into sight above it, once it is drawn. */
+function bringUp(part: string): void {
+  if (!matchMedia("(max-width: 760px)").matches) return;
+  const found = late.now ? null : document.querySelector(part || ".panel-body");
+  if (found) found.scrollIntoView();
+  else setTimeout(bringUp, 200, part);
 }
 
 export function TourButton() {
@@ -29,7 +40,16 @@ export function TourButton() {
 export function Tour() {
   const at = stop.value;
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => heading.current?.focus(), [at]);
+  useEffect(() => {
+    if (at === null) return;
+    heading.current?.focus({ preventScroll: true });
+    bringUp(tour.value[at]?.part ?? "");
+  }, [at]);
+  const on = at !== null;
+  useEffect(() => {
+    // what it says and shows is about the model that was run
+    if (on && isLive.value) theSource().ask<Stop[]>(`/api/tour?pass=${pass.value}`).then((stops) => (tour.value = stops), () => {});
+  }, [on, pass.value]);
   const there = at === null ? undefined : tour.value[at];
   if (at === null || !there) return null;
   return (

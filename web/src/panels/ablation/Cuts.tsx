@@ -26,8 +26,8 @@ export function Cuts({ facts, options, set }: { facts: Facts; options: ViewProps
       </div>
       <p class="row cut-list">
         <span class="small">Taken away:</span>
-        {cuts.length ? cuts.map((part) => <button key={part} class="cut" title={`${part}; click to give it back`} onClick={() => change(toggled(cuts, part))}>{partName(part)} <span aria-hidden="true">×</span><span class="unseen">, give it back</span></button>) : <span>nothing yet</span>}
-        {cuts.length > 1 ? <button onClick={() => change([])}>Give all back</button> : null}
+        {cuts.length ? cuts.map((part) => <button key={part} class="cut" title={`${part}; click to put it back`} onClick={() => change(toggled(cuts, part))}>{partName(part)} <span aria-hidden="true">×</span><span class="unseen">, put it back</span></button>) : <span>nothing yet</span>}
+        {cuts.length > 1 ? <button onClick={() => change([])}>Put all back</button> : null}
         {!cuts.length && facts.strongest ? <button onClick={() => change([facts.strongest ?? ""])}>Take away {partName(facts.strongest)}, the head that matters most here</button> : null}
       </p>
       {facts.problem ? <p class="message failed" role="status">{facts.problem}</p> : null}

@@ -29,7 +29,7 @@ export function Patching({ data, facts, signed, set }: { data: PanelData; facts:
   return (
     <section>
       <h2>From a second prompt</h2>
-      <p class="small">Write a prompt with as many tokens that ends differently. What the model computes for it is put into this prompt's pass, one place at a time: where does the second prompt's answer come along?</p>
+      <p class="small">{facts.patch.about}</p>
       <form class="row second" onSubmit={(event) => { event.preventDefault(); set("other", typed || undefined); }}>
         <input aria-label="Second prompt" placeholder="a second prompt, equally long" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /> <button>Patch</button>
       </form>

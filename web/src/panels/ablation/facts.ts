@@ -21,7 +21,7 @@ export interface Facts {
   texts: Record<string, string>;
   sweep: Cost & { layers: number[] };
   text: Cost & { why: string | null; before?: Said[]; after?: Said[] };
-  patch: Partial<Cost> & { why: string | null; tokens?: Said[]; says?: Said[] };
+  patch: Partial<Cost> & { about: string; why: string | null; tokens?: Said[]; says?: Said[] };
 }
 
 /** The option `compute` with one word more. */

@@ -12,7 +12,7 @@ import "./ablation.css";
 function View({ data, signed, set }: ViewProps) {
   const facts = data.facts as unknown as Facts;
   const { kl } = data.series;
-  if (!kl) return <p class="absent">A and B have other parts: look at A or at B.</p>;
+  if (!kl) return <p class="absent">A and B have different parts: look at A or at B.</p>;
   const last = (kl.shape[0] ?? 1) - 1;
   const query = Math.min(last, locked.value.query ?? last);
   const word = sides.value?.[kl.side === "B" ? "B" : "A"]?.tokens[query]?.text ?? String(query);

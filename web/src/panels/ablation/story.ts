@@ -12,7 +12,7 @@ export const story = made("ablation", {
     cut: ["blocks.2.attn.head.3"], problem: null, strongest: "blocks.2.attn.head.3", columns: COLUMNS, seconds: 0.007, faults: ["slices"],
     texts: Object.fromEntries(WORDS.map((text, id) => [String(id), text])), sweep: { ...cost, layers: [0, 1, 2, 3, 4, 5] },
     text: { ...cost, why: null, before: said(1), after: said(5) },
-    patch: { ...cost, why: null, tokens: TEXT.map((text, id) => ({ id, text })), says: [{ id: 0, text: " there" }, { id: 1, text: " a" }] },
+    patch: { ...cost, about: "Write a second prompt.", why: null, tokens: TEXT.map((text, id) => ({ id, text })), says: [{ id: 0, text: " there" }, { id: 1, text: " a" }] },
   },
   list: [
     series("tokens", [TEXT.length, WORDS.length], ["query", "token"], "computed", "the likeliest tokens", (_, k) => k),

@@ -32,7 +32,7 @@ function View({ data, panel, signed, set }: ViewProps) {
   const { a, b } = optionsOf("attribution");
   const { parts, texts, faults } = (base ?? data).facts as unknown as Facts;
   const ids = base?.series.tokens;
-  if (!base || !ids) return <p class="absent">A and B have other parts: look at A or at B.</p>;
+  if (!base || !ids) return <p class="absent">A and B have different parts: look at A or at B.</p>;
   const columns = ids.shape[0] ?? 0;
   const query = Math.min(columns - 1, locked.value.query ?? columns - 1);
   const offers = [...new Set(Array.from({ length: ids.shape[1] ?? 0 }, (_, c) => valueAt(ids, [query, c])))];
@@ -64,7 +64,7 @@ function View({ data, panel, signed, set }: ViewProps) {
           {faults.map((fault) => <Switch key={fault} wrong label={MISTAKES[fault] ?? fault} on={data.options.fault === fault} onChange={(on) => set("fault", on ? fault : undefined)} />)}
         </div>
       ) : null}
-      {shown && logit ? <Parts {...{ shown, logit, parts, token, other, says, signed }} /> : <p class="absent">A has not taken <code>{says(token)}</code> apart here. {isLive.value ? <button onClick={() => set("token", token)}>Take it apart in both</button> : null}</p>}
+      {shown && logit ? <Parts {...{ shown, logit, parts, token, other, says, signed }} /> : <p class="absent">A and B have different vocabularies: look at A or at B.</p>}
     </div>
   );
 }
@@ -145,7 +145,7 @@ function Growth({ shown, parts }: { shown: Series; parts: PartOf[] }) {
   const layer = selection.value.layer;
   return (
     <>
-      <h2>As it grows</h2>
+      <h2>Layer by layer</h2>
       <LineChart label="The logit after each layer" xLabel="layers counted" yLabel="sum so far" zero height={190} lines={[{ name: "sum so far", series: soFar, x: rows.map((_, i) => i) }]} markX={layer === null ? null : layer + 1} />
     </>
   );

@@ -42,7 +42,7 @@ export function Live({ options }: { options: Options }) {
   const seconds = rows.slice(1).reduce((sum, row) => sum + row.seconds, 0);
   return (
     <section>
-      <h2>Let it go on</h2>
+      <h2>Keep writing</h2>
       <div class="controls">
         {running ? <button onClick={() => running.abort()}>Stop</button> : <button onClick={() => void start()}>Generate up to {MOST} tokens</button>}
         {last ? <span class="small" aria-live="off">{rows.length} tokens{rows.length > 1 ? `, ${readable((seconds * 1000) / (rows.length - 1))} ms each after the first` : ""}, {grouped(last.bytes)} bytes kept</span> : null}

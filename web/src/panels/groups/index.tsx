@@ -29,12 +29,14 @@ interface Facts {
   seconds: number[];
   keys: number;
   note: string;
+  /** Where the numbers of the table come from. */
+  sources: string;
 }
 
 function View({ data, signed, set }: ViewProps) {
   const facts = data.facts as unknown as Facts;
   const { group, fan_in: fanIn, bytes, parameters, pattern } = data.series;
-  if (!group || !fanIn || !bytes || !parameters) return <p class="absent">A and B have other numbers of heads: look at A or at B.</p>;
+  if (!group || !fanIn || !bytes || !parameters) return <p class="absent">A and B have different numbers of heads: look at A or at B.</p>;
   const tokens = sides.value?.[data.series.pattern?.side === "B" ? "B" : "A"]?.tokens ?? [];
   const able = facts.n_kv_head > 1 && facts.n_kv_head < facts.n_head;
   return (
@@ -111,7 +113,7 @@ function Saved({ data, facts, signed }: { data: PanelData; facts: Facts; signed:
       </p>
       <Bars label="Bytes of the cache for each number of key and value heads" signed={signed} format={inBytes} bars={facts.choices.map((g, i) => ({ label: name(g, i), marks: [{ series: bytes, indices: [i] }], selected: i === own, rest: i !== own }))} />
       <Table
-        caption="Hatched above and “computed” here: arithmetic on the config; no such model was trained. Times are measured on this machine: one layer's attention, one new token, random numbers."
+        caption={facts.sources}
         columns={[{ name: "key and value heads" }, { name: "cache", number: true }, { name: "k and v parameters", number: true }, { name: `ms over ${grouped(facts.keys)} keys`, number: true }, { name: "from" }]}
         picked={own}
         rows={facts.choices.map((g, i) => [

@@ -50,7 +50,7 @@ function View({ data, signed, options, set }: ViewProps) {
   const order = useMemo(() => (by ? ordered(by.values, sort === "entropy") : null), [by, sort]);
   const sheet = useMemo(() => (order ? inOrder(order, heads, width) : byLayer(layers, heads, width, group)), [order, layers, heads, width, group]);
   const caption = useMemo(() => (layer: number, head: number) => `${layer}.${head}  ${by ? readable(valueAt(by, [layer, head])) : ""}`, [by]);
-  if (!thumbs) return <p class="absent">A and B have other numbers of heads or tokens: look at A or at B.</p>;
+  if (!thumbs) return <p class="absent">A and B have different numbers of heads or tokens: look at A or at B.</p>;
 
   const { layer, head } = locked.value;
   const first = sheet.places[0];
@@ -64,7 +64,7 @@ function View({ data, signed, options, set }: ViewProps) {
         <Segmented label="Sort by" named choices={SORTS} value={sort} onChange={(value) => set("sort", value === "layer" ? undefined : value)} />
         <Segmented
           label="Text" named value={text} onChange={(value) => set("text", value === "prompt" ? undefined : value)}
-          choices={[{ value: "prompt", label: "the prompt" }, { value: "twice", label: "random tokens, said twice", title: "A text in which only copying helps" }]}
+          choices={[{ value: "prompt", label: "the prompt" }, { value: "twice", label: "random tokens, repeated", title: "A text in which only copying helps" }]}
         />
         <span class="row">
           <Switch label="hide first token" on={hide} title="What is left, as bright as can be" onChange={(on) => set("hide", on || undefined)} />
@@ -73,7 +73,7 @@ function View({ data, signed, options, set }: ViewProps) {
         </span>
       </div>
       <p class="small" aria-live="polite">
-        {sort === "induction" && copies === 0 ? "No token comes twice in this text, so no head can show induction: try random tokens, said twice. " : ""}
+        {sort === "induction" && copies === 0 ? "No token repeats in this text, so no head can show induction: try random tokens, repeated. " : ""}
         {largest && !signed && view > 0 ? <>The brightest colour is <Cell series={largest} indices={[view]} />{weigh ? "; rows do not sum to 1 here" : ""}. </> : null}
         {weigh && after ? "The norm after attention is not counted. " : ""}
         {group > 1 && !order ? `Framed: ${group} heads that share one head of keys and values. ` : ""}
@@ -103,7 +103,7 @@ function Numbers({ data, at, sort }: { data: Record<string, Series>; at: At; sor
           return series ? (
             <div key={value} data-sorted={sort === value}>
               <dt title={title}>{label}</dt>
-              <dd><Cell series={series} indices={[at.layer, at.head]} /></dd>
+              <dd>{Number.isNaN(valueAt(series, [at.layer, at.head])) ? "no token repeats" : <Cell series={series} indices={[at.layer, at.head]} />}</dd>
             </div>
           ) : null;
         })}

@@ -40,7 +40,7 @@ function View({ data, panel, signed, set }: ViewProps) {
   const top = signed ? panel.B?.series.top : data.series.top;
   const shown = data.series[colour];
   const { stream, ranks, watched } = data.series;
-  if (!top || !shown || !stream) return <p class="absent">A and B have other numbers of layers: look at A or at B.</p>;
+  if (!top || !shown || !stream) return <p class="absent">A and B have different numbers of layers: look at A or at B.</p>;
   const side = sides.value?.[top.side === "B" ? "B" : "A"];
   const columns = top.shape[1] ?? 0;
   const query = Math.min(columns - 1, locked.value.query ?? columns - 1);

@@ -48,7 +48,7 @@ export function Weights({ data, options }: ViewProps) {
   const at = indexOf(weights.values, weight);
   return (
     <section>
-      <h2>How much of it?</h2>
+      <h2>How much of the change?</h2>
       <Slider label="weight of ΔW (α is this × its own)" value={weight} min={0} max={2} step={0.25} format={(w) => w.toFixed(2)} onChange={(w, dragged) => setWeight(w, dragged)} />
       <p class="row">
         {lines.map(({ name, series, tone }) => <span key={name} class="lora-figure" data-colour="0" data-tone={tone}>loss: {at < 0 ? "…" : <Cell series={series} indices={[at]} />}</span>)}

@@ -24,6 +24,9 @@ export interface Facts {
   /** "lora" and "full": the model that has the change. */
   changes: Record<string, string>;
   base: string;
+  /** Layers and matrices of the table of changes. */
+  rows: (number | null)[];
+  parts: string[];
   numbers: Record<string, Numbers>;
   adapter: { names: string[]; here: boolean; rank: number; scales: number[]; parameters: number } | null;
   starts: string[];

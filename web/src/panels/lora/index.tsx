@@ -1,6 +1,9 @@
 // P11: what changed the weights.
-import { select } from "../../state";
+import { slice } from "../../arithmetic/slice";
+import type { PanelData } from "../../data/types";
+import { select, selection } from "../../state";
 import { Cell } from "../../parts/Cell";
+import { Heatmap } from "../../parts/Heatmap";
 import { Segmented } from "../../parts/Segmented";
 import { Switch } from "../../parts/Switch";
 import { Table } from "../../parts/Table";
@@ -10,13 +13,15 @@ import { Ranks, Weights } from "./Losses";
 import { Intruders, Ranked, Spectra } from "./Spectra";
 import "./lora.css";
 
-function View(props: ViewProps) {
-  const { data, signed, options, set } = props;
+function View(given: ViewProps) {
+  const props = given.signed && given.panel.A ? { ...given, data: given.panel.A } : given; // A's panel is about the change from A to B
+  const { data, options, set } = props;
   const facts = data.facts as unknown as Facts;
-  if (signed) return <p class="absent">This panel compares A with B itself: look at A, where B is what changed the weights.</p>;
+  const map = Object.keys(facts.changes).map((kind) => <Where key={kind} kind={kind} data={data} facts={facts} set={set} />);
   return (
     <div class="lora">
       <What {...facts} />
+      {map}
       <Ranks {...props} />
       <Picker {...facts} set={set} />
       <div class="side-by-side">
@@ -40,11 +45,26 @@ function What({ base, changes, adapter, notes }: Facts) {
   ];
   return (
     <>
-      {said.length ? <p>Weights of <b>{base}</b>, changed by {said.join(" and by ")}.</p> : (
-        <p>Weights of <b>{base}</b>. Nothing changed them here: open an adapter of this model, or choose its fine-tune under <i>Beside</i>, to see what was added.</p>
-      )}
+      <p>Weights of <b>{base}</b>{said.length ? `, changed by ${said.join(" and by ")}` : ""}.</p>
       {notes.map((note) => <p key={note} class="note">{note}</p>)}
     </>
+  );
+}
+
+/** How much of each matrix changed, layer by layer. */
+function Where({ kind, data, facts, set }: { kind: string; data: PanelData; facts: Facts; set: ViewProps["set"] }) {
+  const series = data.series[`where_${kind}`];
+  if (!series) return null;
+  const table = slice(series, ["row", "column"]);
+  return (
+    <section>
+      <h2>Where the weights changed{kind === "full" ? " in the fine-tune" : ""}</h2>
+      <p class="small">The size of each change over that of its matrix, ‖ΔW‖ / ‖W‖. Hatched: unchanged. Click a cell to see its matrix below.</p>
+      <Heatmap
+        slice={table} label="Relative change of each matrix" scale="range" mostCell={90} cellHeight={24} rowTitle="layer" columnTitle="matrix" masked={(r, c) => !(table.at(r, c) > 0)}
+        rowLabels={facts.rows.map((row) => String(row ?? "outside"))} columnLabels={facts.parts} picked={{ row: selection.value.layer }} onPick={(row, column) => { select({ layer: facts.rows[row] ?? null }); set("part", facts.parts[column]); }}
+      />
+    </section>
   );
 }
 

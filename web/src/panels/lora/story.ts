@@ -24,11 +24,14 @@ export const story = made("lora", {
   facts: {
     matrix: "blocks.0.attn.q", shape: [64, 64], changes: { lora: "stories260K + pirate", full: "pirate, all weights" }, base: "stories260K", full_rank: 64,
     matrices: [0, 1, 2, 3, 4].flatMap((layer) => PARTS.map((part) => ({ name: `blocks.${layer}.${part}`, layer, part, changed: part.startsWith("attn") ? ["lora", "full"] : ["full"] }))).concat([{ name: "embed", layer: null as unknown as number, part: "embed", changed: ["full"] }]),
-    numbers: { weight: about(undefined, 64), lora: about(0.11, 4), full: about(0.08, 64) }, strongest: 10, notes: [],
+    numbers: { weight: about(undefined, 64), lora: about(0.11, 4), full: about(0.08, 64) }, strongest: 10, notes: [], rows: [0, 1, 2, 3, 4, null], parts: [...PARTS, "embed"],
     adapter: { names: ["default"], here: true, rank: 4, scales: [2], parameters: 20480 }, starts: ["A random, B = 0", "A = B = 0", "A and B random"],
   },
   list: [
     ...curve(own, 64, "weight"), ...curve(full, 64, "full"), ...curve(lora, 4, "lora"),
+    ...["lora", "full"].map((kind) =>
+      series(`where_${kind}`, [6, 8], ["layer", "matrix"], "computed", "‖ΔW‖ / ‖W‖ of each matrix", (row, column) => ((row === 5) !== (column === 7) || (kind === "lora" && column > 3) ? 0 : 0.05 + 0.01 * row + 0.004 * column)),
+    ),
     series("full_near", [10], ["direction"], "computed", "largest |cosine|", (i) => 0.99 - i * 0.03),
     series("lora_near", [10], ["direction"], "computed", "largest |cosine|", (i) => (i === 2 ? 0.31 : 0.97 - i * 0.02)),
     series("ranks", [RANKS.length], ["rank"], "computed", "ranks that are tried", (i) => RANKS[i] ?? 0),

@@ -26,7 +26,7 @@ const MOST = 1000; // draws
 function View({ data, signed, options, set }: ViewProps) {
   const { tokens, choices, left, likeliest, before } = data.facts as unknown as Facts;
   const { p, sampled, rest, entropy, draws, rest_draws } = data.series;
-  if (!p || !sampled || !rest) return <p class="absent">A and B have other vocabularies: look at A or at B.</p>;
+  if (!p || !sampled || !rest) return <p class="absent">A and B have different vocabularies: look at A or at B.</p>;
   const drawn = Number(options.draws ?? 0);
   const most = Math.max(...p.values, ...sampled.values, ...rest.values);
   const times = (series: Series | undefined, i: number): Mark[] => (series ? [{ series, indices: [i], full: most * drawn, format: signed ? withSign : readable }] : []);

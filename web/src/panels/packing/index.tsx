@@ -12,7 +12,7 @@ import "./packing.css";
 
 function View({ data, signed, set }: ViewProps) {
   const facts = data.facts as unknown as Facts;
-  if (!data.series.errors) return <p class="absent">A and B have other matrices: look at A or at B.</p>;
+  if (!data.series.errors) return <p class="absent">A and B have different matrices: look at A or at B.</p>;
   if (signed) return <div class="packing"><p class="small">How much nearer (negative) or farther B's matrices are than A's in each format. Blocks and codes have no difference that could be drawn.</p><Whole data={data} facts={facts} signed set={set} /></div>;
   const choose = (name: string, value: string | undefined): void => {
     set("block", undefined);

@@ -19,7 +19,7 @@ export function Layouts({ data, facts, signed }: { data: PanelData; facts: Rotar
       </p>
       <div class="side-by-side">
         <div>
-          <p class="small">Two orders are in use, and files do not say which they have. This package rotates half-split channels; Meta's files hold interleaved ones.</p>
+          <p class="small">{facts.layout.about}</p>
           <Permutation channels={Math.min(facts.channels, MOST)} rotated={Math.min(facts.rotated, MOST)} whole={facts.channels} />
         </div>
         <div>

@@ -14,11 +14,13 @@ export interface RotaryFacts {
   distances: number[];
   changed: string;
   normed_after: boolean;
-  layout: { verdict: "right" | "wrong" | "undecided" | "not judged"; why: string; standard_errors?: number };
+  layout: { verdict: "right" | "wrong" | "undecided" | "not judged"; why: string; about: string; standard_errors?: number };
 }
 
 export interface LearnedFacts {
   kind: "learned";
+  lead: string;
+  alike: string;
   rows: number[];
   context_length: number;
   layer: number | null;
@@ -26,6 +28,7 @@ export interface LearnedFacts {
 
 export interface AlibiFacts {
   kind: "alibi";
+  lead: string;
   layer: number;
   positions: number;
   context_length: number;

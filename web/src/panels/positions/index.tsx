@@ -25,11 +25,11 @@ function Learned({ data, facts, signed }: ViewProps & { facts: LearnedFacts }) {
   const labels = facts.rows.map(String);
   return (
     <div class="positions">
-      <p class="lead">This model learned a vector for each of its {facts.context_length} positions and adds it to the token's own.</p>
+      <p class="lead">{facts.lead}</p>
       {cosine ? (
         <section>
           <h2>Which positions are alike?</h2>
-          <p class="small">The cosine of every two rows of the table. Where a band runs along the diagonal neighbours are alike: the table has learned an order that nobody told it.</p>
+          <p class="small">{facts.alike}</p>
           <Heatmap slice={slice(cosine, ["row", "column"])} label="Cosine of every two positions" scale={signed ? "signed" : { kind: "signed", most: 1 }} rowLabels={labels} columnLabels={labels} rowTitle="position" columnTitle="position" mostCell={14} />
         </section>
       ) : null}
@@ -45,12 +45,12 @@ function Learned({ data, facts, signed }: ViewProps & { facts: LearnedFacts }) {
 
 function Alibi({ data, facts, signed }: ViewProps & { facts: AlibiFacts }) {
   const { slopes, penalty } = data.series;
-  if (!slopes || !penalty) return <p class="absent">A and B have other numbers of heads: look at A or at B.</p>;
+  if (!slopes || !penalty) return <p class="absent">A and B have different numbers of heads: look at A or at B.</p>;
   const heads = slopes.shape[0] ?? 0;
   const x = Array.from({ length: facts.positions }, (_, i) => i);
   return (
     <div class="positions">
-      <p class="lead">No position enters the stream. Each head takes a slope of its own times the distance from its scores: some heads see far, some only what is near.</p>
+      <p class="lead">{facts.lead}</p>
       <div class="side-by-side">
         <section>
           <h2>What is taken from the score</h2>
