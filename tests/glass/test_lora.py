@@ -136,6 +136,7 @@ def test_a_base_beside_its_adapter_shows_what_the_adapter_changed(three) -> None
     run = beside(base, adapted)
     shown = panel(run, Options())
     assert shown.ok and not differs_in_python(run, shown, 1) and "lora" in shown.series and "full" not in shown.series
+    assert not shown.facts["notes"] and not panel(three[2], Options()).facts["notes"], "the adapter is the change"
 
 
 def test_how_much_of_each_matrix_changed(three) -> None:

@@ -13,7 +13,7 @@ from fathom.adapters.svd import random_product_spectrum, random_spectrum, svd
 from fathom.errors import FathomError
 from fathom.glass.passes import Pass
 from fathom.lab import changed as lab
-from fathom.lab.changed import Changed, Decomposed
+from fathom.lab.changed import SAME, Changed, Decomposed
 from fathom.lab.spectra import Delta, terms
 
 STRONGEST = 10  # directions among which intruders are sought
@@ -52,7 +52,8 @@ def changes(run: Pass, fault: str) -> tuple[dict[str, Found], str]:
             change = lab.towards(run.model, other.model)
             found["full"] = Found(Decomposed(change, run.ids), other, "towards(model, other)")
         except FathomError as problem:
-            note = f"{run.subject.name} beside {other.subject.name}: {problem}."
+            if "lora" not in found or SAME not in str(problem):  # beside its own base an adapter is all that changed
+                note = f"{run.subject.name} beside {other.subject.name}: {problem}."
     if not found:
         found[""] = Found(Decomposed(lab.unchanged(run.model), run.ids), run, "unchanged(model)")
     run.notes[key] = found, note

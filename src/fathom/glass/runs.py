@@ -222,5 +222,5 @@ def checks(result: LadderResult) -> list[Check]:
             gains.append(abs(gain.mean - mean))
     return [
         Check("one field", "neighbouring rungs differ in exactly one declared field", worst(fields), 0.0),
-        Check("one field", "what a rung bought is the difference of the two losses", worst(gains), 1e-9),
+        Check("one field", "what a rung gained is the difference of the two losses", worst(gains), 1e-9),
     ]

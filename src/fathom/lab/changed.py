@@ -27,6 +27,7 @@ from fathom.lab.survey import delta_of
 from fathom.model.transformer import Transformer
 
 NEW = "new"  # what an adapter is called that is only looked at
+SAME = "the two models have the same matrices"
 STARTS = ("A random, B = 0", "A = B = 0", "A and B random")  # of an adapter, whose gradients are compared
 
 
@@ -136,7 +137,7 @@ def towards(model: Transformer, other: Transformer) -> Changed:
 
     names = tuple(name for name in before if difference(name).any())
     if not names:
-        raise FathomError("the two models have the same matrices: nothing was changed")
+        raise FathomError(f"{SAME}: nothing was changed")
     return Changed(other, before, names, difference)
 
 

@@ -39,7 +39,7 @@ export function Heatmap(props: HeatmapProps) {
   const [cursor, setCursor] = useState<At | null>(null);
   const scale = useMemo(() => (typeof wanted === "string" ? scaleOf(slice.values(), wanted) : wanted), [slice, wanted]);
   const room = useMemo(() => margins(rowLabels, columnLabels), [rowLabels, columnLabels]);
-  const grid = gridOf(slice.rows, slice.columns, { width, ...room, most: mostCell, ...(props.cellHeight ? { cellHeight: props.cellHeight } : {}) });
+  const grid = gridOf(slice.rows, slice.columns, { width: width - (columnLabels ? 14 : 0), ...room, most: mostCell, ...(props.cellHeight ? { cellHeight: props.cellHeight } : {}) });
   const isDark = dark.value;
   useLayoutEffect(() => {
     if (canvas.current) paint(canvas.current, { slice, grid, scale, dark: isDark, masked, rowLabels, columnLabels });

@@ -47,7 +47,7 @@ function View({ data, signed, set }: ViewProps) {
       <Saved data={data} facts={facts} signed={signed} />
       {pattern ? (
         <section>
-          <h2>The same keys, other questions</h2>
+          <h2>The same keys, different questions</h2>
           <p class="small">Attention of every head of layer {facts.layer} from token {facts.query}{tokens[facts.query] ? <> (<code>{visible(tokens[facts.query]?.text ?? "")}</code>)</> : null}. Heads that share keys need not look at the same tokens.</p>
           <Heatmap
             slice={slice(pattern, ["row", "column"])} label="Attention of every head from the chosen token" scale={signed ? "signed" : "unit"} mostCell={26} cellHeight={facts.n_head > 16 ? 13 : 20}

@@ -77,7 +77,7 @@ function Estimates({ rows, open, onOpen, view }: { rows: readonly Row[]; open: s
   const shown = rows.filter(({ mean }) => mean && Math.abs(mean.mean) < 1.5);
   const place = widths(shown.map(({ mean }) => estimate(mean)), WIDTH);
   return (
-    <table class="estimates" aria-label={view === "rungs" ? "What each idea bought" : "What each idea is worth"}>
+    <table class="estimates" aria-label={view === "rungs" ? "What each idea gained" : "What each idea is worth"}>
       <tbody>
         {rows.map((row, i) => (
           <>
