@@ -26,7 +26,7 @@ def bundle() -> tuple[str, str]:
 
 
 def outdated() -> str:
-    """In a checkout, a line that says that the page was built from other sources than are there; else ""."""
+    """In a checkout, a line that says that the page is older than its sources; else ""."""
     script, licences = BUILT / "page.js", BUILT / "licences.txt"
     if not (WEB / "build.mjs").is_file() or not script.is_file():
         return ""
@@ -40,7 +40,7 @@ def outdated() -> str:
         digest.update(f"{path.relative_to(WEB.parent).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     with licences.open(encoding="utf-8") as file:
         same = digest.hexdigest() in file.readline()
-    return "" if same else "the page was built before its sources in web/ changed; build it again: make page"
+    return "" if same else "the page is older than its sources in web/; build it again: make page"
 
 
 def formulas() -> dict[str, Any]:

@@ -135,6 +135,7 @@ def where(run: Pass, found: Mapping[str, Found]) -> tuple[list[int | None], list
     names = [name for name in first.layers if any(name in one.names for one in changes.values())]
     if sum(math.prod(shape_of(first.layers[name])) for name in names) > MOST_NUMBERS:
         return [], [], {}
+    names.sort(key=lambda name: place(name)[0] is None)  # what is in no layer stands last
     rows, parts = (list(dict.fromkeys(each)) for each in zip(*map(place, names))) if names else ([], [])
     setup = (
         *setup_of(run, found),
