@@ -12,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fathom.backend.inference import prepare_for_inference
 from fathom.backend.pages import PAGE
 from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
+from fathom.generation.choosing import choose
 from fathom.generation.engine import Engine
 from fathom.generation.generate import generate
 from fathom.generation.options import Bias, GenerateOptions
 from fathom.generation.slots import Request, Slot
 from fathom.generation.text import Piece
 from fathom.model.transformer import Transformer
+from fathom.native.build import library
+from fathom.quant.model import quantize_model
 from fathom.tokenizer.characters import ByteTokenizer
 from tests.generation.models import CONTEXT, KINDS, random_model
 
@@ -65,7 +69,9 @@ def empty(engine: Engine) -> bool:
     return engine.idle and not any(ledger.users) and ledger.available == ledger.n_pages
 
 
-def some(order: random.Random, count: int, new: tuple[int, int]) -> list[Request]:
+def some(
+    order: random.Random, count: int, new: tuple[int, int], adapters: Sequence[str | None] = (None, "a", "b")
+) -> list[Request]:
     """Requests of any length, greedy and drawn; half of them begin alike. new: tokens, from and up to."""
     texts = [bytes(order.randrange(256) for _ in range(order.randrange(1, 100))) for _ in range(count)]
     requests = []
@@ -77,7 +83,7 @@ def some(order: random.Random, count: int, new: tuple[int, int]) -> list[Request
             {"temperature": 0}, {"temperature": 0.9}, {"temperature": 1.2, "top_k": 20, "top_p": 0.9},
             {"repetition_penalty": 1.3}, {"presence_penalty": 0.8, "frequency_penalty": 0.3}, {"min_p": 0.05},
         ])  # fmt: skip
-        requests.append(ask(text, order.choice([None, "a", "b"]), **options))
+        requests.append(ask(text, order.choice(adapters), **options))
     return requests
 
 
@@ -118,6 +124,40 @@ def test_64_rows_that_join_and_leave_are_what_they_are_alone(kind: str) -> None:
     assert [written(pieces[slot]) for slot in slots] == expected and most == 64
     assert empty(engine) and engine.figures.reused_tokens > 0
     assert engine.figures.new_tokens == sum(len(tokens) for tokens, *_ in expected)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4"])
+def test_natively_64_rows_share_each_pass_and_are_what_they_are_alone(weights: str) -> None:
+    """Alone, among others, in one piece or several, with pages of new tokens reused: every bit."""
+    if library("step") is None:
+        pytest.skip("no C++ compiler")
+    model, order = random_model("llama", d_model=64), random.Random(weights)
+    if weights.startswith("int"):
+        quantize_model(model, weights)
+    model = prepare_for_inference(model.bfloat16() if weights == "bf16" else model)
+    requests = [replace(request, ids=request.ids[:4]) for request in some(order, 64, (8, 20), (None,))]
+    requests += some(order, 8, (1, 14), (None,))
+    expected = [alone(model, request) for request in requests]
+    engine = made(model)
+    assert not engine.one_by_one
+    slots = [engine.add(request) for request in requests]
+    assert run(engine, slots) == expected and empty(engine)
+    longest = max(slots[:64], key=lambda slot: len(slot.ids))
+    again = engine.add(replace(requests[0], ids=tuple(longest.ids) * 2))
+    assert run(engine, [again]) == [alone(model, again.request, chunk=16)] and again.reused >= 16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_nucleus_is_the_same_in_a_row_alone_and_among_others(threads: int) -> None:
+    logits = torch.randn(5, 60_000) * 3
+    options = GenerateOptions(top_p=0.9, seed=1)
+    torch.set_num_threads(threads)
+    try:
+        slots = [[Slot(Request((1,), options), 9, BYTES, logits.device, 60_000) for _ in logits] for _ in range(2)]
+        alone = [choose(row, [slot])[0] for row, slot in zip(logits.split(1), slots[0])]
+        assert choose(logits, slots[1]) == alone
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -55,7 +55,9 @@ def sampled(logits: Tensor, slots: Sequence[Slot]) -> Tensor:  # (b, V) -> (b,)
     samplers = slots[0].samplers
     seen = torch.stack([slot.seen for slot in slots if slot.seen is not None]) if samplers.remembers else logits
     counts = torch.stack([slot.counts for slot in slots if slot.counts is not None]) if samplers.counted else None
-    return draw(samplers(logits, seen, counts), [slot.generator for slot in slots])
+    # torch divides the sum of a single row among its threads, but not that of one of several
+    scores = samplers(logits.expand(max(2, len(logits)), -1), seen, counts)[: len(slots)]
+    return draw(scores, [slot.generator for slot in slots])
 
 
 def constrained(logits: Tensor, slots: Sequence[Slot]) -> tuple[Tensor, dict[int, Exception]]:
