@@ -99,14 +99,14 @@ def alone(model: Transformer, text: Tensor, horizon: int) -> Tensor:
     return model(text[None], cache)[0]
 
 
-def model_in(kind: str, dtype: torch.dtype, config: ModelConfig) -> InferenceModel:
+def packed_model(kind: str, dtype: torch.dtype, config: ModelConfig) -> Transformer:
     model = random_model(config)
     for name in [] if kind == "floats" else [*linears(model), "unembed"]:
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         fields = in_blocks(layer.weight, kind) if kind in K_QUANTS else scheme_named(kind).quantize(layer.weight)
         keep_layer(model, name, fields, layer.bias, FORMATS[kind])
-    return native(model.to(dtype))
+    return model.to(dtype)
 
 
 @pytest.mark.parametrize(("kind", "dtype", "config"), CASES, ids=NAMES)
@@ -117,7 +117,7 @@ def test_a_text_has_the_same_bits_whatever_is_read_beside_it(
 ) -> None:
     """Alone in one call; in pieces of any size; among 63 others of other lengths; after a prefix that another read."""
     torch.set_num_threads(threads)
-    choice, model = random.Random(kind), model_in(kind, dtype, config)
+    choice, model = random.Random(kind), native(packed_model(kind, dtype, config))
     lengths = [LONG + choice.randrange(30) for _ in range(3)] + [10 + choice.randrange(50) for _ in range(61)]
     texts = random_texts(config.vocab_size, lengths)
     whole, pieces, crowd = (Reader(model, texts, seed) for seed in range(3))

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.svd import SVD, svd
 from fathom.adapters.whole import Replaced
+from fathom.anatomy.swap import kind_of
+from fathom.backend.adapted import ADAPTED
 from fathom.backend.linear import PanelLinear
 from fathom.errors import FathomError
 from fathom.families.plain import computes_as
 from fathom.model.ends import ScaledEmbedding, ScaledUnembed, scaled
 from fathom.quant.linear import QuantLinear
+from fathom.words import counted
 
 Layer = nn.Linear | nn.Embedding | QuantLinear | PanelLinear  # what an adapter can be put on
 KINDS = (nn.Linear, nn.Embedding, QuantLinear, PanelLinear, ScaledEmbedding, ScaledUnembed)  # the classes of those
@@ -175,10 +178,23 @@ class LoraLinear(nn.Module):
         """The layer to which active adapters are added."""
         return self.base if self.merged is None else self.merged
 
+    def low_rank(self) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """a, b and scale of each adapter. FathomError where one is more than these."""
+        if self.merged is not None:
+            raise FathomError("holds adapters that are merged")
+        for name, part in self.adapters.items():
+            drops = part.training and not isinstance(part.dropout, nn.Identity)
+            plain = kind_of(part) is Lora and getattr(part, "bias", None) is None and not drops
+            if not plain:
+                raise FathomError(f"has the adapter {name!r}, which is more than a LoRA without bias or dropout")
+        return {name: (part.a, part.b, part.scale) for name, part in self.adapters.items()}  # type: ignore[misc]
+
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
         y = out = product(self.layer, x)
         for name, weight in self.active.weights.items():
             if name in self.adapters:
+                if isinstance(weight, Tensor):
+                    require_rows(x, len(weight))
                 out = out + self.adapters[name](x, y, self.layer, weight)
         return finished(self.layer, out)
 
@@ -221,6 +237,15 @@ class LoraLinear(nn.Module):
 
     def unmerge(self) -> None:
         self.merged = None
+
+
+ADAPTED.add(LoraLinear)
+
+
+def require_rows(x: Tensor, chosen: int) -> None:
+    """FathomError unless x is (b, t) or (b, t, n), with as many rows as adapters are chosen for."""
+    if len(x) != chosen or (x.is_floating_point() and x.ndim != 3):
+        raise FathomError(f"{counted(len(x), 'row')}, and adapters for {chosen}; choose one for each row, or None")
 
 
 def product(base: Layer, x: Tensor) -> Tensor:

@@ -11,14 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fathom.adapters.layer import KINDS, ActiveAdapters, Dora, Lora, LoraLinear, Weight, features, new_adapter
+from fathom.adapters.layer import (
+    KINDS,
+    ActiveAdapters,
+    Dora,
+    Lora,
+    LoraLinear,
+    Weight,
+    features,
+    new_adapter,
+    require_rows,
+)
 from fathom.adapters.options import LoraOptions
 from fathom.adapters.targets import layers, select
 from fathom.anatomy.swap import swap
 from fathom.backend.inference import InferenceModel
 from fathom.errors import FathomError, near
 from fathom.model.transformer import Transformer
-from fathom.words import counted
 
 TIED = "embed and unembed are one matrix; the adapter changes each only where it is a target, and merged they are two"
 
@@ -168,20 +177,16 @@ def per_row(model: Transformer, chosen: Sequence[str | None]) -> Iterator[None]:
     """
 
     def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if len(x := inputs[0]) != len(chosen) or (x.is_floating_point() and x.ndim != 3):
-            raise FathomError(
-                f"{counted(len(x), 'row')}, and adapters for {len(chosen)}; choose one for each row, or None"
-            )
+        require_rows(inputs[0], len(chosen))
 
     active = active_adapters(model)
     before = active.weights
     active.set(row_weights(model, chosen))
-    hooks = [part.register_forward_pre_hook(check) for part in (model.embed, model.unembed)]
+    hook = model.unembed.register_forward_pre_hook(check)  # the layers check their own rows
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
         active.set(before)
 
 

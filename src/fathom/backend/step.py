@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.anatomy.swap import kind_of, what_is
+from fathom.backend.adapted import ADAPTED, Adapters, panels_of, require_plain
 from fathom.backend.linear import PanelLinear, copy_into
 from fathom.backend.memory import Cache, fits, memories, paging
 from fathom.backend.pages import PagedCache
@@ -112,6 +113,9 @@ class NativeStep:
         self.copies: list[tuple[Tensor, Tensor, int]] = []  # (numbers of the model, these in fp32, plus 0 or 1)
         self.dtype, self.width, self.position = model.embed.weight.dtype, model.config.d_model, model.position
         config, position = model.config, model.position
+        named = [part for name, part in model.named_modules() if name.startswith("blocks.") and type(part) in ADAPTED]
+        self.adapters = Adapters(named)
+        self.exact = isinstance(model.unembed, PanelLinear)
         self.windows = [config.layers.window if block.kind == "l" else None for block in model.blocks]
         self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks, self.windows))
         rotated = position.rotated if isinstance(position, Rope) else 0
@@ -120,7 +124,7 @@ class NativeStep:
         rotated_first = config.qk_norm == "rotated"
         kinds = (mlp, kind is not Replace, parallel, rotated_first, self.dtype == torch.bfloat16)
         table = position.table.weight if isinstance(position, LearnedPosition) else None
-        rows = (config.vocab_size, 0 if table is None else len(table))
+        rows = (config.vocab_size, 0 if table is None else len(table), len(self.adapters.names))
         slopes = self.hold_fp32(position.slopes) if isinstance(position, Alibi) else None
         tables = (self.hold(model.embed.weight), None if table is None else self.hold(table), slopes)
         embed_scale = model.embed.scale if isinstance(model.embed, ScaledEmbedding) else 1.0
@@ -144,6 +148,8 @@ class NativeStep:
     def takes(self, ids: Tensor, cache: Cache) -> bool:
         """Whether native code reads these; errors about all others are the plain model's."""
         if ids.ndim != 2 or ids.numel() == 0 or ids.dtype not in IDS or not ids.is_cpu:
+            return False
+        if isinstance(cache, PagedCache) and not self.exact:
             return False
         return fits(cache, len(ids), self.model, self.windows)
 
@@ -177,10 +183,12 @@ class NativeStep:
         tokens = (b, t, cache.length, keys.dtype == torch.bfloat16)
         places = (ids.data_ptr(), positions.data_ptr(), address(padding), *paging(cache), memories(cache))
         rotations = (Rotation * 2)(far, self.near)
+        weights = self.adapters.weights(b)
         lib = library("step")
         if lib is None:
             raise FathomError("native code was switched off after this model was prepared; load the model again")
-        result = lib.step(self.model, Pass(*tokens, *places, rotations, hidden.data_ptr()), torch.get_num_threads())
+        one = Pass(*tokens, *places, rotations, address(weights), hidden.data_ptr())
+        result = lib.step(self.model, one, torch.get_num_threads())
         if result == UNSUPPORTED:
             raise FathomError("native code does not support a part of this model; set FATHOM_NATIVE=off")
         if result != OK:
@@ -219,6 +227,12 @@ class NativeStep:
         self.follow(x, copy, plus)
         return self.hold(copy)
 
+    def hold_low_rank(self, a: Tensor, b: Tensor, scale: float) -> tuple[int, int]:
+        """The addresses of a (rank, in) and of b as (rank, out), in fp32."""
+        transposed = b.detach().float().T.clone(memory_format=torch.contiguous_format)
+        self.follow(b, transposed.T)
+        return self.hold_fp32(a), self.hold(transposed)
+
     def follow(self, source: Tensor, copy: Tensor, plus: int = 0) -> None:
         """Let `refresh` update this copy, where it is one. Tensors made in inference mode count no changes."""
         if copy.data_ptr() != source.data_ptr() and not source.is_inference():
@@ -239,6 +253,10 @@ class NativeStep:
 
     def linear(self, part: nn.Module | None) -> Linear:
         """The structure of a layer in panels; an empty one for None."""
+        if type(part) in ADAPTED:
+            found = self.linear(panels_of(part))
+            found.adapters = self.adapters.structures(part, self.hold_low_rank)  # type: ignore[arg-type]
+            return found
         if not isinstance(part, PanelLinear):
             return Linear()
         part.refresh()
@@ -267,8 +285,13 @@ def one_norm(block: Block) -> bool:
 def require_native(model: Transformer) -> None:
     """FathomError where native code does not compute a part: it is of another class, or its weights lie elsewhere."""
     dtype = model.embed.weight.dtype
+    inside: tuple[str, ...] = ("unembed",)  # which runs in Python, and what `require_plain` has seen
     for name, part in model.named_modules():
-        if not name or name.startswith("unembed"):  # these run in Python
+        if not name or name.startswith(inside):
+            continue
+        if type(part) in ADAPTED and ROLES.get(re.sub(r"^blocks\.\d+", "block", name)) == {PanelLinear}:
+            require_plain(name, part)
+            inside = (*inside, f"{name}.")
             continue
         if kind_of(part) not in ROLES.get(re.sub(r"^blocks\.\d+", "block", name), ()):
             raise FathomError(what_is(name, part))
@@ -300,10 +323,7 @@ def second_norm(block: Parallel) -> str | None:
 def require_one_kind(block: Block, layer: int, names: Collection[str]) -> None:
     """FathomError where layers that read the same vectors have weights of several kinds: x is packed once, for one kind
     of floats or for all kinds of whole numbers."""
-    kinds = {
-        name: part.panels.kind
-        for name, part in block.named_modules()
-        if name in names and isinstance(part, PanelLinear)
-    }
+    layers = {name: panels_of(part) for name, part in block.named_modules() if name in names}
+    kinds = {name: part.panels.kind for name, part in layers.items() if isinstance(part, PanelLinear)}
     if len({"packed" if kind in PACKED else kind for kind in kinds.values()}) > 1:
         raise FathomError(f"blocks.{layer} has {', '.join(f'{name} in {kind}' for name, kind in kinds.items())}")

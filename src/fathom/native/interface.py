@@ -30,6 +30,12 @@ class MlpKind(IntEnum):
     NONE, GELU, GELU_EXACT, RELU, RELU2, SWIGLU, GEGLU = range(7)
 
 
+class Adapter(Structure):
+    """A change of low rank to a layer."""
+
+    _fields_ = [("rank", c_int64), ("a", c_void_p), ("b", c_void_p), ("scale", c_double)]
+
+
 class Linear(Structure):
     """A matrix (out, in) in panels."""
 
@@ -41,6 +47,7 @@ class Linear(Structure):
         ("scales", c_void_p),
         ("steps", c_void_p),
         ("bias", c_void_p),
+        ("adapters", POINTER(Adapter)),
     ]
 
 
@@ -67,7 +74,10 @@ class Layer(Structure):
 class Model(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("n_layer", "d", "h", "g", "c", "f", "rotated")),
-        *((name, c_int64) for name in ("mlp", "residual", "parallel", "rotated_first", "bf16", "vocab", "context")),
+        *(
+            (name, c_int64)
+            for name in ("mlp", "residual", "parallel", "rotated_first", "bf16", "vocab", "context", "adapters")
+        ),
         *((name, c_void_p) for name in ("embed", "table", "slopes")),
         *((name, c_double) for name in ("embed_scale", "residual_scale", "attn_scale", "attn_cap")),
         ("embed_norm", Norm),
@@ -96,6 +106,7 @@ class Pass(Structure):
         *((name, c_void_p) for name in ("tables", "lengths")),
         ("memories", POINTER(Memory)),
         ("rotations", Rotation * ROTATIONS),
+        ("weights", c_void_p),
         ("hidden", c_void_p),
     ]
 

@@ -293,6 +293,14 @@ static inline float total(const float* x, int64_t n) {
   for (; i < n; i++) rest += x[i];
   return sum(sums) + rest;
 }
+static inline float total_of_products(const float* x, const float* y, int64_t n) {
+  F sums = zero();
+  float rest = 0;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) sums = fma(load(x + i), load(y + i), sums);
+  for (; i < n; i++) rest += x[i] * y[i];
+  return sum(sums) + rest;
+}
 static inline float total_of_squares(const float* x, int64_t n, float mean) {  // of x - mean
   F sums = zero();
   float rest = 0;

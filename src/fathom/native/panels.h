@@ -29,6 +29,11 @@ namespace fathom {
 
 enum WeightKind : int64_t { FP32, BF16, INT8, INT4, Q4_K, Q5_K, Q6_K };
 
+struct Adapter {  // of a layer: y changes by scale b a x
+  int64_t rank;        // 0: the layer has none of this name
+  const float *a, *b;  // (rank, in), (rank, out): b is transposed
+  double scale;
+};
 struct Linear {  // filled by Panels.struct in panels.py
   WeightKind kind;
   int64_t out, in;
@@ -36,6 +41,7 @@ struct Linear {  // filled by Panels.struct in panels.py
   const uint16_t* scales;
   const int8_t* steps;  // of k-quants
   const float* bias;    // fp32, or null
+  const Adapter* adapters;  // one for each of the model, or null; for `step` alone
   bool valid() const { return kind >= FP32 && kind <= Q6_K && (kind < Q4_K || in % 256 == 0); }
   // Whether `other` is multiplied by the same words of x: all integer weights are.
   bool reads_like(const Linear& other) const { return std::min(kind, INT8) == std::min(other.kind, INT8); }

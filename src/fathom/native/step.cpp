@@ -22,11 +22,12 @@ struct Shared {
   std::vector<float> update;                   // (m, d): what is normalised before it enters the stream
   std::vector<float> cos_sin[ROTATIONS];       // (m, rotated): cosines, sines
   Input input;                                 // where there are MANY tokens
+  std::vector<float> read;                     // the same before it was packed, for adapters
 };
 constexpr int64_t MANY = 16;  // tokens from which on the threads share the packing of inputs
 struct Local {  // buffers of one thread
   Input input;
-  std::vector<float> row;
+  std::vector<float> read, row;
   Rows rows;
 };
 
@@ -108,12 +109,14 @@ class Worker {  // one thread's part of the computation
 
   // Each thread packs few tokens for itself; of MANY tokens it packs a share, at the price of one more barrier.
   Input& input() { return m >= MANY ? shared.input : local.input; }
+  std::vector<float>& read() { return m >= MANY ? shared.read : local.read; }  // (m, n)
 
   // Packs x (m, n), normalised, for products with `w`.
   void pack(const Linear& w, const float* x, int64_t n, const Norm& normalise) {
     const bool many = m >= MANY;
     Input& to = input();
     if (!many) to.reserve(w, m);
+    if (!many && pass.weights) read().resize(size_t(m * n));
     local.row.resize(size_t(n));
     int64_t tile = 0;
     for (int64_t first = 0, T; first < m; first += T) {
@@ -123,6 +126,7 @@ class Worker {  // one thread's part of the computation
         const float* row = x + (first + i) * n;
         if (normalise.kind != NormKind::NONE) norm(normalise, row, local.row.data()), row = local.row.data();
         to.pack(w, row, first, int(T), int(i));
+        if (pass.weights) std::memcpy(&read()[size_t((first + i) * n)], row, size_t(n) * 4);
       }
     }
     if (many) barrier();
@@ -134,11 +138,41 @@ class Worker {  // one thread's part of the computation
             [&](int64_t i, int64_t r, const float* values, int64_t n) {
               std::memcpy(y + i * w.out + r, values, size_t(n) * 4);
             });
+    if (adapted(w)) adapt(w, y);
+  }
+
+  bool adapted(const Linear& w) const { return pass.weights && w.adapters; }
+
+  // The numbers of W x that this thread computes.
+  Range numbers(const Linear& w) const {
+    return {share(w.panels()).begin * 16, std::min(share(w.panels()).end * 16, w.out)};
+  }
+
+  // Adds to these of y (m, out) what adapters change: weight scale b a x, where the weight is not 0.
+  void adapt(const Linear& w, float* y) {
+    const Range own = numbers(w);
+    for (int64_t i = 0; i < m; i++)
+      for (int64_t k = 0; k < model.adapters; k++) {
+        const Adapter& adapter = w.adapters[k];
+        const float weight = pass.weights[k * pass.b + i / pass.t];
+        for (int64_t j = 0; weight != 0 && j < adapter.rank; j++) {
+          const float low = total_of_products(adapter.a + j * w.in, &read()[size_t(i * w.in)], w.in);
+          const float factor = low * float(adapter.scale) * weight, *b = adapter.b + j * w.out;
+          for (int64_t r = own.begin; r < own.end; r++) y[i * w.out + r] += factor * b[r];
+        }
+      }
   }
 
   // W x enters the residual stream; what is normalised first must be there as a whole.
   void join(const Linear& w, const Norm& after) {
-    if (after.kind != NormKind::NONE) {
+    if (after.kind == NormKind::NONE && adapted(w)) {
+      multiply(w, shared.update.data());
+      const Range own = numbers(w);
+      for (int64_t i = 0; i < m && own.begin < own.end; i++) {
+        const size_t at = size_t(i * w.out + own.begin);
+        enter(&shared.x[at], &shared.update[at], own.end - own.begin);
+      }
+    } else if (after.kind != NormKind::NONE) {
       multiply(w, shared.update.data());
       barrier();
       for (int64_t i = share(m).begin; i < share(m).end; i++) {
@@ -166,11 +200,11 @@ class Worker {  // one thread's part of the computation
     pack(layer.up, shared.x.data(), model.d, layer.mlp_norm);
     if (gated(model.mlp)) multiply(layer.gate, shared.gate.data());
     multiply(layer.up, shared.up.data());
-    const Range own = share(layer.up.panels());
-    const int64_t begin = own.begin * 16, end = std::min(own.end * 16, model.f);
-    for (int64_t i = 0; i < m && begin < end; i++)
-      activate(model.mlp, &shared.up[size_t(i * model.f + begin)], &shared.gate[size_t(i * model.f + begin)],
-               end - begin);
+    const Range own = numbers(layer.up);
+    for (int64_t i = 0; i < m && own.begin < own.end; i++) {
+      const size_t at = size_t(i * model.f + own.begin);
+      activate(model.mlp, &shared.up[at], &shared.gate[at], own.end - own.begin);
+    }
   }
 
   static bool of_all(const Norm& n) { return n.kind != NormKind::NONE && n.kind != NormKind::HEADS; }
@@ -322,6 +356,7 @@ extern "C" int64_t step(const Model* model, const Pass* pass, int threads) {
   shared.k.resize(m * size_t(model->g) * c), shared.v.resize(m * size_t(model->g) * c);
   shared.gate.resize(m * size_t(model->f)), shared.up.resize(m * size_t(model->f));
   shared.update.resize(m * size_t(model->d));
+  if (pass->weights) shared.read.resize(m * std::max({size_t(model->d), size_t(model->h) * c, size_t(model->f)}));
   for (auto& each : shared.cos_sin) each.resize(m * size_t(model->rotated));
   if (locals.size() < size_t(threads)) locals.resize(size_t(threads));
   for (int64_t l = 0; l < model->n_layer; l++)

@@ -27,6 +27,7 @@ struct Model {
   int64_t rotated_first;       // heads of queries and keys are normalised after rotation
   int64_t bf16;                // the format of embed and table
   int64_t vocab, context;      // their rows
+  int64_t adapters;            // of layers that have any
   const void *embed, *table;   // (V, d), (context, d) or null
   const float* slopes;         // (h), of alibi
   double embed_scale, residual_scale, attn_scale, attn_cap;
@@ -48,7 +49,8 @@ struct Pass {
   const int64_t *tables, *lengths;   // (b, longest), (b): each row's pages and its `length`; null: one length, no pages
   const Memory* memories;                    // (n_layer)
   Rotation rotations[ROTATIONS];
-  float* hidden;  // (b, t, d): the result
+  const float* weights;  // (adapters, b): how much each adapter counts in each row; null: none does
+  float* hidden;         // (b, t, d): the result
 };
 
 constexpr int64_t OK = -1, UNSUPPORTED = -2;
@@ -79,7 +81,9 @@ static bool supported_pages(const Pass& pass, int64_t c) {
 static bool supported(const Model& model, const Pass& pass) {
   const int64_t d = model.d, f = model.f, queries = model.h * model.c, keys = model.g * model.c;
   const bool mlp = model.mlp != MlpKind::NONE, gate = gated(model.mlp);
-  const auto is = [](const Linear& w, int64_t out, int64_t in, const Linear& like) {
+  const auto is = [&](const Linear& w, int64_t out, int64_t in, const Linear& like) {
+    for (int64_t k = 0; w.adapters && k < model.adapters; k++)
+      if (const Adapter& y = w.adapters[k]; y.rank < 0 || (y.rank && (!y.a || !y.b))) return false;
     return w.valid() && w.out == out && w.in == in && w.reads_like(like);
   };
   bool all = int64_t(model.mlp) >= 0 && model.mlp <= MlpKind::GEGLU && supported(model.embed_norm, d) && supported(model.final_norm, d) &&
