@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
+from fathom.glass.heads import teaching
 from fathom.glass.microscope import Options, kept, panel
 from fathom.glass.panels import payload, variants
 from fathom.model import attention
@@ -127,7 +128,8 @@ def test_it_travels() -> None:
     assert masked.isinf().tolist() == [False] * 4 + [True] * 8
     names = [source["text"].splitlines()[0] for source in about["source"]]
     assert any("def attend_otherwise" in name for name in names) and any("def forward" in name for name in names)
-    assert len(variants("microscope", run)) == 1 + 4 + 17 + 11
+    shown = {(0, 0), teaching(run)[0]}  # with each change
+    assert len(variants("microscope", run)) == 18 + 4 * len(shown) + 11
 
 
 def test_a_file_stays_small_and_holds_the_mask_at_least() -> None:
