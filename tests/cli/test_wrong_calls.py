@@ -188,6 +188,10 @@ serve runs/a --host 0.0.0.0 | --host is 0.0.0.0 | ssh -L 8000:127.0.0.1:8000
 serve runs/a --port 70000 | --port is 70000 | expected 0 to 65535
 serve runs/a --adapter lora | --adapter is lora | expected NAME=FOLDER
 serve runs/a hf/../runs/a | two models are called a | rename a folder
+serve runs/a --api-key-file gone | --api-key-file gone cannot be read | a key on each line
+serve runs/a --max-tokens-in-flight 3 | --max-tokens-in-flight is '3' | at least 16
+chat --url gone | --url is 'gone' | such as http://127.0.0.1:8000
+chat runs/a --url http://127.0.0.1:1 | runs/a is given beside --url | --model NAME
 serve | serve needs MODEL... | for example: fathom serve runs/demo
 look runs/a -p hi -o page.pdf | --out is page.pdf | expected a name that ends in .html
 look runs/a -p hi --beside '' | --beside is empty | expected a second model

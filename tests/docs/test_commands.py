@@ -37,9 +37,18 @@ LOADED = (
     "import fathom, torch\nmodel, tokenizer = fathom.load('runs/demo')\n"
     "ids, other_ids = (torch.tensor([tokenizer.encode(x)[:4]]) for x in ('def read(self)', 'class Reader:'))\n"
 )
+SERVED = (  # what serving.md asks, at a port that is free
+    "import atexit, subprocess, openai\n"
+    "call = ['fathom', 'serve', 'runs/demo', '--port', '0', '--no-open']\n"
+    "server = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)\n"
+    "atexit.register(server.terminate)\n"
+    "address = server.stdout.readline().split(' API at ')[1].split()[0]\n"
+    "openai.OpenAI = lambda base_url, api_key, real=openai.OpenAI: real(base_url=address, api_key=api_key)\n"
+)
 PROGRAMS = {  # page: what stands before its Python examples
     "python.md": "",
     "self-attention.md": LOADED,
+    "serving.md": SERVED,
     "taps.md": LOADED,
 }
 ROWS = [row["page"] for row in refresh.ROW.finditer((DOCS / "README.md").read_text(encoding="utf-8"))]

@@ -16,7 +16,7 @@ from fathom.errors import FathomError
 from fathom.glass.bundle import bundle
 from fathom.glass.subject import Subject
 from fathom.serve.app import application
-from fathom.serve.server import bound
+from fathom.serve.server import Place as Where
 from fathom.serve.shelf import Place, Shelf
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -103,11 +103,11 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        listening = bound(HERE, self.port)
+        listening = Where(HERE, self.port).bound()
         self.port = listening.getsockname()[1]
         self.address = f"http://{HERE}:{self.port}/"
         app = application(self.shelf, frozenset({f"{HERE}:{self.port}"}), self.prompt)
-        self.desk, self.starter = app.app.state.desk, app.app.state.starter  # type: ignore[attr-defined]
+        self.desk, self.starter = app.page.state.desk, app.page.state.starter  # type: ignore[attr-defined]
         if not self.fills_ahead:
             self.desk.most_ahead = 0
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, http="h11", ws="none"))

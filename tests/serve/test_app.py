@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from fathom.cli.serve import PROMPTS, first_prompt
 from fathom.glass.panels import PANELS, payload
 from fathom.glass.passes import first_pass
 from fathom.glass.subject import Subject, open_subject
 from fathom.serve import app as routes
 from fathom.serve import desk as desks
+from fathom.serve.desk import PROMPTS, first_prompt
 from fathom.serve.guard import MOST_BODY
 from fathom.serve.shelf import Place, Shelf, shelf
 from tests.architectures import ARCHITECTURES, LLAMA, model_of
@@ -178,9 +178,12 @@ def test_a_request_that_is_too_long_is_413(client: TestClient) -> None:
 
 def test_the_first_prompt_is_one_that_the_model_can_read() -> None:
     """That of demos, whose characters are few, and of models without a tokenizer too."""
-    assert first_prompt(open_subject("demo:copycat"), None) == PROMPTS[1]
-    assert first_prompt(Subject("ids", model_of(LLAMA), None), None) == PROMPTS[2]
-    assert first_prompt(Subject("small", model_of(replace(LLAMA, vocab_size=3)), None), None) == ""
+    models = {
+        "demo": open_subject("demo:copycat"),
+        "ids": Subject("ids", model_of(LLAMA), None),
+        "small": Subject("small", model_of(replace(LLAMA, vocab_size=3)), None),
+    }
+    assert [first_prompt(models.__getitem__, name) for name in models] == [PROMPTS[1], PROMPTS[2], ""]
 
 
 def test_the_shelf(tmp_path: Path) -> None:

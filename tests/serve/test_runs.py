@@ -34,7 +34,7 @@ def client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient
     app = routes.application(Shelf({"one": Place("one")}, folder), frozenset({HERE}))
     with TestClient(app, base_url=f"http://{HERE}") as client:
         client.headers["X-Fathom-Token"] = client.get("/").json()["token"]
-        client.starter = app.app.state.starter  # type: ignore[attr-defined]
+        client.starter = app.page.state.starter  # type: ignore[attr-defined]
         yield client
         client.starter.close()  # type: ignore[attr-defined]
 

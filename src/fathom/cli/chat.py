@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from fathom.cli.completion import models
 from fathom.cli.generation import (
     RUNNING,
     SAMPLING,
@@ -16,13 +17,15 @@ from fathom.cli.generation import (
     generation_options,
     get_ready,
 )
-from fathom.cli.options import model_argument, option, print_json, verb
+from fathom.cli.options import given_fields, option, print_json, verb
 from fathom.cli.streams import say
 from fathom.errors import FathomError, near
+from fathom.fields import build
 from fathom.words import counted
 
 if TYPE_CHECKING:
     from fathom.generation.chat import Conversation
+    from fathom.tokenizer.template import Extras
 
 
 COMMANDS = {
@@ -39,17 +42,29 @@ HELP = "\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()) + "\nCt
 @verb(
     "chat",
     "Chat with a model, one line at a time; /help lists the commands.",
-    groups={"Conversation": "system tools template_arg", "Sampling": SAMPLING, "Model": RUNNING},
+    groups={
+        "Conversation": "system tools template_arg",
+        "Server": "url remote_model",
+        "Sampling": SAMPLING,
+        "Model": RUNNING,
+    },
     example="fathom chat runs/finetune -n 200",
     effective=effective,
 )
-@model_argument
+@click.argument("model", required=False, shell_complete=models)
+@option(
+    "--url",
+    metavar="URL",
+    shown="the model is loaded here",
+    help="Ask a server of OpenAI's API instead of loading a model.",
+)
+@option("--model", "remote_model", metavar="NAME", shown="its first", help="The server's model.")
 @option("--system", metavar="TEXT", help="The system prompt.")
 @option("--tools", metavar="FILE", help="Functions that the model may call: a JSON list, as OpenAI's tools.")
 @option("--template-arg", multiple=True, metavar="NAME=VALUE", help="A name that the chat template reads; repeatable.")
 @generation_options
 def chat_command(
-    model: str,
+    model: str | None,
     system: str | None,
     tools: str | None,
     template_arg: tuple[str, ...],
@@ -62,6 +77,11 @@ def chat_command(
 
     functions = None if tools is None else read_tools(Path(tools))
     extras = Extras(functions, arguments=dict(map(argument, template_arg)))
+    if call["url"] is not None:
+        ask_server(model, call, system, extras, as_json, verbose)
+        return
+    if model is None:
+        raise FathomError("chat needs MODEL, or a server: --url URL; for example: fathom chat runs/finetune")
     network, tokenizer, options, draft, how = get_ready(model, call)
     talk = chat(network, tokenizer, system, options, draft, extras)
     origin = "" if tokenizer.special.template is not None else "; the model has none of its own"
@@ -71,6 +91,28 @@ def chat_command(
     if as_json:
         messages = [message.to_json() for message in talk.messages]
         print_json({"messages": messages, "template": template_origin(template_for(tokenizer))})
+
+
+def ask_server(
+    model: str | None, call: Mapping[str, Any], system: str | None, extras: "Extras", as_json: bool, verbose: bool
+) -> None:
+    """The same with a server's model. FathomError: an option needs the model itself."""
+    from fathom.generation.options import ORDER, GenerateOptions
+    from fathom.running.remote import Remote
+
+    built = build(GenerateOptions, given_fields(GenerateOptions, call), "generate")
+    given = {name: getattr(built, name) for name in given_fields(GenerateOptions, call)}
+    known = {*ORDER, "max_new_tokens", "stop", "seed"}
+    local = [name for name in ("adapter", "quantize", "device", "dtype", "rope_scaling", "draft") if call[name]]
+    local += [name for name in given if name not in known]
+    if model is not None or extras.arguments or local:
+        wrong = model or f"--{(local or ['template-arg'])[0].replace('_', '-')}"
+        raise FathomError(f"{wrong} is given beside --url; the server has its own model: choose one with --model NAME")
+    talk = Remote(call["url"], call["remote_model"], system, given, extras)
+    note(f"{talk.name} at {talk.url}; /help lists commands")
+    converse(talk, as_json, verbose)
+    if as_json:
+        print_json({"messages": [message.to_json() for message in talk.messages], "model": talk.name})
 
 
 def read_tools(path: Path) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ drawn (Willard and Louf 2023). The grammars, and the masks from bytes of tokens,
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class Constraint(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the text is whole and nothing but its end may follow."""
+        """Whether the text has ended without a token that ends it; nothing may follow."""
 
 
 class Vocabulary:
@@ -58,7 +58,6 @@ class Vocabulary:
         special = {id for id in (*tokenizer.special.names.values(), *tokenizer.special.end_ids) if id < count}
         ends = sorted(tokenizer.special.end_ids & special) or [size]  # one beyond the vocabulary: nothing ends it
         self.has_end = ends != [size]
-        self.ends = ends if self.has_end else []
         self.bos_token_id, self.eos_token_id = None, ends[0]
         self.special_token_ids = sorted(special | {ends[0]})
         self.tokens = spelled(tokenizer, count, special) + [b""] * (max(size, ends[0] + 1) - count)
@@ -90,13 +89,19 @@ class Vocabulary:
         return ids
 
 
-def spelled(tokenizer: Tokenizer, count: int, special: set[int]) -> list[bytes]:
-    """The bytes that each token adds inside of a text, where a word keeps its space; b"" for what is no text."""
-    ordinary = next((id for id in range(count) if id not in special and tokenizer.decode_bytes([id]).isalpha()), None)
-    before = [] if ordinary is None else [ordinary]
+def spelling(tokenizer: Tokenizer) -> Callable[[int], bytes]:
+    """The bytes that a token adds inside of a text, where a word keeps its space."""
+    special = tokenizer.added_ids | tokenizer.special.end_ids
+    words = (id for id in range(tokenizer.vocab_size) if id not in special)
+    before = list(islice((id for id in words if tokenizer.decode_bytes([id]).isalpha()), 1))
     start = len(tokenizer.decode_bytes(before)) if before else 0
-    alone = [b"" if id in special else tokenizer.decode_bytes([*before, id])[start:] for id in range(count)]
-    return [b"" if b"\xff" in text else text for text in alone]
+    return lambda id: tokenizer.decode_bytes([*before, id])[start:]
+
+
+def spelled(tokenizer: Tokenizer, count: int, special: set[int]) -> list[bytes]:
+    """The bytes of each token inside of a text; b"" for what is no text."""
+    text = spelling(tokenizer)
+    return [b"" if id in special or b"\xff" in (found := text(id)) else found for id in range(count)]
 
 
 @lru_cache(maxsize=4)
@@ -144,16 +149,8 @@ class Masks:
 
     @property
     def finished(self) -> bool:
-        """Where no token ends a text, it ends as soon as it is whole."""
-        if not self.matcher.is_accepting():
-            return bool(self.matcher.is_stopped())
-        return not self.words.has_end or not self.goes_on()
-
-    def goes_on(self) -> bool:
-        """Whether a whole text may still become longer: by more than its end."""
-        allowed = self.mask()
-        allowed[self.words.ends] = False
-        return bool(allowed.any())
+        """Whether the text is whole, where no token of the vocabulary could say so."""
+        return not self.words.has_end and bool(self.matcher.is_accepting())
 
 
 def of_schema(words: Vocabulary, schema: Mapping[str, Any]) -> Grammar:

@@ -1,4 +1,4 @@
-"""The routes. What they answer is computed in fathom.glass; nothing here knows a panel."""
+"""The routes of the page. What they answer is computed in fathom.glass; nothing here knows a panel."""
 
 import json
 import secrets
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from fathom.errors import FathomError
 from fathom.glass.document import page
 from fathom.glass.texts import explained, tour
-from fathom.serve.desk import Desk, Gone
-from fathom.serve.guard import App, Guard
+from fathom.serve.desk import Desk, Gone, first_prompt
+from fathom.serve.guard import App, Guard, Rules
 from fathom.serve.runs import add_runs
 from fathom.serve.shelf import Shelf
+from fathom.serve.worker import InTurn
 
 MOST_CHARACTERS = 100_000  # of a prompt
 
@@ -40,9 +41,15 @@ class Continue(BaseModel):
 
 
 def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
-    """The guarded application for these models. hosts: what the Host header may be. prompt: what the page shows
-    first."""
-    desk, token = Desk(shelf), secrets.token_urlsafe(32)
+    """The guarded page of these models, without the API. hosts: what the Host header may be."""
+    token = secrets.token_urlsafe(32)
+    return Guard(page_application(shelf, token, prompt), None, Rules(hosts, token))
+
+
+def page_application(shelf: Shelf, token: str, prompt: str | None = "", turn: InTurn | None = None) -> FastAPI:
+    """The page of these models. token: what its requests carry. prompt: what the page shows first; None: the first that
+    the model can read. turn: shared with what else runs models."""
+    desk = Desk(shelf, turn)
     app = FastAPI(title="Fathom", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.token = desk, token
 
@@ -59,7 +66,8 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
 
     @app.get("/")
     async def home() -> HTMLResponse:
-        values = {"live": True, "token": token, "prompt": prompt, "models": shelf.names(), "runs": bool(shelf.runs)}
+        shown = await desk.work(first_prompt, shelf.open, shelf.names()[0]) if prompt is None else prompt
+        values = {"live": True, "token": token, "prompt": shown, "models": shelf.names(), "runs": bool(shelf.runs)}
         values |= {"about": explained(), "tour": tour()}
         return HTMLResponse(page("Fathom", values, connect="'self'"))
 
@@ -93,7 +101,7 @@ def application(shelf: Shelf, hosts: frozenset[str], prompt: str = "") -> App:
         return Response(blob, media_type="application/octet-stream")
 
     app.state.starter = add_runs(app, shelf.runs)
-    return Guard(app, hosts, token)
+    return app
 
 
 async def lines(items: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[bytes]:

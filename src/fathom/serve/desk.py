@@ -19,8 +19,10 @@ from fathom.errors import FathomError
 from fathom.glass import generation
 from fathom.glass.panels import PANELS, payload
 from fathom.glass.passes import Pass, first_pass, pair
+from fathom.glass.subject import Subject
 from fathom.glass.texts import tour_of
 from fathom.serve.shelf import Shelf
+from fathom.serve.worker import InTurn
 
 T = TypeVar("T")
 MOST_BYTES = 2 << 30  # of all recordings of all passes
@@ -38,8 +40,9 @@ class Gone(FathomError):
 class Desk:
     """What the server knows of the passes that pages have asked for."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
+    def __init__(self, shelf: Shelf, turn: InTurn | None = None) -> None:
+        """turn: shared with the engine, so that the two do not run models at the same time."""
+        self.shelf, self.turn = shelf, turn or InTurn()
         self.passes: OrderedDict[str, dict[str, Pass]] = OrderedDict()
         self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self.most_ahead = WORK
@@ -59,7 +62,7 @@ class Desk:
 
     async def computed(self, function: Callable[..., T], *given: Any) -> T:
         def alone() -> T:
-            with torch.no_grad():
+            with self.turn, torch.no_grad():
                 return function(*given)
 
         return await asyncio.get_running_loop().run_in_executor(self.worker, alone)
@@ -156,3 +159,21 @@ class Desk:
     def nbytes(self) -> int:
         every = [one for sides in self.passes.values() for one in sides.values()]
         return sum(x.nbytes for one in every for x in one.kept.values())
+
+
+PROMPTS = ("Once upon a time, there was a little girl", "the cat sat the cat sat", "1 2 3 4 1 2 3 4")
+
+
+def first_prompt(opened: Callable[[str], Subject], name: str, given: str | None = None) -> str:
+    """The given text, or the first of PROMPTS that a model can read; "" where it can read none. FathomError: it cannot
+    read what was given."""
+    subject = opened(name)
+    for text in [given] if given else PROMPTS:
+        try:
+            first_pass(subject, text)
+        except FathomError:
+            if given:
+                raise
+        else:
+            return text
+    return ""

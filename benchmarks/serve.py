@@ -1,0 +1,152 @@
+"""`fathom serve` beside llama.cpp's server on the same GGUF, one after the other: throughput, latency, memory.
+
+    python benchmarks/serve.py MODEL.gguf [--peer benchmarks/peers/.venv/bin/python] [--threads N] [--new N]
+
+Each server answers 1, 4, 16 and 64 requests at once, each with a prompt of its own and as many new tokens, greedily,
+and then 16 that share the first part of a long prompt. The peer is `llama-cpp-python[server]` in an environment of its
+own; without one, Fathom is measured alone. Only the standard library asks, over one connection a request.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+AT_ONCE = (1, 4, 16, 64)
+WORDS = [*"abcdefghijklmnopqrst"]
+PATIENCE = 600  # seconds for a server to answer
+
+
+def prompt(words: int, seed: int) -> str:
+    """A text of words that no other seed begins with."""
+    return " ".join([str(seed), *(WORDS[(seed * 7 + place * place) % len(WORDS)] for place in range(words))])
+
+
+class Asked:
+    """One streamed request: when its tokens came."""
+
+    def __init__(self, url: str, model: str, text: str, new: int) -> None:
+        body = {"model": model, "prompt": text, "max_tokens": new, "temperature": 0, "stream": True}
+        self.request = urllib.request.Request(
+            f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        self.times: list[float] = []
+        self.error = ""
+
+    def run(self) -> None:
+        self.began = time.perf_counter()
+        try:
+            with urllib.request.urlopen(self.request, timeout=PATIENCE) as answer:
+                for line in answer:
+                    if line.startswith(b"data: {") and b'"text": ""' not in line and b'"text":""' not in line:
+                        self.times.append(time.perf_counter())
+        except OSError as error:
+            self.error = str(error)
+
+
+def crowd(url: str, model: str, texts: Sequence[str], new: int) -> dict[str, float]:
+    """The figures of requests that are asked at once. Pieces of text stand for tokens, for both servers alike."""
+    asked = [Asked(url, model, text, new) for text in texts]
+    threads = [threading.Thread(target=one.run) for one in asked]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed := [one.error or "no token came" for one in asked if one.error or not one.times]:
+        raise SystemExit(f"{url}: {len(failed)} of {len(asked)} requests failed: {failed[0]}")
+    took = max(one.times[-1] for one in asked) - began
+    first = sorted(one.times[0] - one.began for one in asked)
+    gaps = sorted(later - sooner for one in asked for sooner, later in pairwise(one.times)) or [0.0]
+    return {
+        "tokens/s": sum(len(one.times) for one in asked) / took,
+        "first, median": statistics.median(first),
+        "between, median": statistics.median(gaps),
+        "between, p99": gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))],
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+def resident(process: "subprocess.Popen[bytes]") -> float:
+    """MiB of a process that are in memory, of its own and of files; NaN where the system does not say."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
+
+
+def measure(name: str, call: Sequence[str], port: int, new: int, environment: dict[str, str]) -> list[dict[str, Any]]:
+    """A row for each load of one server, which is started and ended here."""
+    url, rows, began = f"http://127.0.0.1:{port}", list[dict[str, Any]](), time.perf_counter()
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(call, stdout=quiet, stderr=quiet, env={**os.environ, **environment})
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as answer:
+                    model = json.load(answer)["data"][0]["id"]
+                break
+            except OSError:
+                if server.poll() is not None or time.perf_counter() - began > PATIENCE:
+                    raise SystemExit(f"{name} did not start: {' '.join(call)}") from None
+                time.sleep(0.05)
+        start = time.perf_counter() - began
+        crowd(url, model, [prompt(8, 999)], 4)
+        for count in AT_ONCE:
+            figures = crowd(url, model, [prompt(64, 1000 * count + place) for place in range(count)], new)
+            rows.append({"server": name, "requests": str(count), **figures, "MiB": resident(server)})
+        shared = prompt(256, 7)
+        crowd(url, model, [shared], 4)
+        figures = crowd(url, model, [f"{shared} {prompt(64, place)}" for place in range(16)], new)
+        rows.append({"server": name, "requests": "16, shared", **figures, "MiB": resident(server)})
+        print(f"{name}: started in {start:.1f} s", file=sys.stderr)
+    finally:
+        server.terminate()
+        server.wait(30)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--peer", default="benchmarks/peers/.venv/bin/python")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--quantize", default="keep")
+    given = parser.parse_args()
+    threads = {"OMP_NUM_THREADS": str(given.threads)}
+    port = free_port()
+    ours = [sys.executable, "-m", "fathom", "serve", given.model, "--port", str(port), "--no-open"]
+    rows = measure("fathom", [*ours, "--quantize", given.quantize], port, given.new, threads)
+    if Path(given.peer).exists():
+        port = free_port()
+        theirs = [given.peer, "-m", "llama_cpp.server", "--model", given.model, "--port", str(port)]
+        theirs += ["--n_threads", str(given.threads), "--n_ctx", "2048"]
+        rows += measure("llama.cpp", theirs, port, given.new, threads)
+    else:
+        print(f"{given.peer} is not there: no peer", file=sys.stderr)
+    print("| server | requests | tokens/s | first, median | between, median | between, p99 | MiB |\n|" + "---|" * 7)
+    for row in rows:
+        times = [f"{row[name] * 1e3:,.1f} ms" for name in ("first, median", "between, median", "between, p99")]
+        whole = [row["server"], row["requests"], f"{row['tokens/s']:,.1f}", *times, f"{row['MiB']:,.0f}"]
+        print(f"| {' | '.join(whole)} |")
+
+
+if __name__ == "__main__":
+    main()
