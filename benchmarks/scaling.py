@@ -2,7 +2,7 @@
 
 A CPU: N processes of one thread each against one process of N threads, with the same batch. GPUs (`--device cuda`): N
 processes against one, each with a GPU, the batch N times as large. In turn, `--rounds` times; the figure is the ratio
-of the medians. `--memory` measures instead what each process holds.
+of the medians. `--memory` measures instead what each process holds, and what a step of its optimizer takes and sends.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def work(options: argparse.Namespace) -> None:
         tokens = options.batch * config.context_length
         if world.first:
             figures = {"tokens_per_second": tokens / statistics.median(seconds[2:] or seconds), **held(session)}
-            print(json.dumps(figures | {"optimizer_seconds": optimizer_seconds(session)}))
+            print(json.dumps(figures | optimizer_step(session)))
         else:
-            optimizer_seconds(session)
+            optimizer_step(session)
 
 
 def held(session: Any) -> dict[str, int]:
@@ -81,18 +81,25 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def optimizer_seconds(session: Any, repeat: int = 3) -> float:
-    """What a step of the optimizers takes, with what it sends."""
+def optimizer_step(session: Any, repeat: int = 3) -> dict[str, float]:
+    """Seconds of a step of the optimizers, and the bytes that this process sends to others for it."""
     import torch
+    import torch.distributed as dist
 
-    taken = []
+    exchange, taken, sent = dist.all_to_all_single, [], []
+
+    def counted(received: Any, x: Any, sizes: list[int], counts: list[int]) -> Any:
+        sent.append((sum(counts) - counts[session.world.rank]) * x.itemsize)
+        return exchange(received, x, sizes, counts)
+
+    dist.all_to_all_single = counted  # type: ignore[assignment]
     for _ in range(repeat):
         for p in session.model.parameters():
             p.grad = torch.ones_like(p) if p.requires_grad else None
         began = time.perf_counter()
         session.optimizers.step(session.scaler)
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return {"optimizer_seconds": statistics.median(taken), "optimizer_sent": sum(sent) / repeat}
 
 
 def measured(options: argparse.Namespace, processes: int, threads: int, batch: int) -> dict[str, Any]:
@@ -136,7 +143,8 @@ def memory(options: argparse.Namespace) -> None:
         parts = " + ".join(f"{kind} {each[kind] / 2**20:,.0f}" for kind in kinds)
         total = sum(each[kind] for kind in kinds) / 2**20
         print(f"{name}: {parts} = {total:,.0f} MiB; peak resident {each['peak_resident'] / 2**20:,.0f} MiB;"
-              f" optimizer step {each['optimizer_seconds'] * 1000:,.0f} ms")  # fmt: skip
+              f" optimizer step {each['optimizer_seconds'] * 1000:,.0f} ms,"
+              f" {each['optimizer_sent'] / 2**20:,.1f} MiB sent")  # fmt: skip
     print(f"ratio {sum(many[k] for k in kinds) / sum(one[k] for k in kinds):.3f}")
 
 

@@ -13,6 +13,7 @@ from fathom.adapters import lora
 from fathom.adapters.options import LoraOptions
 from fathom.anatomy import training
 from fathom.anatomy.amounts import KINDS, Amount
+from fathom.anatomy.cost import matrices
 from fathom.anatomy.skeleton import skeleton
 from fathom.anatomy.swap import parts, swap
 from fathom.anatomy.training import Step, memory, peak, shared, traffic
@@ -23,6 +24,7 @@ from fathom.model.presets import GPT2, GPT2_CHOICES, LLAMA2_7B, LLAMA_CHOICES
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.quant.model import quantize_model
+from fathom.training import sharded_muon
 from fathom.training.optimizers import NAMES, optimizer_named
 from tests.anatomy.test_amounts import worked_out
 from tests.architectures import ARCHITECTURES
@@ -275,3 +277,19 @@ def test_fsdp_shares_what_is_stored() -> None:
 
 def test_kinds_of_the_page_are_among_them() -> None:
     assert {*KINDS} - {"cache"} <= {*training.KINDS}
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_muon_sends_as_many_rows_as_its_exchange(devices: int) -> None:
+    """Of all processes together: of each matrix the rows of those that do not work on it, there and back."""
+    config = ModelConfig(vocab_size=64, context_length=16, d_model=24, n_layer=3, n_head=2, mlp="swiglu", d_ff=36)
+    step = Step(16, itemsize=4, exchanges=True)
+    shapes = [(out, width) for width, out in matrices(config).values()] * config.n_layer
+    rows = 0
+    for (out, width), owner in zip(shapes, sharded_muon.shared_out(shapes, devices)):
+        held = [sharded_muon.parts(torch.Size((out, width)), rank, devices)[0] for rank in range(devices)]
+        rows += width * (out - held[owner])
+    planned = traffic(config, step, "fsdp", devices)
+    assert planned["optimizer"].n * devices == pytest.approx(2 * 4 * rows, rel=1e-3)
+    assert "optimizer" not in traffic(config, step, "ddp", devices)
+    assert "optimizer" not in traffic(config, replace(step, exchanges=False), "fsdp", devices)

@@ -46,7 +46,7 @@ def ranks(launcher: int) -> dict[int, int]:
     return found
 
 
-def until(path: Path, seconds: float = 60) -> None:
+def until(path: Path, seconds: float = 300) -> None:
     """Wait for a file or folder."""
     ends = time.monotonic() + seconds
     while not path.exists():

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ NEW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "experts, accumulated": (MIXTURE, {"router_aux_loss_coef": 1.0, "micro_batch_size": 1}),
     "bigram": ({**LLAMA, "n_layer": 0}, {}),
 }
+BF16: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a gradient is rounded to three digits in each process
+    "bf16": (LLAMA, {"dtype": "bf16"}),
+    "bf16, tied, recomputed, accumulated": (GPT, {"dtype": "bf16", "micro_batch_size": 2, "checkpoint_blocks": True}),
+}
+COMPILED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"compiled": (LLAMA, {"compile": "on"})}
 
 
 class Sequences:
@@ -77,8 +82,8 @@ class Sequences:
 
 
 def new_session(name: str, parallel: str, steps: int, world: World = ALONE, **more: Any) -> Session:
-    """A session of a row of NEW, at step 0."""
-    config, options = NEW[name]
+    """A session of a row of NEW, BF16 or COMPILED, at step 0."""
+    config, options = (NEW | BF16 | COMPILED)[name]
     common = {"batch_size": ROWS, "max_iters": steps, "device": "cpu", "dtype": "fp32", "learning_rate": 1e-2}
     chosen = TrainOptions(**(common | {"init": "by-width", "parallel": parallel} | options | more))
     return Session.start(ModelConfig(**config), chosen, world)
@@ -109,11 +114,13 @@ def measure(session: Session, batches: Batches, steps: int) -> dict[str, Any]:
     return {"gradients": gradients, "losses": losses, "validation": validation, "weights": whole(session, trained)}
 
 
-def all_rows(world: World, steps: int, tuned: Mapping[str, Path], kinds: tuple[str, ...]) -> dict[str, Any]:
+def all_rows(
+    world: World, steps: int, tuned: Mapping[str, Path], kinds: tuple[str, ...], new: Sequence[str] = tuple(NEW)
+) -> dict[str, Any]:
     """`measure` of every row, as "kind: name"."""
     result = {}
     for kind in kinds:
-        for name in NEW:
+        for name in new:
             result[f"{kind}: {name}"] = measure(new_session(name, kind, steps, world), Sequences(), steps)
         for name, folder in tuned.items():
             result[f"{kind}: {name}"] = measure(*tuned_session(folder, kind, world), steps)

@@ -34,7 +34,8 @@ class Step:
     """A step of training: `passes` forward passes on a device, each over `rows` sequences of t tokens.
 
     state: bytes that the optimizer keeps of a matrix with so many numbers. scratch: bytes that its step needs for
-    matrices of these sizes. Embeddings, norms and biases are always AdamW's.
+    matrices of these sizes. exchanges: whether that step reads whole matrices, which fsdp divides. Embeddings, norms
+    and biases are always AdamW's.
     """
 
     t: int
@@ -47,6 +48,7 @@ class Step:
     rank: int = 8
     state: Count = lambda n: 8 * n
     scratch: Callable[[Sequence[int]], int] = lambda sizes: 0
+    exchanges: bool = False
 
     @property
     def how(self) -> Pass:
@@ -230,7 +232,8 @@ def traffic(config: ModelConfig, step: Step, parallel: str, devices: int) -> dic
     """Bytes that each device sends in a step, in rings of all devices (Patarasuk & Yuan 2009).
 
     ddp: the sum of the gradients, once. fsdp, in each pass: blocks are gathered forward and again backward, what is
-    outside of them once; gradients, in fp32, are summed and shared out.
+    outside of them once; gradients, in fp32, are summed and shared out. An optimizer of whole matrices sends each
+    process those that it works on, and their rows back.
     """
     if devices == 1:
         return {}
@@ -243,11 +246,16 @@ def traffic(config: ModelConfig, step: Step, parallel: str, devices: int) -> dic
     if step.method == "qlora":
         packed = packed_weights(config, "nf4", step.itemsize).n - outside * step.itemsize
         blocks = product(2, step.passes, packed)
-    return {
+    found = {
         "blocks": sent(blocks, devices),
         "outside of blocks": sent(ends, devices),
         "gradients": sent(product(step.passes, learned, 4), devices),
     }
+    if step.exchanges:
+        there_and_back = product(2, sum(matrix_sizes(config, step)), step.itemsize)
+        own = Amount(there_and_back.n // devices, f"{there_and_back.formula} / {devices:,}")
+        found["optimizer"] = sent(own, devices)
+    return found
 
 
 def sent(whole: Amount, devices: int) -> Amount:

@@ -131,4 +131,4 @@ def step_of(what: Subject, optimizer: str, **changes: Any) -> Step:
     from fathom.training.optimizers import optimizer_named
 
     kind = optimizer_named(optimizer)
-    return Step(what.length, state=kind.state_bytes, scratch=kind.scratch_bytes, **changes)
+    return Step(what.length, state=kind.state_bytes, scratch=kind.scratch_bytes, exchanges=kind.exchanges, **changes)

@@ -23,7 +23,7 @@ from fathom.training.run import FinetuneRun, Run
 from fathom.training.world import World
 
 R = TypeVar("R", bound=Run)
-LAUNCH = ".launch"  # in the folder of a run that torchrun started: the name of that launch
+LAUNCH = ".launch"  # in the folder of a run that torchrun started: the names of that launch, one for each machine
 SOURCES = (".py", ".cpp", ".h")
 CODE, TORCH, DATA, BASE = "code of fathom", "version of torch", "data of the run", "base model"  # options have one word
 
@@ -87,23 +87,17 @@ def created_by_first(
 
     The others wait, however long text is tokenised, and open what was made.
     """
-    if world.size == 1:
-        with create() as run:
-            remember_launch(run.folder)
-            yield run
-        return
     if world.first:
         with create() as run:
-            remember_launch(run.folder)
             world.share(str(run.folder.absolute()))
             require_same(world, of_run(run))
             yield run
-            world.gather()
+            remember_launch(world, run.folder)
     else:
         run = opened(Path(world.share()), open)
         require_same(world, of_run(run))
         yield run
-        world.gather()
+        remember_launch(world, run.folder)
     world.share()  # the folder is in its place
 
 
@@ -114,14 +108,17 @@ def opened(folder: Path, open: Callable[[Path], R]) -> R:
     return open(folder)
 
 
-def remember_launch(folder: Path) -> None:
-    """Write down which launch creates a run, if it is one that may be started again."""
-    if this_process().restarts:
-        (folder / LAUNCH).write_text(launch_name())
+def remember_launch(world: World, folder: Path) -> None:
+    """Write down which launch creates a run, if it is one that may be started again: its name on each machine, as any
+    of them may have the first process then."""
+    names = world.gather(launch_name())
+    if world.first and this_process().restarts:
+        (folder / LAUNCH).write_text("\n".join(dict.fromkeys(names)))
 
 
 def was_created_before(world: World, folder: Path) -> bool:
-    """Whether torchrun has started the processes again after they had created the run: then it goes on."""
-    again = this_process().attempt > 0 and world.first
-    path = folder / LAUNCH
-    return bool(world.share(again and path.is_file() and path.read_text() == launch_name()))
+    """Whether torchrun has started the processes again after they had created the run: then it goes on. Each machine
+    counts its own restarts."""
+    path, said = folder / LAUNCH, world.gather([launch_name(), this_process().attempt])
+    again = world.first and path.is_file() and any(attempt for _, attempt in said)
+    return bool(world.share(again and any(name in path.read_text().splitlines() for name, _ in said)))

@@ -5,6 +5,7 @@ They meet in a store that all reach: torchrun's, that of `--nproc`, or else the 
 
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import timedelta
 
@@ -15,13 +16,43 @@ from fathom.processes import STORE_OUTSIDE, Process, this_process
 HEAD_START = 1.0  # seconds: an error that all processes meet is told by the first
 LINGER = 5.0  # seconds in which a process that has nothing to say lets the first one finish
 CONNECT = timedelta(seconds=5)
+MEETING = timedelta(minutes=5)  # until all processes have started
+POLL = 0.05  # seconds
 WORD, CODE = "word", "code"  # keys: how many have asked, and the exit code of the first
 joined_store: Store | None = None  # of this process, once it has met the others
 
 
 def prefix(attempt: int) -> str:
-    """Of our keys: processes that are started again begin with none."""
+    """Of our keys on one machine: processes that are started again begin with none."""
     return f"fathom/{attempt}"
+
+
+def met_as(process: Process, store: Store) -> str:
+    """What the keys of the processes that have met now begin with.
+
+    torchrun counts on each machine how often it has started its processes again, keeps one store for all of it, and one
+    machine does not know the count of another. So on several machines the first process names the meeting, and tells
+    the others as they come; one that has come before and was killed does not answer.
+    """
+    if process.local_size == process.size:
+        return prefix(process.attempt)
+    store, ends = PrefixStore("fathom/met", store), time.monotonic() + MEETING.total_seconds()
+    own = f"{socket.gethostname()} {os.getpid()} {time.monotonic_ns()}"
+    if not process.first:
+        store.set(f"come/{process.rank}", own)
+        store.wait([f"welcome/{own}"], MEETING)
+        name = store.get(f"welcome/{own}").decode()
+        store.set(f"{name}/{process.rank}", own)
+        return name
+    missing = set(range(1, process.size))
+    while missing and time.monotonic() < ends:
+        for rank in [rank for rank in missing if store.check([f"come/{rank}"])]:
+            store.set(f"welcome/{store.get(f'come/{rank}').decode()}", f"fathom/{own}")
+        missing = {rank for rank in missing if not store.check([f"fathom/{own}/{rank}"])}
+        time.sleep(POLL)
+    if missing:
+        raise RuntimeError(f"rank {min(missing)} did not come")
+    return f"fathom/{own}"
 
 
 def serve_store(host: str, door: socket.socket) -> Store:

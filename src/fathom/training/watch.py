@@ -24,7 +24,7 @@ from torch.distributed import DistError, DistStoreError, PrefixStore, Store  # t
 
 from fathom.errors import FathomError
 from fathom.processes import Process
-from fathom.training.voice import CODE, LINGER, WORD, has_the_word, meet, prefix
+from fathom.training.voice import CODE, LINGER, WORD, has_the_word, meet, met_as
 
 PERIOD = 0.5  # seconds between two beats
 SILENT = 20.0  # seconds without a beat after which a process is lost
@@ -48,10 +48,10 @@ class Watch:
     """What this process knows of the others, and tells them."""
 
     def __init__(self, process: Process, store: Store) -> None:
-        """store: one that all processes reach. Each thread has its own connection, so that none waits for another."""
-        self.process, self.told = process, 0
+        """store: one in which all meet. Each thread has its own connection, so that none waits for another."""
+        self.process, self.told, name = process, 0, met_as(process, store)
         self.origin = store  # which serves the others where this process is the first, also after the run
-        self.store, self.beats = (PrefixStore(prefix(process.attempt), store.clone()) for _ in range(2))  # type: ignore[attr-defined]
+        self.store, self.beats = (PrefixStore(name, store.clone()) for _ in range(2))  # type: ignore[attr-defined]
         self.others = [rank for rank in range(process.size) if rank != process.rank]
         self.stopped, self.broken, self.settled = (threading.Event() for _ in range(3))
         self.line = ""  # what was found where a connection has broken

@@ -21,10 +21,10 @@ from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]
 from fathom.errors import FathomError
 from fathom.machine import pick_device
 from fathom.processes import Process, this_process
+from fathom.training.voice import MEETING
 from fathom.training.watch import first_line, is_broken, sums, watched, watching
 from fathom.words import counted
 
-MEETING = timedelta(minutes=5)  # until all processes have started
 TIMEOUT = timedelta(minutes=10)  # of one sum: one that is killed, stopped or does nothing is noticed sooner
 
 

@@ -27,6 +27,7 @@ class OptimizerKind:
     learning_rate: str = "learning_rate"  # the field of TrainOptions that holds the peak learning rate of matrices
     weight_decay: str = "weight_decay"  # and the one with their decay
     scratch_bytes: Callable[[Sequence[int]], int] = lambda sizes: 0  # needed during a step, for matrices of these sizes
+    exchanges: bool = False  # whether processes that hold rows of a matrix send each other all of it, there and back
     trains_adapters: bool = True  # whether the two factors of an adapter are matrices for it
 
 

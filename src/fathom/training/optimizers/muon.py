@@ -119,5 +119,6 @@ OPTIMIZER = OptimizerKind(
     scratch_bytes=lambda sizes: 8 * sum(sizes),  # where each is to go, before it is orthogonal and after, in fp32
     learning_rate="muon_learning_rate",
     weight_decay="muon_weight_decay",
+    exchanges=True,
     trains_adapters=False,
 )
