@@ -24,6 +24,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
 
 
+def like(p: Tensor | None, x: Tensor) -> Tensor | None:
+    """A parameter in the dtype of x: one kernel needs one."""
+    return None if p is None else p.type_as(x)
+
+
 class Norm(nn.Module):
     """A norm over `width` numbers, with a learned weight and bias, (d,), where it has them."""
 
@@ -45,7 +50,7 @@ class LayerNorm(Norm):
     """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
+        return F.layer_norm(x, (self.width,), like(self.weight, x), like(self.bias, x), self.eps)
 
 
 class LayerNorm1P(LayerNorm):
@@ -55,15 +60,14 @@ class LayerNorm1P(LayerNorm):
     weight: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), 1 + self.weight, self.bias, self.eps)
+        return F.layer_norm(x, (self.width,), like(1 + self.weight, x), like(self.bias, x), self.eps)
 
 
 class RMSNorm(Norm):
     """`rms_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        weight = None if self.weight is None else self.weight.type_as(x)  # one kernel needs one dtype
-        return F.rms_norm(x, (self.width,), weight, self.eps)
+        return F.rms_norm(x, (self.width,), like(self.weight, x), self.eps)
 
 
 class RMSNorm1P(RMSNorm):
