@@ -24,11 +24,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
 
 
-def like(p: Tensor | None, x: Tensor) -> Tensor | None:
-    """A parameter in the dtype of x: one kernel needs one."""
-    return None if p is None else p.type_as(x)
-
-
 class Norm(nn.Module):
     """A norm over `width` numbers, with a learned weight and bias, (d,), where it has them."""
 
@@ -50,24 +45,22 @@ class LayerNorm(Norm):
     """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), like(self.weight, x), like(self.bias, x), self.eps)
+        weight, bias = (None if p is None else p.type_as(x) for p in (self.gain, self.bias))  # one kernel, one dtype
+        return F.layer_norm(x, (self.width,), weight, bias, self.eps)
 
 
 class LayerNorm1P(LayerNorm):
     """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
 
     plus = 1.0
-    weight: nn.Parameter
-
-    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), like(1 + self.weight, x), like(self.bias, x), self.eps)
 
 
 class RMSNorm(Norm):
     """`rms_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.rms_norm(x, (self.width,), like(self.weight, x), self.eps)
+        weight = None if self.weight is None else self.weight.type_as(x)  # one kernel needs one dtype
+        return F.rms_norm(x, (self.width,), weight, self.eps)
 
 
 class RMSNorm1P(RMSNorm):
