@@ -40,13 +40,16 @@ class Norm(nn.Module):
         """What it multiplies by after it has normalised, (d,)."""
         return self.weight + self.plus if self.weight is not None and self.plus else self.weight
 
+    def like(self, x: Tensor) -> list[Tensor | None]:
+        """Gain and bias in the dtype of x: one kernel needs one."""
+        return [None if p is None else p.type_as(x) for p in (self.gain, self.bias)]
+
 
 class LayerNorm(Norm):
     """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        weight, bias = (None if p is None else p.type_as(x) for p in (self.gain, self.bias))  # one kernel, one dtype
-        return F.layer_norm(x, (self.width,), weight, bias, self.eps)
+        return F.layer_norm(x, (self.width,), *self.like(x), eps=self.eps)
 
 
 class LayerNorm1P(LayerNorm):
