@@ -40,22 +40,22 @@ class Norm(nn.Module):
         """What it multiplies by after it has normalised, (d,)."""
         return self.weight + self.plus if self.weight is not None and self.plus else self.weight
 
-    def like(self, x: Tensor) -> list[Tensor | None]:
-        """Gain and bias in the dtype of x: one kernel needs one."""
-        return [None if p is None else p.type_as(x) for p in (self.gain, self.bias)]
-
 
 class LayerNorm(Norm):
     """`layer_norm`."""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        return F.layer_norm(x, (self.width,), *self.like(x), eps=self.eps)
+        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
 
 
 class LayerNorm1P(LayerNorm):
     """LayerNorm that multiplies by 1 + weight, so that weights decay towards the identity (Nemotron)."""
 
     plus = 1.0
+    weight: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        return F.layer_norm(x, (self.width,), 1 + self.weight, self.bias, self.eps)
 
 
 class RMSNorm(Norm):

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from fathom.model.norm import LayerNorm
 from fathom.model.transformer import Transformer
 from fathom.quant.linear import QuantLinear
 from fathom.training.loss import Learner
@@ -32,6 +33,8 @@ class Shards(Learner):
         shard_packed(model)
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         lowered = dtype if all(p.requires_grad for p in model.parameters()) and dtype != torch.float32 else None
+        if device.type == "cpu" and any(isinstance(part, LayerNorm) for part in model.modules()):
+            lowered = None  # its kernel wants weights in the dtype of the stream; autocast rounds those of products
         # the stream between blocks stays as autocast has it, and the two ends fp32: as one process computes them
         in_blocks = MixedPrecisionPolicy(lowered, torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
