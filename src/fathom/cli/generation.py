@@ -54,8 +54,9 @@ def generation_options(function: F) -> F:
     """Decorator: add the options of generation to a verb."""
     for add in reversed(HANDWRITTEN):
         function = add(function)
-    metavars = {name: {"metavar": metavar} for name, metavar in METAVARS.items()}
-    return from_fields("", GenerateOptions, NAMES, repeated=("stop",), settings=metavars)(function)
+    settings = {name: {"metavar": metavar} for name, metavar in METAVARS.items()}
+    settings["samplers"]["shown"] = "the penalties as above, temperature, top_k, top_p, min_p"  # a list is one long word
+    return from_fields("", GenerateOptions, NAMES, repeated=("stop",), settings=settings)(function)
 
 
 class Ready(NamedTuple):
