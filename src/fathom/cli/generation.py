@@ -55,7 +55,7 @@ def generation_options(function: F) -> F:
     for add in reversed(HANDWRITTEN):
         function = add(function)
     settings = {name: {"metavar": metavar} for name, metavar in METAVARS.items()}
-    settings["samplers"]["shown"] = "the penalties as above, temperature, top_k, top_p, min_p"  # a list is one long word
+    settings["samplers"]["shown"] = "the penalties as above, temperature, top_k, top_p, min_p"  # else one long word
     return from_fields("", GenerateOptions, NAMES, repeated=("stop",), settings=settings)(function)
 
 

@@ -6,30 +6,16 @@ others.
 
 import secrets
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from fathom.generation.constraint import Constraint
 from fathom.generation.options import GenerateOptions
 from fathom.generation.sampling import Samplers
 from fathom.generation.speculative import FIRST, PromptLookup
 from fathom.generation.text import Piece, Row
 from fathom.tokenizer.protocol import Tokenizer
-
-
-class Constraint(Protocol):
-    """What may be written next, for one text."""
-
-    def mask(self) -> Tensor:  # (V,) bool
-        """The tokens that may come next; never none."""
-
-    def accept(self, token: int) -> None:
-        """Go on after this token, which the mask allowed."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the text has ended without a token that ends it; nothing may follow."""
 
 
 @dataclass(frozen=True)
