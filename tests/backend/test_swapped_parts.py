@@ -210,7 +210,7 @@ def test_adapters_switched_after_preparing_count(prepare: Callable[..., Any]) ->
     for name, parameter in plain.named_parameters():
         parameter.data += 0.1 * (".adapters." in name)
     model = prepare(copy.deepcopy(plain))
-    assert agree(model, plain) and model.step is None
+    assert agree(model, plain) and (model.step is None) == (prepare is recorded)  # native code adds plain LoRA
     for one in (plain, model):
         lora.disable(one)
     assert agree(model, plain)
