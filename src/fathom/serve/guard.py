@@ -23,6 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+SPOKEN = ("1.0", "1.1")  # versions of HTTP
 MOST_BODY = 1 << 20  # bytes of a request of the page
 MOST_HEAD = 16 << 10  # bytes of headers
 MOST_ASKED = 2 << 20  # bytes of a request to the API
@@ -138,6 +139,8 @@ class Guard:
     def problem(self, scope: Message, asked: bool, most: int) -> Failure | None:
         """Why a request is refused; None: it may pass."""
         headers, keys = Headers(scope), self.rules.keys
+        if (spoken := scope.get("http_version", "1.1")) not in SPOKEN:
+            return Failure(f"the request is in HTTP {spoken}; expected {' or '.join(SPOKEN)}")
         if (size := sum(len(name) + len(value) + 4 for name, value in scope["headers"])) > MOST_HEAD:
             return Failure(f"the headers have {size:,} bytes, more than {MOST_HEAD:,}; send fewer", 431)
         key = keys is not None and keys.admit(headers.joined(b"authorization"))
