@@ -25,6 +25,7 @@ from torch.distributed import DistError, DistStoreError, PrefixStore, Store  # t
 from fathom.errors import FathomError
 from fathom.processes import Process
 from fathom.training.voice import CODE, LINGER, WORD, has_the_word, meet, met_as
+from fathom.words import counted
 
 PERIOD = 0.5  # seconds between two beats
 SILENT = 20.0  # seconds without a beat after which a process is lost
@@ -105,7 +106,8 @@ class Watch:
             if silent:
                 self.end(f"{self.named(silent)} no longer {'answers' if len(silent) == 1 else 'answer'}: {PERHAPS}")
             for rank, where in self.stuck(values, now):
-                self.end(f"{self.named([rank])} has done nothing for {STUCK:.0f} seconds, at {where}; all wait for it")
+                idle = counted(STUCK, "second")
+                self.end(f"{self.named([rank])} has done nothing for {idle}, at {where}; all wait for it")
             if said is not None and (self.broken.is_set() or now - said > LEAVE):
                 self.end(SAID)
             if os.getppid() != self.parent:
