@@ -40,22 +40,30 @@ class Asked:
         self.request = urllib.request.Request(
             f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        self.times: list[float] = []
+        self.new, self.times, self.whole = new, list[float](), False
         self.error = ""
+
+    @property
+    def tokens(self) -> int:
+        """How many were written: as many as were asked for, unless the model ended the text. A server may send several
+        in one piece, such as the bytes of a character."""
+        return self.new if self.whole else len(self.times)
 
     def run(self) -> None:
         self.began = time.perf_counter()
         try:
             with urllib.request.urlopen(self.request, timeout=PATIENCE) as answer:
                 for line in answer:
-                    if line.startswith(b"data: {") and b'"text": ""' not in line and b'"text":""' not in line:
+                    choices = json.loads(line[6:]).get("choices") if line.startswith(b"data: {") else None
+                    if choices:
                         self.times.append(time.perf_counter())
+                        self.whole = choices[0]["finish_reason"] == "length"
         except OSError as error:
             self.error = str(error)
 
 
 def crowd(url: str, model: str, texts: Sequence[str], new: int) -> dict[str, float]:
-    """The figures of requests that are asked at once. Pieces of text stand for tokens, for both servers alike."""
+    """The figures of requests that are asked at once."""
     asked = [Asked(url, model, text, new) for text in texts]
     threads = [threading.Thread(target=one.run) for one in asked]
     began = time.perf_counter()
@@ -69,7 +77,7 @@ def crowd(url: str, model: str, texts: Sequence[str], new: int) -> dict[str, flo
     first = sorted(one.times[0] - one.began for one in asked)
     gaps = sorted(later - sooner for one in asked for sooner, later in pairwise(one.times)) or [0.0]
     return {
-        "tokens/s": sum(len(one.times) for one in asked) / took,
+        "tokens/s": sum(one.tokens for one in asked) / took,
         "first, median": statistics.median(first),
         "between, median": statistics.median(gaps),
         "between, p99": gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))],
