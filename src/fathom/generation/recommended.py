@@ -19,8 +19,8 @@ OFF: dict[str, Any] = {  # values with which an entry that is not followed chang
     "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "typical_p": 1, "epsilon_cutoff": 0,
     "eta_cutoff": 0, "diversity_penalty": 0, "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1,
     "encoder_no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": 0, "guidance_scale": 1, "penalty_alpha": 0,
-    "renormalize_logits": False, "remove_invalid_values": False, "token_healing": False, "presence_penalty": 0,
-    "frequency_penalty": 0, "xtc_probability": 0, "mirostat": 0, "penalty_last_n": -1, "trust_remote_code": False,
+    "renormalize_logits": False, "remove_invalid_values": False, "token_healing": False,
+    "xtc_probability": 0, "mirostat": 0, "penalty_last_n": -1, "trust_remote_code": False,
 }  # fmt: skip
 SILENT = {  # entries that change no text here: ids (read with the tokenizer), memory, what is returned, beams' details
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version", "do_sample",
