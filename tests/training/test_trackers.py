@@ -1,12 +1,14 @@
 """Trackers get the numbers of metrics.jsonl under the same names and steps, once, over resumes; one that fails is left
 out, one that is not installed is refused, and a run folder of an older version opens as before."""
 
+import contextlib
 import csv
 import json
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -268,22 +270,33 @@ def logged(data: bytes) -> Iterator[bytes]:
 
 def test_the_real_wandb_keeps_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extra("wandb", "wandb")
-    from wandb.proto import wandb_internal_pb2
-
     monkeypatch.setenv("WANDB_MODE", "offline")
     train(tmp_path, log="wandb", max_iters=4)
     train(tmp_path, "resume", max_iters=6)
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(files) == 2 and len({file.name for file in files}) == 1  # one id
+    wanted = without_time(expected(tmp_path / "run"))
+    until = time.monotonic() + 60  # wandb's own process closes its files after finish() has returned
+    while without_time(found := wandb_history(files)) != wanted and time.monotonic() < until:
+        time.sleep(0.1)
+    assert without_time(found) == wanted
+
+
+def wandb_history(files: Sequence[Path]) -> dict[int, dict[str, float]]:
+    """The numbers of each step that have reached the files so far; a record that is half there ends its file."""
+    from google.protobuf.message import DecodeError
+    from wandb.proto import wandb_internal_pb2
+
     found: dict[int, dict[str, float]] = {}
     for file in files:
-        for data in logged(file.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
-            if items:
-                found.setdefault(items["_step"], {}).update({k: v for k, v in items.items() if k[0] != "_"})
-    assert without_time(found) == without_time(expected(tmp_path / "run"))
+        with contextlib.suppress(DecodeError, struct.error):
+            for data in logged(file.read_bytes()):
+                record = wandb_internal_pb2.Record()
+                record.ParseFromString(data)
+                items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+                if items:
+                    found.setdefault(items["_step"], {}).update({k: v for k, v in items.items() if k[0] != "_"})
+    return found
 
 
 def test_the_real_trackio_keeps_a_run_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
