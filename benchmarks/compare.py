@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from comparisons import Comparison, comparisons
-from measure import HERE, PEER_PYTHON, Failed, figures, machine
+from measure import HERE, PEER_PYTHON, Failed, figures, instructions, machine
 from random_models import RandomModels
 
-BEGIN, END = "<!-- compare.py writes this table -->\n", "<!-- end of the table -->\n"
+BEGIN, END = "<!-- compare.py writes the table of {} -->\n", "<!-- end of the table of {} -->\n"
 Lines = list[dict[str, Any]]
 Runs = dict[str, Lines]  # a command's label -> the line it printed in each round
 
@@ -106,8 +106,8 @@ def markdown(kept: dict[str, Any]) -> str:
     """All comparisons as a table."""
     where = kept["machine"]
     lines = [
-        f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, Python {where['python']};"
-        " in brackets the ratios of single rounds.",
+        f"{where['processor']}, {where['instructions']}, {where['threads']} threads, torch {where['torch']},"
+        f" Python {where['python']}; in brackets the ratios of single rounds.",
         "",
         "| work | peer | peer's figure | Fathom | ratio | Fathom reaches |",
         "|---|---|---|---|---|---|",
@@ -156,13 +156,18 @@ def merged(old: dict[str, Any], pairs: list[Comparison], runs: Runs, threads: in
 
 
 def write(kept: dict[str, Any], folder: Path) -> None:
-    """compare.json, compare.png, and the table of README.md where there is one with its marks."""
-    (folder / "compare.json").write_text(json.dumps(kept, indent=1) + "\n")
-    plot(kept, folder / "compare.png")
-    page = folder / "README.md"
-    if page.exists() and BEGIN in (text := page.read_text()):
-        start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-        page.write_text(f"{text[:start]}\n{markdown(kept)}\n{text[end:]}")
+    """The results and the plot of an instruction set, and its table in README.md where that has the marks."""
+    name = kept["machine"]["instructions"]
+    results(folder, name).write_text(json.dumps(kept, indent=1) + "\n")
+    plot(kept, results(folder, name).with_suffix(".png"))
+    page, (begin, end) = folder / "README.md", (mark.format(name) for mark in (BEGIN, END))
+    if page.exists() and begin in (text := page.read_text()):
+        before, after = text[: text.index(begin)], text[text.index(end) :]
+        page.write_text(f"{before}{begin}\n{markdown(kept)}\n{after}")
+
+
+def results(folder: Path, instructions: str) -> Path:
+    return folder / f"compare-{instructions}.json"
 
 
 def report(line: str) -> None:
@@ -185,11 +190,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="where the results are written")
     parser.add_argument("--list", action="store_true", help="name the comparisons and run nothing")
     call = parser.parse_args()
-    every = comparisons(RandomModels(call.models, call.peer_python), call.threads, call.tokenizer, call.text)
+    models = RandomModels(call.models, call.peer_python)
+    every = comparisons(models, call.threads, instructions(), call.tokenizer, call.text)
     asked = [pair for pair in every if not call.only or any(word in pair.work for word in call.only)]
     if call.list or not asked:
         return report("\n".join(dict.fromkeys(pair.work for pair in (asked or every))))
-    path = call.out / "compare.json"
+    path = results(call.out, instructions())
     old = json.loads(path.read_text()) if path.exists() else {}
     for runs in rounds(runnable(asked), call.repeat, call.threads):  # written after each: a long run can be stopped
         if any(runs.values()):

@@ -14,7 +14,8 @@ from random_models import RandomModels
 
 NEW, SEQUENCE, STEPS = 64, 256, 5
 GGUF = {"int4": "q4_0", "int8": "q8_0", "bf16": "bf16"}  # llama.cpp's types with as many bits as ours
-TUNED = (("gpt2", "bf16", 4), ("110M", "nf4", 4), ("1.1B", "nf4", 1))  # shape, precision of frozen weights, batch size
+FAST = {"avx512": "bf16"}  # the number format of training, where the instruction set multiplies it; elsewhere fp32
+TUNED = (("LoRA", "gpt2", 4), ("QLoRA", "110M", 4), ("QLoRA", "1.1B", 1))  # method, shape, batch size
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Sides:
-    """The commands, given the models and the number of threads."""
+    """The commands, given the models, the number of threads and the number format in which adapters are trained."""
 
     models: RandomModels
     threads: int
+    dtype: str
 
     def fathom(self, work: str, *options: object, repeat: int, shape: str = "") -> Command:
         """`fathom bench` with options, or on a checkpoint of a shape."""
@@ -86,9 +88,10 @@ class Sides:
         options = ("--shape", shape, "--dtype", "bf16", *quantized(kind), "--prompt", prompt, *new)
         return Side("Fathom", self.fathom(work, *options, repeat=1), speed)
 
-    def finetune(self, shape: str, precision: str, batch: int, read: Callable[[dict[str, Any]], float]) -> Side:
+    def finetune(self, method: str, shape: str, batch: int, read: Callable[[dict[str, Any]], float]) -> Side:
         """Ours, steps of an adapter on a checkpoint."""
-        options = ("--dtype", "bf16", *quantized(precision), "--batch", batch, "--prompt", SEQUENCE)
+        packed = quantized("nf4" if method == "QLoRA" else self.dtype)
+        options = ("--dtype", self.dtype, *packed, "--batch", batch, "--prompt", SEQUENCE)
         return Side("Fathom", self.fathom("finetune", *options, repeat=STEPS, shape=shape), read)
 
     def llama_cpp(self, work: str, shape: str, kind: str, prompt: int) -> Side:
@@ -101,8 +104,9 @@ class Sides:
         command = self.peer("infer_transformers.py", "transformers", shape, config, prompt, NEW // 2)
         return Side("transformers bf16", command, key(f"{work}_tok_s"))
 
-    def peft(self, shape: str, precision: str, batch: int, figure: str) -> Side:
+    def peft(self, method: str, shape: str, batch: int, figure: str) -> Side:
         checkpoint = partial(self.models.checkpoint, shape)
+        precision = {"LoRA": self.dtype, "QLoRA": "nf4" if self.dtype == "bf16" else "nf4-fp32"}[method]
         command = self.peer("finetune_peft.py", "peft", shape, checkpoint, precision, batch, SEQUENCE, STEPS)
         return Side(f"peft {precision}", command, key(figure))
 
@@ -123,7 +127,7 @@ class Sides:
 
 
 def quantized(kind: str) -> tuple[str, ...]:
-    return () if kind == "bf16" else ("--quantize", kind)
+    return () if kind in ("bf16", "fp32") else ("--quantize", kind)
 
 
 def key(name: str) -> Callable[[dict[str, Any]], float]:
@@ -135,9 +139,11 @@ def speed(line: dict[str, Any]) -> float:
     return float(line["figures"][0]["median"])
 
 
-def comparisons(models: RandomModels, threads: int, tokenizer: Path | None, text: Path | None) -> list[Comparison]:
+def comparisons(
+    models: RandomModels, threads: int, instructions: str, tokenizer: Path | None, text: Path | None
+) -> list[Comparison]:
     """All of them, in the order of the table."""
-    sides = Sides(models, threads)
+    sides = Sides(models, threads, FAST.get(instructions, "fp32"))
     lookup = sides.lookup(tokenizer, text, "Fathom", "lookup")
     plain = sides.lookup(tokenizer, text, "plain decoding", "plain")
     return [
@@ -182,10 +188,10 @@ def long_context(sides: Sides) -> list[Comparison]:
 def finetuning(sides: Sides) -> list[Comparison]:
     """Speed of an adapter's steps, and the peak memory of the process."""
     pairs = []
-    for shape, precision, batch in TUNED:
-        work = f"finetune {'QLoRA' if precision == 'nf4' else 'LoRA'} {shape} {batch} x {SEQUENCE}"
-        fast, small = (sides.finetune(shape, precision, batch, read) for read in (speed, key("peak_mib")))
-        their_speed, their_peak = (sides.peft(shape, precision, batch, figure) for figure in ("tok_s", "peak_mib"))
+    for method, shape, batch in TUNED:
+        work = f"finetune {method} {shape} {batch} x {SEQUENCE}"
+        fast, small = (sides.finetune(method, shape, batch, read) for read in (speed, key("peak_mib")))
+        their_speed, their_peak = (sides.peft(method, shape, batch, figure) for figure in ("tok_s", "peak_mib"))
         pairs.append(Comparison(work, "tok/s", fast, their_speed))
         pairs.append(Comparison(f"{work}, peak memory", "MiB", small, their_peak, less_is_better=True))
     return pairs

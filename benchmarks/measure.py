@@ -53,14 +53,22 @@ def median_seconds(call: Callable[[], object], repeat: int) -> float:
     return statistics.median(times[1:])
 
 
+def instructions() -> str:
+    """The instruction set that native code uses here; `none` without it."""
+    from fathom.native.build import instruction_set
+
+    return instruction_set() or "none"
+
+
 def machine(threads: int) -> dict[str, Any]:
-    """Processor, threads and versions."""
+    """Processor, instruction set, threads and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     processor = models[0] if models else platform.processor() or platform.machine()
     return {
         "processor": processor,
+        "instructions": instructions(),
         "threads": threads,
         "torch": version("torch"),
         "python": platform.python_version(),

@@ -1,8 +1,8 @@
-"""Speed and peak memory of LoRA (bf16) or QLoRA (nf4) steps with transformers, peft and bitsandbytes.
+"""Speed and peak memory of LoRA (bf16, fp32) or QLoRA (nf4) steps with transformers, peft and bitsandbytes.
 
 Prints one JSON line: tokens per second of the median step after the first, and the peak resident memory in MiB.
 
-usage: python finetune_peft.py CHECKPOINT bf16|nf4 BATCH SEQUENCE STEPS
+usage: python finetune_peft.py CHECKPOINT bf16|fp32|nf4|nf4-fp32 BATCH SEQUENCE STEPS
 """
 
 import json
@@ -15,19 +15,23 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-NF4 = BitsAndBytesConfig(
-    load_in_4bit=True,
-    bnb_4bit_quant_type="nf4",
-    bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.bfloat16,
-)
+
+def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """dtype: of the products."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def main(folder: str, precision: str, batch: int, sequence: int, steps: int) -> None:
     torch.manual_seed(0)
-    quantization = NF4 if precision == "nf4" else None
+    dtype = torch.float32 if precision.endswith("fp32") else torch.bfloat16
+    quantization = nf4(dtype) if precision.startswith("nf4") else None
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, quantization_config=quantization, device_map="cpu"
+        folder, dtype=dtype, quantization_config=quantization, device_map="cpu"
     )
     targets = ["c_attn"] if model.config.model_type == "gpt2" else "all-linear"
     adapter = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")

@@ -21,7 +21,7 @@ from tests.house.source import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 
-FAMILIES = ("qwen3-1.7B", "gemma2-2.6B", "pythia-1.4B")  # shapes whose comparisons may be unpublished
+FAMILIES = ("qwen3-1.7B", "gemma2-2.6B", "pythia-1.4B")
 
 
 @pytest.fixture
@@ -75,20 +75,26 @@ def test_what_is_left_out_keeps_its_figures(
     first = pair("fast", side("us", '{"rate": 10}'), peer)
     second = pair("slow", side("we", '{"rate": 4}'), peer)
     monkeypatch.setattr(compare, "comparisons", lambda *_: [second, first])
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{compare.BEGIN}old{compare.END}after\n")
+    for module in (compare, sys.modules["measure"]):
+        monkeypatch.setattr(module, "instructions", lambda: "avx2")
+    page, other = tmp_path / "README.md", marked(compare, "avx512", "another machine's")
+    page.write_text(f"before\n{other}{marked(compare, 'avx2', 'old')}after\n")
     for only in ("fast", "slow"):
         monkeypatch.setattr(sys, "argv", ["compare.py", "--only", only, "--repeat", "2", "--out", str(tmp_path)])
         compare.main()
-    kept = json.loads((tmp_path / "compare.json").read_text())
+    kept = json.loads((tmp_path / "compare-avx2.json").read_text())
     assert list(kept["comparisons"]) == ["slow / them", "fast / them"]
     assert [one["ratio"] for one in kept["comparisons"].values()] == [0.8, 2.0]
     assert kept["runs"]['us: {"rate": 10}'] == [{"rate": 10}] * 2
     text = page.read_text()
     assert "| fast | them | 5 tok/s | 10 tok/s | **2.00** (2.00 to 2.00) |  |" in text and "**0.80**" in text
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert text.startswith(f"before\n{other}") and text.endswith("after\n") and "old" not in text
+    assert (tmp_path / "compare-avx2.png").read_bytes().startswith(b"\x89PNG")
     assert "round 2" in capsys.readouterr().err
+
+
+def marked(compare: Any, instructions: str, table: str) -> str:
+    return f"{compare.BEGIN.format(instructions)}{table}{compare.END.format(instructions)}"
 
 
 def test_what_is_missing_or_fails_is_one_line(compare: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,26 +132,42 @@ def test_an_interrupted_model_is_not_taken_for_a_whole_one(tmp_path: Path, monke
     assert written(path, interrupted).read_text() == "whole"
 
 
-def test_all_works_are_in_the_published_results_and_their_labels_hold_no_folder(compare: Any) -> None:
+@pytest.fixture(params=sorted(path.name for path in BENCHMARKS.glob("compare-*.json")))
+def published(request: pytest.FixtureRequest) -> Any:
+    return json.loads((BENCHMARKS / request.param).read_text())
+
+
+def test_published_results_are_of_known_works_and_their_labels_hold_no_folder(compare: Any, published: Any) -> None:
     import random_models
 
     folder = Path("some") / "folder"
     models = random_models.RandomModels(folder, "python")
-    every = compare.comparisons(models, 2, folder / "t.model", folder / "t.txt")
+    every = compare.comparisons(models, 2, published["machine"]["instructions"], folder / "t.model", folder / "t.txt")
     names = [f"{one.work} / {one.peer.name}" for one in every]
-    published = json.loads((BENCHMARKS / "compare.json").read_text())
+    assert [name for name in names if name in published["comparisons"]] == list(published["comparisons"])
     missing = [name for name in names if name not in published["comparisons"]]
-    assert [name for name in names if name not in missing] == list(published["comparisons"]) and len(names) == 25
-    assert all(any(shape in name for shape in FAMILIES) for name in missing)
+    assert len(names) == 25 and all("prompt lookup" in name for name in missing)
     labels = {command.label for one in every for command in (one.ours.command, one.peer.command)}
     assert not [label for label in labels if "folder" in label]
-    assert set(published["runs"]) == {label for label in labels if not missing or not any(x in label for x in FAMILIES)}
+    assert labels - set(published["runs"]) <= {label for label in labels if "lookup" in label}
+    assert set(published["runs"]) <= labels
 
 
-def test_the_page_shows_the_published_results(compare: Any) -> None:
-    text = (BENCHMARKS / "README.md").read_text()
-    table = compare.markdown(json.loads((BENCHMARKS / "compare.json").read_text()))
-    assert f"{compare.BEGIN}\n{table}\n{compare.END}" in text, "run `python benchmarks/compare.py`"
+def test_training_is_compared_in_what_the_processor_multiplies(compare: Any) -> None:
+    """bf16 where it has products of it; elsewhere fp32, for both sides and also for the products of QLoRA."""
+    import random_models
+
+    models = random_models.RandomModels(Path("models"), "python")
+    for instructions, dtype, peers in (("avx512", "bf16", {"bf16", "nf4"}), ("avx2", "fp32", {"fp32", "nf4-fp32"})):
+        tuned = [one for one in compare.comparisons(models, 2, instructions, None, None) if "finetune" in one.work]
+        assert {one.peer.name for one in tuned} == {f"peft {peer}" for peer in peers}
+        assert all(f"--dtype {dtype}" in one.ours.command.label for one in tuned)
+
+
+def test_the_page_shows_the_published_results(compare: Any, published: Any) -> None:
+    text, name = (BENCHMARKS / "README.md").read_text(), published["machine"]["instructions"]
+    table = compare.markdown(published)
+    assert marked(compare, name, f"\n{table}\n") in text, "run `python benchmarks/compare.py`"
 
 
 def peer(script: str, *arguments: object) -> str:
