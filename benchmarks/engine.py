@@ -1,8 +1,9 @@
 """Continuations side by side: `python benchmarks/engine.py [--shape 110M] [--dtype fp32] [--threads 2]`.
 
 rows: tokens per second of 1, 4 and 16 continuations together, beside `stream` for the first. turn: seconds to the first
-token of a prompt of 1,500 tokens, and of the same with an answer and 30 more. pages: bytes that texts of 20 to 2,000
-tokens keep in pages, and in one cache of padded rows. Random weights, greedy, medians; one JSON line.
+token of a prompt of 1,500 tokens, and of the same with an answer and 30 more. chat: the same of a conversation, and how
+many tokens its second turn has and reuses. pages: bytes that texts of 20 to 2,000 tokens keep in pages, and in one
+cache of padded rows. Random weights, greedy, medians; one JSON line.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from fathom.anatomy.cost import cache_bytes
 from fathom.backend.inference import prepare_for_inference
 from fathom.backend.pages import page_bytes, pages_for
 from fathom.bench.shapes import SHAPES
+from fathom.generation.chat import Conversation
 from fathom.generation.engine import Engine
 from fathom.generation.generate import stream
 from fathom.generation.options import GenerateOptions
+from fathom.generation.paged import Paged
 from fathom.generation.slots import Request
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import ByteTokenizer
@@ -39,7 +42,7 @@ def ask(ids: Sequence[int], new: int) -> Request:
 
 def rate(model: Transformer, rows: int, new: int) -> float:
     """Tokens per second once all rows are written."""
-    engine = Engine(model, BYTES, tokens=rows * (new + 48))
+    engine = Engine(model, BYTES, Paged(model, rows * (new + 48)))
     for row in range(rows):
         engine.add(ask([*PROMPT, row], new))
     while len(engine.step()) < rows:
@@ -59,7 +62,7 @@ def alone(model: Transformer, new: int) -> float:
 
 def turn(model: Transformer) -> tuple[float, float, int]:
     """Seconds to the first token of a first and of a second turn, and how many tokens of that one were reused."""
-    engine, seconds = Engine(model, BYTES, tokens=4096), []
+    engine, seconds = Engine(model, BYTES, Paged(model, 4096)), []
     text = [random.Random(1).randrange(256) for _ in range(1500)]
     for _ in range(2):
         slot = engine.add(ask(text, 16))
@@ -71,6 +74,20 @@ def turn(model: Transformer) -> tuple[float, float, int]:
             engine.step()
         text = [*slot.ids, *range(30)]
     return seconds[0], seconds[1], slot.reused
+
+
+def chat(model: Transformer) -> tuple[float, float, int, int]:
+    """Seconds to the first token of a first and of a second turn of a conversation; how many tokens the second has, and
+    how many of them were reused."""
+    said = Conversation(model, BYTES, GenerateOptions(temperature=0, max_new_tokens=16, past_context="stop"))
+    seconds = []
+    for question in ("x" * 1480, "y" * 20):
+        start = time.perf_counter()
+        answer = said.say(question)
+        next(answer)
+        seconds.append(time.perf_counter() - start)
+        list(answer)
+    return seconds[0], seconds[1], answer.stats.prompt_tokens, answer.stats.reused_tokens
 
 
 def kept(model: Transformer) -> tuple[int, int]:
@@ -94,18 +111,21 @@ def main() -> None:
     config = replace(SHAPES[given.shape], context_length=2048)
     model = prepare_for_inference(Transformer(config).to(DTYPES[given.dtype]).eval())
     found: dict[str, Any] = {"stream": [], 1: [], 4: [], 16: []}
-    turns = []
+    turns, chats = [], []
     for _ in range(given.repeat):
         found["stream"].append(alone(model, given.new))
         for rows in (1, 4, 16):
             found[rows].append(rate(model, rows, given.new))
         turns.append(turn(model))
+        chats.append(chat(model))
     rates = {str(name): round(statistics.median(rates), 1) for name, rates in found.items()}
     first, second = (round(statistics.median(column), 4) for column in list(zip(*turns))[:2])
     pages, padded = kept(model)
+    chat_first, chat_second = (round(statistics.median(column), 4) for column in list(zip(*chats))[:2])
     print(json.dumps({
-        **vars(given), "one_by_one": Engine(model, BYTES, tokens=16).one_by_one, "tokens_per_second": rates,
-        "first_turn": first, "second_turn": second, "reused": turns[0][2], "bytes_in_pages": pages,
+        **vars(given), "one_by_one": Paged(model, 16).one_by_one, "tokens_per_second": rates,
+        "first_turn": first, "second_turn": second, "reused": turns[0][2],
+        "chat": [chat_first, chat_second, *chats[0][2:]], "bytes_in_pages": pages,
         "bytes_padded": padded, "machine": machine(given.threads),
     }))  # fmt: skip
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from fathom.backend.pages import Pages
 from fathom.generation.engine import Engine
 from fathom.generation.options import GenerateOptions
+from fathom.generation.paged import Paged
 from fathom.generation.slots import Request, Slot
 from fathom.generation.text import Piece
 from fathom.model.transformer import Transformer
@@ -22,7 +24,15 @@ Written = tuple[tuple[int, ...], tuple[float, ...], str, str | None]  # tokens, 
 
 
 def made(model: Transformer, **changes: Any) -> Engine:
-    return Engine(model, BYTES, **{"tokens": ROOM, "chunk": 32, "exact": True} | changes)
+    """An engine over pages. changes: arguments of Engine and of Paged."""
+    given = {"tokens": ROOM, "chunk": 32, "exact": True} | changes
+    reader = Paged(model, given.pop("tokens"), chunk=given.pop("chunk"), exact=given.pop("exact"))
+    return Engine(model, BYTES, reader, **given)
+
+
+def pages(engine: Engine) -> Pages:
+    assert isinstance(engine.reader, Paged)
+    return engine.reader.pages
 
 
 def ask(prompt: str | Sequence[int], adapter: str | None = None, **options: Any) -> Request:
@@ -53,7 +63,7 @@ def alone(model: Transformer, request: Request, **changes: Any) -> Written:
 
 def empty(engine: Engine) -> bool:
     """No page is lent and nothing waits."""
-    ledger = engine.pages.ledger
+    ledger = pages(engine).ledger
     return engine.idle and not any(ledger.users) and ledger.available == ledger.n_pages
 
 

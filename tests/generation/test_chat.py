@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from fathom.data.dialogues import Dialogue
 from fathom.data.records import RecordFile
@@ -12,6 +14,9 @@ from fathom.errors import ContextOverflow, FathomError
 from fathom.generation.chat import Conversation
 from fathom.generation.generate import generate
 from fathom.generation.options import GenerateOptions
+from fathom.model.attention import attend
+from fathom.model.config import Layers
+from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.message import Message
 from fathom.tokenizer.template import LLAMA3, render
@@ -21,9 +26,11 @@ from tests.tokenizer.templates import PUBLISHED, bpe
 GREEDY = GenerateOptions(temperature=0, max_new_tokens=12)
 
 
-def talk(context_length: int = 400, system: str | None = None, **changes: Any) -> Conversation:
+def talk(
+    context_length: int = 400, system: str | None = None, layers: Layers | None = None, **changes: Any
+) -> Conversation:
     tokenizer = bpe(LLAMA3)
-    model = random_model("llama", tokenizer.vocab_size, context_length)
+    model = random_model("llama", tokenizer.vocab_size, context_length, layers=layers or Layers())
     return Conversation(model, tokenizer, GenerateOptions(**{"temperature": 0, "max_new_tokens": 12} | changes), system)
 
 
@@ -43,6 +50,62 @@ def test_answers_are_what_follows_the_rendered_conversation() -> None:
         messages.append(Message("assistant", expected.text.strip()))
         assert said.messages == messages and answer.stats.prompt_tokens == len(ids)
     assert said.dropped == []
+
+
+def tokens_read(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each pass reads from now on."""
+    counts, forward = list[int](), model.embed.forward
+
+    def counted(ids: Tensor) -> Tensor:
+        counts.append(ids.numel())
+        return forward(ids)
+
+    monkeypatch.setattr(model.embed, "forward", counted)
+    return counts
+
+
+@pytest.mark.parametrize("layers", [None, Layers("lg", window=20)], ids=["whole", "windows"])
+def test_a_turn_reads_only_what_is_new(layers: Layers | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first token that is not what was read at its place."""
+    said = talk(layers=layers)
+    counts, before = tokens_read(said.model, monkeypatch), list[int]()
+    for question in ("Hello", "world, how are you?", "x", "Hello world"):
+        ids = said.prompt(Message("user", question))
+        answer = said.say(question)
+        pieces = list(answer)
+        reused = next((n for n, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
+        assert sum(counts) == len(ids) - reused + len(pieces) - 1 and answer.stats.reused_tokens == reused
+        assert not before or reused > len(before) * 0.7
+        before, counts[:] = [*ids, *(piece.token for piece in pieces[:-1])], []
+
+
+def test_what_is_remembered_is_of_the_model_as_it_is() -> None:
+    """Changed weights, a hook, an exchanged part, and an answer that nobody heard to its end."""
+    said = talk(context_length=2000)
+
+    def whole() -> bool:
+        """Whether the next turn reads all of its tokens."""
+        answer = said.say("Hello")
+        list(answer)
+        return answer.stats.reused_tokens == 0
+
+    assert whole() and not whole() and not whole()
+    with torch.no_grad():
+        said.model.blocks[0].attn.q.weight *= 1.5
+    assert whole() and not whole()
+    handle = said.model.blocks[1].register_forward_hook(lambda module, given, x: x * 2)
+    assert whole() and not whole()
+    handle.remove()
+    assert whole() and not whole()
+    said.model.blocks[0].attn.attend = attend
+    assert whole() and not whole()
+    unheard = said.say("Hello")
+    next(unheard)
+    assert whole() and not whole()
+    unheard.close()
+    assert not whole()
+    (expected,) = generate(said.model, said.tokenizer, [said.prompt(Message("user", "x"))], GREEDY)
+    assert said.ask("x") == expected.text.strip()
 
 
 def test_an_answer_ends_with_its_turn() -> None:

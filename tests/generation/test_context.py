@@ -1,48 +1,68 @@
-"""The cache, padding, chunks and sliding against the plain pass over each row's whole window."""
+"""What the model sees of a text, and the cache that remembers it, against the plain pass over the whole text."""
 
-from collections.abc import Iterator
+import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from fathom.backend import one_piece
+from fathom.backend.cuda_graph import RecordedStep
+from fathom.backend.inference import InferenceModel
+from fathom.backend.one_piece import OnePiece
 from fathom.errors import ContextOverflow, FathomError
-from fathom.generation import context
-from fathom.generation.context import Cached, Recompute, Window, make_reader, room_for
+from fathom.generation.context import Window, most_of, room_for
+from fathom.generation.generate import stream
 from fathom.generation.options import GenerateOptions
-from fathom.model.transformer import Transformer
+from fathom.model.config import Layers, Rotary
+from fathom.tokenizer.characters import ByteTokenizer
+from tests.architectures import LONGROPE
 from tests.generation.models import CONTEXT, KINDS, random_model
 
-ROWS = [[5], list(range(40, 77)), [9, 8, 7], list(range(40, 77)), list(range(100, 112))]
+BYTES = ByteTokenizer()
+KINDS_OF_CACHE: dict[str, dict[str, Any]] = {
+    "one store": {},
+    "as on a GPU": {"static": True},
+    "windows": {"layers": Layers("lg", window=8)},
+    "longrope": {"rope": Rotary(scaling=replace(
+        LONGROPE, original_context_length=64, short=(1.0, 1.1, 1.2, 1.3), long=(1.5, 2.0, 3.0, 4.0)))},
+}  # fmt: skip
 
 
-def windows(room: int | None = None) -> list[Window]:
-    return [Window(ids, room, slides=True) for ids in ROWS]
+@pytest.mark.parametrize("changes", KINDS_OF_CACHE.values(), ids=KINDS_OF_CACHE)
+@torch.no_grad()
+def test_a_text_is_read_from_where_it_differs_and_says_what_it_says_alone(changes: dict[str, Any]) -> None:
+    """Longer, shorter and other texts one after another, in caches that grow."""
+    changes = dict(changes)
+    static, model = changes.pop("static", False), random_model("llama", **changes)
+    piece = OnePiece(InferenceModel(model, RecordedStep) if static else model)
+    order, text, reused = random.Random(1), list[int](), 0
+    for _ in range(40):
+        text = text[: order.choice([len(text), len(text), order.randrange(len(text) + 1)])]
+        text = [*text, *(order.randrange(256) for _ in range(order.randrange(1, 20)))][:150]
+        most = min(150, len(text) + order.randrange(30))
+        same = piece.begin(text, most)
+        reused += same
+        assert same < len(text) and piece.cache.capacity >= most
+        hidden = piece.read(text[same:])
+        torch.testing.assert_close(hidden, model.hidden(torch.tensor([text]))[:, same:], atol=2e-5, rtol=1e-5)
+    assert reused > 500
+    assert piece.begin(text, 150, adapter="another") == 0
 
 
 @torch.no_grad()
-def follow(model: Transformer, capacity: int, chunk: int, room: int | None, steps: int) -> Iterator[tuple[Any, Any]]:
-    """Logits (cached, plain) of rows that grow by the same tokens; after a third of the steps the longest row ends."""
-    cached, plain, rows = Cached(model, capacity, chunk), Recompute(model), windows(room)
-    for step in range(steps):
-        if step == steps // 3:
-            del rows[1]
-        yield cached.logits(rows), plain.logits(rows)
-        for place, row in enumerate(rows):
-            row.append((37 * step + 11 * place) % 256)
-
-
-@pytest.mark.parametrize("chunk", [512, 7, 1])
-@pytest.mark.parametrize("kind", KINDS)
-def test_cached_rows_of_different_length_are_the_plain_pass(kind: str, chunk: int) -> None:
-    for found, expected in follow(random_model(kind), 37 + 23, chunk, None, 24):
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_sliding_cache_is_the_plain_pass_over_the_same_windows(kind: str) -> None:
-    for found, expected in follow(random_model(kind, context_length=40), 40, 512, 40, 70):
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+def test_a_pass_that_breaks_off_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model("llama", layers=Layers("l", window=4))
+    piece, text = OnePiece(model), list(range(30))
+    piece.begin(text, 60)
+    piece.read(text)
+    with monkeypatch.context() as patched:
+        patched.setattr(model.blocks[1], "forward", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            piece.read([1, 2, 3])
+    assert piece.begin([*text, 5], 60) == 0
+    torch.testing.assert_close(piece.read([*text, 5]), model.hidden(torch.tensor([[*text, 5]])), atol=2e-5, rtol=1e-5)
 
 
 def test_a_window_forgets_its_older_half_and_keeps_count() -> None:
@@ -64,49 +84,55 @@ def test_a_window_that_stops_is_full_when_nothing_can_follow() -> None:
     assert [_grown(window, 1).full for _ in range(2)] == [False, True]
 
 
-def test_prefill_reads_samples_once_and_no_more_than_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, shapes = random_model("llama"), []
-    monkeypatch.setattr(model.embed, "forward", _noting(shapes, model.embed.forward))
-    cached = Cached(model, 100, 16)
-    cached.logits([Window(range(50), None, slides=False) for _ in range(3)])
-    assert shapes == [(1, 16), (1, 16), (1, 16), (1, 2)]
-    assert cached.cache.store.shape[2] == 3 and cached.cache.length == 50
+def shapes_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of all passes from now on."""
+    shapes, forward = list[tuple[int, ...]](), model.embed.forward
 
-
-def _noting(shapes: list[tuple[int, ...]], forward: Any) -> Any:
     def noted(ids: torch.Tensor) -> torch.Tensor:
         shapes.append(tuple(ids.shape))
         return forward(ids)
 
-    return noted
+    monkeypatch.setattr(model.embed, "forward", noted)
+    return shapes
 
 
-@pytest.mark.parametrize("room, capacity", [(None, 12), (40, 12), (8, 8)])
-def test_the_cache_is_as_long_as_what_will_be_read_and_no_longer(room: int | None, capacity: int) -> None:
-    reader = make_reader(random_model("llama"), GenerateOptions(max_new_tokens=10), 3, room)
-    assert isinstance(reader, Cached) and reader.capacity == capacity
+@pytest.mark.parametrize("count", [1, 17, 48, 50])
+def test_prefill_reads_samples_once_and_no_more_than_a_chunk_at_a_time(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have its pages, and copy the one that is not full; each reads the last token."""
+    model = random_model("llama")
+    shapes = shapes_of(model, monkeypatch)
+    running = stream(model, BYTES, [range(count)], num_samples=3, prefill_chunk=16, max_new_tokens=1)
+    assert len(running.collect()) == 3
+    whole = [(1, 16)] * (count // 16) + [(1, count % 16)] * (count % 16 > 0)
+    assert shapes == ([(3, 1)] if count == 1 else [*whole, (2, 1)])
+    assert running.stats.prompt_tokens == count and running.stats.reused_tokens == 0
+
+
+@pytest.mark.parametrize("room, most", [(None, 12), (40, 12), (8, 8)])
+def test_the_cache_is_as_long_as_what_will_be_read_and_no_longer(room: int | None, most: int) -> None:
+    assert most_of(3, GenerateOptions(max_new_tokens=10), room) == most
 
 
 def test_bytes_of_the_cache_are_the_formula() -> None:
+    """Of one text all its tokens, of several all their pages."""
     model = random_model("llama")
-    cached = Cached(model, 60, 512)
-    cached.logits(windows())
-    assert cached.nbytes == cached.cache.nbytes == 2 * 2 * 2 * 8 * 60 * len(ROWS) * 4  # 2 L g c T b itemsize
+    for prompts, tokens in ((["abc"], 60), (["abc", "x" * 40], 64 + 112)):
+        running = stream(model, BYTES, prompts, max_new_tokens=58)
+        next(running)
+        assert running.stats.cache_bytes == 2 * 2 * 2 * 8 * tokens * 4  # 2 L g c T itemsize
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "free_memory", lambda device: 1 << 20)
-    monkeypatch.setattr(context, "KVCache", _refuse_large(context.KVCache))
-    with pytest.raises(FathomError, match=r"3 x 100,000 tokens needs 73 MiB and 1 MiB are free"):
-        Cached(random_model("llama"), 100_000, 512).logits([Window([1], None, slides=False) for _ in range(3)])
-
-
-def _refuse_large(cache: Any) -> Any:
-    def made(config: Any, batch: int, length: int, *rest: Any) -> Any:
-        assert batch * length == 0
-        return cache(config, batch, length, *rest)
-
-    return made
+    monkeypatch.setattr(one_piece, "free_memory", lambda device: 1 << 20)
+    monkeypatch.setattr(one_piece, "cache_for", lambda *_: pytest.fail("allocated"))
+    running = stream(random_model("llama", context_length=10**6), BYTES, "a", max_new_tokens=10**5)
+    with pytest.raises(FathomError, match=r"100,000 tokens needs 24 MiB and 1 MiB are free"):
+        next(running)
+    monkeypatch.setattr("fathom.backend.pages.free_memory", lambda device: 1 << 20)
+    with pytest.raises(FathomError, match=r"300,000 tokens needs 73 MiB .* and 1 MiB are free"):
+        stream(random_model("llama", context_length=10**6), BYTES, "a", max_new_tokens=10**5, num_samples=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fathom.backend import one_piece
 from fathom.errors import FathomError
-from fathom.generation import context
 from fathom.generation.options import SamplingOptions
 from fathom.generation.sampling import Samplers
 from fathom.generation.speculative import LONGEST, SHORTEST, DraftModel, PromptLookup, check_tokens
@@ -14,11 +14,9 @@ from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from tests.generation.models import KINDS, random_model
 
-SEEN = torch.zeros(1, 256, dtype=torch.bool)
-
 
 def lookup(text: list[int], most: int) -> list[int]:
-    return PromptLookup().propose(text, SEEN, most).tokens
+    return PromptLookup().propose(text, most).tokens
 
 
 @pytest.mark.parametrize(
@@ -55,8 +53,8 @@ def test_lookup_is_the_search_written_out(text: list[int], large: bool) -> None:
     assert len(lookup(text, 5)) == (5 if expected else 0)
     growing = PromptLookup()
     for end in range(len(text)):
-        growing.propose(text[:end], SEEN, 3)
-    assert growing.propose(text, SEEN, 5).tokens == lookup(text, 5)
+        growing.propose(text[:end], 3)
+    assert growing.propose(text, 5).tokens == lookup(text, 5)
 
 
 def plain(model: Transformer, view: list[int], count: int) -> list[int]:
@@ -78,14 +76,14 @@ def test_a_draft_model_goes_on_from_the_text_whatever_became_of_its_drafts(kind:
     model = random_model(kind, context_length=30)
     made, text, start = drafter(model, 200, temperature=0), list(b"To be, or"), 0
     for step, most in enumerate([4, 3, 0, 5, 1, 2, 6, 4, 4, 4, 16, 16, 3, 3]):
-        draft = made.propose(text, SEEN, most)
+        draft = made.propose(text, most)
         if len(text) - start + most > 30:
             start = len(text) - 15
         view = text[start:]
         assert draft.tokens == plain(model, view, min(most, 30 - len(view) + 1))
         kept = [most, 1, 0, 2][step % 4]
         text = [*text, *draft.tokens[:kept], 40 + step]
-    assert start > 15 and made.cache.length <= 30
+    assert start > 15 and made.view.cache.length <= 30
 
 
 @torch.no_grad()
@@ -93,11 +91,8 @@ def test_q_is_what_each_token_was_drawn_from() -> None:
     """After the samplers, which know the text and the draft before it."""
     model, text = random_model("llama"), list(b"To be")
     made = drafter(model, 100, temperature=0.8, top_k=9, repetition_penalty=1.4)
-    seen = SEEN.clone()
-    seen[0, text] = True
-    before = seen.clone()
-    draft = made.propose(text, seen, 5)
-    assert torch.equal(seen, before) and draft.q is not None and draft.q.shape == (5, 256)
+    draft = made.propose(text, 5)
+    assert draft.q is not None and draft.q.shape == (5, 256)
     for place, token in enumerate(draft.tokens):
         ids = [*text, *draft.tokens[:place]]
         scores = made.samplers(
@@ -108,7 +103,7 @@ def test_q_is_what_each_token_was_drawn_from() -> None:
 
 
 def test_a_draft_models_cache_must_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(one_piece, "free_memory", lambda device: 1000)
     with pytest.raises(FathomError, match="are free; generate fewer"):
         drafter(random_model("llama"), 100)
 

@@ -13,7 +13,7 @@ from fathom.errors import ContextOverflow, FathomError, OutsideVocabulary
 from fathom.generation.options import Bias
 from fathom.generation.slots import Slot
 from fathom.generation.text import Piece
-from tests.generation.engines import SHARED, alone, ask, empty, louder, made, run, some, written
+from tests.generation.engines import SHARED, alone, ask, empty, louder, made, pages, run, some, written
 from tests.generation.models import CONTEXT, random_model
 
 
@@ -40,7 +40,7 @@ def test_cancelled_at_any_moment_nothing_is_left_and_the_others_are_as_they_were
             cancelled |= {slot} - ended
             assert slot not in engine.live and not slot.table
         lent = [page for slot in engine.live for page in slot.table]
-        assert engine.pages.ledger.users == [lent.count(page) for page in range(engine.pages.n_pages)]
+        assert pages(engine).ledger.users == [lent.count(page) for page in range(tokens)]
         for slot, piece in engine.step():
             assert slot not in cancelled and isinstance(piece, Piece)
             pieces[slot].append(piece)

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import fathom
 from fathom.errors import FathomError
 from fathom.generation.generate import generate, stream
 from fathom.generation.options import GenerateOptions
 from fathom.generation.sampling import Samplers
-from fathom.generation.speculative import Draft, Speculative, accept_or_resample
+from fathom.generation.speculative import Draft, accept_or_resample
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.characters import ByteTokenizer, CharacterTokenizer
 from tests.generation.models import KINDS, random_model
@@ -48,9 +47,9 @@ class Guesses:
     def __init__(self, script: Sequence[int], wrong: Sequence[bool]) -> None:
         self.script, self.wrong, self.asked = list(script), itertools.cycle(wrong), list[int]()
 
-    def propose(self, text: list[int], seen: Tensor, most: int) -> Draft:
-        assert text == self.script[: len(text)] and set(seen[0].nonzero().flatten().tolist()) == set(text)
-        assert 0 <= most < len(self.script) - len(text), "longer than what may still come"
+    def propose(self, text: list[int], most: int) -> Draft:
+        assert text == self.script[: len(text)]
+        assert 0 < most < len(self.script) - len(text), "longer than what may still come"
         self.asked.append(most)
         coming = self.script[len(text) : len(text) + most]
         return Draft([(token + 1) % 256 if next(self.wrong) else token for token in coming])
@@ -59,8 +58,7 @@ class Guesses:
 def guessed(model: Transformer, script: Sequence[int], wrong: Sequence[bool], prompt: Any, **choices: Any) -> Any:
     """A stream whose drafts are those of `Guesses`."""
     running = stream(model, BYTES, prompt, speculate="lookup", **choices)
-    assert isinstance(running.chooser, Speculative)
-    running.chooser.proposer = Guesses(script, wrong)
+    running.slots[0].proposer = Guesses(script, wrong)
     return running
 
 
@@ -254,7 +252,7 @@ def test_an_end_inside_a_draft_is_an_end() -> None:
         ended.special = type(ended.special)(None, free.tokens[place])
         (plain,) = generate(model, ended, "To be", max_new_tokens=60, temperature=0)
         running = stream(model, ended, "To be", max_new_tokens=60, temperature=0, speculate="lookup")
-        running.chooser.proposer = Guesses([*b"To be", *free.tokens], [False])
+        running.slots[0].proposer = Guesses([*b"To be", *free.tokens], [False])
         assert running.collect() == [approximately(plain)] and plain.finish_reason == "eos"
         assert running.stats.decode_tokens == len(plain.tokens) - 1
 
@@ -288,7 +286,7 @@ def test_drafts_grow_with_what_is_kept_and_shrink_to_it() -> None:
     wrong = [False] * 4 + [False] * 8 + [False, False, True] + [False] * 13 + [True] * 2 + [False] * 200
     running = guessed(model, [*b"To be", *plain], wrong, "To be", max_new_tokens=100, temperature=0)
     assert running.collect()[0].tokens == plain
-    assert running.chooser.proposer.asked[:8] == [0, 4, 8, 16, 2, 1, 2, 4]
+    assert running.slots[0].proposer.asked[:7] == [4, 8, 16, 2, 1, 2, 4]
 
 
 def test_facts_tell_what_was_kept() -> None:

@@ -20,10 +20,7 @@ from fathom.backend.cuda_graph import RecordedStep, StaticCache
 from fathom.backend.inference import InferenceModel
 from fathom.backend.matvec import use_matvec
 from fathom.data.batches import Batch
-from fathom.generation.context import Cached, Window
-from fathom.generation.options import GenerateOptions
-from fathom.generation.sampling import Chooser, Samplers, draw
-from fathom.generation.text import Row, Stats
+from fathom.generation.generate import stream
 from fathom.model.cache import KVCache
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
@@ -72,7 +69,7 @@ class Imagined(TorchDispatchMode):
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Imagined]:
-    monkeypatch.setattr("fathom.generation.context.free_memory", lambda device: None)
+    monkeypatch.setattr("fathom.backend.one_piece.free_memory", lambda device: None)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)  # which does not know this device
     with Imagined() as imagined:
         yield imagined
@@ -157,26 +154,18 @@ def test_measuring_waits_a_few_times_for_each_chunk(gpu: Imagined) -> None:
     assert gpu.waits == {"sent": 15, "a number": 5}  # of each chunk inputs, targets and their count; the loss
 
 
-@torch.no_grad()
-def test_a_step_of_writing_does_not_wait_before_the_token_is_drawn(gpu: Imagined) -> None:
-    reader, windows = Cached(model_on(LLAMA).eval(), 20, 512), [Window([1, 2, 3], 20, False), Window([4], 20, False)]
-    reader.logits(windows)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_generated_token_makes_the_host_wait_once(rows: int, gpu: Imagined) -> None:
+    """When it is drawn, and not before; sent are what is read, and the random numbers."""
+    model = model_on(LLAMA).eval()
+    running = stream(
+        model, ByteTokenizer(), [[1, 2, 3], [4]][:rows], temperature=0.7, top_k=5, top_p=0.9, min_p=0.01,
+        repetition_penalty=1.1, max_new_tokens=8, seed=0,
+    )  # fmt: skip
+    for _ in range(rows):
+        next(running)
     gpu.waits.clear()
-    for window in windows:
-        window.append(5)
-    logits, seen = reader.logits(windows), torch.zeros(2, LLAMA.vocab_size, dtype=torch.bool, device=GPU)
-    options = GenerateOptions(temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, repetition_penalty=1.1)
-    chosen = draw(Samplers(options)(logits, seen), [torch.Generator(), torch.Generator()])
-    assert chosen.device == GPU and gpu.waits == {"sent": 1}  # the random number
-
-
-@torch.no_grad()
-def test_a_generated_token_makes_the_host_wait_once(gpu: Imagined) -> None:
-    model, options = model_on(LLAMA).eval(), GenerateOptions(temperature=0.7, top_k=5, max_new_tokens=8, seed=0)
-    rows = [Row(i, [1, 2, 3], 20, ByteTokenizer(), options) for i in range(2)]
-    chooser = Chooser(model, Cached(model, 20, 512), Samplers(options), rows, Stats(0, 6), LLAMA.vocab_size)
-    for row, token, logprob in chooser.choose(rows):
-        row.accept(token, logprob)
-    gpu.waits.clear()
-    chooser.choose(rows)
-    assert gpu.waits["a tensor"] == 1 and gpu.waits["a number"] == gpu.waits["places"] == 0
+    for _ in range(rows):
+        next(running)
+    sent = 2 if rows == 1 else 4  # in pages their tables and lengths too
+    assert gpu.waits == {"a tensor": 1, "sent": sent}

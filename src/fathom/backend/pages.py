@@ -183,6 +183,10 @@ class Pages:
             self.keys[layer][page, :, :, slot] = k.to(self.keys.dtype)  # (b, t, g, c)
         self.values[layer][page, :, slot] = v.to(self.values.dtype)  # (b, t, g, c)
 
+    def copy(self, page: int, to: int) -> None:
+        """All that is in a page, in all layers."""
+        self.keys[:, to], self.values[:, to] = self.keys[:, page], self.values[:, page]
+
     def read(self, layer: int, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Keys and values (b, g, s, c) at these pages and places in them, (b, s) each."""
         page, slot = place

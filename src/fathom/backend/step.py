@@ -115,7 +115,6 @@ class NativeStep:
         config, position = model.config, model.position
         named = [part for name, part in model.named_modules() if name.startswith("blocks.") and type(part) in ADAPTED]
         self.adapters = Adapters(named)
-        self.exact = isinstance(model.unembed, PanelLinear)
         self.windows = [config.layers.window if block.kind == "l" else None for block in model.blocks]
         self.layers = (Layer * len(model.blocks))(*map(self.layer, model.blocks, self.windows))
         rotated = position.rotated if isinstance(position, Rope) else 0
@@ -148,8 +147,6 @@ class NativeStep:
     def takes(self, ids: Tensor, cache: Cache) -> bool:
         """Whether native code reads these; errors about all others are the plain model's."""
         if ids.ndim != 2 or ids.numel() == 0 or ids.dtype not in IDS or not ids.is_cpu:
-            return False
-        if isinstance(cache, PagedCache) and not self.exact:
             return False
         return fits(cache, len(ids), self.model, self.windows)
 

@@ -1,7 +1,8 @@
 """A conversation with a model: the messages so far, and the next answer as it is generated.
 
-The whole conversation goes through the chat template again for each answer; the oldest exchanges that no longer fit
-beside an answer are left out, and `dropped` lists their messages.
+The whole conversation goes through the chat template again for each answer; the model reads it from where it differs
+from what was read for the last one. The oldest exchanges that no longer fit beside an answer are left out, and
+`dropped` lists their messages.
 """
 
 import json
@@ -10,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fathom.anatomy.state import State
 from fathom.errors import ContextOverflow, FathomError
 from fathom.files import replacing
-from fathom.generation.generate import Stream, changed, stream
+from fathom.generation.engine import Engine
+from fathom.generation.generate import Stream, changed
 from fathom.generation.options import GenerateOptions
 from fathom.generation.speculative import check_draft
 from fathom.generation.text import Piece
@@ -52,6 +55,8 @@ class Conversation:
         self.extras = extras
         self.turns: list[Message] = []
         self.left_out = 0  # how many of the oldest turns
+        self.engine: Engine | None = None  # remembers what it has read of the conversation
+        self.read_by: State | None = None  # the model as it was then
 
     @property
     def messages(self) -> list[Message]:
@@ -77,7 +82,12 @@ class Conversation:
         def keep(answer: str) -> None:
             self.turns += [question, Message("assistant", answer.strip())]
 
-        return Answer(stream(self.model, self.tokenizer, [ids], self.options, self.draft), keep)
+        now = State(self.model)
+        if self.engine is not None and not (self.engine.idle and now == self.read_by):
+            self.engine = None
+        running = Stream(self.model, self.tokenizer, [ids], self.options, self.draft, self.engine)
+        self.engine, self.read_by = running.engine, now
+        return Answer(running, keep)
 
     def ask(self, text: str) -> str:
         """The model's whole answer to `text`, without the spaces around it."""
@@ -129,6 +139,7 @@ class Answer(Iterator[Piece]):
                 self.texts.append(piece.text)
                 yield piece
         finally:
+            running.end(0)
             keep(self.text)
 
     def __next__(self) -> Piece:

@@ -1,20 +1,26 @@
-"""The generation loop: run the model on the window, choose a token, decode it, until each row has a reason to end.
+"""Text from prompts: each row is a request to an engine, which is the loop.
 
 `stream` yields a piece for each token as it is chosen; `generate` collects them; `show` writes rows in order.
 """
 
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from fathom.backend.pages import PAGE, pages_for
 from fathom.errors import OutsideVocabulary
 from fathom.fields import build, plain
-from fathom.generation.context import make_reader, room_for
+from fathom.generation.context import most_of, room_for
+from fathom.generation.engine import Engine
 from fathom.generation.options import GenerateOptions
+from fathom.generation.paged import Paged
+from fathom.generation.readers import Alone, Reader, Whole
 from fathom.generation.recommended import with_recommended
-from fathom.generation.sampling import Chooser, Samplers
-from fathom.generation.speculative import DraftModel, PromptLookup, Speculative, check_draft
-from fathom.generation.text import Completion, Piece, Row, Stats, complete
+from fathom.generation.slots import Request
+from fathom.generation.speculative import DraftModel, check_draft
+from fathom.generation.text import Completion, Piece, Stats, complete
 from fathom.model.transformer import Transformer
 from fathom.native.stopwatch import Stopwatch
 from fathom.tokenizer.protocol import Tokenizer
@@ -75,22 +81,29 @@ class Stream(Iterator[Piece]):
         prompts: Sequence[Prompt],
         options: GenerateOptions,
         draft: Transformer | None = None,
+        engine: Engine | None = None,
     ) -> None:
+        """engine: one that is idle, which remembers what it has read; None: a new one."""
         vocab_size = min(
             tokenizer.vocab_size, model.config.vocab_size
         )  # a padded vocabulary ends in rows without tokens
         ids = [prompt_ids(tokenizer, prompt, vocab_size) for prompt in prompts]
-        longest = max(map(len, ids), default=1)
-        room = room_for(model.config, options.past_context, longest)
-        reader = make_reader(model, options, longest, room)
-        self.stats = Stats(secrets.randbits(32) if options.seed is None else options.seed, sum(map(len, ids)))
-        self.prompts, self.rows = [], list[Row]()
-        for prompt, start in zip(prompts, ids):
-            for _ in range(options.num_samples):
-                self.prompts.append(uniform(prompt) if isinstance(prompt, str) else tokenizer.decode(prompt))
-                self.rows.append(Row(len(self.rows), start, room, tokenizer, options))
-        chooser = Chooser(model, reader, Samplers(options), self.rows, self.stats, vocab_size)
-        self.chooser = speculating(chooser, options, longest, draft)
+        room = room_for(model.config, options.past_context, max(map(len, ids), default=1))
+        if draft is not None:
+            check_draft(model, draft, options, vocab_size)
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        rows, self.samples = len(ids) * options.num_samples, options.num_samples
+        options = replace(options, seed=seed, speculate=options.speculate if rows == 1 else "off")
+        self.stats = Stats(seed, sum(map(len, ids)))
+        texts = [uniform(prompt) if isinstance(prompt, str) else tokenizer.decode(prompt) for prompt in prompts]
+        self.prompts = [texts[row // self.samples] for row in range(rows)]
+        requests = [Request(tuple(ids[row // self.samples]), options, index=row) for row in range(rows)]
+        self.engine = engine or engine_for(model, tokenizer, requests, room)
+        self.slots = [self.engine.add(request) for request in requests]
+        if draft is not None and rows == 1:
+            (slot,), longest = self.slots, len(ids[0]) + options.max_new_tokens
+            sampling = (slot.samplers, slot.generator, vocab_size)
+            slot.proposer = DraftModel(draft, *sampling, longest, options.prefill_chunk)
         self.pieces = self.run()
 
     def __next__(self) -> Piece:
@@ -100,33 +113,45 @@ class Stream(Iterator[Piece]):
         """Run to the end; the completion of every row."""
         return complete(self, self.prompts)
 
+    def end(self, row: int) -> None:
+        """Write no more of this row."""
+        self.engine.cancel(self.slots[row])
+
     def run(self) -> Iterator[Piece]:
-        """The loop: one pass of the model for all rows that have not ended."""
+        """The pieces of one step of the engine after another, in the order of the rows."""
         clock = Stopwatch()
-        while live := [row for row in self.rows if row.finish_reason is None]:
+        while not self.engine.idle:
             clock.start()
-            chosen = self.chooser.choose(live)
-            seconds = clock.lap()
-            pieces = [row.accept(token, logprob) for row, token, logprob in chosen if row.finish_reason is None]
-            self.stats.count(len(pieces), seconds)
-            self.stats.cache_bytes = self.chooser.nbytes
-            self.stats.dropped = sum(row.window.dropped for row in self.rows)
-            yield from pieces
+            events = self.engine.step()
+            self.count(len(events), clock.lap())
+            for _, piece in sorted(events, key=lambda event: event[0].request.index):
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+
+    def count(self, tokens: int, seconds: float) -> None:
+        """Count the tokens of a step."""
+        stats, (first, *_) = self.stats, self.slots
+        if stats.prefill_seconds is None:
+            stats.reused_tokens = sum(slot.reused for slot in self.slots[:: self.samples])
+        stats.count(tokens, seconds)
+        stats.dropped = sum(slot.row.window.dropped for slot in self.slots)
+        stats.cache_bytes = self.engine.reader.nbytes
+        if first.proposer is not None:
+            stats.proposed, stats.accepted = first.proposed, first.accepted
+            stats.cache_bytes += first.proposer.nbytes
 
 
-def speculating(
-    chooser: Chooser, options: GenerateOptions, longest: int, draft: Transformer | None
-) -> Chooser | Speculative:
-    """The chooser itself, or for a single row one that verifies drafts if asked for; several rows do without."""
-    if draft is not None:
-        check_draft(chooser.model, draft, options, chooser.vocab_size)
-    if len(chooser.generators) != 1 or (draft is None and options.speculate == "off"):
-        return chooser
-    chooser.stats.proposed = 0
-    if draft is None:
-        return Speculative(chooser, PromptLookup())
-    sampling = (chooser.samplers, chooser.generators[0], chooser.vocab_size)
-    return Speculative(chooser, DraftModel(draft, *sampling, longest + options.max_new_tokens, options.prefill_chunk))
+def engine_for(model: Transformer, tokenizer: Tokenizer, requests: Sequence[Request], room: int | None) -> Engine:
+    """An engine for requests that begin at once and have the same options: a text alone is read in one piece, several
+    in pages. room: of each text."""
+    reader: Reader = Whole(model)
+    if requests and (options := requests[0].options).use_cache:
+        pages = [pages_for(most_of(len(request.ids), options, room)) for request in requests]
+        reader = Alone(model, options.prefill_chunk)
+        if len(requests) > 1:
+            reader = Paged(model, PAGE * sum(pages), chunk=options.prefill_chunk, exact=False)
+    return Engine(model, tokenizer, reader, rows=len(requests), at_once=sys.maxsize)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> list[int]:

@@ -1,8 +1,7 @@
 """From the logits of the next token to the token.
 
 Each sampler is a function logits (b, V) -> logits (b, V), float32, that changes logits or sets excluded ones to -inf;
-nothing is renormalised until `probabilities`, whose softmax is over the kept set alone. `Chooser` runs the model, the
-samplers and the draw for every row.
+nothing is renormalised until `probabilities`, whose softmax is over the kept set alone.
 """
 
 import math
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError, OutsideVocabulary
-from fathom.generation.context import Reader
 from fathom.generation.options import SamplingOptions
-from fathom.generation.text import Row, Stats
 from fathom.model.transformer import Transformer
 
 OUT = float("-inf")
@@ -39,11 +36,13 @@ def top_k(logits: Tensor, k: float) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """The nucleus: the fewest likeliest tokens whose probabilities reach p together (Holtzman et al. 2020, eq. 2)."""
     whole = logits.shape[-1]
+    # softmax sums a row in one thread, however many rows there are; logsumexp divides the sum of a single one
+    log_of_first = logits.log_softmax(-1).amax(-1, keepdim=True)
     for k in (
         (FIRST, whole) if logits.is_cpu and whole > FIRST else (whole,)
     ):  # on a GPU sorting all is faster than a host check
         ordered = logits.topk(k).values
-        p_sorted = (ordered - logits.logsumexp(-1, keepdim=True)).exp()
+        p_sorted = (ordered - ordered[:, :1] + log_of_first).exp()
         before = p_sorted.cumsum(-1) - p_sorted
         if k < whole and (before[:, -1] >= p).all():
             break
@@ -141,59 +140,7 @@ def draw(logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # (b
     return pick(probabilities(logits), generators)
 
 
-Chosen = tuple[Row, int, float]  # a row, its next token, and ln of the model's own probability of that token
 Draw = Callable[[Tensor, Sequence[torch.Generator]], Tensor]  # such as `draw`
-
-
-class Chooser:
-    """The next token of each row: a pass of the model, samplers, a draw. Each row has its own random generator."""
-
-    def __init__(
-        self, model: Transformer, reader: Reader, samplers: Samplers, rows: Sequence[Row], stats: Stats, vocab_size: int
-    ) -> None:
-        self.model, self.reader, self.samplers, self.stats = model, reader, samplers, stats
-        self.vocab_size, self.device = vocab_size, model.embed.weight.device
-        self.generators = [torch.Generator().manual_seed(stats.seed + row.index) for row in rows]
-        self.seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device=self.device)  # tokens in each text
-        for row in rows:
-            self.seen[row.index, row.window.ids] = True
-        self.counts = torch.zeros_like(self.seen, dtype=torch.float32) if samplers.counted else None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the cache."""
-        return self.reader.nbytes
-
-    @torch.no_grad()
-    def choose(self, live: Sequence[Row]) -> list[Chosen]:
-        """The next token of each row."""
-        with evaluating(self.model):
-            logits = self.reader.logits([row.window for row in live])
-        return self.sample(self.over_vocabulary(logits), live)
-
-    def over_vocabulary(self, logits: Tensor) -> Tensor:  # (b, V) -> (b, V)
-        """In float32, without the rows that pad the model's vocabulary."""
-        return logits[:, : self.vocab_size].float()
-
-    def sample(self, logits: Tensor, live: Sequence[Row], draw: Draw = draw) -> list[Chosen]:
-        """A token for each row from its logits (b, V), marked as seen. The host waits for the device once, at the end:
-        a token and its log-probability come back together, and that is not finite where the logits are not."""
-        index = torch.tensor([row.index for row in live], device=self.device)
-        counts = None if self.counts is None else self.counts[index]
-        ids = draw(
-            self.samplers(logits, self.seen[index], counts), [self.generators[row.index] for row in live]
-        )  # (b,)
-        ids = ids.clamp(max=self.vocab_size - 1)  # NaN draws no token
-        self.seen[index, ids] = True
-        if self.counts is not None:
-            self.counts[index, ids] += 1
-        logprobs = logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)  # (b,)
-        tokens, values = torch.stack((ids.to(logprobs.dtype), logprobs)).tolist()  # float32 holds ids below 2^24
-        if not all(map(math.isfinite, values)):
-            raise FathomError(NOT_FINITE.format("the model"))
-        return list(zip(live, map(int, tokens), values))
-
-
 NOT_FINITE = "{}'s logits are not finite; its weights are damaged or its dtype is too narrow"
 
 

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import torch
 
 from fathom.generation.constraint import Constraint
+from fathom.generation.context import most_of
 from fathom.generation.options import GenerateOptions
 from fathom.generation.sampling import Samplers
-from fathom.generation.speculative import FIRST, PromptLookup
+from fathom.generation.speculative import FIRST, Draft, PromptLookup, Proposer
 from fathom.generation.text import Piece, Row
 from fathom.tokenizer.protocol import Tokenizer
+from fathom.words import counted
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,18 @@ class Slot:
         self.counts = torch.zeros(vocab_size, device=device) if self.samplers.counted else None
         if self.seen is not None:
             self.seen[list(request.ids)] = True
-        longest = len(request.ids) + options.max_new_tokens - 1  # the last new token is never read
-        self.most = longest if room is None else min(longest, room)  # tokens in the cache
+        self.most = most_of(len(request.ids), options, room)  # tokens that the model reads at once
+        self.text = list(request.ids)  # prompt and all new tokens
+        self.length = self.reused = 0  # tokens read, and of those found in the cache
+        self.proposer: Proposer | None = PromptLookup() if options.speculate == "lookup" else None
+        self.draft, self.draft_length = Draft(), FIRST
+        self.proposed = self.accepted = 0  # draft tokens
         self.table, self.names = list[int](), list[bytes]()  # its pages, and the digests of the full ones
-        self.length = self.reused = self.named = 0  # tokens read, found, pages that can be found by others
-        self.private = False  # shares no pages: it will be read again under another rotation
-        self.lookup, self.draft_length, self.draft = PromptLookup(), FIRST, list[int]()
+        self.named = self.given = 0  # pages that can be found by others, tokens when it got its pages
 
     @property
     def ids(self) -> list[int]:
-        """Prompt and new tokens."""
+        """Prompt and new tokens, those that have slid out of the context left out."""
         return self.row.window.ids
 
     @property
@@ -71,13 +75,28 @@ class Slot:
         """Tokens of its text that the model has not read."""
         return len(self.row.window.ids) - self.length
 
+    def next(self, t: int) -> list[int]:
+        """The next t tokens to be read: of the text, and then of the draft."""
+        return [*self.ids[self.length : self.length + t], *self.draft.tokens][:t]
+
+    def count(self, t: int) -> None:
+        """Count t tokens as read. Of a draft what is accepted counts, once it is chosen."""
+        self.length += t - len(self.draft.tokens)
+
+    def describe(self) -> str:
+        """What it asks for, such as `a prompt of 5 tokens and 30 new ones`."""
+        new = self.request.options.max_new_tokens
+        return f"a prompt of {counted(len(self.request.ids), 'token')} and {new:,} new ones"
+
     def accept(self, token: Token) -> Piece:
         """Append the next token to the text; raises what its constraint raises."""
         if self.seen is not None:
             self.seen[token.id] = True
         if self.counts is not None:
             self.counts[token.id] += 1
-        piece = replace(self.row.accept(token.id, token.logprob), top=token.top)
+        self.text.append(token.id)
+        piece = self.row.accept(token.id, token.logprob)
+        piece = replace(piece, top=token.top) if token.top else piece
         if (constraint := self.request.constraint) is None or piece.finish_reason == "eos":
             return piece
         constraint.accept(token.id)

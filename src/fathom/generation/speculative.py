@@ -13,12 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fathom.backend.inference import cache_for
+from fathom.backend.one_piece import OnePiece
 from fathom.errors import FathomError
-from fathom.generation.context import fits
 from fathom.generation.options import GenerateOptions
-from fathom.generation.sampling import Chooser, Chosen, Draw, Samplers, draw, evaluating, finite, pick, probabilities
-from fathom.generation.text import Row
+from fathom.generation.sampling import Draw, Samplers, draw, evaluating, finite, pick, probabilities
 from fathom.model.transformer import Transformer
 from fathom.tokenizer.protocol import Tokenizer
 
@@ -47,8 +45,8 @@ class Proposer(Protocol):
     def nbytes(self) -> int:
         """Bytes of its cache."""
 
-    def propose(self, text: list[int], seen: Tensor, most: int) -> Draft:
-        """Up to `most` tokens that may follow `text`, which only grows. `seen` (1, V): the tokens in it."""
+    def propose(self, text: list[int], most: int) -> Draft:
+        """Up to `most` tokens that may follow `text`, which only grows."""
 
 
 def accept_or_resample(
@@ -66,51 +64,6 @@ def accept_or_resample(
     return pick((residual if residual.any() else p)[None], generators)  # all 0 where p and q differ by rounding alone
 
 
-class Speculative:
-    """Chooses for one row: in each pass the accepted part of a draft, and one token more.
-
-    A draft is up to twice as long as the last if all of that was accepted, else as long as its accepted part.
-    """
-
-    def __init__(self, chooser: Chooser, proposer: Proposer) -> None:
-        self.chooser, self.reader, self.proposer = chooser, chooser.reader, proposer
-        self.length, self.text = FIRST, list[int]()
-
-    @property
-    def nbytes(self) -> int:
-        return self.chooser.nbytes + self.proposer.nbytes
-
-    @torch.no_grad()
-    def choose(self, live: Sequence[Row]) -> list[Chosen]:
-        """The row's next tokens, one or more."""
-        (row,) = live
-        self.text = self.text or list(row.window.ids)
-        room = min(self.length, row.left - 1, self.reader.spare(row.window))
-        draft = self.proposer.propose(self.text, self.chooser.seen, room)
-        chosen = self.verified(row, draft) if draft.tokens else self.chooser.choose(live)
-        self.text += [token for _, token, _ in chosen]
-        return chosen
-
-    def verified(self, row: Row, draft: Draft) -> list[Chosen]:
-        """The draft up to its first rejected token, and one more in its place or after all of it."""
-        with evaluating(self.chooser.model):
-            logits = self.chooser.over_vocabulary(self.reader.ahead(row.window, draft.tokens))  # (1 + k, V)
-        chosen: list[Chosen] = []
-        for place, here in enumerate(logits.split(1)):  # (1, V)
-            chosen += self.chooser.sample(here, [row], draft.verifier(place))
-            if [chosen[-1][1]] != draft.tokens[place : place + 1]:
-                break
-        self.adapt(len(draft.tokens), len(chosen) - 1)
-        return chosen
-
-    def adapt(self, proposed: int, accepted: int) -> None:
-        """Rewind the cache over rejected tokens; choose the length of the next draft."""
-        self.reader.rewind(proposed - accepted)
-        self.length = min(MOST, 2 * self.length) if accepted == proposed else max(1, accepted)
-        stats = self.chooser.stats
-        stats.proposed, stats.accepted = (stats.proposed or 0) + proposed, stats.accepted + accepted
-
-
 LONGEST, SHORTEST = 8, 2  # tokens at the end of the text that are looked for in it
 PADDING = 128  # a vocabulary may be filled up to a round number
 
@@ -123,7 +76,7 @@ class PromptLookup:
     def __init__(self) -> None:
         self.letters = ""  # the text, a letter for each token: a search in it is `str.rfind`
 
-    def propose(self, text: list[int], seen: Tensor, most: int) -> Draft:
+    def propose(self, text: list[int], most: int) -> Draft:
         self.letters += "".join(map(chr, text[len(self.letters) :]))
         back = self.back()
         return Draft([text[place % back - back] for place in range(most if back else 0)])
@@ -154,47 +107,43 @@ class DraftModel:
         self.model, self.samplers, self.generator = model, samplers, generator
         self.vocab_size, self.chunk = vocab_size, chunk
         self.room = min(longest, model.config.context_length)
-        self.device, dtype = model.embed.weight.device, model.embed.weight.dtype
-        fits(model.config, 1, self.room, dtype, self.device)
-        self.cache = cache_for(model, 1, self.room)
-        self.kept: list[int] = []  # the tokens in the cache
-        self.start = 0  # of what is in view
+        self.view = OnePiece(model)  # what it sees of the text
+        self.view.begin((), self.room)
+        self.start = 0  # of the view
 
     @property
     def nbytes(self) -> int:
-        return self.cache.nbytes
+        return self.view.nbytes
 
-    def propose(self, text: list[int], seen: Tensor, most: int) -> Draft:
+    def propose(self, text: list[int], most: int) -> Draft:
         if len(text) - self.start + most > self.room:
             self.start = len(text) - max(1, self.room // 2)
-        view, seen = text[self.start :], seen.to(self.device, copy=True)
+        view, seen = text[self.start :], self.seen(text)
         most = min(most, self.room - len(view) + 1)
-        same = shared(self.kept, view[:-1])
-        same = same if self.cache.can_rewind(same) else 0
-        self.cache.rewind(same)
-        self.kept = view[:same]
         tokens, q = list[int](), list[Tensor]()
-        logits = self.read(view[same:])
+        logits = self.read(view[self.view.begin(view, self.room, len(view) + most) :])
         while len(tokens) < most:
             q.append(probabilities(self.samplers(logits, seen)))  # (1, V)
             tokens += pick(q[-1], [self.generator]).tolist()
-            seen[0, tokens[-1]] = True
+            if self.samplers.remembers:
+                seen[0, tokens[-1]] = True
             if len(tokens) < most:
                 logits = self.read(tokens[-1:])
         return Draft(tokens, torch.cat(q) if q else None)
 
+    def seen(self, text: list[int]) -> Tensor:
+        """(1, V) the tokens in the text, where a sampler asks for them."""
+        seen = torch.zeros(1, self.vocab_size, dtype=torch.bool, device=self.model.embed.weight.device)
+        if self.samplers.remembers:
+            seen[0, text] = True
+        return seen
+
     def read(self, ids: list[int]) -> Tensor:  # -> (1, V)
         """Logits of the token after these."""
         with evaluating(self.model):
-            for chunk in torch.tensor([ids], device=self.device).split(self.chunk, dim=1):
-                hidden = self.model.hidden(chunk, self.cache)[:, -1]  # (1, d)
-        self.kept += ids
+            for start in range(0, len(ids), self.chunk):
+                hidden = self.view.read(ids[start : start + self.chunk])[:, -1]  # (1, d)
         return finite(self.model.unembed(hidden)[:, : self.vocab_size], "the draft model")
-
-
-def shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
 def check_draft(model: Transformer, draft: Transformer, options: GenerateOptions, vocab_size: int) -> None:

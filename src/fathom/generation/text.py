@@ -131,11 +131,12 @@ class Stats:
     passes: int = 0  # of the model while decoding
     proposed: int | None = None  # draft tokens verified by the model; None: no speculation
     accepted: int = 0  # of those, accepted
+    reused_tokens: int = 0  # of the prompt, that were in the cache
 
     @property
     def prefill_rate(self) -> float:
-        """Prompt tokens per second."""
-        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
+        """Prompt tokens per second, of those that were read."""
+        return (self.prompt_tokens - self.reused_tokens) / self.prefill_seconds if self.prefill_seconds else 0.0
 
     @property
     def decode_rate(self) -> float:
@@ -154,8 +155,9 @@ class Stats:
     def describe(self) -> str:
         """One line, such as `prompt 5 tokens, 900 tokens/s; 99 more at 210 tokens/s; cache 1.0 MiB`."""
         slid = f"; the oldest {counted(self.dropped, 'token was', 'tokens were')} dropped" if self.dropped else ""
+        reused = f"{self.reused_tokens:,} of them read before, " if self.reused_tokens else ""
         return (
-            f"prompt {counted(self.prompt_tokens, 'token')}, {self.prefill_rate:,.0f} tokens/s;"
+            f"prompt {counted(self.prompt_tokens, 'token')}, {reused}{self.prefill_rate:,.0f} tokens/s;"
             f" {self.decode_tokens:,} more at {self.decode_rate:,.0f} tokens/s;{self.describe_drafts()}"
             f" cache {self.cache_bytes / 2**20:,.1f} MiB; seed {self.seed}{slid}"
         )

@@ -17,6 +17,7 @@ from fathom.backend.inference import InferenceModel, cache_for, prepare_for_infe
 from fathom.errors import FathomError, near
 from fathom.generation.constraint import Constraint
 from fathom.generation.engine import Engine
+from fathom.generation.paged import Paged
 from fathom.generation.recommended import recommended, with_recommended
 from fathom.generation.slots import Request
 from fathom.machine import free_memory
@@ -57,8 +58,8 @@ class Served:
     def engine(self) -> Engine:
         """The engine that writes with this model. Its pages are taken now."""
         choose = partial(lora.per_row, self.model) if self.adapters else None
-        tokens = self.tokens
-        return Engine(self.model, self.with_turns, tokens=tokens, rows=ROWS, chunk=CHUNK, choose_adapters=choose)
+        reader = Paged(self.model, self.tokens, chunk=CHUNK)
+        return Engine(self.model, self.with_turns, reader, rows=ROWS, choose_adapters=choose)
 
     def adapter(self, name: str | None) -> str | None:
         """The adapter that a model's name means; None: the model itself. Failure: nothing is called so."""

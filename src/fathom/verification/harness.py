@@ -226,5 +226,5 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the package has no type
                 continue
             written[piece.row].append(piece.token)
             if until and any(stop in self.vocabulary.decode(written[piece.row]) for stop in until):
-                writing.rows[piece.row].finish_reason = "stop"
+                writing.end(piece.row)
         return [postprocess_generated_text(self.vocabulary.decode(ids), until, None) for ids in written]
