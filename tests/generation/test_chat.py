@@ -30,7 +30,8 @@ def talk(
     context_length: int = 400, system: str | None = None, layers: Layers | None = None, **changes: Any
 ) -> Conversation:
     tokenizer = bpe(LLAMA3)
-    model = random_model("llama", tokenizer.vocab_size, context_length, layers=layers or Layers())
+    parts = {} if layers is None else {"layers": layers}
+    model = random_model("llama", tokenizer.vocab_size, context_length, **parts)
     return Conversation(model, tokenizer, GenerateOptions(**{"temperature": 0, "max_new_tokens": 12} | changes), system)
 
 
@@ -68,14 +69,15 @@ def tokens_read(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int
 def test_a_turn_reads_only_what_is_new(layers: Layers | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first token that is not what was read at its place."""
     said = talk(layers=layers)
-    counts, before = tokens_read(said.model, monkeypatch), list[int]()
+    counts, before, asked = tokens_read(said.model, monkeypatch), list[int](), 0
     for question in ("Hello", "world, how are you?", "x", "Hello world"):
         ids = said.prompt(Message("user", question))
         answer = said.say(question)
         pieces = list(answer)
         reused = next((n for n, (a, b) in enumerate(zip(before, ids)) if a != b), min(len(before), len(ids)))
         assert sum(counts) == len(ids) - reused + len(pieces) - 1 and answer.stats.reused_tokens == reused
-        assert not before or reused > len(before) * 0.7
+        assert reused >= asked - 2  # the template may end otherwise where an answer follows
+        asked = len(ids)
         before, counts[:] = [*ids, *(piece.token for piece in pieces[:-1])], []
 
 

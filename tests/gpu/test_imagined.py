@@ -156,7 +156,7 @@ def test_measuring_waits_a_few_times_for_each_chunk(gpu: Imagined) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_generated_token_makes_the_host_wait_once(rows: int, gpu: Imagined) -> None:
-    """When it is drawn, and not before; sent are what is read, and the random numbers."""
+    """When it is drawn, and not before; sent are the random numbers."""
     model = model_on(LLAMA).eval()
     running = stream(
         model, ByteTokenizer(), [[1, 2, 3], [4]][:rows], temperature=0.7, top_k=5, top_p=0.9, min_p=0.01,
@@ -167,5 +167,4 @@ def test_a_generated_token_makes_the_host_wait_once(rows: int, gpu: Imagined) ->
     gpu.waits.clear()
     for _ in range(rows):
         next(running)
-    sent = 2 if rows == 1 else 4  # in pages their tables and lengths too
-    assert gpu.waits == {"a tensor": 1, "sent": sent}
+    assert gpu.waits == {"a tensor": 1, "sent": 1}

@@ -59,7 +59,7 @@ class OnePiece:
                 " free; generate fewer tokens"
             )
         self.cache = cache_for(self.model, 1, most)
-        if not same or not self.cache.take_over(old):
+        if not same or not take_over(self.cache, old):
             self.ids.clear()
         return len(self.ids)
 
@@ -82,6 +82,19 @@ class OnePiece:
     def forget(self) -> None:
         self.cache.rewind(0)
         self.ids.clear()
+
+
+def take_over(new: KVCache, old: KVCache) -> bool:
+    """Let an empty cache go on with what a shorter one has read; False, and nothing has changed, where its layers with
+    a window keep their tokens otherwise."""
+    if new.near_rows != old.near_rows or (new.near_rows and new.span != old.span):
+        return False
+    new.store[..., : old.length, :] = old.store[..., : old.length, :]
+    if new.near_rows:
+        new.near.copy_(old.near)
+    new.advance(old.length)
+    new.begin = old.begin
+    return True
 
 
 def stretched(model: Transformer, length: int) -> bool:

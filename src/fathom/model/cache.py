@@ -190,18 +190,6 @@ class KVCache(NoCache):
         self.store, self.near = self.store[:, :, rows], self.near[:, :, rows]
         self.padding = self.padding if self.padding is None else self.padding[rows]
 
-    def take_over(self, other: "KVCache") -> bool:
-        """Continue with what a shorter cache of as many rows has read; False, and nothing has changed, where its layers
-        with a window keep their tokens otherwise."""
-        if self.near_rows != other.near_rows or (self.near_rows and self.span != other.span):
-            return False
-        self.store[..., : other.length, :] = other.store[..., : other.length, :]
-        if self.near_rows:
-            self.near.copy_(other.near)
-        self._length, self.begin = other.length, other.begin
-        self.advance(0)
-        return True
-
     def can_rewind(self, length: int) -> bool:
         """Whether layers with a window still hold what the next token would see; they do REWIND tokens back."""
         return length == 0 or self.begin <= max(0, length - (self.window or 0) + 1)
