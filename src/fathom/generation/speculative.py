@@ -121,7 +121,7 @@ class DraftModel:
         view, seen = text[self.start :], self.seen(text)
         most = min(most, self.room - len(view) + 1)
         tokens, q = list[int](), list[Tensor]()
-        logits = self.read(view[self.view.begin(view, self.room, len(view) + most) :])
+        logits = self.read(view[self.view.begin(view, self.room, len(view) + most - 1) :])  # the last is not read
         while len(tokens) < most:
             q.append(probabilities(self.samplers(logits, seen)))  # (1, V)
             tokens += pick(q[-1], [self.generator]).tolist()
