@@ -72,9 +72,9 @@ def test_a_nucleus_is_the_same_in_a_row_alone_and_among_others() -> None:
     try:
         odd = [row for row in logits.split(1) if row.logsumexp(-1) != row.expand(2, -1).logsumexp(-1)[0]]
         assert odd, "torch sums a row alone as among others; then this test tells nothing"
-        for row in odd[:2]:
+        for row in odd[:1]:
             likeliest = (row.sort(descending=True).values - row.logsumexp(-1)).exp()[0]
-            for p in (likeliest.cumsum(-1) - likeliest)[1:20].tolist():
+            for p in (likeliest.cumsum(-1) - likeliest)[1:14].tolist():
                 assert torch.equal(top_p(row, p)[0], top_p(row.expand(2, -1), p)[0])
     finally:
         torch.set_num_threads(threads)
