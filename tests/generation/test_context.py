@@ -33,22 +33,22 @@ KINDS_OF_CACHE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", KINDS_OF_CACHE.values(), ids=KINDS_OF_CACHE)
 @torch.no_grad()
 def test_a_text_is_read_from_where_it_differs_and_says_what_it_says_alone(changes: dict[str, Any]) -> None:
-    """Longer, shorter and other texts one after another, in caches that grow."""
+    """Longer, shorter and other texts one after another, in caches that grow, and whose windows forget."""
     changes = dict(changes)
-    static, model = changes.pop("static", False), random_model("llama", **changes)
+    static, model = changes.pop("static", False), random_model("llama", context_length=600, **changes)
     piece = OnePiece(InferenceModel(model, RecordedStep) if static else model)
     order, text, reused = random.Random(1), list[int](), 0
     for _ in range(40):
-        text = text[: order.choice([len(text), len(text), order.randrange(len(text) + 1)])]
-        text = [*text, *(order.randrange(256) for _ in range(order.randrange(1, 20)))][:150]
-        most = min(150, len(text) + order.randrange(30))
+        text = text[: order.choice([len(text), len(text), len(text), order.randrange(len(text) + 1)])] or [7]
+        text = [*text, *(order.randrange(256) for _ in range(order.choice([0, 5, 30, 90])))][:590]
+        most = len(text) + order.randrange(10)
         same = piece.begin(text, most)
         reused += same
         assert same < len(text) and piece.cache.capacity >= most
         hidden = piece.read(text[same:])
         torch.testing.assert_close(hidden, model.hidden(torch.tensor([text]))[:, same:], atol=2e-5, rtol=1e-5)
     assert reused > 500
-    assert piece.begin(text, 150, adapter="another") == 0
+    assert piece.begin(text, 600, adapter="another") == 0
 
 
 @torch.no_grad()
@@ -103,10 +103,14 @@ def test_prefill_reads_samples_once_and_no_more_than_a_chunk_at_a_time(
     """The others have its pages, and copy the one that is not full; each reads the last token."""
     model = random_model("llama")
     shapes = shapes_of(model, monkeypatch)
-    running = stream(model, BYTES, [range(count)], num_samples=3, prefill_chunk=16, max_new_tokens=1)
-    assert len(running.collect()) == 3
+    given: dict[str, Any] = {"prefill_chunk": 16, "max_new_tokens": 5, "temperature": 0}
+    running = stream(model, BYTES, [range(count)], num_samples=3, **given)
+    found = running.collect()
     whole, rest = [(1, 16)] * (count // 16), count % 16
-    assert shapes == whole + {0: [(2, 1)], 1: [(3, 1)]}.get(rest, [(1, rest), (2, 1)])
+    assert shapes == whole + {0: [(2, 1)], 1: [(3, 1)]}.get(rest, [(1, rest), (2, 1)]) + [(3, 1)] * 4
+    (alone,) = stream(model, BYTES, [range(count)], **given).collect()
+    for each in found:
+        assert each.tokens == alone.tokens and each.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
     assert running.stats.prompt_tokens == count and running.stats.reused_tokens == 0
 
 
