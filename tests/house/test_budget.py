@@ -21,7 +21,7 @@ def test_config_fields() -> None:
     assert len(dataclasses.fields(ModelConfig)) <= 20
 
 
-@pytest.mark.parametrize("paths, most", [(MODEL, 1421), ([PACKAGE / "model" / "transformer.py"], 150)])
+@pytest.mark.parametrize("paths, most", [(MODEL, 1435), ([PACKAGE / "model" / "transformer.py"], 150)])
 def test_the_model_is_short(paths: list[Path], most: int) -> None:
     assert sum(map(lines, paths)) <= most
 

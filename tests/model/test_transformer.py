@@ -1,6 +1,8 @@
 """The whole model: sizes of known ones, the start by role, every choice trains, and it compiles as one graph."""
 
-from dataclasses import replace
+import contextlib
+import math
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -9,12 +11,18 @@ import torch.nn.functional as F
 
 from fathom.errors import FathomError
 from fathom.fields import build, plain
-from fathom.model.config import ModelConfig, Rotary
+from fathom.model.config import ModelConfig, RopeScaling, Rotary, Scale
 from fathom.model.init import STD, zero_outputs
 from fathom.model.presets import BIGRAM, GPT2, LLAMA2_7B, LLAMA2_13B, LLAMA2_70B
 from fathom.model.transformer import Transformer
 from tests.architectures import ARCHITECTURES, GPT, LLAMA, LONGROPE, TINY, ids_for, model_of
 
+SCALINGS = {
+    "linear": RopeScaling(kind="linear", factor=2.0),
+    "llama3": RopeScaling(kind="llama3", factor=8.0, original_context_length=16),
+    "yarn": RopeScaling(kind="yarn", factor=2.0),
+    "longrope": LONGROPE,
+}
 every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 
 
@@ -118,6 +126,30 @@ def test_dropout_only_while_training() -> None:
     assert torch.equal(model.eval()(ids), model(ids))
 
 
+EXTREME = (0.0, -1.0, 1e66, 1e-30, 1e30, math.inf, math.nan, 1.0)
+NUMBERS = [
+    ("", "norm_eps"),
+    *(("scale", name) for name in ("embed", "attn", "residual", "logits", "attn_cap", "logit_cap")),
+    *(("rope", name) for name in ("theta", "local_theta")),
+    *((kind, field.name) for kind in SCALINGS for field in fields(RopeScaling) if "float" in str(field.type)),
+]
+
+
+@pytest.mark.parametrize("part, name", NUMBERS)
+def test_any_number_is_computed_with_or_refused(part: str, name: str) -> None:
+    """Nothing but one line, or logits; those that overflow are as in any framework."""
+    for value in EXTREME:
+        changed: Any = value if (part, name) not in [("longrope", "short"), ("longrope", "long")] else (1.0, value)
+        rope = Rotary(scaling=replace(SCALINGS[part], **{name: changed})) if part in SCALINGS else Rotary()
+        config = replace(TINY, position="rope", rope=rope)
+        if part in ("scale", "rope"):
+            config = replace(config, **{part: replace(getattr(config, part), **{name: changed})})
+        elif not part:
+            config = replace(config, **{name: changed})
+        with contextlib.suppress(FathomError):
+            assert Transformer(config)(ids_for(config)).shape[-1] == config.vocab_size
+
+
 @pytest.mark.parametrize("name", ["gpt", "yarn"])
 def test_compiles_as_one_graph(name: str) -> None:
     torch.compiler.reset()
@@ -138,6 +170,17 @@ def test_compiles_as_one_graph(name: str) -> None:
         ({"n_layer": -1}, "n_layer is -1"),
         ({"norm": "batch"}, "norm='batch'; choose one of none, layer, rms"),
         ({"dropout": 1.0}, "dropout=1.0"),
+        ({"norm_eps": 0.0}, "norm_eps=0.0; it must be above 0 and below 3e+38"),
+        ({"scale": Scale(residual=1e66)}, "scale.residual=1e+66; it must be above 0 and below 3e+38"),
+        (
+            {"position": "rope", "rope": Rotary(scaling=RopeScaling(kind="yarn", factor=0.0))},
+            "rope.scaling.factor=0.0;",
+        ),
+        ({"position": "rope", "rope": Rotary(theta=1.0, scaling=SCALINGS["yarn"])}, "theta=1.0; yarn needs it above 1"),
+        (
+            {"position": "rope", "rope": Rotary(scaling=replace(SCALINGS["llama3"], low_freq_factor=4.0))},
+            "rope.scaling.low_freq_factor=4.0; it must be below high_freq_factor=4.0",
+        ),
         ({"position": "rope", "rope": Rotary(local_theta=9.0, scaling=LONGROPE)}, "rope.local_theta is given with"),
     ],
 )

@@ -95,12 +95,12 @@ def test_a_run_is_started_and_stopped_on_the_page(tab: Tab, served: Callable[...
     page = tab.open(f"{served({'small': subject}, PROMPT, tmp_path / 'runs').address}#panel=runs&runs.metric=loss")
     page.set_default_timeout(120_000)
     page.wait_for_selector("text=No run yet")
-    page.locator(".run-start select").first.select_option("rung-bigram")
+    page.locator(".run-start select").first.select_option("shakespeare-cpu")  # long enough to be stopped
     page.get_by_role("button", name="Start").click()
     page.wait_for_selector(CURVE)
     page.get_by_role("button", name="Stop").click()
     page.wait_for_selector(".run-state[data-state=stopped]")
-    assert (tmp_path / "runs" / "rung-bigram-1" / "checkpoints").is_dir()
+    assert (tmp_path / "runs" / "shakespeare-cpu-1" / "checkpoints").is_dir()
     assert page.get_by_role("button", name="Resume").is_visible()
 
 

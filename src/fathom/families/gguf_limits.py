@@ -11,7 +11,7 @@ SQUARE = (  # d_model = n_head * head_dim
     "chatglm", "command-r", "exaone4", "gpt2", "gptneox", "mpt", "nemotron", "olmo", "olmo2", "phi2", "phi3", "qwen2",
     "qwen2moe", "stablelm", "starcoder2",
 )  # fmt: skip
-UNTIED = ("gptneox", "olmo2", "olmoe", "phi2", "qwen2moe", "stablelm")
+UNTIED = ("gpt-oss", "gptneox", "olmo2", "olmoe", "phi2", "qwen2moe", "stablelm")
 BIASED = {
     "arcee": ("qkv",),
     "olmoe": (),

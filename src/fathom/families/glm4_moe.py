@@ -92,7 +92,7 @@ def holds(z: ResolvedConfig) -> bool:
     if not isinstance(mlp := z.mlp, Experts) or mlp.weigh != "sigmoid" or mlp.gated or mlp.limit:
         return False
     sizes = mlp.shared > 0 and mlp.shared % z.d_ff == 0 and mlp.dense == tuple(range(len(mlp.dense)))
-    return sizes and z.bias in ((), ("qkv",)) and alike(z)
+    return sizes and z.qk_norm in ("off", "on") and z.bias in ((), ("qkv",)) and alike(z)
 
 
 LEADING = "leading_dense_block_count"

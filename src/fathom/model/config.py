@@ -4,7 +4,6 @@ A config stores what was declared; `resolved()` is what is built. `None` means: 
 changing one field (`replace(config, n_head=4)`) never leaves a stale consequence behind. Does not import torch.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -19,6 +18,7 @@ QKNorm = Literal["off", "on", "whole", "rotated", "layer"]
 Bias = Literal["on", "off", "qkv", "out", "mlp", "norm", "unembed", "sink"]
 Weigh = Literal["softmax", "sigmoid", "mixer"]
 
+LARGEST = 3e38  # of a number: about what fp32 holds
 REWIND, SPARE = 64, 192  # tokens that a layer with a window keeps beyond it, to go back to, and before older ones leave
 
 
@@ -215,11 +215,7 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
         result += expert_problems(mlp, config)
     if not 0 <= config.dropout < 1:
         result.append(f"dropout={config.dropout}; it is a probability from 0 to below 1")
-    if config.norm_eps <= 0:
-        result.append(f"norm_eps={config.norm_eps}; it must be above 0")
-    for name, value in vars(config.scale).items():
-        if value is not None and not isinstance(value, bool) and not 0 < value < math.inf:
-            result.append(f"scale.{name}={value}; it must be above 0 and finite")
+    result += number_problems("", {"norm_eps": config.norm_eps}) + number_problems("scale.", vars(config.scale))
     if config.residual == "off" and config.scale.residual != 1:
         result.append(f"scale.residual={config.scale.residual} with residual='off'; nothing is added to a stream there")
     if unknown := [word for word in config.bias if word not in BIASES]:
@@ -231,23 +227,41 @@ def problems(declared: ModelConfig, config: ResolvedConfig) -> list[str]:
     ]
 
 
+def number_problems(prefix: str, values: Mapping[Any, Any]) -> list[str]:
+    """Which of these numbers are none that a model can be computed with; what is no number is passed over."""
+    numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
+    wrong = {name: value for name, value in numbers.items() if not 0 < value < LARGEST}
+    return [f"{prefix}{name}={value}; it must be above 0 and below {LARGEST:g}" for name, value in wrong.items()]
+
+
 def rope_problems(config: ResolvedConfig) -> list[str]:
     """What is wrong with the rotation."""
-    rope, result = config.rope, []
-    for name in ("theta", "local_theta"):
-        if (theta := getattr(rope, name)) is not None and not 0 < theta < math.inf:
-            result.append(f"rope.{name}={theta}; it must be above 0 and finite")
-    if rope.rotated is not None and not (0 < rope.rotated <= config.head_dim and rope.rotated % 2 == 0):
+    rope, scaling = config.rope, config.rope.scaling
+    result = number_problems("rope.", vars(rope))
+    if rope.rotated is not None and (rope.rotated > config.head_dim or rope.rotated % 2):
         result.append(f"rope.rotated={rope.rotated}; it must be even, from 2 to head_dim={config.head_dim}")
-    if rope.scaling is not None and config.position != "rope":
+    if scaling is None:
+        return result
+    result += number_problems("rope.scaling.", vars(scaling))
+    if config.position != "rope":
         result.append(f"rope.scaling is given but position={config.position!r}; it needs position='rope'")
-    if rope.scaling is not None and rope.scaling.kind == "longrope":
-        if rope.local_theta is not None:
-            result.append("rope.local_theta is given with longrope scaling, which no model has; leave one out")
-        pairs = (rope.rotated or config.head_dim) // 2
-        counts = {len(rope.scaling.short), len(rope.scaling.long)}
-        if counts != {pairs}:
-            result.append(f"longrope has {sorted(counts)} factors; it needs {pairs}, one for each pair of channels")
+    if scaling.kind == "llama3" and (low := scaling.low_freq_factor) >= (high := scaling.high_freq_factor):
+        result.append(f"rope.scaling.low_freq_factor={low}; it must be below high_freq_factor={high}")
+    if scaling.kind == "yarn" and rope.theta <= 1:
+        result.append(f"rope.theta={rope.theta}; yarn needs it above 1")
+    return result + (longrope_problems(config, scaling) if scaling.kind == "longrope" else [])
+
+
+def longrope_problems(config: ResolvedConfig, scaling: RopeScaling) -> list[str]:
+    """What is wrong with a factor for each pair of channels."""
+    pairs = (config.rope.rotated or config.head_dim) // 2
+    result = number_problems("factor of longrope, ", dict(enumerate(scaling.short + scaling.long)))
+    if config.rope.local_theta is not None:
+        result.append("rope.local_theta is given with longrope scaling, which no model has; leave one out")
+    if (counts := {len(scaling.short), len(scaling.long)}) != {pairs}:
+        result.append(f"longrope has {sorted(counts)} factors; it needs {pairs}, one for each pair of channels")
+    if (original := scaling.original_context_length or config.context_length) < 2:
+        result.append(f"longrope stretches a context of {original}; it must be at least 2")
     return result
 
 
@@ -260,7 +274,7 @@ def expert_problems(mlp: Experts, config: ResolvedConfig) -> list[str]:
         result.append(f"mlp.shared={mlp.shared}; it must be a width, or 0 for none")
     if mlp.weigh not in get_args(Weigh):
         result.append(f"mlp.weigh={mlp.weigh!r}; choose one of {', '.join(get_args(Weigh))}")
-    if not 0 < mlp.scale < math.inf or not 0 <= mlp.near < 1 or not 0 <= mlp.limit < math.inf:
+    if not 0 < mlp.scale < LARGEST or not 0 <= mlp.near < 1 or not 0 <= mlp.limit < LARGEST:
         numbers = f"mlp.scale={mlp.scale}, mlp.near={mlp.near}, mlp.limit={mlp.limit}"
         result.append(f"{numbers}; expected one above 0, one from 0 to below 1, and one from 0 on")
     layers = {layer for layer in mlp.dense if 0 <= layer < config.n_layer}
