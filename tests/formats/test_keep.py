@@ -66,7 +66,7 @@ def test_every_number_is_the_file_s(name: str, kind: str, tmp_path: Path, monkey
         mine = kept.get_submodule(layer)
         assert isinstance(mine, QuantLinear)
         assert torch.equal(mine.weight, floats.get_submodule(layer).weight)
-        assert all(x.is_contiguous() for x in mine.packed.values())
+        assert all(x.stride(-1) == 1 for x in mine.packed.values())  # codes may lie in the file's blocks
     assert isinstance(kept.unembed, QuantUnembed) == (name == "gemma 2")
     assert torch.allclose(kept(IDS), floats(IDS), atol=1e-5)
     quants = {x.kind for x in open_model(tmp_path / "m.gguf").tensors.values() if "_K" in x.kind}

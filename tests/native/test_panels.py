@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fathom.native.panels import Arena, Panels, from_float, from_groups, panel_bytes
+from fathom.native.panels import Arena, Panels, from_float, from_groups, panel_bytes, transposed
 from fathom.quant.schemes import FORMATS, scheme_named
 from tests.native.k_quants import K_QUANTS, in_blocks
 
@@ -134,3 +134,26 @@ def test_subnormal_and_large_scales(isa: str) -> None:
     packed = {"codes": torch.ones(16, 1, 32, dtype=torch.int8), "scales": scales}
     panels = from_groups("int8", packed, (16, 32), None, Arena(panel_bytes("int8", (16, 32))))
     assert torch.allclose(panels.product(torch.ones(1, 32))[0], 32 * scales[:, 0].float(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_codes_may_lie_apart(isa: str, kind: str) -> None:
+    """As in a file, whose blocks have a scale before each group of codes."""
+    for shape in SHAPES:
+        packed = scheme_named(kind).quantize(torch.randn(shape))
+        codes = packed["codes"]
+        blocks = torch.full((*codes.shape[:2], codes.shape[2] + 2), 7, dtype=codes.dtype)
+        blocks[..., 2:] = codes
+        whole, apart = (
+            from_groups(kind, packed | {"codes": x}, shape, None, Arena(panel_bytes(kind, shape)))
+            for x in (codes, blocks[..., 2:])
+        )
+        assert torch.equal(whole.lines, apart.lines)
+
+
+def test_rows_without_native_code_are_laid_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rows in (torch.randn(33, 5).half(), torch.randint(-99, 99, (20, 3, 8), dtype=torch.int8)):
+        native = transposed(rows, Arena(1 << 12))
+        monkeypatch.setenv("FATHOM_NATIVE", "off")
+        assert torch.equal(transposed(rows, Arena(1 << 12)), native)
+        monkeypatch.delenv("FATHOM_NATIVE")

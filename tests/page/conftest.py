@@ -16,7 +16,7 @@ from fathom.errors import FathomError
 from fathom.glass.bundle import bundle
 from fathom.glass.subject import Subject
 from fathom.serve.app import application
-from fathom.serve.server import Place as Where
+from fathom.serve.place import Place as Where
 from fathom.serve.shelf import Place, Shelf
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -1,5 +1,8 @@
-"""A real server at a free port, in a thread of the test, with a tiny model of bytes."""
+"""A real server at a free port: in a thread of the test, with a tiny model of bytes, or as a process."""
 
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +18,9 @@ from fathom.model.transformer import Transformer
 from fathom.serve import server as servers
 from fathom.serve.connection import Connection
 from fathom.serve.guard import MOST_HEAD
+from fathom.serve.place import Place
 from fathom.serve.served import Served
-from fathom.serve.server import House, Place, house
+from fathom.serve.server import House, house
 from fathom.serve.shelf import Shelf
 from fathom.tokenizer.characters import ByteTokenizer
 from fathom.tokenizer.protocol import Special, Tokenizer
@@ -95,3 +99,19 @@ def running(
     finally:
         server.should_exit = server.force_exit = True
         thread.join()
+
+
+@contextmanager
+def process(*served: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """`fathom serve` of these arguments at a free port, and the port."""
+    call = [sys.executable, "-m", "fathom", "serve", *served, "--port", "0", "--no-open"]
+    made = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert made.stdout is not None
+        first = made.stdout.readline()
+        found = re.search(r":(\d+)/v1 as ", first)
+        assert found, first
+        yield made, int(found[1])
+    finally:
+        made.kill()
+        made.wait()

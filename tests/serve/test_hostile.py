@@ -16,7 +16,7 @@ import pytest
 from fathom.errors import FathomError
 from fathom.serve import connection
 from fathom.serve.guard import OPEN, Keys, read_keys
-from fathom.serve.server import Place
+from fathom.serve.place import Place
 from tests.serve.running import KEY, Running, running
 
 pytest.importorskip("fastapi")

@@ -2,49 +2,20 @@
 
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from fathom.cli.main import main
+from tests.serve.running import process
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
 
-@contextmanager
-def process(*more: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    """A server of a demo at a free port, and the port."""
-    call = [
-        sys.executable,
-        "-m",
-        "fathom",
-        "serve",
-        "demo:copycat",
-        "--port",
-        "0",
-        "--no-open",
-        "--alias",
-        "cat",
-        *more,
-    ]
-    made = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert made.stdout is not None
-        first = made.stdout.readline()
-        found = re.search(r":(\d+)/v1 as cat", first)
-        assert found, first
-        yield made, int(found[1])
-    finally:
-        made.kill()
-        made.wait()
+CAT = ("demo:copycat", "--alias", "cat")
 
 
 def stream(port: int) -> socket.socket:
@@ -59,7 +30,7 @@ def stream(port: int) -> socket.socket:
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigterm_lets_streams_end(count: int) -> None:
-    with process() as (server, port):
+    with process(*CAT) as (server, port):
         streams = [stream(port) for _ in range(count)]
         texts = [one.recv(50) for one in streams]
         server.send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ and no order of requests; layers with a window keep all their keys, and the mask
 """
 
 import hashlib
+import math
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from fathom.machine import free_memory
 from fathom.model.cache import NoCache
 from fathom.model.config import ModelConfig
 from fathom.model.position import original_context
+from fathom.native.panels import Arena
 from fathom.words import counted
 
 PAGE = 16  # tokens of a page: the lanes of native code
@@ -133,7 +135,7 @@ class Ledger:
 
 
 class Pages:
-    """Memory for keys and values of many texts, for all layers, taken as a whole: `tokens`, in pages of PAGE.
+    """Memory for keys and values of many texts, for all layers, reserved as a whole: `tokens`, in pages of PAGE.
 
     keys: (n_layer, n_pages, g, c, PAGE), channel by channel, so that a page's keys lie side by side; in bf16
     (n_layer, n_pages, g, c / 2, PAGE, 2), in words of two channels as native dot products read them (an odd c: as
@@ -154,8 +156,8 @@ class Pages:
         fits(page_bytes(config, dtype), n_pages, self.device)
         self.paired = dtype == torch.bfloat16 and c % 2 == 0
         inside = (c // 2, PAGE, 2) if self.paired else (c, PAGE)
-        self.keys = torch.zeros(config.n_layer, n_pages, g, *inside, dtype=dtype, device=device)
-        self.values = torch.zeros(config.n_layer, n_pages, g, PAGE, c, dtype=dtype, device=device)
+        self.keys = zeros((config.n_layer, n_pages, g, *inside), dtype, self.device)
+        self.values = zeros((config.n_layer, n_pages, g, PAGE, c), dtype, self.device)
         self.windows = [config.layers.window_of(layer) for layer in range(config.n_layer)]
         scaling = config.rope.scaling if config.position == "rope" else None
         longrope = scaling is not None and scaling.kind == "longrope"
@@ -193,6 +195,14 @@ class Pages:
         k, v = self.keys[layer][page, :, :, slot], self.values[layer][page, :, slot]
         k = k.flatten(-2) if self.paired else k
         return k.transpose(1, 2), v.transpose(1, 2)
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros. On a CPU the system hands them out as they are first written, so that nobody waits for gigabytes."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not nbytes:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return Arena(nbytes).take(shape, dtype)  # new memory is zero
 
 
 def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:

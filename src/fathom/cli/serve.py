@@ -1,8 +1,10 @@
 """`fathom serve MODEL`: the page of a model, and OpenAI's API, on this machine until Ctrl-C."""
 
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -57,10 +59,9 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise FathomError(f"fathom serve needs {' and '.join(missing)}: pip install 'fathom-lm[serve]'")
     from fathom.glass.bundle import outdated
-    from fathom.serve.desk import first_prompt
     from fathom.serve.guard import read_keys
+    from fathom.serve.place import Place
     from fathom.serve.served import open_served
-    from fathom.serve.server import Place, house, serve
     from fathom.serve.shelf import shelf
 
     keys = read_keys(Path(call["api_key_file"])) if call["api_key_file"] else None
@@ -72,13 +73,18 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
         say(line, err=True)
     shown = shelf(models, dict(map(named, adapters)), call["quantize"])
     shown.check()  # a mistake ends here, not on the page
+    Thread(target=lambda: list(map(import_module, NEEDED)), daemon=True).start()  # while weights are read
     if call["prompt"]:
+        from fathom.serve.desk import first_prompt
+
         first_prompt(shown.open, shown.names()[0], call["prompt"])
     first = next(iter(shown.places))
     name = call["alias"] or first.replace(" ", "-")
     served = open_served(shown.places[first], name, dict(map(named, adapters)), call["max_tokens_in_flight"])
     for line in served.describe() if served else ["no API: the model has no tokenizer"]:
         say(line, err=True)
+    from fathom.serve.server import house, serve
+
     if call["check"]:
         place.bound().close()
         for line in house(shown, served, place, port, lambda line: None).routes:

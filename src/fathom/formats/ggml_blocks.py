@@ -214,15 +214,19 @@ def number_type(id: int) -> NumberType:
 
 def unpacked(data: Tensor, kind: NumberType) -> Tensor:
     """All numbers of a tensor of blocks as one row of fp32, from its bytes (uint8)."""
-    if kind.unpack is None:
+    if (numbers_of := kind.unpack) is None:
         raise FathomError(f"{kind.name} is not packed; its numbers are used as they are")
     blocks, step = data.numpy().view(kind.layout), SLICE // kind.size
-    numbers = np.empty(len(blocks) * kind.size, np.float32)
-    with np.errstate(all="ignore"):  # scales may be infinite
-        for start in range(0, len(blocks), step):
-            part = kind.unpack(blocks[start : start + step]).reshape(-1)
-            numbers[start * kind.size :][: len(part)] = part
-    return torch.from_numpy(numbers)
+    numbers = np.empty((len(blocks), kind.size), np.float32)
+
+    def unpack(start: int) -> None:
+        with np.errstate(all="ignore"):  # scales may be infinite
+            part = slice(start, start + step)
+            numbers[part] = numbers_of(blocks[part]).reshape(-1, kind.size)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy works outside of Python's lock
+        list(pool.map(unpack, range(0, len(blocks), step)))
+    return torch.from_numpy(numbers.reshape(-1))
 
 
 def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:

@@ -1,7 +1,7 @@
 """Matrices of GGUF files as the number formats of fathom/quant hold them: the same numbers, stored apart.
 
-Q8_0 and Q4_0 are int8 and int4. Q5_0 is int8 too: its 5 bits are whole numbers with the same scales. The k-quants keep
-their scales of scales.
+Q8_0 and Q4_0 are int8 and int4, whose codes stay where they are in the file. Q5_0 is int8 too: its 5 bits are whole
+numbers with the same scales. The k-quants keep their scales of scales.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def fields(data: Tensor, kind: NumberType, rows: int) -> Packed | None:
     None where packing never gives them: a scale that is not finite, or -128 in 8 bits.
     """
     blocks = data.numpy().view(kind.layout)
-    if not all(np.isfinite(blocks[name]).all() for name in ("scale", "offset") if name in (kind.layout.names or ())):
+    if not all(finite(blocks[name]) for name in ("scale", "offset") if name in (kind.layout.names or ())):
         return None
     found = k_quant(blocks, kind.name) if kind.name in CODES else whole_numbers(blocks, kind.name)
     if found is None:
@@ -40,12 +40,17 @@ def fields(data: Tensor, kind: NumberType, rows: int) -> Packed | None:
     return {name: x.reshape(rows, -1, *x.shape[2:]) for name, x in found.items()}
 
 
+def finite(halves: Array) -> bool:
+    """Whether all fp16 numbers are: the exponent of the others is all ones."""
+    return bool((np.ascontiguousarray(halves).view(np.uint16) & 0x7C00 != 0x7C00).all())
+
+
 def whole_numbers(blocks: Array, kind: str) -> Packed | None:
     """Codes and scales of int8 or int4, (n, 1, ...) for n blocks."""
     codes = blocks["low"] if kind == "Q4_0" else blocks["q"] if kind == "Q8_0" else five(blocks).view(np.int8) - 16
     if codes.dtype == np.int8 and codes.min(initial=0) == -128:
         return None
-    return {"codes": tensor(codes)[:, None], "scales": tensor(blocks["scale"])[:, None]}
+    return {"codes": torch.from_numpy(codes)[:, None], "scales": tensor(blocks["scale"])[:, None]}
 
 
 def k_quant(blocks: Array, kind: str) -> Packed:

@@ -163,7 +163,7 @@ def stored_codes(source: Source, target: Target) -> tuple[NumberFormat, Packed] 
             out, width = stored.shape[::-1] if place.transposed else stored.shape
             packed = form.rows(packed, width, place.read(torch.arange(out)))
         if packed is not None:
-            return form, {field: x.to(target.device).contiguous() for field, x in packed.items()}
+            return form, {field: x.to(target.device) for field, x in packed.items()}
     return None
 
 

@@ -134,9 +134,13 @@ class Pointer:
 FP32, BF16, UINT8 = (Pointer((dtype,)) for dtype in (torch.float32, torch.bfloat16, torch.uint8))
 OPTIONAL_FP32, OPTIONAL_UINT8 = (Pointer((dtype,), optional=True) for dtype in (torch.float32, torch.uint8))
 FLOAT, STRIDED_FLOAT = Pointer(FLOATS), Pointer(FLOATS, contiguous=False)
+STRIDED_UINT8 = Pointer((torch.uint8,), contiguous=False)
 THREADS = c_int
 FUNCTIONS: dict[str, dict[str, tuple[Any, ...]]] = {  # file -> function -> result, arguments
-    "panels": {"linear": (c_bool, POINTER(Linear), FLOAT, c_bool, c_int64, FLOAT, c_bool, THREADS)},
+    "panels": {
+        "linear": (c_bool, POINTER(Linear), FLOAT, c_bool, c_int64, FLOAT, c_bool, THREADS),
+        "transpose": (None, STRIDED_UINT8, c_int64 * 7, UINT8, THREADS),
+    },
     "attention": {
         "attention": (None, FLOAT, STRIDED_FLOAT, STRIDED_FLOAT, FLOAT, c_bool, c_int64 * 7, THREADS),
     },

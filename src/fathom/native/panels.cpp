@@ -1,4 +1,4 @@
-// One linear layer, y = W x + b, for m vectors on all threads. panels.h describes the layout of W.
+// One linear layer, y = W x + b, for m vectors on all threads; and rows laid out as W has them. panels.h describes that.
 #include "panels.h"
 
 using namespace fathom;
@@ -39,4 +39,34 @@ extern "C" bool linear(const Linear* w, const void* x, bool x_bf16, int64_t m, v
       });
   }
   return true;
+}
+
+// Rows of `groups` groups of n numbers T, which may lie apart, as panels of 16 rows: the last one filled with zeros.
+template <typename T>
+static void in_panels(const uint8_t* rows, const int64_t* sizes, T* to, int threads) {
+  const int64_t out = sizes[0], groups = sizes[1], n = sizes[2], row_step = sizes[3], group_step = sizes[4];
+  const T flip = T(sizes[6]);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t p = 0; p < (out + 15) / 16; p++) {
+    T* line = to + p * groups * n * 16;
+    const int64_t here = std::min<int64_t>(16, out - p * 16);
+    for (int64_t g = 0; g < groups; g++)
+      for (int64_t k = 0; k < n; k++, line += 16)
+        for (int64_t r = 0; r < 16; r++) {
+          T value = 0;
+          if (r < here) {
+            std::memcpy(&value, rows + (p * 16 + r) * row_step + g * group_step + k * int64_t(sizeof(T)), sizeof(T));
+            value ^= flip;
+          }
+          line[r] = value;
+        }
+  }
+}
+
+// sizes: rows, groups of a row, numbers of a group, bytes from one row to the next and from one group to the next, bytes
+// of a number (1, 2 or 4), and the bits that are turned over in each.
+extern "C" void transpose(const uint8_t* rows, const int64_t* sizes, uint8_t* to, int threads) {
+  if (sizes[5] == 4) in_panels(rows, sizes, (uint32_t*)to, threads);
+  else if (sizes[5] == 2) in_panels(rows, sizes, (uint16_t*)to, threads);
+  else in_panels(rows, sizes, to, threads);
 }

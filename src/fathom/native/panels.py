@@ -7,6 +7,7 @@ int4. K-quants have 4 low bits of 8 codes in a word, as int4, and their upper bi
 import mmap
 from collections.abc import Mapping
 from contextlib import suppress
+from ctypes import c_int64
 from dataclasses import dataclass
 
 import torch
@@ -151,22 +152,31 @@ def from_groups(
     kind: str, packed: Mapping[str, Tensor], shape: tuple[int, int], bias: Tensor | None, arena: Arena
 ) -> Panels:
     """Panels of the fields of a matrix, as quant/integer.py and quant/k_quants.py lay them out."""
-    words = torch.cat([packed[name] for name in ("codes", "upper") if name in packed], -1).flatten(1).view(torch.int32)
-    if kind == "int8":
-        words = words ^ SIGN
-    lines, scales = transposed(words, arena), transposed(packed["scales"].flatten(1), arena)
-    steps = transposed(packed["steps"].flatten(1), arena) if kind in BLOCK else None
+    parts = [packed[name] for name in ("codes", "upper") if name in packed]
+    codes = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+    lines = transposed(codes, arena, torch.int32, SIGN if kind == "int8" else 0)
+    scales = transposed(packed["scales"], arena)
+    steps = transposed(packed["steps"], arena) if kind in BLOCK else None
     return Panels(kind, shape, lines, scales, as_fp32(bias), steps)
 
 
-def transposed(rows: Tensor, arena: Arena) -> Tensor:
-    """(out, n) -> (panels, n, 16), the last panel padded with zeros."""
-    out, n = rows.shape
-    whole, rest = divmod(out, ROWS)
-    panels = arena.take((whole + (rest > 0), n, ROWS), rows.dtype)
-    panels[:whole].copy_(rows[: whole * ROWS].unflatten(0, (whole, ROWS)).mT)
-    if rest:
-        panels[whole].zero_()[:, :rest].copy_(rows[whole * ROWS :].mT)
+def transposed(rows: Tensor, arena: Arena, dtype: torch.dtype | None = None, flip: int = 0) -> Tensor:
+    """(out, groups, n) or (out, n) -> (panels, numbers of a row, 16), the last panel padded with zeros. Groups may lie
+    apart, as codes in a file's blocks do. dtype: what their bytes are read as. flip: bits that are turned over."""
+    if rows.ndim == 2:
+        rows = rows[:, None] if rows.stride(1) == 1 else rows[..., None]
+    if rows.stride(2) != 1 and rows.shape[2] > 1:
+        rows = rows.contiguous()
+    dtype, (out, n_groups, n) = dtype or rows.dtype, rows.shape
+    n = n * rows.itemsize // dtype.itemsize
+    panels = arena.take((-(-out // ROWS), n_groups * n, ROWS), dtype)
+    if (lib := library("panels")) is not None:
+        steps = (rows.stride(0) * rows.itemsize, rows.stride(1) * rows.itemsize)
+        sizes = (c_int64 * 7)(out, n_groups, n, *steps, dtype.itemsize, flip)
+        lib.transpose(rows.view(torch.uint8), sizes, panels.view(torch.uint8), torch.get_num_threads())
+        return panels
+    words = F.pad(rows.flatten(1).view(dtype), (0, 0, 0, -out % ROWS))
+    panels.copy_((words ^ flip if flip else words).unflatten(0, (-1, ROWS)).mT)
     return panels
 
 

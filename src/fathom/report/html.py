@@ -4,6 +4,8 @@ A str is text and is escaped; `Html`, which the functions here return, is not. P
 theme and fit a phone.
 """
 
+from __future__ import annotations
+
 import base64
 import html
 import io
@@ -11,10 +13,12 @@ import keyword
 import tokenize
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from fathom.report.plot import DARK, LIGHT, Theme, png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Html(str):

@@ -1,23 +1,25 @@
 """Figures: a loss curve, and rows of dots or bars with their uncertainty. The same values always give the same bytes.
 
-Figure objects only: no pyplot, no window, no global state. Themes are shared with the pages.
+Figure objects only: no pyplot, no window, no global state; matplotlib is imported when the first is drawn. Themes are
+shared with the pages.
 """
+
+from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from fathom.files import atomic_write
 from fathom.words import signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,19 @@ class Row:
 
 def axes(width: float, height: float, theme: Theme) -> tuple[Figure, Axes]:
     """An empty figure of this size in inches, in the theme's colours."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
-    FigureCanvasAgg(figure)
+    figure = _blank(width, height, theme)
     ax = figure.add_subplot()
     _dress(ax, theme)
     return figure, ax
+
+
+def _blank(width: float, height: float, theme: Theme) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.paper)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _dress(ax: Axes, theme: Theme) -> None:
@@ -123,7 +133,7 @@ def curves(
         ax.axhline(level, color=theme.faint, linewidth=1, linestyle=DASHES, zorder=1)
         names.append((level, level, name + number.format(level), theme.faint))
     if all(float(x).is_integer() for curve in drawn for x in curve.x):  # steps and ranks: no tick at step 1.5
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins="auto", steps=[1, 2, 2.5, 5, 10]))
+        _whole_ticks(ax, [1, 2, 2.5, 5, 10])
     ax.set_xlabel(x_label, color=theme.faint, fontsize=9)
     ax.set_ylabel(y_label, color=theme.faint, fontsize=9)
     ax.margins(x=0.01)
@@ -131,8 +141,16 @@ def curves(
     return figure
 
 
+def _whole_ticks(ax: Axes, steps: Sequence[float], most: int | Literal["auto"] = "auto") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=most, steps=steps))
+
+
 def _name_ends(ax: Axes, names: Sequence[tuple[float, float, str, str]]) -> None:
     """Names beside the ends of their lines, from the lowest to the highest; lines that end together by their means."""
+    from matplotlib.collections import LineCollection
+
     low, high = ax.get_ylim()
     names = sorted(names, key=lambda name: (round(name[0] / ((high - low) * 0.002)), *name[1:]))
     places = spread([end for end, *_ in names], (high - low) * 0.048, high)
@@ -151,8 +169,7 @@ def panels(
 ) -> Figure:
     """One small plot for each title, all on the same axes."""
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(6.8, 0.5 + 1.5 * rows), layout="constrained", facecolor=theme.paper)
-    FigureCanvasAgg(figure)
+    figure = _blank(6.8, 0.5 + 1.5 * rows, theme)
     grid = figure.subplots(max(rows, 1), columns, sharex=True, sharey=True, squeeze=False).flat
     for ax, (title, curves) in zip(grid, shown.items()):
         _dress(ax, theme)
@@ -199,7 +216,7 @@ def loss_curve(
         Curve("validation", [step for step, _ in validation], [loss for _, loss in validation], colour=1),
     ]
     figure = curves(drawn, "step", "loss, nats per token", references, theme)
-    figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    _whole_ticks(figure.axes[0], [1, 2, 5, 10], 10)
     return figure
 
 
@@ -299,6 +316,8 @@ def svg(figure: Figure) -> bytes:
 
 
 def _drawn(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    import matplotlib
+
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "fathom", "svg.fonttype": "path"}):
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)

@@ -17,6 +17,7 @@ runs        runs that are watched, and small ones started, stopped and resumed
 app         the routes of the page
 
 guard       what a request must be before anything reads it
+place       where is listened, and who may ask there
 connection  the time that a request may take to arrive
 server      the socket, the browser, and the end
 """

@@ -12,62 +12,15 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from fathom.errors import FathomError
 from fathom.serve import api
-from fathom.serve.app import page_application
 from fathom.serve.connection import Connection
-from fathom.serve.guard import MOST_HEAD, App, Guard, Keys, Rules
+from fathom.serve.guard import MOST_HEAD, App, Guard, Message, Receive, Send
+from fathom.serve.place import Place
 from fathom.serve.served import Served
 from fathom.serve.shelf import Shelf
 from fathom.serve.worker import InTurn, Worker
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 10  # seconds that a stream may take to end once the server is stopped
-BACKLOG = 1024  # connections that may wait to be taken
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where is listened, and who may ask. prompt: what the page shows first; None: what the model can read."""
-
-    host: str
-    port: int
-    prompt: str | None = None
-    open_page: bool = False
-    keys: Keys | None = None
-    no_auth: bool = False
-
-    @property
-    def loopback(self) -> bool:
-        return self.host in LOOPBACK
-
-    def check(self) -> None:
-        """FathomError: others could ask, and nothing says that they may."""
-        if not self.loopback and self.keys is None and not self.no_auth:
-            raise FathomError(
-                f"--host is {self.host}, where other machines may ask; expected --api-key-file with the keys of those"
-                f" who may, or --no-auth; or stay at {LOOPBACK[0]} and use ssh -L {self.port}:127.0.0.1:{self.port}"
-            )
-
-    def rules(self, port: int, token: str) -> Rules:
-        names = ("127.0.0.1", "localhost", "[::1]", *(() if self.loopback else (socket.gethostname().lower(),)))
-        return Rules(frozenset(f"{name}:{port}" for name in names), token, self.keys, not self.loopback)
-
-    def bound(self) -> socket.socket:
-        """A listening socket. FathomError: the address is not this machine's own, or the port is in use."""
-        host, port = self.host, self.port
-        made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((host, port))
-            made.listen(BACKLOG)
-        except OSError as error:
-            made.close()
-            raise FathomError(
-                f"port {port} of {host} cannot be used ({(error.strerror or str(error)).lower()}); choose another: "
-                f"--port {port + 1 if port < 65535 else 8000}, or --port 0 for any that is free"
-            ) from error
-        return made
 
 
 class Server(uvicorn.Server):
@@ -79,6 +32,25 @@ class Server(uvicorn.Server):
         if self.worker is not None:
             await self.worker.stop(GRACE, lambda: self.force_exit)
         await super().shutdown(sockets)
+
+
+class Page:
+    """The page, made when it is first asked for: clients of the API wait for none of its parts."""
+
+    def __init__(self, shelf: Shelf, token: str, prompt: str | None, turn: InTurn) -> None:
+        self.given, self.making = (shelf, token, prompt, turn), asyncio.Lock()
+        self.app: App | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        async with self.making:
+            if self.app is None:
+                self.app = await asyncio.to_thread(self.make)
+        await self.app(scope, receive, send)
+
+    def make(self) -> App:
+        from fathom.serve.app import page_application
+
+        return page_application(*self.given)
 
 
 @dataclass(frozen=True)
@@ -93,7 +65,7 @@ class House:
 def house(shelf: Shelf, served: Served | None, place: Place, port: int, log: Callable[[str], None]) -> House:
     """What is served at a port. The page is for this machine alone: elsewhere there is only the API."""
     turn, token = InTurn(), secrets.token_urlsafe(32)
-    page = page_application(shelf, token, place.prompt, turn) if place.loopback else None
+    page = Page(shelf, token, place.prompt, turn) if place.loopback else None
     rules = place.rules(port, token)
     if served is None:
         return House(Guard(page, None, rules), None, ("/",) if page else ())

@@ -59,7 +59,7 @@ def _read_llama(metadata: Mapping[str, Any]) -> Tokenizer:
     scores = _list(metadata, "scores", float)[: len(texts)]
     prefix = _get(metadata, G + "add_space_prefix", bool, True)
     squeeze = _get(metadata, G + "remove_extra_whitespaces", bool, False)
-    pieces = Pieces(tuple(texts), tuple(scores), tuple(types), prefix, squeeze, apart=True).check()
+    pieces = Pieces(tuple(texts), tuple(scores), tuple(types), prefix, squeeze, apart=True)
     return SentencePieceTokenizer(pieces, _special(metadata, pieces.special, first=(1, 2), adds_bos=True))
 
 

@@ -213,8 +213,13 @@ def read_varint(data: bytes, at: int, base: int = 0) -> tuple[int, int]:
     raise FathomError(f"offset {base + at}: a number of a protocol buffer is cut short or longer than 64 bits")
 
 
+ONE_BYTE = tuple(bytes([value]) for value in range(128))
+
+
 def varint(value: int) -> bytes:
     """`value`, 64 bits of it, as `read_varint` reads it; negative numbers as their two's complement."""
+    if 0 <= value < 128:
+        return ONE_BYTE[value]  # as almost all are
     value, encoded = value & (1 << 64) - 1, bytearray()
     while value > 127:
         encoded.append(value & 127 | 128)

@@ -1,0 +1,54 @@
+"""Where is listened, and who may ask there."""
+
+import socket
+from dataclasses import dataclass
+
+from fathom.errors import FathomError
+from fathom.serve.guard import Keys, Rules
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BACKLOG = 1024  # connections that may wait to be taken
+
+
+@dataclass(frozen=True)
+class Place:
+    """An address of this machine. prompt: what the page shows first; None: what the model can read."""
+
+    host: str
+    port: int
+    prompt: str | None = None
+    open_page: bool = False
+    keys: Keys | None = None
+    no_auth: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in LOOPBACK
+
+    def check(self) -> None:
+        """FathomError: others could ask, and nothing says that they may."""
+        if not self.loopback and self.keys is None and not self.no_auth:
+            raise FathomError(
+                f"--host is {self.host}, where other machines may ask; expected --api-key-file with the keys of those"
+                f" who may, or --no-auth; or stay at {LOOPBACK[0]} and use ssh -L {self.port}:127.0.0.1:{self.port}"
+            )
+
+    def rules(self, port: int, token: str) -> Rules:
+        names = ("127.0.0.1", "localhost", "[::1]", *(() if self.loopback else (socket.gethostname().lower(),)))
+        return Rules(frozenset(f"{name}:{port}" for name in names), token, self.keys, not self.loopback)
+
+    def bound(self) -> socket.socket:
+        """A listening socket. FathomError: the address is not this machine's own, or the port is in use."""
+        host, port = self.host, self.port
+        made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((host, port))
+            made.listen(BACKLOG)
+        except OSError as error:
+            made.close()
+            raise FathomError(
+                f"port {port} of {host} cannot be used ({(error.strerror or str(error)).lower()}); choose another: "
+                f"--port {port + 1 if port < 65535 else 8000}, or --port 0 for any that is free"
+            ) from error
+        return made
