@@ -184,6 +184,19 @@ def test_more_than_may_wait_are_refused_at_once() -> None:
         assert max(quick) < min(took for answer, took in zip(responses, seconds) if answer.status_code == 200)
 
 
+def test_who_is_too_many_is_told_before_their_request_is_read() -> None:
+    """A prompt of a megabyte or a grammar takes longer to read than an answer may take while many wait."""
+
+    def full(made: House) -> None:
+        made.worker.most = 2  # type: ignore[union-attr]
+
+    with running(before=full) as here, httpx.Client(base_url=here.url, timeout=60) as client:
+        wrong = {**LONG, "max_tokens": 2, "grammar": 'root ::= "a" b'}
+        many = [{"n": 3}, {"prompt": ["a", "b", "c"]}, {"prompt": [[1], [2]], "n": 2}]
+        for more, status in [*((given, 429) for given in many), ({"n": 2}, 400), ({"prompt": [1, 2, 3]}, 400)]:
+            assert client.post(TEXT, json={**wrong, **more}).status_code == status, more
+
+
 @pytest.mark.parametrize("grace, whole", [(30, True), (0.2, False)])
 def test_at_the_end_every_stream_has_a_last_event(grace: float, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fathom.serve.server.GRACE", grace)

@@ -102,6 +102,7 @@ class Api:
     async def answer(self, request: Request, asked: Generation) -> Response:
         """A request for text, whole or streamed."""
         adapter = self.served.adapter(asked.model)
+        self.worker.require_room(asked.count)  # who is too many is told before their prompt is read
         prepared = await self.aside(self.prepare, asked, adapter)
         convention = await self.aside(prompts.listening, self.served, asked)
         engine_requests, tokens, logprobs = prepared

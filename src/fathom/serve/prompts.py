@@ -87,10 +87,8 @@ def as_object(call: Any) -> Any:
 
 def text_ids(served: Served, asked: Complete) -> list[list[int]]:
     """The ids of each prompt of a request. Failure: one is no token, or cannot be spelled."""
-    given = asked.prompt
-    prompts: list[Any] = [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
     try:
-        return [prompt_ids(served.tokenizer, prompt, served.vocab_size) for prompt in prompts]
+        return [prompt_ids(served.tokenizer, prompt, served.vocab_size) for prompt in asked.prompts]
     except FathomError as problem:
         raise Failure(str(problem), param="prompt") from None
 

@@ -59,6 +59,11 @@ class Generation(Asked):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
+    def count(self) -> int:
+        """How many continuations are asked for."""
+        return self.n or 1
+
+    @property
     def usage_wanted(self) -> bool:
         """Whether a stream ends with how many tokens there were."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
@@ -119,6 +124,16 @@ class Complete(Generation):
         | Annotated[list[Ids], Field(min_length=1, max_length=64)]
     )
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Each text, or list of ids, that is continued."""
+        given: Any = self.prompt
+        return [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
+
+    @property
+    def count(self) -> int:
+        return super().count * len(self.prompts)
 
 
 class Tokenize(Asked):

@@ -98,12 +98,16 @@ class Worker:
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
         self.thread.start()
 
-    def submit(self, requests: Sequence[Request]) -> Job:
-        """Hand a request over. Busy: too many wait; Stopping: the server ends."""
+    def require_room(self, count: int) -> None:
+        """Busy: with so many continuations more, too many would wait. Stopping: the server ends."""
         if self.stopping:
             raise Stopping
-        if sum(len(job.requests) for job in self.jobs) + len(requests) > self.most:
+        if sum(len(job.requests) for job in self.jobs) + count > self.most:
             raise Busy(self.most)
+
+    def submit(self, requests: Sequence[Request]) -> Job:
+        """Hand a request over. Busy, Stopping: as `require_room` says."""
+        self.require_room(len(requests))
         job = Job(requests)
         self.jobs.add(job)
         self.inbox.put(lambda: self.add(job))
