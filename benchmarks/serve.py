@@ -3,7 +3,8 @@
     python benchmarks/serve.py MODEL.gguf [--peer benchmarks/peers/.venv/bin/python] [--threads N] [--new N]
 
 Each server answers 1, 4, 16 and 64 requests at once, each with a prompt of its own and as many new tokens, greedily,
-and then 16 that share the first part of a long prompt. The peer is `llama-cpp-python[server]` in an environment of its
+then 16 that share the first part of a long prompt, and a conversation: a prompt of some 1,500 tokens, and the same with
+its answer and a few more. The peer is `llama-cpp-python[server]` in an environment of its
 own; without one, Fathom is measured alone. Only the standard library asks, over one connection a request.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 AT_ONCE = (1, 4, 16, 64)
 WORDS = [*"abcdefghijklmnopqrst"]
+HISTORY = 1480  # words, most of them a token each
 PATIENCE = 600  # seconds for a server to answer
 
 
@@ -40,7 +42,7 @@ class Asked:
         self.request = urllib.request.Request(
             f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        self.new, self.times, self.whole = new, list[float](), False
+        self.new, self.times, self.whole, self.text = new, list[float](), False, ""
         self.error = ""
 
     @property
@@ -58,6 +60,7 @@ class Asked:
                     if choices:
                         self.times.append(time.perf_counter())
                         self.whole = choices[0]["finish_reason"] == "length"
+                        self.text += choices[0]["text"]
         except OSError as error:
             self.error = str(error)
 
@@ -82,6 +85,17 @@ def crowd(url: str, model: str, texts: Sequence[str], new: int) -> dict[str, flo
         "between, median": statistics.median(gaps),
         "between, p99": gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))],
     }
+
+
+def turns(url: str, model: str) -> tuple[float, float]:
+    """Seconds to the first token of a first turn of some 1,500 tokens, and of the second."""
+    first = Asked(url, model, said := prompt(HISTORY, 5), 16)
+    first.run()
+    second = Asked(url, model, f"{said}{first.text} {prompt(24, 6)}", 16)
+    second.run()
+    if not first.times or not second.times:
+        raise SystemExit(f"{url}: a turn failed: {first.error or second.error or 'no token came'}")
+    return first.times[0] - first.began, second.times[0] - second.began
 
 
 def free_port() -> int:
@@ -123,7 +137,9 @@ def measure(name: str, call: Sequence[str], port: int, new: int, environment: di
         crowd(url, model, [shared], 4)
         figures = crowd(url, model, [f"{shared} {prompt(64, place)}" for place in range(16)], new)
         rows.append({"server": name, "requests": "16, shared", **figures, "MiB": resident(server)})
-        print(f"{name}: started in {start:.1f} s", file=sys.stderr)
+        first, second = turns(url, model)
+        said = f"second turn {second:.3f} s to the first token, {second / first:.3f} of the first's {first:.3f} s"
+        print(f"{name}: started in {start:.1f} s; {said}", file=sys.stderr)
     finally:
         server.terminate()
         server.wait(30)

@@ -29,13 +29,6 @@ def test_torch_is_not_loaded(call: str) -> None:
     assert done.stdout.splitlines()[-1] == "loaded"
 
 
-def test_a_server_starts_without_what_only_pages_need() -> None:
-    code = "import sys, fathom.serve.server, fathom.serve.served\n"
-    code += "print({'matplotlib', 'fathom.glass.panels'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "set()\n", done.stderr
-
-
 FORMATS = {
     "run": "",
     "hf": "hf",

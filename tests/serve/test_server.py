@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -66,3 +68,10 @@ def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         port = taken.getsockname()[1]
         assert main(["serve", "demo:copycat", "--port", str(port), "--check"]) == 2
     assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+
+
+def test_it_starts_without_what_only_pages_need() -> None:
+    code = "import sys, fathom.serve.server, fathom.serve.served\n"
+    code += "print({'matplotlib', 'fathom.glass.panels'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "set()\n", done.stderr
