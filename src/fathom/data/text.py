@@ -7,6 +7,7 @@ lines, by the longest line. Files that end in .gz or .zst are decompressed as th
 import codecs
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from fathom.tokenizer.typed import uniform
 
 JSON_LINES = (".jsonl", ".ndjson", ".json-lines")
 MAX_LINE = 64 << 20  # bytes of one JSON line
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 BINARY = "a binary file or UTF-16: give another file, or convert it (such as iconv -f UTF-16 -t UTF-8)"
 
@@ -120,7 +122,7 @@ def text_field(values: Mapping[str, Any], field: str, where: str) -> str:
     text = values[field]
     if not isinstance(text, str):
         raise FathomError(f"{where}: {field!r} is {type(text).__name__}; expected text")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if HALF_A_PAIR.search(text):
         raise FathomError(f"{where}: half a surrogate pair (\\ud800 to \\udfff) in {field!r}; expected valid Unicode")
     return uniform(text)
 

@@ -3,6 +3,7 @@
 protocol            what every tokenizer is, and the checks they share
 characters          one token per character of the training text, or per byte
 bpe                 one token per frequent run of bytes, or of characters (byte pair encoding)
+known_words         the ids of words that a text has had before
 bpe_files           GPT-2's merges.txt and LLaMA 3's ranks (tiktoken)
 sentencepiece       one token per piece, spaces among its letters (LLaMA 1 and 2)
 pieces              a SentencePiece vocabulary as values and as a model file

@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from fathom.errors import FathomError
 from fathom.tokenizer.hf_library import library_errors, steps_of
+from fathom.tokenizer.known_words import ASCII_WORDS, KnownWords, pieces_before
 from fathom.tokenizer.pieces import BYTE_PIECES, SPACE
 from fathom.tokenizer.protocol import (
     CHUNK,
@@ -37,6 +39,7 @@ WORD_ENDS = re.compile(r"(?<=\S)[ \t\n\r]")  # GPT-2: spaces belong to the word 
 WORD_ENDS_AT_SPACE = re.compile(r"(?<=\S) ")  # others: punctuation may take the line ends after it along
 CHARACTERWISE = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}  # normalizers that a cut before a space does not disturb
 NOWHERE = re.compile(r"(?!)")
+PIECES = {WORD_ENDS: pieces_before(r" \t\n\r"), WORD_ENDS_AT_SPACE: pieces_before(" ")}
 NO_SPECIAL = Special()
 
 
@@ -53,6 +56,7 @@ class BPETokenizer(Tokenizer):
         hf.no_padding()
         self.hf, self.special = hf, special.check(self.vocab_size)
         self._word_ends = self._word_end_pattern(hf)
+        self._known = self._known_words(hf)
         self._refuse_special()
 
     def _refuse_special(self) -> None:
@@ -92,6 +96,13 @@ class BPETokenizer(Tokenizer):
                 return WORD_ENDS_AT_SPACE
         return NOWHERE
 
+    def _known_words(self, hf: tokenizers.Tokenizer) -> KnownWords | None:
+        """What remembers the ids of words; None where it is not known where words end."""
+        if self._word_ends not in PIECES:
+            return None
+        in_ascii = ASCII_WORDS if splits_as_gpt2(hf) else None
+        return KnownWords(self._ids_of_each, self.vocab_size, PIECES[self._word_ends], in_ascii)
+
     @classmethod
     def train(cls, chunks: Iterable[str], vocab_size: int) -> "BPETokenizer":
         """Learn merges until there are `vocab_size` tokens, or until no pair of tokens occurs twice."""
@@ -121,11 +132,18 @@ class BPETokenizer(Tokenizer):
         if len(text) > CHUNK:
             chunks = list(safe_chunks(slices(text, CHUNK), lambda start: last_match(self._word_ends, start)))
         with library_errors():
+            if self._known is not None:
+                found = [*map(self._known.encode, chunks)]
+                return found[0] if len(found) == 1 else np.concatenate(found)
             return id_array(self._encode_chunks(chunks), self.vocab_size)
 
     def _encode_chunks(self, chunks: list[str]) -> Iterator[list[int]]:
-        """The ids of each chunk of a text, encoded in parallel."""
-        return (encoding.ids for encoding in self.hf.encode_batch_fast(chunks, add_special_tokens=False))
+        """The ids of each chunk of a text."""
+        return self._ids_of_each(chunks)
+
+    def _ids_of_each(self, texts: list[str]) -> Iterator[list[int]]:
+        """The ids of each of several texts, encoded in parallel."""
+        return (encoding.ids for encoding in self.hf.encode_batch_fast(texts, add_special_tokens=False))
 
     @property
     def added_ids(self) -> frozenset[int]:
@@ -252,6 +270,15 @@ def is_byte_level(hf: tokenizers.Tokenizer) -> bool:
     words, decoder = ([step["type"] for step in steps_of(hf, part)] for part in ("pre_tokenizer", "decoder"))
     plain = isinstance(hf.model, models.BPE) and not hf.model.continuing_subword_prefix
     return plain and not hf.model.end_of_word_suffix and decoder == ["ByteLevel"] and "ByteLevel" in words
+
+
+def splits_as_gpt2(hf: tokenizers.Tokenizer) -> bool:
+    """Whether text is split by GPT-2's pattern and by nothing else."""
+    match steps_of(hf, "pre_tokenizer"):
+        case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}]:
+            added = hf.get_added_tokens_decoder().values()
+            return not steps_of(hf, "normalizer") and all(token.special for token in added)
+    return False
 
 
 def until_familiar(chunks: Iterable[str], budget: int) -> Iterator[str]:
