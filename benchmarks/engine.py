@@ -1,4 +1,4 @@
-"""Continuations side by side: `python benchmarks/engine.py [--shape 110M] [--dtype fp32] [--threads 2]`.
+"""Continuations side by side: `python benchmarks/engine.py [--shape 110M] [--quantize int4] [--threads 2]`.
 
 rows: tokens per second of 1, 4 and 16 continuations together, beside `stream` for the first. turn: seconds to the first
 token of a prompt of 1,500 tokens, and of the same with an answer and 30 more. chat: the same of a conversation, and how
@@ -21,7 +21,7 @@ from measure import machine
 from fathom.anatomy.cost import cache_bytes
 from fathom.backend.inference import prepare_for_inference
 from fathom.backend.pages import page_bytes, pages_for
-from fathom.bench.shapes import SHAPES
+from fathom.bench.shapes import SHAPES, random_model
 from fathom.generation.chat import Conversation
 from fathom.generation.engine import Engine
 from fathom.generation.generate import stream
@@ -29,6 +29,7 @@ from fathom.generation.options import GenerateOptions
 from fathom.generation.paged import Paged
 from fathom.generation.slots import Request
 from fathom.model.transformer import Transformer
+from fathom.quant.schemes import scheme_named
 from fathom.tokenizer.characters import ByteTokenizer
 
 BYTES = ByteTokenizer()
@@ -102,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="110M", choices=[*SHAPES])
     parser.add_argument("--dtype", default="fp32", choices=[*DTYPES])
+    parser.add_argument("--quantize", choices=("int8", "int4"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--repeat", type=int, default=3)
@@ -109,7 +111,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     config = replace(SHAPES[given.shape], context_length=2048)
-    model = prepare_for_inference(Transformer(config).to(DTYPES[given.dtype]).eval())
+    scheme = None if given.quantize is None else scheme_named(given.quantize)
+    model = prepare_for_inference(random_model(config, DTYPES[given.dtype], scheme=scheme))
     found: dict[str, Any] = {"stream": [], 1: [], 4: [], 16: []}
     turns, chats = [], []
     for _ in range(given.repeat):
