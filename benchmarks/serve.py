@@ -21,9 +21,8 @@ import urllib.request
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-AT_ONCE = (1, 4, 16, 64)
+AT_ONCE = "1,4,16,64"
 WORDS = [*"abcdefghijklmnopqrst"]
 HISTORY = 1480  # words, most of them a token each
 PATIENCE = 600  # seconds for a server to answer
@@ -113,11 +112,11 @@ def resident(process: "subprocess.Popen[bytes]") -> float:
     return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
 
 
-def measure(name: str, call: Sequence[str], port: int, new: int, environment: dict[str, str]) -> list[dict[str, Any]]:
-    """A row for each load of one server, which is started and ended here."""
-    url, rows, began = f"http://127.0.0.1:{port}", list[dict[str, Any]](), time.perf_counter()
-    quiet = subprocess.DEVNULL
-    server = subprocess.Popen(call, stdout=quiet, stderr=quiet, env={**os.environ, **environment})
+def measure(name: str, call: Sequence[str], port: int, given: argparse.Namespace) -> None:
+    """Print a row for each load of one server, which is started and ended here."""
+    url, new, began = f"http://127.0.0.1:{port}", given.new, time.perf_counter()
+    quiet, threads = subprocess.DEVNULL, {"OMP_NUM_THREADS": str(given.threads)}
+    server = subprocess.Popen(call, stdout=quiet, stderr=quiet, env={**os.environ, **threads})
     try:
         while True:
             try:
@@ -130,20 +129,26 @@ def measure(name: str, call: Sequence[str], port: int, new: int, environment: di
                 time.sleep(0.05)
         start = time.perf_counter() - began
         crowd(url, model, [prompt(8, 999)], 4)
-        for count in AT_ONCE:
+        for count in map(int, given.at_once.split(",")):
             figures = crowd(url, model, [prompt(64, 1000 * count + place) for place in range(count)], new)
-            rows.append({"server": name, "requests": str(count), **figures, "MiB": resident(server)})
+            show(name, str(count), figures, resident(server))
         shared = prompt(256, 7)
         crowd(url, model, [shared], 4)
         figures = crowd(url, model, [f"{shared} {prompt(64, place)}" for place in range(16)], new)
-        rows.append({"server": name, "requests": "16, shared", **figures, "MiB": resident(server)})
+        show(name, "16, shared", figures, resident(server))
         first, second = turns(url, model)
         said = f"second turn {second:.3f} s to the first token, {second / first:.3f} of the first's {first:.3f} s"
         print(f"{name}: started in {start:.1f} s; {said}", file=sys.stderr)
     finally:
         server.terminate()
         server.wait(30)
-    return rows
+
+
+def show(name: str, requests: str, figures: dict[str, float], mib: float) -> None:
+    """A row of the table."""
+    times = [f"{figures[name] * 1e3:,.1f} ms" for name in ("first, median", "between, median", "between, p99")]
+    rate = f"{figures['tokens/s']:,.1f}"
+    print(f"| {' | '.join([name, requests, rate, *times, f'{mib:,.0f}'])} |", flush=True)
 
 
 def main() -> None:
@@ -151,25 +156,20 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--peer", default="benchmarks/peers/.venv/bin/python")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--at-once", default=AT_ONCE)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--quantize", default="keep")
     given = parser.parse_args()
-    threads = {"OMP_NUM_THREADS": str(given.threads)}
+    print("| server | requests | tokens/s | first, median | between, median | between, p99 | MiB |\n|" + "---|" * 7)
     port = free_port()
     ours = [sys.executable, "-m", "fathom", "serve", given.model, "--port", str(port), "--no-open"]
-    rows = measure("fathom", [*ours, "--quantize", given.quantize], port, given.new, threads)
+    measure("fathom", [*ours, "--quantize", given.quantize], port, given)
     if Path(given.peer).exists():
         port = free_port()
         theirs = [given.peer, "-m", "llama_cpp.server", "--model", given.model, "--port", str(port)]
-        theirs += ["--n_threads", str(given.threads), "--n_ctx", "2048"]
-        rows += measure("llama.cpp", theirs, port, given.new, threads)
+        measure("llama.cpp", [*theirs, "--n_threads", str(given.threads), "--n_ctx", "2048"], port, given)
     else:
         print(f"{given.peer} is not there: no peer", file=sys.stderr)
-    print("| server | requests | tokens/s | first, median | between, median | between, p99 | MiB |\n|" + "---|" * 7)
-    for row in rows:
-        times = [f"{row[name] * 1e3:,.1f} ms" for name in ("first, median", "between, median", "between, p99")]
-        whole = [row["server"], row["requests"], f"{row['tokens/s']:,.1f}", *times, f"{row['MiB']:,.0f}"]
-        print(f"| {' | '.join(whole)} |")
 
 
 if __name__ == "__main__":
