@@ -56,7 +56,7 @@ class Subject:
             "n_kv_head": config.n_kv_head,
             "head_dim": config.head_dim,
             "d_model": config.d_model,
-            "d_ff": config.d_ff,
+            "d_ff": None if config.mlp == "none" else config.d_ff,
             "vocab_size": config.vocab_size,
             "context_length": config.context_length,
             "dtype": dtype,

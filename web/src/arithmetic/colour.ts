@@ -65,13 +65,14 @@ function linear(channel: number): number {
   return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
 }
 
-/** The scale that holds these numbers, symmetric about 0 where it is signed. */
-export function scaleOf(values: Iterable<number>, wanted: "unit" | "range" | "signed"): Scale {
+/** The scale that holds these numbers; from 0 where they are amounts, symmetric about 0 where they are signed. */
+export function scaleOf(values: Iterable<number>, wanted: "unit" | "range" | "amount" | "signed"): Scale {
   if (wanted === "unit") return { kind: "range", low: 0, high: 1 };
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) if (Number.isFinite(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (low > high) [low, high] = [0, 1];
-  return wanted === "range" ? { kind: "range", low, high } : { kind: "signed", most: Math.max(-low, high, 1e-12) };
+  if (wanted === "amount") low = 0;
+  return wanted !== "signed" ? { kind: "range", low, high } : { kind: "signed", most: Math.max(-low, high, 1e-12) };
 }
 
 /** From the page's surface to its accent, with ink that can be read on it. */

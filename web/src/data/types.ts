@@ -97,7 +97,7 @@ export interface Card {
   n_kv_head: number;
   head_dim: number;
   d_model: number;
-  d_ff: number;
+  d_ff: number | null; // null: it has no MLP
   vocab_size: number;
   context_length: number;
   dtype: string;

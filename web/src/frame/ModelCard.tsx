@@ -58,7 +58,7 @@ function brief(card: Card): string {
 function Facts({ card, side }: { card: Card; side: string }) {
   const rows: [string, string | number | undefined][] = [
     ["Family", card.family], ["Layers", card.n_layer], ["Heads", card.n_head], ["Heads of keys and values", card.n_kv_head],
-    ["Width of a head", card.head_dim], ["Width of the stream", card.d_model], ["Width of the MLP", card.d_ff],
+    ["Width of a head", card.head_dim], ["Width of the stream", card.d_model], ["Width of the MLP", card.d_ff ?? undefined],
     ["Vocabulary", grouped(card.vocab_size)], ["Context", grouped(card.context_length)],
     ["Numbers", card.packing ? `${card.packing} (computes in ${card.dtype})` : card.dtype],
     ["Adapters", card.adapters?.join(", ")], ["Parameters", grouped(card.parameters)],

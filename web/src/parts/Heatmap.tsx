@@ -14,9 +14,11 @@ export interface HeatmapProps {
   slice: Slice;
   /** What it shows, for those who hear the page. */
   label: string;
-  /** "unit": viridis on [0, 1], as for probabilities; "range": over the numbers that are there; "signed": about 0. */
-  scale?: "unit" | "range" | "signed" | Scale;
+  /** "unit": viridis on [0, 1], as for probabilities; "range": over the numbers that are there; "amount": from 0; "signed": about 0. */
+  scale?: "unit" | "range" | "amount" | "signed" | Scale;
   masked?: (row: number, column: number) => boolean;
+  /** What its hatched cells are. */
+  hatched?: string;
   rowLabels?: readonly string[];
   columnLabels?: readonly string[];
   rowTitle?: string;
@@ -81,7 +83,7 @@ export function Heatmap(props: HeatmapProps) {
         {picked ? <Marks grid={grid} row={picked.row} column={picked.column} name="picked" /> : null}
         {cursor ? <Marks grid={grid} row={cursor.row} column={cursor.column} name="cursor" /> : null}
       </div>
-      {legend ? <Legend scale={scale} masked={masked !== undefined} /> : null}
+      {legend ? <Legend scale={scale} hatched={masked && (props.hatched ?? "masked")} /> : null}
       {grid.step > 1 ? <p class="small">Each cell is the mean of {grid.step} × {grid.step} numbers; there is no room for one each.</p> : null}
     </div>
   );

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { isLive, tour } from "../app";
 import { pass, theSource } from "../data/store";
 import type { Stop } from "../data/types";
-import { late, panel, select } from "../state";
+import { free, late, panel, select } from "../state";
 import "./tour.css";
 
 /** The stop that is shown, from 0; null: no tour is on. */
@@ -16,13 +16,15 @@ export function visit(at: number): void {
   batch(() => {
     stop.value = at;
     panel.value = there.panel;
+    free(); // what was clicked at the stop before is not what this one speaks of
     if (there.head) select({ layer: there.head[0], head: there.head[1] });
   });
 }
 
-/** On a narrow screen the card covers the lower third: brings what it speaks of into sight above it, once it is drawn. */
+/** The card covers what lies below: brings what it speaks of into sight above it, once it is drawn. On a wide screen a
+ * stop without such a part is seen from its top as it is. */
 function bringUp(part: string): void {
-  if (!matchMedia("(max-width: 760px)").matches) return;
+  if (!part && !matchMedia("(max-width: 760px)").matches) return;
   const found = late.now ? null : document.querySelector(part || ".panel-body");
   if (found) found.scrollIntoView();
   else setTimeout(bringUp, 200, part);

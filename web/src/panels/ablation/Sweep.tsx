@@ -43,7 +43,7 @@ export function Sweep({ data, facts, query, word, signed, set }: { data: PanelDa
             const own = columnsOf(table, from, to);
             return (
               <Heatmap
-                key={label} slice={own} scale={signed || measure !== "kl" ? "signed" : "range"} label={`What changes without each of: ${label}`} mostCell={32} cellHeight={24} rowTitle="layer" columnTitle={from ? "part" : "head"}
+                key={label} slice={own} scale={signed || measure !== "kl" ? "signed" : "amount"} hatched="not computed" label={`What changes without each of: ${label}`} mostCell={32} cellHeight={24} rowTitle="layer" columnTitle={from ? "part" : "head"}
                 rowLabels={Array.from({ length: table.rows }, (_, l) => String(l))} columnLabels={facts.columns.slice(from, to).map(columnName)}
                 {...(facts.sweep.computed ? {} : { masked: (r: number, c: number) => Number.isNaN(own.at(r, c)) })}
                 picked={from ? { row: null } : { row: selection.value.layer, column: selection.value.head }} onPick={(row, column) => pick(row, column + from)}

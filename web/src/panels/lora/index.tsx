@@ -61,7 +61,7 @@ function Where({ kind, data, facts, set }: { kind: string; data: PanelData; fact
       <h2>Where the weights changed{kind === "full" ? " in the fine-tune" : ""}</h2>
       <p class="small">The size of each change over that of its matrix, ‖ΔW‖ / ‖W‖. Hatched: unchanged. Click a cell to see its matrix below.</p>
       <Heatmap
-        slice={table} label="Relative change of each matrix" scale="range" mostCell={90} cellHeight={24} rowTitle="layer" columnTitle="matrix" masked={(r, c) => !(table.at(r, c) > 0)}
+        slice={table} label="Relative change of each matrix" scale="amount" hatched="unchanged" mostCell={90} cellHeight={24} rowTitle="layer" columnTitle="matrix" masked={(r, c) => !(table.at(r, c) > 0)}
         rowLabels={facts.rows.map((row) => String(row ?? "outside"))} columnLabels={facts.parts} picked={{ row: selection.value.layer }} onPick={(row, column) => { select({ layer: facts.rows[row] ?? null }); set("part", facts.parts[column]); }}
       />
     </section>
