@@ -157,3 +157,13 @@ def test_rows_without_native_code_are_laid_out_the_same(monkeypatch: pytest.Monk
         monkeypatch.setenv("FATHOM_NATIVE", "off")
         assert torch.equal(transposed(rows, Arena(1 << 12)), native)
         monkeypatch.delenv("FATHOM_NATIVE")
+
+
+def test_sums_of_the_largest_codes_fit(isa: str) -> None:
+    """Products of 4-bit codes may be added up in 16 bits: a group of the largest is the most that they hold."""
+    codes = torch.tensor([0x00, 0xFF], dtype=torch.uint8).repeat(8)[:, None, None].expand(16, 8, 16).contiguous()
+    packed = {"codes": codes, "scales": torch.ones(16, 8).half()}
+    panels = from_groups("int4", packed, (16, 256), None, Arena(panel_bytes("int4", (16, 256))))
+    x = torch.tensor([1.0, -1.0])[:, None].expand(2, 256)
+    expected = F.linear(x, FORMATS["int4"].dequantize(packed, (16, 256), torch.float32))
+    assert torch.allclose(panels.product(x), expected, rtol=1e-6)

@@ -135,10 +135,19 @@ static inline I dot8(I acc, Line w, uint32_t x) {
   __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
   return {dot8(acc.a, w.a, even, odd), dot8(acc.b, w.b, even, odd)};
 }
-static inline I dot4(I acc, Line w, uint32_t x) {  // codes of up to 6 bits: sums of two, at most 2 * 63 * 127, fit in 16
-  const __m256i ones = _mm256_set1_epi16(1), bytes = _mm256_set1_epi32(int(x));
-  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.a, bytes), ones)),
-          _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.b, bytes), ones))};
+// Products of codes of up to 6 bits are added up in 16 bits first: a sum of two is at most 2 * 63 * 127, and of 2 words, or
+// 4 of 5 bits, or 8 of 4 bits, it still fits.
+#define SHORT_SUMS
+struct Shorts { __m256i a, b; };
+static inline Shorts begin(I) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+static inline Shorts dot4(Shorts acc, Line w, uint32_t x) {
+  const __m256i bytes = _mm256_set1_epi32(int(x));
+  return {_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, bytes)),
+          _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, bytes))};
+}
+static inline I end(I acc, Shorts sum) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(sum.a, ones)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(sum.b, ones))};
 }
 static inline F dot_fp32(F acc, Line w, uint32_t x) {
   __m256 s = _mm256_set1_ps(as_float(x));
@@ -283,6 +292,13 @@ static inline F dot_bf16(F acc, Line w, uint32_t x) {
 #endif
 
 namespace fathom {
+
+// Sums of products of small codes, between `begin` and `end`: the same numbers, whatever they are added up in.
+#ifndef SHORT_SUMS
+using Shorts = I;
+static inline Shorts begin(I acc) { return acc; }
+static inline I end(I, Shorts sum) { return sum; }
+#endif
 
 // Sums of n numbers in one order wherever they lie in memory: lane by lane, then what is left, one by one.
 static inline float total(const float* x, int64_t n) {

@@ -116,10 +116,15 @@ struct Input {
 };
 
 constexpr int WIDEST = 16;  // vectors of a tile; integer weights need twice the registers, so half as many
+#if defined(SHORT_SUMS)
+constexpr int FLOATS_AT_ONCE = 8;  // AVX2 has 16 registers of 8 lanes
+#else
+constexpr int FLOATS_AT_ONCE = WIDEST;
+#endif
 
 // The width of the next tile when `left` vectors are left.
 static inline int tile_at(const Linear& w, int64_t left) {
-  int T = w.kind >= INT8 ? WIDEST / 2 : WIDEST;
+  int T = w.kind >= INT8 ? WIDEST / 2 : FLOATS_AT_ONCE;
   while (T > left) T /= 2;
   return T;
 }
@@ -162,31 +167,51 @@ static inline Line code(Line both, Line upper) {
 
 // Adds the product of word K of such a group with x.
 template <int KIND, int T, int K>
-static inline void add_word(I* acc, Line both, Line upper, const uint32_t* x) {
+static inline void add_word(Shorts* sums, Line both, Line upper, const uint32_t* x) {
   const Line weights = code<KIND, K>(both, upper);
-  for (int i = 0; i < T; i++) acc[i] = dot4(acc[i], weights, x[K * T + i]);
+  for (int i = 0; i < T; i++) sums[i] = dot4(sums[i], weights, x[K * T + i]);
 }
 
-// Adds half H of a group, 16 numbers: from its 4 lines of low bits and its line of upper bits.
+// The same of two words of a line.
+template <int KIND, int T, int K>
+static inline void add_two_words(Shorts* sums, const uint8_t* lines, Line upper, const uint32_t* x) {
+  const Line both = line(lines + 64 * K);
+  add_word<KIND, T, K>(sums, both, upper, x), add_word<KIND, T, K + 4>(sums, both, upper, x);
+}
+
+// acc with the sums that `add` adds to.
+template <int T, class Add>
+static inline void summed(I* acc, Add add) {
+  Shorts sums[T];
+  for (int i = 0; i < T; i++) sums[i] = begin(acc[i]);
+  add(sums);
+  for (int i = 0; i < T; i++) acc[i] = end(acc[i], sums[i]);
+}
+
+// Adds half H of a group, 16 numbers of 6 bits: from its 4 lines of low bits and its line of upper bits.
 template <int KIND, int T, int H>
 static inline void add_half(I* acc, const uint8_t* lines, Line upper, const uint32_t* x) {
-  add_word<KIND, T, 4 * H>(acc, line(lines), upper, x);
-  add_word<KIND, T, 4 * H + 1>(acc, line(lines + 64), upper, x);
-  add_word<KIND, T, 4 * H + 2>(acc, line(lines + 128), upper, x);
-  add_word<KIND, T, 4 * H + 3>(acc, line(lines + 192), upper, x);
+  summed<T>(acc, [&](Shorts* sums) {
+    add_word<KIND, T, 4 * H>(sums, line(lines), upper, x), add_word<KIND, T, 4 * H + 1>(sums, line(lines + 64), upper, x);
+  });
+  summed<T>(acc, [&](Shorts* sums) {
+    add_word<KIND, T, 4 * H + 2>(sums, line(lines + 128), upper, x);
+    add_word<KIND, T, 4 * H + 3>(sums, line(lines + 192), upper, x);
+  });
 }
 
-// Adds a whole group, so that each line is loaded once.
-template <int KIND, int T, int K>
-static inline void add_two_words(I* acc, const uint8_t* lines, Line upper, const uint32_t* x) {
-  const Line both = line(lines + 64 * K);
-  add_word<KIND, T, K>(acc, both, upper, x), add_word<KIND, T, K + 4>(acc, both, upper, x);
-}
+// Adds a whole group of 4 or 5 bits, so that each line is loaded once.
 template <int KIND, int T>
 static inline void add_group(I* acc, const uint8_t* lines, const uint32_t* x) {
   const Line upper = KIND == Q5_K ? line(lines + 256) : Line();
-  add_two_words<KIND, T, 0>(acc, lines, upper, x), add_two_words<KIND, T, 1>(acc, lines, upper, x);
-  add_two_words<KIND, T, 2>(acc, lines, upper, x), add_two_words<KIND, T, 3>(acc, lines, upper, x);
+  const auto first = [&](Shorts* sums) {
+    add_two_words<KIND, T, 0>(sums, lines, upper, x), add_two_words<KIND, T, 1>(sums, lines, upper, x);
+  };
+  const auto second = [&](Shorts* sums) {
+    add_two_words<KIND, T, 2>(sums, lines, upper, x), add_two_words<KIND, T, 3>(sums, lines, upper, x);
+  };
+  if (KIND == Q5_K) return summed<T>(acc, first), summed<T>(acc, second);
+  summed<T>(acc, [&](Shorts* sums) { first(sums), second(sums); });
 }
 
 // What a tile needs of its vectors.
