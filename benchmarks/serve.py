@@ -167,7 +167,9 @@ def main() -> None:
     if Path(given.peer).exists():
         port = free_port()
         theirs = [given.peer, "-m", "llama_cpp.server", "--model", given.model, "--port", str(port)]
-        measure("llama.cpp", [*theirs, "--n_threads", str(given.threads), "--n_ctx", "2048"], port, given)
+        theirs += ["--n_threads", str(given.threads), "--n_ctx", "2048"]
+        theirs += ["--interrupt_requests", "false"]  # else a request cuts short the one before
+        measure("llama.cpp", theirs, port, given)
     else:
         print(f"{given.peer} is not there: no peer", file=sys.stderr)
 
