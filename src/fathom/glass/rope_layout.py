@@ -66,7 +66,7 @@ def words_for(found: Layout | None) -> dict[str, Any]:
         why = "not judged: a head has one pair alone, the same in both layouts"
         return {"verdict": "not judged", "why": why, "about": LAYOUTS}
     why = {
-        "right": "the weights of all layers, taken together, are in the layout that is rotated; one layer alone may differ",
+        "right": "the weights of all layers together are in the layout that is rotated; one alone may not be",
         "wrong": f"the weights are in the other layout: this is what a wrong conversion looks like; {AGAIN}",
         "neither": f"the weights are in neither layout, as where a conversion permutes q and k twice; {AGAIN}",
         "undecided": "undecided: weights that are hardly trained, or a text this short, show no layout",

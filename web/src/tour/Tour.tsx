@@ -21,10 +21,9 @@ export function visit(at: number): void {
   });
 }
 
-/** The card covers what lies below: brings what it speaks of into sight above it, once it is drawn. On a wide screen a
- * stop without such a part is seen from its top as it is. */
+/** On a narrow screen the card covers the lower third: brings what it speaks of into sight above it, once it is drawn. */
 function bringUp(part: string): void {
-  if (!part && !matchMedia("(max-width: 760px)").matches) return;
+  if (!matchMedia("(max-width: 760px)").matches) return;
   const found = late.now ? null : document.querySelector(part || ".panel-body");
   if (found) found.scrollIntoView();
   else setTimeout(bringUp, 200, part);

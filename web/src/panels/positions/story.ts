@@ -21,7 +21,7 @@ export const story = made("positions", {
   options: { layer: 0, head: 0, query: -1, key: 0, theta: null, scaling: null, factor: 1, fault: null },
   facts: {
     kind: "rope", layer: 0, head: 0, query: 13, key: 4, positions: N, channels: 2 * PAIRS, rotated: 2 * PAIRS, context_length: 256, theta: 10000, scaling: "none",
-    distances, changed: "", normed_after: false, layout: { verdict: "right", why: "the weights of all layers, taken together, are in the layout that is rotated; one layer alone may differ", about: "Two orders are in use.", standard_errors: 5.9 },
+    distances, changed: "", normed_after: false, layout: { verdict: "right", why: "the weights of all layers together are in the layout that is rotated; one alone may not be", about: "Two orders are in use.", standard_errors: 5.9 },
   },
   list: [
     series("frequency", [PAIRS], ["pair"], "computed", "the angle of (1, 0) at position 1", (i) => theta[i] ?? 0),
