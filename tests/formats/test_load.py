@@ -286,7 +286,7 @@ def test_blocks_of_a_file_are_taken_over_as_they_lie(
     loaded, _ = load(path, device="cpu", quantize=scheme)
     mine, other = loaded.state_dict(), anew.state_dict()
     assert mine.keys() == other.keys() and all(torch.equal(x, other[name]) for name, x in mine.items())
-    assert all(x.is_contiguous() for x in mine.values())
+    assert all(x.ndim == 0 or x.stride(-1) == 1 for x in mine.values())  # codes may lie in the file's blocks
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [("q8_0", "int4"), ("q4_0", "int8"), ("q8_0", "nf4"), ("f32", "int8")])

@@ -5,12 +5,20 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 TEXT = "/v1/completions"
+T = TypeVar("T")
+
+
+def run_alone(what: Coroutine[Any, Any, T]) -> T:
+    """Its result, from a thread of its own: a browser's tests leave an event loop in the main one."""
+    with ThreadPoolExecutor(1) as own:
+        return own.submit(asyncio.run, what).result()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.serve.crowd import Tally, ask, crowd, leave
+from tests.serve.crowd import Tally, ask, crowd, leave, run_alone
 from tests.serve.running import process, running, served
 
 pytest.importorskip("fastapi")
@@ -43,7 +43,7 @@ def check_streams(port: int, asked: list[dict[str, Any]], streams: int, seconds:
         await crowd(port, asked, streams, seconds, expected, tally)
         return tally
 
-    tally = asyncio.run(both())
+    tally = run_alone(both())
     assert not tally.wrong, (len(tally.wrong), tally.wrong[0])
     print(f"{streams} streams for {seconds:.0f} s: {tally.requests:,} requests, {tally.tokens:,} tokens, 0 differ")
     return tally
@@ -120,10 +120,10 @@ async def settled(port: int) -> str:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_who_leaves_leaves_no_file_no_thread_and_no_page() -> None:
     with running(served()) as here:
-        asyncio.run(many(here.port, 30, 8, "tiny"))
+        run_alone(many(here.port, 30, 8, "tiny"))
         before = held(os.getpid())
-        assert asyncio.run(many(here.port, 100, 8, "tiny")) == 70
-        asyncio.run(settled(here.port))
+        assert run_alone(many(here.port, 100, 8, "tiny")) == 70
+        run_alone(settled(here.port))
         time.sleep(0.05)
         after = held(os.getpid())
     assert after["threads"] <= before["threads"] and after["fds"] <= before["fds"] + 1
@@ -133,13 +133,13 @@ def test_who_leaves_leaves_no_file_no_thread_and_no_page() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_10_000_requests_leave_nothing_behind() -> None:
     with process("demo:copycat", "--alias", "cat", "--max-tokens-in-flight", "16384") as (server, port):
-        asyncio.run(many(port, 2000, 32, "cat"))  # pages are written for the first time, and caches fill
-        asyncio.run(settled(port))
+        run_alone(many(port, 2000, 32, "cat"))  # pages are written for the first time, and caches fill
+        run_alone(settled(port))
         before = held(server.pid)
         began = time.monotonic()
-        assert asyncio.run(many(port, 10_000, 32, "cat")) == 7000
+        assert run_alone(many(port, 10_000, 32, "cat")) == 7000
         seconds = time.monotonic() - began
-        asyncio.run(settled(port))
+        run_alone(settled(port))
         time.sleep(1)
         after = held(server.pid)
     print(f"10,000 requests in {seconds:.0f} s, 3,000 left: before {before}, after {after}")
@@ -174,8 +174,8 @@ def test_at_ten_times_the_load_the_excess_is_told_at_once_and_health_answers() -
         return await asyncio.gather(*asked), health
 
     with process("demo:copycat", "--alias", "cat") as (_, port):
-        rate = 10 * asyncio.run(capacity(port))
-        told, health = asyncio.run(overload(port, rate, 20))
+        rate = 10 * run_alone(capacity(port))
+        told, health = run_alone(overload(port, rate, 20))
     busy = sorted(one.seconds for one in told if one.status == 429)
     whole = sum(one.status == 200 for one in told)
     assert {one.status for one in told} == {200, 429} and len(busy) > whole
