@@ -1,9 +1,9 @@
 """Fathom beside llama.cpp, transformers and peft on this machine: ratios of medians, every pair in one run, in turn.
 
 Each measurement is a process of its own with the same number of threads. A round runs every command once, ours and its
-peer's one after the other. A ratio is that of the medians over all rounds; its range is that of single rounds. Written
-to this folder are compare.json (every round), compare.png and the table in README.md; what `--only` leaves out keeps
-its last figures. README.md says how the peers are set up.
+peer's one after the other. A ratio is that of the medians over all rounds; its range is that of single rounds. Each
+instruction set has results of its own: this folder gets compare-SET.json (every round), compare-SET.png and its table
+in README.md; what `--only` leaves out keeps its last figures. README.md says how the peers are set up.
 
 usage: python benchmarks/compare.py [--only decode] [--repeat 3] [--tokenizer FILE --text FILE]
 """
@@ -144,7 +144,7 @@ def plot(kept: dict[str, Any], path: Path) -> None:
 
 
 def merged(old: dict[str, Any], pairs: list[Comparison], runs: Runs, threads: int) -> dict[str, Any]:
-    """compare.json with new figures: what was not measured keeps its own, in the order of all `pairs`."""
+    """The results with new figures: what was not measured keeps its own, in the order of all `pairs`."""
     new = {f"{pair.work} / {pair.peer.name}": result(pair, runs) for pair in pairs}
     known = old.get("comparisons", {}) | {name: one for name, one in new.items() if one is not None}
     order = [f"{pair.work} / {pair.peer.name}" for pair in pairs]

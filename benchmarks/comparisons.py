@@ -22,7 +22,7 @@ TUNED = (("LoRA", "gpt2", 4), ("QLoRA", "110M", 4), ("QLoRA", "1.1B", 1))  # met
 class Command:
     """A process that prints JSON lines, of which one counts."""
 
-    label: str  # without folders: the key in compare.json
+    label: str  # without folders: the key in the results
     python: str
     arguments: Callable[[], Sequence[object]]  # writes the model that they name; raises Failed
     module: str = ""  # that `python` must be able to import

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.errors import FathomError
-from fathom.families.registry import families, from_gguf, from_hf, to_gguf
+from fathom.families.registry import families, from_gguf, from_hf, of, to_gguf
 from fathom.formats import gguf
 from fathom.formats.convert import read_ours
 from fathom.formats.ggml_blocks import TYPES, packed
@@ -219,6 +219,7 @@ def test_llama_cpp_passes_over_the_window_of_phi_3(tmp_path: Path, window: int |
         ("Ministral", {}, "layers=lg:12, and llama.cpp's llama has layers without a window alone"),
         ("gpt-oss", {"swiglu_limit": 0.5}, "mlp.limit=0.5, and llama.cpp's gpt-oss has 7.0 alone"),
         ("gpt-oss", {"attention_bias": False}, "bias=mlp,sink, and llama.cpp's gpt-oss has qkv,out,mlp,sink alone"),
+        ("gpt-oss", {"tie_word_embeddings": True}, "tie_embeddings=True, and llama.cpp's gpt-oss has False alone"),
         ("gpt-oss", {"rope_scaling": YARN}, "truncate=True, and llama.cpp's gpt-oss has False alone"),
     ],
 )
@@ -226,6 +227,12 @@ def test_what_llama_cpp_cannot_be_told_is_refused(name: str, change: dict[str, A
     config = from_hf(EVERY[name] | CHANGED.get(name, {}) | change, "config.json")[1]
     with pytest.raises(FathomError, match=says):
         to_gguf(config)
+
+
+def test_glm_has_norms_of_heads_alone() -> None:
+    config = from_hf(EVERY["GLM-4.5"], "config.json")[1]
+    with pytest.raises(FathomError):
+        of(replace(config, qk_norm="whole"))
 
 
 def test_gpt_oss_as_published(tmp_path: Path) -> None:
