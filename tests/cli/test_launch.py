@@ -148,8 +148,10 @@ def test_no_process_outlives_its_launcher(tmp_path: Path) -> None:
 
 
 def killed(folder: Path, moment: random.Random) -> None:
-    """A rank is killed at a random moment; all end, with one line, and the run goes on from a whole checkpoint."""
-    process, rank = start(folder), moment.randrange(2)
+    """A rank is killed at a random moment; all end, with one line, and the run goes on from a whole checkpoint, or
+    begins again where there was none. Nothing is left of what was being written."""
+    kind, rank = moment.choice(["ddp", "fsdp"]), moment.randrange(2)
+    process = start(folder, "--parallel", kind)
     phase = moment.choice(["start", "prepare", "train", "train", "train"])
     if phase != "start":
         until(folder / {"prepare": ".run.new", "train": "run/checkpoints"}[phase])
@@ -159,15 +161,20 @@ def killed(folder: Path, moment: random.Random) -> None:
     began = time.monotonic()
     os.kill(children[rank], signal.SIGKILL)
     _, error = process.communicate(timeout=2 * MOST)
-    assert time.monotonic() - began <= MOST and process.returncode == 1, error
+    passed = time.monotonic() - began
+    print(f"{kind}, rank {rank}, {phase}: all ended {passed:.1f} s later")
+    assert passed <= MOST and process.returncode == 1, error
     assert len(lines_of(error)) == 1 and f"fathom: rank {rank} was killed by SIGKILL" in error, error
     assert not [child for child in children.values() if running(child)]
     saved = checkpoint.steps(folder / "run" / "checkpoints") if (folder / "run").exists() else []
     if saved:
         assert checkpoint.latest(folder / "run" / "checkpoints").step == saved[-1]
-    if (folder / "run").exists():
-        result = fathom.train(out_dir=folder / "run", mode="resume", max_iters=(saved or [0])[-1] + 1)
-        assert result.step == (saved or [0])[-1] + 1
+    again = ["train", *(["--resume"] if (folder / "run").exists() else ["--data", str(folder / "text.txt"), *OPTIONS])]
+    last = (saved or [0])[-1] + 1
+    assert main([*again, "-o", str(folder / "run"), "--max-iters", str(last)]) == 0
+    assert checkpoint.steps(folder / "run" / "checkpoints")[-1] == last
+    left = [path.name for place in (folder, folder / "run" / "checkpoints") for path in place.iterdir()]
+    assert all(name in ("text.txt", "run") or (name.startswith("step-") and "." not in name) for name in left), left
 
 
 @posix

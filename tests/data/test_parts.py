@@ -1,6 +1,9 @@
 """Parts of files hold each document once, wherever a file is divided; stretches of a text are those of the whole."""
 
+import gzip
+import json
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from fathom.data.corpus import resolve
 from fathom.data.order import Shuffle, deal
 from fathom.data.parts import STRETCH, Part, divided, passages
 from fathom.data.record_files import parquet_about
+from fathom.data.records import Document, RecordFile
 from fathom.errors import FathomError
 from tests.data.prepared import TEXTS, as_gzip, as_lines, as_parquet, as_zstandard
 
@@ -74,6 +78,33 @@ def test_every_format_holds_the_same_documents(write: object, tmp_path: Path) ->
     pieces = divided(path, 50_000)
     assert [passage.text for part, _ in pieces for passage in passages(part, "text")] == TEXTS
     assert (len(pieces) > 1) == (write in (as_parquet, as_lines))
+
+
+@pytest.mark.parametrize("kind", ["text", "lines", "records"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_flipped_bit_of_compressed_data_is_called_damage(kind: str, suffix: str, tmp_path: Path) -> None:
+    """Also where what becomes of it is no UTF-8 or no JSON, which is noticed before the checksum is read."""
+    zstandard = pytest.importorskip("zstandard", reason="needs the extra `data`")
+    random, path = Random(1), tmp_path / f"a{'.txt' if kind == 'text' else '.jsonl'}{suffix}"
+    texts = ["".join(random.choices("abcdefghij é", k=200)) for _ in range(20)]
+    plain = "\n".join(texts if kind == "text" else [json.dumps({"text": text}, ensure_ascii=False) for text in texts])
+    write = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor(write_checksum=True).compress
+    whole, read = write(plain.encode()), 0
+    for place in random.sample(range(8 * len(whole)), 200):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        try:
+            if kind == "records":
+                found = [record.text for record in RecordFile(path) if isinstance(record, Document)]
+            else:
+                found = [passage.text for passage in passages(Part(path), "text")]
+        except FathomError as problem:
+            assert str(problem).startswith(f"{path}: its compressed data are damaged"), problem
+            continue
+        read += 1
+        assert found == (["\n".join(texts)] if kind == "text" else texts)
+    assert read < 10  # bits of a header that mean nothing here
 
 
 def test_groups_of_rows_are_divided(tmp_path: Path) -> None:

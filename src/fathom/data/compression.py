@@ -8,6 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -26,7 +27,38 @@ def plain_suffix(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed. FathomError: it cannot be read, is damaged, or needs a package."""
+    """The file's bytes, decompressed. FathomError: it cannot be read, is damaged, or needs a package.
+
+    Where what is read inside makes no sense, the error is that the data are damaged, if they are.
+    """
+    with _decompressed(path) as file:
+        try:
+            yield file
+        except FathomError:
+            require_undamaged(path)
+            raise
+
+
+def require_undamaged(path: Path) -> None:
+    """FathomError where compressed data are damaged: their checksum, which tells, comes after what they become."""
+    if path.suffix.lower() in COMPRESSED and (problem := _damage(path, path.stat().st_mtime_ns)):
+        raise FathomError(problem)
+
+
+@lru_cache(maxsize=8)
+def _damage(path: Path, changed: int) -> str:
+    """What is wrong with a file as it is read through; nothing where it is whole. changed: when it was."""
+    try:
+        with _decompressed(path) as file:
+            while file.read(1 << 20):
+                pass
+    except FathomError as problem:
+        return str(problem)
+    return ""
+
+
+@contextmanager
+def _decompressed(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             match path.suffix.lower():

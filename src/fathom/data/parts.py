@@ -90,7 +90,7 @@ def passages(part: Part, field: str) -> Iterator[Passage]:
                 yield Passage(text_field(row, field, entry.where))
     elif plain_suffix(path) == ".json":
         for entry in entries(path):
-            yield Passage(document(entry.raw if isinstance(entry.raw, bytes) else entry.values(), field, entry.where))
+            yield Passage(document(entry.values(), field, entry.where))
     elif is_json_lines(path):
         yield from _records(part, field)
     else:

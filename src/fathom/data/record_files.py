@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fathom.data.compression import opened, plain_suffix
+from fathom.data.compression import opened, plain_suffix, require_undamaged
 from fathom.data.splits import TRAIN, splits, to_learn
 from fathom.data.text import BLANK, JSON_LINES, MAX_LINE, json_lines, parse_json
 from fathom.errors import FathomError
@@ -31,10 +31,16 @@ class Entry:
 
     where: str  # file and record, for errors
     raw: Any  # a line of JSON as bytes, or the value itself
+    path: Path | None = None  # of a line, whose file may be compressed
 
     def values(self) -> Values:
-        """The fields of the record. FathomError: it is not an object."""
-        values = parse_json(self.raw, self.where) if isinstance(self.raw, bytes) else self.raw
+        """The fields of the record. FathomError: it is not an object, or its file is damaged."""
+        try:
+            values = parse_json(self.raw, self.where) if isinstance(self.raw, bytes) else self.raw
+        except FathomError:
+            if self.path is not None:
+                require_undamaged(self.path)
+            raise
         if not isinstance(values, dict):
             kind = "null" if values is None else type(values).__name__
             raise FathomError(f"{self.where}: {kind}; expected an object with fields")
@@ -76,7 +82,7 @@ def entries(path: Path) -> Iterator[Entry]:
     with opened(path) as file:  # again: compressed data cannot be read twice
         for place, (number, line) in enumerate(json_lines(path, file), 1):
             at = "" if number == place else f" (line {number})"
-            yield Entry(f"{path}, record {place}{at}", line)
+            yield Entry(f"{path}, record {place}{at}", line, path)
 
 
 def _is_one_record(line: bytes) -> bool:
