@@ -1,5 +1,6 @@
 """How several processes begin a run: what differs is named, and a launch knows what it has created."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,7 +12,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from fathom.errors import FathomError
 from fathom.processes import Process
-from fathom.training import together, voice
+from fathom.training import together, voice, world
 from fathom.training.together import CODE, DATA, LAUNCH, TORCH, plain_values, require_same, sources, was_created_before
 from fathom.training.world import World
 
@@ -103,3 +104,31 @@ def test_machines_that_count_restarts_apart_meet(monkeypatch: pytest.MonkeyPatch
         met = [[*threads.map(lambda process: voice.met_as(process, store.clone()), machines)] for _ in range(2)]
     assert [len({*names}) for names in met] == [1, 1] and met[0][0] != met[1][0]
     assert voice.met_as(replace(machines[0], local_size=3, attempt=2), store) == voice.prefix(2)
+
+
+@pytest.mark.parametrize("rank, other", [(0, 1), (1, 0)])
+def test_a_machine_that_does_not_come_is_named(rank: int, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voice, "MEETING", timedelta(seconds=0.2))
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with pytest.raises(FathomError, match=f"^rank {rank} waits in vain for rank {other}, which"):
+        voice.met_as(Process(rank, 2, 0, 1), store)
+
+
+def test_each_machine_says_that_it_has_met_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 waits at a port where nobody is: rank 0, at another one, cannot say it for it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world, "MEETING", timedelta(seconds=0.2))
+    monkeypatch.setattr(voice, "waited_in_vain", [False])
+    monkeypatch.setattr(world, "waited_in_vain", voice.waited_in_vain)
+    assert voice.last_words("an error that all meet", 2) is None
+    with pytest.raises(FathomError, match=f"^rank 1 finds nobody at 127.0.0.1:{port} "):
+        world.met(Process(1, 2, 1, 2))
+    assert voice.last_words("rank 1 finds nobody", 2) == "rank 1 finds nobody"
+    for local, said in (("0", "nobody"), ("1", None)):
+        monkeypatch.setenv("LOCAL_RANK", local)
+        assert voice.last_words("nobody", 2) == said

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from torch.distributed import DistStoreError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from fathom.errors import FathomError
 from fathom.processes import STORE_OUTSIDE, Process, this_process
 
 HEAD_START = 1.0  # seconds: an error that all processes meet is told by the first
@@ -20,6 +21,7 @@ MEETING = timedelta(minutes=5)  # until all processes have started
 POLL = 0.05  # seconds
 WORD, CODE = "word", "code"  # keys: how many have asked, and the exit code of the first
 joined_store: Store | None = None  # of this process, once it has met the others
+waited_in_vain = [False]  # whether this process has found nobody where it was to meet the others
 
 
 def prefix(attempt: int) -> str:
@@ -40,7 +42,12 @@ def met_as(process: Process, store: Store) -> str:
     own = f"{socket.gethostname()} {os.getpid()} {time.monotonic_ns()}"
     if not process.first:
         store.set(f"come/{process.rank}", own)
-        store.wait([f"welcome/{own}"], MEETING)
+        try:
+            store.wait([f"welcome/{own}"], MEETING)
+        except RuntimeError:
+            raise FathomError(
+                f"rank {process.rank} waits in vain for rank 0, which has not begun or has ended"
+            ) from None
         name = store.get(f"welcome/{own}").decode()
         store.set(f"{name}/{process.rank}", own)
         return name
@@ -51,7 +58,7 @@ def met_as(process: Process, store: Store) -> str:
         missing = {rank for rank in missing if not store.check([f"fathom/{own}/{rank}"])}
         time.sleep(POLL)
     if missing:
-        raise RuntimeError(f"rank {min(missing)} did not come")
+        raise FathomError(f"rank 0 waits in vain for rank {min(missing)}, which has not begun or has ended")
     return f"fathom/{own}"
 
 
@@ -96,8 +103,9 @@ def last_words(line: str, code: int) -> str | None:
     """The line with which a run ends as this process says it; None where another one has said why."""
     process = this_process()
     store = joined_store or store_outside(process)
-    if store is None:
-        return line if process.first else None
+    if store is None:  # each machine says for itself that it has met nobody; what else is wrong all find alike
+        speaks = process.local_rank == 0 or "LOCAL_RANK" not in os.environ
+        return line if process.first or (waited_in_vain[0] and speaks) else None
     meet(store)
     if not has_the_word(store, process, code):
         return None

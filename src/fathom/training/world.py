@@ -21,7 +21,7 @@ from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]
 from fathom.errors import FathomError
 from fathom.machine import pick_device
 from fathom.processes import Process, this_process
-from fathom.training.voice import MEETING
+from fathom.training.voice import MEETING, waited_in_vain
 from fathom.training.watch import first_line, is_broken, sums, watched, watching
 from fathom.words import counted
 
@@ -149,6 +149,7 @@ def met(process: Process) -> Store:
             raise FathomError(
                 f"port {port} of {address} is in use; give another: MASTER_PORT, or --master-port of torchrun"
             ) from None
+        waited_in_vain[0] = True
         raise FathomError(
             f"rank {process.rank} finds nobody at {address}:{port} ({first_line(problem)}); MASTER_ADDR and MASTER_PORT"
             " are where rank 0 is reached, and a firewall must let it through"
