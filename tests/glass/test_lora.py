@@ -153,6 +153,9 @@ def test_how_much_of_each_matrix_changed(three) -> None:
                 expected = np.linalg.norm(new - w) / max(np.linalg.norm(w), 1e-30)
                 assert table[row, column].item() == pytest.approx(expected, abs=1e-6)
         assert (table > 0).any() and not differs_in_python(run, shown, 1)
+        most, at = table.nan_to_num().max().item(), divmod(int(table.nan_to_num().argmax()), len(parts))
+        name = module.called(rows[at[0]], parts[at[1]])
+        assert shown.facts["most"].startswith(f"Changed most: {name} ({most:.1%}), ")
     assert parts[:2] == ["attn.q", "attn.k"] and None in rows  # a full fine-tune changes the embedding as well
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from fathom.glass.passes import first_pass
 from fathom.glass.subject import open_subject
 from fathom.glass.texts import PROSE, explained, tour, tour_of
 
+WEB = Path(__file__).parents[2] / "web/src"
 COPIED = "Xk7 Qp2 vR Lm9 Xk7 Qp2 vR Lm9"
 
 
@@ -24,6 +26,14 @@ def test_every_panel_is_explained() -> None:
         assert one["question"].endswith("?") and len(one["sentences"]) == 3
         assert all(sentence.endswith(".") and "$" not in sentence for sentence in one["sentences"])
     assert [one["id"] for one in explained(["heads", "lens"])] == ["heads", "lens"]
+
+
+def test_every_note_stands_somewhere_and_what_stands_there_is_written() -> None:
+    written = [name for one in explained() for name in one["notes"]]
+    sources = "".join(path.read_text() for path in WEB.rglob("*.tsx")) + (WEB / "panels/runs/live.ts").read_text()
+    asked = re.findall(r'(?:<Note of=|noted\()"([^"]+)"', sources)
+    assert len(set(written)) == len(written) and sorted(set(asked)) == sorted(written)
+    assert all(text and "\n" not in text for one in explained() for text in one["notes"].values())
 
 
 def test_ten_stops_of_five_minutes() -> None:

@@ -160,6 +160,24 @@ def test_everything_is_reached_by_keyboard(tab: Tab, served: Callable[..., Serve
     assert "query" not in page.url and "layer" not in page.url
 
 
+def test_checks_of_one_identity_are_one_mark_and_what_fails_says_so(tab: Tab, served: Callable[..., Served]) -> None:
+    page = tab.open(served(two(), prompt_of(6)).address + "#panel=microscope")
+    marks = page.eval_on_selector_all(".chip", "all => all.map((one) => one.dataset.check)")
+    assert len(set(marks)) == len(marks) and {"C1", "C2", "C3"} <= set(marks)
+    title = page.get_attribute(".chip[data-check=C2]", "title")
+    assert len(title.splitlines()) == 4 and "pattern v = z: holds" in title
+    page.get_by_role("switch", name="no mask").click()
+    page.wait_for_selector(".chip[data-ok=false]:text('later keys get nothing')")
+    assert page.locator(".chip[data-check=C1]").count() == 2  # rows still sum to 1
+
+
+def test_without_a_folder_of_runs_nothing_complains(tab: Tab, served: Callable[..., Served]) -> None:
+    page = tab.open(served(two(), prompt_of(6)).address + "#panel=runs")
+    page.wait_for_selector("main :text('No folder of runs is open')")
+    page.wait_for_timeout(2500)  # longer than from one list of runs to the next
+    assert tab.complaints == [] and len([url for url in tab.asked if url.endswith("/api/runs")]) == 1
+
+
 def test_a_number_says_what_it_is_and_its_python_prints_it(tab: Tab, served: Callable[..., Served]) -> None:
     server = served(two(), prompt_of(6))
     page = tab.open(server.address)
@@ -212,6 +230,19 @@ def test_every_token_of_both_is_compared_and_the_weights_that_changed_are_shown(
     )
 
 
+# what each stop speaks of: it must lie above the tour's card
+IN_SIGHT = {
+    1: [".tokens", "main h1"],
+    2: ["[type=range]", ".bars"],
+    3: [".heads-columns", "[aria-label='Sort by']"],
+    4: [".stepper", ".stage-drawings"],
+    5: [".chips", ".controls [role=switch]"],
+    6: [".words"],
+    7: [".watched .row"],
+    8: [".ablation .controls", ".sweep"],
+    9: [".estimates"],
+    10: [".prompt textarea", ".run"],
+}
 NEAR_THE_TOP = """part => {
   const [it, card] = [part, '.tour'].map((one) => document.querySelector(one)?.getBoundingClientRect());
   return it && it.top > -2 && it.top + Math.min(it.height, 160) <= card.top;
@@ -221,6 +252,8 @@ NEAR_THE_TOP = """part => {
 def test_the_tour_opens_a_head_that_teaches_and_covers_nothing_of_it(tab: Tab, served: Callable[..., Served]) -> None:
     page = tab.open(served({"copycat": open_subject("demo:copycat")}, "Xk7 Qp2 vR Xk7 Qp2 vR").address)
     page.set_viewport_size({"width": 390, "height": 844})
+    box = page.locator(".tour-button").bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] < 844  # in sight without scrolling
     with page.expect_response("**/api/tour*"):
         page.get_by_role("button", name="Tour").click()
     page.locator(".token").nth(2).click()  # as the first stop asks
@@ -230,8 +263,9 @@ def test_the_tour_opens_a_head_that_teaches_and_covers_nothing_of_it(tab: Tab, s
         page.wait_for_selector(f".tour-place:text-is('{n} of 10')")
         tab.drawn()
         assert n == 1 or "query=" not in page.url
+        for part in IN_SIGHT[n]:
+            page.wait_for_function(NEAR_THE_TOP, arg=part)
         if n in (3, 4):
-            page.wait_for_function(NEAR_THE_TOP, arg={3: ".heads-columns", 4: ".stage-drawing"}[n])
             assert "layer 1 head 1" in page.inner_text(".tour").lower() and "layer=1&head=1" in page.url
         said.append(page.inner_text(".tour"))
         if n < 10:

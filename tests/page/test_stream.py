@@ -104,7 +104,7 @@ def test_a_file_holds_the_head_that_matters_most(tab: Tab, file: Callable[..., s
 
 def test_a_part_that_is_clicked_is_taken_away_and_given_back(tab: Tab, live: Callable[[str], Any]) -> None:
     page = live("ablation")
-    before = page.locator("table[aria-label='The next word before and after'] [data-value]")
+    before = page.locator("table[aria-label='The next token before and after'] [data-value]")
     first = before.evaluate_all("all => all.map(one => +one.dataset.value)")
     assert first[::2] == first[1::2]
     page.locator(".sweep canvas").first.click(position={"x": 60, "y": 50})

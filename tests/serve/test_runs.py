@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fathom.formats.run import METRICS
+from fathom.glass.texts import described
 from fathom.serve import app as routes
 from fathom.serve import runs as module
 from fathom.serve.shelf import Place, Shelf, shelf
@@ -142,7 +143,10 @@ def test_starting_needs_the_token(client: TestClient) -> None:
 def test_without_a_folder_of_runs_the_page_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     app = routes.application(Shelf({"one": Place("one")}), frozenset({HERE}))
     with TestClient(app, base_url=f"http://{HERE}") as client:
-        assert "fathom serve runs" in client.get("/api/runs").json()["error"]
+        assert (
+            client.get("/api/runs").json() == {"runs": None}
+            and "fathom serve runs" in described("runs")["notes"]["no folder"]
+        )
 
 
 def test_a_run_that_came_later_can_be_opened(folder: Path) -> None:

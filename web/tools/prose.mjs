@@ -15,10 +15,12 @@ export const prose = {
   },
 };
 
+const paragraphs = (text) => text.split("\n\n").map((one) => one.split(/\s+/).join(" ").trim()).filter(Boolean);
+
 function about() {
   return Object.entries(formulas(PROSE)).map(([id, formula]) => {
-    const text = readFileSync(join(PROSE, `${id}.txt`), "utf8").split("$$")[0];
-    const [question, ...sentences] = text.split("\n\n").map((one) => one.split(/\s+/).join(" ").trim()).filter(Boolean);
-    return { id, place: "Text", title: id, question, sentences, formula };
+    const [text, ...noted] = readFileSync(join(PROSE, `${id}.txt`), "utf8").split("\n# ");
+    const [question, ...sentences] = paragraphs(text.split("$$")[0]);
+    return { id, place: "Text", title: id, question, sentences, notes: Object.fromEntries(noted.map(paragraphs)), formula };
   });
 }

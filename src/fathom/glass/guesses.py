@@ -52,7 +52,7 @@ def lens(panel: Panel, run: Pass) -> Answer:
     first = last + 1 - sum(1 for _ in takewhile(lambda one: one == words[-1], reversed(words)))
     choice = 2 if first == last and last else 1 if first > last / 2 else 0
     text = word(panel.facts["texts"].get(str(words[-1]), str(words[-1])))
-    return choice, f"{text} is the first word from row {first} of 0 to {last} on."
+    return choice, f"{text} is the first choice from row {first} of 0 to {last} on."
 
 
 def attribution(panel: Panel, run: Pass) -> Answer:
@@ -71,7 +71,7 @@ def ablation(panel: Panel, run: Pass) -> Answer:
         return 0, "The sweep was not computed; ask for it below."
     count, strongest = int((effects > FEW).sum()), panel.facts["strongest"]
     most = ", most of all layer {} head {}".format(*re.findall(r"\d+", strongest)) if strongest else ""
-    says = f"{count} of {len(effects)} heads move the next word by more than {FEW} nats{most}."
+    says = f"{count} of {len(effects)} heads move the next token by more than {FEW} nats{most}."
     return (0 if not count else 1 if count <= len(effects) / 2 else 2), says
 
 

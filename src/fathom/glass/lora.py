@@ -67,6 +67,7 @@ def panel(run: Pass, options: Options) -> Panel:
         "starts": STARTS,
         "strongest": STRONGEST,
         "notes": [each for each in (note, said, "" if any(found) else ALONE) if each],
+        "most": most_changed(rows, parts, overview),
         "full_rank": full_rank(found),
     }
     source = (SVD.cut, Lora.forward, Decomposed.cut_change, Decomposed.cut_weights, lab.gradients_at_init)
@@ -151,6 +152,21 @@ def where(run: Pass, found: Mapping[str, Found]) -> tuple[list[int | None], list
             torch.tensor(table), "computed", "‖ΔW‖ / ‖W‖ of each matrix", dims, code, setup
         )
     return rows, parts, series
+
+
+def most_changed(rows: Sequence[int | None], parts: Sequence[str], overview: Mapping[str, Series]) -> str:
+    """The three matrices that changed most, in words; "" where nothing did."""
+    said = []
+    for name, one in overview.items():
+        flat = torch.nan_to_num(one.values).flatten()
+        values, places = flat.topk(min(3, int((flat > 0).sum())))
+        each = [
+            f"{called(rows[at // len(parts)], parts[at % len(parts)])} ({value:.1%})"
+            for value, at in zip(values.tolist(), places.tolist())
+        ]
+        what = " by the fine-tune" if name == "where_full" and len(overview) > 1 else ""
+        said.append(f"Changed most{what}: {', '.join(each)}.")
+    return " ".join(said)
 
 
 def called(layer: int | None, part: str) -> str:

@@ -13,7 +13,7 @@ from fathom.glass.snippet import looking
 from fathom.inspect.patch import What, patching_a_layer, recovered, require_alike, sweep, tensor
 
 ABOUT = (
-    "Write a prompt with as many tokens and another next word. What the model computes for it is copied into this "
+    "Write a prompt with as many tokens and a different next token. What the model computes for it is copied into this "
     "prompt's pass, one place at a time: which place brings the second prompt's answer along?"
 )
 

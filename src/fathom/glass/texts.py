@@ -1,9 +1,9 @@
 """What the page says of each panel, and the stops of its tour: the texts of prose/, one file a panel.
 
-A panel's file is the question to guess, three sentences as paragraphs, and the formula as TeX between lines of $$,
-which the build of the page turns into MathML. A stop of the tour is a title, the panel it stands at, the part of it
-that must be in sight on a narrow screen, a text, and what to try; what is in brackets is said only where it is true of
-the model and of the page.
+A panel's file is the question to guess, three sentences as paragraphs, the formula as TeX between lines of $$, which
+the build of the page turns into MathML, and notes under headings, which stand beside what they speak of. A stop of the
+tour is a title, the panel it stands at, the part of it that must be in sight on a narrow screen, a text, and what to
+try; what is in brackets is said only where it is true of the model and of the page.
 """
 
 import re
@@ -20,7 +20,7 @@ PROSE = Path(__file__).with_name("prose")
 
 
 def explained(ids: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Of these panels, or of all: id, place, title, question, sentences, and the formula as a tree of MathML."""
+    """Of these panels, or of all: id, place, title, question, sentences, notes, and the formula as a tree of MathML."""
     trees = formulas()
     return [
         {"id": id, "place": one.place, "title": one.title, **described(id), "formula": trees.get(id)}
@@ -30,9 +30,10 @@ def explained(ids: Collection[str] = ()) -> list[dict[str, Any]]:
 
 
 def described(id: str) -> dict[str, Any]:
-    """The question and the sentences of a panel."""
-    question, *sentences = paragraphs((PROSE / f"{id}.txt").read_text(encoding="utf-8").partition("$$")[0])
-    return {"question": question, "sentences": sentences}
+    """The question, the sentences and the notes of a panel."""
+    said, *noted = (PROSE / f"{id}.txt").read_text(encoding="utf-8").split("\n# ")
+    question, *sentences = paragraphs(said.partition("$$")[0])
+    return {"question": question, "sentences": sentences, "notes": dict(map(paragraphs, noted))}
 
 
 CLAUSE = re.compile(r"\[(no )?(\w+):([^]]*)\]")

@@ -170,7 +170,9 @@ def add_runs(app: FastAPI, folder: Path | None) -> Starter | None:
 
     @app.get("/api/runs")
     def listed() -> Mapping[str, Any]:
-        found = ours()
+        if starter is None:
+            return {"runs": None}
+        found = starter
         return {"runs": found.listed(), "ladders": runs.ladders(found.folder) if found.folder.is_dir() else [],
                 "presets": runs.presets(), "corpora": runs.corpora(), "most_minutes": MOST_MINUTES}  # fmt: skip
 

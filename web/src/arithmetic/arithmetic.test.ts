@@ -59,6 +59,9 @@ test("cells on a canvas", () => {
   assert.deepEqual(cellAt(grid, 299, 197), { row: 5, column: 9 });
   assert.equal(cellAt(grid, 19, 30), null);
   assert.equal(cellAt(grid, 301, 40), null);
+  const slanted = gridOf(6, 10, { width: 320, left: 20, top: 30, right: 50, most: 28 }); // the last label has its room
+  assert.deepEqual([slanted.cell, sizeOf(slanted).width], [25, 320]);
+  assert.equal(cellAt(slanted, 271, 40), null);
   const large = gridOf(700, 900, { width: 460, left: 0, top: 0, most: 28 });
   assert.equal(large.step, 2);
   assert.ok(sizeOf(large).width <= 460);

@@ -6,6 +6,7 @@ export interface Grid {
   columns: number;
   left: number;
   top: number;
+  right: number; // room beside the cells, where slanted labels end
   cell: number; // width of one cell, in CSS pixels; at least one where the table is not averaged
   high: number; // height of one cell
   step: number; // how many rows and columns of the table one drawn cell averages
@@ -15,24 +16,24 @@ export interface Room {
   width: number;
   left: number;
   top: number;
+  right?: number;
   most: number; // largest cell
   least?: number; // smallest cell before cells are put together
-  square?: boolean;
   cellHeight?: number;
 }
 
 export function gridOf(rows: number, columns: number, room: Room): Grid {
-  const free = Math.max(1, room.width - room.left);
+  const free = Math.max(1, room.width - room.left - (room.right ?? 0));
   const least = room.least ?? 1;
   const step = Math.max(1, Math.ceil((columns * least) / free));
   const cell = Math.min(room.most, free / Math.ceil(columns / step));
   const high = room.cellHeight ?? cell;
-  return { rows, columns, left: room.left, top: room.top, cell, high, step };
+  return { rows, columns, left: room.left, top: room.top, right: room.right ?? 0, cell, high, step };
 }
 
 export function sizeOf(grid: Grid): { width: number; height: number } {
   return {
-    width: grid.left + Math.ceil(grid.columns / grid.step) * grid.cell,
+    width: grid.left + Math.ceil(grid.columns / grid.step) * grid.cell + grid.right,
     height: grid.top + Math.ceil(grid.rows / grid.step) * grid.high,
   };
 }

@@ -56,6 +56,8 @@ export interface About {
   /** To guess before the panel answers it. */
   question: string;
   sentences: string[];
+  /** What stands beside a part of the panel, by its name. */
+  notes: Record<string, string>;
   formula: MathNode | null;
 }
 

@@ -3,14 +3,19 @@ import { readable } from "../arithmetic/number";
 import type { Check } from "../data/types";
 import { drawer } from "./drawers";
 
+/** What holds of one identity as one chip, with the worst of its residuals; what fails as one each, in words. */
 export function Chips({ checks }: { checks: readonly Check[] }) {
+  const shown = checks.flatMap((check) => {
+    const all = check.ok ? checks.filter(({ id, ok }) => ok && id === check.id) : [check];
+    return all[0] === check ? [{ ...check, all, residual: Math.max(...all.map((one) => one.residual)) }] : [];
+  });
   return (
     <ul class="row chips" aria-label="Checks">
-      {checks.map((check, i) => (
-        <li key={i}>
-          <button class="chip" data-check={check.id} data-ok={check.ok} title={sentence(check)} onClick={() => (drawer.value = "explain")}>
-            <span aria-hidden="true">{check.ok ? "✓" : "✕"}</span> {check.id} <small>{readable(check.residual)}</small>
-            <span class="unseen">{check.ok ? " holds: " : " fails: "}{check.says}</span>
+      {shown.map(({ id, ok, says, residual, all }) => (
+        <li key={id + says}>
+          <button class="chip" data-check={id} data-ok={ok} title={all.map(sentence).join("\n")} onClick={() => (drawer.value = "explain")}>
+            <span aria-hidden="true">{ok ? "✓" : "✕"}</span> {id} <small>{ok && all.length > 1 ? `${all.length} checks, ≤ ` : ""}{readable(residual)}</small>
+            {ok ? <span class="unseen"> holds</span> : ` ${says}`}
           </button>
         </li>
       ))}

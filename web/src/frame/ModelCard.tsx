@@ -4,15 +4,22 @@ import { isLive, models, run } from "../app";
 import { sides } from "../data/store";
 import type { Card } from "../data/types";
 import { beside, model } from "../state";
+import { chooseTheme, dark } from "../theme";
+import { TourButton } from "../tour/Tour";
 
 export function ModelCard() {
   const cards = sides.value ? [sides.value.A.card, ...(sides.value.B ? [sides.value.B.card] : [])] : [];
+  const other = dark.value ? "Light colours" : "Dark colours";
   const first = cards[0] ?? models.value.find((one) => one.name === model.value)?.card;
   return (
     <div class="model-card">
       <div class="row model-choice">
         <span class="brand" aria-hidden="true">◍</span>
         {isLive.value ? <Choice /> : <strong>{first?.name}{beside.value ? ` beside ${beside.value}` : ""}</strong>}
+        <TourButton />
+        <button class="theme" aria-label={other} title={other} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>
+          {dark.value ? "☀" : "☾"}
+        </button>
       </div>
       {first ? (
         <details class="card-details">

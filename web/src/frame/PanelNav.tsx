@@ -2,13 +2,10 @@
 import { useEffect, useRef } from "preact/hooks";
 import { about } from "../app";
 import { panel } from "../state";
-import { chooseTheme, dark } from "../theme";
-import { TourButton } from "../tour/Tour";
 
 export function PanelNav() {
   const nav = useRef<HTMLElement>(null);
   const now = panel.value;
-  const other = dark.value ? "Light colours" : "Dark colours";
   useEffect(() => {
     const [row, chosen] = [nav.current, nav.current?.querySelector<HTMLElement>("[aria-current]")];
     if (row && chosen) row.scrollLeft = chosen.offsetLeft - row.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2; // on a narrow screen
@@ -30,10 +27,6 @@ export function PanelNav() {
           </div>
         );
       })}
-      <TourButton />
-      <button class="theme" aria-label={other} title={other} onClick={() => chooseTheme(dark.value ? "light" : "dark")}>
-        {dark.value ? "☀" : "☾"}
-      </button>
     </nav>
   );
 }

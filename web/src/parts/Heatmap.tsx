@@ -41,7 +41,7 @@ export function Heatmap(props: HeatmapProps) {
   const [cursor, setCursor] = useState<At | null>(null);
   const scale = useMemo(() => (typeof wanted === "string" ? scaleOf(slice.values(), wanted) : wanted), [slice, wanted]);
   const room = useMemo(() => margins(rowLabels, columnLabels), [rowLabels, columnLabels]);
-  const grid = gridOf(slice.rows, slice.columns, { width: width - (columnLabels ? 14 : 0), ...room, most: mostCell, ...(props.cellHeight ? { cellHeight: props.cellHeight } : {}) });
+  const grid = gridOf(slice.rows, slice.columns, { width, ...room, most: mostCell, ...(props.cellHeight ? { cellHeight: props.cellHeight } : {}) });
   const isDark = dark.value;
   useLayoutEffect(() => {
     if (canvas.current) paint(canvas.current, { slice, grid, scale, dark: isDark, masked, rowLabels, columnLabels });
@@ -103,7 +103,7 @@ function Marks({ grid, row, column, name }: { grid: Grid; row?: number | null | 
   const top = hasRow ? grid.top + Math.floor(row / grid.step) * grid.high : grid.top;
   const style = {
     left: `${left}px`, top: `${top}px`,
-    width: `${hasColumn ? grid.cell : width - grid.left}px`, height: `${hasRow ? grid.high : height - grid.top}px`,
+    width: `${hasColumn ? grid.cell : width - grid.left - grid.right}px`, height: `${hasRow ? grid.high : height - grid.top}px`,
   };
   return <div class={`mark ${name}`} style={style} />;
 }

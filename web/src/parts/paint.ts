@@ -114,11 +114,12 @@ function shown(label: string | undefined): string {
   return short(visible(label ?? ""), MOST);
 }
 
-/** The room that labels need at the left and above. */
-export function margins(rowLabels: readonly string[] | undefined, columnLabels: readonly string[] | undefined): { left: number; top: number } {
+/** The room that labels need at the left, above, and at the right, where the last of the slanted ones ends. */
+export function margins(rowLabels: readonly string[] | undefined, columnLabels: readonly string[] | undefined): { left: number; top: number; right: number } {
   const longest = (labels: readonly string[] | undefined): number => Math.max(0, ...(labels ?? []).map((one) => shown(one).length));
   return {
     left: rowLabels ? Math.ceil(longest(rowLabels) * 6.4) + 8 : 0,
     top: columnLabels ? Math.ceil(longest(columnLabels) * 5.8) + 12 : 0,
+    right: columnLabels ? longest(columnLabels.slice(-2)) * 4 : 0,
   };
 }

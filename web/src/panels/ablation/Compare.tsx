@@ -22,13 +22,13 @@ export function NextWord({ data, facts, query, word, signed }: { data: PanelData
   const shown = places.filter((k) => Math.max(valueAt(before, [query, k]), valueAt(after, [query, k])) > 0).slice(0, 8);
   return (
     <section>
-      <h2>The next word</h2>
+      <h2>The next token</h2>
       {facts.cut.length ? (
         <p class="lead">
           Without {facts.cut.map(partName).join(" and ")}, after <code>{visible(word)}</code> {old === now ? <>it still says <code>{says(old)}</code></> : <><code>{says(old)}</code> becomes <code>{says(now)}</code></>}: KL <Cell series={kl} indices={[query]} />. {change.values.length > 1 ? <>The prompt's loss changes by <Cell series={lossOf(change)} indices={[]} format={withSign} />.</> : null}
         </p>
       ) : <p class="small">Nothing is taken away, so both are the same to the bit.</p>}
-      <Bars label="The next word before and after" columns={["before", "after"]} format={percent} bars={shown.map((k) => ({ label: <code>{says(k)}</code>, title: `id ${valueAt(tokens, [query, k])}`, marks: [{ series: before, indices: [query, k] }, { series: after, indices: [query, k] }] }))} />
+      <Bars label="The next token before and after" columns={["before", "after"]} format={percent} bars={shown.map((k) => ({ label: <code>{says(k)}</code>, title: `id ${valueAt(tokens, [query, k])}`, marks: [{ series: before, indices: [query, k] }, { series: after, indices: [query, k] }] }))} />
     </section>
   );
 }

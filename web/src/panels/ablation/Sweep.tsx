@@ -12,7 +12,7 @@ import type { ViewProps } from "../view";
 import { also, type Facts } from "./facts";
 
 const MEASURES = [
-  { value: "kl", label: "KL", title: "How far the next word's distribution moves, in nats" },
+  { value: "kl", label: "KL", title: "How far the next token's distribution moves, in nats" },
   { value: "change", label: "log p", title: "What the log-probability of the token that follows gains" },
   { value: "loss", label: "loss", title: "How much the mean loss of the whole prompt rises" },
 ] as const;
@@ -53,7 +53,7 @@ export function Sweep({ data, facts, query, word, signed, set }: { data: PanelDa
         </div>
       )}
       <p class="small">
-        {signed ? "B − A. " : ""}{measure === "kl" ? <>How far the word after <code>{visible(word)}</code> moves, in nats; 0 is not at all.</> : measure === "change" ? <>Blue: what follows <code>{visible(word)}</code> becomes likelier. Red: less likely.</> : "Blue: the prompt's loss rises, the part helps. Red: it falls, the part hurts."} {isLive.value ? "Click a cell to take the part away." : "Click a cell to see it token by token."}
+        {signed ? "B − A. " : ""}{measure === "kl" ? <>How far the token after <code>{visible(word)}</code> moves, in nats; 0 is not at all.</> : measure === "change" ? <>Blue: what follows <code>{visible(word)}</code> becomes likelier. Red: less likely.</> : "Blue: the prompt's loss rises, the part helps. Red: it falls, the part hurts."} {isLive.value ? "Click a cell to take the part away." : "Click a cell to see it token by token."}
       </p>
     </section>
   );

@@ -1,4 +1,5 @@
 // What this machine allows at each number of FLOPs a byte, and where the last run of this model is below it.
+import { Note } from "../../parts/Note";
 import { axisOf, pathOf, ticksOf } from "../../arithmetic/chart";
 import { roof } from "../../arithmetic/machine";
 import { bytes as inBytes, counted, percent, readable } from "../../arithmetic/number";
@@ -44,7 +45,7 @@ export function Roofline({ roofline }: { roofline: NonNullable<Facts["roofline"]
           percent(one.rate / roof(one.intensity, read, gemm)), one.intensity < ridge ? "memory" : "products",
         ])}
       />
-      <p class="small">{found.every((one) => one.rate < 0.1 * roof(one.intensity, read, gemm)) ? "A model this small is far below both limits: most of the time goes into starting each operation, not into its numbers." : ""}</p>
+      {found.every((one) => one.rate < 0.1 * roof(one.intensity, read, gemm)) ? <Note of="tiny" /> : null}
     </div>
   );
 }

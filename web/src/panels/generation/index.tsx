@@ -1,4 +1,5 @@
 // P8: a text grows by a token a pass, with a cache and without one.
+import { noted } from "../../parts/Note";
 import { useState } from "preact/hooks";
 import { isLive } from "../../app";
 import { median } from "../../arithmetic/chart";
@@ -45,7 +46,7 @@ function View({ data, signed, set }: ViewProps) {
       {ENDS[facts.done] ? <p class="small">{ENDS[facts.done]}</p> : null}
       <section>
         <h2>What each pass computes</h2>
-        <p class="small"><span class="key">■</span> key and <span class="value">■</span> value of a token: full colour where they are computed in this pass, pale where they are taken from the cache. From above: the prompt, then the new tokens.</p>
+        <p class="small"><span class="key">■</span> key and <span class="value">■</span> value {noted("made")}</p>
         <div class="side-by-side">
           <Columns title={data.options.cache ? "with the cache" : "without a cache"} made={Array.from(made.values)} reused={Array.from(reused.values)} prompt={facts.prompt_tokens} picked={picked} onPick={pick} source={made.source} />
           {twins ? <Columns title="without a cache" made={twins.map((row) => row.made)} reused={twins.map(() => 0)} prompt={facts.prompt_tokens} picked={picked} onPick={pick} source="tokens that the pass read" /> : null}
@@ -111,7 +112,7 @@ function Steps({ data, facts, picked, onPick }: { data: PanelData; facts: Facts;
         The longer the text, the more a cache saves.
       </p>
       <Table
-        caption="Made and reused: tokens whose keys and values were computed and taken over."
+        caption={noted("passes")}
         columns={[{ name: "pass", number: true }, { name: "token" }, { name: "log-probability", number: true }, { name: "made", number: true }, { name: "reused", number: true }, { name: "bytes", number: true }, { name: "ms", number: true }, { name: "ms without", number: true }, { name: "logits off by", number: true }]}
         picked={picked} onPick={onPick}
         rows={facts.rows.map((row, i) => [

@@ -1,4 +1,5 @@
 // Ranks of watched tokens over the layers, the best at the top.
+import { Note } from "../../parts/Note";
 import { useState } from "preact/hooks";
 import { visible } from "../../arithmetic/text";
 import { valueAt } from "../../data/python";
@@ -27,9 +28,9 @@ export function Watching({ ranks, watched, texts, query, asked, problem, set }: 
   };
   const lines: Line[] = offers.filter(({ k, id }) => on(k, id)).map(({ k, text }) => ({ name: text, series: ranks, x, indices: (row) => [query, k, row] }));
   return (
-    <section>
-      <h2>Watched words</h2>
-      <p class="small">Their rank among all words at each layer, 1 being the likeliest. Offered are those that come nearest to the top at any layer.</p>
+    <section class="watched">
+      <h2>Watched tokens</h2>
+      <Note of="watched" />
       <p class="row">
         {offers.map(({ k, id, text, best }) => (
           <button key={`${k} ${id}`} class="watch" aria-pressed={on(k, id)} title={`id ${id}, best rank ${best}`} onClick={() => turn(id)}>
@@ -44,7 +45,7 @@ export function Watching({ ranks, watched, texts, query, asked, problem, set }: 
         ) : null}
       </p>
       {problem ? <p class="message failed" role="status">{problem}</p> : null}
-      {lines.length ? <LineChart label="Ranks over layers" xLabel="layers read" yLabel="rank" logY down lines={lines} height={220} markX={selection.value.layer === null ? null : selection.value.layer + 1} /> : <p class="small">Choose a word above.</p>}
+      {lines.length ? <LineChart label="Ranks over layers" xLabel="layers read" yLabel="rank" logY down lines={lines} height={220} markX={selection.value.layer === null ? null : selection.value.layer + 1} /> : <p class="small">Choose a token above.</p>}
     </section>
   );
 }

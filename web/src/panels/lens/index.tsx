@@ -29,7 +29,7 @@ interface Facts {
 }
 
 const COLOURS = [
-  { value: "p_final", label: "p of the final word", title: "Probability, read here, of the word that the model says in the end" },
+  { value: "p_final", label: "p of the final token", title: "Probability, read here, of the token that the model says in the end" },
   { value: "entropy", label: "entropy", title: "How undecided it is here, in nats" },
   { value: "kl", label: "KL to the end", title: "How far what is read here is from what the model says in the end, in nats" },
 ] as const;
@@ -59,7 +59,7 @@ function View({ data, panel, signed, set }: ViewProps) {
       ) : null}
       <section>
         <Words top={top} colour={shown} scale={scale} texts={signed ? ((panel.B?.facts.texts ?? texts) as Record<string, string>) : texts} tokens={side?.tokens ?? []} query={query} />
-        <div class="row"><Legend scale={scale} /><p class="small">{signed ? "The words are B's, the colours B − A." : "In each cell: the likeliest next word, if the stream were read there."}</p></div>
+        <div class="row"><Legend scale={scale} /><p class="small">{signed ? "The tokens are B's, the colours B − A." : "In each cell: the likeliest next token, if the stream were read there."}</p></div>
       </section>
       <Finding {...{ top, texts, signed }} ranks={data.series.ranks} watched={watched} query={query} word={side?.tokens[query]?.text ?? String(query)} />
       <div class="side-by-side">

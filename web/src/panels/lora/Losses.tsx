@@ -1,4 +1,5 @@
 // The loss of the prompt while the change, or the weights themselves, are cut to a rank; and while the change is scaled.
+import { Note } from "../../parts/Note";
 import { Cell } from "../../parts/Cell";
 import { LineChart, type Line } from "../../parts/LineChart";
 import { Slider } from "../../parts/Slider";
@@ -49,6 +50,7 @@ export function Weights({ data, options }: ViewProps) {
   return (
     <section>
       <h2>How much of the change?</h2>
+      <Note of="alpha" />
       <Slider label="weight of ΔW (α is this × its own)" value={weight} min={0} max={2} step={0.25} format={(w) => w.toFixed(2)} onChange={(w, dragged) => setWeight(w, dragged)} />
       <p class="row">
         {lines.map(({ name, series, tone }) => <span key={name} class="lora-figure" data-colour="0" data-tone={tone}>loss: {at < 0 ? "…" : <Cell series={series} indices={[at]} />}</span>)}

@@ -1,4 +1,5 @@
 // Singular values of one matrix and of what changed it, each beside a random matrix; and how much the first r hold.
+import { Note } from "../../parts/Note";
 import { readable } from "../../arithmetic/number";
 import type { Series } from "../../data/types";
 import { Bars } from "../../parts/Bars";
@@ -50,6 +51,7 @@ export function Ranked({ data }: ViewProps) {
   return (
     <section>
       <Table caption="How many directions" columns={[{ name: "" }, ...kinds.map((kind) => ({ name: TITLES[kind] ?? kind, number: true }))]} rows={rows.map(([name, value]) => [name, ...kinds.map(value)])} />
+      <Note of="effective rank" />
     </section>
   );
 }
@@ -70,6 +72,7 @@ export function Intruders({ data }: ViewProps) {
   return (
     <section>
       <h2>Intruders</h2>
+      <Note of="intruders" />
       <p class="small">How like one of W's own directions each of the {Math.min(strongest, count)} strongest of W + ΔW is: 1 is the same, and below 0.5 it is an intruder ({intruders}).</p>
       <Bars label="Largest cosine of each direction to one of W" bars={bars} columns={found.map(({ kind }) => TITLES[kind] ?? kind)} most={1} />
     </section>

@@ -32,6 +32,8 @@ export interface Facts {
   starts: string[];
   strongest: number;
   notes: string[];
+  /** Which matrices changed most; "": nothing changed. */
+  most: string;
   full_rank: number;
 }
 

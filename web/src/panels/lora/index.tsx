@@ -1,4 +1,5 @@
 // P11: what changed the weights.
+import { Note } from "../../parts/Note";
 import { slice } from "../../arithmetic/slice";
 import type { PanelData } from "../../data/types";
 import { select, selection } from "../../state";
@@ -38,14 +39,14 @@ function View(given: ViewProps) {
   );
 }
 
-function What({ base, changes, adapter, notes }: Facts) {
+function What({ base, changes, adapter, notes, most }: Facts) {
   const said = [
     ...(changes.lora && adapter ? [`the adapter of ${changes.lora} (rank ${adapter.rank}, scale α / r = ${adapter.scales.join(", ")})`] : []),
     ...(changes.full ? [`the full fine-tune ${changes.full}`] : []),
   ];
   return (
     <>
-      <p>Weights of <b>{base}</b>{said.length ? `, changed by ${said.join(" and by ")}` : ""}.</p>
+      <p>Weights of <b>{base}</b>{said.length ? `, changed by ${said.join(" and by ")}` : ""}. {most}</p>
       {notes.map((note) => <p key={note} class="note">{note}</p>)}
     </>
   );
@@ -59,7 +60,7 @@ function Where({ kind, data, facts, set }: { kind: string; data: PanelData; fact
   return (
     <section>
       <h2>Where the weights changed{kind === "full" ? " in the fine-tune" : ""}</h2>
-      <p class="small">The size of each change over that of its matrix, ‖ΔW‖ / ‖W‖. Hatched: unchanged. Click a cell to see its matrix below.</p>
+      <Note of="where" />
       <Heatmap
         slice={table} label="Relative change of each matrix" scale="amount" hatched="unchanged" mostCell={90} cellHeight={24} rowTitle="layer" columnTitle="matrix" masked={(r, c) => !(table.at(r, c) > 0)}
         rowLabels={facts.rows.map((row) => String(row ?? "outside"))} columnLabels={facts.parts} picked={{ row: selection.value.layer }} onPick={(row, column) => { select({ layer: facts.rows[row] ?? null }); set("part", facts.parts[column]); }}

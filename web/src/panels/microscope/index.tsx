@@ -45,7 +45,7 @@ function View({ data, signed, options, set }: ViewProps) {
         <Choice label="Head" value={facts.head} count={sides.value?.A.card.n_head ?? facts.head + 1} onChange={(head) => select({ head })} />
         <span class="small">Query: token {facts.at}, <code class="query">{visible(tokens[facts.at] ?? "")}</code></span>
         <span class="row">
-          {SWITCHES.map(([name, label, title]) => (
+          {SWITCHES.filter(([name]) => name !== "rotate_v" || facts.located.length).map(([name, label, title]) => (
             <Switch key={name} label={label} title={title} wrong on={options[name] === true} onChange={(on) => set(name, on || undefined)} />
           ))}
           <Segmented label="Kernel" choices={[{ value: "fused", label: "fused", title: "One kernel, which never holds the pattern" }, { value: "split", label: "split", title: "Step by step, as in the source" }]} value={options.split === true ? "split" : "fused"} onChange={(value) => set("split", value === "split" || undefined)} />

@@ -1,4 +1,5 @@
 // A whole matrix: where its weights lie and which levels are used, the error over the size of a block, its largest weights.
+import { Note, noted } from "../../parts/Note";
 import { grouped, readable } from "../../arithmetic/number";
 import { valueAt } from "../../data/python";
 import type { PanelData } from "../../data/types";
@@ -18,7 +19,7 @@ export function Matrix({ data, facts }: { data: PanelData; facts: Facts }) {
     <>
       <section>
         <h2>All weights of the matrix, and the levels</h2>
-        <p class="small">Above: weights over the scale of their block. Below: how often each level is used. A level that is hardly used carries little.</p>
+        <Note of="levels" />
         <Histogram data={data} />
       </section>
       {error && bits ? (
@@ -32,7 +33,7 @@ export function Matrix({ data, facts }: { data: PanelData; facts: Facts }) {
             lines={facts.resized.map((name, row) => ({ name, series: error, x: facts.sizes, indices: (i) => [row, i] }))}
           />
           <Table
-            caption="Bits a weight of this matrix, scales and what fills the last block of a row included"
+            caption={noted("bits")}
             columns={[{ name: "weights in a block" }, ...facts.sizes.map((size) => ({ name: String(size), number: true }))]}
             rows={facts.resized.map((name, row) => [name, ...facts.sizes.map((_, i) => (Number.isNaN(valueAt(bits, [row, i])) ? "—" : <Cell key={i} series={bits} indices={[row, i]} format={(x) => x.toFixed(2)} />))])}
           />
@@ -76,7 +77,7 @@ function Outliers({ data }: { data: PanelData }) {
     <section>
       <h2>The largest weights</h2>
       <Table
-        caption="A weight that is many times as large as the others decides the scale of its block."
+        caption={noted("outliers")}
         columns={[{ name: "row" }, { name: "column", number: true }, { name: "weight", number: true }, { name: "× rms of the matrix", number: true }, { name: "unpacked", number: true }]}
         rows={Array.from(outlier.values, (_, i) => [
           <Cell key="r" series={place} indices={[i, 0]} format={String} />, <Cell key="c" series={place} indices={[i, 1]} format={String} />,

@@ -1,4 +1,5 @@
 // Rotated positions: a dial for each pair, the score at every place, and the same far away.
+import { Note } from "../../parts/Note";
 import { useMemo } from "preact/hooks";
 import { isLive } from "../../app";
 import { places, slid, spread } from "../../arithmetic/dials";
@@ -95,7 +96,7 @@ function Dials({ data, facts, m, n, q, k, parts, frequency, all, onTurn, set }: 
   return (
     <section>
       <h2>A dial for each pair of channels</h2>
-      <p class="small">Pale hands: at position 0. Shaded: the part of the circle that distances within the context reach. Below: how many positions a turn takes, and what the pair adds to the score.</p>
+      <Note of="dials" />
       <div class="dials" data-few={pairs <= 6}>
         {spread(pairs, all ? pairs : DIALS).map((pair) => (
           <Dial key={pair} {...{ pair, m, n, q, k, parts, longest, onTurn }} frequency={wrong ? null : (frequency.values[pair] ?? 0)} trained={facts.context_length - 1} />
@@ -103,7 +104,7 @@ function Dials({ data, facts, m, n, q, k, parts, frequency, all, onTurn, set }: 
       </div>
       {pairs > DIALS ? <button onClick={() => set("all", all ? undefined : true)}>{all ? `Show ${DIALS}` : `Show all ${pairs} pairs`}</button> : null}
       {still > 0 ? <p class="small">{still} channels are not rotated; they add <Cell series={parts} indices={[m - n, pairs]} /> at any distance.</p> : null}
-      {facts.normed_after ? <p class="small">A norm follows the rotation in this model; what is shown is before it.</p> : null}
+      {facts.normed_after ? <Note of="normed after" /> : null}
     </section>
   );
 }

@@ -1,4 +1,5 @@
 // P7: how a token knows its place.
+import { noted } from "../../parts/Note";
 import { slice } from "../../arithmetic/slice";
 import type { PanelData, Series } from "../../data/types";
 import { Bars } from "../../parts/Bars";
@@ -78,7 +79,7 @@ function Heads({ data, layer, signed }: { data: PanelData; layer: number | null;
   return (
     <section class="heads-over-distance">
       <h2>All heads of layer {layer}, over distance</h2>
-      <p class="small">Measured on this prompt, as the mean over all tokens this far apart: what a head looks for at which distance.{data.series.q_at ? " Click a head to turn its query and key above." : ""}</p>
+      <p class="small">{noted("over distance")}{data.series.q_at ? " Click a head to turn its query and key above." : ""}</p>
       <div class="side-by-side">
         <div><h3>Attention</h3>{map(attention, "Mean attention of each head at each distance", signed ? "signed" : "range")}</div>
         <div><h3>Score</h3>{map(scores, "Mean score of each head at each distance", "signed")}</div>

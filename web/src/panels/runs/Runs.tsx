@@ -1,4 +1,5 @@
 // Runs that train or have trained: their curves over each other, what two of them differ in, what they write.
+import { Note } from "../../parts/Note";
 import { useState } from "preact/hooks";
 import { counted, grouped, readable } from "../../arithmetic/number";
 import { lineOf, theSource } from "../../data/store";
@@ -22,7 +23,7 @@ export function Runs({ watched }: { watched: Watched }) {
   const chosen = given ? given.split("|").slice(0, MOST) : first(all);
   const lines = useLines(chosen, listing);
   const [said, setSaid] = useState("");
-  if (!listing) return <p class="note">{error ?? "Looking for runs…"}</p>;
+  if (!listing) return <p class="small">{error ?? "Looking for runs…"}</p>;
 
   const flip = (name: string): void => setGiven((chosen.includes(name) ? chosen.filter((one) => one !== name) : [...chosen, name]).slice(-MOST).join("|"));
   const tell = async (name: string, what: "stop" | "resume"): Promise<void> => {
@@ -106,7 +107,7 @@ function Curves({ names, lines, other }: { names: readonly string[]; lines: Reco
         <Segmented label="what" choices={METRICS} value={metric as Metric} onChange={(one) => setMetric(one)} />
         <Segmented label="over" named choices={[{ value: "step" as const, label: "steps" }, { value: "tokens" as const, label: "tokens" }]} value={over} onChange={setOver} />
       </div>
-      {other && unit ? <p class="note">These runs split text into other tokens, so their losses per token are not of the same thing: compare bits per character.</p> : null}
+      {other && unit ? <Note of="other tokens" /> : null}
       {drawn.length ? <LineChart lines={drawn} label={`${label} of ${names.length} runs`} xLabel={over} yLabel={`${label}${unit}`} height={280} /> : (
         <p class="note">{names.length ? `There is no ${label} yet${metric === "val_loss" ? ": the training loss is there from the first step" : ""}.` : "Choose a run to see its curve."}</p>
       )}

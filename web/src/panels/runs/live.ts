@@ -1,6 +1,7 @@
 // Runs of the folder that is served, asked for again and again while the panel is open.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lineOf, theSource } from "../../data/store";
+import { noted } from "../../parts/Note";
 import type { Ladder, Listing } from "./facts";
 import { type Answer, type Known, lastStep, merged } from "./rows";
 
@@ -22,8 +23,10 @@ export function useListing(): Watched {
     let [over, timer] = [false, 0];
     const round = async (): Promise<void> => {
       try {
-        const listing = await theSource().ask<Listing>("/api/runs");
-        if (!over) setFound({ listing });
+        const listing = await theSource().ask<Listing | { runs: null }>("/api/runs");
+        if (over) return;
+        if (!listing.runs) return setFound({ error: noted("no folder") }); // nothing to ask for again
+        setFound({ listing });
       } catch (error) {
         if (!over) setFound((before) => ({ ...before, error: lineOf(error) }));
       }
