@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fathom.serve.api import Api
 from fathom.serve.server import House
 from fathom.serve.worker import InTurn
 from tests.serve.running import Running, running, served
@@ -23,6 +25,7 @@ from tests.serve.running import Running, running, served
 pytest.importorskip("fastapi")
 LONG = {"model": "tiny", "prompt": "Once", "max_tokens": 400, "seed": 1, "logit_bias": {"253": -100}}
 TEXT = "/v1/completions"
+JSON = {"Content-Type": "application/json"}
 
 
 def open_stream(here: Running, **values: Any) -> socket.socket:
@@ -195,6 +198,33 @@ def test_who_is_too_many_is_told_before_their_request_is_read() -> None:
         many = [{"n": 3}, {"prompt": ["a", "b", "c"]}, {"prompt": [[1], [2]], "n": 2}]
         for more, status in [*((given, 429) for given in many), ({"n": 2}, 400), ({"prompt": [1, 2, 3]}, 400)]:
             assert client.post(TEXT, json={**wrong, **more}).status_code == status, more
+
+
+def test_a_place_is_kept_while_a_prompt_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those who come meanwhile are let in too, and are told only once their own prompt is read."""
+    reading, go, prepare = threading.Event(), threading.Event(), Api.prepare
+
+    def slowly(*given: Any) -> Any:
+        reading.set()
+        assert go.wait(20)
+        return prepare(*given)
+
+    def one_place(made: House) -> None:
+        made.worker.most = 1  # type: ignore[union-attr]
+
+    monkeypatch.setattr(Api, "prepare", slowly)
+    ask = {**LONG, "max_tokens": 2}
+    with running(before=one_place) as here, httpx.Client(base_url=here.url, timeout=20) as client:
+        with ThreadPoolExecutor(1) as own:
+            first = own.submit(httpx.post, here.url + TEXT, json=ask, timeout=20)
+            assert reading.wait(20)
+            assert [client.post(TEXT, content=b"{", headers=JSON).status_code for _ in range(3)] == [429] * 3
+            assert client.post("/detokenize", json={"tokens": [65]}).status_code == 200
+            go.set()
+            assert first.result().status_code == 200
+        assert client.post(TEXT, json={**ask, "max_tokens": -1}).status_code == 400
+        assert client.post(TEXT, json={**ask, "prompt": [-1]}).status_code == 400  # its place is given back
+        assert client.post(TEXT, json=ask).status_code == 200
 
 
 @pytest.mark.parametrize("grace, whole", [(30, True), (0.2, False)])

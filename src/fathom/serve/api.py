@@ -21,6 +21,7 @@ from fathom.generation.constraint import spelling
 from fathom.generation.generate import prompt_ids
 from fathom.serve import prompts, schema
 from fathom.serve.answers import Answering, Choice, Spelling
+from fathom.serve.calls import Convention
 from fathom.serve.failures import Failure, Fault, of
 from fathom.serve.metrics import Metrics
 from fathom.serve.schema import Chat, Complete, Detokenize, Generation, Score, Tokenize
@@ -102,16 +103,18 @@ class Api:
     async def answer(self, request: Request, asked: Generation) -> Response:
         """A request for text, whole or streamed."""
         adapter = self.served.adapter(asked.model)
-        self.worker.require_room(asked.count)  # who is too many is told before their prompt is read
-        prepared = await self.aside(self.prepare, asked, adapter)
-        convention = await self.aside(prompts.listening, self.served, asked)
-        engine_requests, tokens, logprobs = prepared
-        job = self.worker.submit(engine_requests)
+        job = self.worker.enter(asked.count)  # who is too many is told before their prompt is read
+        try:
+            requests, tokens, logprobs, convention = await self.aside(self.prepare, asked, adapter)
+        except BaseException:
+            self.worker.cancel(job)
+            raise
+        self.worker.submit(job, requests)
         chat = isinstance(asked, Chat)
         symbols = convention.symbols() if convention else []
         marks = {id: text for id, text in self.marks.items() if text in symbols}
         spelled = Spelling(self.bytes_of, self.ends, marks)
-        choices = [Choice(place, spelled, chat, logprobs, convention) for place in range(len(engine_requests))]
+        choices = [Choice(place, spelled, chat, logprobs, convention) for place in range(job.count)]
         answering = Answering(job, choices, asked.model, tokens, chat)
         if not asked.stream:
             try:
@@ -125,8 +128,8 @@ class Api:
             raise
         return Events(answering.events(first, asked.usage_wanted), lambda: self.end(request, answering))
 
-    def prepare(self, asked: Generation, adapter: str | None) -> tuple[list[Any], int, bool]:
-        """(requests to the engine, tokens of the prompts, whether logprobs are shown)."""
+    def prepare(self, asked: Generation, adapter: str | None) -> tuple[list[Any], int, bool, Convention | None]:
+        """(requests to the engine, tokens of the prompts, whether logprobs are shown, how calls are told apart)."""
         served, given = self.served, prompts.options(self.served, asked)
         if isinstance(asked, Chat):
             texts, logprobs, top = [prompts.chat_ids(served, asked)], bool(asked.logprobs), asked.top_logprobs or 0
@@ -143,7 +146,7 @@ class Api:
             begin = place * (asked.n or 1)
             masks = [grammar.start() if grammar else None for _ in range(asked.n or 1)]
             requests += served.requests(ids, {**given, "top": top}, adapter, masks, begin)
-        return requests, sum(map(len, texts)), logprobs
+        return requests, sum(map(len, texts)), logprobs, prompts.listening(served, asked)
 
     def end(self, request: Request, answering: Answering) -> None:
         """Free what is left of a job, count it, and write its line."""

@@ -36,6 +36,7 @@ ROUTES = (
     "/openapi.json",
 )  # of the API; all else is the page's
 OPEN = ("/health",)  # routes that need no key
+WRITING = ("/v1/chat/completions", "/v1/completions")  # routes whose answers the engine writes
 SHORTEST = 16  # characters of a key
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -48,6 +49,7 @@ HEADERS = [
 
 
 Count = Callable[[str, int], None]  # is told the path and the status of an answer
+Full = Callable[[], Failure | None]  # why the engine takes nothing more, where it does not
 
 
 class TooLong(Exception):
@@ -111,9 +113,17 @@ class Headers:
 class Guard:
     """The page and the API behind their checks, as ASGI calls them."""
 
-    def __init__(self, page: App | None, api: App | None, rules: Rules, count: Count = lambda path, status: None):
-        """page, api: None where there is none. count: told the path and the status of every answer."""
-        self.page, self.api, self.rules, self.count = page, api, rules, count
+    def __init__(
+        self,
+        page: App | None,
+        api: App | None,
+        rules: Rules,
+        count: Count = lambda path, status: None,
+        full: Full = lambda: None,
+    ):
+        """page, api: None where there is none. count: told the path and the status of every answer. full: asked before
+        a request for text is read, so that a crowd is refused for little work."""
+        self.page, self.api, self.rules, self.count, self.full = page, api, rules, count, full
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -133,6 +143,10 @@ class Guard:
             return
         assert app is not None
         with contextlib.suppress(TooLong):
+            if asked and path in WRITING and (problem := self.full()) is not None:
+                await counted.skip()
+                await counted.refuse(problem)
+                return
             await app(scope, counted.receive, counted.send)
         await counted.finish()
 
@@ -199,6 +213,11 @@ class Counted:
         if self.size > self.most:
             raise TooLong
         return message
+
+    async def skip(self) -> None:
+        """Take the body and forget it: a client that is still sending when the connection ends may miss the answer."""
+        while (await self.receive()).get("more_body"):
+            pass
 
     async def send(self, message: Message) -> None:
         if self.size > self.most:  # whatever the application made of it

@@ -60,8 +60,8 @@ class Metrics:
         if job.first:
             self.first.observe(job.first - job.began)
             self.whole.observe(job.last - job.began)
-            if job.tokens > len(job.requests):
-                self.gap.observe((job.last - job.first) / (job.tokens - len(job.requests)) * len(job.requests))
+            if job.tokens > job.count:
+                self.gap.observe((job.last - job.first) / (job.tokens - job.count) * job.count)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -20,6 +20,7 @@ from fathom.serve.served import Served
 from fathom.serve.shelf import Shelf
 from fathom.serve.worker import InTurn, Worker
 
+SWITCH = 0.0005  # seconds after which a thread of Python that computes makes way for one that waits
 GRACE = 10  # seconds that a stream may take to end once the server is stopped
 
 
@@ -72,7 +73,7 @@ def house(shelf: Shelf, served: Served | None, place: Place, port: int, log: Cal
     worker = Worker(served.engine(), turn)
     app = api.application(served, worker, log)
     routes = ("/",) * (page is not None) + tuple(app.openapi()["paths"])
-    return House(Guard(page, app, rules, app.state.api.count), worker, routes)
+    return House(Guard(page, app, rules, app.state.api.count, worker.full), worker, routes)
 
 
 def serve(
@@ -114,6 +115,7 @@ def serve(
                 webbrowser.open(address)
         await serving
 
+    sys.setswitchinterval(SWITCH)  # the loop waits for the engine's thread after each word to a socket
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(run())
 

@@ -49,13 +49,14 @@ class InTurn:
 class Job:
     """The continuations of one request, as the event loop sees them: iterate over (index, piece).
 
-    began, first, last: seconds of the monotonic clock at which it was given, and had its first and its newest token.
+    count: how many there are. requests: what they ask of the engine, once that is known. began, first, last: seconds of
+    the monotonic clock at which it was let in, and had its first and its newest token.
     """
 
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.requests, self.loop = requests, asyncio.get_running_loop()
+    def __init__(self, count: int) -> None:
+        self.count, self.requests, self.loop = count, list[Request](), asyncio.get_running_loop()
         self.arrived: asyncio.Queue[tuple[int, Piece | Exception]] = asyncio.Queue()
-        self.left, self.over = len(requests), False
+        self.left, self.over = count, False
         self.began = time.monotonic()
         self.first = self.last = 0.0
         self.reused = self.tokens = 0
@@ -77,14 +78,18 @@ class Job:
         self.left -= what.finish_reason is not None
         return index, what
 
-    def deliver(self, index: int, what: Piece | Exception) -> None:
-        """From the engine's thread. A loop that has ended asks for nothing any more."""
-        with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.arrived.put_nowait, (index, what))
+
+Told = list[tuple[Job, int, Piece | Exception]]
+
+
+def hand_out(told: Told) -> None:
+    """On the event loop: what was written, to those who wait for it."""
+    for job, index, what in told:
+        job.arrived.put_nowait((index, what))
 
 
 class Worker:
-    """The engine and its thread. submit, cancel, read and stop are called on the event loop."""
+    """The engine and its thread. full, enter, submit, cancel, read and stop are called on the event loop."""
 
     def __init__(self, engine: Engine, turn: InTurn | None = None, most: int | None = None) -> None:
         """turn: shared with others that run models on the same cores. most: continuations that are taken at once."""
@@ -94,24 +99,30 @@ class Worker:
         self.jobs: set[Job] = set()  # on the event loop
         self.live: dict[int, tuple[Slot, Job, int]] = {}  # in the thread, by the slot's identity
         self.readings: deque[tuple[Iterator[Any], Callable[[Any], None]]] = deque()
+        self.told: Told = []  # in the thread: what this step has written
         self.stopping = False
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
         self.thread.start()
 
-    def require_room(self, count: int) -> None:
-        """Busy: with so many continuations more, too many would wait. Stopping: the server ends."""
+    def full(self, count: int = 1) -> Failure | None:
+        """Why so many continuations more are not taken: too many would wait, or the server ends."""
         if self.stopping:
-            raise Stopping
-        if sum(len(job.requests) for job in self.jobs) + count > self.most:
-            raise Busy(self.most)
+            return Stopping()
+        return Busy(self.most) if sum(job.count for job in self.jobs) + count > self.most else None
 
-    def submit(self, requests: Sequence[Request]) -> Job:
-        """Hand a request over. Busy, Stopping: as `require_room` says."""
-        self.require_room(len(requests))
-        job = Job(requests)
+    def enter(self, count: int) -> Job:
+        """Keep a place for so many continuations, whose requests are still to be made. Failure: as `full` says."""
+        if failure := self.full(count):
+            raise failure
+        job = Job(count)
         self.jobs.add(job)
-        self.inbox.put(lambda: self.add(job))
         return job
+
+    def submit(self, job: Job, requests: Sequence[Request]) -> None:
+        """Hand the requests of a job over."""
+        assert len(requests) == job.count
+        job.requests = [*requests]
+        self.inbox.put(lambda: self.add(job))
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this any more, or it is whole; its slots are free before the next step."""
@@ -157,6 +168,18 @@ class Worker:
                 self.step()
             if self.readings:
                 self.read_on()
+            self.tell()
+
+    def deliver(self, job: Job, index: int, what: Piece | Exception) -> None:
+        """To be told at the end of the step."""
+        self.told.append((job, index, what))
+
+    def tell(self) -> None:
+        """Wake the event loop once for all that a step has written. One that has ended asks for nothing any more."""
+        told, self.told = self.told, []
+        for loop in {job.loop for job, _, _ in told}:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(hand_out, [one for one in told if one[0].loop is loop])
 
     def receive(self) -> bool:
         """Do what was asked for since the last step; wait for it where there is nothing else to do."""
@@ -178,7 +201,7 @@ class Worker:
             try:
                 slot = self.engine.add(request)
             except Exception as error:
-                job.deliver(index, of(error) if isinstance(error, FathomError) else Fault(error))
+                self.deliver(job, index, of(error) if isinstance(error, FathomError) else Fault(error))
                 return self.drop(job)
             self.live[id(slot)] = slot, job, index
         return None
@@ -210,13 +233,13 @@ class Worker:
         """End every request that is being answered with what went wrong; those after them are answered again."""
         for _, job, index in list(self.live.values()):
             if not job.over:
-                job.deliver(index, error if isinstance(error, Failure) else Fault(error))
+                self.deliver(job, index, error if isinstance(error, Failure) else Fault(error))
                 self.drop(job)
 
     def pass_on(self, slot: Slot, what: Piece | Exception) -> None:
         _, job, index = self.live[id(slot)]
         if isinstance(what, Exception):
-            job.deliver(index, Fault(what))
+            self.deliver(job, index, Fault(what))
             return self.drop(job)
         job.reused = max(job.reused, getattr(slot, "reused", 0))
         constraint = job.requests[index].constraint
@@ -225,7 +248,7 @@ class Worker:
         elif constraint is not None and constraint.finished:
             what = replace(what, finish_reason="stop")
             self.free(slot)
-        job.deliver(index, what)
+        self.deliver(job, index, what)
         return None
 
     def read_on(self) -> None:
