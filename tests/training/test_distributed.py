@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fathom.errors import FathomError
+from fathom.training import distributed
 from fathom.training.precision import COMPILERS
 from fathom.training.world import ALONE, World
 from tests.training.together import BF16, COMPILED, NEW, all_rows, new_session, together
@@ -102,3 +103,25 @@ def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
         new_session("plain", "ddp", 1, World(0, 5))
     with pytest.raises(FathomError, match=r"micro_batch_size=4 and 6 rows a process; expected a divisor"):
         new_session("experts", "ddp", 1, World(0, 2), micro_batch_size=4)
+
+
+class Agreeing(World):
+    """One of several processes that all find the same."""
+
+    def agreed(self, flag: bool) -> bool:
+        return flag
+
+
+@pytest.mark.parametrize("neighbours", [1, 4])
+def test_auto_divides_a_model_that_does_not_fit_beside_those_of_the_neighbours(
+    neighbours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU the free memory is that of all processes of a machine, and the model is in it already."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(neighbours))
+    session = new_session("plain", "auto", 1)
+    n = sum(p.numel() for p in session.model.parameters())
+    for free, kind in ((12 * n * neighbours, "ddp"), (12 * n * neighbours - 1, "fsdp")):  # 16 n, of which 4 are there
+        monkeypatch.setattr(distributed, "free_memory", lambda device, free=free: free)
+        found, why = distributed.choose(session.model, session.options, Agreeing(0, 4), torch.device("cpu"))
+        assert found == kind and f"parallel {kind}: 4 processes" in why
+        assert ("do not fit one device" in why) is (kind == "fsdp"), why

@@ -2,19 +2,35 @@
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from fathom.errors import FathomError
 from fathom.processes import Process
 from fathom.training import together, voice, world
-from fathom.training.together import CODE, DATA, LAUNCH, TORCH, plain_values, require_same, sources, was_created_before
+from fathom.training.events import silent
+from fathom.training.run import created, open_run
+from fathom.training.together import (
+    CODE,
+    DATA,
+    LAUNCH,
+    TORCH,
+    created_by_first,
+    of_run,
+    plain_values,
+    require_same,
+    sources,
+    was_created_before,
+)
 from fathom.training.world import World
+from tests.training.runs import recipe
+from tests.training.together import new_session
 
 
 @dataclass(frozen=True)
@@ -132,3 +148,63 @@ def test_each_machine_says_that_it_has_met_nobody(monkeypatch: pytest.MonkeyPatc
     for local, said in (("0", "nobody"), ("1", None)):
         monkeypatch.setenv("LOCAL_RANK", local)
         assert voice.last_words("nobody", 2) == said
+
+
+@dataclass(frozen=True)
+class Second(World):
+    """The second of two processes, with what the first one says."""
+
+    rank: int = 1
+    size: int = 2
+    folder: str = ""
+    said: dict[str, Any] = field(default_factory=dict)
+
+    def share(self, value: Any = None) -> Any:
+        return self.folder
+
+    def gather(self, value: Any = None) -> list[Any]:
+        return [{"host": "first", **plain_values(self.said)}, value]
+
+
+def test_a_process_that_finds_other_data_in_the_folder_of_the_run_is_named(tmp_path: Path) -> None:
+    """Before it has computed anything. Shared folders may lag behind."""
+    folder = tmp_path / "run"
+    with created(recipe(tmp_path), folder, False, silent):
+        pass
+    world = Second(folder=str(folder), said=of_run(open_run(folder)))
+    require_same(world, of_run(open_run(folder)))
+    with next((folder / "data").glob("train*")).open("ab") as file:
+        file.write(b"more")
+    with (
+        pytest.raises(FathomError, match=r"rank 1 .*finds other data in the folder of the run"),
+        created_by_first(world, lambda: created(recipe(tmp_path), folder, False, silent), open_run),
+    ):
+        pass
+
+
+@dataclass(frozen=True)
+class Summed(World):
+    """One of two processes, and what the sum of both is."""
+
+    size: int = 2
+    sums: tuple[float, ...] = ()
+    heard: list[Any] = field(default_factory=list)
+
+    def total(self, x: Any) -> Any:
+        self.heard.append(x.tolist())
+        return torch.tensor(self.sums, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_time_is_that_of_the_first_process_and_any_may_stop_the_run(rank: int, stops: bool) -> None:
+    session = new_session("bigram", "auto", 1)
+    session.world = world = Summed(rank, sums=(7.0, 3.0, float(stops)))
+    session.clock.start()
+    assert session.together(torch.tensor([1.0]), torch.tensor([5.0])) == [1.0, 7.0]
+    own, seconds, stop = world.heard[0]
+    assert own == 5 and (seconds > 0) is (rank == 0) and stop == 0
+    assert session.stopping is stops and session.tick() == 3.0 == session.tick()
+    session.stop = lambda: True
+    session.together(torch.tensor([]), torch.tensor([5.0]))
+    assert world.heard[1][-1] == 1
