@@ -18,6 +18,7 @@ from fathom.cli.main import main
 from fathom.formats import checkpoint
 from fathom.training.events import read_metrics
 from tests.training.runs import TEXT
+from tests.training.tuning import base, records
 
 OPTIONS = ["--model.d-model", "16", "--model.n-layer", "1", "--model.n-head", "2", "--context-length", "8"]
 OPTIONS += ["--batch-size", "4", "--device", "cpu", "--train.eval-windows", "16", "--train.warmup-steps", "0"]
@@ -207,3 +208,26 @@ def test_torchrun_goes_on_from_the_newest_checkpoint(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert again.returncode != 0 and again.stderr.count("fathom: run exists; resume it with --resume") == 2
     assert checkpoint.latest(tmp_path / "run" / "checkpoints").step == 200
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_finetune_in_two_processes_is_that_of_one(method: str, tmp_path: Path) -> None:
+    """From the command line, under ddp and fsdp: the same losses; one process goes on, writes and exports."""
+    model, data = base(tmp_path / "base"), records(tmp_path / "records.jsonl")
+    call = ["finetune", str(model), "--data", str(data), "--method", method, "--max-iters", "4", "--batch-size", "4"]
+    call += ["--eval-interval", "2", "--device", "cpu", "--dtype", "fp32", "--lr", "0.01"]
+    ways = {"one": [], "ddp": ["--nproc", "2", "--parallel", "ddp"], "fsdp": ["--nproc", "2", "--parallel", "fsdp"]}
+    losses = {}
+    for name, more in ways.items():
+        out, resume = str(tmp_path / name), ["finetune", "--resume", "--max-iters", "6", "-o", str(tmp_path / name)]
+        for words in ([*call, *more, "-o", out], [*resume, *(["--nproc", "2"] if name == "one" else [])]):
+            done = subprocess.run([sys.executable, "-m", "fathom", *words], capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr
+        losses[name] = [line["loss"] for line in read_metrics(tmp_path / name / "metrics.jsonl") if "loss" in line]
+        assert main(["generate", out, "-p", "1 + 2 = ", "-n", "4", "-t", "0"]) == 0
+        assert main(["export", out, "--format", "hf", "-o", f"{out}.hf"]) == 0
+    assert len(losses["one"]) == 6 and losses["one"][-1] < losses["one"][0]
+    for name in ("ddp", "fsdp"):
+        assert losses[name] == pytest.approx(losses["one"], rel=1e-5)
