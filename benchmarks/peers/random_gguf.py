@@ -4,8 +4,10 @@ Speed depends on shapes alone, so matrices of one shape share their values: each
 the files of llama-quantize, the matrix that gives the logits is Q6_K in a q4_0 file, or q8_0 where a row is not a
 multiple of 256 (llama_tensor_get_type).
 
-usage: python random_gguf.py CONFIG.json TYPE OUT.gguf      CONFIG.json: as transformers reads it, of a LLaMA, a Qwen3,
-                                                            a Gemma 2 or a GPT-NeoX
+usage: python random_gguf.py CONFIG.json TYPE OUT.gguf [TOKENIZER.model]
+
+CONFIG.json: as transformers reads it, of a LLaMA, a Qwen3, a Gemma 2 or a GPT-NeoX. TOKENIZER.model: SentencePiece's of
+a LLaMA; without it the file has no vocabulary, and no server can read a prompt.
 """
 
 import json
@@ -65,7 +67,6 @@ def add_keys(writer: gguf.GGUFWriter, config: dict) -> None:
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 1)))
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
     if "rms_norm_eps" in config:
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     if "layer_norm_eps" in config:
@@ -87,7 +88,22 @@ def random_q6_k(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarr
     return np.concatenate([codes, scales, scale], 1).reshape(shape[0], -1)
 
 
-def write(config: dict, kind: Type, path: Path) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, path: Path) -> None:
+    """The pieces of SentencePiece's model, as llama.cpp's own converter writes them."""
+    from sentencepiece import SentencePieceProcessor
+
+    model = SentencePieceProcessor(str(path))
+    kinds = {model.unk_id(): 2, model.bos_id(): 3, model.eos_id(): 3}
+    ids = range(model.vocab_size())
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([model.id_to_piece(id) for id in ids])
+    writer.add_token_scores([model.get_score(id) for id in ids])
+    writer.add_token_types([6 if model.is_byte(id) else kinds.get(id, 1) for id in ids])
+    writer.add_bos_token_id(model.bos_id())
+    writer.add_eos_token_id(model.eos_id())
+
+
+def write(config: dict, kind: Type, path: Path, tokenizer: Path | None = None) -> None:
     random = np.random.default_rng(0)
 
     @cache
@@ -109,6 +125,7 @@ def write(config: dict, kind: Type, path: Path) -> None:
 
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config["model_type"]])
     add_keys(writer, config)
+    add_tokenizer(writer, tokenizer) if tokenizer else writer.add_tokenizer_model("no_vocab")
     for name, shape in shapes(config).items():
         chosen = kind_of(name, shape)
         writer.add_tensor(name, values(shape, chosen), raw_dtype=chosen)
@@ -119,5 +136,5 @@ def write(config: dict, kind: Type, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    source, kind, out = sys.argv[1:]
-    write(json.loads(Path(source).read_text()), Type[kind.upper()], Path(out))
+    source, kind, out, *tokenizer = sys.argv[1:]
+    write(json.loads(Path(source).read_text()), Type[kind.upper()], Path(out), *map(Path, tokenizer))

@@ -1,5 +1,8 @@
 """Panels against torch: the matrix is read back unchanged, and its product equals that in fp64."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -167,3 +170,20 @@ def test_sums_of_the_largest_codes_fit(isa: str) -> None:
     x = torch.tensor([1.0, -1.0])[:, None].expand(2, 256)
     expected = F.linear(x, FORMATS["int4"].dequantize(packed, (16, 256), torch.float32))
     assert torch.allclose(panels.product(x), expected, rtol=1e-6)
+
+
+LARGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(not LARGE.exists() or "[never]" in LARGE.read_text(), reason="a system without large pages")
+def test_weights_lie_on_large_pages() -> None:
+    """As the kernel counts them for the process, which has no other memory that asks for them."""
+
+    def large() -> int:
+        found = re.search(r"^AnonHugePages: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.M)
+        assert found is not None
+        return int(found[1]) << 10
+
+    before, arena = large(), Arena(64 << 20)
+    arena.take((64 << 20,), torch.uint8).fill_(1)
+    assert large() - before >= 32 << 20

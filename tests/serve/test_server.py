@@ -11,6 +11,8 @@ import threading
 import pytest
 
 from fathom.cli.main import main
+from fathom.errors import FathomError
+from fathom.serve.place import Place
 from tests.serve.running import process
 
 pytest.importorskip("fastapi")
@@ -61,13 +63,25 @@ def test_check_says_what_would_be_served_and_listens_nowhere(capsys: pytest.Capt
     assert "pages: 16 of 16 tokens" in err and "256 tokens in flight" in err and "parameters" in err
 
 
-def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_one_line_before_a_model_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert main(["serve", "demo:copycat", "--port", str(port), "--check"]) == 2
+        assert main(["serve", "no/model/is/here", "--port", str(port)]) == 2
     assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+
+
+def test_of_two_that_start_at_once_the_second_says_that_the_port_is_in_use() -> None:
+    with Place("127.0.0.1", 0).bound() as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))  # nobody waits while a model is read
+        here = Place("127.0.0.1", port)
+        with here.bound() as second:
+            here.listen(first)
+            with pytest.raises(FathomError, match=f"port {port} of 127.0.0.1 cannot be used"):
+                here.listen(second)
 
 
 def test_it_starts_without_what_only_pages_need() -> None:

@@ -4,7 +4,6 @@ Every figure of a benchmark is given as a fraction of one of the two, measured i
 threads. A limit is the best of several runs.
 """
 
-import mmap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 from fathom.anatomy.cost import matrices
 from fathom.machine import free_memory
 from fathom.model.config import ModelConfig
+from fathom.native.panels import on_large_pages
 
 RUNS = 7
 BUFFER = 1 << 29  # bytes, larger than the caches
@@ -56,10 +56,7 @@ def large(size: int, device: torch.device) -> Tensor:
     """So many bytes of zeros; on a CPU in huge pages where the system has them, so that pages do not slow it."""
     if device.type != "cpu":
         return torch.zeros(size, dtype=torch.uint8, device=device)
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8).fill_(0)
+    return torch.frombuffer(on_large_pages(size), dtype=torch.uint8, count=size).fill_(0)
 
 
 def products(rows: int, matrix: tuple[int, int], dtype: torch.dtype, device: torch.device) -> float:

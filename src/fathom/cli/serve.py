@@ -1,11 +1,17 @@
 """`fathom serve MODEL`: the page of a model, and OpenAI's API, on this machine until Ctrl-C."""
 
+from __future__ import annotations
+
+import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from socket import socket
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +19,9 @@ from fathom.cli.completion import models
 from fathom.cli.options import WholeNumber, option, verb
 from fathom.cli.streams import say
 from fathom.errors import FathomError
+
+if TYPE_CHECKING:
+    from fathom.serve.place import Place
 
 ABOUT = """Serve a model: a page that shows what it computes, and OpenAI's API for any client, until Ctrl-C.
 
@@ -58,20 +67,29 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
         raise FathomError(f"--port is {port}; expected 0 to 65535")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise FathomError(f"fathom serve needs {' and '.join(missing)}: pip install 'fathom-lm[serve]'")
-    from fathom.glass.bundle import outdated
     from fathom.serve.guard import read_keys
     from fathom.serve.place import Place
-    from fathom.serve.served import open_served
-    from fathom.serve.shelf import shelf
 
     keys = read_keys(Path(call["api_key_file"])) if call["api_key_file"] else None
     place = Place(
         call["host"] or "127.0.0.1", port, call["prompt"], call["open_page"] is not False, keys, call["no_auth"]
     )
     place.check()
+    with place.bound() as listening, uncollected():
+        open_and_serve(models, dict(map(named, adapters)), place, listening, call)
+
+
+def open_and_serve(
+    models: tuple[str, ...], adapters: dict[str, str], place: Place, listening: socket, call: dict[str, Any]
+) -> None:
+    """The rest, once the port is ours. call: the other options."""
+    from fathom.glass.bundle import outdated
+    from fathom.serve.served import open_served
+    from fathom.serve.shelf import shelf
+
     if line := outdated():
         say(line, err=True)
-    shown = shelf(models, dict(map(named, adapters)), call["quantize"])
+    shown = shelf(models, adapters, call["quantize"])
     shown.check()  # a mistake ends here, not on the page
     Thread(target=lambda: list(map(import_module, NEEDED)), daemon=True).start()  # while weights are read
     if call["prompt"]:
@@ -80,14 +98,13 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
         first_prompt(shown.open, shown.names()[0], call["prompt"])
     first = next(iter(shown.places))
     name = call["alias"] or first.replace(" ", "-")
-    served = open_served(shown.places[first], name, dict(map(named, adapters)), call["max_tokens_in_flight"])
+    served = open_served(shown.places[first], name, adapters, call["max_tokens_in_flight"])
     for line in served.describe() if served else ["no API: the model has no tokenizer"]:
         say(line, err=True)
     from fathom.serve.server import house, serve
 
     if call["check"]:
-        place.bound().close()
-        for line in house(shown, served, place, port, lambda line: None).routes:
+        for line in house(shown, served, place, place.port, lambda line: None).routes:
             say(line)
         return
 
@@ -98,7 +115,18 @@ def serve_command(models: tuple[str, ...], adapters: tuple[str, ...], port: int 
     def log(line: str) -> None:
         say(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
-    serve(shown, served, place, ready, log)
+    serve(shown, served, place, listening, ready, log)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the search for cycles of objects: torch and a vocabulary are a million that stay, and are gone through
+    again and again while they are made."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def named(text: str) -> tuple[str, str]:

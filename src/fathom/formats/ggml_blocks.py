@@ -219,14 +219,18 @@ def unpacked(data: Tensor, kind: NumberType) -> Tensor:
     blocks, step = data.numpy().view(kind.layout), SLICE // kind.size
     numbers = np.empty((len(blocks), kind.size), np.float32)
 
-    def unpack(start: int) -> None:
+    def unpack(part: slice) -> None:
         with np.errstate(all="ignore"):  # scales may be infinite
-            part = slice(start, start + step)
             numbers[part] = numbers_of(blocks[part]).reshape(-1, kind.size)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy works outside of Python's lock
-        list(pool.map(unpack, range(0, len(blocks), step)))
+    in_slices(unpack, len(blocks), step)
     return torch.from_numpy(numbers.reshape(-1))
+
+
+def in_slices(work: Callable[[slice], None], count: int, step: int) -> None:
+    """Call `work` with every `step` of `count` items, in all threads: numpy works outside of Python's lock."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(work, (slice(start, start + step) for start in range(0, count, step))))
 
 
 def packed(numbers: Tensor, kind: NumberType) -> Iterator[Array]:

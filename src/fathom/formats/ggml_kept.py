@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fathom.formats.ggml_blocks import NumberType, codes_q4_k, codes_q5_k, codes_q6_k, five, six_bits
+from fathom.formats.ggml_blocks import SLICE, NumberType, codes_q4_k, codes_q5_k, codes_q6_k, five, in_slices, six_bits
 from fathom.formats.ggml_layouts import Array
 from fathom.quant.scheme import Packed
 
@@ -59,9 +59,18 @@ def k_quant(blocks: Array, kind: str) -> Packed:
 
     scales = [blocks[name] for name in ("scale", "offset") if name in (blocks.dtype.names or ())]
     steps = blocks["scales"].reshape(-1, 8, 2) if kind == "Q6_K" else np.stack(six_bits(blocks), -1).astype(np.int8)
-    low, upper = in_bytes(tensor(CODES[kind](blocks)), {"Q4_K": 0, "Q5_K": 1, "Q6_K": 2}[kind])
-    found = {"codes": low, "steps": tensor(steps), "scales": tensor(np.stack(scales, -1))[:, None]}
-    return found if upper is None else found | {"upper": upper}
+    bits = {"Q4_K": 0, "Q5_K": 1, "Q6_K": 2}[kind]  # beyond the low 4
+    low, upper = (np.empty((len(blocks), 8, size), np.uint8) for size in (16, 4 * bits))
+
+    def split(part: slice) -> None:
+        first, more = in_bytes(tensor(CODES[kind](blocks[part])), bits)
+        low[part] = first
+        if more is not None:
+            upper[part] = more
+
+    in_slices(split, len(blocks), SLICE // 256)
+    found = {"codes": tensor(low), "steps": tensor(steps), "scales": tensor(np.stack(scales, -1))[:, None]}
+    return found | {"upper": tensor(upper)} if bits else found
 
 
 def tensor(x: Array) -> Tensor:

@@ -7,6 +7,7 @@ are mapped into memory and not copied.
 import math
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,8 +58,9 @@ def load(
     opened = open_model(path)
     if rope_scaling is not None:
         opened = replace(opened, config=with_rope_scaling(opened.config, rope_scaling))
-    tokenizer = tokenizer_of(opened)
-    return read(opened, DTYPES[dtype], target, scheme), tokenizer
+    with ThreadPoolExecutor(1) as beside:  # the weights are read outside of Python's lock
+        tokenizer = beside.submit(tokenizer_of, opened)
+        return read(opened, DTYPES[dtype], target, scheme), tokenizer.result()
 
 
 def with_rope_scaling(config: ModelConfig, scaling: str) -> ModelConfig:

@@ -27,20 +27,23 @@ SIGN = -0x7F7F7F80  # 0x80808080 as int32: flips the sign bits of four int8 code
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 
 
-class Arena:
-    """One block of `nbytes` for all weights of a model, from which tensors are taken; freed with the last of them.
+def on_large_pages(nbytes: int) -> mmap.mmap:
+    """Zeros, on large pages where the system has them: a matrix read from end to end takes an address translation for
+    each page of 4 KiB, and hardly any for pages of 2 MiB. Private memory: what processes could share has none."""
+    size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # only on Linux
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without large pages: slower, and otherwise the same
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
-    On large pages where the system has them: a matrix read from end to end takes an address translation for each page
-    of 4 KiB, and hardly any for pages of 2 MiB.
-    """
+
+class Arena:
+    """One block of `nbytes` for all weights of a model, from which tensors are taken; freed with the last of them."""
 
     def __init__(self, nbytes: int) -> None:
-        size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.memory = mmap.mmap(-1, size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):  # only on Linux
-            with suppress(OSError):  # a kernel without large pages: slower, and otherwise the same
-                self.memory.madvise(mmap.MADV_HUGEPAGE)
-        self.used = 0
+        self.memory, self.used = on_large_pages(nbytes), 0
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor."""

@@ -38,17 +38,27 @@ class Place:
         return Rules(frozenset(f"{name}:{port}" for name in names), token, self.keys, not self.loopback)
 
     def bound(self) -> socket.socket:
-        """A listening socket. FathomError: the address is not this machine's own, or the port is in use."""
-        host, port = self.host, self.port
-        made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        """A socket with this address, which refuses whoever calls until it listens. FathomError: the address is not
+        this machine's own, or the port is in use."""
+        made = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((host, port))
-            made.listen(BACKLOG)
+            made.bind((self.host, self.port))
         except OSError as error:
             made.close()
-            raise FathomError(
-                f"port {port} of {host} cannot be used ({(error.strerror or str(error)).lower()}); choose another: "
-                f"--port {port + 1 if port < 65535 else 8000}, or --port 0 for any that is free"
-            ) from error
+            raise self.taken(error) from error
         return made
+
+    def listen(self, made: socket.socket) -> None:
+        """Let callers in. FathomError: another listens there by now."""
+        try:
+            made.listen(BACKLOG)
+        except OSError as error:
+            raise self.taken(error) from error
+
+    def taken(self, error: OSError) -> FathomError:
+        host, port = self.host, self.port
+        return FathomError(
+            f"port {port} of {host} cannot be used ({(error.strerror or str(error)).lower()}); choose another: "
+            f"--port {port + 1 if port < 65535 else 8000}, or --port 0 for any that is free"
+        )

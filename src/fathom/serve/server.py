@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import socket
@@ -80,13 +81,13 @@ def serve(
     shelf: Shelf,
     served: Served | None,
     place: Place,
+    listening: socket.socket,
     ready: Callable[[str], None],
     log: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Serve these models until the process is interrupted. served: the one that the API answers with. ready: called
-    with the address once it answers. log: called with a line for each request to a model."""
-    place.check()
-    listening = place.bound()
+    """Serve these models until the process is interrupted. served: the one that the API answers with. listening: a
+    socket of the place. ready: called with the address once it answers. log: called with a line for each request to a
+    model."""
     port = listening.getsockname()[1]
     built = house(shelf, served, place, port, log)
     config = uvicorn.Config(
@@ -115,6 +116,10 @@ def serve(
                 webbrowser.open(address)
         await serving
 
+    place.listen(listening)
+    gc.collect()
+    gc.freeze()  # what is here stays, and need not be gone through again
+    gc.enable()
     sys.setswitchinterval(SWITCH)  # the loop waits for the engine's thread after each word to a socket
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(run())
