@@ -51,6 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert main([*train, "chars", "--tokenizer", "char"]) == 0
         assert main(["finetune", "runs/a", "--data", "some.jsonl", "--max-iters", "1", "-o", "lora"]) == 0
         Path("book.pdf").write_bytes(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
+        Path("table.parquet").write_bytes(b"PAR1\x15\x04\x15\xcc\x01")
         with zipfile.ZipFile("archive.zip", "w") as archive:
             archive.writestr("text.txt", TEXT)
         assert main(["prepare", "text.txt", "--tokenizer", "byte", "-o", "tokens"]) == 0
@@ -217,6 +218,7 @@ tokenize x hf/config.json | hf/config.json: it holds no tokenizer | or a tokeniz
 train --data runs/a -o new | runs/a: is a run, not a text | expected a file of text or a folder of them
 train --data book.pdf -o new | book.pdf: byte 10 is 0xe2; expected text in UTF-8 | extract its text first
 train --data archive.zip -o new | archive.zip: byte | it is a zip archive, as .docx and .epub files are: unpack it
+train --data table.parquet -o new | table.parquet: byte 7 is 0xcc; expected text in UTF-8 | fathom prepare makes tokens of it
 show-batch runs/a --data model.gguf | model.gguf: byte | it is a model in GGUF: give a text
 eval runs/a text.txt | unexpected 'text.txt'; expected MODEL only | did you mean --data "text.txt"?
 verify runs/a hf | unexpected 'hf'; expected MODEL only | did you mean --against file:hf?

@@ -30,6 +30,7 @@ NO_TEXT = {  # how files begin that are taken for texts: what to do with them
     b"PK\3\4": "it is a zip archive, as .docx and .epub files are: unpack it, or save it as plain text",
     b"\x1f\x8b": "it is compressed by gzip: give its name the ending .gz",
     b"GGUF": "it is a model in GGUF: give a text",
+    b"PAR1": "it is a Parquet file: fathom prepare makes tokens of it, which --data takes",
 }
 
 
