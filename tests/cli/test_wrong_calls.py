@@ -218,7 +218,7 @@ tokenize x hf/config.json | hf/config.json: it holds no tokenizer | or a tokeniz
 train --data runs/a -o new | runs/a: is a run, not a text | expected a file of text or a folder of them
 train --data book.pdf -o new | book.pdf: byte 10 is 0xe2; expected text in UTF-8 | extract its text first
 train --data archive.zip -o new | archive.zip: byte | it is a zip archive, as .docx and .epub files are: unpack it
-train --data table.parquet -o new | table.parquet: byte 7 is 0xcc; expected text in UTF-8 | fathom prepare makes tokens of it
+train --data table.parquet -o new | table.parquet: byte 7 is 0xcc; expected text | fathom prepare makes tokens of it
 show-batch runs/a --data model.gguf | model.gguf: byte | it is a model in GGUF: give a text
 eval runs/a text.txt | unexpected 'text.txt'; expected MODEL only | did you mean --data "text.txt"?
 verify runs/a hf | unexpected 'hf'; expected MODEL only | did you mean --against file:hf?

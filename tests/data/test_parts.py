@@ -14,7 +14,10 @@ from fathom.data.order import Shuffle, deal
 from fathom.data.parts import STRETCH, Part, divided, passages
 from fathom.data.record_files import parquet_about
 from fathom.data.records import Document, RecordFile
+from fathom.data.shard_worker import Sink, Worker
 from fathom.errors import FathomError
+from fathom.tokenizer.characters import ByteTokenizer
+from fathom.tokenizer.protocol import TokenArray
 from tests.data.prepared import TEXTS, as_gzip, as_lines, as_parquet, as_zstandard
 
 LONG = "\n\n".join(TEXTS * 2)
@@ -78,6 +81,32 @@ def test_every_format_holds_the_same_documents(write: object, tmp_path: Path) ->
     pieces = divided(path, 50_000)
     assert [passage.text for part, _ in pieces for passage in passages(part, "text")] == TEXTS
     assert (len(pieces) > 1) == (write in (as_parquet, as_lines))
+
+
+class Kept:
+    """In the place of a token file: what would be in it."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def append(self, ids: TokenArray) -> None:
+        self.ids += ids.tolist()
+
+
+@pytest.mark.parametrize("kind", ["lines", "no line ends", "blank lines alone"])
+def test_divided_texts_have_stretches_taken_out_as_whole_ones_have(kind: str, tmp_path: Path) -> None:
+    """And an end where a stretch was taken out, also where that is the first of the next part."""
+    path, tokenizer = tmp_path / "a.txt", ByteTokenizer()
+    path.write_text(ODD[kind] * 2)
+    worker = Worker.__new__(Worker)
+    worker.plan = {"val_fraction": 0.5, "field": "text"}
+    found = []
+    for size in (1 << 30, STRETCH, 3 * STRETCH):
+        sinks = [Sink(Kept(), tokenizer) for _ in range(2)]  # type: ignore[arg-type]
+        for part, _ in divided(path, size):
+            worker.split(part, *sinks)
+        found.append([(sink.writer.ids, sink.n_documents) for sink in sinks])  # type: ignore[attr-defined]
+    assert found[0] == found[1] == found[2] and min(n for _, n in found[0]) > 1
 
 
 @pytest.mark.parametrize("kind", ["text", "lines", "records"])
