@@ -9,8 +9,10 @@ own; without one, Fathom is measured alone. Only the standard library asks, over
 """
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -67,7 +69,7 @@ class Asked:
 def crowd(url: str, model: str, texts: Sequence[str], new: int) -> dict[str, float]:
     """The figures of requests that are asked at once."""
     asked = [Asked(url, model, text, new) for text in texts]
-    threads = [threading.Thread(target=one.run) for one in asked]
+    threads = [threading.Thread(target=one.run, daemon=True) for one in asked]
     began = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -116,7 +118,7 @@ def measure(name: str, call: Sequence[str], port: int, given: argparse.Namespace
     """Print a row for each load of one server, which is started and ended here."""
     url, new, began = f"http://127.0.0.1:{port}", given.new, time.perf_counter()
     quiet, threads = subprocess.DEVNULL, {"OMP_NUM_THREADS": str(given.threads)}
-    server = subprocess.Popen(call, stdout=quiet, stderr=quiet, env={**os.environ, **threads})
+    server = subprocess.Popen(call, stdout=quiet, stderr=quiet, env={**os.environ, **threads}, preexec_fn=end_with_us)
     try:
         while True:
             try:
@@ -141,7 +143,22 @@ def measure(name: str, call: Sequence[str], port: int, given: argparse.Namespace
         print(f"{name}: started in {start:.1f} s; {said}", file=sys.stderr)
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def end_with_us() -> None:
+    """In the new process: the kernel ends it when this one ends, however that ends. Linux only."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def leave(*_: object) -> None:
+    """Told to end: end what was begun first, as after Ctrl-C."""
+    sys.exit(143)
 
 
 def show(name: str, requests: str, figures: dict[str, float], mib: float) -> None:
@@ -160,6 +177,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--quantize", default="keep")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, leave)
     print("| server | requests | tokens/s | first, median | between, median | between, p99 | MiB |\n|" + "---|" * 7)
     port = free_port()
     ours = [sys.executable, "-m", "fathom", "serve", given.model, "--port", str(port), "--no-open"]
