@@ -1,4 +1,4 @@
-"""A prepared model against the plain one: every choice of a config, odd sizes, padding, rows, every number format."""
+"""A prepared model against the plain one: every choice of a config, odd sizes, rows, every number format."""
 
 import copy
 import random
@@ -110,11 +110,9 @@ def meets_eight_bits(model: Transformer) -> None:
             part.register_forward_pre_hook(lambda _, given: (in_eight_bits(given[0]),))
 
 
-def passes(
-    model: Transformer, ids: Tensor, padding: Tensor | None, dtype: torch.dtype, lengths: tuple[int, ...] = PASSES
-) -> Tensor:
+def passes(model: Transformer, ids: Tensor, dtype: torch.dtype, lengths: tuple[int, ...] = PASSES) -> Tensor:
     """Logits (b, t, V) over a cache, read in passes of these lengths."""
-    cache = KVCache(model.config, len(ids), model.config.context_length, padding, dtype)
+    cache = KVCache(model.config, len(ids), model.config.context_length, dtype)
     cache.horizon = ids.shape[1]
     with torch.no_grad():
         logits = torch.cat([model(piece, cache) for piece in ids.split(lengths, 1)], 1)
@@ -122,27 +120,19 @@ def passes(
     return logits
 
 
-def real(padding: Tensor | None, t: int) -> Tensor | slice:
-    """Which of (b, t) are tokens and not filling."""
-    return slice(None) if padding is None else torch.arange(t) >= padding[:, None]
-
-
-def sample(choice: random.Random, config: ModelConfig) -> tuple[Tensor, Tensor | None]:
-    rows = choice.choice([1, 2, 3])
-    padding = torch.tensor([choice.choice([0, 1, 3]) for _ in range(rows)]) if choice.random() < 0.5 else None
-    return torch.randint(0, config.vocab_size, (rows, sum(PASSES))), padding
+def sample(choice: random.Random, config: ModelConfig) -> Tensor:
+    return torch.randint(0, config.vocab_size, (choice.choice([1, 2, 3]), sum(PASSES)))
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_fp32_is_the_plain_model(isa: str, seed: int) -> None:
     choice = random.Random(seed)
     model = random_model(any_config(choice))
-    ids, padding = sample(choice, model.config)
+    ids = sample(choice, model.config)
     plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).double(), prepare_for_inference(model)
     assert isinstance(quick, InferenceModel) and quick.step is not None
-    expected = passes(exact, ids, padding, torch.float64)
-    keep = real(padding, ids.shape[1])
-    near, nearer = ((passes(one, ids, padding, torch.float32) - expected)[keep].abs().max() for one in (plain, quick))
+    expected = passes(exact, ids, torch.float64)
+    near, nearer = ((passes(one, ids, torch.float32) - expected).abs().max() for one in (plain, quick))
     assert nearer <= 4 * near + 1e-6  # as near to the exact numbers as the plain model is
 
 
@@ -153,15 +143,15 @@ def test_packed_weights_meet_x_in_eight_bits(isa: str, kind: str, seed: int) -> 
     choice = random.Random(seed)
     model = random_model(any_config(choice))
     quantize_model(model, kind)
-    agree_in_eight_bits(model, *sample(choice, model.config))
+    agree_in_eight_bits(model, sample(choice, model.config))
 
 
-def agree_in_eight_bits(model: Transformer, ids: Tensor, padding: Tensor | None) -> None:
+def agree_in_eight_bits(model: Transformer, ids: Tensor) -> None:
     plain, quick = copy.deepcopy(model), prepare_for_inference(model)
     assert isinstance(quick, InferenceModel) and quick.step is not None
     meets_eight_bits(plain)
-    expected, actual = (passes(one, ids, padding, torch.float32) for one in (plain, quick))
-    distance = (actual - expected)[real(padding, ids.shape[1])].abs() / max(1, expected.abs().max().item())
+    expected, actual = (passes(one, ids, torch.float32) for one in (plain, quick))
+    distance = (actual - expected).abs() / max(1, expected.abs().max().item())
     assert distance.quantile(0.1) < 1e-5
     assert distance.median() < 2e-3
     assert distance.max() < 0.1  # where an activation rounds to the other of two integers
@@ -180,20 +170,17 @@ def test_k_quants_of_every_kind_side_by_side(isa: str, seed: int) -> None:
         assert isinstance(layer, nn.Linear)
         fields = in_blocks(layer.weight, kind) if kind in K_QUANTS else scheme_named(kind).quantize(layer.weight)
         keep_layer(model, name, fields, layer.bias, FORMATS[kind])
-    agree_in_eight_bits(model, *sample(choice, config))
+    agree_in_eight_bits(model, sample(choice, config))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_bf16_is_at_least_as_near_to_fp32_as_the_plain_model_is(isa: str, seed: int) -> None:
     choice = random.Random(seed)
     model = random_model(any_config(choice)).bfloat16()
-    ids, padding = sample(choice, model.config)
+    ids = sample(choice, model.config)
     plain, exact, quick = copy.deepcopy(model), copy.deepcopy(model).float(), prepare_for_inference(model)
-    expected = passes(exact, ids, padding, torch.float32)
-    keep = real(padding, ids.shape[1])
-    near, nearer = (
-        (passes(one, ids, padding, torch.bfloat16) - expected)[keep].square().mean() for one in (plain, quick)
-    )
+    expected = passes(exact, ids, torch.float32)
+    near, nearer = ((passes(one, ids, torch.bfloat16) - expected).square().mean() for one in (plain, quick))
     assert nearer <= 1.2 * near + 1e-9
 
 
@@ -204,14 +191,10 @@ def test_layers_with_a_window_keep_only_their_last_keys(isa: str, seed: int) -> 
     config = replace(any_config(choice), layers=Layers(choice.choice(["l", "lg", "lln"]), choice.choice([1, 9, 70])))
     config = replace(config, position="alibi", rope=Rotary()) if choice.random() < 0.4 else config
     model, ids = random_model(config), torch.randint(0, config.vocab_size, (2, sum(lengths)))
-    padding = choice.choice([None, torch.tensor([0, 20])])
     exact, quick = copy.deepcopy(model).double(), prepare_for_inference(copy.deepcopy(model))
     assert isinstance(quick, InferenceModel) and quick.step is not None
-    expected = passes(exact, ids, padding, torch.float64, lengths)
-    keep = real(padding, ids.shape[1])
-    near, nearer = (
-        (passes(one, ids, padding, torch.float32, lengths) - expected)[keep].abs().max() for one in (model, quick)
-    )
+    expected = passes(exact, ids, torch.float64, lengths)
+    near, nearer = ((passes(one, ids, torch.float32, lengths) - expected).abs().max() for one in (model, quick))
     assert nearer <= 4 * near + 1e-6
 
 

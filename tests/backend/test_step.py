@@ -40,8 +40,8 @@ def pair(position: str = "rope") -> tuple[Transformer, InferenceModel]:
     return plain, quick
 
 
-def agree(plain: Transformer, quick: Transformer, ids: Tensor = IDS, padding: Tensor | None = None) -> None:
-    expected, actual = (one(ids, KVCache(one.config, len(ids), 8, padding)) for one in (plain, quick))
+def agree(plain: Transformer, quick: Transformer, ids: Tensor = IDS) -> None:
+    expected, actual = (one(ids, KVCache(one.config, len(ids), 8)) for one in (plain, quick))
     assert (expected - actual).abs().max() < 1e-5
 
 
@@ -74,27 +74,6 @@ def test_empty_input_gives_what_the_plain_model_does(rows: int, t: int) -> None:
         assert cache.length == t
 
 
-@pytest.mark.parametrize(
-    "padding",
-    [
-        torch.tensor([1, 0], dtype=torch.int32),
-        torch.tensor([1, 2, 0, 9])[::2],
-        torch.tensor([-3, 0]),
-        torch.tensor([7, 0]),
-    ],
-    ids=["int32", "strided", "negative", "longer than the text"],
-)
-def test_padding_of_any_kind(padding: Tensor) -> None:
-    plain, quick = pair()
-    agree(plain, quick, padding=padding)
-
-
-def test_negative_padding_reaches_beyond_no_table() -> None:
-    _, quick = pair("learned")
-    with pytest.raises(OutsideVocabulary, match="at position 1000000"):
-        quick(IDS, KVCache(quick.config, 2, 8, torch.tensor([0, -(10**6)])))
-
-
 def test_a_cache_of_another_kind_ends_as_in_the_plain_model() -> None:
     other = KVCache(config(head_dim=16), 2, 8)
     for cache, message in (
@@ -115,11 +94,6 @@ def test_a_cache_that_lies_otherwise_in_memory() -> None:
     for cache in caches:
         plain(IDS, cache)
     assert (quick(IDS, caches[0]) - plain(IDS, caches[1])).abs().max() < 1e-5
-    assert quick.step is not None
-    cache = KVCache(quick.config, 3, 8)
-    for rows in ([2, 0], [0, 0, 1, 1]):
-        cache.select(torch.tensor(rows))
-        assert quick.step.takes(torch.zeros(len(rows), 1, dtype=torch.long), cache)
 
 
 def test_only_supported_parts_make_a_step() -> None:

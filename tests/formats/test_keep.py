@@ -78,7 +78,7 @@ def test_every_number_is_the_file_s(name: str, kind: str, tmp_path: Path, monkey
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "mixtral"])
 def test_all_of_it_runs_natively(name: str, tmp_path: Path) -> None:
     floats, kept = both(tmp_path / "m.gguf", CONFIGS[name], "Q4_K_M")
-    agree_in_eight_bits(kept, IDS, None)
+    agree_in_eight_bits(kept, IDS)
     quick = prepare_for_inference(kept)
     assert torch.equal(quick.unembed.weight, floats.unembed.weight)  # it is not packed a second time
 

@@ -117,8 +117,7 @@ def cached(device: torch.device) -> Iterator[Found]:
         cache, whole = KVCache(config, 2, 40, device=device), model(ids)
         pieces = [model(chunk, cache) for chunk in (ids[:, :9], *ids[:, 9:].split(1, dim=1))]
         yield Found(f"{name}: cache, logits", apart(torch.cat(pieces, 1), whole), 1e-5)
-        for padding in (None, torch.tensor([0, 3])):
-            yield recorded(name, model, padding)
+        yield recorded(name, model)
 
 
 def packed(device: torch.device) -> Iterator[Found]:
@@ -188,23 +187,21 @@ def compiled(device: torch.device) -> Iterator[Found]:
 
 
 @torch.no_grad()
-def recorded(what: str, plain: Transformer, padding: Tensor | None) -> Found:
+def recorded(what: str, plain: Transformer) -> Found:
     """The logits of recorded steps over one cache beside those of the plain model over another: one token at a time,
-    then several, then fewer rows, then again from an earlier place."""
+    then several, then again from an earlier place."""
     swift = InferenceModel(deepcopy(plain), RecordedStep)
     ids, device = ids_of(plain.config, 2, 40, plain.embed.weight.device), plain.embed.weight.device
-    caches = [KVCache(plain.config, 2, 40, padding, device=device), cache_for(swift, 2, 40, padding)]
+    caches = [KVCache(plain.config, 2, 40, device=device), cache_for(swift, 2, 40)]
     assert isinstance(caches[1], StaticCache) and swift.step is not None
     logits: list[list[Tensor]] = [[], []]
     for model, cache, seen in zip((plain, swift), caches, logits):
         for piece in (ids[:, :9], *ids[:, 9:20].split(1, dim=1), ids[:, 20:24], ids[:, 24:25]):
             seen.append(model(piece, cache)[:, -1])
-        cache.select(torch.tensor([1]))
-        seen += [model(ids[1:, at : at + 1], cache)[:, -1] for at in (25, 26)]
         cache.rewind(12)
-        seen.append(model(ids[:1, 3:4], cache)[:, -1])
+        seen.append(model(ids[:, 3:4], cache)[:, -1])
     difference = apart(torch.cat(logits[1]), torch.cat(logits[0]))
-    return Found(f"{what}: recorded steps{'' if padding is None else ', padded'}", difference, 1e-5)
+    return Found(f"{what}: recorded steps", difference, 1e-5)
 
 
 def generated(device: torch.device) -> Iterator[Found]:

@@ -12,7 +12,6 @@ from fathom.model.config import Experts, Layers, ModelConfig, Rotary, Scale
 from fathom.model.transformer import Transformer
 
 SIZES = {"b": 8, "t": 5, "s": 5, "d": 10, "h": 6, "g": 2, "c": 14, "r": 12, "f": 23, "V": 31, "e": 11, "used": 3}
-PADDING = [0, 1, 2, 3, 0, 1, 2, 3]
 
 
 @dataclass
@@ -21,7 +20,6 @@ class World:
 
     choices: dict[str, Any]
     cached: bool = False
-    padded: bool = False
     explicit: bool = False
     sizes: dict[str, int] = field(default_factory=lambda: dict(SIZES))  # of the pass that is running
 
@@ -43,8 +41,7 @@ class World:
         if not self.cached:
             model(torch.zeros(self.sizes["b"], self.sizes["t"], dtype=torch.long))
             return
-        padding = torch.tensor(PADDING) if self.padded else None
-        cache = KVCache(model.config, self.sizes["b"], 20, padding)
+        cache = KVCache(model.config, self.sizes["b"], 20)
         for t in (4, 5):  # the second pass has a past: s and t differ
             self.sizes |= {"t": t, "s": cache.length + t}
             model(torch.zeros(self.sizes["b"], t, dtype=torch.long), cache)
@@ -52,7 +49,7 @@ class World:
 
 WORLDS = [
     World({"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True}, explicit=True),
-    World({"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": "on"}, cached=True, padded=True),
+    World({"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": "on"}, cached=True),
     World({"position": "learned", "norm": "none", "mlp": "relu2", "residual": "off"}, cached=True, explicit=True),
     World({"position": "none", "norm": "rms", "mlp": "none"}, cached=True),
     World(

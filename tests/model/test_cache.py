@@ -51,40 +51,6 @@ def test_bytes(dtype: torch.dtype) -> None:
     assert KVCache(LLAMA2_7B, 1, 4096, dtype=torch.float16, device="meta").nbytes == 2 * 2**30
 
 
-@every_cached
-@torch.no_grad()
-def test_left_padded_rows_are_their_singles(config: ModelConfig) -> None:
-    """Rows of 11, 6 and 1 tokens in one batch, then 9 more greedy tokens each: as if each were alone."""
-    model = model_of(config, std=0.1)
-    rows = [ids_for(config, 1, t) for t in (11, 6, 1)]
-    padding = torch.tensor([11 - row.shape[1] for row in rows])
-    batch = torch.cat([torch.nn.functional.pad(row, (11 - row.shape[1], 0), value=7) for row in rows])
-    cache, singles = KVCache(config, 3, 20, padding=padding), [KVCache(config, 1, 20) for _ in rows]
-    together = torch.cat((model(batch[:, :4], cache), model(batch[:, 4:], cache)), dim=1)
-    alone = [model(row, single) for row, single in zip(rows, singles)]
-    for i, logits in enumerate(alone):
-        torch.testing.assert_close(together[i, padding[i] :], logits[0], atol=1e-5, rtol=1e-5)
-    for _ in range(9):
-        together, alone = (
-            model(together[:, -1:].argmax(-1), cache),
-            [model(logits[:, -1:].argmax(-1), single) for logits, single in zip(alone, singles)],
-        )
-        torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
-        assert torch.equal(together.argmax(-1), torch.cat(alone).argmax(-1))
-
-
-@torch.no_grad()
-def test_padding_is_never_seen() -> None:
-    """Whatever the padding holds, the real tokens' logits keep every bit."""
-    for config in (GPT, LLAMA):
-        model, ids, padding = model_of(config), ids_for(config), torch.tensor([3, 0])
-        first = model(ids, KVCache(config, 2, 11, padding=padding))
-        ids[0, :3] = (ids[0, :3] + 1) % config.vocab_size
-        second = model(ids, KVCache(config, 2, 11, padding=padding))
-        assert torch.equal(first[0, 3:], second[0, 3:]) and torch.equal(first[1], second[1])
-        assert first.isfinite().all()
-
-
 @torch.no_grad()
 def test_past_the_end_of_the_cache() -> None:
     model, ids = model_of(LLAMA), ids_for(LLAMA)
@@ -162,16 +128,14 @@ WINDOWED = {
 
 
 @pytest.mark.parametrize("config", WINDOWED.values(), ids=WINDOWED)
-@pytest.mark.parametrize("padded", [False, True])
 @torch.no_grad()
-def test_layers_with_a_window_keep_it_alone(config: ModelConfig, padded: bool) -> None:
+def test_layers_with_a_window_keep_it_alone(config: ModelConfig) -> None:
     """Far beyond the window, in pieces of every size and after going back, as if all had been kept."""
     length = 600
     config = replace(config, context_length=length)
     model, ids = model_of(config, std=0.1), ids_for(config, 2, length)
-    padding = torch.tensor([0, 7]) if padded else None
-    whole = model(ids, KVCache(config, 2, length, padding))  # one pass: nothing was dropped before it
-    cache, at = KVCache(config, 2, length, padding), 0
+    whole = model(ids, KVCache(config, 2, length))  # one pass: nothing was dropped before it
+    cache, at = KVCache(config, 2, length), 0
     for size in (3, 300, 1, 1, 64, 1, 120, *[1] * 30, 80):
         logits = model(ids[:, at : at + size], cache)
         torch.testing.assert_close(logits, whole[:, at : at + size], atol=1e-5, rtol=1e-5)
@@ -181,9 +145,6 @@ def test_layers_with_a_window_keep_it_alone(config: ModelConfig, padded: bool) -
         logits = model(ids[:, at - back : at], cache)
         torch.testing.assert_close(logits, whole[:, at - back : at], atol=1e-5, rtol=1e-5)
     assert cache.nbytes == cache_bytes(config, 2, length)
-    rows = torch.tensor([1, 1, 0])
-    cache.select(rows)
-    torch.testing.assert_close(model(ids[rows, at : at + 1], cache), whole[rows, at : at + 1], atol=1e-5, rtol=1e-5)
 
 
 def test_a_window_is_less_memory_and_not_gone_back_beyond() -> None:

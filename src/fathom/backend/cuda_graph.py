@@ -62,15 +62,13 @@ class StaticCache(KVCache):
     def positions(self, t: int) -> Tensor:
         if t != 1:
             return super().positions(t)
-        clock = self.place[None]  # (1,), or (b, 1) where rows are padded
-        return clock if self.padding is None else (clock - self.padding).clamp(min=0)
+        return self.place[None]  # (1,)
 
     def visible(self, t: int, window: int | None = None) -> Tensor | None:
-        """Of one token: (1, all places of the store), or (b, 1, 1, all places) where rows are padded."""
+        """Of one token: (1, all places of the store)."""
         if t != 1:
             return super().visible(t, window)
-        seen = self.every <= self.place
-        return seen[None] if self.padding is None else (seen & (self.every >= self.padding))[:, None, None]
+        return (self.every <= self.place)[None]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (b, g, t, c); returns those so far (b, g, s, c), and for one token those of all places."""
@@ -88,10 +86,6 @@ class StaticCache(KVCache):
     def rewind(self, length: int) -> None:
         super().rewind(length)
         self.place.fill_(length)
-
-    def select(self, rows: Tensor) -> None:
-        super().select(rows)
-        self.recording = None  # of memory that is no longer in use
 
 
 class RecordedStep:

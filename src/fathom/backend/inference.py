@@ -178,11 +178,11 @@ class InferenceModel(Transformer):
         self.prepare()
 
 
-def cache_for(model: Transformer, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
+def cache_for(model: Transformer, batch: int, length: int) -> KVCache:
     """An empty cache in the model's format and place, of the kind that its step takes."""
     step, weight = (model.step if isinstance(model, InferenceModel) else None), model.embed.weight
     kind = KVCache if step is None else step.cache
-    return kind(model.config, batch, length, padding, weight.dtype, weight.device)
+    return kind(model.config, batch, length, weight.dtype, weight.device)
 
 
 def kind_of_panels(model: Transformer, name: str) -> str | None:

@@ -171,14 +171,13 @@ class NativeStep:
     def call(self, ids: Tensor, cache: Cache, far: Rotation) -> Tensor:
         """The same in one native call. far: the rotation of layers without a window."""
         b, t = ids.shape
-        padding, keys = None, cache.pages.keys if isinstance(cache, PagedCache) else cache.store
+        keys = cache.pages.keys if isinstance(cache, PagedCache) else cache.store
         if isinstance(cache, KVCache):
             cache.make_room(t)
-            padding = None if cache.padding is None else cache.padding.long().contiguous()
         ids, positions = (x.long().contiguous() for x in (ids, cache.positions(t).expand(b, t)))
         hidden = torch.empty(b, t, self.width)
         tokens = (b, t, cache.length, keys.dtype == torch.bfloat16)
-        places = (ids.data_ptr(), positions.data_ptr(), address(padding), *paging(cache), memories(cache))
+        places = (ids.data_ptr(), positions.data_ptr(), *paging(cache), memories(cache))
         rotations = (Rotation * 2)(far, self.near)
         weights = self.adapters.weights(b)
         lib = library("step")

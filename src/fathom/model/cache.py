@@ -1,8 +1,7 @@
 """Keys and values of the tokens seen so far, so that each new token costs one step and not a whole pass.
 
-One clock, `length`, which `advance` moves once per pass. Rows of different length are padded on the left; which rows
-are padded, the positions of their tokens and the keys that they may see are decided here and nowhere else. Layers with
-a window keep their last keys alone.
+One clock, `length`, which `advance` moves once per pass: all rows are equally long. (Rows of any length lie in pages,
+fathom/backend/pages.py.) Layers with a window keep their last keys alone.
 """
 
 import torch
@@ -72,7 +71,6 @@ def band(places: Tensor, t: int, window: int | None) -> Tensor:
 class KVCache(NoCache):
     """The past of `batch` sequences of up to `length` tokens. The caller makes it, owns it and passes it in.
 
-    padding: (b,) how many tokens at the left of each row are padding, which is never seen; None: no row is padded.
     Bytes: those of `fathom.anatomy.cost.cache_bytes`.
     """
 
@@ -81,7 +79,6 @@ class KVCache(NoCache):
         config: ModelConfig,
         batch: int,
         length: int,
-        padding: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -96,7 +93,6 @@ class KVCache(NoCache):
         self.store = torch.zeros(len(self.rows), *sizes, length, config.head_dim, dtype=dtype, device=device)
         self.near = torch.zeros(len(self.near_rows), *sizes, self.span, config.head_dim, dtype=dtype, device=device)
         self.begin = 0  # position of the first token in `near`
-        self.padding = padding if padding is None else padding.to(device).view(batch, 1)  # (b, 1)
         self.capacity, self._length = length, 0
 
     @property
@@ -113,9 +109,7 @@ class KVCache(NoCache):
         return self.store.nbytes + self.near.nbytes
 
     def positions(self, t: int) -> Tensor:
-        """Those of the next t tokens: (t,), or (b, t) where rows are padded, counted from the first real token."""
-        clock = torch.arange(self.length, self.length + t, device=self.device)
-        return clock if self.padding is None else (clock - self.padding).clamp(min=0)
+        return torch.arange(self.length, self.length + t, device=self.device)
 
     def first(self, window: int | None) -> int:
         """The first position that the next token sees."""
@@ -125,16 +119,10 @@ class KVCache(NoCache):
         return self.length - self.first(window) + t
 
     def visible(self, t: int, window: int | None = None) -> Tensor | None:
-        """(b, 1, t, s) where rows are padded: a query sees itself and the real tokens before it."""
         s = self.keys(t, window)
-        if self.padding is None and (window is None or s <= window):
+        if window is None or s <= window:
             return None
-        key = torch.arange(self.length + t - s, self.length + t, device=self.device)
-        seen = band(key, t, window)
-        if self.padding is None:
-            return seen
-        real = key >= self.padding[:, None]  # (b, 1, s)
-        return ((seen & real) | (key == key[-t:, None]))[:, None]
+        return band(torch.arange(self.length + t - s, self.length + t, device=self.device), t, window)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store k and v (b, g, t, c) of the next t tokens; returns those of all that they may see (b, g, s, c)."""
@@ -183,12 +171,6 @@ class KVCache(NoCache):
 
     def advance(self, t: int) -> None:
         self._length, self.begin = self._length + t, self._begin_at(self._length + t)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows in this order: a row several times (samples of one prompt) or not at all (it has ended)."""
-        rows = rows.to(self.device)
-        self.store, self.near = self.store[:, :, rows], self.near[:, :, rows]
-        self.padding = self.padding if self.padding is None else self.padding[rows]
 
     def can_rewind(self, length: int) -> bool:
         """Whether layers with a window still hold what the next token would see; they do REWIND tokens back."""

@@ -101,7 +101,7 @@ class Pass(Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ("b", "t", "length", "cache_bf16")),
-        *((name, c_void_p) for name in ("ids", "positions", "padding")),
+        *((name, c_void_p) for name in ("ids", "positions")),
         *((name, c_int64) for name in ("pages", "longest")),
         *((name, c_void_p) for name in ("tables", "lengths")),
         ("memories", POINTER(Memory)),

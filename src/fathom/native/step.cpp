@@ -286,19 +286,18 @@ class Worker {  // one thread's part of the computation
     for (int64_t i = 0; i < model.c; i++) put(keys + i, key[i]), put(values + i, value[i]);
   }
 
-  // The first key that the query at `self` sees in row r: after the padding, and within the window.
-  int64_t first_key(const Layer& layer, int64_t r, int64_t self) const {
-    const int64_t real = pass.padding ? std::min(std::max<int64_t>(pass.padding[r], 0), self) : 0;
-    return layer.window ? std::max(real, self - layer.window + 1) : real;
+  // The first key that the query at `self` sees.
+  static int64_t first_key(const Layer& layer, int64_t self) {
+    return layer.window ? std::max<int64_t>(0, self - layer.window + 1) : 0;
   }
 
   // softmax(scale q k) v of the query heads `heads` of a group, for as many queries at once as fill the lanes.
   void attend_heads(int64_t l, const Layer& layer, int64_t pair, Range heads) {
     const int64_t r = pair / model.g, j = pair % model.g, c = model.c, n = heads.end - heads.begin;
-    const int64_t at_once = pass.padding ? 1 : queries_at_once(n);
+    const int64_t at_once = queries_at_once(n);
     Rows& rows = local.rows;
     for (int64_t first = 0; first < pass.t; first += at_once) {
-      const int64_t last = std::min(first + at_once, pass.t), sees = first_key(layer, r, length(r) + first);
+      const int64_t last = std::min(first + at_once, pass.t), sees = first_key(layer, length(r) + first);
       const int64_t start = pass.tables ? sees / PAGE * PAGE : sees;
       rows.resize((last - first) * n, c), rows.scale = float(model.attn_scale), rows.cap = float(model.attn_cap);
       for (int64_t i = first, row = 0; i < last; i++)
@@ -306,7 +305,7 @@ class Worker {  // one thread's part of the computation
           float* q = query(shared.q, r, i, j, heads.begin + a);
           norm_and_rotate(of_head(layer.q_norm, j * (model.h / model.g) + heads.begin + a), layer.rotation, q, r * pass.t + i);
           std::memcpy(&rows.q[size_t(row * c)], q, size_t(c) * 4);
-          rows.first[size_t(row)] = first_key(layer, r, length(r) + i) - start;
+          rows.first[size_t(row)] = first_key(layer, length(r) + i) - start;
           rows.seen[size_t(row)] = length(r) + i + 1 - start;
           if (model.slopes) rows.slope[size_t(row)] = model.slopes[j * (model.h / model.g) + heads.begin + a];
         }

@@ -44,7 +44,7 @@ struct Rotation {
 };
 struct Pass {
   int64_t b, t, length, cache_bf16;
-  const int64_t *ids, *positions, *padding;  // (b, t), (b, t), (b) or null
+  const int64_t *ids, *positions;     // (b, t), (b, t)
   int64_t pages, longest;            // in the pool, in a table
   const int64_t *tables, *lengths;   // (b, longest), (b): each row's pages and its `length`; null: one length, no pages
   const Memory* memories;                    // (n_layer)
@@ -66,7 +66,7 @@ static bool gated(MlpKind kind) { return kind == MlpKind::SWIGLU || kind == MlpK
 
 // Whether the page tables name pages of the pool, as many as all tokens take.
 static bool supported_pages(const Pass& pass, int64_t c) {
-  if (!pass.lengths || pass.padding || (pass.cache_bf16 && c % 2)) return false;
+  if (!pass.lengths || (pass.cache_bf16 && c % 2)) return false;
   for (int64_t r = 0; r < pass.b; r++) {
     const int64_t length = pass.lengths[r], used = (length + pass.t + 15) / 16;
     if (length < 0 || used > pass.longest) return false;
