@@ -12,7 +12,7 @@ Train:    prepare  train  finetune  ladder  plan
 Run:      load  demo  generate  stream  chat
 Measure:  evaluate  evaluate_tasks  verify  info
 Look:     look  show  edit  zero  swap
-Convert:  export  merge  extract
+Convert:  export  eject  merge  extract
 
 Each is a function with a help page of its own: help(fathom.train). The classes are Transformer, ModelConfig, KVCache
 and FathomError, which every mistake of a call ends in. All of it is also on the command line: fathom --help.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.adapters.load import load as load
     from fathom.adapters.merge import merge as merge
     from fathom.anatomy.swap import swap as swap
+    from fathom.eject.eject import eject as eject
     from fathom.errors import FathomError as FathomError
     from fathom.experiments.experiment import ladder as ladder
     from fathom.glass.show import show as show
@@ -61,6 +62,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "edit": "inspect.edit",
     "evaluate": "verification.prediction",
     "evaluate_tasks": "verification.tasks",
+    "eject": "eject.eject",
     "export": "adapters.export",
     "extract": "lab.extract",
     "finetune": "training.finetune",

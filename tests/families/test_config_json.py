@@ -10,7 +10,7 @@ import torch
 from fathom.errors import FathomError
 from fathom.families.registry import families, from_hf, ids, of
 from fathom.model.config import ModelConfig, RopeScaling, Rotary
-from fathom.model.position import frequencies, temperature
+from fathom.model.position import frequencies, rope_scale
 from fathom.model.presets import GPT2 as PRESET_GPT2
 from fathom.model.presets import LLAMA2_7B, LLAMA2_70B
 from tests.formats.hf import GPT2, LLAMA, LLAMA3, VARIANTS, YARN
@@ -82,7 +82,7 @@ def test_rotary_tables_are_those_of_transformers(name: str, head_dim: int) -> No
     ours = from_hf(json.loads(json.dumps(values)), "config.json")[1].resolved()
     theirs = LlamaRotaryEmbedding(library.LlamaConfig.from_dict(values))
     assert torch.allclose(frequencies(ours), theirs.inv_freq, rtol=2e-6, atol=0)
-    assert temperature(ours) == pytest.approx(theirs.attention_scaling, rel=1e-12)
+    assert rope_scale(ours) == pytest.approx(theirs.attention_scaling, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

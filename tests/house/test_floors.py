@@ -21,7 +21,7 @@ generation
 adapters
 running training
 verification
-experiments lab bench
+eject experiments lab bench
 glass planning
 serve
 cli

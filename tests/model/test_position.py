@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fathom.inspect.identities import broken, rotation_is_relative
 from fathom.model.config import ModelConfig, RopeScaling, Rotary
-from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope, frequencies, make_position, temperature
+from fathom.model.position import Alibi, LearnedPosition, NoPosition, Rope, frequencies, make_position, rope_scale
 from fathom.model.transformer import Transformer
 from tests.architectures import GPT, LLAMA, ids_for, model_of, scalings
 from tests.reference import stretched
@@ -49,7 +49,7 @@ def test_frequencies_one_at_a_time(scaling: RopeScaling | None, head_dim: int, c
     rotate = (head_dim, config.rope.theta, scaling, 1)
     expected = torch.tensor([stretched(config, i, *rotate) for i in range(head_dim // 2)], dtype=torch.float64)
     torch.testing.assert_close(frequencies(config).double(), expected, rtol=2e-6, atol=1e-9)
-    assert temperature(config) == pytest.approx(published_temperature(config, scaling))
+    assert rope_scale(config) == pytest.approx(published_temperature(config, scaling))
 
 
 def test_llama3_bands() -> None:
@@ -73,7 +73,7 @@ def test_yarn_bands() -> None:
     turns = 4096 * frequencies(replace(config, rope=Rotary())) / (2 * math.pi)
     assert (ratio[turns > 40] == 1).all() and ratio[turns < 0.8].sub(0.25).abs().max() < 1e-6
     assert (ratio.diff() <= 1e-6).all()
-    assert temperature(config) == pytest.approx(0.1 * math.log(4) + 1)
+    assert rope_scale(config) == pytest.approx(0.1 * math.log(4) + 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -1,5 +1,5 @@
-"""`fathom export MODEL`: the same model in another format, read back and compared; and `fathom merge MODEL ADAPTER`:
-both as one model that needs no adapter, compared with the two run unmerged.
+"""`fathom export MODEL`: the same model in another format, read back and compared; `fathom eject MODEL`: as one file of
+Python; and `fathom merge MODEL ADAPTER`: both as one model that needs no adapter, compared with the two run unmerged.
 """
 
 from pathlib import Path
@@ -63,3 +63,26 @@ def export_command(model: str, kind: str, out: Path, quantize: str | None, as_js
     if as_json:
         print_json(plain(exported) | {"equal": exported.equal})
     return 1 if exported.tokenizer is False else 0
+
+
+@verb(
+    "eject",
+    "Write a model as one readable Python file that needs torch alone: forward pass, cache, sampling, loading.",
+    example="fathom eject runs/demo -o mygpt.py",
+)
+@model_argument
+@option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="New file; weights go beside it.",
+)
+def eject_command(model: str, out: Path, as_json: bool, **call: Any) -> None:
+    from fathom.eject.eject import eject
+
+    ejected = eject(model, out)
+    say(str(ejected), err=as_json)
+    if as_json:
+        print_json(plain(ejected))

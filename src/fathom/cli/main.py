@@ -49,6 +49,7 @@ GROUPS = {  # verb: (the module that holds VERB_command, what it does)
     },
     "Convert": {
         "export": ("fathom.cli.export", "write a model in another format, and compare what was written"),
+        "eject": ("fathom.cli.export", "write a model as one readable Python file that needs torch alone"),
         "merge": ("fathom.cli.export", "add an adapter to a model's weights"),
         "extract": ("fathom.cli.svd", "the best adapter of a full fine-tune (SVD)"),
     },

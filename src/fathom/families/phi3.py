@@ -82,10 +82,10 @@ def write_gguf(z: ResolvedConfig) -> dict[str, Any]:
     require("phi3", z, layers=Layers("g"))
     if z.rope.scaling is None or z.rope.scaling.kind != "longrope":
         return {}
-    from fathom.model.position import temperature  # imports torch
+    from fathom.model.position import rope_scale  # imports torch
 
     original = z.rope.scaling.original_context_length or z.context_length
-    return {"rope.scaling.original_context_length": original, "rope.scaling.attn_factor": temperature(z)}
+    return {"rope.scaling.original_context_length": original, "rope.scaling.attn_factor": rope_scale(z)}
 
 
 def factors(z: ResolvedConfig) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ class Norm(nn.Module):
     def __init__(self, width: int, eps: float, bias: bool = False, *, weight: bool = True) -> None:
         super().__init__()
         self.width, self.eps = width, eps
-        self.weight = nn.Parameter(torch.full((width,), 1 - self.plus)) if weight else None
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - self.plus)) if weight else None
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     @property
@@ -42,7 +42,7 @@ class Norm(nn.Module):
 
 
 class LayerNorm(Norm):
-    """`layer_norm`."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias, which is `layer_norm`"""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         return F.layer_norm(x, (self.width,), self.weight, self.bias, self.eps)
@@ -59,7 +59,7 @@ class LayerNorm1P(LayerNorm):
 
 
 class RMSNorm(Norm):
-    """`rms_norm`."""
+    """x / sqrt(mean(x^2) + eps) * weight, which is `rms_norm`"""
 
     def forward(self, x: Tensor) -> Tensor:  # (..., d) -> (..., d)
         weight = None if self.weight is None else self.weight.type_as(x)  # one kernel needs one dtype

@@ -70,7 +70,7 @@ class Rope(NoPosition):
 
     def __init__(self, config: ResolvedConfig) -> None:
         super().__init__()
-        self.config, self.scale, self.rotated = config, temperature(config), config.rope.rotated or config.head_dim
+        self.config, self.scale, self.rotated = config, rope_scale(config), config.rope.rotated or config.head_dim
         longrope = config.rope.scaling is not None and config.rope.scaling.kind == "longrope"
         self.original = original_context(config) if longrope else None  # of longrope: where `other` begins
         self.register_buffer("frequency", frequencies(config), persistent=False)
@@ -173,7 +173,7 @@ def _channel(turns: float, original: int, config: ResolvedConfig) -> float:
     return r * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(config.rope.theta))
 
 
-def temperature(config: ResolvedConfig) -> float:
+def rope_scale(config: ResolvedConfig) -> float:
     """What yarn and longrope multiply q and k by, so that attention stays as sharp over longer contexts; else 1."""
     scaling = config.rope.scaling
     if scaling is None or scaling.kind not in ("yarn", "longrope"):

@@ -47,8 +47,8 @@ class Transformer(nn.Module):
     def hidden(self, ids: Tensor, cache: NoCache | None = None) -> Tensor:  # (b, t) -> (b, t, d)
         """What `unembed` reads."""
         cache = NoCache(ids.device) if cache is None else cache
-        t, end = ids.shape[1], self.end(ids, cache)
-        views = self.views(positions := cache.positions(t), cache, t, end)
+        end, positions = self.end(ids, cache), cache.positions(t := ids.shape[1])
+        views = self.views(positions, cache, t, end)
         x = self.dropout(self.position.embed(self.embed_norm(self.embed(ids)), positions))  # (b, t, d)
         for block in self.blocks:
             x = block(x, *views[block.kind], cache)  # (b, t, d)
