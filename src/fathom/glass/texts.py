@@ -69,7 +69,9 @@ def tour_of(run: Pass, place: Collection[str], ids: Collection[str] = ()) -> lis
     """The stops for a model. place: "live" or "file", and "runs" where the page can start one."""
     head, copying = teaching(run)
     known = {"mlp": run.model.config.mlp != "none", "induction": copying}
-    return tour(ids, {*place, *(name for name, holds in known.items() if holds)}, head)
+    stops = tour(ids, {*place, *(name for name, holds in known.items() if holds)}, head)
+    middle = run.t // 2  # the last token has no future to see without the mask
+    return [stop | {"query": middle} if stop["part"] == ".panel-tools" else stop for stop in stops]
 
 
 def paragraphs(text: str) -> list[str]:

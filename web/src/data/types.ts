@@ -68,6 +68,8 @@ export interface Stop {
   part: string;
   /** The layer and head to look at. */
   head?: [number, number];
+  /** The token from which to look. */
+  query?: number;
   title: string;
   text: string;
   attempt: string;

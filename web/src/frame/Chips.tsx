@@ -15,7 +15,7 @@ export function Chips({ checks }: { checks: readonly Check[] }) {
         <li key={id + says}>
           <button class="chip" data-check={id} data-ok={ok} title={all.map(sentence).join("\n")} onClick={() => (drawer.value = "explain")}>
             <span aria-hidden="true">{ok ? "✓" : "✕"}</span> {id} <small>{ok && all.length > 1 ? `${all.length} checks, ≤ ` : ""}{readable(residual)}</small>
-            {ok ? <span class="unseen"> holds</span> : ` ${says}`}
+            {ok ? <span class="unseen"> holds</span> : ` does not hold: ${says}`}
           </button>
         </li>
       ))}

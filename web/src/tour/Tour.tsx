@@ -18,6 +18,7 @@ export function visit(at: number): void {
     panel.value = there.panel;
     free(); // what was clicked at the stop before is not what this one speaks of
     if (there.head) select({ layer: there.head[0], head: there.head[1] });
+    if (there.query) select({ query: there.query });
   });
 }
 

@@ -41,6 +41,7 @@ export function Runs({ watched }: { watched: Watched }) {
       <Start listing={listing} onStarted={(name) => { setGiven([...chosen, name].slice(-MOST).join("|")); again(); }} />
       {said ? <p class="note" role="alert">{said}</p> : null}
       <List runs={all} chosen={chosen} flip={flip} tell={tell} />
+      {chosen.filter((name) => !all.some((run) => run.name === name)).map((name) => <p key={name} class="note" role="status"><b>{name}</b> is not in the folder any more.</p>)}
       {chosen.filter((name) => lines[name] && "gone" in (lines[name] as Lines)).map((name) => <p key={name} class="note" role="status"><b>{name}</b>: {(lines[name] as { gone: string }).gone}</p>)}
       <Curves names={chosen} lines={lines} other={otherTokens(all.flatMap((run) => (chosen.includes(run.name) && run.settings ? [run.settings] : [])))} />
       <Compared runs={chosen.flatMap((name) => all.filter((run) => run.name === name && run.settings))} />
