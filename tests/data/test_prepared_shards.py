@@ -257,6 +257,8 @@ def test_a_file_that_was_corrected_is_read_again_and_the_others_are_not(tmp_path
         fathom.prepare(str(folder), "byte", tmp_path / "tokens", workers=1)
     before = (tmp_path / "tokens" / "train-00000.npy").stat().st_mtime_ns
     (folder / "3.jsonl").write_text(good)
+    with (folder / "1.jsonl").open("a") as file:  # whose shard is finished
+        file.write('{"text": "a line more"}\n')
     fathom.prepare(str(folder), "byte", tmp_path / "tokens", workers=1)
     fathom.prepare(str(folder), "byte", tmp_path / "fresh", workers=1)
     assert content(tmp_path / "tokens") == content(tmp_path / "fresh")

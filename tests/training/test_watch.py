@@ -4,10 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from fathom.processes import Process
+from fathom.training import watch
+from fathom.training.watch import Watch
 from tests.training.runs import TEXT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
@@ -101,6 +106,26 @@ def test_a_process_that_does_nothing_is_named_with_its_place(tmp_path: Path) -> 
 def test_a_process_that_works_is_waited_for(work: str, tmp_path: Path) -> None:
     codes, said = run(STANDS_STILL.format(work=WORK[work]), tmp_path)
     assert codes == [0, 0] and not said.strip()
+
+
+def test_a_process_that_has_left_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the others go on; one whose beat stands still is."""
+    said: list[str] = []
+    monkeypatch.setattr(watch, "SILENT", 0.2)
+    monkeypatch.setattr(watch, "PERIOD", 0.05)
+    monkeypatch.setattr(Watch, "end", lambda self, line: said.append(line))
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    first, second = (Watch(Process(rank, 2, rank, 2), store) for rank in (0, 1))
+    second.leave()
+    first.start()
+    time.sleep(0.6)
+    assert not said
+    second.beat()
+    ends = time.monotonic() + 20
+    while not said and time.monotonic() < ends:
+        time.sleep(0.05)
+    first.leave()
+    assert said and said[0].startswith("rank 1 (") and "no longer answers" in said[0]
 
 
 def test_other_options_are_named_before_anything_is_written(tmp_path: Path) -> None:
