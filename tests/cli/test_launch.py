@@ -104,7 +104,7 @@ def test_torchrun_starts_no_launcher(monkeypatch: pytest.MonkeyPatch, capfd: pyt
 @posix
 def test_two_processes_have_one_voice(tmp_path: Path) -> None:
     """And each step is counted once. The run goes on in one process."""
-    extra = ("--max-iters", "8", "--json", "--parallel", "fsdp", "--train.sample-interval", "4")
+    extra = ("--max-iters", "8", "--json", "--parallel", "fsdp", "--train.sample-interval", "4", "--dtype", "bf16")
     process = start(tmp_path, *extra)
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0, error

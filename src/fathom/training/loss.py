@@ -100,6 +100,7 @@ class Learner:
     """A model as one process trains it. `distributed` has others, which several processes train."""
 
     divided = False  # whether each of several processes holds a part of the model
+    lowered = False  # whether blocks compute with weights in the dtype of the forward pass, which autocast then expects
 
     def __init__(self, model: Transformer, reason: str = "") -> None:
         """reason: how the model is divided over several processes, and why, for the user."""

@@ -6,7 +6,7 @@ A `Record` is the listener that the loop reports to. It adds to each event what 
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -161,7 +161,8 @@ def write_sample(run: Run, session: Session) -> str:
     options = run.options
     temperature = 0.0 if isinstance(run, FinetuneRun) and run.asks else 0.8
     choices = GenerateOptions(max_new_tokens=options.sample_tokens, temperature=temperature, seed=options.seed)
-    with torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
+    passes = session.precision.autocast() if session.learner.lowered else nullcontext()
+    with passes, torch.compiler.set_stance("force_eager"):  # every token has another shape: nothing to compile for
         (sample,) = generate(session.model, run.tokenizer, [run.prompt()], choices)
     session.learner.let_go()
     return sample.text

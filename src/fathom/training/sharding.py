@@ -35,6 +35,7 @@ class Shards(Learner):
         lowered = dtype if all(p.requires_grad for p in model.parameters()) and dtype != torch.float32 else None
         if device.type == "cpu" and any(isinstance(part, LayerNorm) for part in model.modules()):
             lowered = None  # its kernel wants weights in the dtype of the stream; autocast rounds those of products
+        self.lowered = lowered is not None
         # the stream between blocks stays as autocast has it, and the two ends fp32: as one process computes them
         in_blocks = MixedPrecisionPolicy(lowered, torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
