@@ -14,11 +14,12 @@ import torch
 import fathom
 from fathom.cli.main import main
 from fathom.eject import eject as module
-from fathom.eject.eject import eject, whole
+from fathom.eject.eject import eject, pieces, whole
 from fathom.eject.written import source_of
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
+from fathom.tokenizer.characters import CharacterTokenizer
 from tests.architectures import ARCHITECTURES, BEYOND, GPT, LLAMA
 
 EVERY = {**ARCHITECTURES, **BEYOND}
@@ -112,6 +113,20 @@ def test_a_model_that_comes_out_otherwise_is_not_written(tmp_path: Path, monkeyp
     with pytest.raises(FathomError, match="not the model's"):
         eject("demo:llama-gqa", tmp_path / "one.py")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["0123\n", "a b"])
+def test_the_bytes_of_tokens_are_those_of_the_tokenizer(text: str) -> None:
+    """Also where no letter is in the vocabulary; a text is the bytes of its tokens after another one's."""
+    tokenizer = CharacterTokenizer.train([text])
+    assert b"".join(pieces(tokenizer)[id] for id in tokenizer.encode(text)) == text.encode()
+
+
+def test_a_space_that_begins_a_word_is_kept() -> None:
+    tokenizer = fathom.load("demo:llama-gqa")[1]
+    assert tokenizer is not None
+    ids = tokenizer.encode("The class statement defines a class.")
+    assert b"".join(pieces(tokenizer)[id] for id in ids).decode().strip() == "The class statement defines a class."
 
 
 @pytest.mark.parametrize(

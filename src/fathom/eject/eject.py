@@ -162,6 +162,6 @@ def compare(text: str, model: Transformer) -> None:
 
 def pieces(tokenizer: Tokenizer) -> list[bytes]:
     """The bytes that each token adds to a text: after another one, since some drop the space of a first word."""
-    [first] = tokenizer.encode("a")[-1:]
+    first = max(set(range(tokenizer.vocab_size)) - tokenizer.added_ids, default=0)
     pairs = [id for each in range(tokenizer.vocab_size) for id in (first, each)]
     return tokenizer.token_bytes(pairs)[1::2]
