@@ -115,6 +115,25 @@ def test_a_model_that_comes_out_otherwise_is_not_written(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_with_a_training_loop_it_learns_as_the_package_does(tmp_path: Path) -> None:
+    """From the same weights the losses of twelve steps are those of the package's model, to the bit."""
+    eject("demo:llama-gqa", tmp_path / "one.py", training=True)
+    names = runpy.run_path(str(tmp_path / "one.py"))
+    ids = torch.arange(400) % 7
+    torch.manual_seed(3)
+    one = names["start"](names["Transformer"]())
+    theirs = Transformer(fathom.load("demo:llama-gqa")[0].config)
+    theirs.load_state_dict(one.state_dict())
+    for name, weight in theirs.state_dict().items():
+        fresh = Transformer(theirs.config).state_dict()[name]
+        assert float(weight.std(correction=0)) == pytest.approx(float(fresh.std(correction=0)), rel=0.1, abs=1e-9)
+    losses = []
+    for model in (one, theirs):
+        torch.manual_seed(4)
+        losses.append(list(names["train"](model, ids, 12, batch=4, length=16)))
+    assert losses[0] == losses[1] and losses[0][-1] < losses[0][0] - 0.5
+
+
 @pytest.mark.parametrize("text", ["0123\n", "a b"])
 def test_the_bytes_of_tokens_are_those_of_the_tokenizer(text: str) -> None:
     """Also where no letter is in the vocabulary; a text is the bytes of its tokens after another one's."""

@@ -79,10 +79,11 @@ def export_command(model: str, kind: str, out: Path, quantize: str | None, as_js
     metavar="FILE.py",
     help="New file; weights go beside it.",
 )
-def eject_command(model: str, out: Path, as_json: bool, **call: Any) -> None:
+@option("--training", is_flag=True, help="With a training loop.")
+def eject_command(model: str, out: Path, training: bool, as_json: bool, **call: Any) -> None:
     from fathom.eject.eject import eject
 
-    ejected = eject(model, out)
+    ejected = eject(model, out, training)
     say(str(ejected), err=as_json)
     if as_json:
         print_json(plain(ejected))

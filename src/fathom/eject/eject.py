@@ -50,14 +50,15 @@ class Ejected:
         return "\n".join([*words, f"try it: python {self.path}"])
 
 
-def eject(model: str | Path, out: str | Path) -> Ejected:
+def eject(model: str | Path, out: str | Path, training: bool = False) -> Ejected:
     """Write a model as one file that needs torch alone: its forward pass, cache, sampling and loading.
 
         >>> fathom.eject("runs/demo", "mygpt.py").lines
 
     The source is the package's own, without what this model never does: it is made of the functions that run when the
     model runs here. out: a new .py file; the weights go beside it as .safetensors, in the dtype that they have (packed
-    ones as fp32), adapters merged, and the bytes of the tokens as .vocab.json where there is a tokenizer.
+    ones as fp32), adapters merged, and the bytes of the tokens as .vocab.json where there is a tokenizer. training:
+    with `start`, which draws new weights, and `train`, a loop over tokens.
 
     FathomError where `out` is no name of a new .py file, or the logits of the file differ from the model's in one bit;
     nothing is written then.
@@ -71,7 +72,7 @@ def eject(model: str | Path, out: str | Path) -> Ejected:
     loaded, tokenizer = load(model, device="cpu")
     plain = merged_copy(loaded)
     source, fields = source_of(plain.config)
-    text = whole(source, fields, plain.config, tokenizer, path.stem)
+    text = whole(source, fields, plain.config, tokenizer, path.stem, training)
     compare(text, plain)
     state = {name: value.contiguous() for name, value in plain.state_dict().items()}
     if plain.config.tie_embeddings:
@@ -88,9 +89,18 @@ def eject(model: str | Path, out: str | Path) -> Ejected:
     return Ejected(path, len(text.splitlines()), len(source.splitlines()), beside[1], vocabulary)
 
 
-def whole(source: str, fields: set[str], config: ResolvedConfig, tokenizer: Tokenizer | None, name: str) -> str:
+def whole(
+    source: str,
+    fields: set[str],
+    config: ResolvedConfig,
+    tokenizer: Tokenizer | None,
+    name: str,
+    training: bool = False,
+) -> str:
     """The text of the file."""
     cache, running = inspect.getsource(standalone).split("# %% cache\n")[1].split("# %% running\n")
+    running, loop, last = re.split(r"# %% \w+\n", running)
+    running += loop.lstrip("\n") * training + last.lstrip("\n")
     begin, windows, rest = re.split(r"    # %% \w+\n\n", cache)
     windowed = "cache.visible" in source or "cache.keys" in source
     if not windowed:  # every layer sees all tokens

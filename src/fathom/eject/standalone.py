@@ -5,6 +5,7 @@ In that file `config` and `Transformer` are those of the one model, and the samp
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fathom.generation.sampling import pick, temperature, top_k, top_p
 
@@ -108,6 +110,45 @@ def generate(model: Any, ids: list[int], ask: argparse.Namespace) -> Iterator[in
         logits = top_p(logits, ask.top_p) if ask.top_p < 1 else logits
         new = [int(pick(logits.double().softmax(-1), [random]))]
         yield new[0]
+
+
+# %% training
+
+
+def start(model: Any) -> Any:
+    """New weights: normal with deviation 0.02, and smaller where they write to the residual stream (GPT-2)."""
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:
+            writes = name.endswith(("attn.out.weight", "down.weight"))
+            nn.init.normal_(weight, std=0.02 / (2 * config.n_layer) ** 0.5 if writes else 0.02)
+    return model
+
+
+def train(
+    model: Any, ids: Tensor, steps: int, batch: int = 16, length: int = 64, rate: float = 1e-3
+) -> Iterator[float]:
+    """AdamW on windows of the tokens `ids` (n,), a tenth of the steps warming up, then down a cosine: loss by loss."""
+    kinds = [[one for one in model.parameters() if (one.dim() > 1) is matrix] for matrix in (True, False)]
+    groups = [{"params": kind, "weight_decay": decay} for kind, decay in zip(kinds, (0.1, 0.0))]
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
+    warm = max(1, steps // 10)
+    model.train()
+    for step in range(steps):
+        now = (step + 1) / warm if step < warm else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / (steps - warm))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * now
+        places = torch.randint(len(ids) - length, (batch,)).tolist()
+        windows = torch.stack([ids[place : place + length + 1] for place in places])
+        loss = F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        yield loss.item()
+    model.eval()
+
+
+# %% main
 
 
 def main() -> None:
