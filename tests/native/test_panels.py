@@ -185,5 +185,9 @@ def test_weights_lie_on_large_pages() -> None:
         return int(found[1]) << 10
 
     before, arena = large(), Arena(64 << 20)
-    arena.take((64 << 20,), torch.uint8).fill_(1)
+    held = arena.take((64 << 20,), torch.uint8).fill_(1)
+    moving = arena.filled()
+    assert moving is not None
+    moving.join()
+    assert held.sum() == 64 << 20
     assert large() - before >= 32 << 20

@@ -90,6 +90,7 @@ def use_panels(model: Transformer) -> None:
     for name, kind in kinds.items():
         new = dict.fromkeys(LINEAR, lambda part, kind=kind: in_panels(part, kind, arena))
         swap(model, new, names=[name])
+    arena.filled()
 
 
 @computes_as(Transformer)

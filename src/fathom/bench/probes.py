@@ -15,7 +15,7 @@ from torch import Tensor
 from fathom.anatomy.cost import matrices
 from fathom.machine import free_memory
 from fathom.model.config import ModelConfig
-from fathom.native.panels import on_large_pages
+from fathom.native.panels import on_large_pages, private
 
 RUNS = 7
 BUFFER = 1 << 29  # bytes, larger than the caches
@@ -56,7 +56,9 @@ def large(size: int, device: torch.device) -> Tensor:
     """So many bytes of zeros; on a CPU in huge pages where the system has them, so that pages do not slow it."""
     if device.type != "cpu":
         return torch.zeros(size, dtype=torch.uint8, device=device)
-    return torch.frombuffer(on_large_pages(size), dtype=torch.uint8, count=size).fill_(0)
+    memory = private(size)
+    on_large_pages(memory)
+    return torch.frombuffer(memory, dtype=torch.uint8, count=size).fill_(0)
 
 
 def products(rows: int, matrix: tuple[int, int], dtype: torch.dtype, device: torch.device) -> float:

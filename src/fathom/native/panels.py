@@ -7,8 +7,9 @@ int4. K-quants have 4 low bits of 8 codes in a word, as int4, and their upper bi
 import mmap
 from collections.abc import Mapping
 from contextlib import suppress
-from ctypes import c_int64
+from ctypes import CDLL, addressof, c_char, c_int64, c_size_t, c_void_p
 from dataclasses import dataclass
+from threading import Thread
 
 import torch
 import torch.nn.functional as F
@@ -24,26 +25,51 @@ GROUP_WORDS = {"int8": 8, "int4": 4, "q4_k": 4, "q5_k": 5, "q6_k": 6}  # of a ro
 PACKED = tuple(GROUP_WORDS)  # kinds of codes and scales; the others are floats
 BLOCK = {"q4_k": 2, "q5_k": 2, "q6_k": 1}  # kinds with steps -> how many scales 256 numbers of a row have
 SIGN = -0x7F7F7F80  # 0x80808080 as int32: flips the sign bits of four int8 codes, which adds 128 to each as unsigned
+COLLAPSE, AT_ONCE = (
+    25,
+    32 << 20,
+)  # MADV_COLLAPSE of Linux 6.1; bytes, so that nothing else waits long for the memory map
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 
 
-def on_large_pages(nbytes: int) -> mmap.mmap:
-    """Zeros, on large pages where the system has them: a matrix read from end to end takes an address translation for
-    each page of 4 KiB, and hardly any for pages of 2 MiB. Private memory: what processes could share has none."""
+def private(nbytes: int) -> mmap.mmap:
+    """Zeros of this process alone: what processes could share lies on large pages only where that is allowed apart."""
     size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-    if not hasattr(mmap, "MADV_HUGEPAGE"):  # only on Linux
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
         return mmap.mmap(-1, size)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def on_large_pages(memory: mmap.mmap, beside: bool = False) -> Thread | None:
+    """Let memory lie on large pages, where the system has them: a matrix read from end to end takes an address
+    translation for each page of 4 KiB, and hardly any for pages of 2 MiB. What is written already is moved there, if
+    `beside`, by a thread of its own, so that nobody waits for the system to find such pages."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # only on Linux
+        return None
     with suppress(OSError):  # a kernel without large pages: slower, and otherwise the same
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    if not beside:
+        return None
+    advise, address = CDLL(None).madvise, addressof(c_char.from_buffer(memory))
+
+    def move() -> None:
+        for start in range(0, len(memory), AT_ONCE):  # an older kernel refuses, and moves them in its own time
+            advise(c_void_p(address + start), c_size_t(min(AT_ONCE, len(memory) - start)), COLLAPSE)
+
+    moving = Thread(target=move, daemon=True)
+    moving.start()
+    return moving
 
 
 class Arena:
     """One block of `nbytes` for all weights of a model, from which tensors are taken; freed with the last of them."""
 
     def __init__(self, nbytes: int) -> None:
-        self.memory, self.used = on_large_pages(nbytes), 0
+        self.memory, self.used = private(nbytes), 0
+
+    def filled(self) -> Thread | None:
+        """All weights are here: see `on_large_pages`."""
+        return on_large_pages(self.memory, beside=True)
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor."""
