@@ -81,6 +81,29 @@ def test_a_stream_joined_is_the_whole_answer(client: httpx.Client, path: str, va
     assert [events[-1]["usage"][name] for name in counts] == [whole["usage"][name] for name in counts]
 
 
+def test_counts_ends_and_logprobs_are_those_of_the_tokens(client: httpx.Client) -> None:
+    prompt = "A prompt of more than a chunk, so that it is found again. " * 3
+    ascii_alone = {str(byte): -100 for byte in range(128, 256)}
+    given = {"prompt": prompt, "temperature": 0, "logprobs": 1, "max_tokens": 9, "logit_bias": ascii_alone}
+    whole, again = ask(client, TEXT, **given), ask(client, TEXT, **given)
+    (choice,), usage = whole["choices"], whole["usage"]
+    assert [usage[f"{what}_tokens"] for what in ("prompt", "completion", "total")] == [174, 9, 183]
+    assert again["choices"] == whole["choices"] and again["usage"]["prompt_tokens_details"]["cached_tokens"] == 128
+    assert choice["finish_reason"] == "length"
+    (stopped,) = ask(client, TEXT, **{**given, "stop": [choice["text"][3]]})["choices"]
+    assert stopped["finish_reason"] == "stop" and len(stopped["text"]) <= 3
+    ids = [*(prompt + choice["text"]).encode()]
+    scored = client.post("/v1/score", json={"tokens": ids}).json()["logprobs"][-9:]
+    assert choice["logprobs"]["token_logprobs"] == pytest.approx(scored, abs=1e-4)
+    shown = 0
+    for event in streamed(client, TEXT, **given):
+        for part in event["choices"]:
+            if part["logprobs"]:
+                assert part["logprobs"]["text_offset"] == [shown]
+            shown += len(part["text"])
+    assert shown == len(choice["text"])
+
+
 def test_logprobs_have_the_shapes_of_both_routes(client: httpx.Client) -> None:
     chat = ask(client, CHAT, logprobs=True, top_logprobs=3)["choices"][0]["logprobs"]["content"]
     assert len(chat) == 8 or len(chat) < 8
@@ -188,10 +211,8 @@ def test_a_wrong_request_is_one_line_in_openais_shape(
 
 def test_a_text_may_have_to_be_json_too(client: httpx.Client) -> None:
     wanted = {"type": "json_schema", "json_schema": {"schema": {"enum": [["a"], {"b": 1}]}}}
-    assert json.loads(ask(client, TEXT, response_format=wanted, max_tokens=60)["choices"][0]["text"]) in (
-        ["a"],
-        {"b": 1},
-    )
+    for choice in ask(client, TEXT, response_format=wanted, max_tokens=60, n=3)["choices"]:
+        assert json.loads(choice["text"]) in (["a"], {"b": 1})
 
 
 def test_fields_that_change_nothing_are_ignored(client: httpx.Client) -> None:

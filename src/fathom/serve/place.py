@@ -28,9 +28,10 @@ class Place:
     def check(self) -> None:
         """FathomError: others could ask, and nothing says that they may."""
         if not self.loopback and self.keys is None and not self.no_auth:
+            port = self.port or 8000
             raise FathomError(
                 f"--host is {self.host}, where other machines may ask; expected --api-key-file with the keys of those"
-                f" who may, or --no-auth; or stay at {LOOPBACK[0]} and use ssh -L {self.port}:127.0.0.1:{self.port}"
+                f" who may, or --no-auth; or stay at {LOOPBACK[0]} and use ssh -L {port}:127.0.0.1:{port}"
             )
 
     def rules(self, port: int, token: str) -> Rules:
