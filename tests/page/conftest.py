@@ -103,7 +103,9 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        listening = Where(HERE, self.port).bound()
+        here = Where(HERE, self.port)
+        listening = here.bound()
+        here.listen(listening)  # whoever calls before the thread is up waits
         self.port = listening.getsockname()[1]
         self.address = f"http://{HERE}:{self.port}/"
         app = application(self.shelf, frozenset({f"{HERE}:{self.port}"}), self.prompt)

@@ -79,6 +79,7 @@ def running(
     lines: list[str] = []
     here = Place("127.0.0.1", 0, "", **place)
     listening = here.bound()
+    here.listen(listening)  # whoever calls before the thread is up waits
     port = listening.getsockname()[1]
     made = house(Shelf({}), model or served(), here, port, lines.append)
     before(made)
