@@ -18,9 +18,9 @@ from fathom.eject.work import (
     definer_of,
     is_docstring,
     is_number,
-    is_own,
     method_name,
     ours,
+    parsed,
     written_out,
 )
 from fathom.model.config import ResolvedConfig
@@ -33,13 +33,6 @@ SMALL = 6  # nodes of an expression that stands where its function was called
 class Calls(ABC):
     """The calls of one function that is folded."""
 
-    work: Work
-    frame: Frame
-    cls: type | None
-    definer: type | None
-    varying: frozenset[str]
-
-    @abstractmethod
     def __init__(
         self,
         work: Work,
@@ -48,7 +41,24 @@ class Calls(ABC):
         cls: type | None = None,
         varying: frozenset[str] = frozenset(),
         definer: type | None = None,
-    ) -> None: ...
+    ) -> None:
+        self.work, self.cls, self.function, self.varying = work, cls, inspect.unwrap(function), varying
+        self.definer = definer or definer_of(cls, function.__name__) if cls else None
+        self.definition = parsed(self.function)
+        self.unrolled: set[str] = set()  # names of a loop that has one round
+        arguments = self.definition.args
+        self.parameters = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        every = {name: names.get(name, UNKNOWN) for name in self.parameters}
+        whole = work.model if cls is type(work.model) else None
+        own = work.attributes_of(cls) if cls else {}
+        self.frame = Frame(self.function.__globals__, every, cls, own, whole)
+        self.assigned = [
+            node.id
+            for node in ast.walk(self.definition)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        ]
+        for name in self.assigned:
+            self.frame.names.setdefault(name, UNKNOWN)
 
     @abstractmethod
     def body(self) -> list[ast.stmt]: ...
@@ -286,41 +296,6 @@ class Calls(ABC):
         self.arguments(node)
         self.work.need((cls, "__init__"), Site(node, known, [*places][: len(node.args)]))
         return node
-
-    def by_layer(self, target: ast.expr, value: ast.expr, kept: list[tuple[ast.expr, ast.expr]]) -> bool:
-        """In a constructor, a value that follows from the number of the layer: the same for all, or one of two."""
-        if not is_own(target) or self.frame.names.get("layer", 0) is not UNKNOWN:
-            return False
-        if not any(isinstance(each, ast.Name) and each.id == "layer" for each in ast.walk(value)):
-            return False
-        if isinstance(value, ast.Name) or not self.work.config.n_layer:
-            return False
-        made: dict[str, list[int]] = {}
-        shapes = {}
-        for layer in range(self.work.config.n_layer):
-            trial = with_(self.work, sites={}, needed=[], records=[], constants={})
-            probe = copy.copy(self)
-            probe.work, probe.frame = trial, with_(self.frame, names={**self.frame.names, "layer": layer})
-            shape = ast.unparse(probe.expression(copy.deepcopy(value)))
-            made.setdefault(shape, []).append(layer)
-            shapes[shape] = layer
-        if len(made) > 2 or (len(made) == 2 and min(map(len, made.values())) * 2 > 24):
-            return False
-        found = []
-        for layer in shapes.values():
-            probe = copy.copy(self)
-            probe.frame = with_(self.frame, names={**self.frame.names, "layer": layer})
-            found.append((probe.expression(copy.deepcopy(value)), layer))
-        if len(found) == 1:
-            kept.append((target, found[0][0]))
-            return True
-        (first, at), (second, _) = sorted(
-            found, key=lambda one: len(made[list(shapes)[list(shapes.values()).index(one[1])]])
-        )
-        layers = made[next(shape for shape, layer in shapes.items() if layer == at)]
-        test = ast.Compare(ast.Name("layer", ast.Load()), [ast.In()], [written_out(tuple(layers))])
-        kept.append((target, ast.IfExp(test, first, second)))
-        return True
 
     def elements(self, target: ast.expr, source: ast.expr) -> None:
         """`for block in self.blocks`: of which class a block is."""
