@@ -147,7 +147,7 @@ def test_saved_by_any_number_and_resumed_by_any_other(tmp_path: Path, saving: in
         for (folder, how, _), losses in zip(tasks, found):
             name = folder.name.split()[0]
             same_losses(losses, whole[name][2:])
-            if resuming == saving and (how == kind or saving == 1):
+            if resuming == saving and (how == kind or saving == 1) and (kind == "fsdp" or saving < 3):
                 place = list(runs).index(name)
                 assert some_way[place] + losses == all_the_way[place]
 
