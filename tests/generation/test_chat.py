@@ -210,7 +210,10 @@ def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
     said.save(tmp_path / "new" / "talk.json")
     other.load(tmp_path / "new" / "talk.json")
     assert other.messages == said.messages and other.system == "Sei. 日本"
-    assert list(other.say("so?")) == list(said.say("so?"))
+    # one reads the whole talk, the other what is new in it: the plain model's sums differ in their last bits
+    ours, theirs = list(said.say("so?")), list(other.say("so?"))
+    assert [(one.token, one.text) for one in theirs] == [(one.token, one.text) for one in ours]
+    assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], abs=1e-5)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["talk.json"]
 
 
