@@ -8,7 +8,7 @@
     ...     model(torch.tensor([tokenizer.encode("The ")]))
     >>> fathom.export("runs/demo", "demo.gguf", format="gguf")      # take it elsewhere
 
-Train:    prepare  train  finetune  ladder  plan
+Train:    prepare  train  finetune  replay  ladder  plan
 Run:      load  demo  generate  stream  chat
 Measure:  evaluate  evaluate_tasks  verify  info
 Look:     look  show  edit  zero  swap
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.running.generate import stream as stream
     from fathom.training.finetune import finetune as finetune
     from fathom.training.prepare import prepare as prepare
+    from fathom.training.replay import replay as replay
     from fathom.training.train import train as train
     from fathom.verification.prediction import evaluate as evaluate
     from fathom.verification.tasks import evaluate_tasks as evaluate_tasks
@@ -74,6 +75,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "merge": "adapters.merge",
     "plan": "planning.plan",
     "prepare": "training.prepare",
+    "replay": "training.replay",
     "show": "glass.show",
     "stream": "running.generate",
     "swap": "anatomy.swap",

@@ -155,6 +155,11 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     are shared. dtype None: as it is. Where only one of two tied matrices has an adapter, they are untied.
     FathomError where a part was exchanged for one that computes something else."""
     require_plain(model)
+    return in_floats(model, dtype)
+
+
+def in_floats(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
+    """The same of a model whose parts were exchanged for others that compute what they did."""
     config = model.config
     if config.tie_embeddings and not alike(model.unembed.weight, model.embed.weight):
         config = replace(config, tie_embeddings=False)

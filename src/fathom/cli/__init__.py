@@ -9,7 +9,7 @@ generation options of generate and chat, and a model loaded as they ask
 completion what Tab completes an argument to
 launch     --nproc: the same command in several processes
 help       fathom help, fathom --version
-prepare, train, plan, presets, runs, generate, chat, serve, look, tokenize, show_batch, evaluate, info, export, svd,
-          ladder, bench
+prepare, train, replay, plan, presets, runs, generate, chat, serve, look, tokenize, show_batch, evaluate, info, export,
+          svd, ladder, bench
           the verbs, imported when called
 """

@@ -27,6 +27,7 @@ GROUPS = {  # verb: (the module that holds VERB_command, what it does)
         "finetune": ("fathom.cli.train", "fine-tune an existing model: LoRA, QLoRA, DoRA or all weights"),
         "plan": ("fathom.cli.plan", "what training will need: memory, hours, traffic, and what fits"),
         "presets": ("fathom.cli.presets", "list presets, or print one as YAML"),
+        "replay": ("fathom.cli.replay", "make one step of a run again: its batch, its losses, its gradients"),
         "runs": ("fathom.cli.runs", "list runs with their losses, or draw several on one picture"),
         "ladder": ("fathom.cli.ladder", "build up from a bigram to LLaMA and measure each idea"),
     },

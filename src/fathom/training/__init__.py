@@ -5,6 +5,7 @@ finetune     how fine-tuning begins: an adapter on an existing model, or all of 
 run          the folder of a run: its settings, its data, its checkpoints
 prepare      text of any size as tokens on disk, for any number of runs
 data         preparing the data of a run: text as tokens, records as examples
+replay       one step of a run again: its batch, its losses, its gradients
 record       what a run records during training: metrics, its page, its plot, samples, its speed
 page         the page of a run: what is trained, its loss, what it writes, what next
 words        a model's config in words

@@ -78,10 +78,22 @@ def restore(run: Run, session: Session, report: Report) -> None:
     if not checkpoint.newest_first(run.checkpoints):
         report(Note(f"{run.folder} has no checkpoint yet: starting at step 1"))
         return
-    newest, learner = newest_of(run.checkpoints, session.world), session.learner
-    values = read_state(newest.path / STATE)
-    run.load_weights(learner, newest.path)
-    tensors, named = read_tensors(newest.path / OPTIMIZER), session.model.named_parameters()
+    newest = newest_of(run.checkpoints, session.world)
+    restore_from(newest.path, run, session, report)
+    for path, reason in newest.skipped:
+        report(Note(f"{path} is damaged and was skipped: {reason}", warning=True))
+    report(Note(f"resuming {run.folder} at step {session.step:,}"))
+    if session.finished:
+        by_time = session.step < session.options.max_iters
+        more = f"--max-minutes above {session.seconds / 60:.2f}" if by_time else f"--max-iters above {session.step}"
+        report(Note(f"this run is complete; to train it further, give {more}"))
+
+
+def restore_from(path: Path, run: Run, session: Session, report: Report) -> None:
+    """Put a session at step 0 where this checkpoint of the run was saved."""
+    learner, values = session.learner, read_state(path / STATE)
+    run.load_weights(learner, path)
+    tensors, named = read_tensors(path / OPTIMIZER), session.model.named_parameters()
     load_optimizer_state(session.optimizers.parts, named, tensors, values["optimizer"], learner.own)
     if values["scaler"] and session.scaler.is_enabled():
         session.scaler.load_state_dict(values["scaler"])
@@ -91,13 +103,6 @@ def restore(run: Run, session: Session, report: Report) -> None:
         report(Note(f"{now}: it continues, but not bit for bit", warning=True))
     if restore_random_states(values["random"]):
         report(Note("this machine has other GPUs than the run had: their random numbers are new", warning=True))
-    for path, reason in newest.skipped:
-        report(Note(f"{path} is damaged and was skipped: {reason}", warning=True))
-    report(Note(f"resuming {run.folder} at step {session.step:,}"))
-    if session.finished:
-        by_time = session.step < session.options.max_iters
-        more = f"--max-minutes above {session.seconds / 60:.2f}" if by_time else f"--max-iters above {session.step}"
-        report(Note(f"this run is complete; to train it further, give {more}"))
 
 
 def newest_of(folder: Path, world: World) -> checkpoint.Checkpoint:

@@ -69,13 +69,14 @@ def fit(
         save(session)
 
 
-def update(session: Session, batch: MicroBatches) -> Progress:
-    """One step: loss -> backward -> clip -> step."""
+def update(session: Session, batch: MicroBatches, note: Callable[[], None] = lambda: None) -> Progress:
+    """One step: loss -> backward -> clip -> step. note: called when gradients are there, before they are clipped."""
     options, optimizers, scaler = session.options, session.optimizers, session.scaler
     rate = factor(session.progress * options.max_iters, options)
     optimizers.set_learning_rates(rate)
     mean_loss = accumulate(session.learner, batch, session.precision, scaler, session.balance)
     optimizers.unscale(scaler)
+    note()
     total_norm = session.learner.whole(clip(session.model, options.clip))
     of_experts = [] if session.balance is None else [session.balance.loss]
     own = torch.stack((mean_loss, *of_experts))
