@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.adapters.load import load as load
     from fathom.adapters.merge import merge as merge
     from fathom.anatomy.swap import swap as swap
-    from fathom.eject.eject import eject as eject
     from fathom.errors import FathomError as FathomError
     from fathom.experiments.experiment import ladder as ladder
     from fathom.glass.show import show as show
@@ -40,6 +39,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test compares it with
     from fathom.model.cache import KVCache as KVCache
     from fathom.model.config import ModelConfig as ModelConfig
     from fathom.model.transformer import Transformer as Transformer
+    from fathom.one_file.eject import eject as eject
     from fathom.planning.plan import plan as plan
     from fathom.running.chat import chat as chat
     from fathom.running.demo import demo as demo
@@ -63,7 +63,7 @@ PUBLIC = {  # name: where it is defined, imported when it is first used, so that
     "edit": "inspect.edit",
     "evaluate": "verification.prediction",
     "evaluate_tasks": "verification.tasks",
-    "eject": "eject.eject",
+    "eject": "one_file.eject",
     "export": "adapters.export",
     "extract": "lab.extract",
     "finetune": "training.finetune",

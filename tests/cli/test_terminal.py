@@ -55,6 +55,9 @@ verify runs/a --quantize nf4
 bench decode runs/a --new 8 --repeat 1
 export runs/a --format hf -o an-exported-model
 export runs/a --format gguf --quantize q8_0 -o an-exported-model.gguf
+eject runs/a -o an_ejected_model.py
+replay runs/a --step 2
+replay runs/lora --step 1
 verify an-exported-model.gguf --against naive,cache,file:an-exported-model
 info an-exported-model.gguf
 merge runs/a runs/lora/adapter -o merged

@@ -204,23 +204,6 @@ def test_a_variant_is_what_transformers_computes(tmp_path: Path, change: dict[st
         assert mine.keys() == back.keys() and all(torch.equal(mine[name], back[name]) for name in mine)
 
 
-@torch.no_grad()
-def test_longrope_of_a_padded_batch_is_what_transformers_computes(tmp_path: Path) -> None:
-    """A row within the original context is rotated as the longest row, which is beyond it."""
-    theirs = make(EVERY["Phi-3, longrope"])
-    theirs.save_pretrained(tmp_path)  # type: ignore[operator]
-    ours, _ = fathom.load(tmp_path, device="cpu")
-    padding, t = torch.tensor([0, 90]), 150  # the original context is 128
-    ids = torch.randint(61, (2, t), generator=torch.Generator().manual_seed(2))
-    real = torch.arange(t) >= padding[:, None]
-    positions = (torch.arange(t) - padding[:, None]).clamp(min=0)
-    expected = theirs(ids, attention_mask=real.long(), position_ids=positions).logits
-    found = ours(ids, fathom.KVCache(ours.config, 2, t, padding=padding))
-    assert (found - expected)[real].abs().max() <= 1e-5
-    alone = ours(ids[1:, 90:])
-    assert (found[1, 90:] - alone).abs().max() > 1e-3  # alone it is rotated by the short factors
-
-
 REFUSED = ("Qwen3, biases", "Arcee, biases")  # llama.cpp's architectures have none of these biases
 HELD = {name: LLAMA | change for name, change in LLAMAS.items() if name not in REFUSED}
 

@@ -21,7 +21,7 @@ generation
 adapters
 running training
 verification
-eject experiments lab bench
+experiments lab bench one_file
 glass planning
 serve
 cli

@@ -81,7 +81,7 @@ def export_command(model: str, kind: str, out: Path, quantize: str | None, as_js
 )
 @option("--training", is_flag=True, help="With a training loop.")
 def eject_command(model: str, out: Path, training: bool, as_json: bool, **call: Any) -> None:
-    from fathom.eject.eject import eject
+    from fathom.one_file.eject import eject
 
     ejected = eject(model, out, training)
     say(str(ejected), err=as_json)

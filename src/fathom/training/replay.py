@@ -26,7 +26,7 @@ from fathom.training.run import Run, open_finetune_run, open_run
 from fathom.training.session import Session
 from fathom.words import counted
 
-SHOWN = 60  # characters of a row that a terminal shows
+SHOWN = 40  # characters of a row that a terminal shows
 
 
 @dataclass(frozen=True)

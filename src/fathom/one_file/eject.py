@@ -14,16 +14,16 @@ import torch
 from fathom import __version__
 from fathom.adapters.load import load
 from fathom.adapters.merge import merged_copy
-from fathom.eject import standalone
-from fathom.eject.lines import lines_of
-from fathom.eject.work import parsed
-from fathom.eject.written import source_of
 from fathom.errors import FathomError
 from fathom.files import atomic_write
 from fathom.formats.safetensors_file import write_tensors
 from fathom.generation import sampling
 from fathom.model.config import ResolvedConfig
 from fathom.model.transformer import Transformer
+from fathom.one_file import standalone
+from fathom.one_file.lines import lines_of
+from fathom.one_file.work import parsed
+from fathom.one_file.written import source_of
 from fathom.tokenizer.protocol import Tokenizer
 
 SAMPLERS = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.pick)

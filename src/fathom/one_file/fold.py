@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from fathom.eject.calls import Calls
-from fathom.eject.known import SAME, UNKNOWN, Method, Opaque, Part, Some, value_of
-from fathom.eject.work import (
+from fathom.model.config import ResolvedConfig
+from fathom.one_file.calls import Calls
+from fathom.one_file.known import SAME, UNKNOWN, Method, Opaque, Part, Some, value_of
+from fathom.one_file.work import (
     fits,
     is_empty,
     is_items,
@@ -20,7 +21,6 @@ from fathom.eject.work import (
     ours,
     written_out,
 )
-from fathom.model.config import ResolvedConfig
 
 ERRORS = {"ContextOverflow", "FathomError"}
 COMPREHENSIONS = ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.SetComp

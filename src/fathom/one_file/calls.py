@@ -10,8 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from fathom.eject.known import SAME, UNKNOWN, Frame, Method, Part, Parts, value_of
-from fathom.eject.work import (
+from fathom.model.config import ResolvedConfig
+from fathom.model.init import init_weights
+from fathom.model.tap import tap
+from fathom.one_file.known import SAME, UNKNOWN, Frame, Method, Part, Parts, value_of
+from fathom.one_file.work import (
     Key,
     Site,
     Work,
@@ -23,9 +26,6 @@ from fathom.eject.work import (
     parsed,
     written_out,
 )
-from fathom.model.config import ResolvedConfig
-from fathom.model.init import init_weights
-from fathom.model.tap import tap
 
 SMALL = 6  # nodes of an expression that stands where its function was called
 

@@ -13,12 +13,12 @@ import torch
 
 import fathom
 from fathom.cli.main import main
-from fathom.eject import eject as module
-from fathom.eject.eject import eject, pieces, whole
-from fathom.eject.written import source_of
 from fathom.errors import FathomError
 from fathom.model.config import ModelConfig
 from fathom.model.transformer import Transformer
+from fathom.one_file import eject as module
+from fathom.one_file.eject import eject, pieces, whole
+from fathom.one_file.written import source_of
 from fathom.tokenizer.characters import CharacterTokenizer
 from tests.architectures import ARCHITECTURES, BEYOND, GPT, LLAMA
 

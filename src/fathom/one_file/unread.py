@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Sequence
 
-from fathom.eject.work import Key, Site, Work, called_as, plain
+from fathom.one_file.work import Key, Site, Work, called_as, plain
 
 KEPT = ("_apply",)  # methods that torch calls
 SIMPLE = {"Tensor", "int", "float", "bool", "str", "None", "tuple", "list", "dict", "nn", "torch", "Module", "device"}

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from fathom.eject.fold import Fold
-from fathom.eject.known import UNKNOWN, Method, Part
-from fathom.eject.lines import documented, lines_of, quoted
-from fathom.eject.unread import KEPT, drop, without_unread
-from fathom.eject.work import Key, Site, Work, called_as, definer_of, is_docstring, is_number, ours, plain
 from fathom.model import position
 from fathom.model.config import ResolvedConfig
 from fathom.model.transformer import Block, Transformer
+from fathom.one_file.fold import Fold
+from fathom.one_file.known import UNKNOWN, Method, Part
+from fathom.one_file.lines import documented, lines_of, quoted
+from fathom.one_file.unread import KEPT, drop, without_unread
+from fathom.one_file.work import Key, Site, Work, called_as, definer_of, is_docstring, is_number, ours, plain
 
 ORDER = ("transformer", "ends", "position", "attention", "mlp", "norm")  # callers before what they call
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from fathom.eject.known import attributes
 from fathom.model.config import ResolvedConfig
+from fathom.one_file.known import attributes
 
 Key = tuple[Any, str]  # a class and a method of it, or a function and ""
 
