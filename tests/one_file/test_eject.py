@@ -106,10 +106,25 @@ def test_adapters_are_merged_and_packed_weights_written_out(tmp_path: Path) -> N
     torch.testing.assert_close(one(ids), adapted(ids), rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_that_comes_out_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("first * cos - second * sin", "first * cos + second * sin"),
+        ("weight, self.eps)", "weight, 1.01 * self.eps)"),
+        ("cache.positions((t := ids.shape[1]))", "torch.arange((t := ids.shape[1]))"),
+        (
+            "cache is None else cache",
+            "cache is None else cache\n        ids = ids if cache.length or hasattr(cache, 'store') else ids.flip(1)",
+        ),
+    ],
+)
+def test_a_model_that_comes_out_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    """Neither where it is off by little, nor where it is so only over a cache, or only without one."""
     source, fields = source_of(fathom.load("demo:llama-gqa")[0].config)
-    assert source.count("first * cos - second * sin") == 1
-    monkeypatch.setattr(module, "source_of", lambda config: (source.replace("cos - second", "cos + second"), fields))
+    assert source.count(old) == 1
+    monkeypatch.setattr(module, "source_of", lambda config: (source.replace(old, new), fields))
     with pytest.raises(FathomError, match="not the model's"):
         eject("demo:llama-gqa", tmp_path / "one.py")
     assert not list(tmp_path.iterdir())

@@ -169,8 +169,6 @@ def _bool(node: ast.BoolOp, frame: Frame) -> Any:
 
 def _binary(node: ast.BinOp, frame: Frame) -> Any:
     left, right = value_of(node.left, frame), value_of(node.right, frame)
-    if isinstance(node.op, ast.Mult) and any(type(side) is float and side == 0 for side in (left, right)):
-        return 0.0
     numbers = all(isinstance(side, int | float | str) for side in (left, right)) and type(node.op) in BINARY
     return BINARY[type(node.op)](left, right) if numbers else UNKNOWN
 
